@@ -1,0 +1,326 @@
+//! Messages: the typed headers of frames, one enum per direction.
+
+use crate::ids::{BlobId, KernelId, LeaseId, ResultDigest, SessionId, TaskId};
+use crate::limits::{RECEIPT_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::task::TaskSpec;
+use raven_graph::{Graph, GraphId};
+use serde::{Deserialize, Serialize};
+
+/// What kind of machine contributes; deliberately coarse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceClass {
+    Phone,
+    Desktop,
+    Server,
+}
+
+/// Results are compared only within one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "class", rename_all = "snake_case", deny_unknown_fields)]
+pub enum NumericClass {
+    /// The CPU module with this content; bit-exact everywhere.
+    Cpu { kernel: KernelId },
+}
+
+/// What a device says of itself. Claims: nothing is paid or trusted by them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Coarse class.
+    pub class: DeviceClass,
+    /// Logical cores.
+    pub cores: u32,
+    /// Bytes that one worker may use for blobs and values.
+    pub memory_bytes: u64,
+    /// Measured at start, one worker at full speed, in flop/s.
+    pub flops_per_s: u64,
+}
+
+/// First message of a contributor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// [`crate::PROTOCOL_VERSION`].
+    pub protocol: u16,
+    /// Class in which this session's results are compared.
+    pub numeric: NumericClass,
+    /// Claims about the machine.
+    pub device: Device,
+    /// Share of the machine, a duty cycle in (0, 1].
+    pub share: f64,
+    /// Workers that compute at once.
+    pub workers: u32,
+    /// Ed25519 public key of this session, 64 lower-case hex digits.
+    pub session_key: String,
+    /// Ticket that the frame was served with; binds the session to a site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+}
+
+/// What the visitor agreed to. Signed as the exact text that is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    /// Version of the consent text that was shown.
+    pub text_version: String,
+    /// Publishable key of the site, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// Share that was chosen, in (0, 1].
+    pub share: f64,
+    /// The welcome's nonce.
+    pub nonce: String,
+    /// The hello's session key.
+    pub session_key: String,
+}
+
+/// Why a worker hands a lease back. None of these costs trust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefuseReason {
+    /// The task needs more memory than the budget allows.
+    TooLarge,
+    /// A graph or blob that the task names is not here.
+    Missing,
+    /// The task does not fit its graph or its blobs.
+    Invalid,
+    /// The visitor paused or stopped.
+    Stopping,
+    /// Anything else that went wrong in the worker.
+    Failed,
+}
+
+/// Why a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoodbyeReason {
+    /// The visitor said stop, or closed the page.
+    Stopped,
+    /// The coordinator is going down; come back later.
+    Draining,
+    /// Protocol or kernel version is not spoken here.
+    Incompatible,
+    /// A frame or message was malformed.
+    BadFrame,
+    /// The message is not allowed in this state.
+    OutOfTurn,
+    /// The consent receipt is missing, wrong or too late.
+    NoConsent,
+    /// Ticket unknown, expired or of a revoked site.
+    BadTicket,
+    /// The peer did not read or answer in time.
+    TooSlow,
+    /// More sessions than this coordinator takes.
+    Full,
+    /// A payload did not match its commitment.
+    BrokenCommitment,
+}
+
+impl GoodbyeReason {
+    /// The WebSocket close code (private range, RFC 6455 section 7.4.2).
+    pub const fn close_code(self) -> u16 {
+        match self {
+            GoodbyeReason::Stopped => 4000,
+            GoodbyeReason::Draining => 4001,
+            GoodbyeReason::Incompatible => 4002,
+            GoodbyeReason::BadFrame => 4003,
+            GoodbyeReason::OutOfTurn => 4004,
+            GoodbyeReason::NoConsent => 4005,
+            GoodbyeReason::BadTicket => 4006,
+            GoodbyeReason::TooSlow => 4007,
+            GoodbyeReason::Full => 4008,
+            GoodbyeReason::BrokenCommitment => 4009,
+        }
+    }
+}
+
+/// From a contributor to the coordinator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromContributor {
+    /// First message.
+    Hello(Hello),
+    /// Answer to the welcome: the receipt's exact JSON text and its Ed25519
+    /// signature, 128 lower-case hex digits.
+    Consent { receipt: String, signature: String },
+    /// A task is done; the payload stays here until it is asked for.
+    Commit {
+        /// The lease that is answered.
+        lease: LeaseId,
+        /// Commitment to the outputs.
+        digest: ResultDigest,
+        /// Milliseconds from the task's arrival at the worker to its end, pauses included.
+        elapsed_ms: u64,
+    },
+    /// The payload; the outputs are the frame's tensors.
+    Result { lease: LeaseId },
+    /// A lease handed back.
+    Refuse {
+        lease: LeaseId,
+        reason: RefuseReason,
+        #[serde(default)]
+        detail: String,
+    },
+    /// The visitor moved the slider.
+    Pace { share: f64, workers: u32 },
+    /// No new tasks, please; those in hand are returned as refused.
+    Pause {
+        #[serde(default)]
+        detail: String,
+    },
+    /// Tasks again.
+    Resume,
+    /// The session ends.
+    Goodbye { reason: GoodbyeReason },
+}
+
+/// From the coordinator to a contributor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToContributor {
+    /// Answer to the hello.
+    Welcome {
+        /// This session.
+        session: SessionId,
+        /// To be signed in the receipt.
+        nonce: String,
+        /// The consent text that must have been shown.
+        consent_text_version: String,
+        /// Milliseconds until the receipt must have arrived.
+        consent_ms_max: u64,
+    },
+    /// The receipt is good: tasks will follow.
+    Ready {
+        /// Bearer token for `GET /v1/blobs/{id}`.
+        grant: String,
+    },
+    /// A graph, once a session.
+    Graph { id: GraphId, graph: Graph },
+    /// A blob; its tensors are the frame's. Replaces nothing: ids are content.
+    Blob { id: BlobId },
+    /// A task; attachments are the frame's tensors.
+    Task(Box<TaskMessage>),
+    /// Send the payload of a committed lease.
+    Reveal { lease: LeaseId },
+    /// The lease's work is no longer needed: stop it, drop its payload.
+    Cancel { lease: LeaseId },
+    /// Forget blobs and graphs.
+    Drop {
+        #[serde(default)]
+        blobs: Vec<BlobId>,
+        #[serde(default)]
+        graphs: Vec<GraphId>,
+    },
+    /// The session ends.
+    Goodbye { reason: GoodbyeReason, detail: String },
+}
+
+/// A leased task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskMessage {
+    /// Answered once, by this session only.
+    pub lease: LeaseId,
+    /// What the result is a result of.
+    pub task: TaskId,
+    /// Milliseconds until the lease may be given to another.
+    pub lease_ms: u64,
+    /// Static cost of the whole task.
+    pub flops: u64,
+    /// What to compute. Blobs other than shards were sent before; shards are
+    /// fetched from `GET /v1/blobs/{id}`.
+    pub spec: TaskSpec,
+}
+
+/// Why a header is not a message of the expected direction.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    #[error("message: {reason}")]
+    Malformed { reason: String },
+    #[error("{field}: {found} bytes exceed the limit of {limit}")]
+    TextTooLong { field: &'static str, found: usize, limit: usize },
+    #[error("{field}: must be a number above 0 and at most 1")]
+    ShareOutOfRange { field: &'static str },
+    #[error("workers: {found} is outside of 1..=256")]
+    WorkersOutOfRange { found: u32 },
+    #[error("tensors: a {kind} message carries none")]
+    UnexpectedTensors { kind: &'static str },
+}
+
+fn parse<'de, T: Deserialize<'de>>(header: &'de str) -> Result<T, MessageError> {
+    serde_json::from_str(header)
+        .map_err(|error| MessageError::Malformed { reason: error.to_string() })
+}
+
+fn text(field: &'static str, value: &str, limit: usize) -> Result<(), MessageError> {
+    if value.len() > limit {
+        return Err(MessageError::TextTooLong { field, found: value.len(), limit });
+    }
+    Ok(())
+}
+
+fn share(field: &'static str, value: f64) -> Result<(), MessageError> {
+    // Written so that NaN is refused too.
+    if value > 0.0 && value <= 1.0 { Ok(()) } else { Err(MessageError::ShareOutOfRange { field }) }
+}
+
+fn workers(found: u32) -> Result<(), MessageError> {
+    if (1..=256).contains(&found) { Ok(()) } else { Err(MessageError::WorkersOutOfRange { found }) }
+}
+
+impl FromContributor {
+    /// Reads and bounds the header of a contributor's frame.
+    ///
+    /// # Errors
+    /// [`MessageError`] names the field.
+    pub fn from_header(header: &str) -> Result<Self, MessageError> {
+        let message: FromContributor = parse(header)?;
+        match &message {
+            FromContributor::Hello(hello) => {
+                share("share", hello.share)?;
+                workers(hello.workers)?;
+                text("session_key", &hello.session_key, 64)?;
+                text("ticket", hello.ticket.as_deref().unwrap_or(""), TEXT_BYTES_MAX)?;
+            }
+            FromContributor::Consent { receipt, signature } => {
+                text("receipt", receipt, RECEIPT_BYTES_MAX)?;
+                text("signature", signature, 128)?;
+            }
+            FromContributor::Refuse { detail, .. } | FromContributor::Pause { detail } => {
+                text("detail", detail, TEXT_BYTES_MAX)?;
+            }
+            FromContributor::Pace { share: value, workers: count } => {
+                share("share", *value)?;
+                workers(*count)?;
+            }
+            FromContributor::Commit { .. }
+            | FromContributor::Result { .. }
+            | FromContributor::Resume
+            | FromContributor::Goodbye { .. } => {}
+        }
+        Ok(message)
+    }
+}
+
+impl ToContributor {
+    /// Reads the header of a coordinator's frame.
+    ///
+    /// # Errors
+    /// [`MessageError::Malformed`].
+    pub fn from_header(header: &str) -> Result<Self, MessageError> {
+        parse(header)
+    }
+}
+
+impl Receipt {
+    /// Reads a receipt's signed text.
+    ///
+    /// # Errors
+    /// [`MessageError`] names the field.
+    pub fn from_text(receipt: &str) -> Result<Self, MessageError> {
+        text("receipt", receipt, RECEIPT_BYTES_MAX)?;
+        let receipt: Receipt = parse(receipt)?;
+        share("receipt.share", receipt.share)?;
+        Ok(receipt)
+    }
+}

@@ -1,0 +1,174 @@
+//! Messages and specs: what is accepted, what is refused, and that the page for
+//! people names everything that the types know.
+
+use raven_graph::GraphId;
+use raven_protocol::message::{DeviceClass, RefuseReason};
+use raven_protocol::{
+    Binding, BlobId, Encoding, FrameLimits, FromContributor, GoodbyeReason, JobId, LeaseId,
+    MessageError, Numerics, OutputSpec, Program, ReduceRule, ResultDigest, Seed, SessionId,
+    ShardRef, SpecError, TaskId, TaskMessage, TaskSpec, ToContributor,
+};
+
+const PAGE: &str = include_str!("../PROTOCOL.md");
+
+fn spec(program: Program) -> TaskSpec {
+    TaskSpec {
+        program,
+        seed: Seed(7),
+        bindings: vec![
+            Binding::Blob { input: "w".into(), blob: BlobId([1; 32]), tensor: "w".into() },
+            Binding::Attached { input: "a".into(), tensor: "a".into() },
+            Binding::PerRun { input: "p".into(), tensor: "p".into() },
+            Binding::Rows { input: "x".into(), column: "x".into(), rows: "rows".into() },
+            Binding::RowMask { input: "m".into(), rows: "rows".into() },
+        ],
+        shards: vec![ShardRef { blob: BlobId([2; 32]), first_row: 0, rows: 10, bytes: 100 }],
+        outputs: vec![OutputSpec {
+            name: "loss".into(),
+            encoding: Encoding::Raw,
+            reduce: ReduceRule::Sum,
+        }],
+        numerics: Numerics::Strict,
+    }
+}
+
+fn map(start: u32, count: u32) -> Program {
+    Program::Map { graph: GraphId([3; 32]), start, count }
+}
+
+fn outgoing() -> Vec<ToContributor> {
+    let lease = LeaseId(5);
+    let task = TaskMessage {
+        lease,
+        task: TaskId { job: JobId(1), round: 2, stage: 0, part: 4 },
+        lease_ms: 1000,
+        flops: 10,
+        spec: spec(map(4, 4)),
+    };
+    let graph = serde_json::from_str(r#"{"version":1,"nodes":[],"outputs":[]}"#).expect("graph");
+    vec![
+        ToContributor::Welcome {
+            session: SessionId(1),
+            nonce: "n".into(),
+            consent_text_version: "1".into(),
+            consent_ms_max: 1,
+        },
+        ToContributor::Ready { grant: "g".into() },
+        ToContributor::Graph { id: GraphId([3; 32]), graph },
+        ToContributor::Blob { id: BlobId([1; 32]) },
+        ToContributor::Task(Box::new(task)),
+        ToContributor::Reveal { lease },
+        ToContributor::Cancel { lease },
+        ToContributor::Drop { blobs: vec![BlobId([1; 32])], graphs: vec![] },
+        ToContributor::Goodbye { reason: GoodbyeReason::Draining, detail: "later".into() },
+    ]
+}
+
+#[test]
+fn messages_round_trip_and_the_page_names_each() {
+    for message in outgoing() {
+        let text = serde_json::to_string(&message).expect("serializes");
+        assert_eq!(ToContributor::from_header(&text).as_ref(), Ok(&message), "{text}");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("json");
+        for (key, _) in value.as_object().expect("object") {
+            assert!(key == "type" || PAGE.contains(&format!("`{key}`")), "page lacks {key}");
+        }
+        let kind = value["type"].as_str().expect("type");
+        assert!(PAGE.contains(&format!("| `{kind}` |")), "page lacks {kind}");
+    }
+    let incoming = [
+        r#"{"type":"commit","lease":"lease_00000000000000000000000000000005","digest":"0000000000000000000000000000000000000000000000000000000000000000","elapsed_ms":3}"#,
+        r#"{"type":"result","lease":"lease_00000000000000000000000000000005","tensors":[]}"#,
+        r#"{"type":"refuse","lease":"lease_00000000000000000000000000000005","reason":"too_large"}"#,
+        r#"{"type":"pace","share":0.5,"workers":2}"#,
+        r#"{"type":"pause"}"#,
+        r#"{"type":"resume"}"#,
+        r#"{"type":"goodbye","reason":"stopped"}"#,
+        r#"{"type":"consent","receipt":"{}","signature":""}"#,
+    ];
+    for text in incoming {
+        let message = FromContributor::from_header(text).expect(text);
+        let again = serde_json::to_string(&message).expect("serializes");
+        assert_eq!(FromContributor::from_header(&again), Ok(message));
+    }
+}
+
+#[test]
+fn the_page_states_codes_limits_and_reasons() {
+    use GoodbyeReason::*;
+    for reason in [
+        Stopped, Draining, Incompatible, BadFrame, OutOfTurn, NoConsent, BadTicket, TooSlow, Full,
+        BrokenCommitment,
+    ] {
+        let name = serde_json::to_value(reason).expect("name");
+        let row = format!("| `{}` | {} |", name.as_str().expect("text"), reason.close_code());
+        assert!(PAGE.contains(&row), "page lacks {row}");
+    }
+    for limits in [FrameLimits::TO_CONTRIBUTOR, FrameLimits::TO_COORDINATOR] {
+        assert!(PAGE.contains(&limits.header_bytes_max.to_string()));
+        assert!(PAGE.contains(&limits.body_bytes_max.to_string()));
+    }
+    use RefuseReason::*;
+    for reason in [TooLarge, Missing, Invalid, RefuseReason::Stopping, Failed] {
+        let name = serde_json::to_value(reason).expect("name");
+        assert!(PAGE.contains(name.as_str().expect("text")));
+    }
+    assert_eq!(serde_json::to_value(DeviceClass::Phone).expect("name"), "phone");
+}
+
+#[test]
+fn out_of_range_fields_are_named() {
+    let refuse = |text: &str| FromContributor::from_header(text).expect_err("refused");
+    assert_eq!(
+        refuse(r#"{"type":"pace","share":1.5,"workers":1}"#),
+        MessageError::ShareOutOfRange { field: "share" }
+    );
+    assert_eq!(
+        refuse(r#"{"type":"pace","share":0.5,"workers":0}"#),
+        MessageError::WorkersOutOfRange { found: 0 }
+    );
+    let long = format!(r#"{{"type":"pause","detail":"{}"}}"#, "x".repeat(600));
+    assert_eq!(
+        refuse(&long),
+        MessageError::TextTooLong { field: "detail", found: 600, limit: 512 }
+    );
+    assert!(matches!(refuse(r#"{"type":"steal"}"#), MessageError::Malformed { .. }));
+}
+
+#[test]
+fn specs_are_checked_without_their_graph() {
+    assert_eq!(spec(map(4, 4)).check(), Ok(()));
+    assert_eq!(spec(map(4, 3)).check(), Ok(()), "the truncated end of a batch");
+    assert_eq!(spec(map(2, 4)).check(), Err(SpecError::Misaligned { start: 2, count: 4 }));
+    assert_eq!(spec(map(0, 0)).check(), Err(SpecError::Zero { field: "program.count" }));
+    assert!(matches!(spec(map(0, 1 << 20)).check(), Err(SpecError::Limit { .. })));
+    let mut twice = spec(map(0, 1));
+    twice.bindings.push(twice.bindings[0].clone());
+    assert_eq!(twice.check(), Err(SpecError::BoundTwice { input: "w".into() }));
+    let mut overlap = spec(map(0, 1));
+    overlap.shards.push(ShardRef { first_row: 9, ..overlap.shards[0] });
+    assert_eq!(overlap.check(), Err(SpecError::ShardOrder { index: 1 }));
+}
+
+#[test]
+fn digests_depend_on_every_field() {
+    use raven_graph::{DType, Shape};
+    use raven_protocol::{TensorView, result_digest};
+    let task = TaskId { job: JobId(1), round: 2, stage: 0, part: 4 };
+    let shape = Shape::from([2]);
+    let other_shape = Shape::from([2, 1]);
+    let view = TensorView { name: "g", dtype: DType::F32, shape: &shape, data: &[0; 8] };
+    let digest = |task, view| result_digest(task, [(Encoding::Raw, view)]);
+    let base = digest(task, view);
+    let variants: Vec<ResultDigest> = vec![
+        digest(TaskId { round: 3, ..task }, view),
+        digest(task, TensorView { name: "h", ..view }),
+        digest(task, TensorView { dtype: DType::I32, ..view }),
+        digest(task, TensorView { shape: &other_shape, ..view }),
+        digest(task, TensorView { data: &[0, 0, 0, 0, 0, 0, 0, 1], ..view }),
+    ];
+    for (index, variant) in variants.iter().enumerate() {
+        assert_ne!(&base, variant, "variant {index}");
+        assert!(!variants[..index].contains(variant));
+    }
+}
