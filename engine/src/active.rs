@@ -1,0 +1,330 @@
+//! A job that has not ended: its plan's state machine and what is out for it.
+
+use crate::algorithm::sync_sgd::SyncSgdDriver;
+use crate::effect::{Credit, Work};
+use crate::event::{ContributorId, Metrics, PayloadId};
+use crate::job::JobState;
+use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd};
+use crate::runs::RunPool;
+use crate::sampling::{EpochOrder, Layout, LayoutError};
+use crate::stage::{Demand, Need, Segment, Stage, Supply, Task};
+use crate::EngineConfig;
+use raven_protocol::{BlobId, JobId, TaskId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Why a plan is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error("plan.{field}: {found} exceeds the limit of {limit}")]
+    Limit { field: &'static str, found: u64, limit: u64 },
+    #[error("plan.{field}: must be at least 1")]
+    Zero { field: &'static str },
+    #[error("plan.stages[{stage}].parts[{part}].slice: {found} is not below slices = {slices}")]
+    Slice { stage: usize, part: usize, found: u32, slices: u32 },
+    #[error("plan.schedule: {reason}")]
+    Schedule { reason: String },
+}
+
+/// How a job comes to its end.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Ending {
+    /// Effects are still being answered; nothing new is started.
+    Draining(JobState),
+    /// The last record is being made durable.
+    Saving(JobState),
+}
+
+impl Ending {
+    pub(crate) fn state(&self) -> &JobState {
+        match self {
+            Ending::Draining(state) | Ending::Saving(state) => state,
+        }
+    }
+}
+
+/// A job.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) id: JobId,
+    pub(crate) plan: Arc<JobPlan>,
+    pub(crate) sgd: Arc<SyncSgd>,
+    pub(crate) driver: SyncSgdDriver,
+    pub(crate) layout: Layout,
+    /// Whether it may run: the others are queued.
+    pub(crate) active: bool,
+    pub(crate) ending: Option<Ending>,
+    /// Why nobody works on it, while nobody may.
+    pub(crate) waiting: Option<String>,
+    pub(crate) stage: Option<Stage>,
+    /// The order of the epoch that is being read.
+    order: Option<EpochOrder>,
+    /// Accepted work that is not in a record yet.
+    pub(crate) credits: Vec<Credit>,
+    /// Accepted work in the record that is being made durable.
+    pub(crate) credits_saving: Vec<Credit>,
+    /// Effects that are not answered.
+    pub(crate) effects: u32,
+    /// Slices of the weights that each contributor was ever shown.
+    pub(crate) shown: BTreeMap<ContributorId, BTreeSet<u32>>,
+    /// Slices of the weights that its parts show, and the most memory that such a part takes.
+    sliced: (BTreeSet<u32>, u64),
+    /// Contributors who called a part invalid, while nobody has done it.
+    pub(crate) invalid: BTreeMap<(u32, u32), BTreeSet<ContributorId>>,
+    /// Parts (or, under (0, 0), runs) that somebody has done at least once.
+    pub(crate) proven: BTreeSet<(u32, u32)>,
+    /// Flops leased and accepted: who has least is served first.
+    pub(crate) service: u128,
+    pub(crate) flops_accepted: u64,
+    pub(crate) tasks_accepted: u64,
+    pub(crate) train: Option<Metrics>,
+    pub(crate) evaluation: Option<Metrics>,
+    /// Sessions in the last durable round.
+    pub(crate) contributors: u32,
+}
+
+fn limit(field: &'static str, found: usize, limit: usize) -> Result<(), PlanError> {
+    if found > limit {
+        return Err(PlanError::Limit { field, found: found as u64, limit: limit as u64 });
+    }
+    Ok(())
+}
+
+/// Checks what the engine relies on.
+fn check(plan: &SyncSgd, config: &EngineConfig) -> Result<Layout, PlanError> {
+    let layout = Layout::of(plan)?;
+    plan.schedule.check().map_err(|error| PlanError::Schedule { reason: error.to_string() })?;
+    match &plan.placement {
+        Placement::Replica { .. } => {
+            let found = layout.micro_batches_per_batch.min(layout.micro_batches_per_epoch);
+            let max = config.micro_batches_max;
+            limit("micro_batches_per_batch", found as usize, max as usize)?;
+        }
+        Placement::Master { stages, slices, slices_held_max } => {
+            limit("placement.stages", stages.len(), config.stages_max)?;
+            if *slices > 0 && *slices_held_max == 0 {
+                return Err(PlanError::Zero { field: "placement.slices_held_max" });
+            }
+            for (s, stage) in stages.iter().enumerate() {
+                let StagePlan::Pushed { parts } = stage else { continue };
+                limit("placement.stages.parts", parts.len(), config.parts_max)?;
+                if parts.is_empty() {
+                    return Err(PlanError::Zero { field: "placement.stages.parts" });
+                }
+                for (p, part) in parts.iter().enumerate() {
+                    if let Some(found) = part.slice.filter(|slice| slice >= slices) {
+                        let slices = *slices;
+                        return Err(PlanError::Slice { stage: s, part: p, found, slices });
+                    }
+                }
+            }
+        }
+    }
+    Ok(layout)
+}
+
+fn sliced(placement: &Placement) -> (BTreeSet<u32>, u64) {
+    let Placement::Master { stages, .. } = placement else { return (BTreeSet::new(), 0) };
+    let parts = stages.iter().flat_map(|stage| match stage {
+        StagePlan::Local => &[][..],
+        StagePlan::Pushed { parts } => parts,
+    });
+    let showing: Vec<&PartPlan> = parts.filter(|part| part.slice.is_some()).collect();
+    let bytes = showing.iter().map(|part| part.bytes_peak.saturating_add(part.operand_bytes));
+    let bytes_max = bytes.max().unwrap_or(0);
+    (showing.iter().filter_map(|part| part.slice).collect(), bytes_max)
+}
+
+impl Job {
+    /// Takes in a plan.
+    ///
+    /// # Errors
+    /// [`PlanError`] names the field that does not fit.
+    pub(crate) fn new(
+        plan: JobPlan,
+        resume: Option<ResumePoint>,
+        config: &EngineConfig,
+    ) -> Result<Self, PlanError> {
+        let Algorithm::SyncSgd(sgd) = &plan.algorithm;
+        let layout = check(sgd, config)?;
+        let sgd = Arc::new(sgd.clone());
+        let sliced = sliced(&sgd.placement);
+        Ok(Job {
+            id: plan.job,
+            plan: Arc::new(plan),
+            driver: SyncSgdDriver::new(Arc::clone(&sgd), layout, resume),
+            sgd,
+            layout,
+            active: false,
+            ending: None,
+            waiting: None,
+            stage: None,
+            order: None,
+            credits: Vec::new(),
+            credits_saving: Vec::new(),
+            effects: 0,
+            shown: BTreeMap::new(),
+            sliced,
+            invalid: BTreeMap::new(),
+            proven: BTreeSet::new(),
+            service: 0,
+            flops_accepted: 0,
+            tasks_accepted: 0,
+            train: None,
+            evaluation: None,
+            contributors: 0,
+        })
+    }
+
+    /// Where it stands for a reader.
+    pub(crate) fn state(&self) -> JobState {
+        if let Some(ending) = &self.ending {
+            return ending.state().clone();
+        }
+        if !self.active {
+            return JobState::Queued;
+        }
+        match &self.waiting {
+            Some(reason) => JobState::WaitingForContributors { reason: reason.clone() },
+            None => self.driver.job_state(),
+        }
+    }
+
+    /// Slices that one contributor may ever be shown; `None` where none are counted.
+    pub(crate) fn slices_held_max(&self) -> Option<u32> {
+        match self.sgd.placement {
+            Placement::Replica { .. } => None,
+            Placement::Master { slices_held_max, .. } => Some(slices_held_max),
+        }
+    }
+
+    /// Slices of the weights that its parts show, and the most memory that such a part takes.
+    pub(crate) fn sliced(&self) -> (&BTreeSet<u32>, u64) {
+        (&self.sliced.0, self.sliced.1)
+    }
+
+    /// The key under which refusals and proofs of a task are kept: runs of a
+    /// round are alike, parts are not.
+    pub(crate) fn part_key(&self, task: TaskId) -> Option<u32> {
+        match self.sgd.placement {
+            Placement::Replica { .. } => None,
+            Placement::Master { .. } => Some(task.part),
+        }
+    }
+
+    /// Opens a replica round.
+    pub(crate) fn open_runs(&mut self, round: u32, state: BlobId) {
+        let epoch = self.layout.epoch_of(round);
+        if self.order.as_ref().is_none_or(|order| order.epoch() != epoch) {
+            self.order = EpochOrder::new(&self.sgd, self.plan.seed, epoch).ok();
+        }
+        let micro_batches = self.layout.micro_batches(round);
+        let Placement::Replica { flops, .. } = self.sgd.placement else { return };
+        self.stage = Some(Stage {
+            round,
+            stage: 0,
+            state,
+            supply: Supply::Runs(RunPool::new(micro_batches)),
+            tasks: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            units_left: micro_batches,
+            flops_left: flops.saturating_mul(u64::from(micro_batches)),
+            run_length: None,
+            run_length_chosen: 0,
+            run_length_due: 0,
+            segments: self.segments(round, micro_batches),
+        });
+    }
+
+    /// Ranges of `round`'s micro-batches that read one and the same shard.
+    fn segments(&self, round: u32, micro_batches: u32) -> Vec<Segment> {
+        let Some(order) = &self.order else { return Vec::new() };
+        let mut segments: Vec<Segment> = Vec::new();
+        for micro in 0..micro_batches {
+            let shards = order.shards_of(round, micro);
+            let &[shard] = shards.as_slice() else { continue };
+            match segments.last_mut() {
+                Some(last) if last.shard == shard && last.end == micro => last.end += 1,
+                _ => segments.push(Segment { shard, start: micro, end: micro + 1 }),
+            }
+        }
+        segments
+    }
+
+    /// Opens a pushed stage of a master round.
+    pub(crate) fn open_parts(&mut self, round: u32, stage: u32, state: BlobId) {
+        let Placement::Master { stages, .. } = &self.sgd.placement else { return };
+        let Some(StagePlan::Pushed { parts }) = stages.get(stage as usize) else { return };
+        let task = |(part, plan): (usize, &PartPlan)| {
+            let part = part as u32;
+            let demand = Demand {
+                graph: plan.graph,
+                flops: plan.flops,
+                bytes_peak: plan.bytes_peak,
+                operand_bytes: plan.operand_bytes,
+                result_bytes: plan.result_bytes,
+                weights: None,
+                shards: Vec::new(),
+                slice: plan.slice,
+            };
+            let id = TaskId { job: self.id, round, stage, part };
+            let work = Work::Part { state, stage, part };
+            (part, Task { id, work, demand, leases: Vec::new() })
+        };
+        let tasks: BTreeMap<u32, Task> = parts.iter().enumerate().map(task).collect();
+        self.stage = Some(Stage {
+            round,
+            stage,
+            state,
+            supply: Supply::Parts(tasks.keys().copied().collect()),
+            accepted: BTreeMap::new(),
+            units_left: tasks.len() as u32,
+            flops_left: tasks.values().fold(0, |sum, task| sum.saturating_add(task.demand.flops)),
+            tasks,
+            run_length: None,
+            run_length_chosen: 0,
+            run_length_due: 0,
+            segments: Vec::new(),
+        });
+    }
+
+    /// The task of a run of micro-batches of the open round.
+    pub(crate) fn run_task(&self, start: u32, count: u32) -> Option<Task> {
+        let stage = self.stage.as_ref()?;
+        let Placement::Replica { graph, flops, bytes_peak, result_bytes } = self.sgd.placement
+        else {
+            return None;
+        };
+        let order = self.order.as_ref()?;
+        let mut shards: Vec<u32> = (start..start + count)
+            .flat_map(|micro| order.shards_of(stage.round, micro))
+            .collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let shards = shards.into_iter().map(|shard| {
+            let shard = self.sgd.shards[shard as usize];
+            Need { blob: shard.blob, bytes: shard.bytes }
+        });
+        let demand = Demand {
+            graph,
+            flops: flops.saturating_mul(u64::from(count)),
+            bytes_peak,
+            operand_bytes: 0,
+            result_bytes,
+            weights: Some(Need { blob: stage.state, bytes: self.sgd.weights_bytes }),
+            shards: shards.collect(),
+            slice: None,
+        };
+        let id = TaskId { job: self.id, round: stage.round, stage: 0, part: start };
+        let work = Work::Replica { state: stage.state, start, count };
+        Some(Task { id, work, demand, leases: Vec::new() })
+    }
+
+    /// Everything that its stage holds of the shell's memory.
+    pub(crate) fn stage_payloads(&self) -> Vec<PayloadId> {
+        let accepted = self.stage.iter().flat_map(|stage| stage.accepted.values());
+        accepted.map(|accepted| accepted.payload).collect()
+    }
+}

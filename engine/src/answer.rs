@@ -1,0 +1,301 @@
+//! What contributors say: sessions come and go, leases are answered.
+
+use crate::dispatch::Notify;
+use crate::effect::{Credit, Effect};
+use crate::engine::Engine;
+use crate::event::{PayloadId, SessionProfile};
+use crate::job::JobState;
+use crate::lease::LeaseState;
+use crate::session::{Holdings, Session, Standing};
+use crate::speed::{Link, Speed};
+use crate::stage::Accepted;
+use crate::timer::Timer;
+use raven_protocol::{GoodbyeReason, LeaseId, RefuseReason, ResultDigest, SessionId};
+
+/// After a refusal that is nobody's fault: long enough not to loop, short
+/// enough to go unnoticed.
+const SHORT_PAUSE_MS: u64 = 1_000;
+
+impl Engine {
+    pub(crate) fn session_opened(&mut self, id: SessionId, profile: SessionProfile) {
+        if self.world.sessions.contains_key(&id) {
+            self.stats.ignored.out_of_turn += 1;
+            return;
+        }
+        if self.world.sessions.len() >= self.world.config.sessions_max {
+            self.stats.sessions_refused += 1;
+            let detail = format!("{} sessions are open", self.world.sessions.len());
+            self.out.push_back(Effect::Close { session: id, reason: GoodbyeReason::Full, detail });
+            return;
+        }
+        let config = &self.world.config;
+        let share = sane_share(profile.share);
+        let workers = profile.workers.clamp(1, 256);
+        let session = Session {
+            id,
+            standing: Standing::Active,
+            blocked_until: None,
+            strikes: 0,
+            leases: Vec::new(),
+            open: 0,
+            speed: Speed::claimed(profile.flops_per_s, share),
+            link: Link::assumed(config.link_bytes_per_s, config.round_trip_ms),
+            holdings: Holdings::default(),
+            refused: Default::default(),
+            opened: self.now,
+            tasks_accepted: 0,
+            flops_accepted: 0,
+            profile: SessionProfile { share, workers, ..profile },
+        };
+        *self.contributors.entry(session.profile.contributor).or_default() += 1;
+        self.world.sessions.insert(id, session);
+        self.contributors_changed();
+    }
+
+    /// The session is gone; its leases are free.
+    pub(crate) fn session_closed(&mut self, id: SessionId) {
+        let Some(session) = self.world.sessions.get(&id) else {
+            self.stats.ignored.unknown_session += 1;
+            return;
+        };
+        let leases = session.leases.clone();
+        for lease in leases {
+            self.stats.leases_lost += 1;
+            self.end_lease(lease, Notify::Silent);
+        }
+        if let Some(session) = self.world.sessions.remove(&id) {
+            let contributor = session.profile.contributor;
+            if let Some(count) = self.contributors.get_mut(&contributor) {
+                *count -= 1;
+                if *count == 0 {
+                    self.contributors.remove(&contributor);
+                }
+            }
+        }
+        self.world.doubtful.remove(&id);
+        self.timers.stop(Timer::SessionBackoff(id));
+        self.contributors_changed();
+    }
+
+    pub(crate) fn pace_changed(&mut self, id: SessionId, share: f64, workers: u32) {
+        let Some(session) = self.world.sessions.get_mut(&id) else {
+            self.stats.ignored.unknown_session += 1;
+            return;
+        };
+        let share = sane_share(share);
+        session.speed.scale(share / session.profile.share);
+        session.profile.share = share;
+        session.profile.workers = workers.clamp(1, 256);
+        self.start_next(id);
+        self.contributors_changed();
+    }
+
+    pub(crate) fn standing_changed(&mut self, id: SessionId, standing: Standing) {
+        let Some(session) = self.world.sessions.get_mut(&id) else {
+            self.stats.ignored.unknown_session += 1;
+            return;
+        };
+        session.standing = standing;
+        self.contributors_changed();
+    }
+
+    /// Whether `session` is the one that may answer `lease`; counts it if not.
+    fn may_answer(&mut self, session: SessionId, lease: LeaseId) -> bool {
+        let Some(lease) = self.world.leases.get(lease) else {
+            self.stats.ignored.unknown_lease += 1;
+            return false;
+        };
+        if lease.session != session {
+            self.stats.ignored.foreign_lease += 1;
+            return false;
+        }
+        true
+    }
+
+    pub(crate) fn committed(&mut self, session_id: SessionId, id: LeaseId, digest: ResultDigest) {
+        if !self.may_answer(session_id, id) {
+            return;
+        }
+        let now = self.now;
+        let Some(lease) = self.world.leases.get_mut(id).filter(|lease| lease.is_open()) else {
+            self.stats.ignored.out_of_turn += 1;
+            return;
+        };
+        let before = lease.state;
+        lease.state = LeaseState::Committed { digest };
+        lease.expires = now + 2 * self.world.config.lease_ms_max;
+        let (job, part, flops) = (lease.job, lease.task.part, lease.flops);
+        let (issued, transfer_ms) = (lease.issued, lease.transfer_ms);
+        self.timers.set(Timer::LeaseExpiry(id), lease.expires);
+        self.timers.stop(Timer::LeaseOverdue(id));
+        self.world.queued.remove(&id);
+        self.world.overdue.remove(&id);
+        if let Some(session) = self.world.sessions.get_mut(&session_id) {
+            session.open -= 1;
+            if let LeaseState::Running { since } = before {
+                let elapsed = now.saturating_sub(since) as f64;
+                // A task that was sent to an idle worker also crossed the wire.
+                let wire = if since == issued { session.link.round_trip_ms() } else { 0.0 };
+                let computing = (elapsed - transfer_ms - wire).max(elapsed * 0.25);
+                session.speed.observe(flops, computing);
+            }
+        }
+        self.start_next(session_id);
+        let task = self.stage_mut(job).and_then(|stage| stage.tasks.get(&part)).cloned();
+        let awaited = task.is_some_and(|task| {
+            let mut leases = task.leases.iter().filter_map(|&other| self.world.leases.get(other));
+            leases.any(|lease| matches!(lease.state, LeaseState::Revealing { .. }))
+        });
+        if !awaited {
+            self.reveal(id);
+        }
+    }
+
+    pub(crate) fn revealed(
+        &mut self,
+        session_id: SessionId,
+        id: LeaseId,
+        digest: ResultDigest,
+        payload: PayloadId,
+        bytes: u64,
+    ) {
+        self.payloads.insert(payload);
+        if !self.may_answer(session_id, id) {
+            self.release_payloads(vec![payload]);
+            return;
+        }
+        let Some(LeaseState::Revealing { digest: promised, since }) =
+            self.world.leases.get(id).map(|lease| lease.state)
+        else {
+            self.stats.ignored.out_of_turn += 1;
+            self.release_payloads(vec![payload]);
+            return;
+        };
+        if digest != promised {
+            self.stats.broken_commitments += 1;
+            self.release_payloads(vec![payload]);
+            let detail = format!("{id}: the payload does not match its commitment");
+            let reason = GoodbyeReason::BrokenCommitment;
+            self.out.push_back(Effect::Close { session: session_id, reason, detail });
+            self.session_closed(session_id);
+            return;
+        }
+        let elapsed = self.now.saturating_sub(since) as f64;
+        if let Some(session) = self.world.sessions.get_mut(&session_id) {
+            session.link.observe(bytes, elapsed);
+        }
+        self.accept(id, digest, payload, bytes);
+    }
+
+    /// The first result of a task: it counts, and every other lease of the task is over.
+    fn accept(&mut self, id: LeaseId, digest: ResultDigest, payload: PayloadId, bytes: u64) {
+        let Some(lease) = self.world.leases.get(id).cloned() else { return };
+        let part = lease.task.part;
+        let Some(session) = self.world.sessions.get_mut(&lease.session) else { return };
+        session.strikes = 0;
+        self.world.doubtful.remove(&lease.session);
+        session.tasks_accepted += 1;
+        session.flops_accepted = session.flops_accepted.saturating_add(lease.flops);
+        let (contributor, site) = (session.profile.contributor, session.profile.site);
+        let Some(job) = self.world.jobs.get_mut(&lease.job) else { return };
+        let key = job.part_key(lease.task);
+        let Some(stage) = &mut job.stage else { return };
+        let Some(task) = stage.tasks.remove(&part) else { return };
+        stage.accepted.insert(part, Accepted { units: task.units(), payload });
+        stage.units_left -= task.units();
+        stage.flops_left = stage.flops_left.saturating_sub(lease.flops);
+        job.proven.insert((lease.task.stage, key.unwrap_or(0)));
+        job.invalid.clear();
+        job.service += u128::from(lease.flops);
+        job.tasks_accepted += 1;
+        job.flops_accepted = job.flops_accepted.saturating_add(lease.flops);
+        job.credits.push(Credit {
+            task: lease.task,
+            contributor,
+            session: lease.session,
+            site,
+            flops: lease.flops,
+            digest,
+        });
+        self.stats.tasks_accepted += 1;
+        self.stats.flops_accepted = self.stats.flops_accepted.saturating_add(lease.flops);
+        self.stats.result_bytes = self.stats.result_bytes.saturating_add(bytes);
+        self.window.add(self.now, lease.flops);
+        for other in task.leases {
+            let notify = if other == id { Notify::Silent } else { Notify::Cancel };
+            self.end_lease(other, notify);
+        }
+        self.stage_progressed(lease.job);
+    }
+
+    pub(crate) fn refused(&mut self, session_id: SessionId, id: LeaseId, reason: RefuseReason) {
+        if !self.may_answer(session_id, id) {
+            return;
+        }
+        let Some(lease) = self.end_lease(id, Notify::Silent) else { return };
+        let refusals = &mut self.stats.refusals;
+        match reason {
+            RefuseReason::TooLarge => refusals.too_large += 1,
+            RefuseReason::Missing => refusals.missing += 1,
+            RefuseReason::Invalid => refusals.invalid += 1,
+            RefuseReason::Stopping => refusals.stopping += 1,
+            RefuseReason::Failed => refusals.failed += 1,
+        }
+        match reason {
+            RefuseReason::Stopping => self.block(session_id, SHORT_PAUSE_MS),
+            RefuseReason::Failed => self.strike(session_id),
+            RefuseReason::Missing => {
+                // It lost what it was given (a cache was evicted): all of it
+                // is sent again, after a pause that grows if it goes on.
+                if let Some(session) = self.world.sessions.get_mut(&session_id) {
+                    for &blob in &lease.blobs {
+                        session.holdings.forget_blob(blob);
+                    }
+                    let graphs = self.world.jobs.get(&lease.job).map(|job| job.graphs());
+                    for graph in graphs.into_iter().flatten() {
+                        session.holdings.forget_graph(graph);
+                    }
+                }
+                self.strike(session_id);
+            }
+            RefuseReason::TooLarge | RefuseReason::Invalid => self.not_again(session_id, &lease),
+        }
+        if reason == RefuseReason::Invalid {
+            self.called_invalid(session_id, &lease);
+        }
+        self.contributors_changed();
+    }
+
+    /// Does not offer this kind of task to the session again.
+    fn not_again(&mut self, session: SessionId, lease: &crate::lease::Lease) {
+        let Some(job) = self.world.jobs.get(&lease.job) else { return };
+        let key = job.part_key(lease.task);
+        if let Some(session) = self.world.sessions.get_mut(&session) {
+            session.refused.insert((lease.job, lease.task.stage, key));
+        }
+    }
+
+    /// A task that several contributors call invalid and nobody ever did is
+    /// the job's own fault.
+    fn called_invalid(&mut self, session: SessionId, lease: &crate::lease::Lease) {
+        let Some(session) = self.world.sessions.get(&session) else { return };
+        let contributor = session.profile.contributor;
+        let Some(job) = self.world.jobs.get_mut(&lease.job) else { return };
+        let key = (lease.task.stage, job.part_key(lease.task).unwrap_or(0));
+        if job.proven.contains(&key) {
+            return;
+        }
+        let callers = job.invalid.entry(key).or_default();
+        callers.insert(contributor);
+        if callers.len() >= self.world.config.invalid_refusals_max {
+            let reason =
+                format!("{} contributors call task {} invalid", callers.len(), lease.task);
+            self.begin_end(lease.job, JobState::Failed { reason });
+        }
+    }
+}
+
+/// A share within (0, 1], whatever was said.
+fn sane_share(share: f64) -> f64 {
+    if share > 0.0 { share.min(1.0).max(1e-3) } else { 1e-3 }
+}

@@ -1,0 +1,416 @@
+//! Leases come and go: the only place where they are made and ended.
+
+use crate::effect::{Effect, Outbound};
+use crate::engine::Engine;
+use crate::event::Millis;
+use crate::lease::{Lease, LeaseState};
+use crate::scheduler::{self, Decision, Pass};
+use crate::stage::{Stage, Supply, Task};
+use crate::timer::Timer;
+use raven_protocol::{BlobId, GraphId, JobId, LeaseId, SessionId};
+use std::collections::BTreeSet;
+
+/// A session's first tasks may wait for a module to compile and caches to fill.
+const FIRST_LEASE_SLACK_MS: f64 = 10_000.0;
+/// What a page's hiccup or a link's retransmission may add to any lease.
+const LEASE_SLACK_MS: f64 = 1_000.0;
+/// How many times its estimate a lease may take: speeds halve when a device
+/// heats up or a second page competes, and estimates are young.
+const LEASE_FACTOR: f64 = 3.0;
+
+/// How long a chosen run length is kept at least.
+const RUN_LENGTH_KEPT_MS: Millis = 250;
+
+/// Looking for tasks to move means looking at all that wait; doing so at every
+/// event would cost more than the moment that a task waits longer.
+const MOVES_APART_MS: Millis = 25;
+
+impl Engine {
+    /// Gives out work until nobody can have more.
+    pub(crate) fn pump(&mut self) {
+        self.start_queued_jobs();
+        self.choose_run_lengths();
+        let mut pass = Pass::new(&self.world, self.now >= self.moves_due);
+        while let Some(decision) = pass.next(&self.world, self.now) {
+            self.apply(decision);
+            pass.applied(&self.world, &decision);
+        }
+        if pass.tried_moves {
+            self.moves_due = self.now + MOVES_APART_MS;
+        }
+        let waiting: Vec<(JobId, Option<String>)> = self
+            .world
+            .jobs
+            .values()
+            .map(|job| (job.id, scheduler::waiting_reason(&self.world, job)))
+            .collect();
+        for (id, reason) in waiting {
+            if let Some(job) = self.world.jobs.get_mut(&id) {
+                job.waiting = reason;
+            }
+        }
+    }
+
+    fn choose_run_lengths(&mut self) {
+        let open = |job: &crate::active::Job| -> Option<u32> {
+            let stage = job.stage.as_ref()?;
+            let is_open = stage.run_length_due <= self.now && stage.has_supply();
+            is_open.then(|| scheduler::choose_run_length(&self.world, job, stage))
+        };
+        let chosen: Vec<(JobId, u32)> =
+            self.world.jobs.values().filter_map(|job| Some((job.id, open(job)?))).collect();
+        for (id, length) in chosen {
+            let stage = self.world.jobs.get_mut(&id).and_then(|job| job.stage.as_mut());
+            if let Some(stage) = stage {
+                stage.run_length = Some(length);
+                stage.run_length_due = Millis::MAX;
+                stage.run_length_chosen = self.now;
+            }
+        }
+    }
+
+    /// Contributors came, left or changed: open rounds judge their runs anew.
+    pub(crate) fn contributors_changed(&mut self) {
+        for job in self.world.jobs.values_mut() {
+            if let Some(stage) = &mut job.stage {
+                // Where many come and go, not for each of them.
+                let again = stage.run_length_chosen + RUN_LENGTH_KEPT_MS;
+                stage.run_length_due = stage.run_length_due.min(again);
+            }
+        }
+    }
+
+    fn apply(&mut self, decision: Decision) {
+        match decision {
+            Decision::Run { session, job, start, count } => {
+                let Some(entry) = self.world.jobs.get_mut(&job) else { return };
+                let task = entry.run_task(start, count);
+                let (Some(task), Some(stage)) = (task, &mut entry.stage) else { return };
+                if let Supply::Runs(pool) = &mut stage.supply {
+                    pool.take(start, count);
+                }
+                stage.tasks.insert(start, task);
+                self.lease(session, job, start);
+            }
+            Decision::Part { session, job, part } => {
+                if let Some(Stage { supply: Supply::Parts(parts), .. }) = self.stage_mut(job) {
+                    parts.remove(&part);
+                }
+                self.lease(session, job, part);
+            }
+            Decision::Copy { session, job, part } => {
+                self.stats.copies += 1;
+                self.lease(session, job, part);
+            }
+            Decision::Move { session, job, part, from } => {
+                self.stats.moves += 1;
+                // The new lease comes first, so that the task is never without one.
+                self.lease(session, job, part);
+                self.end_lease(from, Notify::Cancel);
+            }
+        }
+    }
+
+    pub(crate) fn stage_mut(&mut self, job: JobId) -> Option<&mut Stage> {
+        self.world.jobs.get_mut(&job)?.stage.as_mut()
+    }
+
+    /// Leases a task of the open stage of `job` to `session`, sending what it
+    /// needs before it.
+    fn lease(&mut self, session_id: SessionId, job_id: JobId, part: u32) {
+        let Some(task) = self.stage_mut(job_id).and_then(|stage| stage.tasks.get(&part)).cloned()
+        else {
+            return;
+        };
+        let missing_bytes =
+            self.send_needs(session_id, job_id, &task) + task.demand.operand_bytes;
+        let now = self.now;
+        let Some(session) = self.world.sessions.get(&session_id) else { return };
+        let transfer_ms = session.link.transfer_ms(missing_bytes);
+        let estimate_ms = transfer_ms + session.speed.task_ms(task.demand.flops);
+        let queue_ms = self.world.queue_ms(session, now);
+        let slack = if session.speed.is_measured() { 0.0 } else { FIRST_LEASE_SLACK_MS };
+        let lease_ms = (queue_ms + estimate_ms + session.link.round_trip_ms()) * LEASE_FACTOR
+            + LEASE_SLACK_MS
+            + slack;
+        let config = &self.world.config;
+        let lease_ms = (lease_ms as u64).clamp(config.lease_ms_min, config.lease_ms_max);
+        let id = self.world.leases.next_id();
+        self.world.leases.insert(Lease {
+            id,
+            session: session_id,
+            job: job_id,
+            task: task.id,
+            flops: task.demand.flops,
+            result_bytes: task.demand.result_bytes,
+            blobs: task.demand.blobs().map(|need| need.blob).collect(),
+            issued: now,
+            expires: now + lease_ms,
+            missing_bytes,
+            transfer_ms,
+            estimate_ms,
+            state: LeaseState::Queued,
+        });
+        self.world.queued.insert(id);
+        self.timers.set(Timer::LeaseExpiry(id), now + lease_ms);
+        self.stats.leases_issued += 1;
+        self.note_lease(session_id, job_id, part, id, &task);
+        self.send(session_id, Outbound::Task {
+            lease: id,
+            task: task.id,
+            lease_ms,
+            flops: task.demand.flops,
+            work: task.work,
+        });
+        self.start_next(session_id);
+    }
+
+    /// Enters a new lease at its session, its task and its job.
+    fn note_lease(&mut self, session: SessionId, job: JobId, part: u32, id: LeaseId, task: &Task) {
+        let Some(session) = self.world.sessions.get_mut(&session) else { return };
+        session.leases.push(id);
+        session.open += 1;
+        let contributor = session.profile.contributor;
+        let Some(job) = self.world.jobs.get_mut(&job) else { return };
+        job.service += u128::from(task.demand.flops);
+        if let Some(slice) = task.demand.slice {
+            job.shown.entry(contributor).or_default().insert(slice);
+        }
+        if let Some(task) = job.stage.as_mut().and_then(|stage| stage.tasks.get_mut(&part)) {
+            task.leases.push(id);
+        }
+    }
+
+    /// Makes room for, and sends, what `task` needs and the session lacks.
+    /// Returns the bytes that it has to receive or fetch.
+    fn send_needs(&mut self, session_id: SessionId, job: JobId, task: &Task) -> u64 {
+        let demand = &task.demand;
+        let Some(session) = self.world.sessions.get(&session_id) else { return 0 };
+        let missing_bytes = session.holdings.missing_bytes(demand);
+        let pinned = self.world.pinned(session);
+        // Weights that a newer state of the same job replaces are not read again.
+        let stale = demand.weights.and_then(|weights| {
+            let held = session.holdings.weights.get(&job).copied();
+            held.filter(|&held| held != weights.blob && !pinned.contains(&held))
+        });
+        let memory = session.profile.memory_bytes;
+        let Some(session) = self.world.sessions.get_mut(&session_id) else { return 0 };
+        let mut forgotten: Vec<BlobId> = stale.into_iter().collect();
+        for &blob in &forgotten {
+            session.holdings.forget_blob(blob);
+        }
+        let evicted = session.holdings.to_evict(demand, &pinned, memory).unwrap_or_default();
+        for &blob in &evicted {
+            session.holdings.forget_blob(blob);
+        }
+        forgotten.extend(evicted);
+        let new_graph = !session.holdings.has_graph(demand.graph);
+        let new_weights = demand.weights.filter(|need| !session.holdings.has_blob(need.blob));
+        session.holdings.add_graph(demand.graph);
+        for need in demand.blobs() {
+            session.holdings.use_blob(need);
+        }
+        if let Some(weights) = demand.weights {
+            session.holdings.weights.insert(job, weights.blob);
+        }
+        if !forgotten.is_empty() {
+            self.send(session_id, Outbound::Drop { blobs: forgotten, graphs: Vec::new() });
+        }
+        if new_graph {
+            self.send(session_id, Outbound::Graph { job, graph: demand.graph });
+        }
+        if let Some(weights) = new_weights {
+            self.send(session_id, Outbound::Weights { job, state: weights.blob });
+        }
+        missing_bytes
+    }
+
+    /// Lets the session's next waiting leases run, one per free worker.
+    pub(crate) fn start_next(&mut self, session: SessionId) {
+        let Some(session) = self.world.sessions.get(&session) else { return };
+        let mut running = 0;
+        for &id in &session.leases {
+            let Some(lease) = self.world.leases.get_mut(id) else { continue };
+            match lease.state {
+                LeaseState::Running { .. } => running += 1,
+                LeaseState::Queued if running < session.profile.workers => {
+                    running += 1;
+                    lease.state = LeaseState::Running { since: self.now };
+                    self.world.queued.remove(&id);
+                    if let Some(at) = lease.overdue_at(0.0) {
+                        self.timers.set(Timer::LeaseOverdue(id), at);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends a lease: its task can be leased again, its timers stop, its
+    /// session goes on with the next. Returns what it was.
+    pub(crate) fn end_lease(&mut self, id: LeaseId, notify: Notify) -> Option<Lease> {
+        let lease = self.world.leases.remove(id)?;
+        self.world.queued.remove(&id);
+        self.world.overdue.remove(&id);
+        self.timers.stop(Timer::LeaseExpiry(id));
+        self.timers.stop(Timer::LeaseOverdue(id));
+        if let Some(session) = self.world.sessions.get_mut(&lease.session) {
+            session.leases.retain(|&other| other != id);
+            if lease.is_open() {
+                session.open -= 1;
+            }
+        }
+        if let Some(job) = self.world.jobs.get_mut(&lease.job) {
+            job.service = job.service.saturating_sub(u128::from(lease.flops));
+            if let Some(stage) = &mut job.stage {
+                stage.lease_ended(lease.task.part, id);
+            }
+        }
+        if notify == Notify::Cancel {
+            self.stats.cancelled += 1;
+            self.send(lease.session, Outbound::Cancel { lease: id });
+        }
+        self.start_next(lease.session);
+        if matches!(lease.state, LeaseState::Revealing { .. }) {
+            self.reveal_next(lease.job, lease.task.part);
+        }
+        Some(lease)
+    }
+
+    /// Asks for the payload of a lease that has committed.
+    pub(crate) fn reveal(&mut self, id: LeaseId) {
+        let Some(lease) = self.world.leases.get_mut(id) else { return };
+        let LeaseState::Committed { digest } = lease.state else { return };
+        lease.state = LeaseState::Revealing { digest, since: self.now };
+        let Some(lease) = self.world.leases.get(id) else { return };
+        let session = lease.session;
+        let reveal_ms = self.world.reveal_ms(lease);
+        let config = &self.world.config;
+        let wait_ms = (reveal_ms * LEASE_FACTOR + LEASE_SLACK_MS) as u64;
+        let wait_ms = wait_ms.clamp(config.lease_ms_min, config.lease_ms_max);
+        let overdue = lease.overdue_at(reveal_ms);
+        if let Some(lease) = self.world.leases.get_mut(id) {
+            lease.expires = self.now + wait_ms;
+        }
+        self.timers.set(Timer::LeaseExpiry(id), self.now + wait_ms);
+        if let Some(at) = overdue {
+            self.timers.set(Timer::LeaseOverdue(id), at);
+        }
+        self.send(session, Outbound::Reveal { lease: id });
+    }
+
+    /// Where the lease whose payload was awaited is gone, another that has
+    /// committed for the same task is asked.
+    fn reveal_next(&mut self, job: JobId, part: u32) {
+        let stage = self.world.jobs.get(&job).and_then(|job| job.stage.as_ref());
+        let Some(task) = stage.and_then(|stage| stage.tasks.get(&part)) else { return };
+        let next = task.leases.iter().copied().find(|&id| {
+            let lease = self.world.leases.get(id);
+            lease.is_some_and(|lease| matches!(lease.state, LeaseState::Committed { .. }))
+        });
+        if let Some(id) = next {
+            self.reveal(id);
+        }
+    }
+
+    /// A lease came to nothing: its session has less, and later.
+    pub(crate) fn strike(&mut self, session_id: SessionId) {
+        let Some(session) = self.world.sessions.get_mut(&session_id) else { return };
+        session.strikes = session.strikes.saturating_add(1);
+        self.world.doubtful.insert(session_id);
+        let config = &self.world.config;
+        let pause_ms = config
+            .backoff_ms_min
+            .saturating_mul(1 << (session.strikes - 1).min(20))
+            .min(config.backoff_ms_max);
+        self.block(session_id, pause_ms);
+    }
+
+    /// No tasks for `session` for a while.
+    pub(crate) fn block(&mut self, session_id: SessionId, pause_ms: Millis) {
+        let Some(session) = self.world.sessions.get_mut(&session_id) else { return };
+        let until = (self.now + pause_ms).max(session.blocked_until.unwrap_or(0));
+        session.blocked_until = Some(until);
+        self.timers.set(Timer::SessionBackoff(session_id), until);
+        self.contributors_changed();
+    }
+
+    /// A lease ran out. What waits behind it at the same session is stuck as
+    /// well and goes to others too.
+    pub(crate) fn expire(&mut self, id: LeaseId) {
+        let Some(lease) = self.world.leases.get(id) else { return };
+        let (session_id, lease) = (lease.session, lease.clone());
+        if let (LeaseState::Running { since }, Some(session)) =
+            (lease.state, self.world.sessions.get_mut(&session_id))
+        {
+            // What was to take longer has most likely been slower still.
+            let elapsed = self.now.saturating_sub(since) as f64;
+            if lease.transfer_ms * 2.0 > lease.estimate_ms {
+                session.link.observe_at_most(lease.missing_bytes, elapsed);
+            } else {
+                session.speed.observe_at_most(lease.flops, elapsed);
+            }
+        }
+        self.stats.leases_expired += 1;
+        self.strike(session_id);
+        self.end_lease(id, Notify::Cancel);
+        let Some(session) = self.world.sessions.get(&session_id) else { return };
+        let stuck: Vec<LeaseId> = session
+            .leases
+            .iter()
+            .copied()
+            .filter(|&id| self.world.leases.get(id).is_some_and(Lease::is_open))
+            .collect();
+        for id in stuck {
+            self.end_lease(id, Notify::Cancel);
+        }
+    }
+
+    /// Tells sessions to forget what only `job` needed. It is no longer in the world.
+    pub(crate) fn forget_job(&mut self, job: JobId, graphs: &BTreeSet<GraphId>, blobs: &[BlobId]) {
+        let graphs_in_use: BTreeSet<GraphId> =
+            self.world.jobs.values().flat_map(|job| job.graphs()).collect();
+        let shards_in_use: BTreeSet<BlobId> = self
+            .world
+            .jobs
+            .values()
+            .flat_map(|job| job.sgd.shards.iter().map(|shard| shard.blob))
+            .collect();
+        let mut drops = Vec::new();
+        for session in self.world.sessions.values_mut() {
+            let graphs: Vec<GraphId> = graphs
+                .difference(&graphs_in_use)
+                .copied()
+                .filter(|&graph| session.holdings.forget_graph(graph))
+                .collect();
+            let weights = session.holdings.weights.get(&job).copied();
+            let unused = blobs.iter().copied().filter(|blob| !shards_in_use.contains(blob));
+            let blobs: Vec<BlobId> = weights
+                .into_iter()
+                .chain(unused)
+                .filter(|&blob| session.holdings.forget_blob(blob))
+                .collect();
+            session.holdings.weights.remove(&job);
+            session.refused.retain(|&(refused, ..)| refused != job);
+            if !graphs.is_empty() || !blobs.is_empty() {
+                drops.push((session.id, Outbound::Drop { blobs, graphs }));
+            }
+        }
+        for (session, message) in drops {
+            self.send(session, message);
+        }
+    }
+
+    pub(crate) fn send(&mut self, session: SessionId, message: Outbound) {
+        self.out.push_back(Effect::Send { session, message });
+    }
+}
+
+/// Whether the holder of an ended lease is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notify {
+    /// It may still be working on it.
+    Cancel,
+    /// It knows, or is gone.
+    Silent,
+}

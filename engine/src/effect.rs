@@ -1,0 +1,130 @@
+//! Everything that the engine asks of its shell.
+
+use crate::event::{Metrics, PayloadId};
+use crate::job::{JobPhase, JobState};
+use crate::event::{ContributorId, SiteId};
+use raven_protocol::{BlobId, GoodbyeReason, GraphId, JobId, LeaseId, ResultDigest, SessionId, TaskId};
+
+/// Names an effect that is answered by [`crate::Event::EffectDone`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EffectId(pub u64);
+
+/// What a leased task works on; the shell builds the [`raven_protocol::TaskSpec`] from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Forward and backward of the whole graph on micro-batches
+    /// `start..start + count` of the round's batch, with the weights of `state`.
+    Replica { state: BlobId, start: u32, count: u32 },
+    /// One part of a pushed stage; its operands are attached.
+    Part { state: BlobId, stage: u32, part: u32 },
+}
+
+/// A message to a contributor, without its tensors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outbound {
+    /// The graph, before the first task that runs it.
+    Graph { job: JobId, graph: GraphId },
+    /// The weights of a state, before the first task that reads them.
+    Weights { job: JobId, state: BlobId },
+    /// A leased task.
+    Task { lease: LeaseId, task: TaskId, lease_ms: u64, flops: u64, work: Work },
+    /// Send the payload.
+    Reveal { lease: LeaseId },
+    /// No longer needed.
+    Cancel { lease: LeaseId },
+    /// Forget what will not be read again.
+    Drop { blobs: Vec<BlobId>, graphs: Vec<GraphId> },
+}
+
+/// Verified work of one contributor in one round: the ledger's raw material.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credit {
+    /// The task that was accepted; with the job it is the idempotency id.
+    pub task: TaskId,
+    /// Who did it.
+    pub contributor: ContributorId,
+    /// Over which session.
+    pub session: SessionId,
+    /// Through which site.
+    pub site: Option<SiteId>,
+    /// Static cost of the task. Flops are stored, never a rounded count.
+    pub flops: u64,
+    /// What was accepted.
+    pub digest: ResultDigest,
+}
+
+/// What one transaction makes durable: a round, an evaluation or an end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    pub job: JobId,
+    /// Where the job stands after this record.
+    pub phase: JobPhase,
+    pub state: JobState,
+    /// Optimizer steps done.
+    pub step: u32,
+    pub epoch: u32,
+    /// The state after this record; `None` before the first.
+    pub weights: Option<BlobId>,
+    /// Whether `weights` is to be kept as a checkpoint.
+    pub checkpoint: bool,
+    /// Whether `weights` is the best checkpoint so far by evaluation.
+    pub best: bool,
+    /// Batch metrics of a round.
+    pub train: Option<Metrics>,
+    /// Test metrics of an evaluation.
+    pub evaluation: Option<Metrics>,
+    /// Learning rate of the step, where there was one.
+    pub learning_rate: Option<f32>,
+    /// Sessions that took part in the round.
+    pub contributors: u32,
+    /// Accepted work.
+    pub credits: Vec<Credit>,
+}
+
+/// A partial result along the reduction tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TreePart {
+    /// First micro-batch.
+    pub start: u32,
+    /// Number of micro-batches.
+    pub count: u32,
+    /// Its accepted payload.
+    pub payload: PayloadId,
+}
+
+/// One thing to be done. Effects with an id are answered by `EffectDone`;
+/// the outcome does not depend on the order in which answers arrive.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Send a message.
+    Send { session: SessionId, message: Outbound },
+    /// End a session, with its reason.
+    Close { session: SessionId, reason: GoodbyeReason, detail: String },
+    /// Run the job's init graph under its seed.
+    InitState { effect: EffectId, job: JobId },
+    /// Run a local stage of master placement over the round's values. Stage 0 of
+    /// a round starts from `state` and the batch's rows.
+    RunLocal { effect: EffectId, job: JobId, round: u32, stage: u32, state: BlobId },
+    /// Combine a pushed stage's payloads, in part order, into one value.
+    Combine { effect: EffectId, job: JobId, round: u32, stage: u32, parts: Vec<PayloadId> },
+    /// Combine the parts along the tree (or take the round's values in master
+    /// placement, where `parts` is empty) and run the optimizer.
+    Step {
+        effect: EffectId,
+        job: JobId,
+        round: u32,
+        state: BlobId,
+        parts: Vec<TreePart>,
+        learning_rate: f32,
+        /// Counted from 1.
+        step: u32,
+    },
+    /// Loss and accuracy of `state` on the held-out rows.
+    Evaluate { effect: EffectId, job: JobId, state: BlobId },
+    /// Make a record durable in one transaction.
+    Persist { effect: EffectId, record: Box<Record> },
+    /// These payloads will not be asked for again.
+    ReleasePayloads { payloads: Vec<PayloadId> },
+    /// This state will not be asked for again, unless a checkpoint keeps it.
+    ReleaseState { job: JobId, state: BlobId },
+}

@@ -1,0 +1,228 @@
+//! The engine: events in, effects out.
+
+use crate::active::Job;
+use crate::config::EngineConfig;
+use crate::effect::{Effect, EffectId};
+use crate::event::{ContributorId, Event, Millis, PayloadId};
+use crate::job::JobState;
+use crate::lease::LeaseTable;
+use crate::progress::Pending;
+use crate::session::{Session, Standing};
+use crate::stats::{Stats, Window};
+use crate::timer::{Timer, TimerTable};
+use crate::view::{JobView, SessionStatus, SessionView};
+use crate::world::World;
+use raven_protocol::JobId;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Jobs, rounds, leases and sessions of one coordinator.
+///
+/// The shell calls [`Engine::handle`] with whatever happens, then takes
+/// effects until there are none, then sleeps until [`Engine::next_timeout`] or
+/// the next event. The engine reads no clock: `now` is the shell's, in
+/// milliseconds, and never goes back.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) world: World,
+    pub(crate) now: Millis,
+    pub(crate) timers: TimerTable,
+    /// Effects that the shell has not taken.
+    pub(crate) out: VecDeque<Effect>,
+    pub(crate) pending: BTreeMap<EffectId, Pending>,
+    pub(crate) next_effect: u64,
+    /// Payloads that the shell holds for the engine.
+    pub(crate) payloads: BTreeSet<PayloadId>,
+    /// Open sessions of each contributor.
+    pub(crate) contributors: BTreeMap<ContributorId, u32>,
+    /// Jobs that wait to run, oldest first.
+    pub(crate) queue: VecDeque<JobId>,
+    /// Views of ended jobs, oldest first.
+    pub(crate) ended: VecDeque<JobView>,
+    /// When waiting tasks may be moved to idle sessions again.
+    pub(crate) moves_due: Millis,
+    pub(crate) stats: Stats,
+    pub(crate) window: Window,
+}
+
+impl Engine {
+    /// An engine without jobs and sessions.
+    pub fn new(config: EngineConfig) -> Self {
+        Engine {
+            now: 0,
+            timers: TimerTable::default(),
+            out: VecDeque::new(),
+            pending: BTreeMap::new(),
+            next_effect: 1,
+            payloads: BTreeSet::new(),
+            contributors: BTreeMap::new(),
+            queue: VecDeque::new(),
+            ended: VecDeque::new(),
+            moves_due: 0,
+            stats: Stats::default(),
+            window: Window::default(),
+            world: World {
+                jobs: BTreeMap::new(),
+                sessions: BTreeMap::new(),
+                leases: LeaseTable::new(config.seed),
+                queued: BTreeSet::new(),
+                overdue: BTreeSet::new(),
+                doubtful: BTreeSet::new(),
+                config,
+            },
+        }
+    }
+
+    /// Takes in one event, then whatever timers are due, then gives out work.
+    pub fn handle(&mut self, now: Millis, event: Event) {
+        self.now = self.now.max(now);
+        match event {
+            Event::Tick => {}
+            Event::JobAdded { plan, resume } => self.job_added(*plan, resume),
+            Event::JobCancelled { job } => self.begin_end(job, JobState::Cancelled),
+            Event::SessionOpened { session, profile } => self.session_opened(session, profile),
+            Event::SessionClosed { session } => self.session_closed(session),
+            Event::PaceChanged { session, share, workers } => {
+                self.pace_changed(session, share, workers);
+            }
+            Event::Paused { session } => self.standing_changed(session, Standing::Paused),
+            Event::Resumed { session } => self.standing_changed(session, Standing::Active),
+            Event::Committed { session, lease, digest } => self.committed(session, lease, digest),
+            Event::Revealed { session, lease, digest, payload, bytes } => {
+                self.revealed(session, lease, digest, payload, bytes);
+            }
+            Event::Refused { session, lease, reason } => self.refused(session, lease, reason),
+            Event::EffectDone { effect, outcome } => self.effect_done(effect, outcome),
+        }
+        self.fire_timers();
+        self.pump();
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some(timer) = self.timers.pop_due(self.now) {
+            match timer {
+                Timer::LeaseExpiry(lease) => self.expire(lease),
+                Timer::LeaseOverdue(lease) => {
+                    self.world.overdue.insert(lease);
+                }
+                Timer::SessionBackoff(session) => {
+                    if let Some(session) = self.world.sessions.get_mut(&session) {
+                        session.blocked_until = None;
+                    }
+                    self.contributors_changed();
+                }
+            }
+        }
+    }
+
+    /// The next thing to do. Take them all after every [`Engine::handle`].
+    #[must_use]
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.out.pop_front()
+    }
+
+    /// When to call [`Engine::handle`] with [`Event::Tick`] at the latest.
+    pub fn next_timeout(&self) -> Option<Millis> {
+        self.timers.next()
+    }
+
+    /// Ended jobs, oldest first, then open ones by id.
+    pub fn jobs(&self) -> Vec<JobView> {
+        let open = self.world.jobs.values().map(|job| self.job_view(job));
+        self.ended.iter().cloned().chain(open).collect()
+    }
+
+    /// One job, open or ended not long ago.
+    pub fn job(&self, id: JobId) -> Option<JobView> {
+        let open = self.world.jobs.get(&id).map(|job| self.job_view(job));
+        open.or_else(|| self.ended.iter().rev().find(|view| view.job == id).cloned())
+    }
+
+    /// Open sessions by id.
+    pub fn sessions(&self) -> Vec<SessionView> {
+        self.world.sessions.values().map(session_view).collect()
+    }
+
+    /// Counts and sizes; rates are as of `now`.
+    pub fn stats(&self, now: Millis) -> Stats {
+        let (tasks_per_s, flops_per_s) = self.window.rates(now.max(self.now));
+        Stats {
+            tasks_per_s,
+            flops_per_s,
+            sessions_open: self.world.sessions.len(),
+            contributors_online: self.contributors.len(),
+            jobs_open: self.world.jobs.len(),
+            leases_open: self.world.leases.len(),
+            timers_armed: self.timers.len(),
+            effects_open: self.pending.len(),
+            payloads_held: self.payloads.len(),
+            ..self.stats.clone()
+        }
+    }
+
+    pub(crate) fn job_view(&self, job: &Job) -> JobView {
+        let leases = job.stage.iter().flat_map(|stage| stage.tasks.values());
+        JobView {
+            job: job.id,
+            state: job.state(),
+            step: job.driver.step(),
+            total_steps: job.driver.total_steps(),
+            epochs_done: job.driver.epochs_done(),
+            weights: job.driver.state(),
+            best: job.driver.best(),
+            train: job.train,
+            evaluation: job.evaluation,
+            tasks_accepted: job.tasks_accepted,
+            flops_accepted: job.flops_accepted,
+            contributors: job.contributors,
+            leases: leases.map(|task| task.leases.len()).sum(),
+            slices_shown_max: job.shown.values().map(BTreeSet::len).max().unwrap_or(0),
+        }
+    }
+}
+
+impl JobView {
+    /// A job that was turned away.
+    pub(crate) fn refused(job: JobId, state: JobState) -> Self {
+        JobView {
+            job,
+            state,
+            step: 0,
+            total_steps: 0,
+            epochs_done: 0,
+            weights: None,
+            best: None,
+            train: None,
+            evaluation: None,
+            tasks_accepted: 0,
+            flops_accepted: 0,
+            contributors: 0,
+            leases: 0,
+            slices_shown_max: 0,
+        }
+    }
+}
+
+fn session_view(session: &Session) -> SessionView {
+    let status = match (session.standing, session.blocked_until) {
+        (Standing::Paused, _) => SessionStatus::Paused,
+        (Standing::Active, Some(until)) => SessionStatus::BackingOff { until },
+        (Standing::Active, None) if session.leases.is_empty() => SessionStatus::Idle,
+        (Standing::Active, None) => SessionStatus::Working,
+    };
+    SessionView {
+        session: session.id,
+        contributor: session.profile.contributor,
+        site: session.profile.site,
+        device: session.profile.device,
+        share: session.profile.share,
+        workers: session.profile.workers,
+        status,
+        opened: session.opened,
+        flops_per_s: session.flops_per_ms() * 1e3,
+        measured: session.speed.is_measured(),
+        leases: session.leases.len(),
+        tasks_accepted: session.tasks_accepted,
+        flops_accepted: session.flops_accepted,
+        held_bytes: session.holdings.bytes(),
+    }
+}

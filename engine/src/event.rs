@@ -1,0 +1,121 @@
+//! Everything that the engine is told. `now` comes beside each event.
+
+use crate::effect::EffectId;
+use crate::plan::{JobPlan, ResumePoint};
+use raven_protocol::{
+    BlobId, DeviceClass, JobId, LeaseId, NumericClass, RefuseReason, ResultDigest, SessionId,
+};
+
+/// Milliseconds on the caller's monotonic clock.
+pub type Millis = u64;
+
+/// Who contributes: stable over one browser's workers, and over reconnects
+/// where the contributor brings the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContributorId(pub [u8; 32]);
+
+/// A registered partner site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SiteId(pub u64);
+
+/// The part of an address that neighbours share: /24 of IPv4, /48 of IPv6, zero-filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NetworkPrefix(pub [u8; 16]);
+
+/// What is known of a session from its first moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionProfile {
+    /// All workers of one browser are one contributor.
+    pub contributor: ContributorId,
+    /// The site through which it came, if any.
+    pub site: Option<SiteId>,
+    /// For placing replicas apart.
+    pub prefix: NetworkPrefix,
+    /// Coarse device class.
+    pub device: DeviceClass,
+    /// Results compare only within this class.
+    pub numeric: NumericClass,
+    /// Claimed speed of one worker at full share, in flop/s; replaced by measurement.
+    pub flops_per_s: u64,
+    /// Duty cycle over all workers, in (0, 1].
+    pub share: f64,
+    /// Workers that compute at once.
+    pub workers: u32,
+    /// Bytes that one worker may hold.
+    pub memory_bytes: u64,
+}
+
+/// A payload that the shell holds in memory until the engine releases it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PayloadId(pub u64);
+
+/// Sums over samples, as the kernel returned them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Metrics {
+    /// Sum of the samples' losses.
+    pub loss_sum: f32,
+    /// Samples that were classified rightly (0 for regression).
+    pub correct: f32,
+    /// Samples.
+    pub count: f32,
+}
+
+/// What an effect came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// [`crate::Effect::InitState`]: the first weights and optimizer slots.
+    StateReady { state: BlobId },
+    /// [`crate::Effect::RunLocal`] or [`crate::Effect::Combine`].
+    StageDone,
+    /// [`crate::Effect::Step`]: the next state and the batch's metrics.
+    Stepped { state: BlobId, metrics: Metrics, grad_norm: f32 },
+    /// [`crate::Effect::Evaluate`].
+    Evaluated { metrics: Metrics },
+    /// [`crate::Effect::Persist`]: it is durable.
+    Persisted,
+}
+
+/// Why an effect did not come to anything. The job fails with this reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{stage}: {reason}")]
+pub struct EffectError {
+    /// Which part of the shell failed: `executor`, `store`, `blobs`.
+    pub stage: &'static str,
+    /// A sentence for the job's owner.
+    pub reason: String,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Time passed; timers that are due fire.
+    Tick,
+    /// A requester's job was accepted and stored.
+    JobAdded { plan: Box<JobPlan>, resume: Option<ResumePoint> },
+    /// Its owner cancels it.
+    JobCancelled { job: JobId },
+    /// A contributor has consented and is ready.
+    SessionOpened { session: SessionId, profile: SessionProfile },
+    /// Its socket is gone; its leases are free.
+    SessionClosed { session: SessionId },
+    /// The visitor chose another share.
+    PaceChanged { session: SessionId, share: f64, workers: u32 },
+    /// No new tasks until resumed.
+    Paused { session: SessionId },
+    /// Tasks again.
+    Resumed { session: SessionId },
+    /// A task is done, its payload not yet sent.
+    Committed { session: SessionId, lease: LeaseId, digest: ResultDigest },
+    /// The payload arrived, has the types that the task declares, and hashes to `digest`.
+    Revealed {
+        session: SessionId,
+        lease: LeaseId,
+        digest: ResultDigest,
+        payload: PayloadId,
+        bytes: u64,
+    },
+    /// A lease handed back.
+    Refused { session: SessionId, lease: LeaseId, reason: RefuseReason },
+    /// An effect ended.
+    EffectDone { effect: EffectId, outcome: Result<Outcome, EffectError> },
+}

@@ -1,0 +1,49 @@
+//! Sans-I/O, tensor-free state machine: jobs, rounds, leases, sessions. No clock, no socket, no file.
+//!
+//! [`Engine::handle`] takes an [`Event`] and the time; [`Engine::poll_effect`]
+//! gives [`Effect`]s. Everything that the engine does is a function of its
+//! configuration and the events: no random source, no hash order, no float
+//! that decides a result. `scheduler` decides and only looks; `dispatch`,
+//! `answer` and `progress` apply.
+
+mod active;
+mod algorithm;
+mod answer;
+pub mod config;
+mod dispatch;
+pub mod effect;
+mod engine;
+pub mod event;
+pub mod job;
+mod lease;
+pub mod money;
+pub mod plan;
+mod progress;
+mod run_length;
+mod runs;
+pub mod sampling;
+mod scheduler;
+mod session;
+mod speed;
+mod stage;
+pub mod stats;
+mod timer;
+pub mod tree;
+pub mod view;
+mod world;
+
+pub use active::PlanError;
+pub use config::EngineConfig;
+pub use effect::{Credit, Effect, EffectId, Outbound, Record, TreePart, Work};
+pub use engine::Engine;
+pub use event::{
+    ContributorId, EffectError, Event, Metrics, Millis, NetworkPrefix, Outcome, PayloadId,
+    SessionProfile, SiteId,
+};
+pub use job::{CompletedReason, JobPhase, JobState};
+pub use plan::{
+    Algorithm, EarlyStopping, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd,
+};
+pub use sampling::{EpochOrder, Layout, LayoutError, micro_batch_rows};
+pub use stats::Stats;
+pub use view::{JobView, SessionStatus, SessionView};

@@ -1,0 +1,110 @@
+//! What the engine knows of a job: sizes, costs and ids, never a tensor.
+
+use raven_graph::schedule::Schedule;
+use raven_protocol::{BlobId, GraphId, JobId, KernelId, Numerics, Seed, ShardRef};
+
+/// A job as a plan of rounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobPlan {
+    pub job: JobId,
+    /// Decides initial weights, shuffling and dropout.
+    pub seed: Seed,
+    pub numerics: Numerics,
+    /// The kernel that the job is pinned to.
+    pub kernel: KernelId,
+    pub algorithm: Algorithm,
+}
+
+/// The state machine that drives a job. One file each.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Algorithm {
+    /// Synchronous stochastic gradient descent.
+    SyncSgd(SyncSgd),
+}
+
+/// Synchronous SGD: every round is one batch, one reduce, one optimizer step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SyncSgd {
+    /// Rows to train on: `0..train_rows` of the data set.
+    pub train_rows: u32,
+    /// Rows per optimizer step.
+    pub batch: u32,
+    /// Rows per run of the graph; fixed by the job, so that its bits are.
+    pub micro_batch: u32,
+    pub epochs: u32,
+    pub schedule: Schedule,
+    pub early_stopping: Option<EarlyStopping>,
+    pub placement: Placement,
+    /// Shards of the training rows, by first row.
+    pub shards: Vec<ShardRef>,
+    /// Bytes of one state's weights as they are sent.
+    pub weights_bytes: u64,
+}
+
+/// Ends a job whose evaluation loss no longer falls.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EarlyStopping {
+    /// Epochs without improvement that are tolerated.
+    pub patience: u32,
+    /// Fall of the mean loss that counts as improvement.
+    pub min_delta: f32,
+}
+
+/// Who holds the model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Placement {
+    /// Each task runs the whole graph on a slice of the batch.
+    Replica {
+        graph: GraphId,
+        /// Static cost of one micro-batch.
+        flops: u64,
+        /// Peak bytes of one run.
+        bytes_peak: u64,
+        /// Bytes of one result payload.
+        result_bytes: u64,
+    },
+    /// The model stays with the coordinator; parts of layers are pushed out.
+    Master {
+        stages: Vec<StagePlan>,
+        /// Slices into which every large weight is cut.
+        slices: u32,
+        /// Distinct slices that one contributor may ever hold.
+        slices_held_max: u32,
+    },
+}
+
+/// One stage of a master-placement round.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StagePlan {
+    /// Runs on the coordinator.
+    Local,
+    /// Pushed to contributors.
+    Pushed { parts: Vec<PartPlan> },
+}
+
+/// One task of a pushed stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartPlan {
+    pub graph: GraphId,
+    pub flops: u64,
+    pub bytes_peak: u64,
+    /// Bytes of the attached operands.
+    pub operand_bytes: u64,
+    pub result_bytes: u64,
+    /// Slice of the weights that it shows to the contributor, if any.
+    pub slice: Option<u32>,
+}
+
+/// Where a job goes on after a restart: its last durable checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResumePoint {
+    pub weights: BlobId,
+    /// Optimizer steps done.
+    pub step: u32,
+    /// Epochs whose evaluation is done.
+    pub epochs_done: u32,
+    /// Best mean evaluation loss so far and its state.
+    pub best: Option<(f32, BlobId)>,
+    /// Epochs since the best.
+    pub epochs_since_best: u32,
+}

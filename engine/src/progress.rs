@@ -1,0 +1,405 @@
+//! Jobs move on: plans' actions become effects, effects' ends become inputs.
+
+use crate::active::{Ending, Job};
+use crate::algorithm::{Action, Draft, Input};
+use crate::dispatch::Notify;
+use crate::effect::{Effect, EffectId, Record};
+use crate::engine::Engine;
+use crate::event::{EffectError, Outcome, PayloadId};
+use crate::job::JobState;
+use crate::plan::{JobPlan, Placement, ResumePoint, StagePlan};
+use raven_protocol::{GraphId, JobId, LeaseId, SessionId};
+use std::collections::BTreeSet;
+
+/// An effect that was asked for and is not answered.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Pending {
+    pub(crate) job: JobId,
+    pub(crate) kind: Kind,
+    /// What it reads; released when it has ended.
+    pub(crate) payloads: Vec<PayloadId>,
+}
+
+/// What an answer must look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    InitState,
+    Stage,
+    Step,
+    Evaluate,
+    Persist,
+    /// The record of a job that was turned away.
+    PersistRefusal,
+}
+
+impl Engine {
+    pub(crate) fn job_added(&mut self, plan: JobPlan, resume: Option<ResumePoint>) {
+        let id = plan.job;
+        let known = self.world.jobs.contains_key(&id) || self.ended.iter().any(|v| v.job == id);
+        if known {
+            self.stats.ignored.duplicate_job += 1;
+            return;
+        }
+        let (open, max) = (self.world.jobs.len(), self.world.config.jobs_max);
+        if open >= max {
+            self.turn_away(id, format!("{open} jobs are open, the limit is {max}"));
+            return;
+        }
+        match Job::new(plan, resume, &self.world.config) {
+            Ok(job) => {
+                self.world.jobs.insert(id, job);
+                self.queue.push_back(id);
+            }
+            Err(error) => self.turn_away(id, error.to_string()),
+        }
+    }
+
+    /// Fails a job that was never taken in.
+    fn turn_away(&mut self, id: JobId, reason: String) {
+        self.stats.jobs_refused += 1;
+        let state = JobState::Failed { reason };
+        let view = crate::view::JobView::refused(id, state.clone());
+        self.remember(view);
+        let draft = Draft {
+            state,
+            step: 0,
+            epoch: 0,
+            weights: None,
+            checkpoint: false,
+            best: false,
+            train: None,
+            evaluation: None,
+            learning_rate: None,
+        };
+        let record = Box::new(record(id, draft, Vec::new()));
+        self.ask(id, Kind::PersistRefusal, Vec::new(), |effect| Effect::Persist { effect, record });
+    }
+
+    /// Starts jobs from the queue while more may run.
+    pub(crate) fn start_queued_jobs(&mut self) {
+        while self.active_jobs() < self.world.config.jobs_active_max {
+            let Some(id) = self.queue.pop_front() else { return };
+            // Who comes late is owed nothing for the time before.
+            let service = self
+                .world
+                .jobs
+                .values()
+                .filter(|job| job.active)
+                .map(|job| job.service)
+                .min()
+                .unwrap_or(0);
+            let Some(job) = self.world.jobs.get_mut(&id) else { continue };
+            job.active = true;
+            job.service = service;
+            self.advance(id, Input::Begin);
+        }
+    }
+
+    fn active_jobs(&self) -> usize {
+        self.world.jobs.values().filter(|job| job.active).count()
+    }
+
+    /// Tells the plan, and does what it wants.
+    fn advance(&mut self, id: JobId, input: Input) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        for action in job.driver.on(input) {
+            self.act(id, action);
+        }
+    }
+
+    fn act(&mut self, id: JobId, action: Action) {
+        let payloads =
+            |parts: &[crate::effect::TreePart]| parts.iter().map(|part| part.payload).collect();
+        match action {
+            Action::InitState => {
+                self.ask(id, Kind::InitState, Vec::new(), |effect| Effect::InitState {
+                    effect,
+                    job: id,
+                });
+            }
+            Action::OpenRuns { round, state } => {
+                if let Some(job) = self.world.jobs.get_mut(&id) {
+                    job.open_runs(round, state);
+                }
+            }
+            Action::OpenParts { round, stage, state } => {
+                if let Some(job) = self.world.jobs.get_mut(&id) {
+                    job.open_parts(round, stage, state);
+                }
+            }
+            Action::RunLocal { round, stage, state } => {
+                self.ask(id, Kind::Stage, Vec::new(), |effect| Effect::RunLocal {
+                    effect,
+                    job: id,
+                    round,
+                    stage,
+                    state,
+                });
+            }
+            Action::Combine { round, stage, parts } => {
+                let held: Vec<PayloadId> = payloads(&parts);
+                let parts = held.clone();
+                self.ask(id, Kind::Stage, held, |effect| Effect::Combine {
+                    effect,
+                    job: id,
+                    round,
+                    stage,
+                    parts,
+                });
+            }
+            Action::Step { round, state, parts, learning_rate, step } => {
+                let held = payloads(&parts);
+                self.ask(id, Kind::Step, held, |effect| Effect::Step {
+                    effect,
+                    job: id,
+                    round,
+                    state,
+                    parts,
+                    learning_rate,
+                    step,
+                });
+            }
+            Action::Evaluate { state } => {
+                self.ask(id, Kind::Evaluate, Vec::new(), |effect| Effect::Evaluate {
+                    effect,
+                    job: id,
+                    state,
+                });
+            }
+            Action::Persist(draft) => self.persist(id, draft),
+            Action::ReleaseState { state } => {
+                self.out.push_back(Effect::ReleaseState { job: id, state });
+            }
+            Action::End { state, persisted: true } => self.finalize(id, state),
+            Action::End { state, persisted: false } => self.begin_end(id, state),
+        }
+    }
+
+    /// Asks the shell for something that it answers.
+    fn ask(
+        &mut self,
+        job: JobId,
+        kind: Kind,
+        payloads: Vec<PayloadId>,
+        effect: impl FnOnce(EffectId) -> Effect,
+    ) {
+        let id = EffectId(self.next_effect);
+        self.next_effect += 1;
+        self.pending.insert(id, Pending { job, kind, payloads });
+        if let Some(job) = self.world.jobs.get_mut(&job) {
+            job.effects += 1;
+        }
+        self.out.push_back(effect(id));
+    }
+
+    fn persist(&mut self, id: JobId, draft: Draft) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        job.credits_saving = std::mem::take(&mut job.credits);
+        let record = Box::new(record(id, draft, job.credits_saving.clone()));
+        if record.train.is_some() {
+            job.contributors = record.contributors;
+            job.train = record.train;
+        }
+        job.evaluation = record.evaluation.or(job.evaluation);
+        self.ask(id, Kind::Persist, Vec::new(), |effect| Effect::Persist { effect, record });
+    }
+
+    /// All of the open stage may have been accepted.
+    pub(crate) fn stage_progressed(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let Some(stage) = job.stage.take_if(|stage| stage.is_done()) else { return };
+        let parts = stage.tree_parts();
+        self.advance(id, Input::StageFinished { parts });
+    }
+
+    pub(crate) fn effect_done(&mut self, id: EffectId, outcome: Result<Outcome, EffectError>) {
+        let Some(pending) = self.pending.remove(&id) else {
+            self.stats.ignored.unknown_effect += 1;
+            return;
+        };
+        self.release_payloads(pending.payloads.clone());
+        if pending.kind == Kind::PersistRefusal {
+            return;
+        }
+        let Some(job) = self.world.jobs.get_mut(&pending.job) else { return };
+        job.effects -= 1;
+        let ending = job.ending.clone();
+        match (input_of(pending.kind, outcome), ending) {
+            (Ok(input), None) => {
+                if input == Input::Persisted {
+                    job.credits_saving.clear();
+                }
+                self.advance(pending.job, input);
+            }
+            (Ok(input), Some(ending)) => self.drained(pending.job, input, ending),
+            (Err(error), None) => {
+                self.restore_credits(pending.job);
+                self.begin_end(pending.job, JobState::Failed { reason: error.to_string() });
+            }
+            (Err(error), Some(Ending::Saving(_))) => {
+                // The store is out of order; what it holds decides after a restart.
+                self.finalize(pending.job, JobState::Failed { reason: error.to_string() });
+            }
+            (Err(_), Some(Ending::Draining(_))) => {
+                self.restore_credits(pending.job);
+                self.try_save_end(pending.job);
+            }
+        }
+    }
+
+    /// Credits of a record that did not become durable go into the next.
+    fn restore_credits(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let mut credits = std::mem::take(&mut job.credits_saving);
+        credits.append(&mut job.credits);
+        job.credits = credits;
+    }
+
+    /// An effect of a job that is ending was answered.
+    fn drained(&mut self, id: JobId, input: Input, ending: Ending) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        match (input, ending) {
+            (Input::Persisted, Ending::Saving(state)) => {
+                job.credits_saving.clear();
+                self.finalize(id, state);
+                return;
+            }
+            (Input::Persisted, Ending::Draining(_)) => {
+                job.credits_saving.clear();
+                for action in job.driver.on(Input::Persisted) {
+                    match action {
+                        // Its completion was durable before the wish to end came.
+                        Action::End { state, persisted: true } => {
+                            self.finalize(id, state);
+                            return;
+                        }
+                        Action::ReleaseState { .. } => self.act(id, action),
+                        _ => {}
+                    }
+                }
+            }
+            (Input::StateReady { state } | Input::Stepped { state, .. }, _) => {
+                self.out.push_back(Effect::ReleaseState { job: id, state });
+            }
+            _ => {}
+        }
+        self.try_save_end(id);
+    }
+
+    /// Stops a job: no more leases, and its last record once its effects are answered.
+    pub(crate) fn begin_end(&mut self, id: JobId, state: JobState) {
+        let Some(job) = self.world.jobs.get_mut(&id).filter(|job| job.ending.is_none()) else {
+            return;
+        };
+        job.ending = Some(Ending::Draining(state));
+        let payloads = job.stage_payloads();
+        let leases: Vec<LeaseId> = job
+            .stage
+            .take()
+            .map(|stage| stage.tasks.into_values().flat_map(|task| task.leases).collect())
+            .unwrap_or_default();
+        self.queue.retain(|&queued| queued != id);
+        for lease in leases {
+            self.end_lease(lease, Notify::Cancel);
+        }
+        self.release_payloads(payloads);
+        self.try_save_end(id);
+    }
+
+    fn try_save_end(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let Some(Ending::Draining(state)) = &job.ending else { return };
+        if job.effects > 0 {
+            return;
+        }
+        let state = state.clone();
+        job.ending = Some(Ending::Saving(state.clone()));
+        // What was trained so far is its owner's, however the job ended.
+        let draft = job.driver.draft(state);
+        let draft = Draft { checkpoint: draft.weights.is_some(), ..draft };
+        self.persist(id, draft);
+    }
+
+    /// The job is over and durably so.
+    fn finalize(&mut self, id: JobId, state: JobState) {
+        let Some(mut job) = self.world.jobs.remove(&id) else { return };
+        for state in job.driver.states() {
+            self.out.push_back(Effect::ReleaseState { job: id, state });
+        }
+        job.ending = Some(Ending::Saving(state));
+        let graphs: BTreeSet<GraphId> = job.graphs().into_iter().collect();
+        let shards: Vec<_> = job.sgd.shards.iter().map(|shard| shard.blob).collect();
+        self.forget_job(id, &graphs, &shards);
+        let view = self.job_view(&job);
+        self.remember(view);
+    }
+
+    fn remember(&mut self, view: crate::view::JobView) {
+        self.ended.push_back(view);
+        while self.ended.len() > self.world.config.jobs_ended_kept {
+            self.ended.pop_front();
+        }
+    }
+
+    pub(crate) fn release_payloads(&mut self, payloads: Vec<PayloadId>) {
+        if payloads.is_empty() {
+            return;
+        }
+        for payload in &payloads {
+            self.payloads.remove(payload);
+        }
+        self.out.push_back(Effect::ReleasePayloads { payloads });
+    }
+}
+
+/// The plan's input for an answer, if it is of the kind that was asked for.
+fn input_of(kind: Kind, outcome: Result<Outcome, EffectError>) -> Result<Input, EffectError> {
+    match (kind, outcome?) {
+        (Kind::InitState, Outcome::StateReady { state }) => Ok(Input::StateReady { state }),
+        (Kind::Stage, Outcome::StageDone) => Ok(Input::StageDone),
+        (Kind::Step, Outcome::Stepped { state, metrics, grad_norm }) => {
+            Ok(Input::Stepped { state, metrics, grad_norm })
+        }
+        (Kind::Evaluate, Outcome::Evaluated { metrics }) => Ok(Input::Evaluated { metrics }),
+        (Kind::Persist, Outcome::Persisted) => Ok(Input::Persisted),
+        (kind, outcome) => Err(EffectError {
+            stage: "shell",
+            reason: format!("{kind:?} was answered by {outcome:?}"),
+        }),
+    }
+}
+
+fn record(job: JobId, draft: Draft, credits: Vec<crate::effect::Credit>) -> Record {
+    let sessions: BTreeSet<SessionId> = credits.iter().map(|credit| credit.session).collect();
+    Record {
+        job,
+        phase: draft.state.phase(),
+        state: draft.state,
+        step: draft.step,
+        epoch: draft.epoch,
+        weights: draft.weights,
+        checkpoint: draft.checkpoint,
+        best: draft.best,
+        train: draft.train,
+        evaluation: draft.evaluation,
+        learning_rate: draft.learning_rate,
+        contributors: sessions.len() as u32,
+        credits,
+    }
+}
+
+impl Job {
+    /// Graphs that its tasks run.
+    pub(crate) fn graphs(&self) -> Vec<GraphId> {
+        match &self.sgd.placement {
+            Placement::Replica { graph, .. } => vec![*graph],
+            Placement::Master { stages, .. } => {
+                let parts = stages.iter().flat_map(|stage| match stage {
+                    StagePlan::Local => &[][..],
+                    StagePlan::Pushed { parts } => parts,
+                });
+                parts.map(|part| part.graph).collect()
+            }
+        }
+    }
+}

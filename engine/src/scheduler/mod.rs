@@ -1,0 +1,135 @@
+//! Push scheduling: which session gets which task. Pure: it only looks.
+//!
+//! Work goes to whoever would finish it first, as long as that is sooner than
+//! waiting for somebody better; so each session gets tasks in proportion to
+//! its measured speed at its share. Jobs are served by least flops so far.
+//! When nothing is left to lease, idle sessions take over tasks that wait
+//! behind others, and copy those that are overdue.
+
+mod fit;
+mod master;
+mod relief;
+mod replica;
+mod waiting;
+
+pub(crate) use replica::choose_run_length;
+pub(crate) use waiting::waiting_reason;
+
+use crate::active::Job;
+use crate::event::Millis;
+use crate::session::Session;
+use crate::stage::Supply;
+use crate::world::World;
+use raven_protocol::{JobId, LeaseId, SessionId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One step of scheduling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// A free run of micro-batches.
+    Run { session: SessionId, job: JobId, start: u32, count: u32 },
+    /// A part that nobody has.
+    Part { session: SessionId, job: JobId, part: u32 },
+    /// A second lease for an overdue task.
+    Copy { session: SessionId, job: JobId, part: u32 },
+    /// A waiting task, taken from the session that it waits at.
+    Move { session: SessionId, job: JobId, part: u32, from: LeaseId },
+}
+
+impl Decision {
+    fn session(&self) -> SessionId {
+        match *self {
+            Decision::Run { session, .. }
+            | Decision::Part { session, .. }
+            | Decision::Copy { session, .. }
+            | Decision::Move { session, .. } => session,
+        }
+    }
+}
+
+/// What one pass over jobs and sessions remembers between its decisions, so
+/// that each costs little. It is valid while only its decisions are applied.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    /// Speed of everybody who is available.
+    flops_per_ms: f64,
+    /// Sessions that may have one more lease.
+    ready: BTreeSet<SessionId>,
+    /// Who would finish a run first, by job.
+    candidates: BTreeMap<JobId, replica::Candidates>,
+    /// Jobs that lease nothing more in this pass.
+    closed: BTreeSet<JobId>,
+    /// Whether waiting tasks may be moved in this pass, and whether that was tried.
+    may_move: bool,
+    pub(crate) tried_moves: bool,
+}
+
+impl Pass {
+    pub(crate) fn new(world: &World, may_move: bool) -> Self {
+        let sessions = || world.sessions.values();
+        let ready = sessions().filter(|session| world.has_capacity(session));
+        let available = sessions().filter(|session| session.is_available());
+        Pass {
+            ready: ready.map(|session| session.id).collect(),
+            flops_per_ms: available.map(Session::flops_per_ms).sum(),
+            candidates: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            may_move,
+            tried_moves: false,
+        }
+    }
+
+    /// The next step, if there is any. The one before it has been applied.
+    pub(crate) fn next(&mut self, world: &World, now: Millis) -> Option<Decision> {
+        if self.ready.is_empty() {
+            return None;
+        }
+        let mut jobs: Vec<&Job> = world.jobs.values().filter(|job| job.stage.is_some()).collect();
+        jobs.sort_by_key(|job| (job.service, job.id));
+        for job in &jobs {
+            if self.closed.contains(&job.id) {
+                continue;
+            }
+            let decision = self.lease(world, job, now);
+            if decision.is_some() {
+                return decision;
+            }
+            self.closed.insert(job.id);
+        }
+        let sessions = self.ready.iter().filter_map(|id| world.sessions.get(id));
+        let idle: Vec<&Session> = sessions.filter(|session| session.open == 0).collect();
+        if idle.is_empty() {
+            return None;
+        }
+        self.tried_moves |= self.may_move;
+        relief::relieve(world, &jobs, &idle, self.may_move, now)
+    }
+
+    fn lease(&mut self, world: &World, job: &Job, now: Millis) -> Option<Decision> {
+        let stage = job.stage.as_ref().filter(|stage| stage.has_supply())?;
+        match &stage.supply {
+            Supply::Parts(_) => {
+                let ready: Vec<&Session> =
+                    self.ready.iter().filter_map(|id| world.sessions.get(id)).collect();
+                master::lease_part(world, job, stage, &ready, now)
+            }
+            Supply::Runs(_) => {
+                let candidates = self
+                    .candidates
+                    .entry(job.id)
+                    .or_insert_with(|| replica::Candidates::new(world, job, stage, &self.ready, now));
+                candidates.next(world, job, stage, self.flops_per_ms, now)
+            }
+        }
+    }
+
+    /// A decision was applied.
+    pub(crate) fn applied(&mut self, world: &World, decision: &Decision) {
+        let session = decision.session();
+        let has_capacity =
+            world.sessions.get(&session).is_some_and(|session| world.has_capacity(session));
+        if !has_capacity {
+            self.ready.remove(&session);
+        }
+    }
+}

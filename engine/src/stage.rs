@@ -1,0 +1,165 @@
+//! A stage that contributors work on: its tasks, open and accepted.
+
+use crate::effect::{TreePart, Work};
+use crate::event::{Millis, PayloadId};
+use crate::runs::RunPool;
+use raven_protocol::{BlobId, GraphId, LeaseId, TaskId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A blob that a task reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub(crate) blob: BlobId,
+    pub(crate) bytes: u64,
+}
+
+/// What a task asks of a session, whoever it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Demand {
+    pub(crate) graph: GraphId,
+    pub(crate) flops: u64,
+    /// Peak of a run and attached operands.
+    pub(crate) bytes_peak: u64,
+    /// Sent with the task.
+    pub(crate) operand_bytes: u64,
+    pub(crate) result_bytes: u64,
+    /// Sent over the socket before the task, if any.
+    pub(crate) weights: Option<Need>,
+    /// Fetched by the worker.
+    pub(crate) shards: Vec<Need>,
+    /// Slice of the weights that it shows.
+    pub(crate) slice: Option<u32>,
+}
+
+impl Demand {
+    /// The blobs that it reads.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = Need> + '_ {
+        self.weights.iter().chain(&self.shards).copied()
+    }
+
+    /// Memory that one worker needs.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.blobs().fold(self.bytes_peak.saturating_add(self.operand_bytes), |sum, need| {
+            sum.saturating_add(need.bytes)
+        })
+    }
+}
+
+/// A task that is not accepted yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    pub(crate) id: TaskId,
+    pub(crate) work: Work,
+    pub(crate) demand: Demand,
+    /// Active leases, oldest first.
+    pub(crate) leases: Vec<LeaseId>,
+}
+
+impl Task {
+    /// Micro-batches of a run; a part counts as one.
+    pub(crate) fn units(&self) -> u32 {
+        match self.work {
+            Work::Replica { count, .. } => count,
+            Work::Part { .. } => 1,
+        }
+    }
+}
+
+/// An accepted result.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Accepted {
+    pub(crate) units: u32,
+    pub(crate) payload: PayloadId,
+}
+
+/// What was not leased yet.
+#[derive(Clone, Debug)]
+pub(crate) enum Supply {
+    /// Runs of micro-batches; a task exists from lease to acceptance.
+    Runs(RunPool),
+    /// Parts by number; their tasks exist from the start.
+    Parts(BTreeSet<u32>),
+}
+
+/// A stage of a round.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    pub(crate) round: u32,
+    pub(crate) stage: u32,
+    /// The weights that it reads.
+    pub(crate) state: BlobId,
+    pub(crate) supply: Supply,
+    /// Tasks with a lease, and parts of any kind, until accepted.
+    pub(crate) tasks: BTreeMap<u32, Task>,
+    pub(crate) accepted: BTreeMap<u32, Accepted>,
+    /// Micro-batches or parts that are not accepted.
+    pub(crate) units_left: u32,
+    /// Their cost.
+    pub(crate) flops_left: u64,
+    /// Run length for this round's contributors, once it was chosen.
+    pub(crate) run_length: Option<u32>,
+    /// When it was chosen, and when it is to be chosen again.
+    pub(crate) run_length_chosen: Millis,
+    pub(crate) run_length_due: Millis,
+    /// Replica rounds: ranges of micro-batches by the one shard that they read, in order.
+    pub(crate) segments: Vec<Segment>,
+}
+
+/// A range of a batch's micro-batches that read one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) shard: u32,
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+impl Stage {
+    /// Whether something could be leased.
+    pub(crate) fn has_supply(&self) -> bool {
+        match &self.supply {
+            Supply::Runs(pool) => !pool.is_empty(),
+            Supply::Parts(parts) => !parts.is_empty(),
+        }
+    }
+
+    /// Whether a lease is out.
+    pub(crate) fn has_leases(&self) -> bool {
+        self.tasks.values().any(|task| !task.leases.is_empty())
+    }
+
+    /// Whether everything was accepted.
+    pub(crate) fn is_done(&self) -> bool {
+        self.units_left == 0
+    }
+
+    /// Takes a lease off its task; without any lease left the work can be leased again.
+    pub(crate) fn lease_ended(&mut self, part: u32, lease: LeaseId) {
+        let Some(task) = self.tasks.get_mut(&part) else { return };
+        task.leases.retain(|&other| other != lease);
+        if !task.leases.is_empty() {
+            return;
+        }
+        match (&mut self.supply, &task.work) {
+            (Supply::Runs(pool), &Work::Replica { start, count, .. }) => {
+                pool.put(start, count);
+                self.tasks.remove(&part);
+            }
+            (Supply::Parts(parts), _) => {
+                parts.insert(part);
+            }
+            (Supply::Runs(_), Work::Part { .. }) => unreachable!("runs are replica work"),
+        }
+    }
+
+    /// The accepted results in the order of their starts.
+    pub(crate) fn tree_parts(&self) -> Vec<TreePart> {
+        self.accepted
+            .iter()
+            .map(|(&start, accepted)| TreePart {
+                start,
+                count: accepted.units,
+                payload: accepted.payload,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,102 @@
+//! What scheduling looks at: jobs, sessions and leases, and questions to them.
+
+use crate::active::Job;
+use crate::config::EngineConfig;
+use crate::event::Millis;
+use crate::lease::{Lease, LeaseState, LeaseTable};
+use crate::session::Session;
+use raven_protocol::{BlobId, JobId, LeaseId, SessionId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything that is alive.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) config: EngineConfig,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    pub(crate) leases: LeaseTable,
+    /// Leases that wait behind others of their session.
+    pub(crate) queued: BTreeSet<LeaseId>,
+    /// Leases that are late against their estimate.
+    pub(crate) overdue: BTreeSet<LeaseId>,
+    /// Sessions whose last leases came to nothing.
+    pub(crate) doubtful: BTreeSet<SessionId>,
+}
+
+impl World {
+    /// Whether `session` may have one more lease.
+    pub(crate) fn has_capacity(&self, session: &Session) -> bool {
+        let config = &self.config;
+        // Committed leases wait for the wire: as many again as the workers
+        // have in hand keep it busy, more would only pile up.
+        let per_worker = config.leases_per_worker.saturating_mul(2);
+        let total = session.profile.workers.saturating_mul(per_worker);
+        let total = total.min(config.leases_per_session_max) as usize;
+        session.is_available()
+            && session.open < session.open_max(config.leases_per_worker)
+            && session.leases.len() < total
+    }
+
+    /// Blobs that the session's leases read.
+    pub(crate) fn pinned(&self, session: &Session) -> BTreeSet<BlobId> {
+        let leases = session.leases.iter().filter_map(|&id| self.leases.get(id));
+        leases.filter(|lease| lease.is_open()).flat_map(|lease| lease.blobs.clone()).collect()
+    }
+
+    /// When each worker of `session` has finished what it has, in ms from now,
+    /// and when `until` (if given) is finished.
+    fn worker_ends(
+        &self,
+        session: &Session,
+        until: Option<LeaseId>,
+        now: Millis,
+    ) -> (Vec<f64>, Option<f64>) {
+        let mut ends: Vec<f64> = Vec::with_capacity(session.profile.workers as usize);
+        let leases = || session.leases.iter().filter_map(|&id| self.leases.get(id));
+        for lease in leases() {
+            if let LeaseState::Running { since } = lease.state {
+                let left = lease.estimate_ms - now.saturating_sub(since) as f64;
+                // A task that is late is expected to stay as late again.
+                ends.push(left.abs());
+                if until == Some(lease.id) {
+                    return (ends, Some(left.abs()));
+                }
+            }
+        }
+        ends.resize(session.profile.workers.max(1) as usize, 0.0);
+        for lease in leases().filter(|lease| lease.state == LeaseState::Queued) {
+            let Some(first) = ends.iter_mut().min_by(|a, b| a.total_cmp(b)) else { break };
+            *first += lease.estimate_ms;
+            if until == Some(lease.id) {
+                let end = *first;
+                return (ends, Some(end));
+            }
+        }
+        (ends, None)
+    }
+
+    /// Milliseconds until a worker of `session` is free.
+    pub(crate) fn queue_ms(&self, session: &Session, now: Millis) -> f64 {
+        if session.open < session.profile.workers {
+            return 0.0;
+        }
+        let (ends, _) = self.worker_ends(session, None, now);
+        ends.into_iter().fold(f64::INFINITY, f64::min)
+    }
+
+    /// Milliseconds until `lease` of `session` would be committed.
+    pub(crate) fn ends_ms(&self, session: &Session, lease: LeaseId, now: Millis) -> Option<f64> {
+        self.worker_ends(session, Some(lease), now).1
+    }
+
+    /// Estimated time from asking for a lease's payload to its arrival.
+    pub(crate) fn reveal_ms(&self, lease: &Lease) -> f64 {
+        let session = self.sessions.get(&lease.session);
+        session.map_or(0.0, |session| {
+            let behind = session.leases.iter().filter_map(|&id| self.leases.get(id));
+            let revealing =
+                behind.filter(|other| matches!(other.state, LeaseState::Revealing { .. })).count();
+            session.link.fetch_ms(lease.result_bytes) * revealing.max(1) as f64
+        })
+    }
+}

@@ -1,0 +1,557 @@
+//! An independent model of what the engine may do, told of every event before
+//! the engine and of every effect after it. It keeps its own books and shares
+//! no code with the engine's state machine.
+
+use crate::shell::Shell;
+use raven_engine::{
+    Credit, Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPhase, JobState,
+    JobView, Outbound, Outcome, PayloadId, Placement, Record, SessionProfile, StagePlan, Work,
+    tree,
+};
+use raven_protocol::{
+    BlobId, GraphId, JobId, LeaseId, RefuseReason, ResultDigest, SessionId, TaskId,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the model knows of a lease.
+#[derive(Clone, Debug)]
+struct ModelLease {
+    session: SessionId,
+    task: TaskId,
+    work: Work,
+    flops: u64,
+    blobs: BTreeSet<BlobId>,
+    committed: Option<ResultDigest>,
+    revealing: bool,
+}
+
+/// What the model knows of a session.
+#[derive(Clone, Debug)]
+struct ModelSession {
+    profile: SessionProfile,
+    graphs: BTreeSet<GraphId>,
+    /// Weights and shards, with their bytes.
+    blobs: BTreeMap<BlobId, u64>,
+}
+
+/// What the model knows of a job.
+#[derive(Clone, Debug, Default)]
+struct ModelJob {
+    /// Accepted work that is in no record, by task.
+    unpaid: BTreeMap<TaskId, Credit>,
+    /// Accepted work in a record that is not durable.
+    paying: Vec<Credit>,
+    paid: BTreeMap<TaskId, Credit>,
+    /// Micro-batches or parts that were accepted, by round and stage.
+    accepted: BTreeMap<(u32, u32), BTreeMap<u32, (u32, PayloadId)>>,
+    /// States in durable records.
+    durable: BTreeSet<BlobId>,
+    steps: BTreeSet<u32>,
+    /// Rows read in each epoch.
+    rows: BTreeMap<u32, BTreeSet<i32>>,
+    records: u32,
+    saving: bool,
+    ended: bool,
+    shown: BTreeMap<raven_engine::ContributorId, BTreeSet<u32>>,
+}
+
+/// The effect that an id stands for.
+#[derive(Clone, Debug)]
+struct ModelEffect {
+    job: JobId,
+    reads: Vec<PayloadId>,
+    state: Option<BlobId>,
+    record: Option<Box<Record>>,
+    answered: Option<Result<Outcome, EffectError>>,
+}
+
+/// The model.
+#[derive(Debug)]
+pub struct Auditor {
+    config: EngineConfig,
+    sessions: BTreeMap<SessionId, ModelSession>,
+    live: BTreeMap<LeaseId, ModelLease>,
+    /// Every lease id that was ever given out.
+    given: BTreeSet<LeaseId>,
+    jobs: BTreeMap<JobId, ModelJob>,
+    effects: BTreeMap<EffectId, ModelEffect>,
+    payloads: BTreeSet<PayloadId>,
+    states: BTreeSet<BlobId>,
+    accepted: u64,
+    /// The lease that the event in hand must make the engine accept.
+    expected: Option<LeaseId>,
+}
+
+impl Auditor {
+    pub fn new(config: EngineConfig) -> Self {
+        Auditor {
+            config,
+            sessions: BTreeMap::new(),
+            live: BTreeMap::new(),
+            given: BTreeSet::new(),
+            jobs: BTreeMap::new(),
+            effects: BTreeMap::new(),
+            payloads: BTreeSet::new(),
+            states: BTreeSet::new(),
+            accepted: 0,
+            expected: None,
+        }
+    }
+
+    /// An event that the engine is about to be told.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::SessionOpened { session, profile } => {
+                let model = ModelSession {
+                    profile: profile.clone(),
+                    graphs: BTreeSet::new(),
+                    blobs: BTreeMap::new(),
+                };
+                self.sessions.insert(*session, model);
+            }
+            Event::SessionClosed { session } => self.close(*session),
+            Event::PaceChanged { session, share, workers } => {
+                if let Some(session) = self.sessions.get_mut(session) {
+                    session.profile.share = *share;
+                    session.profile.workers = *workers;
+                }
+            }
+            Event::Committed { session, lease, digest } => {
+                let lease = self.live.get_mut(lease);
+                if let Some(lease) = lease.filter(|lease| lease.session == *session) {
+                    lease.committed.get_or_insert(*digest);
+                }
+            }
+            Event::Revealed { session, lease, digest, payload, .. } => {
+                assert!(self.payloads.insert(*payload), "{payload:?} was used twice");
+                self.revealed(*session, *lease, *digest, *payload);
+            }
+            Event::Refused { session, lease, reason } => {
+                if self.live.get(lease).is_none_or(|live| live.session != *session) {
+                    return;
+                }
+                let Some(live) = self.live.remove(lease) else { return };
+                if let (RefuseReason::Missing, Some(model)) =
+                    (reason, self.sessions.get_mut(session))
+                {
+                    // What a session says it lost is sent again.
+                    model.blobs.retain(|blob, _| !live.blobs.contains(blob));
+                }
+            }
+            Event::EffectDone { effect, outcome } => self.effect_done(*effect, outcome),
+            Event::JobAdded { plan, .. } => {
+                self.jobs.entry(plan.job).or_default();
+            }
+            Event::Tick
+            | Event::JobCancelled { .. }
+            | Event::Paused { .. }
+            | Event::Resumed { .. } => {}
+        }
+    }
+
+    fn revealed(&mut self, session: SessionId, id: LeaseId, digest: ResultDigest, pay: PayloadId) {
+        let Some(lease) = self.live.get(&id).filter(|lease| lease.session == session) else {
+            return;
+        };
+        if !lease.revealing {
+            return;
+        }
+        if lease.committed != Some(digest) {
+            // The engine must close the session; `close` happens at its effect.
+            return;
+        }
+        let lease = self.live.remove(&id).expect("it is live");
+        let profile = &self.sessions[&session].profile;
+        let credit = Credit {
+            task: lease.task,
+            contributor: profile.contributor,
+            session,
+            site: profile.site,
+            flops: lease.flops,
+            digest,
+        };
+        let job = self.jobs.get_mut(&lease.task.job).expect("a lease is of a job");
+        let (start, count) = extent(&lease.work);
+        let accepted = job.accepted.entry((lease.task.round, lease.task.stage)).or_default();
+        for (&other, &(length, _)) in accepted.iter() {
+            let apart = start + count <= other || other + length <= start;
+            assert!(apart, "{} was accepted twice", lease.task);
+        }
+        accepted.insert(start, (count, pay));
+        assert!(job.unpaid.insert(lease.task, credit).is_none(), "{} twice", lease.task);
+        assert!(!job.paid.contains_key(&lease.task), "{} was paid before", lease.task);
+        self.expected = Some(id);
+    }
+
+    fn close(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+        self.live.retain(|_, lease| lease.session != session);
+    }
+
+    /// What an effect is going to be answered by.
+    pub fn will_answer(&mut self, id: EffectId, answer: &Result<Outcome, EffectError>) {
+        let effect = self.effects.get_mut(&id).expect("the effect was asked for");
+        assert!(effect.answered.is_none(), "{id:?} is answered twice");
+        effect.answered = Some(answer.clone());
+        if let Ok(Outcome::StateReady { state } | Outcome::Stepped { state, .. }) = answer {
+            assert!(self.states.insert(*state), "state {state} was made twice");
+        }
+    }
+
+    fn effect_done(&mut self, id: EffectId, outcome: &Result<Outcome, EffectError>) {
+        let effect = self.effects.remove(&id).expect("an answered effect was asked for");
+        let Some(record) = effect.record else { return };
+        let job = self.jobs.get_mut(&effect.job).expect("a record is of a job");
+        job.saving = false;
+        let paying = std::mem::take(&mut job.paying);
+        if outcome.is_ok() {
+            job.durable.extend(record.weights);
+            job.ended |= record.phase.is_end();
+            job.paid.extend(paying.into_iter().map(|credit| (credit.task, credit)));
+        } else {
+            job.unpaid.extend(paying.into_iter().map(|credit| (credit.task, credit)));
+        }
+    }
+
+    /// An effect that the engine asked for.
+    pub fn effect(&mut self, effect: &Effect, shell: &mut Shell) {
+        match effect {
+            Effect::Send { session, message } => self.sent(*session, message, shell),
+            Effect::Close { session, .. } => self.close(*session),
+            Effect::InitState { effect, job } => self.asked(*effect, *job, vec![], None, None),
+            Effect::RunLocal { effect, job, state, .. } => {
+                self.asked(*effect, *job, vec![], Some(*state), None);
+            }
+            Effect::Combine { effect, job, round, stage, parts } => {
+                let accepted = self.jobs[job].accepted.get(&(*round, *stage));
+                let accepted: Vec<PayloadId> =
+                    accepted.into_iter().flatten().map(|(_, &(_, payload))| payload).collect();
+                assert_eq!(&accepted, parts, "a stage combines what was accepted, in order");
+                self.asked(*effect, *job, parts.clone(), None, None);
+            }
+            Effect::Step { effect, job, round, state, parts, step, .. } => {
+                self.step(*job, *round, *step, parts, shell);
+                let payloads = parts.iter().map(|part| part.payload).collect();
+                self.asked(*effect, *job, payloads, Some(*state), None);
+            }
+            Effect::Evaluate { effect, job, state } => {
+                self.asked(*effect, *job, vec![], Some(*state), None);
+            }
+            Effect::Persist { effect, record } => {
+                self.persist(record);
+                self.asked(*effect, record.job, vec![], None, Some(record.clone()));
+            }
+            Effect::ReleasePayloads { payloads } => {
+                for payload in payloads {
+                    assert!(self.payloads.remove(payload), "{payload:?} was released twice");
+                    let reader = self.effects.values().find(|e| e.reads.contains(payload));
+                    assert!(reader.is_none(), "{payload:?} is released while it is read");
+                }
+            }
+            Effect::ReleaseState { state, .. } => {
+                assert!(self.states.remove(state), "state {state} was released twice");
+                let reader = self.effects.values().find(|e| e.state == Some(*state));
+                assert!(reader.is_none(), "state {state} is released while it is read");
+            }
+        }
+    }
+
+    fn asked(
+        &mut self,
+        id: EffectId,
+        job: JobId,
+        reads: Vec<PayloadId>,
+        state: Option<BlobId>,
+        record: Option<Box<Record>>,
+    ) {
+        for payload in &reads {
+            assert!(self.payloads.contains(payload), "{id:?} reads a released payload");
+        }
+        if let Some(state) = state {
+            assert!(self.states.contains(&state), "{id:?} reads a released state");
+            let durable = self.jobs[&job].durable.contains(&state);
+            assert!(durable, "{id:?} reads a state that is not durable");
+        }
+        let effect = ModelEffect { job, reads, state, record, answered: None };
+        assert!(self.effects.insert(id, effect).is_none(), "{id:?} was used twice");
+    }
+
+    /// A step must cover its batch, and each epoch its rows.
+    fn step(
+        &mut self,
+        id: JobId,
+        round: u32,
+        step: u32,
+        parts: &[raven_engine::TreePart],
+        shell: &mut Shell,
+    ) {
+        assert_eq!(step, round + 1);
+        let plan = shell.kernel.plan(id).clone();
+        let order = shell.kernel.order(id, round);
+        let layout = *order.layout();
+        let job = self.jobs.get_mut(&id).expect("a step is of a job");
+        assert!(job.steps.insert(step), "step {step} of {id} is done twice");
+        if let Placement::Replica { .. } = plan.placement {
+            let accepted = &job.accepted[&(round, 0)];
+            let taken = parts.iter().map(|part| (part.start, (part.count, part.payload)));
+            assert!(taken.eq(accepted.iter().map(|(&s, &v)| (s, v))), "a step takes what was accepted");
+            let covered: u32 = parts.iter().map(|part| part.count).sum();
+            assert_eq!(covered, layout.micro_batches(round), "a step covers its batch");
+        }
+        let epoch = layout.epoch_of(round);
+        let rows = job.rows.entry(epoch).or_default();
+        for micro in 0..layout.micro_batches(round) {
+            for row in order.rows(round, micro).into_iter().filter(|&row| row >= 0) {
+                assert!(rows.insert(row), "row {row} is read twice in epoch {epoch}");
+            }
+        }
+        if (round + 1) % layout.rounds_per_epoch == 0 {
+            let read = rows.len();
+            assert_eq!(read, plan.train_rows as usize, "epoch {epoch} reads every row");
+            job.rows.remove(&epoch);
+        }
+    }
+
+    fn persist(&mut self, record: &Record) {
+        let job = self.jobs.get_mut(&record.job).expect("a record is of a job");
+        assert!(!job.ended, "{} has a record after its end", record.job);
+        assert!(!job.saving, "{} has two records under way", record.job);
+        job.saving = true;
+        job.records += 1;
+        assert_eq!(record.phase, record.state.phase());
+        let unpaid = std::mem::take(&mut job.unpaid);
+        let mut credits: BTreeMap<TaskId, Credit> = BTreeMap::new();
+        for credit in &record.credits {
+            assert!(credits.insert(credit.task, *credit).is_none(), "{} paid twice", credit.task);
+        }
+        assert_eq!(credits, unpaid, "a record pays what was accepted since the last, no more");
+        job.paying = record.credits.clone();
+        let sessions: BTreeSet<SessionId> = credits.values().map(|credit| credit.session).collect();
+        assert_eq!(record.contributors as usize, sessions.len());
+    }
+
+    fn sent(&mut self, session: SessionId, message: &Outbound, shell: &mut Shell) {
+        let Some(model) = self.sessions.get_mut(&session) else {
+            panic!("{message:?} is sent to {session}, which is closed");
+        };
+        match message {
+            Outbound::Graph { graph, .. } => {
+                model.graphs.insert(*graph);
+            }
+            Outbound::Weights { job, state } => {
+                assert!(self.states.contains(state), "released weights are sent");
+                let durable = self.jobs[job].durable.contains(state);
+                assert!(durable, "weights are sent before they are durable");
+                model.blobs.insert(*state, shell.kernel.plan(*job).weights_bytes);
+            }
+            Outbound::Task { lease, task, flops, work, lease_ms } => {
+                let longest = self.config.lease_ms_min..=self.config.lease_ms_max;
+                assert!(longest.contains(lease_ms), "a lease of {lease_ms} ms");
+                self.leased(session, *lease, *task, *flops, work, shell);
+            }
+            Outbound::Reveal { lease } => {
+                let lease = self.live.get_mut(lease).expect("a live lease is revealed");
+                assert_eq!(lease.session, session);
+                assert!(lease.committed.is_some(), "nothing is revealed before its commitment");
+                assert!(!lease.revealing, "{} is asked for twice", lease.task);
+                lease.revealing = true;
+            }
+            Outbound::Cancel { lease } => {
+                let cancelled = self.live.remove(lease).expect("a live lease is cancelled");
+                assert_eq!(cancelled.session, session);
+            }
+            Outbound::Drop { blobs, graphs } => {
+                for blob in blobs {
+                    assert!(model.blobs.remove(blob).is_some(), "{blob} is dropped, but not held");
+                    let open = |lease: &&ModelLease| lease.committed.is_none();
+                    let mut leases = self.live.values().filter(|lease| lease.session == session);
+                    let reader = leases.find(|lease| open(lease) && lease.blobs.contains(blob));
+                    assert!(reader.is_none(), "{blob} is dropped while a lease reads it");
+                }
+                for graph in graphs {
+                    assert!(model.graphs.remove(graph), "{graph:?} is dropped, but not held");
+                }
+            }
+        }
+    }
+
+    fn leased(
+        &mut self,
+        session: SessionId,
+        id: LeaseId,
+        task: TaskId,
+        flops: u64,
+        work: &Work,
+        shell: &mut Shell,
+    ) {
+        assert!(self.given.insert(id), "{id} was given out before");
+        assert!(!self.jobs[&task.job].ended, "{} has ended", task.job);
+        let needs = needs_of(task, work, shell);
+        assert_eq!(flops, needs.flops, "{task} states its cost");
+        let model = self.sessions.get_mut(&session).expect("checked by the caller");
+        assert!(model.graphs.contains(&needs.graph), "{task} is sent before its graph");
+        if let Some(weights) = needs.weights {
+            assert!(model.blobs.contains_key(&weights), "{task} is sent before its weights");
+        }
+        model.blobs.extend(needs.shards.iter().copied());
+        let held: u64 = model.blobs.values().sum();
+        let memory = model.profile.memory_bytes;
+        assert!(held + needs.bytes <= memory, "{session} holds {held} + {} bytes", needs.bytes);
+        let contributor = model.profile.contributor;
+        let workers = u64::from(model.profile.workers);
+        if let Some((slice, held_max)) = needs.slice {
+            let job = self.jobs.get_mut(&task.job).expect("a lease is of a job");
+            let shown = job.shown.entry(contributor).or_default();
+            shown.insert(slice);
+            assert!(shown.len() <= held_max as usize, "{contributor:?} was shown {shown:?}");
+        }
+        let (start, count) = extent(work);
+        for other in self.live.values().filter(|other| {
+            (other.task.job, other.task.round, other.task.stage)
+                == (task.job, task.round, task.stage)
+        }) {
+            let (other_start, other_count) = extent(&other.work);
+            let same = (start, count) == (other_start, other_count);
+            let apart = start + count <= other_start || other_start + other_count <= start;
+            assert!(same || apart, "{task} overlaps {}", other.task);
+        }
+        let accepted = self.jobs[&task.job].accepted.get(&(task.round, task.stage));
+        for (&other, &(length, _)) in accepted.into_iter().flatten() {
+            let apart = start + count <= other || other + length <= start;
+            assert!(apart, "{task} was accepted before");
+        }
+        let mut blobs: BTreeSet<BlobId> = needs.shards.iter().map(|&(blob, _)| blob).collect();
+        blobs.extend(needs.weights);
+        self.live.insert(id, ModelLease {
+            session,
+            task,
+            work: work.clone(),
+            flops,
+            blobs,
+            committed: None,
+            revealing: false,
+        });
+        let open = self.live.values().filter(|l| l.session == session && l.committed.is_none());
+        let open_max = workers * u64::from(self.config.leases_per_worker);
+        let open = open.count() as u64;
+        assert!(open <= open_max.max(1), "{session} has {open} leases in hand of {open_max}");
+    }
+
+    /// After each event: the engine's counts are the model's.
+    pub fn check(&mut self, engine: &Engine, now: u64) {
+        let stats = engine.stats(now);
+        self.accepted += u64::from(self.expected.take().is_some());
+        assert_eq!(stats.tasks_accepted, self.accepted, "accepted tasks");
+        assert_eq!(stats.leases_open, self.live.len(), "live leases");
+        assert_eq!(stats.effects_open, self.effects.len(), "open effects");
+        assert_eq!(stats.payloads_held, self.payloads.len(), "held payloads");
+        assert!(stats.sessions_open <= self.config.sessions_max);
+        assert!(stats.jobs_open <= self.config.jobs_max);
+        // Two timers per lease and one per session.
+        assert!(stats.timers_armed <= 2 * stats.leases_open + stats.sessions_open, "timers");
+        let mut copies: BTreeMap<TaskId, usize> = BTreeMap::new();
+        for lease in self.live.values() {
+            let count = copies.entry(lease.task).or_default();
+            *count += 1;
+            assert!(*count <= self.config.copies_max, "{} has {count} leases", lease.task);
+        }
+        if let Some(timeout) = engine.next_timeout() {
+            assert!(timeout > now, "a timer that is due has fired");
+        }
+    }
+
+    /// A job that has not ended is being worked on or says why not.
+    pub fn excuse(&self, job: &JobView) {
+        if job.state.is_end() {
+            return;
+        }
+        let working = job.leases > 0 || self.effects.values().any(|effect| effect.job == job.job);
+        let says_why = match &job.state {
+            JobState::WaitingForContributors { reason } => !reason.is_empty(),
+            JobState::Queued => true,
+            _ => false,
+        };
+        assert!(working || says_why, "{} stands still: {:?}", job.job, job.state);
+    }
+
+    /// After the end: nothing is left over.
+    pub fn finish(&mut self, engine: &Engine, shell: &Shell) {
+        let stats = engine.stats(0);
+        assert_eq!((stats.leases_open, self.live.len()), (0, 0), "leases are left");
+        assert_eq!(stats.timers_armed, 0, "timers are left");
+        assert_eq!((stats.effects_open, self.effects.len()), (0, 0), "effects are left");
+        assert_eq!((stats.payloads_held, self.payloads.len()), (0, 0), "payloads are left");
+        assert!(shell.payloads.is_empty(), "the shell keeps payloads");
+        assert!(self.states.is_empty() && shell.states.is_empty(), "states are left");
+        assert_eq!((stats.sessions_open, stats.jobs_open), (0, 0));
+        let mut paid = 0;
+        for (id, job) in &self.jobs {
+            assert!(job.unpaid.is_empty() || !job.ended, "{id}: accepted work was not paid");
+            paid += job.paid.len() + job.unpaid.len();
+        }
+        assert_eq!(paid as u64, self.accepted, "credits equal accepted tasks");
+        for job in engine.jobs() {
+            assert!(job.state.is_end(), "{} has not ended", job.job);
+            if job.state.phase() == JobPhase::Completed {
+                assert!(job.step <= job.total_steps);
+            }
+        }
+    }
+}
+
+/// What a task needs, by the plan.
+struct Needs {
+    graph: GraphId,
+    flops: u64,
+    bytes: u64,
+    weights: Option<BlobId>,
+    shards: Vec<(BlobId, u64)>,
+    slice: Option<(u32, u32)>,
+}
+
+fn needs_of(task: TaskId, work: &Work, shell: &mut Shell) -> Needs {
+    let plan = shell.kernel.plan(task.job).clone();
+    match (&plan.placement, work) {
+        (
+            Placement::Replica { graph, flops, bytes_peak, .. },
+            &Work::Replica { state, start, count },
+        ) => {
+            let order = shell.kernel.order(task.job, task.round);
+            let total = order.layout().micro_batches(task.round);
+            assert!(tree::is_node(start, count, total), "{task}: {start}+{count} of {total}");
+            let shards = (start..start + count).flat_map(|micro| order.shards_of(task.round, micro));
+            let shards: BTreeSet<u32> = shards.collect();
+            let shards = shards.into_iter().map(|shard| plan.shards[shard as usize]);
+            Needs {
+                graph: *graph,
+                flops: flops * u64::from(count),
+                bytes: *bytes_peak,
+                weights: Some(state),
+                shards: shards.map(|shard| (shard.blob, shard.bytes)).collect(),
+                slice: None,
+            }
+        }
+        (Placement::Master { stages, slices_held_max, .. }, &Work::Part { stage, part, .. }) => {
+            let StagePlan::Pushed { parts } = &stages[stage as usize] else {
+                panic!("{task} is of a local stage");
+            };
+            let part = &parts[part as usize];
+            Needs {
+                graph: part.graph,
+                flops: part.flops,
+                bytes: part.bytes_peak + part.operand_bytes,
+                weights: None,
+                shards: Vec::new(),
+                slice: part.slice.map(|slice| (slice, *slices_held_max)),
+            }
+        }
+        _ => panic!("{task} is of another placement"),
+    }
+}
+
+fn extent(work: &Work) -> (u32, u32) {
+    match *work {
+        Work::Replica { start, count, .. } => (start, count),
+        Work::Part { part, .. } => (part, 1),
+    }
+}

@@ -1,0 +1,121 @@
+//! What tasks compute, with numbers for tensors.
+
+use raven_engine::{Algorithm, EpochOrder, JobPlan, SyncSgd, Work, tree};
+use raven_protocol::{BlobId, JobId, ResultDigest, TaskId};
+use std::collections::BTreeMap;
+
+/// A tensor's stand-in.
+pub type Value = u64;
+
+/// Combines two values; neither commutative nor associative.
+pub fn mix(a: Value, b: Value) -> Value {
+    let mixed = a.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ b.wrapping_add(0x2545_f491_4f6c_dd1d).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ mixed >> 32
+}
+
+fn hash(values: impl IntoIterator<Item = u64>) -> Value {
+    values.into_iter().fold(0x5261_7665_6e00, mix)
+}
+
+fn bytes(value: Value) -> [u8; 32] {
+    let mut out = [0; 32];
+    for (i, chunk) in out.chunks_exact_mut(8).enumerate() {
+        chunk.copy_from_slice(&mix(value, i as u64).to_le_bytes());
+    }
+    out
+}
+
+/// The state that holds `value`.
+pub fn state_of(value: Value) -> BlobId {
+    BlobId(bytes(value))
+}
+
+/// The commitment to `value` as the result of `task`.
+pub fn digest_of(task: TaskId, value: Value) -> ResultDigest {
+    let TaskId { job, round, stage, part } = task;
+    ResultDigest(bytes(hash([job.0, round.into(), stage.into(), part.into(), value])))
+}
+
+fn state_value(state: BlobId) -> Value {
+    u64::from_le_bytes(state.0[..8].try_into().expect("eight bytes"))
+}
+
+/// Computes tasks and the shell's own steps, as one kernel everywhere.
+#[derive(Debug, Default)]
+pub struct Kernel {
+    plans: BTreeMap<JobId, JobPlan>,
+    orders: BTreeMap<(JobId, u32), EpochOrder>,
+    /// Master placement: the value that the round's stages hand on.
+    pub rounds: BTreeMap<JobId, Value>,
+}
+
+impl Kernel {
+    pub fn add(&mut self, plan: JobPlan) {
+        self.plans.insert(plan.job, plan);
+    }
+
+    pub fn plan(&self, job: JobId) -> &SyncSgd {
+        let Algorithm::SyncSgd(plan) = &self.plans[&job].algorithm;
+        plan
+    }
+
+    /// The order of the epoch of `round`, built once.
+    pub fn order(&mut self, job: JobId, round: u32) -> &EpochOrder {
+        let plan = &self.plans[&job];
+        let Algorithm::SyncSgd(sgd) = &plan.algorithm;
+        let epoch = raven_engine::Layout::of(sgd).expect("laid out").epoch_of(round);
+        self.orders
+            .entry((job, epoch))
+            .or_insert_with(|| EpochOrder::new(sgd, plan.seed, epoch).expect("laid out"))
+    }
+
+    /// The result of a task.
+    pub fn run(&mut self, task: TaskId, work: &Work) -> Value {
+        match *work {
+            Work::Replica { state, start, count } => {
+                let state = state_value(state);
+                let order = self.order(task.job, task.round);
+                let runs = (start..start + count).map(|micro| {
+                    let rows = order.rows(task.round, micro);
+                    let rows = rows.into_iter().map(|row| row as u64);
+                    (micro - start, 1, hash([state, u64::from(micro)].into_iter().chain(rows)))
+                });
+                tree::combine(count, runs, mix).expect("a run covers itself")
+            }
+            Work::Part { state, stage, part } => {
+                let operand = self.rounds.get(&task.job).copied().unwrap_or(0);
+                hash([state_value(state), stage.into(), part.into(), operand])
+            }
+        }
+    }
+
+    /// The first state.
+    pub fn init(&self, job: JobId) -> Value {
+        hash([self.plans[&job].seed.0])
+    }
+
+    /// A local stage.
+    pub fn local(&mut self, job: JobId, round: u32, stage: u32, state: BlobId) {
+        let before = if stage == 0 { 0 } else { self.rounds.get(&job).copied().unwrap_or(0) };
+        let value = hash([before, round.into(), stage.into(), state_value(state)]);
+        self.rounds.insert(job, value);
+    }
+
+    /// A pushed stage's parts, in order.
+    pub fn join(&mut self, job: JobId, round: u32, stage: u32, parts: &[Value]) {
+        let before = self.rounds.get(&job).copied().unwrap_or(0);
+        let joined = hash(parts.iter().copied());
+        self.rounds.insert(job, hash([before, round.into(), stage.into(), joined]));
+    }
+
+    /// An optimizer step.
+    pub fn step(&self, state: BlobId, gradient: Value, learning_rate: f32, step: u32) -> Value {
+        hash([state_value(state), gradient, learning_rate.to_bits().into(), step.into()])
+    }
+
+    /// The gradient of a master round.
+    pub fn round_value(&self, job: JobId) -> Value {
+        self.rounds.get(&job).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,23 @@
+//! A whole network in one process: the real engine, simulated contributors,
+//! links, faults and a shell whose tensors are numbers, all from one seed.
+//!
+//! Micro-batches' results are integers that combine by a function that is
+//! neither commutative nor associative, so two runs agree on a job's last
+//! state only if every result went to the same place of the same tree.
+
+pub mod auditor;
+pub mod faults;
+pub mod figures;
+pub mod kernel;
+pub mod network;
+pub mod node;
+pub mod plans;
+pub mod rng;
+pub mod shell;
+pub mod sim;
+pub mod swarm;
+
+pub use faults::Faults;
+pub use network::Network;
+pub use node::NodeSpec;
+pub use sim::{Outcome, Scenario, Sim};

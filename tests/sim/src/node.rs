@@ -1,0 +1,132 @@
+//! A simulated contributor: a queue, workers, a cache, a link.
+
+use crate::faults::Micros;
+use crate::kernel::Value;
+use crate::network::{Lane, LinkSpec};
+use raven_engine::{ContributorId, Work};
+use raven_protocol::{BlobId, GraphId, LeaseId, RefuseReason, ResultDigest, SessionId, TaskId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What a contributor is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NodeSpec {
+    pub workers: u32,
+    /// Of one worker at full share.
+    pub flops_per_s: u64,
+    pub share: f64,
+    pub memory_bytes: u64,
+    pub link: LinkSpec,
+    /// When it comes.
+    pub joins_at: Micros,
+    /// When it freezes for good, if it does.
+    pub freezes_at: Option<Micros>,
+}
+
+impl NodeSpec {
+    /// One worker of 10 Gflop/s at full share on a household's link.
+    pub const PLAIN: NodeSpec = NodeSpec {
+        workers: 1,
+        flops_per_s: 10_000_000_000,
+        share: 1.0,
+        memory_bytes: 1 << 30,
+        link: LinkSpec::HOUSEHOLD,
+        joins_at: 0,
+        freezes_at: None,
+    };
+}
+
+/// A message to the coordinator.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Up {
+    Commit { lease: LeaseId, digest: ResultDigest },
+    Result { lease: LeaseId, value: Value, bytes: u64 },
+    Refuse { lease: LeaseId, reason: RefuseReason },
+    Pace { share: f64, workers: u32 },
+    Pause,
+    Resume,
+}
+
+/// A task in hand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assigned {
+    pub lease: LeaseId,
+    pub task: TaskId,
+    pub work: Work,
+    pub flops: u64,
+    /// Shards that are still on their way.
+    pub fetching: bool,
+}
+
+/// A result that was committed and not yet asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Kept {
+    pub value: Value,
+    pub bytes: u64,
+}
+
+/// A contributor's page, from connecting to leaving.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub session: SessionId,
+    pub graphs: BTreeSet<GraphId>,
+    /// Weights and shards.
+    pub blobs: BTreeSet<BlobId>,
+    pub queue: VecDeque<Assigned>,
+    pub running: Vec<Assigned>,
+    pub kept: BTreeMap<LeaseId, Kept>,
+    pub paused: bool,
+    pub down: Lane,
+    pub up: Lane,
+}
+
+impl Connection {
+    pub fn new(session: SessionId) -> Self {
+        Connection {
+            session,
+            graphs: BTreeSet::new(),
+            blobs: BTreeSet::new(),
+            queue: VecDeque::new(),
+            running: Vec::new(),
+            kept: BTreeMap::new(),
+            paused: false,
+            down: Lane::default(),
+            up: Lane::default(),
+        }
+    }
+}
+
+/// A contributor.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub contributor: ContributorId,
+    pub spec: NodeSpec,
+    pub share: f64,
+    pub workers: u32,
+    pub connection: Option<Connection>,
+    pub frozen: bool,
+    /// Happenings that wait for the thaw.
+    pub deferred: Vec<crate::sim::Happening>,
+    pub gone: bool,
+}
+
+impl Node {
+    pub fn new(index: usize, spec: NodeSpec) -> Self {
+        let mut id = [0x4e; 32];
+        id[..8].copy_from_slice(&(index as u64).to_le_bytes());
+        Node {
+            contributor: ContributorId(id),
+            spec,
+            share: spec.share,
+            workers: spec.workers,
+            connection: None,
+            frozen: false,
+            deferred: Vec::new(),
+            gone: false,
+        }
+    }
+
+    /// Microseconds that `flops` take on one worker.
+    pub fn compute_us(&self, flops: u64) -> Micros {
+        (flops as f64 / (self.spec.flops_per_s as f64 * self.share) * 1e6) as Micros
+    }
+}

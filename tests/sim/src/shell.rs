@@ -1,0 +1,100 @@
+//! The coordinator's shell: runs effects, keeps payloads and states.
+
+use crate::kernel::{Kernel, Value, state_of};
+use raven_engine::{Effect, EffectId, Metrics, Outcome, PayloadId, Record, tree};
+use raven_protocol::{BlobId, JobId};
+use std::collections::BTreeMap;
+
+/// What a job's numbers do, to reach the ends of the state machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Story {
+    /// The loss of this step is NaN.
+    pub nan_at_step: Option<u32>,
+    /// From this evaluation on the loss stays as it is.
+    pub plateau_after: Option<u32>,
+}
+
+/// The shell.
+#[derive(Debug, Default)]
+pub struct Shell {
+    pub kernel: Kernel,
+    pub payloads: BTreeMap<PayloadId, Value>,
+    pub states: BTreeMap<BlobId, Value>,
+    pub stories: BTreeMap<JobId, Story>,
+    evaluations: BTreeMap<JobId, u32>,
+    /// Durable records, in order.
+    pub records: BTreeMap<JobId, Vec<Record>>,
+    next_payload: u64,
+}
+
+impl Shell {
+    /// Takes a payload into memory.
+    pub fn keep(&mut self, value: Value) -> PayloadId {
+        self.next_payload += 1;
+        let id = PayloadId(self.next_payload);
+        self.payloads.insert(id, value);
+        id
+    }
+
+    /// Runs an effect that is answered; `None` for the others.
+    pub fn run(&mut self, effect: &Effect) -> Option<(EffectId, Outcome)> {
+        match effect {
+            Effect::InitState { effect, job } => {
+                let value = self.kernel.init(*job);
+                Some((*effect, Outcome::StateReady { state: self.new_state(value) }))
+            }
+            Effect::RunLocal { effect, job, round, stage, state } => {
+                assert!(self.states.contains_key(state), "a local stage reads a released state");
+                self.kernel.local(*job, *round, *stage, *state);
+                Some((*effect, Outcome::StageDone))
+            }
+            Effect::Combine { effect, job, round, stage, parts } => {
+                let values: Vec<Value> = parts.iter().map(|part| self.payloads[part]).collect();
+                self.kernel.join(*job, *round, *stage, &values);
+                Some((*effect, Outcome::StageDone))
+            }
+            Effect::Step { effect, job, round, state, parts, learning_rate, step } => {
+                assert!(self.states.contains_key(state), "a step reads a released state");
+                let gradient = if parts.is_empty() {
+                    self.kernel.round_value(*job)
+                } else {
+                    let total = self.kernel.order(*job, *round).layout().micro_batches(*round);
+                    let values = parts.iter().map(|p| (p.start, p.count, self.payloads[&p.payload]));
+                    let values: Vec<_> = values.collect();
+                    tree::combine(total, values, crate::kernel::mix)
+                        .expect("the parts of a step cover its batch along the tree")
+                };
+                let value = self.kernel.step(*state, gradient, *learning_rate, *step);
+                let nan = self.story(*job).nan_at_step == Some(*step);
+                let loss_sum = if nan { f32::NAN } else { 100.0 / *step as f32 };
+                let metrics = Metrics { loss_sum, correct: 0.0, count: 100.0 };
+                let state = self.new_state(value);
+                Some((*effect, Outcome::Stepped { state, metrics, grad_norm: 1.0 }))
+            }
+            Effect::Evaluate { effect, job, state } => {
+                assert!(self.states.contains_key(state), "an evaluation reads a released state");
+                let count = self.evaluations.entry(*job).or_default();
+                *count += 1;
+                let plateau = self.stories.get(job).and_then(|story| story.plateau_after);
+                let n = plateau.map_or(*count, |after| (*count).min(after));
+                let metrics = Metrics { loss_sum: 100.0 / n as f32, correct: 50.0, count: 100.0 };
+                Some((*effect, Outcome::Evaluated { metrics }))
+            }
+            Effect::Persist { effect, .. } => Some((*effect, Outcome::Persisted)),
+            Effect::Send { .. }
+            | Effect::Close { .. }
+            | Effect::ReleasePayloads { .. }
+            | Effect::ReleaseState { .. } => None,
+        }
+    }
+
+    fn story(&self, job: JobId) -> Story {
+        self.stories.get(&job).copied().unwrap_or_default()
+    }
+
+    fn new_state(&mut self, value: Value) -> BlobId {
+        let state = state_of(value);
+        self.states.insert(state, value);
+        state
+    }
+}
