@@ -1,0 +1,184 @@
+//! Two-dimensional convolution and its gradients.
+//!
+//! Two ways, chosen by extents alone so that the same shapes give the same
+//! bits: [`direct`] slides filters over a framed copy of the image, where steps
+//! along the row are one and rows are long enough to fill registers;
+//! [`unrolled`] handles every other geometry by patches and matrix products.
+
+mod direct;
+mod geometry;
+mod unrolled;
+
+use crate::tensor::{Tensor, dims_of};
+use direct::{Correlation, WeightGradient};
+use geometry::Geometry;
+use raven_graph::{Conv2dAttrs, Op, TensorType};
+
+/// `x [n, c, h, w]`, `weight [o, c / groups, kh, kw]` to `dims = [n, o, oh, ow]`.
+pub fn forward(attrs: &Conv2dAttrs, x: &Tensor, weight: &Tensor, dims: &[usize]) -> Tensor {
+    let geometry = Geometry::new(attrs, x.dims(), weight.dims(), dims);
+    let (images, weights) = (x.elements::<f32>(), weight.elements::<f32>());
+    let mut result = vec![0f32; dims.iter().product()];
+    let Some(extents) = geometry.direct_forward() else {
+        unrolled::forward(&geometry, images, weights, &mut result);
+        return Tensor::new(dims, result);
+    };
+    for group in 0..geometry.groups {
+        let weights = &weights[geometry.weight_range(group)];
+        let patch = geometry.patch();
+        let weight = |filter: usize, tap: usize| weights[filter * patch + tap];
+        let mut correlation = Correlation::new(extents, geometry.filters, weight);
+        for image in 0..geometry.images {
+            let out = &mut result[geometry.out_range(image, group)];
+            correlation.run(&images[geometry.image_range(image, group)], out);
+        }
+    }
+    Tensor::new(dims, result)
+}
+
+/// `weight [o, c / groups, kh, kw]`, `dy [n, o, oh, ow]` to `dims = [n, c, h, w]`.
+pub fn input_grad(attrs: &Conv2dAttrs, weight: &Tensor, dy: &Tensor, dims: &[usize]) -> Tensor {
+    let geometry = Geometry::new(attrs, dims, weight.dims(), dy.dims());
+    let (weights, grads) = (weight.elements::<f32>(), dy.elements::<f32>());
+    let mut result = vec![0f32; dims.iter().product()];
+    let Some(extents) = geometry.direct_input_grad() else {
+        unrolled::input_grad(&geometry, weights, grads, &mut result);
+        return Tensor::new(dims, result);
+    };
+    let (patch, taps) = (geometry.patch(), geometry.taps());
+    for group in 0..geometry.groups {
+        let weights = &weights[geometry.weight_range(group)];
+        // A correlation of `dy` with the kernel turned by half a circle, the
+        // channels of the image as its filters.
+        let weight = |channel: usize, tap: usize| {
+            let (filter, tap) = (tap / taps, tap % taps);
+            weights[filter * patch + channel * taps + (taps - 1 - tap)]
+        };
+        let mut correlation = Correlation::new(extents, geometry.channels, weight);
+        for image in 0..geometry.images {
+            let dx = &mut result[geometry.image_range(image, group)];
+            correlation.run(&grads[geometry.out_range(image, group)], dx);
+        }
+    }
+    Tensor::new(dims, result)
+}
+
+/// `x [n, c, h, w]`, `dy [n, o, oh, ow]` to `dims = [o, c / groups, kh, kw]`,
+/// added image by image.
+pub fn weight_grad(attrs: &Conv2dAttrs, x: &Tensor, dy: &Tensor, dims: &[usize]) -> Tensor {
+    let geometry = Geometry::new(attrs, x.dims(), dims, dy.dims());
+    let (images, grads) = (x.elements::<f32>(), dy.elements::<f32>());
+    let mut result = vec![0f32; dims.iter().product()];
+    let Some(extents) = geometry.direct_weight_grad() else {
+        unrolled::weight_grad(&geometry, images, grads, &mut result);
+        return Tensor::new(dims, result);
+    };
+    for group in 0..geometry.groups {
+        let mut gradient = WeightGradient::new(extents, geometry.filters);
+        let dw = &mut result[geometry.weight_range(group)];
+        for image in 0..geometry.images {
+            let dy = &grads[geometry.out_range(image, group)];
+            gradient.add(&images[geometry.image_range(image, group)], dy, dw);
+        }
+    }
+    Tensor::new(dims, result)
+}
+
+/// Bytes that a convolution needs beyond its operands and its result; 0 for other ops.
+pub fn scratch_bytes(op: &Op, operands: &[&TensorType], out: &TensorType) -> u64 {
+    let dims = |ty: &TensorType| dims_of(&ty.shape);
+    let (geometry, extents) = match op {
+        Op::Conv2d(attrs) => {
+            let (x, weight, out) = (dims(operands[0]), dims(operands[1]), dims(out));
+            let geometry = Geometry::new(attrs, &x, &weight, &out);
+            let extents = geometry.direct_forward();
+            (geometry, extents)
+        }
+        Op::Conv2dInputGrad { attrs, .. } => {
+            let (weight, dy, out) = (dims(operands[0]), dims(operands[1]), dims(out));
+            let geometry = Geometry::new(attrs, &out, &weight, &dy);
+            let extents = geometry.direct_input_grad();
+            (geometry, extents)
+        }
+        Op::Conv2dWeightGrad { attrs, .. } => {
+            let (x, dy, out) = (dims(operands[0]), dims(operands[1]), dims(out));
+            let geometry = Geometry::new(attrs, &x, &out, &dy);
+            let extents = geometry.direct_weight_grad();
+            (geometry, extents)
+        }
+        _ => return 0,
+    };
+    match extents {
+        Some(extents) => 4 * (direct::frame_elements(&extents) as u64 + geometry.panel_elements()),
+        None => unrolled::tile_elements_max(&geometry).saturating_mul(4),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raven_graph::philox::{key, philox4x32, unit_f32};
+
+    fn numbers(dims: &[usize], stream: u32) -> Tensor {
+        let count = dims.iter().product::<usize>() as u32;
+        let number = |i| unit_f32(philox4x32([i, stream, 0, 0], key(5))[0]) - 0.5;
+        Tensor::new(dims, (0..count).map(number).collect())
+    }
+
+    fn close(found: &Tensor, expected: &[f32], what: &str) {
+        for (at, (x, y)) in found.elements::<f32>().iter().zip(expected).enumerate() {
+            assert!((x - y).abs() < 1e-4, "{what}: {x} at {at}, expected {y}");
+        }
+    }
+
+    /// Where both ways serve, they agree; the direct one must serve the common cases.
+    #[test]
+    fn direct_and_unrolled_agree() {
+        let mut served = 0;
+        // [rows, columns, kernel rows, kernel columns, top, bottom, left, right, row stride, row dilation, column dilation, groups]
+        let cases: [[u32; 12]; 9] = [
+            [28, 28, 5, 5, 2, 2, 2, 2, 1, 1, 1, 1],
+            [14, 14, 5, 5, 2, 2, 2, 2, 1, 1, 1, 2],
+            [7, 7, 3, 3, 0, 0, 0, 0, 1, 1, 1, 1],
+            [9, 8, 3, 1, 0, 2, 0, 0, 2, 1, 1, 1],
+            [9, 20, 2, 3, 1, 0, 4, 0, 1, 3, 2, 2],
+            [6, 16, 1, 2, 0, 0, 0, 1, 1, 1, 1, 1],
+            [11, 24, 4, 4, 3, 3, 3, 3, 3, 1, 1, 1],
+            [5, 9, 3, 3, 5, 5, 1, 1, 1, 1, 1, 1],
+            [5, 6, 5, 3, 2, 2, 1, 1, 1, 1, 1, 1],
+        ];
+        for case in cases {
+            let [h, w, kh, kw, top, bottom, left, right, stride, d_row, d_column, groups] = case;
+            let attrs = Conv2dAttrs {
+                stride: [stride, 1],
+                padding: [top, bottom, left, right],
+                dilation: [d_row, d_column],
+                groups,
+            };
+            let oh = (h + top + bottom - d_row * (kh - 1) - 1) / stride + 1;
+            let ow = w + left + right - d_column * (kw - 1);
+            let [h, w, kh, kw, oh, ow] = [h, w, kh, kw, oh, ow].map(|extent| extent as usize);
+            let (c, o, groups) = (6, 10, groups as usize);
+            let x = numbers(&[2, c, h, w], 0);
+            let weight = numbers(&[o, c / groups, kh, kw], 1);
+            let dy = numbers(&[2, o, oh, ow], 2);
+            let geometry = Geometry::new(&attrs, x.dims(), weight.dims(), dy.dims());
+            let [images, weights, grads] = [&x, &weight, &dy].map(|t| t.elements::<f32>());
+
+            let mut expected = vec![0f32; dy.len()];
+            unrolled::forward(&geometry, images, weights, &mut expected);
+            close(&forward(&attrs, &x, &weight, dy.dims()), &expected, "forward");
+            let mut expected = vec![0f32; x.len()];
+            unrolled::input_grad(&geometry, weights, grads, &mut expected);
+            close(&input_grad(&attrs, &weight, &dy, x.dims()), &expected, "input gradient");
+            let mut expected = vec![0f32; weight.len()];
+            unrolled::weight_grad(&geometry, images, grads, &mut expected);
+            close(&weight_grad(&attrs, &x, &dy, weight.dims()), &expected, "weight gradient");
+
+            served += usize::from(geometry.direct_forward().is_some());
+            served += usize::from(geometry.direct_weight_grad().is_some());
+            served += usize::from(geometry.direct_input_grad().is_some());
+        }
+        assert!(served >= 18, "{served} of 27 took the direct way");
+    }
+}

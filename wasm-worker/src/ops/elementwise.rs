@@ -1,0 +1,156 @@
+//! Element-wise arithmetic, comparison and selection.
+
+use super::broadcast;
+use crate::backend::Cpu;
+use crate::tensor::{Element, Tensor};
+use burn_backend::ops::{ActivationOps, FloatTensorOps};
+use burn_ndarray::NdArrayTensor;
+use raven_graph::{BinaryFn, CompareFn, DType, UnaryFn};
+
+/// `f` of each element, in place where nobody else holds the buffer.
+fn map(x: Tensor, f: impl Fn(f32) -> f32) -> Tensor {
+    let dims = x.dims().to_vec();
+    let mut elements = x.into_elements::<f32>();
+    for element in &mut elements {
+        *element = f(*element);
+    }
+    Tensor::new(&dims, elements)
+}
+
+/// A function of one number.
+pub fn unary(function: UnaryFn, x: Tensor) -> Tensor {
+    match function {
+        UnaryFn::Neg => map(x, |x| -x),
+        UnaryFn::Abs => Tensor::from_burn(Cpu::float_abs(x.into_burn())),
+        UnaryFn::Sign => Tensor::from_burn(Cpu::float_sign(x.into_burn())),
+        UnaryFn::Exp => Tensor::from_burn(Cpu::float_exp(x.into_burn())),
+        UnaryFn::Log => Tensor::from_burn(Cpu::float_log(x.into_burn())),
+        UnaryFn::Sqrt => Tensor::from_burn(Cpu::float_sqrt(x.into_burn())),
+        UnaryFn::Recip => Tensor::from_burn(Cpu::float_recip(x.into_burn())),
+        // Burn computes it in f64: slower than an f32 series, right to the last bit.
+        UnaryFn::Tanh => Tensor::from_burn(Cpu::float_tanh(x.into_burn())),
+        // Burn's goes through a logarithm and loses three digits for large x.
+        UnaryFn::Sigmoid => map(x, |x| 1.0 / (1.0 + libm::expf(-x))),
+        UnaryFn::Relu => Tensor::from_burn(Cpu::relu(x.into_burn())),
+        // Burn goes through f64.
+        UnaryFn::Floor => map(x, f32::floor),
+    }
+}
+
+/// The greater number; NaN where either is.
+pub fn maximum(a: f32, b: f32) -> f32 {
+    if a > b || a.is_nan() { a } else { b }
+}
+
+/// The smaller number; NaN where either is.
+pub fn minimum(a: f32, b: f32) -> f32 {
+    if a < b || a.is_nan() { a } else { b }
+}
+
+fn zip<T: Element, R: Element>(
+    a: &Tensor,
+    b: &Tensor,
+    dims: &[usize],
+    f: impl Fn(T, T) -> R,
+) -> Tensor {
+    let pair = ((a.elements::<T>(), a.dims()), (b.elements::<T>(), b.dims()));
+    Tensor::new(dims, broadcast::zip(pair.0, pair.1, dims, f))
+}
+
+/// A function of two numbers, broadcast to `dims`.
+pub fn binary(function: BinaryFn, a: Tensor, b: Tensor, dims: &[usize]) -> Tensor {
+    if a.dtype() == DType::I32 {
+        return binary_i32(function, &a, &b, dims);
+    }
+    match function {
+        BinaryFn::Add => arithmetic(a, b, dims, Cpu::float_add, |a, b| a + b),
+        BinaryFn::Sub => arithmetic(a, b, dims, Cpu::float_sub, |a, b| a - b),
+        BinaryFn::Mul => arithmetic(a, b, dims, Cpu::float_mul, |a, b| a * b),
+        BinaryFn::Div => arithmetic(a, b, dims, Cpu::float_div, |a, b| a / b),
+        BinaryFn::Max => zip(&a, &b, dims, maximum),
+        BinaryFn::Min => zip(&a, &b, dims, minimum),
+        BinaryFn::Pow => zip(&a, &b, dims, libm::powf),
+    }
+}
+
+/// Arithmetic that rounds once, so that every way gives the same bits: in
+/// place where an operand's buffer is free and has the result's extents,
+/// else burn's for equal shapes and ours for broadcast ones.
+fn arithmetic(
+    a: Tensor,
+    b: Tensor,
+    dims: &[usize],
+    burn: impl Fn(NdArrayTensor, NdArrayTensor) -> NdArrayTensor,
+    f: impl Fn(f32, f32) -> f32,
+) -> Tensor {
+    if a.dims() == dims && a.is_unique() {
+        return in_place(a, &b, f);
+    }
+    if b.dims() == dims && b.is_unique() {
+        return in_place(b, &a, |b, a| f(a, b));
+    }
+    if a.dims() == b.dims() {
+        return Tensor::from_burn(burn(a.into_burn(), b.into_burn()));
+    }
+    zip(&a, &b, dims, f)
+}
+
+fn in_place(target: Tensor, other: &Tensor, f: impl Fn(f32, f32) -> f32) -> Tensor {
+    let dims = target.dims().to_vec();
+    let mut elements = target.into_elements::<f32>();
+    broadcast::zip_into((&mut elements, &dims), (other.elements::<f32>(), other.dims()), f);
+    Tensor::new(&dims, elements)
+}
+
+/// Integers wrap around: an overflow must not depend on how the kernel was built.
+fn binary_i32(function: BinaryFn, a: &Tensor, b: &Tensor, dims: &[usize]) -> Tensor {
+    match function {
+        BinaryFn::Add => zip(a, b, dims, i32::wrapping_add),
+        BinaryFn::Sub => zip(a, b, dims, i32::wrapping_sub),
+        BinaryFn::Mul => zip(a, b, dims, i32::wrapping_mul),
+        BinaryFn::Max => zip(a, b, dims, |a: i32, b| a.max(b)),
+        BinaryFn::Min => zip(a, b, dims, |a: i32, b| a.min(b)),
+        BinaryFn::Div | BinaryFn::Pow => unreachable!("validation admits f32 only"),
+    }
+}
+
+/// A comparison, broadcast to `dims`; false where either number is NaN.
+pub fn compare(function: CompareFn, a: Tensor, b: Tensor, dims: &[usize]) -> Tensor {
+    fn typed<T: Element + PartialOrd>(
+        function: CompareFn,
+        a: &Tensor,
+        b: &Tensor,
+        dims: &[usize],
+    ) -> Tensor {
+        match function {
+            CompareFn::Eq => zip(a, b, dims, |a: T, b| a == b),
+            CompareFn::Lt => zip(a, b, dims, |a: T, b| a < b),
+            CompareFn::Le => zip(a, b, dims, |a: T, b| a <= b),
+            CompareFn::Gt => zip(a, b, dims, |a: T, b| a > b),
+            CompareFn::Ge => zip(a, b, dims, |a: T, b| a >= b),
+        }
+    }
+    match a.dtype() {
+        DType::I32 => typed::<i32>(function, &a, &b, dims),
+        _ => typed::<f32>(function, &a, &b, dims),
+    }
+}
+
+/// `a` where `condition`, else `b`, broadcast to `dims`.
+pub fn select(condition: Tensor, a: Tensor, b: Tensor, dims: &[usize]) -> Tensor {
+    fn typed<T: Element>(condition: &Tensor, a: &Tensor, b: &Tensor, dims: &[usize]) -> Tensor {
+        let chosen = broadcast::select(
+            (condition.elements(), condition.dims()),
+            (a.elements::<T>(), a.dims()),
+            (b.elements::<T>(), b.dims()),
+            dims,
+        );
+        Tensor::new(dims, chosen)
+    }
+    match a.dtype() {
+        DType::F32 => typed::<f32>(&condition, &a, &b, dims),
+        DType::I32 => typed::<i32>(&condition, &a, &b, dims),
+        DType::U8 => typed::<u8>(&condition, &a, &b, dims),
+        DType::Bool => typed::<bool>(&condition, &a, &b, dims),
+    }
+}

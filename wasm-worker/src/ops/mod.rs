@@ -1,0 +1,136 @@
+//! One kernel per op of the graph language, one family per file.
+//!
+//! Operands arrive by value: a kernel that can write in place takes the buffer
+//! of an operand that nobody else holds. Types and shapes were inferred when
+//! the graph was validated, so kernels assert them instead of returning errors.
+
+mod broadcast;
+mod cast;
+mod conv;
+mod elementwise;
+mod index;
+mod layout;
+mod matmul;
+mod pool;
+mod random;
+mod reduce;
+mod softmax;
+
+use crate::tensor::{Tensor, dims_of};
+use raven_graph::{DType, Op, TensorType};
+
+/// What an op may read besides its operands.
+#[derive(Clone, Copy, Debug)]
+pub struct RunContext {
+    /// Key of the random nodes.
+    pub seed: u64,
+    /// Micro-batch or step, part of the random counter.
+    pub run: u32,
+}
+
+/// The operands of one node, handed out in order.
+#[derive(Debug)]
+pub struct Operands(std::vec::IntoIter<Tensor>);
+
+impl Operands {
+    /// Takes the operands of a node in the order that its op documents.
+    pub fn new(tensors: Vec<Tensor>) -> Self {
+        Operands(tensors.into_iter())
+    }
+
+    fn next(&mut self) -> Tensor {
+        self.0.next().expect("validation has counted the operands")
+    }
+
+    fn rest(self) -> Vec<Tensor> {
+        self.0.collect()
+    }
+}
+
+/// Runs one op. `out` is the inferred type of its result.
+///
+/// # Panics
+/// Where operands do not have the types that validation saw, and on
+/// [`Op::Input`], which is bound and never run.
+pub fn apply(op: &Op, mut operands: Operands, out: &TensorType, context: RunContext) -> Tensor {
+    let dims = dims_of(&out.shape);
+    match op {
+        Op::Input { .. } => unreachable!("inputs are bound before a graph runs"),
+        Op::Constant { dtype, value, .. } => constant(*dtype, &dims, *value),
+        Op::Random { distribution, stream, .. } => {
+            random::random(*distribution, &dims, *stream, context)
+        }
+        Op::Unary { function } => elementwise::unary(*function, operands.next()),
+        Op::Binary { function } => {
+            elementwise::binary(*function, operands.next(), operands.next(), &dims)
+        }
+        Op::Compare { function } => {
+            elementwise::compare(*function, operands.next(), operands.next(), &dims)
+        }
+        Op::Select => elementwise::select(operands.next(), operands.next(), operands.next(), &dims),
+        Op::Cast { dtype } => cast::cast(operands.next(), *dtype),
+        Op::Reduce { function, axes, .. } => {
+            reduce::reduce(*function, &operands.next(), axes, &dims)
+        }
+        Op::ArgMax { axis } => reduce::arg_max(&operands.next(), *axis as usize, &dims),
+        Op::Softmax { axis } => softmax::softmax(operands.next(), *axis as usize),
+        Op::LogSoftmax { axis } => softmax::log_softmax(operands.next(), *axis as usize),
+        Op::CrossEntropy => softmax::cross_entropy(&operands.next(), &operands.next()),
+        Op::CrossEntropyGrad => {
+            softmax::cross_entropy_grad(operands.next(), &operands.next(), &operands.next())
+        }
+        Op::MatMul { transpose_lhs, transpose_rhs } => {
+            let (lhs, rhs) = (operands.next(), operands.next());
+            matmul::matmul(&lhs, *transpose_lhs, &rhs, *transpose_rhs, &dims)
+        }
+        Op::Conv2d(attrs) => conv::forward(attrs, &operands.next(), &operands.next(), &dims),
+        Op::Conv2dInputGrad { attrs, .. } => {
+            conv::input_grad(attrs, &operands.next(), &operands.next(), &dims)
+        }
+        Op::Conv2dWeightGrad { attrs, .. } => {
+            conv::weight_grad(attrs, &operands.next(), &operands.next(), &dims)
+        }
+        Op::MaxPool2d(attrs) => pool::max(attrs, &operands.next(), &dims),
+        Op::MaxPool2dGrad(attrs) => pool::max_grad(attrs, &operands.next(), &operands.next()),
+        Op::AvgPool2d(attrs) => pool::average(attrs, &operands.next(), &dims),
+        Op::AvgPool2dGrad { attrs, .. } => pool::average_grad(attrs, &operands.next(), &dims),
+        Op::Broadcast { .. } => layout::broadcast(operands.next(), &dims),
+        Op::Reshape { .. } => operands.next().reshaped(&dims),
+        Op::Permute { axes } => layout::permute(operands.next(), axes),
+        Op::Slice { starts, ends } => layout::slice(operands.next(), starts, ends),
+        Op::Pad { low, value, .. } => layout::pad(&operands.next(), low, *value, &dims),
+        Op::Concat { axis } => layout::concat(operands.rest(), *axis as usize),
+        Op::Gather { axis } => {
+            index::gather(&operands.next(), &operands.next(), *axis as usize, &dims)
+        }
+        Op::ScatterAdd { axis, .. } => {
+            index::scatter_add(&operands.next(), &operands.next(), *axis as usize, &dims)
+        }
+        Op::OneHot { depth } => index::one_hot(&operands.next(), *depth as usize, &dims),
+    }
+}
+
+/// A tensor filled with a number that its element type can hold exactly.
+fn constant(dtype: DType, dims: &[usize], value: f32) -> Tensor {
+    match dtype {
+        DType::F32 => Tensor::filled(dims, value),
+        DType::I32 => Tensor::filled(dims, value as i32),
+        DType::U8 => Tensor::filled(dims, value as u8),
+        DType::Bool => Tensor::filled(dims, value != 0.0),
+    }
+}
+
+/// Bytes of the blocks that a matrix product packs its operands into, whatever
+/// their size: 256 by 1024 and 64 by 256 elements, rounded up.
+const GEMM_PACK_BYTES: u64 = 2 << 20;
+
+/// Bytes that an op needs beyond its operands and its result, at most.
+pub fn scratch_bytes(op: &Op, operands: &[&TensorType], out: &TensorType) -> u64 {
+    match op {
+        Op::MatMul { .. } => GEMM_PACK_BYTES,
+        Op::Conv2d(_) | Op::Conv2dInputGrad { .. } | Op::Conv2dWeightGrad { .. } => {
+            GEMM_PACK_BYTES.saturating_add(conv::scratch_bytes(op, operands, out))
+        }
+        _ => 0,
+    }
+}

@@ -1,0 +1,213 @@
+//! Two-dimensional pooling and its gradients.
+
+use crate::tensor::{Element, Tensor};
+use raven_graph::Pool2dAttrs;
+use std::ops::Range;
+
+/// Where the windows of one axis lie within the image, padding cut off.
+fn windows(
+    input: usize,
+    output: usize,
+    kernel: u32,
+    stride: u32,
+    before: u32,
+) -> Vec<Range<usize>> {
+    // In 64 bits, because kernel and stride alone may fill 32.
+    let [kernel, stride, before] = [kernel, stride, before].map(u64::from);
+    (0..output as u64)
+        .map(|at| {
+            let start = at * stride;
+            let end = (start + kernel).saturating_sub(before).min(input as u64);
+            start.saturating_sub(before) as usize..end as usize
+        })
+        .collect()
+}
+
+/// The geometry of one pooling, with windows per output row and column.
+struct Pool {
+    width: usize,
+    plane: usize,
+    out_plane: usize,
+    rows: Vec<Range<usize>>,
+    columns: Vec<Range<usize>>,
+}
+
+impl Pool {
+    fn new(attrs: &Pool2dAttrs, image: &[usize], pooled: &[usize]) -> Self {
+        let [top, _, left, _] = attrs.padding;
+        let (h, w, oh, ow) = (image[2], image[3], pooled[2], pooled[3]);
+        Pool {
+            width: w,
+            plane: h * w,
+            out_plane: oh * ow,
+            rows: windows(h, oh, attrs.kernel[0], attrs.stride[0], top),
+            columns: windows(w, ow, attrs.kernel[1], attrs.stride[1], left),
+        }
+    }
+
+    /// Calls `visit(output position, rows, columns)` for each window of a plane.
+    fn for_each(&self, mut visit: impl FnMut(usize, Range<usize>, Range<usize>)) {
+        let mut at = 0;
+        for rows in &self.rows {
+            for columns in &self.columns {
+                visit(at, rows.clone(), columns.clone());
+                at += 1;
+            }
+        }
+    }
+
+    /// Position of the first maximum (or the first NaN) of a window. Every
+    /// window holds an element of the image: padding is less than the kernel.
+    fn first_max(&self, plane: &[f32], rows: Range<usize>, columns: Range<usize>) -> usize {
+        let mut best = rows.start * self.width + columns.start;
+        let mut greatest = plane[best];
+        for row in rows {
+            let start = row * self.width;
+            for (column, &value) in
+                columns.clone().zip(&plane[start + columns.start..start + columns.end])
+            {
+                if beats(value, greatest) {
+                    (best, greatest) = (start + column, value);
+                }
+            }
+        }
+        best
+    }
+}
+
+/// Whether windows are the common 2 by 2 tiles without padding.
+fn is_tiled_by_two(attrs: &Pool2dAttrs) -> bool {
+    attrs.kernel == [2, 2] && attrs.stride == [2, 2] && attrs.padding == [0; 4]
+}
+
+/// Whether a later element takes the place of the maximum so far. Without
+/// short circuits: where the maximum lies is random, and a branch that nobody
+/// can predict costs more than two comparisons.
+fn beats(value: f32, greatest: f32) -> bool {
+    (value > greatest) | (value.is_nan() & !greatest.is_nan())
+}
+
+/// The first maximum (or the first NaN) of a 2 by 2 tile and its place: 0 and
+/// 1 above, 2 and 3 below.
+fn tile_max(tile: [f32; 4]) -> (f32, usize) {
+    let first_of = |wins: fn(f32, f32) -> bool| {
+        let (mut greatest, mut best) = (tile[0], 0);
+        for (place, &value) in tile.iter().enumerate().skip(1) {
+            let wins = wins(value, greatest);
+            greatest = if wins { value } else { greatest };
+            best = if wins { place } else { best };
+        }
+        (greatest, best)
+    };
+    // One NaN makes the sum one, so that all other tiles are spared the question.
+    let sum = (tile[0] + tile[1]) + (tile[2] + tile[3]);
+    if sum.is_nan() { first_of(beats) } else { first_of(|value, greatest| value > greatest) }
+}
+
+/// `x [n, c, h, w]` to `dims = [n, c, oh, ow]`; padding never wins.
+pub fn max(attrs: &Pool2dAttrs, x: &Tensor, dims: &[usize]) -> Tensor {
+    let pool = Pool::new(attrs, x.dims(), dims);
+    let mut result = vec![0f32; dims.iter().product()];
+    let planes = x.elements::<f32>().chunks_exact(pool.plane);
+    for (plane, out) in planes.zip(result.chunks_exact_mut(pool.out_plane)) {
+        if is_tiled_by_two(attrs) {
+            let pairs = plane.chunks_exact(2 * pool.width);
+            for (rows, out) in pairs.zip(out.chunks_exact_mut(dims[3])) {
+                let (above, below) = rows.split_at(pool.width);
+                let tiles = above.chunks_exact(2).zip(below.chunks_exact(2));
+                for (out, (above, below)) in out.iter_mut().zip(tiles) {
+                    *out = tile_max([above[0], above[1], below[0], below[1]]).0;
+                }
+            }
+        } else {
+            pool.for_each(|at, rows, columns| {
+                out[at] = plane[pool.first_max(plane, rows, columns)]
+            });
+        }
+    }
+    Tensor::new(dims, result)
+}
+
+/// `x [n, c, h, w]`, `dy [n, c, oh, ow]` to `[n, c, h, w]`; ties go to the first maximum.
+pub fn max_grad(attrs: &Pool2dAttrs, x: &Tensor, dy: &Tensor) -> Tensor {
+    let pool = Pool::new(attrs, x.dims(), dy.dims());
+    let dy_width = dy.dims()[3];
+    let mut result = vec![0f32; x.len()];
+    let planes = x.elements::<f32>().chunks_exact(pool.plane);
+    let dy_planes = dy.elements::<f32>().chunks_exact(pool.out_plane);
+    for ((plane, dy), dx) in planes.zip(dy_planes).zip(result.chunks_exact_mut(pool.plane)) {
+        if is_tiled_by_two(attrs) {
+            let pairs = plane.chunks_exact(2 * pool.width).zip(dx.chunks_exact_mut(2 * pool.width));
+            for ((rows, dx), dy) in pairs.zip(dy.chunks_exact(dy_width)) {
+                grad_of_tiles(rows.split_at(pool.width), dx.split_at_mut(pool.width), dy);
+            }
+        } else {
+            pool.for_each(|at, rows, columns| dx[pool.first_max(plane, rows, columns)] += dy[at]);
+        }
+    }
+    Tensor::new(x.dims(), result)
+}
+
+/// One row of tiles: each `dy` goes to its tile's first maximum. All four
+/// places are written, so that no address depends on where it lies.
+fn grad_of_tiles(
+    (above, below): (&[f32], &[f32]),
+    (dx_above, dx_below): (&mut [f32], &mut [f32]),
+    dy: &[f32],
+) {
+    let tiles = above.as_chunks::<2>().0.iter().zip(below.as_chunks::<2>().0);
+    let dx_above = dx_above.as_chunks_mut::<2>().0.iter_mut();
+    let dx_tiles = dx_above.zip(dx_below.as_chunks_mut::<2>().0);
+    for (((above, below), (dx_above, dx_below)), &dy) in tiles.zip(dx_tiles).zip(dy) {
+        let (_, place) = tile_max([above[0], above[1], below[0], below[1]]);
+        let share = |here: usize| f32::pick(place == here, dy, 0.0);
+        *dx_above = [share(0), share(1)];
+        *dx_below = [share(2), share(3)];
+    }
+}
+
+/// `x [n, c, h, w]` to `dims = [n, c, oh, ow]`; padding counts in the mean.
+pub fn average(attrs: &Pool2dAttrs, x: &Tensor, dims: &[usize]) -> Tensor {
+    let pool = Pool::new(attrs, x.dims(), dims);
+    let count = window_elements(attrs);
+    let mut result = vec![0f32; dims.iter().product()];
+    let planes = x.elements::<f32>().chunks_exact(pool.plane);
+    for (plane, out) in planes.zip(result.chunks_exact_mut(pool.out_plane)) {
+        pool.for_each(|at, rows, columns| {
+            let mut sum = 0f32;
+            for row in rows {
+                let start = row * pool.width;
+                for &value in &plane[start + columns.start..start + columns.end] {
+                    sum += value;
+                }
+            }
+            out[at] = sum / count;
+        });
+    }
+    Tensor::new(dims, result)
+}
+
+/// `dy [n, c, oh, ow]` to `dims = [n, c, h, w]`.
+pub fn average_grad(attrs: &Pool2dAttrs, dy: &Tensor, dims: &[usize]) -> Tensor {
+    let pool = Pool::new(attrs, dims, dy.dims());
+    let count = window_elements(attrs);
+    let mut result = vec![0f32; dims.iter().product()];
+    let dy_planes = dy.elements::<f32>().chunks_exact(pool.out_plane);
+    for (dy, dx) in dy_planes.zip(result.chunks_exact_mut(pool.plane)) {
+        pool.for_each(|at, rows, columns| {
+            let share = dy[at] / count;
+            for row in rows {
+                let start = row * pool.width;
+                for value in &mut dx[start + columns.start..start + columns.end] {
+                    *value += share;
+                }
+            }
+        });
+    }
+    Tensor::new(dims, result)
+}
+
+/// Elements of a whole window, padding included.
+fn window_elements(attrs: &Pool2dAttrs) -> f32 {
+    attrs.kernel[0] as f32 * attrs.kernel[1] as f32
+}

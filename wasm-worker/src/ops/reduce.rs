@@ -1,0 +1,174 @@
+//! Reductions. The order of additions is fixed by the shape alone.
+
+use super::elementwise::{maximum, minimum};
+use crate::tensor::Tensor;
+use raven_graph::ReduceFn;
+
+/// Independent partial sums of a run, so that four-lane registers are filled twice.
+const LANES: usize = 8;
+/// Longest run that is summed without halving: beyond it rounding errors grow
+/// with the logarithm of the length, not with the length.
+const RUN: usize = 256;
+
+/// Parts that are added one after the other before their sum is added to the
+/// whole, so that errors grow with the square root of a leading extent.
+const BLOCK: usize = 32;
+
+/// Neighbouring axes of one kind, joined.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    reduced: bool,
+    extent: usize,
+}
+
+fn groups(dims: &[usize], axes: &[u32]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::with_capacity(dims.len());
+    for (axis, &extent) in dims.iter().enumerate() {
+        let reduced = axes.contains(&(axis as u32));
+        match groups.last_mut() {
+            Some(last) if last.reduced == reduced => last.extent *= extent,
+            _ => groups.push(Group { reduced, extent }),
+        }
+    }
+    groups
+}
+
+/// How values of one reduction combine.
+trait Fold {
+    const IDENTITY: f32;
+    fn merge(a: f32, b: f32) -> f32;
+    fn run(values: &[f32]) -> f32;
+}
+
+struct Sum;
+struct Max;
+struct Min;
+
+impl Fold for Sum {
+    const IDENTITY: f32 = 0.0;
+    fn merge(a: f32, b: f32) -> f32 {
+        a + b
+    }
+    fn run(values: &[f32]) -> f32 {
+        sum(values)
+    }
+}
+
+impl Fold for Max {
+    const IDENTITY: f32 = f32::NEG_INFINITY;
+    fn merge(a: f32, b: f32) -> f32 {
+        maximum(a, b)
+    }
+    fn run(values: &[f32]) -> f32 {
+        values.iter().fold(Self::IDENTITY, |a, &b| maximum(a, b))
+    }
+}
+
+impl Fold for Min {
+    const IDENTITY: f32 = f32::INFINITY;
+    fn merge(a: f32, b: f32) -> f32 {
+        minimum(a, b)
+    }
+    fn run(values: &[f32]) -> f32 {
+        values.iter().fold(Self::IDENTITY, |a, &b| minimum(a, b))
+    }
+}
+
+/// The sum of a run: halves down to short runs, those in eight interleaved lanes.
+pub fn sum(values: &[f32]) -> f32 {
+    if values.len() > RUN {
+        let (head, tail) = values.split_at((values.len() / 2).next_multiple_of(LANES));
+        return sum(head) + sum(tail);
+    }
+    let mut lanes = [0f32; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane += value;
+        }
+    }
+    let mut total = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6]))
+        + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+    for &value in rest {
+        total += value;
+    }
+    total
+}
+
+fn fold<F: Fold>(values: &[f32], groups: &[Group], out: &mut [f32]) {
+    match groups {
+        [] => out[0] = F::merge(out[0], values[0]),
+        [Group { reduced: true, .. }] => out[0] = F::merge(out[0], F::run(values)),
+        [Group { reduced: false, .. }] => {
+            for (total, &value) in out.iter_mut().zip(values) {
+                *total = F::merge(*total, value);
+            }
+        }
+        [Group { reduced: true, extent }, inner @ ..] => {
+            let part = values.len() / extent;
+            if *extent <= BLOCK {
+                values.chunks_exact(part).for_each(|part| fold::<F>(part, inner, out));
+                return;
+            }
+            let mut sums = vec![F::IDENTITY; out.len()];
+            for block in values.chunks(part * BLOCK) {
+                sums.fill(F::IDENTITY);
+                block.chunks_exact(part).for_each(|part| fold::<F>(part, inner, &mut sums));
+                for (total, &sum) in out.iter_mut().zip(&sums) {
+                    *total = F::merge(*total, sum);
+                }
+            }
+        }
+        [Group { reduced: false, extent }, inner @ ..] => {
+            let parts = values.chunks_exact(values.len() / extent);
+            let step = out.len() / extent;
+            for (part, out) in parts.zip(out.chunks_exact_mut(step)) {
+                fold::<F>(part, inner, out);
+            }
+        }
+    }
+}
+
+/// `x` reduced over `axes` to extents `dims`.
+pub fn reduce(function: ReduceFn, x: &Tensor, axes: &[u32], dims: &[usize]) -> Tensor {
+    fn run<F: Fold>(x: &Tensor, axes: &[u32], dims: &[usize]) -> Vec<f32> {
+        let mut out = vec![F::IDENTITY; dims.iter().product()];
+        fold::<F>(x.elements(), &groups(x.dims(), axes), &mut out);
+        out
+    }
+    let out = match function {
+        ReduceFn::Sum => run::<Sum>(x, axes, dims),
+        ReduceFn::Max => run::<Max>(x, axes, dims),
+        ReduceFn::Min => run::<Min>(x, axes, dims),
+        ReduceFn::Mean => {
+            let mut sums = run::<Sum>(x, axes, dims);
+            let count = (x.len() / sums.len()) as f32;
+            for sum in &mut sums {
+                *sum /= count;
+            }
+            sums
+        }
+    };
+    Tensor::new(dims, out)
+}
+
+/// The index of the first maximum along `axis`; the first NaN counts as the maximum.
+pub fn arg_max(x: &Tensor, axis: usize, dims: &[usize]) -> Tensor {
+    let extent = x.dims()[axis];
+    let inner: usize = x.dims()[axis + 1..].iter().product();
+    let mut result = Vec::with_capacity(dims.iter().product());
+    for plane in x.elements::<f32>().chunks_exact(extent * inner) {
+        for column in 0..inner {
+            let mut best = (0, plane[column]);
+            for at in 1..extent {
+                let value = plane[at * inner + column];
+                if value > best.1 || (value.is_nan() && !best.1.is_nan()) {
+                    best = (at, value);
+                }
+            }
+            result.push(best.0 as i32);
+        }
+    }
+    Tensor::new(dims, result)
+}
