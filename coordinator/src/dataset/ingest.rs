@@ -1,0 +1,244 @@
+//! From uploaded files to a stored data set's facts and shards.
+
+use super::csv::Table;
+use super::npz::Npz;
+use super::rows::{Array, Pair, Rows};
+use super::safetensors::Safetensors;
+use super::shards::ShardWriter;
+use super::unpack::{self, read_error};
+use super::{
+    DatasetError, DatasetFacts, DatasetSpec, Features, Format, Target, UploadLimits, idx, npy,
+};
+use crate::blobs::Blobs;
+use crate::store::StoredShard;
+use raven_protocol::BlobId;
+use std::path::{Path, PathBuf};
+
+/// The file parts that a format can have, in the order in which they are asked for.
+const ARRAYS: [&str; 4] = ["train_x", "train_y", "test_x", "test_y"];
+const TABLE: &str = "table";
+
+/// The files of one upload.
+#[derive(Debug, Default)]
+pub struct Upload {
+    files: Vec<(&'static str, PathBuf)>,
+}
+
+/// What an upload came to.
+#[derive(Debug)]
+pub struct Ingested {
+    pub facts: DatasetFacts,
+    pub shards: Vec<StoredShard>,
+    /// Blobs that were not there before, to be removed where the data set cannot be stored.
+    pub created: Vec<BlobId>,
+}
+
+impl Upload {
+    /// The part of that name as the format takes it, before its bytes are read.
+    ///
+    /// # Errors
+    /// [`DatasetError::UnexpectedPart`] for other names and for a second file of one name.
+    pub fn expect(&self, format: Format, name: &str) -> Result<&'static str, DatasetError> {
+        let allowed: &[&'static str] = match format {
+            Format::Idx | Format::Npy => &ARRAYS,
+            Format::Npz | Format::Csv | Format::Safetensors => &[TABLE],
+        };
+        let unexpected = |rule| {
+            let part = name.chars().take(40).collect();
+            Err(DatasetError::UnexpectedPart { part, rule })
+        };
+        match allowed.iter().find(|allowed| **allowed == name) {
+            Some(part) if self.path(part).is_none() => Ok(part),
+            Some(_) => unexpected("came twice"),
+            None if allowed.len() == 1 => unexpected("this format takes one file, table"),
+            None => unexpected("this format takes train_x, train_y, test_x and test_y"),
+        }
+    }
+
+    /// Adds a file that has been received whole.
+    pub fn add(&mut self, part: &'static str, path: PathBuf) {
+        self.files.push((part, path));
+    }
+
+    fn path(&self, part: &str) -> Option<&Path> {
+        self.files.iter().find(|(name, _)| *name == part).map(|(_, path)| path.as_path())
+    }
+
+    fn table(&self, format: Format) -> Result<&Path, DatasetError> {
+        let missing =
+            DatasetError::MissingPart { part: TABLE, format: format.name(), takes: "one file" };
+        self.path(TABLE).ok_or(missing)
+    }
+}
+
+/// Rows to train on, and rows to test on where they came apart.
+struct Opened {
+    train: Box<dyn Rows>,
+    test: Option<Box<dyn Rows>>,
+    part: &'static str,
+    features: Features,
+    target: Target,
+}
+
+/// Reads the files and writes their rows to shards. Blocks; `folder` takes
+/// what has to be unpacked for random access.
+///
+/// # Errors
+/// [`DatasetError`]; blobs written before it are removed again.
+pub fn ingest(
+    spec: &DatasetSpec,
+    upload: &Upload,
+    folder: &Path,
+    blobs: &Blobs,
+    limits: &UploadLimits,
+) -> Result<Ingested, DatasetError> {
+    spec.check()?;
+    let mut opened = open(spec, upload, folder, limits)?;
+    let mut writer = ShardWriter::new(blobs, opened.features.clone(), opened.target);
+    let rows = match write(&mut writer, spec, &mut opened) {
+        Ok(rows) => rows,
+        Err(error) => {
+            for blob in writer.created {
+                // What stays is removed at the next start.
+                let _ = blobs.remove(blob);
+            }
+            return Err(error);
+        }
+    };
+    let facts = DatasetFacts {
+        name: spec.name.clone(),
+        format: spec.format,
+        train_rows: rows.train as u32,
+        test_rows: rows.test as u32,
+        features: opened.features,
+        target: opened.target,
+        scale: spec.scale,
+        license: spec.license.clone(),
+        source: spec.source.clone(),
+        bytes: writer.shards.iter().map(|stored| stored.shard.bytes).sum(),
+    };
+    Ok(Ingested { facts, shards: writer.shards, created: writer.created })
+}
+
+struct Counts {
+    train: u64,
+    test: u64,
+}
+
+fn write(
+    writer: &mut ShardWriter<'_>,
+    spec: &DatasetSpec,
+    opened: &mut Opened,
+) -> Result<Counts, DatasetError> {
+    let total = opened.train.left();
+    writer.check(opened.part, total)?;
+    let rows = match &opened.test {
+        Some(test) => Counts { train: total, test: test.left() },
+        None => held_out(opened.part, total, spec.test_fraction)?,
+    };
+    writer.write(opened.train.as_mut(), rows.train, false)?;
+    match &mut opened.test {
+        Some(test) => {
+            writer.check("test_x", rows.test)?;
+            opened.train.finish()?;
+            writer.write(test.as_mut(), rows.test, true)?;
+            test.finish()?;
+        }
+        None => {
+            writer.write(opened.train.as_mut(), rows.test, true)?;
+            opened.train.finish()?;
+        }
+    }
+    Ok(rows)
+}
+
+/// Splits off the last rows; both parts get at least one.
+fn held_out(part: &'static str, total: u64, fraction: f64) -> Result<Counts, DatasetError> {
+    if total < 2 {
+        let rule = "at least two rows, one of them to test on".into();
+        return Err(DatasetError::Shape { part, rule, found: vec![total] });
+    }
+    let test = ((total as f64 * fraction).round() as u64).clamp(1, total - 1);
+    Ok(Counts { train: total - test, test })
+}
+
+fn open(
+    spec: &DatasetSpec,
+    upload: &Upload,
+    folder: &Path,
+    limits: &UploadLimits,
+) -> Result<Opened, DatasetError> {
+    let unpacked_max = limits.unpacked_bytes_max;
+    match spec.format {
+        Format::Idx | Format::Npy => open_pairs(spec, |name| {
+            let Some(path) = upload.path(name) else { return Ok(None) };
+            let source = unpack::open(path, unpacked_max).map_err(read_error(name))?;
+            let open = if spec.format == Format::Idx { idx::open } else { npy::open };
+            open(name, source, limits).map(Some)
+        }),
+        Format::Npz => {
+            let path = upload.table(spec.format)?;
+            let file = unpack::open_seekable(path, unpacked_max).map_err(read_error(TABLE))?;
+            let mut archive = Npz::open(TABLE, file)?;
+            open_pairs(spec, |name| archive.array(name, folder, limits))
+        }
+        Format::Safetensors => {
+            let path = upload.table(spec.format)?;
+            let file = unpack::open_seekable(path, unpacked_max).map_err(read_error(TABLE))?;
+            let tensors = Safetensors::open(TABLE, file.into_inner())?;
+            open_pairs(spec, |name| tensors.array(name, limits))
+        }
+        Format::Csv => {
+            let table = Table::open(upload.table(spec.format)?, spec, limits)?;
+            let (features, target) = (table.features.clone(), table.target);
+            Ok(Opened { train: Box::new(table), test: None, part: TABLE, features, target })
+        }
+    }
+}
+
+/// Opens the arrays by name and checks that they go together.
+fn open_pairs(
+    spec: &DatasetSpec,
+    mut array: impl FnMut(&'static str) -> Result<Option<Array>, DatasetError>,
+) -> Result<Opened, DatasetError> {
+    let format = spec.format;
+    let missing = |part: &'static str| match format {
+        Format::Idx | Format::Npy => DatasetError::MissingPart {
+            part,
+            format: format.name(),
+            takes: "train_x, train_y and, together, test_x and test_y",
+        },
+        _ => DatasetError::MissingArray { part: TABLE, array: part },
+    };
+    let [train_x, train_y, test_x, test_y] = ARRAYS;
+    let x = array(train_x)?.ok_or_else(|| missing(train_x))?;
+    let y = array(train_y)?.ok_or_else(|| missing(train_y))?;
+    let train = Pair::new(x, y, spec.target, spec.classes)?;
+    let test = match (array(test_x)?, array(test_y)?) {
+        (Some(x), Some(y)) => Some(Pair::new(x, y, spec.target, spec.classes)?),
+        (None, None) => None,
+        (Some(_), None) => return Err(missing(test_y)),
+        (None, Some(_)) => return Err(missing(test_x)),
+    };
+    if let Some(test) = &test {
+        check_alike(&train, test)?;
+    }
+    let (features, target, part) = (train.features.clone(), train.target, train.part());
+    let test = test.map(|test| Box::new(test) as Box<dyn Rows>);
+    Ok(Opened { train: Box::new(train), test, part, features, target })
+}
+
+fn check_alike(train: &Pair, test: &Pair) -> Result<(), DatasetError> {
+    if train.features != test.features {
+        let Features { dtype, shape } = &train.features;
+        let rule = format!("samples of {dtype}{shape:?} as in train_x");
+        let found = test.features.shape.iter().map(|&extent| extent.into()).collect();
+        return Err(DatasetError::Shape { part: "test_x", rule, found });
+    }
+    if train.target != test.target {
+        let rule = "as wide as train_y".into();
+        let found = vec![super::rows::target_width(test.target).into()];
+        return Err(DatasetError::Shape { part: "test_y", rule, found });
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! The files that partner pages and the frame load, under a version that is a
+//! hash of them all: what a visitor runs together was built together.
+
+use crate::files::{StaticFile, read_folder};
+use sha2::{Digest, Sha384};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+const LOADER: &str = "raven.js";
+const FRAME: &str = "frame.html";
+/// The kernel's files, all of one build.
+const KERNEL_FILES: [&str; 3] = ["raven_kernel.wasm", "raven_kernel.js", "kernel.json"];
+
+/// The frame's page has no such place to fill.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    #[error("embed: {0}")]
+    Io(#[from] io::Error),
+    #[error("embed: {FRAME} is not text")]
+    NotText,
+    #[error("embed: {FRAME} has a place {name:?} that nothing fills")]
+    UnknownPlace { name: String },
+}
+
+/// The loader with the hash that partners may pin it to.
+#[derive(Clone, Debug)]
+pub struct Loader {
+    pub file: StaticFile,
+    /// `sha384-…` for a tag's `integrity`.
+    pub integrity: String,
+}
+
+/// The embed folder in memory. Without one, every lookup finds nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Embed {
+    version: String,
+    files: BTreeMap<String, StaticFile>,
+    loader: Option<Loader>,
+    frame: Option<String>,
+    consent_text_version: String,
+}
+
+/// What one visitor's frame is told.
+#[derive(Clone, Debug)]
+pub struct FrameValues<'a> {
+    pub ticket: &'a str,
+    pub site_key: &'a str,
+    pub site_name: &'a str,
+}
+
+impl Embed {
+    /// Reads a built embed folder. The kernel's files beside `kernel` take the
+    /// place of those in it, so that visitors run what the coordinator runs.
+    ///
+    /// # Errors
+    /// [`EmbedError`].
+    pub fn read(folder: Option<&Path>, kernel: &Path) -> Result<Self, EmbedError> {
+        let Some(folder) = folder else { return Ok(Embed::default()) };
+        let mut files: BTreeMap<String, StaticFile> = read_folder(folder)?.into_iter().collect();
+        for name in KERNEL_FILES {
+            let path = kernel.with_file_name(name);
+            if path.exists() {
+                files.insert(format!("kernel/{name}"), StaticFile::read(&path)?);
+            }
+        }
+        Embed::new(files)
+    }
+
+    /// Takes files by their path.
+    ///
+    /// # Errors
+    /// [`EmbedError`] for a frame that cannot be filled.
+    pub fn new(files: BTreeMap<String, StaticFile>) -> Result<Self, EmbedError> {
+        let mut hasher = blake3::Hasher::new();
+        for (path, file) in &files {
+            hasher.update(&(path.len() as u64).to_le_bytes()).update(path.as_bytes());
+            hasher.update(&(file.bytes.len() as u64).to_le_bytes()).update(&file.bytes);
+        }
+        let version = short_hash(&hasher);
+        let frame = match files.get(FRAME) {
+            Some(file) => {
+                Some(String::from_utf8(file.bytes.to_vec()).map_err(|_| EmbedError::NotText)?)
+            }
+            None => None,
+        };
+        // The text that visitors agree to is part of the page, so its hash is the text's version.
+        let mut text = blake3::Hasher::new();
+        text.update(frame.as_deref().unwrap_or("").as_bytes());
+        let consent_text_version = short_hash(&text);
+        let loader = files.get(LOADER).map(|file| Loader {
+            file: file.clone(),
+            integrity: format!("sha384-{}", base64(&Sha384::digest(&file.bytes))),
+        });
+        let embed = Embed { version, files, loader, frame, consent_text_version };
+        // Filled once with nothing, so that a place without a value is found now.
+        let nothing = FrameValues { ticket: "", site_key: "", site_name: "" };
+        embed.frame(&nothing).transpose()?;
+        Ok(embed)
+    }
+
+    /// 16 hex digits.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// What a receipt must name.
+    pub fn consent_text_version(&self) -> &str {
+        &self.consent_text_version
+    }
+
+    /// The evergreen loader.
+    pub fn loader(&self) -> Option<&Loader> {
+        self.loader.as_ref()
+    }
+
+    /// A file of this version. The frame's page is not one: it differs by visitor.
+    pub fn file(&self, version: &str, path: &str) -> Option<&StaticFile> {
+        if version != self.version || path == FRAME {
+            return None;
+        }
+        self.files.get(path)
+    }
+
+    /// The frame's page for one visitor.
+    ///
+    /// # Errors
+    /// [`EmbedError::UnknownPlace`].
+    pub fn frame(&self, values: &FrameValues<'_>) -> Option<Result<String, EmbedError>> {
+        let value = |name: &str| match name {
+            "version" => Some(self.version.as_str()),
+            "ticket" => Some(values.ticket),
+            "site" => Some(values.site_key),
+            "site_name" => Some(values.site_name),
+            "consent_text_version" => Some(self.consent_text_version.as_str()),
+            _ => None,
+        };
+        Some(fill(self.frame.as_ref()?, value))
+    }
+}
+
+/// Puts escaped values into `{{name}}` places, in one pass: a value that looks
+/// like a place stays as it is.
+fn fill<'a>(template: &str, value: impl Fn(&str) -> Option<&'a str>) -> Result<String, EmbedError> {
+    let mut page = String::with_capacity(template.len() + 256);
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        page.push_str(before);
+        let Some((name, after)) = after.split_once("}}") else {
+            page.push_str("{{");
+            rest = after;
+            continue;
+        };
+        let name = name.trim();
+        let value = value(name)
+            .ok_or_else(|| EmbedError::UnknownPlace { name: name.chars().take(40).collect() })?;
+        escape(value, &mut page);
+        rest = after;
+    }
+    page.push_str(rest);
+    Ok(page)
+}
+
+/// Writes text so that it is text in an element and in a quoted attribute.
+fn escape(text: &str, page: &mut String) {
+    for c in text.chars() {
+        match c {
+            '&' => page.push_str("&amp;"),
+            '<' => page.push_str("&lt;"),
+            '>' => page.push_str("&gt;"),
+            '"' => page.push_str("&quot;"),
+            '\'' => page.push_str("&#39;"),
+            _ => page.push(c),
+        }
+    }
+}
+
+fn short_hash(hasher: &blake3::Hasher) -> String {
+    let mut text = hasher.finalize().to_hex().to_string();
+    text.truncate(16);
+    text
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let mut word = [0; 3];
+        word[..group.len()].copy_from_slice(group);
+        let word = u32::from_be_bytes([0, word[0], word[1], word[2]]);
+        for digit in 0..4 {
+            let value = (word >> (18 - 6 * digit) & 63) as usize;
+            text.push(if digit <= group.len() { char::from(DIGITS[value]) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_padded() {
+        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn values_are_escaped_and_never_filled_again() {
+        let template = "<b>{{site_name}}</b><meta content=\"{{ site }}\">";
+        let value = |name: &str| match name {
+            "site_name" => Some("<script>'{{site}}'</script>"),
+            "site" => Some("\"&"),
+            _ => None,
+        };
+        let page = fill(template, value).expect("filled");
+        let name = "&lt;script&gt;&#39;{{site}}&#39;&lt;/script&gt;";
+        assert_eq!(page, format!("<b>{name}</b><meta content=\"&quot;&amp;\">"));
+        assert!(matches!(fill("{{what}}", |_| None), Err(EmbedError::UnknownPlace { .. })));
+        assert_eq!(fill("a {{ b", |_| None).expect("no place"), "a {{ b");
+    }
+
+    #[test]
+    fn the_version_follows_every_file() {
+        let file = |text: &str| StaticFile::new("text/plain", text.into()).expect("packed");
+        let files = |frame: &str, script: &str| {
+            let pairs = [("frame.html", frame), ("raven.js", script)];
+            let files = pairs.map(|(path, text)| (path.to_owned(), file(text)));
+            Embed::new(files.into_iter().collect()).expect("valid")
+        };
+        let (a, b, c) = (files("x", "1"), files("x", "2"), files("y", "1"));
+        assert_ne!(a.version(), b.version());
+        assert_eq!(a.consent_text_version(), b.consent_text_version());
+        assert_ne!(a.consent_text_version(), c.consent_text_version());
+        assert!(a.file(a.version(), "raven.js").is_some());
+        assert!(a.file(b.version(), "raven.js").is_none());
+        assert!(a.file(a.version(), "frame.html").is_none());
+    }
+}

@@ -1,0 +1,117 @@
+//! `/embed/…`: the tag, the frame and what they load.
+
+use super::{App, Problem};
+use crate::embed::FrameValues;
+use crate::time::UnixMs;
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use serde::Deserialize;
+
+/// Content never changes under its name.
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+/// Partners get a new loader within this many seconds.
+const EVERGREEN: &str = "public, max-age=300";
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/embed/{file}", get(loader))
+        .route("/embed/frame.html", get(frame))
+        .route("/embed/v/{version}/{*path}", get(file))
+}
+
+/// Partner pages of any origin load these, also with `integrity`.
+fn open_to_all(response: &mut Response, cache: &'static str) {
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+}
+
+async fn loader(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let unknown = || Problem::not_found("no such file of this version");
+    let loader = app.embed.loader().ok_or_else(unknown)?;
+    let cache = if name == "raven.js" {
+        EVERGREEN
+    } else if name == format!("raven-{}.js", app.embed.version()) {
+        IMMUTABLE
+    } else {
+        return Err(unknown());
+    };
+    let mut response = loader.file.response(&headers);
+    open_to_all(&mut response, cache);
+    Ok(response)
+}
+
+async fn file(
+    State(app): State<App>,
+    Path((version, path)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let file = app.embed.file(&version, &path);
+    let file = file.ok_or_else(|| Problem::not_found("no such file of this version"))?;
+    let mut response = file.response(&headers);
+    open_to_all(&mut response, IMMUTABLE);
+    // A worker's rights come with its own script, not with the page that starts it.
+    let policy = content_policy(&app.settings.origin, "");
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    Ok(response)
+}
+
+#[derive(Debug, Deserialize)]
+struct FrameQuery {
+    #[serde(default)]
+    site: String,
+}
+
+/// What frame and workers may do: run this origin's scripts and module, talk to this origin.
+fn content_policy(origin: &str, ancestors: &str) -> String {
+    // Not every browser counts a socket to the same host as the same origin.
+    let socket = origin.replacen("http", "ws", 1);
+    format!(
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; \
+         style-src 'self'; connect-src 'self' {socket}; base-uri 'none'; form-action 'none'\
+         {ancestors}"
+    )
+}
+
+async fn frame(
+    State(app): State<App>,
+    Query(query): Query<FrameQuery>,
+) -> Result<Response, Problem> {
+    let site = app.store.site_by_key(&query.site).await?.filter(|site| !site.revoked);
+    let Some(site) = site else {
+        let page = "<!doctype html><title>Raven</title><p>This site is not registered.";
+        return Ok(framed(&app, (StatusCode::NOT_FOUND, Html(page)), &["'none'".to_owned()]));
+    };
+    let ticket = app.tickets.issue(site.id, UnixMs::now());
+    let values = FrameValues { ticket: &ticket, site_key: &site.site_key, site_name: &site.name };
+    let page = app.embed.frame(&values);
+    let page = page.ok_or_else(|| Problem::unavailable("no frame is deployed here"))?;
+    let page = page.map_err(|error| Problem::internal(&error))?;
+    Ok(framed(&app, Html(page), &site.origins))
+}
+
+fn framed(app: &App, page: impl IntoResponse, ancestors: &[String]) -> Response {
+    let mut response = page.into_response();
+    let ancestors = format!("; frame-ancestors {}", ancestors.join(" "));
+    let policy = content_policy(&app.settings.origin, &ancestors);
+    let headers = response.headers_mut();
+    // Origins were checked when the site was registered; a header that could
+    // not be written must not leave the page open to all.
+    let policy = HeaderValue::from_str(&policy)
+        .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
+    response
+}

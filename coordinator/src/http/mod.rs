@@ -1,0 +1,88 @@
+//! The HTTP API. One file for each group of routes; `API.md` is the page for
+//! those who call it.
+
+mod auth;
+mod blobs;
+mod body;
+mod datasets;
+mod embed;
+mod events;
+mod headers;
+mod health;
+mod jobs;
+mod model;
+mod network;
+mod problem;
+mod sites;
+mod www;
+
+pub use problem::Problem;
+
+use crate::blobs::Blobs;
+use crate::dataset::UploadLimits;
+use crate::embed::Embed;
+use crate::network::Network;
+use crate::store::Store;
+use crate::ticket::Tickets;
+use crate::www::Www;
+use axum::Router;
+use axum::http::{Method, StatusCode};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tower_http::trace::TraceLayer;
+
+/// What every handler may use. Clones share it.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub store: Store,
+    pub blobs: Blobs,
+    pub tickets: Tickets,
+    pub network: Arc<dyn Network>,
+    pub settings: Arc<Settings>,
+    pub embed: Arc<Embed>,
+    pub www: Arc<Www>,
+    /// One upload is read at a time: it keeps a core and the disk busy, and a
+    /// failed one may then remove its blobs without taking another's.
+    pub ingestion: Arc<tokio::sync::Mutex<()>>,
+    /// Set when the process is asked to end: long answers end too.
+    pub stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+/// What a deployment chooses.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Origin under which browsers reach this coordinator, e.g. `http://127.0.0.1:8080`.
+    pub origin: String,
+    /// Folder for uploads on their way in.
+    pub upload_folder: PathBuf,
+    pub upload_limits: UploadLimits,
+    /// Jobs of one key that have not ended.
+    pub open_jobs_max: u64,
+}
+
+/// All routes but `/v1/contribute`, which the runtime brings.
+pub fn router(app: App) -> Router {
+    let routes = Router::new()
+        .merge(datasets::routes(&app.settings.upload_limits))
+        .merge(jobs::routes())
+        .merge(events::routes())
+        .merge(model::routes())
+        .merge(sites::routes())
+        .merge(network::routes())
+        .merge(blobs::routes())
+        .merge(health::routes())
+        .layer(axum::middleware::from_fn(headers::api))
+        .merge(embed::routes())
+        .merge(www::routes())
+        .fallback(www::file_or_nothing)
+        .method_not_allowed_fallback(no_method)
+        .layer(axum::middleware::from_fn(headers::every))
+        .layer(TraceLayer::new_for_http());
+    routes.with_state(app)
+}
+
+async fn no_method(method: Method) -> Problem {
+    let detail = format!("this route does not take {method}");
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    Problem::new(status, "method-not-allowed", "Method not allowed", detail)
+}

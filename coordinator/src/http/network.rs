@@ -1,0 +1,78 @@
+//! `/v1/nodes` and `/v1/stats`: what anyone may know of the network.
+
+use super::{App, Problem, jobs};
+use axum::extract::State;
+use axum::http::Method;
+use axum::routing::get;
+use axum::{Json, Router};
+use raven_protocol::NumericClass;
+use serde_json::{Value, json};
+use tower_http::cors::{Any, CorsLayer};
+
+/// Public jobs that are shown.
+const JOBS_MAX: u32 = 20;
+/// Points of a curve.
+const POINTS_MAX: u32 = 500;
+/// Contributors that are shown.
+const NODES_MAX: usize = 500;
+
+pub fn routes() -> Router<App> {
+    // Anyone's page may read these two: they tell every reader the same.
+    let open = CorsLayer::new().allow_origin(Any).allow_methods([Method::GET]);
+    Router::new().route("/v1/nodes", get(nodes)).route("/v1/stats", get(stats)).layer(open)
+}
+
+async fn nodes(State(app): State<App>) -> Json<Value> {
+    let snapshot = app.network.snapshot();
+    let nodes: Vec<Value> = snapshot
+        .nodes
+        .iter()
+        .take(NODES_MAX)
+        .map(|node| {
+            let NumericClass::Cpu { .. } = node.numeric;
+            json!({
+                "session": node.session,
+                "device": node.device,
+                "numeric": "cpu",
+                "share": node.share,
+                "workers": node.workers,
+                "flops_per_s": node.flops_per_s,
+                "tasks_accepted": node.tasks_accepted,
+                "state": node.state,
+                "joined_s_ago": node.joined_s_ago,
+            })
+        })
+        .collect();
+    Json(json!({ "nodes": nodes, "total": snapshot.nodes.len() }))
+}
+
+async fn stats(State(app): State<App>) -> Result<Json<Value>, Problem> {
+    let snapshot = app.network.snapshot();
+    let totals = app.store.totals().await?;
+    let mut listed = Vec::new();
+    for row in app.store.listed_jobs(JOBS_MAX).await? {
+        let curve = app.store.curve(row.id, POINTS_MAX).await?;
+        let live = snapshot.jobs.get(&row.id);
+        listed.push(json!({
+            "id": row.id,
+            "name": row.spec.name,
+            "state": jobs::state(&app, &row),
+            "epoch": row.epochs_done,
+            "epochs": row.spec.training.epochs,
+            "round": row.step,
+            "rounds": row.facts.steps,
+            "images_per_s": jobs::images_per_s(&app, &row),
+            "contributors": live.map_or(0, |live| live.contributors),
+            "loss": curve.loss,
+            "evaluation": curve.evaluation,
+        }));
+    }
+    Ok(Json(json!({
+        "contributors": snapshot.nodes.len(),
+        "workers": snapshot.workers,
+        "tasks_accepted": totals.tasks,
+        "tasks_per_s": snapshot.tasks_per_s,
+        "flops_done": totals.flops,
+        "jobs": listed,
+    })))
+}

@@ -1,0 +1,171 @@
+//! Errors as `application/problem+json` (RFC 9457).
+
+use crate::store::StoreError;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::Value;
+
+/// What went wrong, for programs (`type`, `field`, `limit`) and people (`detail`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem(Box<Document>);
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Document {
+    /// `urn:raven:problem:` and a short name that does not change.
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    #[serde(serialize_with = "status_number")]
+    status: StatusCode,
+    detail: String,
+    /// Path of the field at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<Value>,
+}
+
+fn status_number<S: serde::Serializer>(
+    status: &StatusCode,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    /// A problem of that short name.
+    pub fn new(
+        status: StatusCode,
+        kind: &str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Problem(Box::new(Document {
+            kind: format!("urn:raven:problem:{kind}"),
+            title,
+            status,
+            detail: detail.into(),
+            field: None,
+            limit: None,
+            found: None,
+        }))
+    }
+
+    /// The body is not JSON, or not of its form's syntax.
+    pub fn malformed(detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::BAD_REQUEST, "malformed", "The request is malformed", detail)
+    }
+
+    /// The request is well-formed and asks for something that cannot be.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Problem::new(status, "invalid", "A field is invalid", detail)
+    }
+
+    /// No key, or one that is not honoured.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        let status = StatusCode::UNAUTHORIZED;
+        Problem::new(status, "unauthorized", "An API key is needed", detail)
+    }
+
+    /// Known, and not allowed.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
+    }
+
+    /// Nothing of that id belongs to this key.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    /// Not in this state.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::CONFLICT, "conflict", "Not possible in this state", detail)
+    }
+
+    /// The body is longer than the route takes.
+    pub fn too_large(limit: u64) -> Self {
+        let detail = format!("the body is longer than {limit} bytes");
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Problem::new(status, "too-large", "The body is too large", detail)
+            .with_field("body")
+            .with_limit(limit, None)
+    }
+
+    /// Come back later.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Problem::new(status, "unavailable", "Not available now", detail)
+    }
+
+    /// The coordinator failed. The cause goes to the log, not to the client.
+    pub fn internal(cause: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%cause, "a request failed");
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        let detail = "the coordinator could not do this; its log has the cause";
+        Problem::new(status, "internal", "The coordinator failed", detail)
+    }
+
+    /// Names the field.
+    #[must_use]
+    pub fn with_field(mut self, field: impl Into<String>) -> Self {
+        self.0.field = Some(field.into());
+        self
+    }
+
+    /// Names the limit that was passed, and by what.
+    #[must_use]
+    pub fn with_limit(mut self, limit: u64, found: Option<u64>) -> Self {
+        self.0.limit = Some(limit.into());
+        self.0.found = found.map(Value::from);
+        self
+    }
+
+    /// The same about a document that is a part of a larger one.
+    #[must_use]
+    pub fn within(mut self, parent: &str) -> Self {
+        self.0.field = Some(match self.0.field {
+            Some(field) => format!("{parent}.{field}"),
+            None => parent.to_owned(),
+        });
+        self
+    }
+
+    /// The same with another short name and title.
+    #[must_use]
+    pub fn named(mut self, kind: &str, title: &'static str) -> Self {
+        self.0.kind = format!("urn:raven:problem:{kind}");
+        self.0.title = title;
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self.0).unwrap_or_default();
+        let mut response = (self.0.status, body).into_response();
+        let headers = response.headers_mut();
+        let content_type = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, content_type);
+        if self.0.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Problem::internal(&error)
+    }
+}
+
+/// A blocking task that panicked or was cancelled.
+impl From<tokio::task::JoinError> for Problem {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Problem::internal(&error)
+    }
+}

@@ -1,0 +1,22 @@
+//! The coordinator: HTTP API, WebSocket sessions, stores, blobs, and the
+//! executor for the kernel module. It links no kernel and does no tensor maths
+//! of its own.
+
+pub mod blobs;
+pub mod cli;
+pub mod dataset;
+pub mod embed;
+pub mod files;
+pub mod http;
+pub mod job;
+pub mod keys;
+pub mod model_file;
+pub mod network;
+pub mod random;
+pub mod runtime;
+pub mod serve;
+pub mod sites;
+pub mod store;
+pub mod ticket;
+pub mod time;
+pub mod www;

@@ -1,0 +1,88 @@
+//! What the runtime is told at its start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of the runtime. Everything that has a right value for everyone is a
+/// constant beside its use instead.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    /// The kernel module's file, the one that visitors are served.
+    pub kernel_file: PathBuf,
+    /// Where the compiled kernel is kept between starts.
+    pub cache_dir: Option<PathBuf>,
+    /// `Origin` values that may open a session: the coordinator's own, since
+    /// only its frame connects. A client without the header is no browser.
+    pub own_origins: Vec<String>,
+    /// Version of the consent text that must have been shown.
+    pub consent_text_version: String,
+    /// Threads that run the kernel for the master.
+    pub executor_threads: usize,
+    /// Bytes of graphs, blobs and values that one executor instance may hold.
+    pub executor_memory_bytes: u64,
+    /// Open sessions; each may hold a message of the greatest size in memory.
+    pub sessions_max: usize,
+    /// Waiting times of sessions.
+    pub timeouts: Timeouts,
+}
+
+impl RuntimeConfig {
+    /// Defaults for a kernel file, an origin and a consent text.
+    pub fn new(
+        kernel_file: PathBuf,
+        own_origins: Vec<String>,
+        consent_text_version: String,
+    ) -> Self {
+        RuntimeConfig {
+            kernel_file,
+            cache_dir: None,
+            own_origins,
+            consent_text_version,
+            executor_threads: 1,
+            executor_memory_bytes: 1 << 30,
+            sessions_max: 1024,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// How long a peer may keep the coordinator waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the upgrade to a hello.
+    pub hello: Duration,
+    /// From the welcome to a receipt. The visitor said yes before the socket
+    /// was opened, so only a signature is waited for.
+    pub consent: Duration,
+    /// Between two pings to a contributor from which nothing came.
+    pub ping: Duration,
+    /// Without any frame or pong.
+    pub idle: Duration,
+    /// For one frame to leave, beside a second per [`Timeouts::DRAIN_BYTES_PER_S_MIN`].
+    pub drain: Duration,
+    /// For the peer to answer a close frame.
+    pub close: Duration,
+}
+
+impl Timeouts {
+    /// A reader slower than this is not worth the memory that its frames hold.
+    pub const DRAIN_BYTES_PER_S_MIN: u64 = 64 << 10;
+
+    /// Time for a frame of `bytes` to leave.
+    pub fn drain_of(&self, bytes: usize) -> Duration {
+        self.drain + Duration::from_millis(bytes as u64 * 1000 / Self::DRAIN_BYTES_PER_S_MIN)
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            hello: Duration::from_secs(10),
+            consent: Duration::from_secs(30),
+            ping: Duration::from_secs(20),
+            idle: Duration::from_secs(60),
+            drain: Duration::from_secs(20),
+            close: Duration::from_secs(2),
+        }
+    }
+}

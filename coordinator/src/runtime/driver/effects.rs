@@ -1,0 +1,281 @@
+//! Performing the engine's effects.
+
+use super::{Asked, Driver, executor_error};
+use crate::runtime::executor::{ExecutorError, Operation, Part, Request};
+use crate::runtime::leases::Held;
+use crate::runtime::persister::{Saving, kept_state};
+use axum::body::Bytes;
+use raven_engine::{
+    Effect, EffectError, EffectId, Event, Outbound, PayloadId, Record, TreePart, Work,
+};
+use raven_protocol::frame::encode;
+use raven_protocol::{BlobId, JobId, LeaseId, RefuseReason, SessionId, TaskId, ToContributor};
+use std::collections::HashMap;
+use std::time::Instant;
+
+impl Driver {
+    pub(super) fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { session, message } => self.send(session, message),
+            Effect::Close { session, reason, detail } => {
+                if let Some(link) = self.links.get(&session) {
+                    tracing::info!(%session, ?reason, detail, "closing a session");
+                    link.close(reason, detail);
+                }
+            }
+            Effect::InitState { effect, job } => {
+                let operation = self.context(job).map(|context| Operation::Init { context });
+                self.compute(effect, job, 0, operation);
+            }
+            Effect::RunLocal { effect, job, round, stage, state } => {
+                let operation = self.local(job, round, stage, state);
+                self.compute(effect, job, round, operation);
+            }
+            Effect::Combine { effect, job, round, stage, parts } => {
+                let operation = self.combine(job, stage, &parts);
+                self.compute(effect, job, round, operation);
+            }
+            Effect::Step { effect, job, round, state, parts, learning_rate, step } => {
+                let operation = self.step(job, state, &parts, learning_rate, step);
+                self.compute(effect, job, round, operation);
+            }
+            Effect::Evaluate { effect, job, state } => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.progress.interrupted();
+                }
+                let operation = self.context(job).and_then(|context| {
+                    let state = self.job(job)?.state(state)?;
+                    Ok(Operation::Evaluate { context, state })
+                });
+                self.compute(effect, job, 0, operation);
+            }
+            Effect::Persist { effect, record } => self.persist(effect, record),
+            Effect::ReleasePayloads { payloads } => {
+                for payload in payloads {
+                    self.payloads.remove(&payload);
+                }
+            }
+            Effect::ReleaseState { job, state } => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.release_state(state);
+                }
+            }
+        }
+    }
+
+    fn job(&self, id: JobId) -> Result<&super::Job, ExecutorError> {
+        self.jobs.get(&id).ok_or_else(|| ExecutorError::Missing { name: id.to_string() })
+    }
+
+    fn job_mut(&mut self, id: JobId) -> Result<&mut super::Job, ExecutorError> {
+        self.jobs.get_mut(&id).ok_or_else(|| ExecutorError::Missing { name: id.to_string() })
+    }
+
+    fn context(&self, id: JobId) -> Result<std::sync::Arc<crate::job::JobContext>, ExecutorError> {
+        Ok(self.job(id)?.context.clone())
+    }
+
+    /// Submits an operation; where that fails the engine learns it at once.
+    fn compute(
+        &mut self,
+        effect: EffectId,
+        job: JobId,
+        round: u32,
+        operation: Result<Operation, ExecutorError>,
+    ) {
+        let submitted =
+            operation.and_then(|operation| self.executor.submit(Request { effect, operation }));
+        match submitted {
+            Ok(()) => {
+                self.asked.insert(effect, Asked { job, round });
+            }
+            Err(error) => {
+                tracing::error!(%job, round, %error, "an operation was not begun");
+                let outcome = Err(executor_error(&error));
+                self.own_events.push_back(Event::EffectDone { effect, outcome });
+            }
+        }
+    }
+
+    fn local(
+        &mut self,
+        job: JobId,
+        round: u32,
+        stage: u32,
+        state: BlobId,
+    ) -> Result<Operation, ExecutorError> {
+        let job = self.job_mut(job)?;
+        job.progress.working(Instant::now());
+        job.begin_round(round, state)?;
+        let context = job.context.clone();
+        let seed = super::task_seed(context.plan.seed, round);
+        Ok(Operation::Local { context, stage, seed, values: job.values() })
+    }
+
+    fn combine(
+        &self,
+        job: JobId,
+        stage: u32,
+        parts: &[PayloadId],
+    ) -> Result<Operation, ExecutorError> {
+        let context = self.context(job)?;
+        // A part's task has one output.
+        let parts = parts.iter().map(|payload| {
+            let value = self.payload(*payload)?.values().next().cloned();
+            value.ok_or_else(|| ExecutorError::Missing { name: format!("{payload:?}") })
+        });
+        Ok(Operation::Combine { context, stage, parts: parts.collect::<Result<_, _>>()? })
+    }
+
+    fn step(
+        &self,
+        job: JobId,
+        state: BlobId,
+        parts: &[TreePart],
+        learning_rate: f32,
+        step: u32,
+    ) -> Result<Operation, ExecutorError> {
+        let job = self.job(job)?;
+        let parts = if job.is_replica() {
+            parts
+                .iter()
+                .map(|part| {
+                    let values = self.payload(part.payload)?.clone();
+                    Ok(Part { start: part.start, count: part.count, values })
+                })
+                .collect::<Result<Vec<_>, ExecutorError>>()?
+        } else {
+            vec![Part { start: 0, count: 1, values: job.cut_outputs()? }]
+        };
+        let (context, state) = (job.context.clone(), job.state(state)?);
+        Ok(Operation::Step { context, state, parts, learning_rate, step })
+    }
+
+    fn payload(
+        &self,
+        id: PayloadId,
+    ) -> Result<&HashMap<String, crate::runtime::executor::Tensor>, ExecutorError> {
+        self.payloads.get(&id).ok_or_else(|| ExecutorError::Missing { name: format!("{id:?}") })
+    }
+
+    fn persist(&mut self, effect: EffectId, record: Box<Record>) {
+        let job = self.jobs.get_mut(&record.job);
+        let mut state = None;
+        if let Some(job) = job {
+            if record.train.is_some() {
+                job.progress.contributors = record.contributors;
+            } else {
+                job.progress.interrupted();
+            }
+            state = kept_state(&record).and_then(|weights| job.state(weights).ok());
+        }
+        if self.savings.send(Saving { effect, record, state }).is_err() {
+            let reason = "records are no longer stored".to_owned();
+            let outcome = Err(EffectError { stage: "store", reason });
+            self.own_events.push_back(Event::EffectDone { effect, outcome });
+        }
+    }
+
+    fn send(&mut self, session: SessionId, message: Outbound) {
+        // A session that has just closed is still written to until the engine knows.
+        if !self.links.contains_key(&session) {
+            return;
+        }
+        let result = match message {
+            Outbound::Graph { job, graph } => {
+                let frame = self.job_mut(job).and_then(|job| job.graph_frame(graph));
+                frame.map(|frame| self.push(session, frame))
+            }
+            Outbound::Weights { job, state } => self.send_weights(session, job, state),
+            Outbound::Task { lease, task, lease_ms, flops, work } => {
+                self.send_task(session, lease, task, lease_ms, flops, &work);
+                Ok(())
+            }
+            Outbound::Reveal { lease } => {
+                let link = self.links.get(&session);
+                // A lease that was handed back in the meantime is known to the
+                // engine as soon as it reads on.
+                if link.is_some_and(|link| link.leases().reveal(lease)) {
+                    self.push_message(session, &ToContributor::Reveal { lease });
+                }
+                Ok(())
+            }
+            Outbound::Cancel { lease } => {
+                if let Some(link) = self.links.get(&session) {
+                    link.leases().end(lease);
+                }
+                self.push_message(session, &ToContributor::Cancel { lease });
+                Ok(())
+            }
+            Outbound::Drop { blobs, graphs } => {
+                let blobs = self.links.get_mut(&session).map(|link| link.forget(blobs));
+                let blobs = blobs.unwrap_or_default();
+                if !blobs.is_empty() || !graphs.is_empty() {
+                    self.push_message(session, &ToContributor::Drop { blobs, graphs });
+                }
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            // The task that needs it will be refused as `missing` and sent again.
+            tracing::error!(%session, %error, "a message was not sent");
+        }
+    }
+
+    fn send_weights(
+        &mut self,
+        session: SessionId,
+        job: JobId,
+        state: BlobId,
+    ) -> Result<(), ExecutorError> {
+        let weights = self.job(job)?.state(state)?.weights().clone();
+        let link = self.links.get_mut(&session);
+        if link.is_some_and(|link| link.hold_weights(state, weights.id)) {
+            self.push(session, weights.frame);
+        }
+        Ok(())
+    }
+
+    fn send_task(
+        &mut self,
+        session: SessionId,
+        lease: LeaseId,
+        task: TaskId,
+        lease_ms: u64,
+        flops: u64,
+        work: &Work,
+    ) {
+        let built = self.job_mut(task.job).and_then(|job| {
+            job.progress.working(Instant::now());
+            job.task_frame(lease, task, lease_ms, flops, work)
+        });
+        let built = match built {
+            Ok(built) => built,
+            Err(error) => {
+                // Nobody can do a task that cannot be written down; the engine
+                // ends a job whose tasks are refused as invalid.
+                tracing::error!(%session, %lease, %task, %error, "a task was not sent");
+                let reason = RefuseReason::Invalid;
+                self.own_events.push_back(Event::Refused { session, lease, reason });
+                return;
+            }
+        };
+        let Some(link) = self.links.get(&session) else { return };
+        tracing::trace!(%session, %lease, %task, flops, bytes = built.frame.len(), "task");
+        self.shared.metrics.leases.add(1);
+        let shards = built.shards.iter().map(|shard| shard.blob);
+        self.shared.grants.allow(&link.grant, shards);
+        link.leases().lease(lease, Held { task, expected: built.expected });
+        link.send(built.frame);
+    }
+
+    fn push_message(&self, session: SessionId, message: &ToContributor) {
+        self.push(session, encode(message, &[]).into());
+    }
+
+    fn push(&self, session: SessionId, frame: Bytes) {
+        if let Some(link) = self.links.get(&session) {
+            link.send(frame);
+        }
+    }
+}

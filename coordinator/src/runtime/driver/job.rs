@@ -1,0 +1,346 @@
+//! What the driver keeps of a running job: states, row order, frames, progress.
+
+use super::live::Progress;
+use crate::job::{JobContext, RowGraph};
+use crate::runtime::executor::{
+    ExecutorError, ROWS, RowSource, State, Tensor, Values, attached, operands, row_bindings,
+};
+use crate::runtime::leases::{Expected, ExpectedOutput};
+use axum::body::Bytes;
+use raven_engine::{Algorithm, EpochOrder, Placement, SyncSgd, Work};
+use raven_graph::cut::{Part as CutPart, Stage};
+use raven_graph::{GraphId, Shape, TensorType, ValidGraph};
+use raven_protocol::frame::encode;
+use raven_protocol::{
+    Binding, BlobId, Encoding, LeaseId, OutputSpec, Program, ReduceRule, Seed, ShardRef, TaskId,
+    TaskMessage, TaskSpec, TensorPart, ToContributor,
+};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Separates the seeds of tasks from everything else that is drawn from a job's seed.
+const TAG_TASK: u32 = 0x5441_534b;
+
+/// Key of the random nodes of all tasks of a round; the micro-batch's index is
+/// part of the counter. A function of job and round alone, so that it does not
+/// matter who runs a task, or how often.
+pub fn task_seed(job: Seed, round: u32) -> Seed {
+    Seed(raven_graph::philox::derive_seed(job.0, [round, TAG_TASK, 0, 0]))
+}
+
+/// A job as it is handed to the driver.
+#[derive(Debug)]
+pub struct NewJob {
+    /// Graphs and facts.
+    pub context: Arc<JobContext>,
+    /// The state to go on from, where the job was begun before.
+    pub state: Option<Arc<State>>,
+    /// Master placement: the training rows.
+    pub rows: Option<RowSource>,
+}
+
+/// A running job.
+#[derive(Debug)]
+pub struct Job {
+    pub(super) context: Arc<JobContext>,
+    pub(super) progress: Progress,
+    /// By id, with how often it was made: equal states have one id.
+    states: HashMap<BlobId, (Arc<State>, u32)>,
+    order: Option<EpochOrder>,
+    graphs: HashMap<GraphId, Bytes>,
+    rows: Option<RowSource>,
+    /// Master placement: the values of the round that is going on.
+    round: Option<(u32, Values)>,
+}
+
+/// A task before its lease: what to compute, the tensors that go with it, and
+/// what it returns.
+struct Draft {
+    spec: TaskSpec,
+    attachments: Vec<(String, Tensor)>,
+    expected: Expected,
+}
+
+/// A task ready to be sent.
+#[derive(Debug)]
+pub struct TaskFrame {
+    pub(super) frame: Bytes,
+    pub(super) expected: Arc<Expected>,
+    /// To be fetched by the contributor.
+    pub(super) shards: Vec<ShardRef>,
+}
+
+impl Job {
+    pub(super) fn new(job: NewJob) -> Self {
+        let NewJob { context, state, rows } = job;
+        let mut job = Job {
+            context,
+            progress: Progress::default(),
+            states: HashMap::new(),
+            order: None,
+            graphs: HashMap::new(),
+            rows,
+            round: None,
+        };
+        if let Some(state) = state {
+            job.keep_state(state);
+        }
+        job
+    }
+
+    pub(super) fn keep_state(&mut self, state: Arc<State>) {
+        self.states.entry(state.id()).or_insert((state, 0)).1 += 1;
+    }
+
+    pub(super) fn release_state(&mut self, id: BlobId) {
+        if let Some((_, made)) = self.states.get_mut(&id) {
+            *made -= 1;
+            if *made == 0 {
+                self.states.remove(&id);
+            }
+        }
+    }
+
+    /// A state that the engine has not released.
+    ///
+    /// # Errors
+    /// [`ExecutorError::Missing`], a fault of this process.
+    pub(super) fn state(&self, id: BlobId) -> Result<Arc<State>, ExecutorError> {
+        let state = self.states.get(&id).map(|(state, _)| state.clone());
+        state.ok_or_else(|| ExecutorError::Missing { name: format!("state {id}") })
+    }
+
+    fn sgd(&self) -> &SyncSgd {
+        let Algorithm::SyncSgd(sgd) = &self.context.plan.algorithm;
+        sgd
+    }
+
+    /// The row order of the epoch that `round` belongs to; shuffled once an epoch.
+    fn order(&mut self, round: u32) -> Result<&EpochOrder, ExecutorError> {
+        let known =
+            self.order.as_ref().map(|order| (order.layout().epoch_of(round), order.epoch()));
+        if known.is_none_or(|(wanted, epoch)| wanted != epoch) {
+            let refuse = |error: raven_engine::LayoutError| ExecutorError::Missing {
+                name: format!("row order ({error})"),
+            };
+            let layout = raven_engine::Layout::of(self.sgd()).map_err(refuse)?;
+            let epoch = layout.epoch_of(round);
+            let order = EpochOrder::new(self.sgd(), self.context.plan.seed, epoch);
+            self.order = Some(order.map_err(refuse)?);
+        }
+        self.order.as_ref().ok_or_else(|| ExecutorError::Missing { name: "row order".into() })
+    }
+
+    /// The frame that introduces a graph; encoded once.
+    pub(super) fn graph_frame(&mut self, id: GraphId) -> Result<Bytes, ExecutorError> {
+        if let Some(frame) = self.graphs.get(&id) {
+            return Ok(frame.clone());
+        }
+        let graph = self.find_graph(id);
+        let graph = graph.ok_or_else(|| ExecutorError::Missing { name: format!("graph {id}") })?;
+        let message = ToContributor::Graph { id, graph: graph.graph().clone() };
+        let frame = Bytes::from(encode(&message, &[]));
+        self.graphs.insert(id, frame.clone());
+        Ok(frame)
+    }
+
+    fn find_graph(&self, id: GraphId) -> Option<&ValidGraph> {
+        if self.context.train.graph.id() == id {
+            return Some(&self.context.train.graph);
+        }
+        let stages = self.context.cut.iter().flat_map(|cut| &cut.stages);
+        let pushed = stages.filter_map(|stage| match stage {
+            Stage::Pushed(entries) => Some(entries),
+            Stage::Local(_) => None,
+        });
+        let mut parts = pushed.flatten().flat_map(|entry| &entry.parts);
+        parts.find(|part| part.graph.id() == id).map(|part| &part.graph)
+    }
+
+    /// Builds a leased task.
+    ///
+    /// # Errors
+    /// [`ExecutorError`] where a value or state is not there: a fault of this process.
+    pub(super) fn task_frame(
+        &mut self,
+        lease: LeaseId,
+        task: TaskId,
+        lease_ms: u64,
+        flops: u64,
+        work: &Work,
+    ) -> Result<TaskFrame, ExecutorError> {
+        let Draft { spec, attachments, expected } = match *work {
+            Work::Replica { state, start, count } => {
+                self.replica_spec(task.round, state, start, count)?
+            }
+            Work::Part { state, stage, part } => self.part_spec(task.round, state, stage, part)?,
+        };
+        let shards = spec.shards.clone();
+        let message = TaskMessage { lease, task, lease_ms, flops, spec };
+        let parts: Vec<TensorPart<'_>> =
+            attachments.iter().map(|(name, tensor)| tensor.part(name.clone())).collect();
+        let frame = encode(&ToContributor::Task(Box::new(message)), &parts).into();
+        Ok(TaskFrame { frame, expected: Arc::new(expected), shards })
+    }
+
+    fn replica_spec(
+        &mut self,
+        round: u32,
+        state: BlobId,
+        start: u32,
+        count: u32,
+    ) -> Result<Draft, ExecutorError> {
+        let weights = self.state(state)?.weights().id;
+        let order = self.order(round)?;
+        let mut numbers = Vec::new();
+        let mut shards_read = BTreeSet::new();
+        for micro_batch in start..start + count {
+            numbers.extend(order.rows(round, micro_batch));
+            shards_read.extend(order.shards_of(round, micro_batch));
+        }
+        let sgd = self.sgd();
+        let shards = shards_read.into_iter().filter_map(|i| sgd.shards.get(i as usize)).copied();
+        let shards: Vec<ShardRef> = shards.collect();
+        let rows = Tensor::rows(count, sgd.micro_batch, &numbers);
+        let context = &self.context;
+        let mut bindings = row_bindings(context, &context.train);
+        let params = context.params.iter().map(|param| param.name.clone());
+        let bound = params.filter(|name| context.train.graph.input(name).is_some());
+        bindings.extend(bound.map(|name| Binding::Blob {
+            input: name.clone(),
+            blob: weights,
+            tensor: name,
+        }));
+        let spec = TaskSpec {
+            program: Program::Map { graph: context.train.graph.id(), start, count },
+            seed: task_seed(context.plan.seed, round),
+            bindings,
+            shards,
+            outputs: context.train.outputs.clone(),
+            numerics: context.plan.numerics,
+        };
+        let expected = expected_of(&context.train, count)?;
+        Ok(Draft { spec, attachments: vec![(ROWS.to_owned(), rows)], expected })
+    }
+
+    fn part_spec(
+        &mut self,
+        round: u32,
+        state: BlobId,
+        stage: u32,
+        part: u32,
+    ) -> Result<Draft, ExecutorError> {
+        self.begin_round(round, state)?;
+        let part = self.part(stage, part)?;
+        let values = self.round.as_ref().map(|(_, values)| values);
+        let values = values.ok_or_else(|| ExecutorError::Missing { name: "round".into() })?;
+        let attachments = operands(&part.inputs, values)?;
+        let output = OutputSpec {
+            name: part.output.clone(),
+            encoding: Encoding::Raw,
+            reduce: ReduceRule::Sum,
+        };
+        let ty = part.graph.output_type(&part.output).cloned();
+        let ty = ty.ok_or_else(|| ExecutorError::Missing { name: part.output.clone() })?;
+        let expected = ExpectedOutput { name: output.name.clone(), encoding: output.encoding, ty };
+        let spec = TaskSpec {
+            program: Program::Map { graph: part.graph.id(), start: 0, count: 1 },
+            seed: task_seed(self.context.plan.seed, round),
+            bindings: part.inputs.iter().map(|input| attached(&input.name)).collect(),
+            shards: Vec::new(),
+            outputs: vec![output],
+            numerics: self.context.plan.numerics,
+        };
+        Ok(Draft { spec, attachments, expected: Expected { outputs: vec![expected] } })
+    }
+
+    /// Part `index` of a pushed stage, counted over all its entries.
+    fn part(&self, stage: u32, index: u32) -> Result<&CutPart, ExecutorError> {
+        let cut = self.context.cut.as_ref();
+        let found = cut.and_then(|cut| match cut.stages.get(stage as usize)? {
+            Stage::Pushed(entries) => {
+                entries.iter().flat_map(|entry| &entry.parts).nth(index as usize)
+            }
+            Stage::Local(_) => None,
+        });
+        found.ok_or_else(|| ExecutorError::Missing {
+            name: format!("part {index} of stage {stage}"),
+        })
+    }
+
+    /// Master placement: makes the round's environment where it is not there yet.
+    pub(super) fn begin_round(&mut self, round: u32, state: BlobId) -> Result<(), ExecutorError> {
+        if self.round.as_ref().is_some_and(|(current, _)| *current == round) {
+            return Ok(());
+        }
+        let order = self.order(round)?;
+        let micro_batches = order.layout().micro_batches(round);
+        let rows = (0..micro_batches).flat_map(|index| order.rows(round, index)).collect();
+        let state = self.state(state)?;
+        let source = self.rows.as_ref();
+        let source = source.ok_or_else(|| ExecutorError::Missing { name: "rows".into() })?;
+        let values = source.begin(&self.context, state.params(), rows)?;
+        self.round = Some((round, values));
+        Ok(())
+    }
+
+    /// The environment of the round that is going on.
+    pub(super) fn values(&self) -> Values {
+        self.round.as_ref().map(|(_, values)| values.clone()).unwrap_or_default()
+    }
+
+    /// Adds what a stage has defined, unless its round is over.
+    pub(super) fn define(&mut self, round: u32, defined: Vec<(String, Tensor)>) {
+        if let Some((current, values)) = &mut self.round
+            && *current == round
+        {
+            values.extend(defined);
+        }
+    }
+
+    /// Master placement: the cut graph's outputs, by their names in the graph.
+    pub(super) fn cut_outputs(&self) -> Result<HashMap<String, Tensor>, ExecutorError> {
+        let values = self.values();
+        let outputs = self.context.cut.iter().flat_map(|cut| &cut.outputs);
+        outputs
+            .map(|output| {
+                let value = values.get(&output.value).cloned();
+                let missing = || ExecutorError::Missing { name: output.value.clone() };
+                Ok((output.name.clone(), value.ok_or_else(missing)?))
+            })
+            .collect()
+    }
+
+    /// Master placement: the round's values will not be read again.
+    pub(super) fn end_round(&mut self) {
+        self.round = None;
+    }
+
+    /// Whether contributors hold the model.
+    pub(super) fn is_replica(&self) -> bool {
+        matches!(self.sgd().placement, Placement::Replica { .. })
+    }
+}
+
+/// What a task of `count` micro-batches of a row graph returns.
+fn expected_of(graph: &RowGraph, count: u32) -> Result<Expected, ExecutorError> {
+    let outputs = graph.outputs.iter().map(|output| {
+        let ty = graph.graph.output_type(&output.name);
+        let ty = ty.ok_or_else(|| ExecutorError::Missing { name: output.name.clone() })?;
+        let ty = match output.reduce {
+            ReduceRule::Sum => ty.clone(),
+            ReduceRule::Concat => joined(ty, count),
+        };
+        Ok(ExpectedOutput { name: output.name.clone(), encoding: output.encoding, ty })
+    });
+    Ok(Expected { outputs: outputs.collect::<Result<_, ExecutorError>>()? })
+}
+
+/// The type of `count` tensors joined along their first axis.
+fn joined(ty: &TensorType, count: u32) -> TensorType {
+    let mut dims = ty.shape.dims().to_vec();
+    if let Some(first) = dims.first_mut() {
+        *first = first.saturating_mul(count);
+    }
+    TensorType { dtype: ty.dtype, shape: Shape(dims) }
+}

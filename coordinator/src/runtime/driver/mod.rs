@@ -1,0 +1,251 @@
+//! The one task that owns the engine: events in, effects performed. It waits
+//! for nothing but its inputs; what takes time is done elsewhere and comes back
+//! as an event.
+
+mod effects;
+mod job;
+mod link;
+mod live;
+mod publish;
+
+pub use job::{NewJob, task_seed};
+pub use link::Opened;
+
+use super::Shared;
+use super::executor::{Done, Executor, ExecutorError, Tensor};
+use super::persister::Saving;
+use super::snapshot::NetworkSnapshot;
+use job::Job;
+use link::Link;
+use raven_engine::{EffectError, EffectId, Engine, Event, Millis, Outcome, PayloadId, ResumePoint};
+use raven_protocol::{GoodbyeReason, JobId, LeaseId, ResultDigest, SessionId};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+/// How often the network's picture is refreshed.
+const SNAPSHOT_EVERY: Duration = Duration::from_millis(400);
+/// Without timers the engine is still asked once in a while.
+const TICK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the driver is told. Sessions wait where its queue is full.
+#[derive(Debug)]
+pub enum Input {
+    /// A session has consented.
+    Opened(Box<Opened>),
+    /// Anything that the engine takes as it is.
+    Event(Event),
+    /// A payload that has the types of its task.
+    Revealed {
+        session: SessionId,
+        lease: LeaseId,
+        digest: ResultDigest,
+        /// Of the frame.
+        bytes: u64,
+        values: HashMap<String, Tensor>,
+    },
+    /// A job that is stored.
+    AddJob { job: Box<NewJob>, resume: Option<ResumePoint>, taken: oneshot::Sender<()> },
+    /// A record is durable, or not.
+    Saved {
+        effect: EffectId,
+        outcome: Result<Outcome, EffectError>,
+        /// The job that ended with it.
+        ended: Option<JobId>,
+    },
+}
+
+/// What an executor's answer belongs to.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    job: JobId,
+    round: u32,
+}
+
+/// The engine and everything that its effects touch.
+#[derive(Debug)]
+pub struct Driver {
+    engine: Engine,
+    shared: Arc<Shared>,
+    start: Instant,
+    jobs: HashMap<JobId, Job>,
+    links: HashMap<SessionId, Link>,
+    payloads: HashMap<PayloadId, HashMap<String, Tensor>>,
+    next_payload: u64,
+    asked: HashMap<EffectId, Asked>,
+    /// Events that performing an effect led to.
+    own_events: VecDeque<Event>,
+    executor: Executor,
+    savings: mpsc::UnboundedSender<Saving>,
+    snapshot: watch::Sender<Arc<NetworkSnapshot>>,
+}
+
+impl Driver {
+    /// A driver around a fresh engine.
+    pub fn new(
+        engine: Engine,
+        shared: Arc<Shared>,
+        executor: Executor,
+        savings: mpsc::UnboundedSender<Saving>,
+        snapshot: watch::Sender<Arc<NetworkSnapshot>>,
+    ) -> Self {
+        Driver {
+            engine,
+            shared,
+            start: Instant::now(),
+            jobs: HashMap::new(),
+            links: HashMap::new(),
+            payloads: HashMap::new(),
+            next_payload: 1,
+            asked: HashMap::new(),
+            own_events: VecDeque::new(),
+            executor,
+            savings,
+            snapshot,
+        }
+    }
+
+    /// Serves until `stop`, then says goodbye to everyone and ends the executor.
+    pub async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        mut done: mpsc::UnboundedReceiver<(EffectId, Result<Done, ExecutorError>)>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut refresh = interval(SNAPSHOT_EVERY);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // A stop whose sender is gone is a stop as well.
+                _ = stop.wait_for(|stop| *stop) => break,
+                Some((effect, result)) = done.recv() => self.computed(effect, result),
+                Some(input) = inputs.recv() => self.take(input),
+                () = sleep_until(self.wake()) => self.tell(Event::Tick),
+                _ = refresh.tick() => self.publish(),
+            }
+        }
+        for link in self.links.values() {
+            link.close(GoodbyeReason::Draining, "the coordinator is going down; come back later");
+        }
+        drop(inputs);
+        drop(done);
+        let executor = self.executor;
+        if let Err(error) = tokio::task::spawn_blocking(move || executor.stop()).await {
+            tracing::error!(%error, "the executor did not stop");
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.start.elapsed().as_millis() as Millis
+    }
+
+    fn wake(&self) -> Instant {
+        let tick = Instant::now() + TICK_EVERY;
+        match self.engine.next_timeout() {
+            // A millisecond later, so that the engine's clock has reached it.
+            Some(at) => tick.min(self.start + Duration::from_millis(at.saturating_add(1))),
+            None => tick,
+        }
+    }
+
+    /// Tells the engine, and performs what it wants, until it wants nothing more.
+    fn tell(&mut self, event: Event) {
+        self.own_events.push_back(event);
+        while let Some(event) = self.own_events.pop_front() {
+            let now = self.now();
+            self.engine.handle(now, event);
+            while let Some(effect) = self.engine.poll_effect() {
+                self.perform(effect);
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Opened(opened) => {
+                let (session, profile) = (opened.session, opened.profile.clone());
+                self.links.insert(session, Link::new(*opened));
+                self.tell(Event::SessionOpened { session, profile });
+            }
+            Input::Event(event) => {
+                if let Event::SessionClosed { session } = event {
+                    self.links.remove(&session);
+                }
+                self.tell(event);
+            }
+            Input::Revealed { session, lease, digest, bytes, values } => {
+                let payload = PayloadId(self.next_payload);
+                self.next_payload += 1;
+                self.payloads.insert(payload, values);
+                self.tell(Event::Revealed { session, lease, digest, payload, bytes });
+            }
+            Input::AddJob { job, resume, taken } => {
+                let plan = Box::new(job.context.plan.clone());
+                self.jobs.entry(plan.job).or_insert_with(|| Job::new(*job));
+                self.tell(Event::JobAdded { plan, resume });
+                // The requester may have given up waiting.
+                let _ = taken.send(());
+            }
+            Input::Saved { effect, outcome, ended } => {
+                self.tell(Event::EffectDone { effect, outcome });
+                if let Some(job) = ended {
+                    self.jobs.remove(&job);
+                    if let Some(view) = self.engine.job(job) {
+                        let (tasks, slices) = (view.tasks_accepted, view.slices_shown_max);
+                        tracing::info!(%job, state = ?view.state, tasks, slices, "a job has ended");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The executor has answered.
+    fn computed(&mut self, effect: EffectId, result: Result<Done, ExecutorError>) {
+        let outcome = match result {
+            Ok(done) => Ok(self.keep(effect, done)),
+            Err(error) => Err(executor_error(&error)),
+        };
+        self.asked.remove(&effect);
+        self.tell(Event::EffectDone { effect, outcome });
+    }
+
+    /// Keeps what was computed; answers what the engine needs to know of it.
+    fn keep(&mut self, effect: EffectId, done: Done) -> Outcome {
+        let asked = self.asked.get(&effect);
+        let mut job = asked.and_then(|asked| self.jobs.get_mut(&asked.job));
+        match done {
+            Done::State(state) => {
+                let id = state.id();
+                if let Some(job) = &mut job {
+                    job.keep_state(state);
+                }
+                Outcome::StateReady { state: id }
+            }
+            Done::Stepped { state, metrics, grad_norm } => {
+                let id = state.id();
+                if let Some(Asked { job, round }) = asked {
+                    tracing::debug!(%job, round, loss_sum = metrics.loss_sum, grad_norm, "stepped");
+                }
+                if let Some(job) = &mut job {
+                    job.keep_state(state);
+                    job.end_round();
+                    job.progress.stepped(f64::from(metrics.count), std::time::Instant::now());
+                }
+                Outcome::Stepped { state: id, metrics, grad_norm }
+            }
+            Done::Evaluated { metrics } => Outcome::Evaluated { metrics },
+            Done::Values(values) => {
+                if let (Some(job), Some(asked)) = (&mut job, asked) {
+                    job.define(asked.round, values);
+                }
+                Outcome::StageDone
+            }
+        }
+    }
+}
+
+fn executor_error(error: &ExecutorError) -> EffectError {
+    EffectError { stage: "executor", reason: error.to_string() }
+}

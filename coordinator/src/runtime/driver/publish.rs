@@ -1,0 +1,53 @@
+//! The network's picture for HTTP.
+
+use super::Driver;
+use crate::runtime::snapshot::{JobLive, NetworkSnapshot, NodeSnapshot};
+use raven_engine::{SessionStatus, SessionView};
+use std::sync::Arc;
+
+impl Driver {
+    /// Replaces the picture that HTTP handlers read.
+    pub(super) fn publish(&self) {
+        let mut views = self.engine.sessions();
+        views.sort_by_key(|view| (view.opened, view.session));
+        let nodes: Vec<NodeSnapshot> = views.iter().filter_map(|view| self.node(view)).collect();
+        let jobs = self.jobs.iter().filter_map(|(&id, job)| {
+            let view = self.engine.job(id)?;
+            let live = JobLive {
+                state: view.state.phase().as_str(),
+                contributors: job.progress.contributors,
+                images_per_s: job.progress.rows_per_s(),
+                train_ms: job.progress.train_ms(),
+            };
+            Some((id, live))
+        });
+        let snapshot = NetworkSnapshot {
+            workers: nodes.iter().map(|node| u64::from(node.workers)).sum(),
+            tasks_per_s: self.engine.stats(self.now()).tasks_per_s,
+            jobs: jobs.collect(),
+            nodes,
+        };
+        self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    fn node(&self, view: &SessionView) -> Option<NodeSnapshot> {
+        let link = self.links.get(&view.session)?;
+        let state = match view.status {
+            SessionStatus::Working => "working",
+            SessionStatus::Idle => "idle",
+            SessionStatus::Paused => "paused",
+            SessionStatus::BackingOff { .. } => "backing_off",
+        };
+        Some(NodeSnapshot {
+            session: view.session,
+            device: view.device,
+            numeric: link.profile.numeric,
+            share: view.share,
+            workers: view.workers,
+            flops_per_s: view.flops_per_s as u64,
+            tasks_accepted: view.tasks_accepted,
+            state,
+            joined_s_ago: link.joined.elapsed().as_secs(),
+        })
+    }
+}

@@ -1,0 +1,227 @@
+//! Leases of one session as its socket sees them: which answers are in turn.
+
+use raven_graph::TensorType;
+use raven_protocol::{Encoding, Frame, LeaseId, TaskId};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+/// Ended leases that a session's late answers are recognised by. A session has
+/// at most a few hundred leases at once, so anything older is no accident.
+const ENDED_MAX: usize = 4096;
+
+/// What a task must return, known before it is sent.
+#[derive(Debug, PartialEq)]
+pub struct Expected {
+    /// Outputs in the order in which they are digested.
+    pub outputs: Vec<ExpectedOutput>,
+}
+
+/// One output.
+#[derive(Debug, PartialEq)]
+pub struct ExpectedOutput {
+    /// Name of the result frame's tensor.
+    pub name: String,
+    /// How it is written.
+    pub encoding: Encoding,
+    /// Its exact type.
+    pub ty: TensorType,
+}
+
+/// Why a result is not one of its task.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResultError {
+    #[error("result.tensors: {found} tensors, the task has {expected} outputs")]
+    Count { found: usize, expected: usize },
+    #[error("result.tensors[{index}].name: output {expected:?} comes here")]
+    Name { index: usize, expected: String },
+    #[error("result.tensors[{index}]: {found}, output {name:?} is {expected}")]
+    Type { index: usize, name: String, found: TensorType, expected: TensorType },
+}
+
+impl Expected {
+    /// Checks a result's tensors: names, order and exact types.
+    ///
+    /// # Errors
+    /// [`ResultError`] with the first tensor that is wrong.
+    pub fn check(&self, frame: &Frame<'_>) -> Result<(), ResultError> {
+        let (found, expected) = (frame.tensors().count(), self.outputs.len());
+        if found != expected {
+            return Err(ResultError::Count { found, expected });
+        }
+        for (index, (tensor, output)) in frame.tensors().zip(&self.outputs).enumerate() {
+            if tensor.name != output.name {
+                return Err(ResultError::Name { index, expected: output.name.clone() });
+            }
+            let found = tensor.ty();
+            if found != output.ty {
+                let (name, expected) = (output.name.clone(), output.ty.clone());
+                return Err(ResultError::Type { index, name, found, expected });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A lease that this session may answer.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The task.
+    pub task: TaskId,
+    /// What it returns.
+    pub expected: Arc<Expected>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The task was sent.
+    Leased,
+    /// The commitment is here.
+    Committed,
+    /// The payload was asked for.
+    Revealing,
+}
+
+/// What an answer to a lease is.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// In turn.
+    Taken(Held),
+    /// Too late: the lease has ended. Harmless.
+    Late,
+}
+
+/// Why an answer is no answer at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    #[error("lease: not one of this session's leases")]
+    NotHeld,
+    #[error("lease: it was committed already")]
+    CommittedTwice,
+    #[error("lease: its payload was not asked for")]
+    NotAskedFor,
+}
+
+/// The table. The driver adds, asks and ends; the socket's reader answers.
+#[derive(Debug, Default)]
+pub struct LeaseTable {
+    open: HashMap<LeaseId, (Turn, Held)>,
+    ended: HashSet<LeaseId>,
+    ended_order: VecDeque<LeaseId>,
+}
+
+impl LeaseTable {
+    /// A task is about to be sent.
+    pub fn lease(&mut self, lease: LeaseId, held: Held) {
+        self.open.insert(lease, (Turn::Leased, held));
+    }
+
+    /// The payload is about to be asked for; false where the lease has ended.
+    pub fn reveal(&mut self, lease: LeaseId) -> bool {
+        match self.open.get_mut(&lease) {
+            Some((turn, _)) => {
+                *turn = Turn::Revealing;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The lease is over, whatever comes.
+    pub fn end(&mut self, lease: LeaseId) -> Option<Held> {
+        let (_, held) = self.open.remove(&lease)?;
+        if self.ended_order.len() >= ENDED_MAX
+            && let Some(oldest) = self.ended_order.pop_front()
+        {
+            self.ended.remove(&oldest);
+        }
+        self.ended.insert(lease);
+        self.ended_order.push_back(lease);
+        Some(held)
+    }
+
+    /// Leases that are not answered.
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    fn not_open(&self, lease: LeaseId) -> Result<Answer, LeaseError> {
+        if self.ended.contains(&lease) { Ok(Answer::Late) } else { Err(LeaseError::NotHeld) }
+    }
+
+    /// A commitment came.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub fn commit(&mut self, lease: LeaseId) -> Result<Answer, LeaseError> {
+        match self.open.get_mut(&lease) {
+            Some((turn @ Turn::Leased, held)) => {
+                *turn = Turn::Committed;
+                Ok(Answer::Taken(held.clone()))
+            }
+            Some(_) => Err(LeaseError::CommittedTwice),
+            None => self.not_open(lease),
+        }
+    }
+
+    /// A payload came; the lease ends with it.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub fn result(&mut self, lease: LeaseId) -> Result<Answer, LeaseError> {
+        match self.open.get(&lease) {
+            Some((Turn::Revealing, _)) => Ok(self.end(lease).map_or(Answer::Late, Answer::Taken)),
+            Some(_) => Err(LeaseError::NotAskedFor),
+            None => self.not_open(lease),
+        }
+    }
+
+    /// A lease was handed back.
+    ///
+    /// # Errors
+    /// [`LeaseError::NotHeld`].
+    pub fn refuse(&mut self, lease: LeaseId) -> Result<Answer, LeaseError> {
+        match self.end(lease) {
+            Some(held) => Ok(Answer::Taken(held)),
+            None => self.not_open(lease),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raven_protocol::JobId;
+
+    fn held() -> Held {
+        let task = TaskId { job: JobId(1), round: 0, stage: 0, part: 0 };
+        Held { task, expected: Arc::new(Expected { outputs: Vec::new() }) }
+    }
+
+    #[test]
+    fn answers_out_of_turn_are_told_from_late_ones() {
+        let mut table = LeaseTable::default();
+        let (mine, foreign) = (LeaseId(1), LeaseId(2));
+        table.lease(mine, held());
+        assert_eq!(table.result(mine).err(), Some(LeaseError::NotAskedFor));
+        assert_eq!(table.commit(foreign).err(), Some(LeaseError::NotHeld));
+        assert!(matches!(table.commit(mine), Ok(Answer::Taken(_))));
+        assert_eq!(table.commit(mine).err(), Some(LeaseError::CommittedTwice));
+        assert_eq!(table.result(mine).err(), Some(LeaseError::NotAskedFor));
+        assert!(table.reveal(mine));
+        assert!(matches!(table.result(mine), Ok(Answer::Taken(_))));
+        assert!(matches!(table.result(mine), Ok(Answer::Late)));
+        assert!(matches!(table.commit(mine), Ok(Answer::Late)));
+        assert!(!table.reveal(mine));
+    }
+
+    #[test]
+    fn the_memory_of_ended_leases_is_bounded() {
+        let mut table = LeaseTable::default();
+        for id in 0..2 * ENDED_MAX as u128 {
+            table.lease(LeaseId(id), held());
+            table.end(LeaseId(id));
+        }
+        assert_eq!(table.ended.len(), ENDED_MAX);
+        assert_eq!(table.commit(LeaseId(0)).err(), Some(LeaseError::NotHeld));
+    }
+}

@@ -1,0 +1,114 @@
+//! Counters for `/metrics`, in Prometheus' text form.
+
+use raven_protocol::GoodbyeReason;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `amount`.
+    pub fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// The count so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Every reason for which a session ends, in the order of [`Metrics::goodbyes`].
+pub const GOODBYES: [(GoodbyeReason, &str); 10] = [
+    (GoodbyeReason::Stopped, "stopped"),
+    (GoodbyeReason::Draining, "draining"),
+    (GoodbyeReason::Incompatible, "incompatible"),
+    (GoodbyeReason::BadFrame, "bad_frame"),
+    (GoodbyeReason::OutOfTurn, "out_of_turn"),
+    (GoodbyeReason::NoConsent, "no_consent"),
+    (GoodbyeReason::BadTicket, "bad_ticket"),
+    (GoodbyeReason::TooSlow, "too_slow"),
+    (GoodbyeReason::Full, "full"),
+    (GoodbyeReason::BrokenCommitment, "broken_commitment"),
+];
+
+/// What the runtime counts. Nothing here names a person or an address.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Frames from contributors.
+    pub frames_in: Counter,
+    /// Frames to contributors.
+    pub frames_out: Counter,
+    /// Bytes of those frames.
+    pub bytes_in: Counter,
+    /// Bytes of those frames.
+    pub bytes_out: Counter,
+    /// Sessions that consented.
+    pub sessions_opened: Counter,
+    /// Sessions ended by the coordinator, by reason.
+    pub goodbyes: [Counter; GOODBYES.len()],
+    /// Leases sent.
+    pub leases: Counter,
+    /// Leases handed back by contributors.
+    pub refusals: Counter,
+    /// Commitments received.
+    pub commits: Counter,
+    /// Tasks whose result was made durable.
+    pub tasks_accepted: Counter,
+    /// Static cost of those tasks.
+    pub flops_accepted: Counter,
+    /// Records made durable.
+    pub records: Counter,
+    /// Milliseconds that executor threads were busy.
+    pub executor_busy_ms: Counter,
+    /// Operations of the executor.
+    pub executor_runs: Counter,
+    /// Operations that failed.
+    pub executor_failures: Counter,
+}
+
+impl Metrics {
+    /// Counts a session that the coordinator ended.
+    pub fn goodbye(&self, reason: GoodbyeReason) {
+        if let Some(index) = GOODBYES.iter().position(|(known, _)| *known == reason) {
+            self.goodbyes[index].add(1);
+        }
+    }
+
+    /// The counters as Prometheus' text exposition format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for (name, help, counter) in self.rows() {
+            let value = counter.get();
+            let _ = writeln!(text, "# HELP raven_{name} {help}\n# TYPE raven_{name} counter");
+            let _ = writeln!(text, "raven_{name} {value}");
+        }
+        let name = "raven_goodbyes_total";
+        let _ = writeln!(text, "# HELP {name} Sessions ended, by reason.\n# TYPE {name} counter");
+        for ((_, reason), counter) in GOODBYES.iter().zip(&self.goodbyes) {
+            let _ = writeln!(text, "{name}{{reason=\"{reason}\"}} {}", counter.get());
+        }
+        text
+    }
+
+    fn rows(&self) -> [(&'static str, &'static str, &Counter); 14] {
+        [
+            ("frames_in_total", "Frames from contributors.", &self.frames_in),
+            ("frames_out_total", "Frames to contributors.", &self.frames_out),
+            ("frame_bytes_in_total", "Bytes of frames from contributors.", &self.bytes_in),
+            ("frame_bytes_out_total", "Bytes of frames to contributors.", &self.bytes_out),
+            ("sessions_opened_total", "Sessions that consented.", &self.sessions_opened),
+            ("leases_total", "Leases sent.", &self.leases),
+            ("refusals_total", "Leases handed back.", &self.refusals),
+            ("commits_total", "Commitments received.", &self.commits),
+            ("tasks_accepted_total", "Tasks with a durable result.", &self.tasks_accepted),
+            ("flops_accepted_total", "Static cost of accepted tasks.", &self.flops_accepted),
+            ("records_total", "Records made durable.", &self.records),
+            ("executor_busy_ms_total", "Busy time of the executor.", &self.executor_busy_ms),
+            ("executor_runs_total", "Operations of the executor.", &self.executor_runs),
+            ("executor_failures_total", "Failed operations.", &self.executor_failures),
+        ]
+    }
+}

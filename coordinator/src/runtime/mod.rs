@@ -1,0 +1,266 @@
+//! The moving part of the coordinator: sessions, the engine's driver and the executor.
+//!
+//! One task owns the engine and performs its effects ([`driver`]); each socket
+//! has two of its own ([`ws`] reads, [`writer`] writes); tensor maths runs on
+//! dedicated threads under wasmtime ([`executor`]); records are made durable by
+//! one more task ([`persister`]). They talk by queues: sessions wait for room in
+//! the driver's, the driver waits for nobody.
+
+pub mod config;
+pub mod driver;
+pub mod executor;
+mod grants;
+mod leases;
+pub mod metrics;
+mod outbox;
+mod persister;
+pub mod session;
+pub mod snapshot;
+mod writer;
+mod ws;
+
+pub use config::{RuntimeConfig, Timeouts};
+pub use metrics::Metrics;
+pub use snapshot::{JobLive, NetworkSnapshot, NodeSnapshot, SessionRecord};
+
+use crate::blobs::{BlobError, Blobs};
+use crate::job::JobContext;
+use crate::random;
+use crate::store::Store;
+use crate::ticket::Tickets;
+use driver::{Driver, Input, NewJob};
+use executor::{Executor, ExecutorError, KernelError, KernelModule, RowSource, State};
+use grants::Grants;
+use persister::Persister;
+use raven_engine::{Engine, EngineConfig, Event, ResumePoint};
+use raven_protocol::{BlobId, JobId, KernelId};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// Inputs that may wait for the driver; beyond it sessions are not read.
+const INPUTS_MAX: usize = 1024;
+/// Notices that a slow listener may miss; it then reads the store anyway.
+const NOTICES_MAX: usize = 1024;
+
+/// Why the runtime does not start, or does not take a job.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("{0}")]
+    Kernel(#[from] KernelError),
+    #[error("executor threads: {0}")]
+    Threads(#[from] std::io::Error),
+    #[error("the job's data or checkpoint: {0}")]
+    Job(#[from] ExecutorError),
+    #[error("the coordinator is going down")]
+    Stopped,
+}
+
+impl From<BlobError> for RuntimeError {
+    fn from(error: BlobError) -> Self {
+        RuntimeError::Job(error.into())
+    }
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Shared {
+    kernel: KernelId,
+    config: RuntimeConfig,
+    store: Store,
+    tickets: Tickets,
+    metrics: Arc<Metrics>,
+    grants: Grants,
+    /// One permit per open socket.
+    slots: Arc<Semaphore>,
+    inputs: mpsc::Sender<Input>,
+}
+
+/// The running runtime. Clones share it.
+#[derive(Clone, Debug)]
+pub struct RuntimeHandle {
+    shared: Arc<Shared>,
+    blobs: Blobs,
+    snapshot: watch::Receiver<Arc<NetworkSnapshot>>,
+    notices: broadcast::Sender<JobId>,
+    stop: Arc<watch::Sender<bool>>,
+    tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+/// Compiles the kernel and starts driver, executor and persister.
+///
+/// # Errors
+/// [`RuntimeError::Kernel`] where the module is missing or not ours, [`RuntimeError::Threads`].
+pub async fn start(
+    config: RuntimeConfig,
+    store: Store,
+    blobs: Blobs,
+    tickets: Tickets,
+) -> Result<RuntimeHandle, RuntimeError> {
+    let (file, cache) = (config.kernel_file.clone(), config.cache_dir.clone());
+    let module = blocking(move || KernelModule::load(&file, cache.as_deref())).await??;
+    let metrics = Arc::new(Metrics::default());
+    let (done_out, done) = mpsc::unbounded_channel();
+    let (threads, memory) = (config.executor_threads, config.executor_memory_bytes);
+    let executor = Executor::start(&module, &blobs, threads, memory, &metrics, &done_out)?;
+    drop(done_out);
+    let (inputs_out, inputs) = mpsc::channel(INPUTS_MAX);
+    let (notices, _) = broadcast::channel(NOTICES_MAX);
+    let (savings_out, savings) = mpsc::unbounded_channel();
+    let (snapshot_out, snapshot) = watch::channel(Arc::default());
+    let (stop, stopping) = watch::channel(false);
+    let persister = Persister::new(
+        store.clone(),
+        blobs.clone(),
+        metrics.clone(),
+        inputs_out.clone(),
+        notices.clone(),
+    );
+    let engine = Engine::new(EngineConfig {
+        seed: random::nonzero_u64(),
+        sessions_max: config.sessions_max,
+        ..EngineConfig::default()
+    });
+    let shared = Arc::new(Shared {
+        kernel: module.id(),
+        slots: Arc::new(Semaphore::new(config.sessions_max)),
+        config,
+        store,
+        tickets,
+        metrics,
+        grants: Grants::default(),
+        inputs: inputs_out,
+    });
+    let driver = Driver::new(engine, shared.clone(), executor, savings_out, snapshot_out);
+    let tasks = vec![
+        tokio::spawn(driver.run(inputs, done, stopping)),
+        tokio::spawn(persister.run(savings)),
+    ];
+    Ok(RuntimeHandle {
+        shared,
+        blobs,
+        snapshot,
+        notices,
+        stop: Arc::new(stop),
+        tasks: Arc::new(Mutex::new(tasks)),
+    })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, RuntimeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| RuntimeError::Stopped)
+}
+
+impl RuntimeHandle {
+    /// Content id of the kernel module.
+    pub fn kernel(&self) -> KernelId {
+        self.shared.kernel
+    }
+
+    /// `GET /v1/contribute`. Serve it with connection info
+    /// (`into_make_service_with_connect_info::<SocketAddr>`).
+    pub fn router(&self) -> axum::Router {
+        axum::Router::new()
+            .route("/v1/contribute", axum::routing::any(ws::contribute))
+            .with_state(self.shared.clone())
+    }
+
+    /// Takes a job that is stored, from its beginning or from its last checkpoint.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Job`] where its checkpoint or rows cannot be read; [`RuntimeError::Stopped`].
+    pub async fn add_job(
+        &self,
+        context: Arc<JobContext>,
+        resume: Option<ResumePoint>,
+    ) -> Result<(), RuntimeError> {
+        let blobs = self.blobs.clone();
+        let weights = resume.as_ref().map(|resume| resume.weights);
+        let load = move || -> Result<NewJob, RuntimeError> {
+            let state = match weights {
+                Some(id) => Some(State::from_frame(&context, &blobs.get(id)?)?),
+                None => None,
+            };
+            let rows = match &context.cut {
+                Some(_) => Some(RowSource::load(&blobs, &context.data.train_shards)?),
+                None => None,
+            };
+            Ok(NewJob { context, state, rows })
+        };
+        let job = Box::new(blocking(load).await??);
+        let (taken, answer) = oneshot::channel();
+        self.tell(Input::AddJob { job, resume, taken }).await?;
+        answer.await.map_err(|_| RuntimeError::Stopped)
+    }
+
+    /// Ends a job by its owner's wish. Its last record says when it is done.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Stopped`].
+    pub async fn cancel_job(&self, job: JobId) -> Result<(), RuntimeError> {
+        self.tell(Input::Event(Event::JobCancelled { job })).await
+    }
+
+    async fn tell(&self, input: Input) -> Result<(), RuntimeError> {
+        self.shared.inputs.send(input).await.map_err(|_| RuntimeError::Stopped)
+    }
+
+    /// The network, at most half a second ago.
+    pub fn snapshot(&self) -> Arc<NetworkSnapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// A running job's progress; `None` once it has ended.
+    pub fn job_live(&self, job: JobId) -> Option<JobLive> {
+        self.snapshot.borrow().jobs.get(&job).cloned()
+    }
+
+    /// Jobs of which a record has just become durable.
+    pub fn notices(&self) -> broadcast::Receiver<JobId> {
+        self.notices.subscribe()
+    }
+
+    /// Whether the session that holds `token` may read `blob`.
+    pub fn grant_allows(&self, token: &str, blob: BlobId) -> bool {
+        self.shared.grants.allows(token, blob)
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// The counters and sizes as Prometheus' text.
+    pub fn render_metrics(&self) -> String {
+        let mut text = self.shared.metrics.render();
+        let snapshot = self.snapshot();
+        let gauges = [
+            ("raven_contributors", "Open sessions.", snapshot.nodes.len() as u64),
+            ("raven_workers", "Workers of open sessions.", snapshot.workers),
+            ("raven_jobs_open", "Jobs that have not ended.", snapshot.jobs.len() as u64),
+        ];
+        for (name, help, value) in gauges {
+            text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"));
+        }
+        text
+    }
+
+    /// Says goodbye to every contributor and stops; records in hand are still stored.
+    pub async fn shutdown(&self) {
+        self.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the runtime failed");
+            }
+        }
+        // Sockets hold a permit until their goodbye has been read or has timed out.
+        let sessions = u32::try_from(self.shared.config.sessions_max).unwrap_or(u32::MAX);
+        let timeouts = self.shared.config.timeouts;
+        let closed = self.shared.slots.acquire_many(sessions);
+        if tokio::time::timeout(timeouts.close * 3, closed).await.is_err() {
+            tracing::warn!("some sockets did not close in time");
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The opening of a session as typed steps: hello, consent, active. No socket
+//! and no store here; [`super::ws`] brings the messages and awaits the answers.
+
+use super::leases::{LeaseError, ResultError};
+use super::snapshot::SessionRecord;
+use crate::random;
+use crate::ticket::TicketSite;
+use ed25519_dalek::{Signature, VerifyingKey};
+use raven_engine::{ContributorId, NetworkPrefix, SessionProfile};
+use raven_protocol::{
+    FrameError, GoodbyeReason, Hello, KernelId, MessageError, NumericClass, PROTOCOL_VERSION,
+    Receipt, SessionId,
+};
+use std::net::IpAddr;
+
+/// Why a session ends: a reason for programs and a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Refusal {
+    /// Decides the close code.
+    pub reason: GoodbyeReason,
+    /// Names the field and the limit.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(reason: GoodbyeReason, detail: impl Into<String>) -> Self {
+        Refusal { reason, detail: detail.into() }
+    }
+}
+
+impl From<FrameError> for Refusal {
+    fn from(error: FrameError) -> Self {
+        let reason = match error {
+            FrameError::UnsupportedVersion { .. } => GoodbyeReason::Incompatible,
+            _ => GoodbyeReason::BadFrame,
+        };
+        Refusal::new(reason, error.to_string())
+    }
+}
+
+impl From<MessageError> for Refusal {
+    fn from(error: MessageError) -> Self {
+        Refusal::new(GoodbyeReason::BadFrame, error.to_string())
+    }
+}
+
+impl From<ResultError> for Refusal {
+    fn from(error: ResultError) -> Self {
+        Refusal::new(GoodbyeReason::BadFrame, error.to_string())
+    }
+}
+
+impl From<LeaseError> for Refusal {
+    fn from(error: LeaseError) -> Self {
+        Refusal::new(GoodbyeReason::OutOfTurn, error.to_string())
+    }
+}
+
+/// A session whose hello is good and whose receipt is awaited.
+#[derive(Debug)]
+pub struct AwaitConsent {
+    session: SessionId,
+    hello: Hello,
+    key: VerifyingKey,
+    site: Option<TicketSite>,
+    nonce: String,
+    text_version: String,
+}
+
+/// A session that may get work.
+#[derive(Debug)]
+pub struct Consented {
+    /// To be stored before anything is sent.
+    pub record: SessionRecord,
+    /// What the engine is told.
+    pub profile: SessionProfile,
+}
+
+/// Checks that a hello speaks this protocol and this kernel, before its ticket
+/// is looked up.
+///
+/// # Errors
+/// [`GoodbyeReason::Incompatible`].
+pub fn check_hello(hello: &Hello, kernel: KernelId) -> Result<(), Refusal> {
+    if hello.protocol != PROTOCOL_VERSION {
+        let detail =
+            format!("hello.protocol: {} is not supported, {PROTOCOL_VERSION} is", hello.protocol);
+        return Err(Refusal::new(GoodbyeReason::Incompatible, detail));
+    }
+    match hello.numeric {
+        NumericClass::Cpu { kernel: theirs } if theirs == kernel => Ok(()),
+        NumericClass::Cpu { kernel: theirs } => {
+            let detail = format!("hello.numeric.kernel: {theirs} is not run here, {kernel} is");
+            Err(Refusal::new(GoodbyeReason::Incompatible, detail))
+        }
+    }
+}
+
+impl AwaitConsent {
+    /// Takes a checked hello; draws the session's id and nonce.
+    ///
+    /// # Errors
+    /// [`GoodbyeReason::BadFrame`] where `session_key` is no usable Ed25519 key.
+    pub fn new(
+        hello: Hello,
+        site: Option<TicketSite>,
+        text_version: String,
+    ) -> Result<Self, Refusal> {
+        let bad = |detail: &str| Refusal::new(GoodbyeReason::BadFrame, detail);
+        let bytes = parse_hex::<32>(&hello.session_key)
+            .ok_or_else(|| bad("hello.session_key: 64 lower-case hex digits expected"))?;
+        let key = VerifyingKey::from_bytes(&bytes)
+            .ok()
+            .filter(|key| !key.is_weak())
+            .ok_or_else(|| bad("hello.session_key: not an Ed25519 public key"))?;
+        let nonce = hex(&random::bytes::<32>());
+        let session = SessionId(random::nonzero_u64());
+        Ok(AwaitConsent { session, hello, key, site, nonce, text_version })
+    }
+
+    /// The session's id.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// To be signed.
+    pub fn nonce(&self) -> &str {
+        &self.nonce
+    }
+
+    /// Checks the receipt: signed by the hello's key, over this session's
+    /// nonce, site, share and consent text.
+    ///
+    /// # Errors
+    /// [`GoodbyeReason::NoConsent`] naming the field that differs.
+    pub fn consent(
+        self,
+        text: String,
+        signature: String,
+        prefix: NetworkPrefix,
+    ) -> Result<Consented, Refusal> {
+        let refuse = |detail: &str| Refusal::new(GoodbyeReason::NoConsent, detail);
+        let bytes = parse_hex::<64>(&signature)
+            .ok_or_else(|| refuse("consent.signature: 128 lower-case hex digits expected"))?;
+        self.key
+            .verify_strict(text.as_bytes(), &Signature::from_bytes(&bytes))
+            .map_err(|_| refuse("consent.signature: not made by session_key over this receipt"))?;
+        let receipt = Receipt::from_text(&text)
+            .map_err(|error| Refusal::new(GoodbyeReason::NoConsent, error.to_string()))?;
+        let site_key = self.site.as_ref().map(|site| site.site_key.as_str());
+        let differs = [
+            ("text_version", receipt.text_version == self.text_version),
+            ("site", receipt.site.as_deref() == site_key),
+            ("share", receipt.share == self.hello.share),
+            ("nonce", random::same_bytes(receipt.nonce.as_bytes(), self.nonce.as_bytes())),
+            ("session_key", receipt.session_key == self.hello.session_key),
+        ];
+        if let Some((field, _)) = differs.iter().find(|(_, matches)| !matches) {
+            return Err(refuse(&format!("receipt.{field}: not that of this session")));
+        }
+        Ok(self.into_consented(text, signature, prefix))
+    }
+
+    fn into_consented(
+        self,
+        receipt: String,
+        signature: String,
+        prefix: NetworkPrefix,
+    ) -> Consented {
+        let Hello { numeric, device, share, workers, .. } = self.hello;
+        let contributor = ContributorId(self.key.to_bytes());
+        let site = self.site.map(|site| site.site);
+        let profile = SessionProfile {
+            contributor,
+            site,
+            prefix,
+            device: device.class,
+            numeric,
+            flops_per_s: device.flops_per_s,
+            share,
+            workers,
+            memory_bytes: device.memory_bytes,
+        };
+        let session = self.session;
+        let record = SessionRecord {
+            session,
+            contributor,
+            site,
+            prefix,
+            device,
+            numeric,
+            share,
+            workers,
+            receipt,
+            signature,
+        };
+        Consented { record, profile }
+    }
+}
+
+/// The network that an address belongs to: /24 of IPv4 (written as a mapped
+/// IPv6 address), /48 of IPv6, zero-filled.
+pub fn network_prefix(address: IpAddr) -> NetworkPrefix {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            NetworkPrefix([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, 0])
+        }
+        IpAddr::V6(v6) => {
+            let mut prefix = v6.octets();
+            prefix[6..].fill(0);
+            NetworkPrefix(prefix)
+        }
+    }
+}
+
+/// Lower-case hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    let lower = |digit: &u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    if digits.len() != 2 * N || !digits.iter().all(lower) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ed25519_dalek::{Signer, SigningKey};
+    use raven_protocol::{Device, DeviceClass};
+
+    const KERNEL: KernelId = KernelId([7; 32]);
+
+    fn hello(key: &SigningKey) -> Hello {
+        Hello {
+            protocol: PROTOCOL_VERSION,
+            numeric: NumericClass::Cpu { kernel: KERNEL },
+            device: Device {
+                class: DeviceClass::Desktop,
+                cores: 8,
+                memory_bytes: 1 << 30,
+                flops_per_s: 1_000_000_000,
+            },
+            share: 0.25,
+            workers: 2,
+            session_key: hex(key.verifying_key().as_bytes()),
+            ticket: None,
+        }
+    }
+
+    fn waiting(key: &SigningKey) -> AwaitConsent {
+        AwaitConsent::new(hello(key), None, "1".into()).expect("a good hello")
+    }
+
+    fn receipt(waiting: &AwaitConsent) -> Receipt {
+        Receipt {
+            text_version: "1".into(),
+            site: None,
+            share: 0.25,
+            nonce: waiting.nonce().into(),
+            session_key: waiting.hello.session_key.clone(),
+        }
+    }
+
+    fn answer(
+        waiting: AwaitConsent,
+        receipt: &Receipt,
+        key: &SigningKey,
+    ) -> Result<Consented, Refusal> {
+        let text = serde_json::to_string(receipt).expect("serializes");
+        let signature = hex(&key.sign(text.as_bytes()).to_bytes());
+        waiting.consent(text, signature, NetworkPrefix([0; 16]))
+    }
+
+    #[test]
+    fn a_true_receipt_opens_the_session() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let waiting = waiting(&key);
+        let receipt = receipt(&waiting);
+        let consented = answer(waiting, &receipt, &key).expect("consents");
+        assert_eq!(consented.profile.contributor.0, key.verifying_key().to_bytes());
+        assert_eq!(consented.record.receipt, serde_json::to_string(&receipt).expect("serializes"));
+    }
+
+    #[test]
+    fn every_field_of_the_receipt_must_be_this_sessions() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        type Change = fn(&mut Receipt);
+        let changes: [(&str, Change); 5] = [
+            ("text_version", |receipt| receipt.text_version = "0".into()),
+            ("site", |receipt| receipt.site = Some("pk_test_other".into())),
+            ("share", |receipt| receipt.share = 1.0),
+            ("nonce", |receipt| receipt.nonce = "00".repeat(32)),
+            ("session_key", |receipt| receipt.session_key = "00".repeat(32)),
+        ];
+        for (field, change) in changes {
+            let waiting = waiting(&key);
+            let mut receipt = receipt(&waiting);
+            change(&mut receipt);
+            let refusal = answer(waiting, &receipt, &key).expect_err(field);
+            assert_eq!(refusal.reason, GoodbyeReason::NoConsent);
+            assert!(refusal.detail.contains(field), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_receipt_signed_by_another_key_is_no_consent() {
+        let (key, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        let waiting = waiting(&key);
+        let receipt = receipt(&waiting);
+        let refusal = answer(waiting, &receipt, &other).expect_err("forged");
+        assert_eq!(refusal.reason, GoodbyeReason::NoConsent);
+        assert!(refusal.detail.contains("signature"), "{refusal}");
+    }
+
+    #[test]
+    fn keys_and_kernels_that_are_not_ours_are_refused() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        for bad in ["", "zz", &"00".repeat(32), &"FF".repeat(32)] {
+            let hello = Hello { session_key: bad.to_string(), ..hello(&key) };
+            let refusal = AwaitConsent::new(hello, None, "1".into()).expect_err(bad);
+            assert!(refusal.detail.contains("session_key"), "{refusal}");
+        }
+        let refusal = check_hello(&hello(&key), KernelId([8; 32])).expect_err("another kernel");
+        assert_eq!(refusal.reason, GoodbyeReason::Incompatible);
+        let old = Hello { protocol: 0, ..hello(&key) };
+        assert!(check_hello(&old, KERNEL).expect_err("old").detail.contains("protocol"));
+    }
+
+    #[test]
+    fn neighbours_share_a_prefix_and_families_do_not() {
+        let of = |text: &str| network_prefix(text.parse().expect("an address"));
+        assert_eq!(of("192.0.2.7"), of("192.0.2.200"));
+        assert_eq!(of("192.0.2.7"), of("::ffff:192.0.2.9"));
+        assert_ne!(of("192.0.2.7"), of("192.0.3.7"));
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:ffff::2"));
+        assert_ne!(of("2001:db8:1::"), of("2001:db8:2::"));
+    }
+}

@@ -1,0 +1,79 @@
+//! What the HTTP side may know of the running network.
+
+use raven_engine::{ContributorId, NetworkPrefix, SiteId};
+use raven_protocol::{Device, DeviceClass, JobId, NumericClass, SessionId};
+use std::collections::HashMap;
+
+/// The network at one moment; refreshed a few times a second.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetworkSnapshot {
+    /// Sessions that have consented, oldest first.
+    pub nodes: Vec<NodeSnapshot>,
+    /// Workers of all sessions.
+    pub workers: u64,
+    /// Accepted tasks a second, over the last ten seconds.
+    pub tasks_per_s: f64,
+    /// Jobs that the engine holds.
+    pub jobs: HashMap<JobId, JobLive>,
+}
+
+/// One contributor's session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeSnapshot {
+    /// The session.
+    pub session: SessionId,
+    /// Coarse device class.
+    pub device: DeviceClass,
+    /// Class in which its results are compared.
+    pub numeric: NumericClass,
+    /// Duty cycle, in (0, 1].
+    pub share: f64,
+    /// Workers that compute at once.
+    pub workers: u32,
+    /// What it said of one worker's speed, in flop/s.
+    pub flops_per_s: u64,
+    /// Tasks accepted in this session.
+    pub tasks_accepted: u64,
+    /// `idle`, `working` or `paused`.
+    pub state: &'static str,
+    /// Seconds since its consent.
+    pub joined_s_ago: u64,
+}
+
+/// A job's progress between two records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobLive {
+    /// The phase's name, e.g. `running`.
+    pub state: &'static str,
+    /// Sessions whose work was accepted in the last rounds.
+    pub contributors: u32,
+    /// Training rows a second over the last rounds, waiting and evaluation left out.
+    pub images_per_s: f64,
+    /// Milliseconds spent on rounds in this process.
+    pub train_ms: u64,
+}
+
+/// A session as it is stored before it gets work.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionRecord {
+    /// The session.
+    pub session: SessionId,
+    /// Its public key.
+    pub contributor: ContributorId,
+    /// The site through which it came, if any.
+    pub site: Option<SiteId>,
+    /// Its network.
+    pub prefix: NetworkPrefix,
+    /// Claims about the machine.
+    pub device: Device,
+    /// Class in which its results are compared.
+    pub numeric: NumericClass,
+    /// Chosen share.
+    pub share: f64,
+    /// Workers.
+    pub workers: u32,
+    /// The exact text that was signed.
+    pub receipt: String,
+    /// Its signature, in hex.
+    pub signature: String,
+}

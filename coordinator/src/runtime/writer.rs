@@ -1,0 +1,100 @@
+//! The writing side of one session: drains its outbox, pings, says goodbye.
+
+use super::config::Timeouts;
+use super::metrics::Metrics;
+use super::outbox::{Ending, Next, Outbox};
+use super::session::Refusal;
+use axum::body::Bytes;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use futures_util::SinkExt;
+use futures_util::stream::SplitSink;
+use raven_protocol::frame::encode;
+use raven_protocol::{GoodbyeReason, ToContributor};
+use std::sync::Arc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// A close frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
+const CLOSE_REASON_BYTES_MAX: usize = 123;
+
+/// Writes until the session ends.
+pub async fn write(
+    mut sink: SplitSink<WebSocket, Message>,
+    outbox: Outbox,
+    timeouts: Timeouts,
+    metrics: Arc<Metrics>,
+) {
+    let mut ping = interval(timeouts.ping);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ping.reset();
+    let ending = loop {
+        let (message, bytes) = tokio::select! {
+            next = outbox.next() => match next {
+                Next::Frame(frame) => {
+                    let bytes = frame.len();
+                    (Message::Binary(frame), bytes)
+                }
+                Next::End(ending) => break ending,
+            },
+            _ = ping.tick() => (Message::Ping(Bytes::new()), 0),
+        };
+        let sent = tokio::select! {
+            sent = timeout(timeouts.drain_of(bytes), sink.send(message)) => sent,
+            ending = outbox.ended() => break ending,
+        };
+        match sent {
+            Ok(Ok(())) if bytes > 0 => {
+                outbox.written(bytes);
+                metrics.frames_out.add(1);
+                metrics.bytes_out.add(bytes as u64);
+            }
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => {
+                outbox.end(Ending::Silent);
+                break Ending::Silent;
+            }
+            Err(_) => {
+                let detail = format!("unread: a frame of {bytes} bytes did not leave in time");
+                let ending = Ending::Goodbye(Refusal::new(GoodbyeReason::TooSlow, detail));
+                outbox.end(ending.clone());
+                break ending;
+            }
+        }
+    };
+    // A peer that does not read even this is cut off.
+    let _ = timeout(timeouts.close, farewell(&mut sink, ending)).await;
+}
+
+async fn farewell(
+    sink: &mut SplitSink<WebSocket, Message>,
+    ending: Ending,
+) -> Result<(), axum::Error> {
+    let Ending::Goodbye(Refusal { reason, detail }) = ending else {
+        return sink.close().await;
+    };
+    let code = reason.close_code();
+    let close = CloseFrame { code, reason: Utf8Bytes::from(shortened(&detail)) };
+    let goodbye = ToContributor::Goodbye { reason, detail };
+    sink.send(Message::Binary(encode(&goodbye, &[]).into())).await?;
+    sink.send(Message::Close(Some(close))).await
+}
+
+/// As much of a text as a close frame holds.
+fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(CLOSE_REASON_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_reason_is_cut_between_characters() {
+        assert_eq!(shortened("short"), "short");
+        let long = "é".repeat(100);
+        assert_eq!(shortened(&long).len(), 122);
+    }
+}

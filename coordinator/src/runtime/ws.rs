@@ -1,0 +1,453 @@
+//! `GET /v1/contribute`: the upgrade, and the reading side of one session.
+
+use super::Shared;
+use super::driver::{Input, Opened};
+use super::executor::{Tensor, tensors_of};
+use super::leases::{Answer, Held, LeaseTable};
+use super::outbox::{Ending, Outbox};
+use super::session::{AwaitConsent, Refusal, check_hello, hex, network_prefix};
+use super::writer;
+use crate::random;
+use axum::body::Bytes;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use futures_util::stream::SplitStream;
+use raven_engine::Event;
+use raven_protocol::frame::encode;
+use raven_protocol::{
+    Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError, ResultDigest,
+    SessionId, ToContributor, result_digest,
+};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Before consent a peer has nothing to say but two short headers.
+const OPENING: FrameLimits =
+    FrameLimits { header_bytes_max: 16 << 10, body_bytes_max: 0, tensors_max: 0 };
+const ACTIVE: FrameLimits = FrameLimits::TO_COORDINATOR;
+/// Buffers of one connection; axum's defaults cost 128 KiB for each.
+const READ_BUFFER_BYTES: usize = 16 << 10;
+const WRITE_BUFFER_BYTES: usize = 16 << 10;
+/// Payloads above this are hashed on a thread that may block.
+const HASH_INLINE_BYTES: usize = 1 << 20;
+/// Messages a second that a session is read at, and how many may come at once.
+/// A fleet of 256 workers with ten tasks a second each is below it; beyond it
+/// the socket is left unread for a while.
+const MESSAGES_PER_S: f64 = 6_000.0;
+const MESSAGES_BURST: f64 = 6_000.0;
+
+/// Answers the upgrade. A browser sends its `Origin`; the only page that
+/// connects is the coordinator's own frame.
+pub async fn contribute(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let origin = headers.get(header::ORIGIN);
+    let is_ours = |origin: &header::HeaderValue| {
+        shared.config.own_origins.iter().any(|own| own.as_bytes() == origin.as_bytes())
+    };
+    let from_browser = origin.is_some();
+    if !origin.is_none_or(is_ours) {
+        let detail = "only the coordinator's own frame may contribute from a browser";
+        return problem(StatusCode::FORBIDDEN, "origin", detail);
+    }
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(error) => return problem(error.status(), "upgrade", &error.body_text()),
+    };
+    let message_bytes_max = ACTIVE.frame_bytes_max() as usize;
+    upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_message_size(message_bytes_max)
+        .max_frame_size(message_bytes_max)
+        .on_upgrade(move |socket| serve(socket, shared, peer.ip(), from_browser))
+}
+
+fn problem(status: StatusCode, field: &str, detail: &str) -> Response {
+    let title = status.canonical_reason().unwrap_or("refused");
+    let body = serde_json::json!({
+        "type": "about:blank", "title": title, "status": status.as_u16(),
+        "detail": detail, "field": field,
+    });
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    (status, kind, body.to_string()).into_response()
+}
+
+/// One session from upgrade to close.
+async fn serve(socket: WebSocket, shared: Arc<Shared>, peer: IpAddr, from_browser: bool) {
+    let outbox = Outbox::default();
+    let (sink, stream) = socket.split();
+    let timeouts = shared.config.timeouts;
+    let writing =
+        tokio::spawn(writer::write(sink, outbox.clone(), timeouts, shared.metrics.clone()));
+    let slot = shared.slots.clone().try_acquire_owned();
+    let mut reader =
+        Reader { stream, outbox: outbox.clone(), shared: shared.clone(), idle: timeouts.idle };
+    let ending = match slot {
+        Ok(_slot) => reader.run(peer, from_browser).await,
+        Err(_) => {
+            let detail = format!("sessions: the limit is {}", shared.config.sessions_max);
+            Ending::Goodbye(Refusal::new(GoodbyeReason::Full, detail))
+        }
+    };
+    if let Ending::Goodbye(refusal) = &ending {
+        shared.metrics.goodbye(refusal.reason);
+        tracing::debug!(reason = ?refusal.reason, detail = refusal.detail, "goodbye");
+    }
+    outbox.end(ending);
+    if let Err(error) = writing.await {
+        tracing::error!(%error, "a session's writer failed");
+    }
+    // Closing a socket with unread bytes resets it, and the goodbye with it.
+    let _ = tokio::time::timeout(timeouts.close, reader.drain()).await;
+}
+
+/// Why reading ended: nothing more is to be said, or this.
+type Read<T> = Result<T, Ending>;
+
+impl<E: Into<Refusal>> From<E> for Ending {
+    fn from(error: E) -> Self {
+        Ending::Goodbye(error.into())
+    }
+}
+
+struct Reader {
+    stream: SplitStream<WebSocket>,
+    outbox: Outbox,
+    shared: Arc<Shared>,
+    idle: Duration,
+}
+
+/// What an open session reads against.
+struct Active {
+    session: SessionId,
+    leases: Arc<Mutex<LeaseTable>>,
+}
+
+impl Reader {
+    async fn run(&mut self, peer: IpAddr, from_browser: bool) -> Ending {
+        let (active, opened) = match self.open(peer, from_browser).await {
+            Ok(opening) => opening,
+            Err(ending) => return ending,
+        };
+        let session = active.session;
+        let grant = opened.grant.clone();
+        let ending = match self.tell(Input::Opened(Box::new(opened))).await {
+            Ok(()) => self.work(&active).await,
+            Err(ending) => ending,
+        };
+        // Whatever the session's end, the engine must learn of it and the grant must go.
+        self.shared.grants.revoke(&grant);
+        let _ = self.tell(Input::Event(Event::SessionClosed { session })).await;
+        let reason = match &ending {
+            Ending::Goodbye(refusal) => Some(refusal.reason),
+            Ending::Silent => None,
+        };
+        if let Err(error) = self.shared.store.session_closed(session, reason).await {
+            tracing::error!(%session, %error, "a session's end was not stored");
+        }
+        ending
+    }
+
+    /// Hello, welcome, consent, ready.
+    async fn open(&mut self, peer: IpAddr, from_browser: bool) -> Read<(Active, Opened)> {
+        let timeouts = self.shared.config.timeouts;
+        let hello = self.hello(Instant::now() + timeouts.hello).await?;
+        check_hello(&hello, self.shared.kernel)?;
+        let site = match &hello.ticket {
+            Some(ticket) => {
+                let site = self.shared.tickets.verify(ticket).await;
+                Some(site.map_err(|error| {
+                    Refusal::new(GoodbyeReason::BadTicket, format!("hello.ticket: {error}"))
+                })?)
+            }
+            None if from_browser => {
+                let detail = "hello.ticket: a frame's session needs its ticket";
+                return Err(Refusal::new(GoodbyeReason::BadTicket, detail).into());
+            }
+            None => None,
+        };
+        let text_version = self.shared.config.consent_text_version.clone();
+        let waiting = AwaitConsent::new(hello, site, text_version.clone())?;
+        let session = waiting.session();
+        self.send(&ToContributor::Welcome {
+            session,
+            nonce: waiting.nonce().to_owned(),
+            consent_text_version: text_version,
+            consent_ms_max: timeouts.consent.as_millis() as u64,
+        })?;
+        let (receipt, signature) = self.receipt(Instant::now() + timeouts.consent).await?;
+        let consented = waiting.consent(receipt, signature, network_prefix(peer))?;
+        if let Err(error) = self.shared.store.session_opened(&consented.record).await {
+            tracing::error!(%session, %error, "a session was not stored");
+            let detail = "the session could not be recorded; come back later";
+            return Err(Refusal::new(GoodbyeReason::Draining, detail).into());
+        }
+        let grant = hex(&random::bytes::<16>());
+        self.shared.grants.issue(&grant);
+        self.send(&ToContributor::Ready { grant: grant.clone() })?;
+        self.shared.metrics.sessions_opened.add(1);
+        let leases = Arc::<Mutex<LeaseTable>>::default();
+        let opened = Opened {
+            session,
+            profile: consented.profile,
+            outbox: self.outbox.clone(),
+            leases: leases.clone(),
+            grant,
+        };
+        Ok((Active { session, leases }, opened))
+    }
+
+    async fn hello(&mut self, deadline: Instant) -> Read<Hello> {
+        let late = Refusal::new(GoodbyeReason::TooSlow, "hello: none came in time");
+        match self.opening_message(deadline, late).await? {
+            FromContributor::Hello(hello) => Ok(hello),
+            FromContributor::Goodbye { .. } => Err(Ending::Silent),
+            _ => {
+                let detail = "message: the first one must be a hello";
+                Err(Refusal::new(GoodbyeReason::OutOfTurn, detail).into())
+            }
+        }
+    }
+
+    async fn receipt(&mut self, deadline: Instant) -> Read<(String, String)> {
+        let late = Refusal::new(GoodbyeReason::NoConsent, "consent: no receipt came in time");
+        match self.opening_message(deadline, late).await? {
+            FromContributor::Consent { receipt, signature } => Ok((receipt, signature)),
+            FromContributor::Goodbye { .. } => Err(Ending::Silent),
+            _ => {
+                let detail = "message: after the welcome comes the consent";
+                Err(Refusal::new(GoodbyeReason::OutOfTurn, detail).into())
+            }
+        }
+    }
+
+    async fn opening_message(&mut self, deadline: Instant, late: Refusal) -> Read<FromContributor> {
+        let bytes = loop {
+            if let Some(bytes) = self.receive(deadline, &late).await? {
+                break bytes;
+            }
+        };
+        let frame = Frame::decode(&bytes, &OPENING)?;
+        Ok(FromContributor::from_header(frame.header())?)
+    }
+
+    /// Answers until the session ends.
+    async fn work(&mut self, active: &Active) -> Ending {
+        let mut pace = Pace::new();
+        let late =
+            Refusal::new(GoodbyeReason::TooSlow, "nothing came, not even an answer to a ping");
+        loop {
+            // Any message, a pong too, shows that the peer is there.
+            match self.receive(Instant::now() + self.idle, &late).await {
+                Ok(None) => {}
+                Ok(Some(bytes)) => {
+                    pace.wait().await;
+                    if let Err(ending) = self.handle(active, bytes).await {
+                        return ending;
+                    }
+                }
+                Err(ending) => return ending,
+            }
+        }
+    }
+
+    /// The next binary message, or `None` for a ping or pong.
+    async fn receive(&mut self, deadline: Instant, late: &Refusal) -> Read<Option<Bytes>> {
+        let next = tokio::select! {
+            next = timeout_at(deadline, self.stream.next()) => next,
+            ending = self.outbox.ended() => return Err(ending),
+        };
+        let message = match next {
+            Err(_) => return Err(late.clone().into()),
+            Ok(None) => return Err(Ending::Silent),
+            Ok(Some(Err(error))) => return Err(unreadable(error)),
+            Ok(Some(Ok(message))) => message,
+        };
+        match message {
+            Message::Binary(bytes) => {
+                self.shared.metrics.frames_in.add(1);
+                self.shared.metrics.bytes_in.add(bytes.len() as u64);
+                Ok(Some(bytes))
+            }
+            Message::Text(_) => {
+                let detail = "message: frames are binary, a text came";
+                Err(Refusal::new(GoodbyeReason::BadFrame, detail).into())
+            }
+            Message::Ping(_) | Message::Pong(_) => Ok(None),
+            Message::Close(_) => Err(Ending::Silent),
+        }
+    }
+
+    async fn handle(&self, active: &Active, bytes: Bytes) -> Read<()> {
+        let message = {
+            let frame = Frame::decode(&bytes, &ACTIVE)?;
+            let message = FromContributor::from_header(frame.header())?;
+            let is_result = matches!(message, FromContributor::Result { .. });
+            if !is_result && frame.tensors().next().is_some() {
+                return Err(MessageError::UnexpectedTensors { kind: kind_of(&message) }.into());
+            }
+            message
+        };
+        let session = active.session;
+        let event = match message {
+            FromContributor::Commit { lease, digest, elapsed_ms: _ } => {
+                let Answer::Taken(_) = active.leases().commit(lease)? else { return Ok(()) };
+                self.shared.metrics.commits.add(1);
+                Event::Committed { session, lease, digest }
+            }
+            FromContributor::Result { lease } => {
+                let Answer::Taken(held) = active.leases().result(lease)? else { return Ok(()) };
+                return self.result(session, lease, held, bytes).await;
+            }
+            FromContributor::Refuse { lease, reason, detail } => {
+                let Answer::Taken(held) = active.leases().refuse(lease)? else { return Ok(()) };
+                self.shared.metrics.refusals.add(1);
+                tracing::info!(%session, %lease, task = %held.task, ?reason, detail, "lease refused");
+                Event::Refused { session, lease, reason }
+            }
+            FromContributor::Pace { share, workers } => {
+                Event::PaceChanged { session, share, workers }
+            }
+            FromContributor::Pause { .. } => Event::Paused { session },
+            FromContributor::Resume => Event::Resumed { session },
+            FromContributor::Goodbye { .. } => return Err(Ending::Silent),
+            FromContributor::Hello(_) | FromContributor::Consent { .. } => {
+                let detail = format!("message: no {} in an open session", kind_of(&message));
+                return Err(Refusal::new(GoodbyeReason::OutOfTurn, detail).into());
+            }
+        };
+        self.tell(Input::Event(event)).await
+    }
+
+    /// Checks and hashes a payload; the engine compares it with its commitment.
+    async fn result(
+        &self,
+        session: SessionId,
+        lease: LeaseId,
+        held: Held,
+        bytes: Bytes,
+    ) -> Read<()> {
+        let length = bytes.len();
+        let verify = move || verify(&held, &bytes);
+        let (digest, values) = if length > HASH_INLINE_BYTES {
+            let verified = tokio::task::spawn_blocking(verify).await;
+            verified.map_err(|error| {
+                tracing::error!(%session, %lease, %error, "a payload could not be hashed");
+                Refusal::new(GoodbyeReason::Draining, "the payload could not be checked")
+            })??
+        } else {
+            verify()?
+        };
+        let bytes = length as u64;
+        self.tell(Input::Revealed { session, lease, digest, bytes, values }).await
+    }
+
+    fn send(&self, message: &ToContributor) -> Read<()> {
+        let pushed = self.outbox.push(encode(message, &[]).into());
+        pushed.map_err(|overflow| Refusal::new(GoodbyeReason::TooSlow, overflow.detail()).into())
+    }
+
+    async fn tell(&self, input: Input) -> Read<()> {
+        self.shared.inputs.send(input).await.map_err(|_| {
+            Refusal::new(GoodbyeReason::Draining, "the coordinator is going down").into()
+        })
+    }
+
+    /// Reads and drops what the peer still sends, until it closes.
+    async fn drain(&mut self) {
+        while let Some(message) = self.stream.next().await {
+            if message.is_err() {
+                // The stream yields nothing more, but the peer may still have
+                // to read its goodbye.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Active {
+    fn leases(&self) -> std::sync::MutexGuard<'_, LeaseTable> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A result's tensors, checked against the task, and their digest.
+fn verify(held: &Held, bytes: &Bytes) -> Result<(ResultDigest, HashMap<String, Tensor>), Refusal> {
+    let frame = Frame::decode(bytes, &ACTIVE)?;
+    held.expected.check(&frame)?;
+    let encodings = held.expected.outputs.iter().map(|output| output.encoding);
+    let digest = result_digest(held.task, encodings.zip(frame.tensors()));
+    let values = tensors_of(bytes)
+        .map_err(|error| Refusal::new(GoodbyeReason::BadFrame, error.to_string()))?;
+    Ok((digest, values.into_iter().collect()))
+}
+
+/// A message that the WebSocket layer could not read.
+fn unreadable(error: axum::Error) -> Ending {
+    use tokio_tungstenite::tungstenite::Error;
+    let error = match error.into_inner().downcast::<Error>() {
+        Ok(error) => *error,
+        Err(_) => return Ending::Silent,
+    };
+    match error {
+        Error::Capacity(_) | Error::Utf8(_) => {
+            Refusal::new(GoodbyeReason::BadFrame, format!("message: {error}")).into()
+        }
+        Error::Protocol(error) => {
+            use tokio_tungstenite::tungstenite::error::ProtocolError;
+            match error {
+                ProtocolError::ResetWithoutClosingHandshake => Ending::Silent,
+                error => Refusal::new(GoodbyeReason::BadFrame, format!("message: {error}")).into(),
+            }
+        }
+        _ => Ending::Silent,
+    }
+}
+
+fn kind_of(message: &FromContributor) -> &'static str {
+    match message {
+        FromContributor::Hello(_) => "hello",
+        FromContributor::Consent { .. } => "consent",
+        FromContributor::Commit { .. } => "commit",
+        FromContributor::Result { .. } => "result",
+        FromContributor::Refuse { .. } => "refuse",
+        FromContributor::Pace { .. } => "pace",
+        FromContributor::Pause { .. } => "pause",
+        FromContributor::Resume => "resume",
+        FromContributor::Goodbye { .. } => "goodbye",
+    }
+}
+
+/// A token bucket: beyond its rate a session is not read for a while, so that
+/// TCP slows the peer down and nothing piles up here.
+struct Pace {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Pace { tokens: MESSAGES_BURST, at: Instant::now() }
+    }
+
+    async fn wait(&mut self) {
+        let now = Instant::now();
+        let refill = now.duration_since(self.at).as_secs_f64() * MESSAGES_PER_S;
+        self.tokens = (self.tokens + refill).min(MESSAGES_BURST) - 1.0;
+        self.at = now;
+        if self.tokens < 0.0 {
+            tokio::time::sleep(Duration::from_secs_f64(-self.tokens / MESSAGES_PER_S)).await;
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! Jobs as they are stored, and where they go on after a restart.
+
+use super::{
+    DatasetId, KeyId, Store, StoreError, column, failed, from_sql, hash_column, to_sql, u32_column,
+    u64_column, unreadable,
+};
+use crate::job::{JobFacts, JobSpec};
+use crate::time::UnixMs;
+use raven_engine::{JobPhase, ResumePoint};
+use raven_protocol::{BlobId, JobId, KernelId};
+use sqlx::sqlite::SqliteRow;
+
+/// A job to be stored.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    pub id: JobId,
+    pub owner: KeyId,
+    pub dataset: DatasetId,
+    /// The requester's document.
+    pub spec: JobSpec,
+    /// What lowering it came to.
+    pub facts: JobFacts,
+    /// The kernel that it is pinned to.
+    pub kernel: KernelId,
+}
+
+/// A job with its progress.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobRow {
+    pub id: JobId,
+    pub owner: KeyId,
+    pub dataset: DatasetId,
+    pub spec: JobSpec,
+    pub facts: JobFacts,
+    pub kernel: KernelId,
+    pub phase: JobPhase,
+    /// A sentence for its owner, where there is one.
+    pub reason: Option<String>,
+    /// Optimizer steps done.
+    pub step: u32,
+    /// Epochs whose evaluation is done.
+    pub epochs_done: u32,
+    /// Credited tasks and their flops.
+    pub tasks: u64,
+    pub flops: u64,
+    /// Milliseconds spent on rounds.
+    pub train_ms: u64,
+    /// Digest of the model file, once it is ready.
+    pub model_sha256: Option<String>,
+    pub created: UnixMs,
+}
+
+/// What belongs to a job beside its row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobSummary {
+    /// Metrics of the last step.
+    pub train: Option<MeanMetrics>,
+    /// Epoch and metrics of the last evaluation.
+    pub evaluation: Option<(u32, MeanMetrics)>,
+    /// Epoch and metrics of the best one.
+    pub best: Option<(u32, MeanMetrics)>,
+    /// Contributors whose work was credited.
+    pub contributors: u64,
+}
+
+/// Means over samples; `None` where they are not finite numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MeanMetrics {
+    pub loss: Option<f64>,
+    pub accuracy: Option<f64>,
+}
+
+/// A state that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointRow {
+    pub step: u32,
+    pub epoch: u32,
+    pub weights: BlobId,
+    pub best: bool,
+}
+
+impl MeanMetrics {
+    pub(super) fn of(loss_sum: Option<f64>, correct: Option<f64>, count: Option<f64>) -> Self {
+        let mean = |sum: Option<f64>| {
+            let mean = sum? / count?;
+            mean.is_finite().then_some(mean)
+        };
+        MeanMetrics { loss: mean(loss_sum), accuracy: mean(correct) }
+    }
+
+    pub(super) fn read(row: &SqliteRow, table: &'static str) -> Result<Self, StoreError> {
+        Ok(MeanMetrics::of(
+            column(row, table, "loss_sum")?,
+            column(row, table, "correct")?,
+            column(row, table, "count")?,
+        ))
+    }
+}
+
+fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
+    let document = |name| column::<&str>(row, "jobs", name);
+    let phase: &str = column(row, "jobs", "phase")?;
+    Ok(JobRow {
+        id: JobId(from_sql(column(row, "jobs", "id")?)),
+        owner: KeyId(column(row, "jobs", "owner")?),
+        dataset: DatasetId(from_sql(column(row, "jobs", "dataset")?)),
+        spec: serde_json::from_str(document("spec")?)
+            .map_err(|error| unreadable("jobs", "spec", error))?,
+        facts: serde_json::from_str(document("facts")?)
+            .map_err(|error| unreadable("jobs", "facts", error))?,
+        kernel: KernelId(hash_column(row, "jobs", "kernel")?),
+        phase: phase.parse().map_err(|error| unreadable("jobs", "phase", error))?,
+        reason: column(row, "jobs", "reason")?,
+        step: u32_column(row, "jobs", "step")?,
+        epochs_done: u32_column(row, "jobs", "epochs_done")?,
+        tasks: u64_column(row, "jobs", "tasks")?,
+        flops: u64_column(row, "jobs", "flops")?,
+        train_ms: u64_column(row, "jobs", "train_ms")?,
+        model_sha256: column(row, "jobs", "model_sha256")?,
+        created: UnixMs(column(row, "jobs", "created_ms")?),
+    })
+}
+
+impl Store {
+    /// Stores an accepted job in phase `queued`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn add_job(&self, job: &NewJob) -> Result<(), StoreError> {
+        let text = |column, value: serde_json::Result<String>| {
+            value.map_err(|error| unreadable("jobs", column, error))
+        };
+        let now = UnixMs::now();
+        let mut transaction = self.writer().begin().await.map_err(failed("begin"))?;
+        sqlx::query(
+            "INSERT INTO jobs (id, owner, dataset, name, listed, spec, facts, kernel, phase, created_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )
+        .bind(to_sql(job.id.0))
+        .bind(job.owner.0)
+        .bind(to_sql(job.dataset.0))
+        .bind(&job.spec.name)
+        .bind(job.spec.listed)
+        .bind(text("spec", serde_json::to_string(&job.spec))?)
+        .bind(text("facts", serde_json::to_string(&job.facts))?)
+        .bind(&job.kernel.0[..])
+        .bind(JobPhase::Queued.as_str())
+        .bind(now.0)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("add a job"))?;
+        let event = super::records::state_event(now, JobPhase::Queued, None);
+        super::events::append(&mut transaction, job.id, "state", &event, now.0).await?;
+        transaction.commit().await.map_err(failed("commit a job"))
+    }
+
+    /// The owner's job of that id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn job(&self, owner: KeyId, id: JobId) -> Result<Option<JobRow>, StoreError> {
+        let row = sqlx::query("SELECT * FROM jobs WHERE id = ?1 AND owner = ?2")
+            .bind(to_sql(id.0))
+            .bind(owner.0)
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("look up a job"))?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// The owner's jobs, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn jobs(&self, owner: KeyId, limit: u32) -> Result<Vec<JobRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM jobs WHERE owner = ?1 ORDER BY created_ms DESC, id LIMIT ?2",
+        )
+        .bind(owner.0)
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("list jobs"))?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Jobs that the public page may show, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn listed_jobs(&self, limit: u32) -> Result<Vec<JobRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM jobs WHERE listed <> 0 ORDER BY created_ms DESC, id LIMIT ?1",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("list public jobs"))?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Jobs that have not ended, oldest first: the work of a restarted coordinator.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_jobs(&self) -> Result<Vec<JobRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM jobs WHERE phase NOT IN ('completed', 'failed', 'cancelled')
+             ORDER BY created_ms, id",
+        )
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("list open jobs"))?;
+        rows.iter().map(read).collect()
+    }
+
+    /// How many of an owner's jobs have not ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_job_count(&self, owner: KeyId) -> Result<u64, StoreError> {
+        let row = sqlx::query(
+            "SELECT COUNT(*) AS open FROM jobs
+             WHERE owner = ?1 AND phase NOT IN ('completed', 'failed', 'cancelled')",
+        )
+        .bind(owner.0)
+        .fetch_one(self.readers())
+        .await
+        .map_err(failed("count open jobs"))?;
+        u64_column(&row, "jobs", "open")
+    }
+
+    /// Last step, last and best evaluation, contributors.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn job_summary(&self, id: JobId) -> Result<JobSummary, StoreError> {
+        let one = |sql: &'static str| {
+            let query = sqlx::query(sql).bind(to_sql(id.0)).fetch_optional(self.readers());
+            async { query.await.map_err(failed("summarize a job")) }
+        };
+        let train = one("SELECT * FROM rounds WHERE job = ?1 ORDER BY step DESC LIMIT 1").await?;
+        let last =
+            one("SELECT * FROM evaluations WHERE job = ?1 ORDER BY step DESC LIMIT 1").await?;
+        let best = one("SELECT e.* FROM evaluations e JOIN checkpoints c
+             ON c.job = e.job AND c.step = e.step AND c.best <> 0 WHERE e.job = ?1")
+        .await?;
+        let people = one("SELECT COUNT(*) AS people FROM job_contributors WHERE job = ?1").await?;
+        let evaluated = |row: Option<SqliteRow>| {
+            row.map(|row| {
+                let epoch = u32_column(&row, "evaluations", "epoch")?;
+                Ok((epoch, MeanMetrics::read(&row, "evaluations")?))
+            })
+            .transpose()
+        };
+        Ok(JobSummary {
+            train: train.map(|row| MeanMetrics::read(&row, "rounds")).transpose()?,
+            evaluation: evaluated(last)?,
+            best: evaluated(best)?,
+            contributors: people
+                .map(|row| u64_column(&row, "job_contributors", "people"))
+                .transpose()?
+                .unwrap_or(0),
+        })
+    }
+
+    /// The states that are kept, by step.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn checkpoints(&self, id: JobId) -> Result<Vec<CheckpointRow>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM checkpoints WHERE job = ?1 ORDER BY step")
+            .bind(to_sql(id.0))
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list checkpoints"))?;
+        rows.iter()
+            .map(|row| {
+                Ok(CheckpointRow {
+                    step: u32_column(row, "checkpoints", "step")?,
+                    epoch: u32_column(row, "checkpoints", "epoch")?,
+                    weights: BlobId(hash_column(row, "checkpoints", "weights")?),
+                    best: column::<i64>(row, "checkpoints", "best")? != 0,
+                })
+            })
+            .collect()
+    }
+
+    /// The blobs of the states that are kept.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn checkpoint_blobs(&self, id: JobId) -> Result<Vec<BlobId>, StoreError> {
+        Ok(self.checkpoints(id).await?.into_iter().map(|row| row.weights).collect())
+    }
+
+    /// Whether any job keeps this state; jobs of one model and seed share states.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_checkpoint(&self, blob: BlobId) -> Result<bool, StoreError> {
+        sqlx::query("SELECT 1 FROM checkpoints WHERE weights = ?1 LIMIT 1")
+            .bind(&blob.0[..])
+            .fetch_optional(self.readers())
+            .await
+            .map(|row| row.is_some())
+            .map_err(failed("look for a checkpoint"))
+    }
+
+    /// Where the job goes on: its last checkpoint, or `None` to start anew.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn resume_point(&self, id: JobId) -> Result<Option<ResumePoint>, StoreError> {
+        let checkpoints = self.checkpoints(id).await?;
+        let Some(last) = checkpoints.last() else { return Ok(None) };
+        let row = sqlx::query("SELECT * FROM jobs WHERE id = ?1")
+            .bind(to_sql(id.0))
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed("look up a job"))?;
+        let early_stopping = read(&row)?.spec.training.early_stopping;
+        let min_delta = early_stopping.map_or(0.0, |early| early.min_delta);
+        let rows =
+            sqlx::query("SELECT * FROM evaluations WHERE job = ?1 AND step <= ?2 ORDER BY step")
+                .bind(to_sql(id.0))
+                .bind(i64::from(last.step))
+                .fetch_all(self.readers())
+                .await
+                .map_err(failed("read evaluations"))?;
+        // The engine compares in f32, so the comparisons are repeated in f32.
+        let (mut best_loss, mut epochs_since_best) = (f32::INFINITY, 0);
+        for row in &rows {
+            let sum: Option<f64> = column(row, "evaluations", "loss_sum")?;
+            let count: Option<f64> = column(row, "evaluations", "count")?;
+            let loss = match (sum, count) {
+                (Some(sum), Some(count)) => sum as f32 / count as f32,
+                _ => f32::INFINITY,
+            };
+            epochs_since_best =
+                if loss < best_loss - min_delta { 0 } else { epochs_since_best + 1 };
+            best_loss = best_loss.min(loss);
+        }
+        let best = checkpoints.iter().find(|checkpoint| checkpoint.best);
+        Ok(Some(ResumePoint {
+            weights: last.weights,
+            step: last.step,
+            epochs_done: rows.len() as u32,
+            best: best.filter(|_| best_loss.is_finite()).map(|best| (best_loss, best.weights)),
+            epochs_since_best,
+        }))
+    }
+
+    /// Ends a job that the engine does not hold. One that has ended stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end_job(
+        &self,
+        id: JobId,
+        phase: JobPhase,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let now = UnixMs::now();
+        let mut transaction = self.writer().begin().await.map_err(failed("begin"))?;
+        let done = sqlx::query(
+            "UPDATE jobs SET phase = ?2, reason = ?3, ended_ms = ?4
+             WHERE id = ?1 AND phase NOT IN ('completed', 'failed', 'cancelled')",
+        )
+        .bind(to_sql(id.0))
+        .bind(phase.as_str())
+        .bind(reason)
+        .bind(now.0)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("end a job"))?;
+        if done.rows_affected() == 0 {
+            return Ok(());
+        }
+        let event = super::records::state_event(now, phase, reason);
+        super::events::append(&mut transaction, id, "state", &event, now.0).await?;
+        transaction.commit().await.map_err(failed("commit a job's end"))
+    }
+
+    /// Keeps the digest of the model file.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_model_sha256(&self, id: JobId, sha256: &str) -> Result<(), StoreError> {
+        sqlx::query("UPDATE jobs SET model_sha256 = ?2 WHERE id = ?1")
+            .bind(to_sql(id.0))
+            .bind(sha256)
+            .execute(self.writer())
+            .await
+            .map(drop)
+            .map_err(failed("keep a model's digest"))
+    }
+}

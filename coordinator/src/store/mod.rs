@@ -1,0 +1,254 @@
+//! The embedded store: one SQLite file, one transaction for each promise.
+//!
+//! All writes go through one connection, so that none waits for a lock in the
+//! middle of a transaction; reads have connections of their own (WAL). Every
+//! commit is synced to disk before it returns.
+
+mod datasets;
+mod events;
+mod jobs;
+mod keys;
+mod records;
+mod sessions;
+mod sites;
+mod stats;
+
+pub use datasets::{DatasetId, DatasetRow, StoredShard};
+pub use events::StoredEvent;
+pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
+pub use keys::KeyId;
+pub use sites::{SiteRow, parse_site, site_text};
+pub use stats::{Curve, Totals};
+
+use crate::random;
+use crate::time::UnixMs;
+use raven_protocol::BlobId;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{Executor as _, Row as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Each migration once, in order; SQLite's `user_version` counts those done.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_start.sql")];
+
+/// Connections that read at the same time.
+const READERS: u32 = 4;
+
+/// Why the store refuses or fails.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database failed; the text is for the log.
+    #[error("store: {action}: {error}")]
+    Database { action: &'static str, error: sqlx::Error },
+    /// A stored document cannot be read back.
+    #[error("store: {table}.{column} is not readable: {reason}")]
+    Unreadable { table: &'static str, column: &'static str, reason: String },
+    /// The file was written by a newer version.
+    #[error("store: the file has schema {found}, this program knows {known}")]
+    NewerSchema { found: i64, known: usize },
+    /// A record names a job that was never stored.
+    #[error("store: job {job} is not stored")]
+    UnknownJob { job: raven_protocol::JobId },
+}
+
+/// Turns a database error into a [`StoreError`] that says what was tried.
+pub(crate) fn failed(action: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
+    move |error| StoreError::Database { action, error }
+}
+
+/// The store. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl Store {
+    /// Opens the file, making it where it is missing, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::NewerSchema`].
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(failed("open the file"))?;
+        migrate(&writer).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(failed("open the file for reading"))?;
+        Ok(Store { inner: Arc::new(Inner { writer, readers }) })
+    }
+
+    /// Forgets what only holds within one process: open sessions and running clocks.
+    /// Called once, by the process that serves.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn begin_process(&self) -> Result<(), StoreError> {
+        let now = UnixMs::now().0;
+        sqlx::query("UPDATE sessions SET closed_ms = ?1 WHERE closed_ms IS NULL")
+            .bind(now)
+            .execute(self.writer())
+            .await
+            .map_err(failed("close sessions"))?;
+        sqlx::query("UPDATE jobs SET last_record_ms = NULL, train_before_ms = train_ms")
+            .execute(self.writer())
+            .await
+            .map_err(failed("reset clocks"))?;
+        Ok(())
+    }
+
+    /// Whether a query gets an answer.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1")
+            .execute(self.readers())
+            .await
+            .map(drop)
+            .map_err(failed("answer a ping"))
+    }
+
+    /// The secret of that name, made on first use.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn secret(&self, name: &str) -> Result<[u8; 32], StoreError> {
+        let fresh = random::bytes::<32>();
+        sqlx::query("INSERT INTO secrets (name, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+            .bind(name)
+            .bind(&fresh[..])
+            .execute(self.writer())
+            .await
+            .map_err(failed("make a secret"))?;
+        let row = sqlx::query("SELECT value FROM secrets WHERE name = ?1")
+            .bind(name)
+            .fetch_one(self.writer())
+            .await
+            .map_err(failed("read a secret"))?;
+        hash_column(&row, "secrets", "value")
+    }
+
+    /// Every blob that a shard or checkpoint refers to.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn referenced_blobs(&self) -> Result<Vec<BlobId>, StoreError> {
+        let rows = sqlx::query("SELECT blob FROM shards UNION SELECT weights FROM checkpoints")
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list blobs"))?;
+        rows.iter().map(|row| Ok(BlobId(hash_column(row, "shards", "blob")?))).collect()
+    }
+
+    /// Waits for statements that run and closes the file.
+    pub async fn close(&self) {
+        self.inner.readers.close().await;
+        self.inner.writer.close().await;
+    }
+
+    fn writer(&self) -> &SqlitePool {
+        &self.inner.writer
+    }
+
+    fn readers(&self) -> &SqlitePool {
+        &self.inner.readers
+    }
+}
+
+async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {
+    let row = sqlx::query("PRAGMA user_version")
+        .fetch_one(writer)
+        .await
+        .map_err(failed("read the schema's version"))?;
+    let found: i64 = row.try_get(0).map_err(failed("read the schema's version"))?;
+    let done = usize::try_from(found).unwrap_or(usize::MAX);
+    if done > MIGRATIONS.len() {
+        return Err(StoreError::NewerSchema { found, known: MIGRATIONS.len() });
+    }
+    for (index, &sql) in MIGRATIONS.iter().enumerate().skip(done) {
+        let mut transaction = writer.begin().await.map_err(failed("begin a migration"))?;
+        transaction.execute(sqlx::raw_sql(sql)).await.map_err(failed("migrate"))?;
+        let version = format!("PRAGMA user_version = {}", index + 1);
+        transaction
+            .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(version)))
+            .await
+            .map_err(failed("count a migration"))?;
+        transaction.commit().await.map_err(failed("commit a migration"))?;
+    }
+    Ok(())
+}
+
+/// SQLite's integers are signed: an id is stored as the number with the same bits.
+fn to_sql(id: u64) -> i64 {
+    i64::from_le_bytes(id.to_le_bytes())
+}
+
+fn from_sql(id: i64) -> u64 {
+    u64::from_le_bytes(id.to_le_bytes())
+}
+
+/// A count that is far below 2^63 whenever it is right.
+fn count_to_sql(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn unreadable(
+    table: &'static str,
+    column: &'static str,
+    reason: impl std::fmt::Display,
+) -> StoreError {
+    StoreError::Unreadable { table, column, reason: reason.to_string() }
+}
+
+/// A column of a type that the driver decodes.
+fn column<'r, T>(
+    row: &'r SqliteRow,
+    table: &'static str,
+    name: &'static str,
+) -> Result<T, StoreError>
+where
+    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    row.try_get(name).map_err(|error| unreadable(table, name, error))
+}
+
+fn hash_column(
+    row: &SqliteRow,
+    table: &'static str,
+    name: &'static str,
+) -> Result<[u8; 32], StoreError> {
+    let bytes: &[u8] = column(row, table, name)?;
+    bytes.try_into().map_err(|_| unreadable(table, name, "not 32 bytes"))
+}
+
+fn u32_column(row: &SqliteRow, table: &'static str, name: &'static str) -> Result<u32, StoreError> {
+    let value: i64 = column(row, table, name)?;
+    u32::try_from(value).map_err(|error| unreadable(table, name, error))
+}
+
+fn u64_column(row: &SqliteRow, table: &'static str, name: &'static str) -> Result<u64, StoreError> {
+    let value: i64 = column(row, table, name)?;
+    u64::try_from(value).map_err(|error| unreadable(table, name, error))
+}

@@ -1,0 +1,339 @@
+//! What one transaction makes durable: [`Store::persist`].
+
+use super::jobs::MeanMetrics;
+use super::{Store, StoreError, column, count_to_sql, events, failed, hash_column, to_sql};
+use crate::time::UnixMs;
+use raven_engine::{CompletedReason, Credit, JobPhase, JobState, Metrics, Record};
+use raven_protocol::JobId;
+use serde_json::{Value, json};
+use sqlx::sqlite::Sqlite;
+use sqlx::{Row as _, Transaction};
+
+/// Checkpoints kept beside the best.
+const LAST_KEPT: i64 = 2;
+
+/// The sentence that goes with a state.
+fn reason(state: &JobState) -> Option<String> {
+    match state {
+        JobState::WaitingForContributors { reason } | JobState::Failed { reason } => {
+            Some(reason.clone())
+        }
+        JobState::Completed { reason: CompletedReason::EarlyStopped } => {
+            Some("the evaluation loss no longer fell".into())
+        }
+        JobState::Completed { reason: CompletedReason::EpochsDone }
+        | JobState::Queued
+        | JobState::Initializing
+        | JobState::Running { .. }
+        | JobState::Evaluating { .. }
+        | JobState::Cancelled => None,
+    }
+}
+
+pub(super) fn state_event(at: UnixMs, phase: JobPhase, reason: Option<&str>) -> Value {
+    json!({ "at": at.rfc3339(), "state": phase.as_str(), "reason": reason })
+}
+
+fn sums(metrics: &Metrics) -> [f64; 3] {
+    [metrics.loss_sum, metrics.correct, metrics.count].map(f64::from)
+}
+
+fn means(metrics: &Metrics) -> MeanMetrics {
+    let [loss_sum, correct, count] = sums(metrics).map(Some);
+    MeanMetrics::of(loss_sum, correct, count)
+}
+
+/// Readers count epochs from 1, the engine from 0.
+fn epoch(record: &Record) -> u32 {
+    record.epoch.saturating_add(1)
+}
+
+/// What the job's row says before a record.
+struct Before {
+    phase: JobPhase,
+    reason: Option<String>,
+    last_record_ms: Option<i64>,
+}
+
+impl Store {
+    /// Makes a record durable in one transaction: the round or evaluation, the
+    /// credits, the checkpoint, the job's row and its events. Blobs that it
+    /// names must be durable already. A record that is stored already changes
+    /// nothing, and a task is credited once, to whom it was credited first.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownJob`], [`StoreError::Database`]; nothing is stored then.
+    pub async fn persist(&self, record: &Record) -> Result<(), StoreError> {
+        self.persist_timed(record, None).await
+    }
+
+    /// [`Store::persist`] with the milliseconds that this process has spent on
+    /// the job's rounds so far. Without them, the time between a round and the
+    /// record before it is taken, so the first round of a process has none.
+    ///
+    /// # Errors
+    /// Those of [`Store::persist`].
+    pub async fn persist_timed(
+        &self,
+        record: &Record,
+        process_train_ms: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let now = UnixMs::now();
+        let mut transaction = self.writer().begin().await.map_err(failed("begin a record"))?;
+        let before = read_before(&mut transaction, record.job).await?;
+        if before.phase.is_end() {
+            // An end is final. What the record adds was refused or is there already.
+            return Ok(());
+        }
+        if let Some(metrics) = &record.train {
+            add_round(&mut transaction, record, metrics, now).await?;
+        }
+        if let Some(metrics) = &record.evaluation {
+            add_evaluation(&mut transaction, record, metrics, now).await?;
+        }
+        for credit in &record.credits {
+            add_credit(&mut transaction, record.job, credit).await?;
+        }
+        keep_checkpoint(&mut transaction, record).await?;
+        update_job(&mut transaction, record, &before, process_train_ms, now).await?;
+        transaction.commit().await.map_err(failed("commit a record"))
+    }
+}
+
+async fn read_before(
+    transaction: &mut Transaction<'_, Sqlite>,
+    job: JobId,
+) -> Result<Before, StoreError> {
+    let row = sqlx::query("SELECT phase, reason, last_record_ms FROM jobs WHERE id = ?1")
+        .bind(to_sql(job.0))
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(failed("read a job"))?
+        .ok_or(StoreError::UnknownJob { job })?;
+    let phase: &str = column(&row, "jobs", "phase")?;
+    Ok(Before {
+        phase: phase.parse().map_err(|error| super::unreadable("jobs", "phase", error))?,
+        reason: column(&row, "jobs", "reason")?,
+        last_record_ms: column(&row, "jobs", "last_record_ms")?,
+    })
+}
+
+async fn add_round(
+    transaction: &mut Transaction<'_, Sqlite>,
+    record: &Record,
+    metrics: &Metrics,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let [loss_sum, correct, count] = sums(metrics);
+    let added = sqlx::query(
+        "INSERT INTO rounds (job, step, loss_sum, correct, count, learning_rate, contributors,
+             weights, at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+    )
+    .bind(to_sql(record.job.0))
+    .bind(i64::from(record.step))
+    .bind(loss_sum)
+    .bind(correct)
+    .bind(count)
+    .bind(record.learning_rate.map(f64::from))
+    .bind(i64::from(record.contributors))
+    .bind(record.weights.map(|weights| weights.0.to_vec()))
+    .bind(now.0)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("add a round"))?;
+    if added.rows_affected() == 0 {
+        return check_repeated_round(transaction, record).await;
+    }
+    let MeanMetrics { loss, accuracy } = means(metrics);
+    let event = json!({
+        "at": now.rfc3339(), "round": record.step, "epoch": epoch(record),
+        "train": { "loss": loss, "accuracy": accuracy },
+        "learning_rate": record.learning_rate, "contributors": record.contributors,
+    });
+    events::append(transaction, record.job, "round", &event, now.0).await
+}
+
+/// A round that runs again after a crash must come to the same weights. It is
+/// the one place where a break of determinism would show, so it is told.
+async fn check_repeated_round(
+    transaction: &mut Transaction<'_, Sqlite>,
+    record: &Record,
+) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT weights FROM rounds WHERE job = ?1 AND step = ?2")
+        .bind(to_sql(record.job.0))
+        .bind(i64::from(record.step))
+        .fetch_one(&mut **transaction)
+        .await
+        .map_err(failed("read a round"))?;
+    let has_weights = row.try_get::<Option<&[u8]>, _>("weights").is_ok_and(|w| w.is_some());
+    if let (Some(again), true) = (record.weights, has_weights) {
+        let first = hash_column(&row, "rounds", "weights")?;
+        if first != again.0 {
+            let (job, step) = (record.job, record.step);
+            tracing::error!(%job, step, "a repeated round came to other weights");
+        }
+    }
+    Ok(())
+}
+
+async fn add_evaluation(
+    transaction: &mut Transaction<'_, Sqlite>,
+    record: &Record,
+    metrics: &Metrics,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let [loss_sum, correct, count] = sums(metrics);
+    let added = sqlx::query(
+        "INSERT INTO evaluations (job, step, epoch, loss_sum, correct, count, at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+    )
+    .bind(to_sql(record.job.0))
+    .bind(i64::from(record.step))
+    .bind(i64::from(epoch(record)))
+    .bind(loss_sum)
+    .bind(correct)
+    .bind(count)
+    .bind(now.0)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("add an evaluation"))?;
+    if added.rows_affected() == 0 {
+        return Ok(());
+    }
+    let MeanMetrics { loss, accuracy } = means(metrics);
+    let event = json!({
+        "at": now.rfc3339(), "round": record.step, "best": record.best,
+        "evaluation": { "epoch": epoch(record), "loss": loss, "accuracy": accuracy },
+    });
+    events::append(transaction, record.job, "evaluation", &event, now.0).await
+}
+
+async fn add_credit(
+    transaction: &mut Transaction<'_, Sqlite>,
+    job: JobId,
+    credit: &Credit,
+) -> Result<(), StoreError> {
+    let flops = count_to_sql(credit.flops);
+    let added = sqlx::query(
+        "INSERT INTO credits (job, round, stage, part, contributor, session, site, flops, digest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+    )
+    .bind(to_sql(job.0))
+    .bind(i64::from(credit.task.round))
+    .bind(i64::from(credit.task.stage))
+    .bind(i64::from(credit.task.part))
+    .bind(&credit.contributor.0[..])
+    .bind(to_sql(credit.session.0))
+    .bind(credit.site.map(|site| to_sql(site.0)))
+    .bind(flops)
+    .bind(&credit.digest.0[..])
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("add a credit"))?;
+    if added.rows_affected() == 0 {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO job_contributors (job, contributor, tasks, flops) VALUES (?1, ?2, 1, ?3)
+         ON CONFLICT DO UPDATE SET tasks = tasks + 1, flops = flops + excluded.flops",
+    )
+    .bind(to_sql(job.0))
+    .bind(&credit.contributor.0[..])
+    .bind(flops)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("count a contributor"))?;
+    sqlx::query("UPDATE jobs SET tasks = tasks + 1, flops = flops + ?2 WHERE id = ?1")
+        .bind(to_sql(job.0))
+        .bind(flops)
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("count a job's task"))?;
+    sqlx::query("UPDATE totals SET tasks = tasks + 1, flops = flops + ?1")
+        .bind(flops)
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+        .map_err(failed("count a task"))
+}
+
+/// Adds the record's state where it is to be kept, and lets go of those that are
+/// neither the best nor among the last two.
+async fn keep_checkpoint(
+    transaction: &mut Transaction<'_, Sqlite>,
+    record: &Record,
+) -> Result<(), StoreError> {
+    let Some(weights) = record.weights.filter(|_| record.checkpoint || record.best) else {
+        return Ok(());
+    };
+    let job = to_sql(record.job.0);
+    if record.best {
+        sqlx::query("UPDATE checkpoints SET best = 0 WHERE job = ?1")
+            .bind(job)
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed("move the best mark"))?;
+    }
+    sqlx::query(
+        "INSERT INTO checkpoints (job, step, epoch, weights, best) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET epoch = excluded.epoch, weights = excluded.weights,
+             best = MAX(best, excluded.best)",
+    )
+    .bind(job)
+    .bind(i64::from(record.step))
+    .bind(i64::from(epoch(record)))
+    .bind(&weights.0[..])
+    .bind(record.best)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("add a checkpoint"))?;
+    sqlx::query(
+        "DELETE FROM checkpoints WHERE job = ?1 AND best = 0 AND step NOT IN
+             (SELECT step FROM checkpoints WHERE job = ?1 ORDER BY step DESC LIMIT ?2)",
+    )
+    .bind(job)
+    .bind(LAST_KEPT)
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+    .map_err(failed("let go of checkpoints"))
+}
+
+async fn update_job(
+    transaction: &mut Transaction<'_, Sqlite>,
+    record: &Record,
+    before: &Before,
+    process_train_ms: Option<u64>,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let reason = reason(&record.state);
+    let is_work = record.train.is_some() || record.evaluation.is_some();
+    let gap_ms = match before.last_record_ms {
+        Some(last) if record.train.is_some() => (now.0 - last).max(0),
+        _ => 0,
+    };
+    sqlx::query(
+        "UPDATE jobs SET phase = ?2, reason = ?3, step = ?4,
+             train_ms = COALESCE(train_before_ms + ?5, train_ms + ?6),
+             last_record_ms = ?7, ended_ms = ?8,
+             epochs_done = (SELECT COUNT(*) FROM evaluations WHERE job = ?1 AND step <= ?4)
+         WHERE id = ?1",
+    )
+    .bind(to_sql(record.job.0))
+    .bind(record.phase.as_str())
+    .bind(&reason)
+    .bind(i64::from(record.step))
+    .bind(process_train_ms.map(count_to_sql))
+    .bind(gap_ms)
+    .bind(is_work.then_some(now.0))
+    .bind(record.phase.is_end().then_some(now.0))
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("update a job"))?;
+    if record.phase != before.phase || reason != before.reason {
+        let event = state_event(now, record.phase, reason.as_deref());
+        events::append(transaction, record.job, "state", &event, now.0).await?;
+    }
+    Ok(())
+}

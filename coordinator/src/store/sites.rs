@@ -1,0 +1,116 @@
+//! Partner sites and their origins.
+
+use super::{KeyId, Store, StoreError, column, failed, from_sql, to_sql, unreadable};
+use crate::time::UnixMs;
+use raven_engine::SiteId;
+use sqlx::sqlite::SqliteRow;
+
+/// A registered site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteRow {
+    pub id: SiteId,
+    pub name: String,
+    /// Publishable key in the script tag.
+    pub site_key: String,
+    /// Origins that may show the frame, each `scheme://host[:port]`.
+    pub origins: Vec<String>,
+    pub revoked: bool,
+}
+
+/// `site_` and 16 hex digits.
+pub fn site_text(id: SiteId) -> String {
+    format!("site_{:016x}", id.0)
+}
+
+/// Reads what [`site_text`] writes.
+pub fn parse_site(text: &str) -> Option<SiteId> {
+    let id = SiteId(u64::from_str_radix(text.strip_prefix("site_")?, 16).ok()?);
+    // One id has one spelling.
+    (site_text(id) == text).then_some(id)
+}
+
+const COLUMNS: &str = "id, name, site_key, origins, revoked_ms";
+
+fn read(row: &SqliteRow) -> Result<SiteRow, StoreError> {
+    let origins: &str = column(row, "sites", "origins")?;
+    let revoked: Option<i64> = column(row, "sites", "revoked_ms")?;
+    Ok(SiteRow {
+        id: SiteId(from_sql(column(row, "sites", "id")?)),
+        name: column(row, "sites", "name")?,
+        site_key: column(row, "sites", "site_key")?,
+        origins: serde_json::from_str(origins)
+            .map_err(|error| unreadable("sites", "origins", error))?,
+        revoked: revoked.is_some(),
+    })
+}
+
+impl Store {
+    /// Stores a new site.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn add_site(&self, owner: KeyId, site: &SiteRow) -> Result<(), StoreError> {
+        let origins = serde_json::Value::from(site.origins.clone()).to_string();
+        sqlx::query(
+            "INSERT INTO sites (id, owner, name, site_key, origins, created_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )
+        .bind(to_sql(site.id.0))
+        .bind(owner.0)
+        .bind(&site.name)
+        .bind(&site.site_key)
+        .bind(origins)
+        .bind(UnixMs::now().0)
+        .execute(self.writer())
+        .await
+        .map(drop)
+        .map_err(failed("add a site"))
+    }
+
+    /// The site with that publishable key, revoked or not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn site_by_key(&self, site_key: &str) -> Result<Option<SiteRow>, StoreError> {
+        let sql = select_by(COLUMNS, "site_key");
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(site_key)
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("look up a site"))?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// The site with that id, revoked or not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn site(&self, id: SiteId) -> Result<Option<SiteRow>, StoreError> {
+        let sql = select_by(COLUMNS, "id");
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(to_sql(id.0))
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("look up a site"))?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Takes a site's right to show the frame; whether there was one to take.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn revoke_site(&self, id: SiteId) -> Result<bool, StoreError> {
+        let done =
+            sqlx::query("UPDATE sites SET revoked_ms = ?2 WHERE id = ?1 AND revoked_ms IS NULL")
+                .bind(to_sql(id.0))
+                .bind(UnixMs::now().0)
+                .execute(self.writer())
+                .await
+                .map_err(failed("revoke a site"))?;
+        Ok(done.rows_affected() > 0)
+    }
+}
+
+fn select_by(columns: &str, by: &str) -> String {
+    format!("SELECT {columns} FROM sites WHERE {by} = ?1")
+}

@@ -1,0 +1,30 @@
+//! The live network page's files.
+
+use crate::files::{StaticFile, read_folder};
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+const INDEX: &str = "index.html";
+
+/// A built page in memory. Without a folder, there is none.
+#[derive(Clone, Debug, Default)]
+pub struct Www {
+    files: HashMap<String, StaticFile>,
+}
+
+impl Www {
+    /// Reads the folder.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn read(folder: Option<&Path>) -> io::Result<Self> {
+        let files = folder.map(read_folder).transpose()?.unwrap_or_default();
+        Ok(Www { files: files.into_iter().collect() })
+    }
+
+    /// The file of that path; the page itself for the empty one.
+    pub fn file(&self, path: &str) -> Option<&StaticFile> {
+        self.files.get(if path.is_empty() { INDEX } else { path })
+    }
+}

@@ -1,0 +1,294 @@
+//! The HTTP API on a free port with a real store in a folder of its own, and a
+//! network that stands in for the runtime: it takes jobs and computes nothing.
+
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+pub mod files;
+
+use futures_util::future::BoxFuture;
+use raven_coordinator::blobs::Blobs;
+use raven_coordinator::dataset::UploadLimits;
+use raven_coordinator::embed::Embed;
+use raven_coordinator::files::StaticFile;
+use raven_coordinator::http::{App, Settings, router};
+use raven_coordinator::job::JobContext;
+use raven_coordinator::keys::{ApiKey, KeyMode};
+use raven_coordinator::network::{Network, NetworkError};
+use raven_coordinator::runtime::NetworkSnapshot;
+use raven_coordinator::store::{KeyId, Store};
+use raven_coordinator::ticket::Tickets;
+use raven_coordinator::www::Www;
+use raven_engine::{JobPhase, JobState, Record, ResumePoint};
+use raven_protocol::{BlobId, JobId, KernelId};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use tokio::sync::{broadcast, watch};
+
+pub const ORIGIN: &str = "http://coordinator.test";
+pub const GRANT: &str = "a-session's-grant";
+pub const FRAME: &str = "<meta name=\"raven-ticket\" content=\"{{ticket}}\"><b>{{site_name}}</b>\
+    <link href=\"/embed/v/{{version}}/frame.css\"><i>{{site}} {{consent_text_version}}</i>";
+
+/// Takes jobs and computes nothing.
+#[derive(Debug)]
+pub struct Quiet {
+    store: Store,
+    pub notices: broadcast::Sender<JobId>,
+    pub jobs: Mutex<Vec<Arc<JobContext>>>,
+    pub granted: Mutex<Vec<BlobId>>,
+}
+
+impl Network for Quiet {
+    fn kernel(&self) -> KernelId {
+        KernelId([7; 32])
+    }
+
+    fn add_job(
+        &self,
+        context: Arc<JobContext>,
+        _: Option<ResumePoint>,
+    ) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.jobs.lock().expect("no panic").push(context);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn cancel_job(&self, job: JobId) -> BoxFuture<'_, Result<(), NetworkError>> {
+        Box::pin(async move {
+            let phase = JobPhase::Cancelled;
+            let record = Record { phase, state: JobState::Cancelled, ..record(job, 0) };
+            self.store.persist(&record).await.expect("persisted");
+            let _ = self.notices.send(job);
+            Ok(())
+        })
+    }
+
+    fn snapshot(&self) -> Arc<NetworkSnapshot> {
+        Arc::default()
+    }
+
+    fn notices(&self) -> broadcast::Receiver<JobId> {
+        self.notices.subscribe()
+    }
+
+    fn grant_allows(&self, token: &str, blob: BlobId) -> bool {
+        token == GRANT && self.granted.lock().expect("no panic").contains(&blob)
+    }
+
+    fn metrics(&self) -> String {
+        "quiet 1\n".into()
+    }
+}
+
+/// A running record of that step, with nothing in it.
+pub fn record(job: JobId, step: u32) -> Record {
+    Record {
+        job,
+        phase: JobPhase::Running,
+        state: JobState::Running { epoch: 0, step: step + 1, steps: 100 },
+        step,
+        epoch: 0,
+        weights: None,
+        checkpoint: false,
+        best: false,
+        train: None,
+        evaluation: None,
+        learning_rate: None,
+        contributors: 0,
+        credits: Vec::new(),
+    }
+}
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub app: App,
+    pub network: Arc<Quiet>,
+    pub key: String,
+    pub owner: KeyId,
+    pub folder: tempfile::TempDir,
+    pub stop: watch::Sender<bool>,
+    pub runtime: tokio::runtime::Runtime,
+    agent: ureq::Agent,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The problem, after a look at its form; `field` as it is or `null`.
+    pub fn problem(&self, status: u16) -> Value {
+        let problem = self.json();
+        assert_eq!(self.status, status, "{}", self.text());
+        assert_eq!(self.header("content-type"), "application/problem+json", "{problem}");
+        assert_eq!(problem["status"], status);
+        for field in ["type", "title", "detail"] {
+            assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
+        }
+        assert!(
+            problem["type"].as_str().is_some_and(|kind| kind.starts_with("urn:raven:problem:"))
+        );
+        problem
+    }
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::start_with(UploadLimits::default())
+    }
+
+    pub fn start_with(upload_limits: UploadLimits) -> Self {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let folder = tempfile::tempdir().expect("a folder");
+        let (stop, stopping) = watch::channel(false);
+        let (app, network, owner, key, address) = runtime.block_on(async {
+            let store = Store::open(&folder.path().join("raven.sqlite")).await.expect("a store");
+            let key = ApiKey::generate(KeyMode::Test);
+            let owner = store.add_key(&key).await.expect("a key");
+            let network = Arc::new(Quiet {
+                store: store.clone(),
+                notices: broadcast::channel(16).0,
+                jobs: Mutex::default(),
+                granted: Mutex::default(),
+            });
+            let upload_folder = folder.path().join("uploads");
+            std::fs::create_dir_all(&upload_folder).expect("a folder");
+            let settings =
+                Settings { origin: ORIGIN.into(), upload_folder, upload_limits, open_jobs_max: 3 };
+            let app = App {
+                blobs: Blobs::open(&folder.path().join("blobs")).expect("blobs"),
+                tickets: Tickets::new(store.clone()).await.expect("tickets"),
+                store,
+                network: network.clone(),
+                settings: Arc::new(settings),
+                embed: Arc::new(embed()),
+                www: Arc::new(Www::default()),
+                ingestion: Arc::default(),
+                stopping,
+            };
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let service = router(app.clone());
+            tokio::spawn(async move { axum::serve(listener, service).await });
+            (app, network, owner, key.reveal().to_owned(), address)
+        });
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(std::time::Duration::from_secs(60)));
+        let agent = ureq::Agent::new_with_config(config.build());
+        Server { address, app, network, key, owner, folder, stop, runtime, agent }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn answer(answer: ureq::http::Response<ureq::Body>) -> Answer {
+        let (parts, mut body) = answer.into_parts();
+        let body = body.with_config().limit(1 << 30).read_to_vec().expect("a body");
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = self.agent.get(self.url(path));
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        Self::answer(request.call().expect("answers"))
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[("authorization", &format!("Bearer {}", self.key))])
+    }
+
+    pub fn post_bytes(&self, path: &str, kind: &str, body: &[u8]) -> Answer {
+        let request = self.agent.post(self.url(path));
+        let request = request.header("authorization", format!("Bearer {}", self.key));
+        Self::answer(request.header("content-type", kind).send(body).expect("answers"))
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.post_bytes(path, "application/json", body.to_string().as_bytes())
+    }
+
+    /// Uploads parts by name.
+    pub fn upload(&self, spec: &Value, files: &[(&str, Vec<u8>)]) -> Answer {
+        let mut parts = vec![("spec", spec.to_string().into_bytes())];
+        parts.extend(files.iter().map(|(name, bytes)| (*name, bytes.clone())));
+        self.upload_parts(&parts)
+    }
+
+    pub fn upload_parts(&self, parts: &[(&str, Vec<u8>)]) -> Answer {
+        const BOUNDARY: &str = "raven-test-boundary-e1f0c9";
+        let mut body = Vec::new();
+        for (name, bytes) in parts {
+            let head = format!(
+                "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"f\"\r\n\r\n"
+            );
+            body.extend_from_slice(head.as_bytes());
+            body.extend_from_slice(bytes);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
+        let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+        self.post_bytes("/v1/datasets", &kind, &body)
+    }
+
+    /// Uploads 100 + 20 rows of 8 x 8 bytes in 4 classes; answers the id.
+    pub fn small_dataset(&self) -> String {
+        let answer = self.upload(
+            &json!({"name": "small", "format": "idx", "target": "classes", "classes": 4,
+                    "scale": 0.5}),
+            &files::small_idx(),
+        );
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Number of blobs on disk.
+    pub fn blob_count(&self) -> usize {
+        self.app.blobs.list().expect("listed").len()
+    }
+}
+
+/// A job document that is accepted for [`Server::small_dataset`].
+pub fn job(dataset: &str) -> Value {
+    json!({
+        "name": "demo", "dataset": dataset, "listed": true, "seed": 7,
+        "model": {"layers": [
+            {"type": "conv2d", "filters": 3, "kernel": 3, "padding": "same", "activation": "relu"},
+            {"type": "max_pool2d", "size": 2}, {"type": "flatten"},
+            {"type": "dropout", "rate": 0.25}, {"type": "dense", "units": 4}],
+            "loss": "cross_entropy"},
+        "optimizer": {"kind": "adam"},
+        "training": {"epochs": 2, "batch": 20, "micro_batch": 10,
+                     "schedule": {"kind": "constant", "learning_rate": 0.01}},
+    })
+}
+
+pub fn embed() -> Embed {
+    let file = |kind, text: &str| StaticFile::new(kind, text.into()).expect("packed");
+    let files = [
+        ("frame.html", file("text/html", FRAME)),
+        ("frame.css", file("text/css; charset=utf-8", "p { margin: 0 }")),
+        ("raven.js", file("text/javascript; charset=utf-8", &"var raven;\n".repeat(500))),
+        ("kernel/raven_kernel.wasm", file("application/wasm", "\0asm")),
+    ];
+    let files = files.map(|(path, file)| (path.to_owned(), file));
+    Embed::new(files.into_iter().collect()).expect("a frame")
+}

@@ -1,0 +1,226 @@
+//! Records are durable, idempotent and final.
+
+mod server;
+
+use raven_engine::{
+    CompletedReason, ContributorId, Credit, JobPhase, JobState, Metrics, Record, SiteId,
+};
+use raven_protocol::{BlobId, JobId, ResultDigest, SessionId, TaskId};
+use serde_json::json;
+use server::{Server, job, record};
+
+fn blob(number: u8) -> BlobId {
+    BlobId([number; 32])
+}
+
+fn credit(job: JobId, round: u32, part: u32, who: u8) -> Credit {
+    Credit {
+        task: TaskId { job, round, stage: 0, part },
+        contributor: ContributorId([who; 32]),
+        session: SessionId(u64::MAX - u64::from(who)),
+        site: Some(SiteId(u64::MAX)),
+        flops: 1000,
+        digest: ResultDigest([9; 32]),
+    }
+}
+
+fn metrics(loss_sum: f32, count: f32) -> Metrics {
+    Metrics { loss_sum, correct: count / 2.0, count }
+}
+
+fn round(job: JobId, step: u32) -> Record {
+    Record {
+        train: Some(metrics(40.0 / step as f32, 20.0)),
+        learning_rate: Some(0.01),
+        weights: Some(blob(step as u8)),
+        credits: vec![credit(job, step - 1, 0, 1), credit(job, step - 1, 1, 2)],
+        contributors: 2,
+        epoch: (step - 1) / 5,
+        checkpoint: step % 5 == 0,
+        ..record(job, step)
+    }
+}
+
+fn evaluation(job: JobId, step: u32, loss: f32, best: bool) -> Record {
+    Record {
+        evaluation: Some(metrics(loss * 20.0, 20.0)),
+        weights: Some(blob(step as u8)),
+        epoch: step / 5 - 1,
+        checkpoint: true,
+        best,
+        ..record(job, step)
+    }
+}
+
+fn persist(server: &Server, record: &Record) {
+    server.runtime.block_on(server.app.store.persist(record)).expect("persisted");
+}
+
+/// A server with one job.
+fn with_job() -> (Server, JobId) {
+    let server = Server::start();
+    let dataset = server.small_dataset();
+    let answer = server.post("/v1/jobs", &job(&dataset));
+    let id = answer.json()["id"].as_str().expect("an id").parse().expect("an id");
+    (server, id)
+}
+
+#[test]
+fn a_record_that_is_persisted_twice_counts_once() {
+    let (server, job) = with_job();
+    let store = &server.app.store;
+    for step in 1..=3 {
+        persist(&server, &round(job, step));
+        persist(&server, &round(job, step));
+    }
+    // The same tasks, done again after a crash by someone else, with another digest.
+    let mut again = round(job, 3);
+    again.credits = vec![Credit { digest: ResultDigest([1; 32]), ..credit(job, 2, 0, 3) }];
+    persist(&server, &again);
+    let totals = server.runtime.block_on(store.totals()).expect("totals");
+    assert_eq!((totals.tasks, totals.flops), (6, 6000));
+    let shown = server.get(&format!("/v1/jobs/{job}")).json();
+    assert_eq!((&shown["tasks"], &shown["contributors"]), (&json!(6), &json!(2)));
+    assert_eq!(shown["cost"]["flops"], 6000);
+    assert_eq!(shown["cost"]["calculations"], json!(6000.0 / 50e6));
+    assert_eq!(shown["round"], 3);
+    assert_eq!(shown["state"], "running");
+    let loss = shown["train"]["loss"].as_f64().expect("a loss");
+    assert!((loss - 40.0 / 3.0 / 20.0).abs() < 1e-6);
+    let events = server.runtime.block_on(store.events_after(job, 0, 100)).expect("events");
+    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["state", "round", "state", "round", "round"]);
+    assert!(events.windows(2).all(|pair| pair[0].id < pair[1].id));
+}
+
+#[test]
+fn the_last_two_checkpoints_and_the_best_are_kept() {
+    let (server, job) = with_job();
+    let losses = [0.9, 0.5, 0.6, 0.7, 0.8];
+    for (epoch, loss) in losses.into_iter().enumerate() {
+        let last = 5 * (epoch as u32 + 1);
+        (last - 4..=last).for_each(|step| persist(&server, &round(job, step)));
+        persist(&server, &evaluation(job, last, loss, loss <= 0.5 || epoch == 0));
+    }
+    let store = &server.app.store;
+    let kept = server.runtime.block_on(store.checkpoints(job)).expect("kept");
+    let kept: Vec<(u32, bool)> = kept.iter().map(|row| (row.step, row.best)).collect();
+    assert_eq!(kept, [(10, true), (20, false), (25, false)]);
+    let point = server.runtime.block_on(store.resume_point(job)).expect("read").expect("a point");
+    assert_eq!((point.step, point.weights, point.epochs_done), (25, blob(25), 5));
+    assert_eq!((point.best, point.epochs_since_best), (Some((0.5, blob(10))), 3));
+    let shown = server.get(&format!("/v1/jobs/{job}")).json();
+    let rounded = |entry: &serde_json::Value| {
+        (entry["epoch"].as_u64(), entry["loss"].as_f64().map(|loss| (loss * 1e4).round() / 1e4))
+    };
+    assert_eq!(rounded(&shown["evaluation"]), (Some(5), Some(0.8)));
+    assert_eq!(rounded(&shown["best"]), (Some(2), Some(0.5)));
+    assert_eq!(shown["epoch"], 5);
+    let kept = server.runtime.block_on(store.referenced_blobs()).expect("listed");
+    assert!([10, 20, 25].iter().all(|step| kept.contains(&blob(*step))));
+    assert!(!kept.contains(&blob(15)));
+}
+
+#[test]
+fn a_crash_between_an_epoch_and_its_evaluation_costs_neither() {
+    let (server, job) = with_job();
+    (1..=5).for_each(|step| persist(&server, &round(job, step)));
+    persist(&server, &evaluation(job, 5, 0.9, true));
+    (6..=10).for_each(|step| persist(&server, &round(job, step)));
+    // Rounds after the checkpoint are lost with the process.
+    (11..=12).for_each(|step| persist(&server, &round(job, step)));
+    let store = &server.app.store;
+    let point = server.runtime.block_on(store.resume_point(job)).expect("read").expect("a point");
+    assert_eq!((point.step, point.epochs_done, point.epochs_since_best), (10, 1, 0));
+    // They run again: nothing is credited or told twice, and the job stands where it is.
+    let before = server.runtime.block_on(store.events_after(job, 0, 1000)).expect("events");
+    persist(&server, &round(job, 11));
+    let after = server.runtime.block_on(store.events_after(job, 0, 1000)).expect("events");
+    assert_eq!(before, after);
+    assert_eq!(server.get(&format!("/v1/jobs/{job}")).json()["round"], 11);
+}
+
+#[test]
+fn an_end_is_final() {
+    let (server, job) = with_job();
+    persist(&server, &round(job, 1));
+    let reason = "the loss was not a number".to_owned();
+    let failed = Record {
+        phase: JobPhase::Failed,
+        state: JobState::Failed { reason: reason.clone() },
+        train: Some(metrics(f32::NAN, 20.0)),
+        ..record(job, 2)
+    };
+    persist(&server, &failed);
+    persist(&server, &round(job, 3));
+    let completed = JobState::Completed { reason: CompletedReason::EpochsDone };
+    persist(&server, &Record { phase: JobPhase::Completed, state: completed, ..record(job, 4) });
+    let shown = server.get(&format!("/v1/jobs/{job}")).json();
+    assert_eq!((&shown["state"], &shown["reason"]), (&json!("failed"), &json!(reason)));
+    assert_eq!(shown["round"], 2);
+    assert_eq!(shown["train"], json!({"loss": null, "accuracy": 0.5}), "NaN is null");
+    assert_eq!(server.runtime.block_on(server.app.store.totals()).expect("totals").tasks, 2);
+    let open = server.runtime.block_on(server.app.store.open_jobs()).expect("listed");
+    assert!(open.is_empty());
+}
+
+#[test]
+fn a_record_of_an_unknown_job_changes_nothing() {
+    let (server, _) = with_job();
+    let unknown = round(JobId(1), 1);
+    let error = server.runtime.block_on(server.app.store.persist(&unknown)).expect_err("refused");
+    assert!(error.to_string().contains("job_0000000000000001"), "{error}");
+    assert_eq!(server.runtime.block_on(server.app.store.totals()).expect("totals").tasks, 0);
+}
+
+#[test]
+fn everything_is_there_in_the_next_process() {
+    let (server, job) = with_job();
+    (1..=5).for_each(|step| persist(&server, &round(job, step)));
+    let store = &server.app.store;
+    let secret = server.runtime.block_on(store.secret("tickets")).expect("a secret");
+    let path = server.folder.path().join("raven.sqlite");
+    server.runtime.block_on(async {
+        store.close().await;
+        let store = raven_coordinator::store::Store::open(&path).await.expect("opens");
+        store.begin_process().await.expect("begins");
+        assert_eq!(store.secret("tickets").await.expect("a secret"), secret);
+        let open = store.open_jobs().await.expect("listed");
+        assert_eq!((open.len(), open[0].id, open[0].step), (1, job, 5));
+        let kernel = open[0].kernel;
+        let (context, point) =
+            raven_coordinator::job::resume(&store, &open[0], kernel).await.expect("goes on");
+        assert_eq!(point.expect("a point").step, 5);
+        let jobs = server.network.jobs.lock().expect("no panic");
+        assert_eq!(context.plan, jobs[0].plan, "the same plan as before");
+        let other = raven_protocol::KernelId([8; 32]);
+        let error = raven_coordinator::job::resume(&store, &open[0], other).await;
+        assert!(error.expect_err("refused").to_string().contains("kernel"));
+    });
+}
+
+#[test]
+fn curves_are_thinned_and_public_only_where_listed() {
+    let (server, job) = with_job();
+    (1..=1203).for_each(|step| persist(&server, &round(job, step)));
+    persist(&server, &evaluation(job, 1205, 0.5, true));
+    let stats = server.get_with("/v1/stats", &[("origin", "https://anyone.example")]);
+    assert_eq!(stats.header("access-control-allow-origin"), "*");
+    let stats = stats.json();
+    assert_eq!(stats["tasks_accepted"], 2406);
+    let listed = &stats["jobs"][0];
+    assert_eq!(listed["name"], "demo");
+    let loss = listed["loss"].as_array().expect("a curve");
+    assert!((300..=501).contains(&loss.len()), "{}", loss.len());
+    assert_eq!(loss[loss.len() - 1][0], 1203, "the last step is there");
+    assert_eq!(listed["evaluation"][0][0], 241);
+    let mut private = self::job(stats["jobs"][0]["id"].as_str().expect("an id"));
+    private["listed"] = json!(false);
+    private["dataset"] = server.get("/v1/datasets").json()["datasets"][0]["id"].clone();
+    assert_eq!(server.post("/v1/jobs", &private).status, 202);
+    assert_eq!(server.get("/v1/stats").json()["jobs"].as_array().map(Vec::len), Some(1));
+    let metrics = server.get("/metrics").text();
+    assert!(metrics.contains("raven_credited_tasks_total 2406\n"), "{metrics}");
+    assert!(metrics.contains("raven_jobs{phase=\"queued\"} 1\n"), "{metrics}");
+    assert!(metrics.ends_with("quiet 1\n"));
+}

@@ -1,0 +1,191 @@
+//! A contributor that really computes: the kernel module under wasmtime, behind
+//! a blocking socket, as one worker of a browser would.
+
+use super::socket::{consent, hello, receipt};
+use super::{cache_dir, kernel_file};
+use ed25519_dalek::SigningKey;
+use raven_coordinator::runtime::executor::{Kernel, KernelModule};
+use raven_protocol::frame::encode;
+use raven_protocol::{Frame, FrameLimits, FromContributor, TaskId, ToContributor};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
+
+const MEMORY_BYTES: u64 = 256 << 20;
+/// Flops between two looks at the socket.
+const STEP_FLOPS: f64 = 50e6;
+
+/// What a contributor does beside computing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Habits {
+    /// Sleeps before each commitment.
+    pub slow: Duration,
+    /// Drops the socket after so many commitments, without a word.
+    pub dies_after: Option<u64>,
+}
+
+/// A running contributor.
+pub struct Contributor {
+    stop: Arc<AtomicBool>,
+    commits: Arc<AtomicU64>,
+    tasks: Arc<Mutex<Vec<TaskId>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Contributor {
+    pub fn start(address: SocketAddr, number: u8, habits: Habits) -> Self {
+        let (stop, commits) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let tasks = Arc::<Mutex<Vec<TaskId>>>::default();
+        let mut worker = Worker {
+            address,
+            number,
+            habits,
+            stop: stop.clone(),
+            commits: commits.clone(),
+            tasks: tasks.clone(),
+        };
+        let thread = std::thread::spawn(move || worker.run());
+        Contributor { stop, commits, tasks, thread: Some(thread) }
+    }
+
+    /// Every task that it was sent.
+    pub fn tasks(&self) -> Vec<TaskId> {
+        self.tasks.lock().expect("nobody panics").clone()
+    }
+
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Cuts the connection; answers how many tasks it had committed.
+    pub fn kill(mut self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the contributor ended well");
+        }
+        self.commits()
+    }
+}
+
+impl Drop for Contributor {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Worker {
+    address: SocketAddr,
+    number: u8,
+    habits: Habits,
+    stop: Arc<AtomicBool>,
+    commits: Arc<AtomicU64>,
+    tasks: Arc<Mutex<Vec<TaskId>>>,
+}
+
+type Socket = WebSocket<TcpStream>;
+
+impl Worker {
+    fn run(&mut self) {
+        let module = KernelModule::load(&kernel_file(), Some(&cache_dir())).expect("the kernel");
+        let mut kernel = Kernel::new(&module, MEMORY_BYTES).expect("an instance");
+        let stream = TcpStream::connect(self.address).expect("connects");
+        stream.set_nodelay(true).expect("no delay");
+        let url = format!("ws://{}/v1/contribute", self.address);
+        let (mut socket, _) = client(url, stream).expect("upgrades");
+        let timeout = Some(Duration::from_millis(50));
+        socket.get_ref().set_read_timeout(timeout).expect("a timeout");
+        let key = SigningKey::from_bytes(&[self.number; 32]);
+        let hello = hello(&key, module.id());
+        send(&mut socket, &FromContributor::Hello(hello.clone()));
+        let mut grant = String::new();
+        while let Some(bytes) = self.read(&mut socket) {
+            match message(&bytes) {
+                ToContributor::Welcome { nonce, .. } => {
+                    send(&mut socket, &consent(&receipt(&hello, &nonce, None), &key));
+                }
+                ToContributor::Ready { grant: token } => grant = token,
+                ToContributor::Task(task) => {
+                    self.tasks.lock().expect("nobody panics").push(task.task);
+                    if !self.task(&mut kernel, &mut socket, &bytes, &grant) {
+                        return;
+                    }
+                }
+                ToContributor::Goodbye { .. } => return,
+                _ => {
+                    if let Some(reply) = kernel.accept(&bytes).expect("a good frame") {
+                        write(&mut socket, reply);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs one task; false when it is time to go.
+    fn task(&self, kernel: &mut Kernel, socket: &mut Socket, frame: &[u8], grant: &str) -> bool {
+        for blob in kernel.missing(frame).expect("a good frame") {
+            let body = fetch(self.address, &blob, grant);
+            kernel.accept(&body).expect("a good shard");
+        }
+        let began = Instant::now();
+        if let Some(refusal) = kernel.begin(frame).expect("a good frame") {
+            write(socket, refusal);
+            return true;
+        }
+        while !kernel.step(STEP_FLOPS).expect("steps") {
+            if self.stop.load(Ordering::Relaxed) {
+                return false;
+            }
+        }
+        std::thread::sleep(self.habits.slow);
+        let elapsed_ms = began.elapsed().as_millis() as u64;
+        write(socket, kernel.finish(elapsed_ms).expect("finishes"));
+        let commits = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
+        self.habits.dies_after.is_none_or(|limit| commits < limit)
+    }
+
+    fn read(&self, socket: &mut Socket) -> Option<Vec<u8>> {
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            match socket.read() {
+                Ok(Message::Binary(bytes)) => return Some(bytes.to_vec()),
+                Ok(Message::Close(_)) => return None,
+                Ok(_) => {}
+                Err(Error::Io(error))
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+fn message(bytes: &[u8]) -> ToContributor {
+    let frame = Frame::decode(bytes, &FrameLimits::TO_CONTRIBUTOR).expect("a frame");
+    ToContributor::from_header(frame.header()).expect("a message")
+}
+
+fn send(socket: &mut Socket, message: &FromContributor) {
+    write(socket, encode(message, &[]));
+}
+
+fn write(socket: &mut Socket, frame: Vec<u8>) {
+    // A coordinator that is gone is noticed by the next read.
+    let _ = socket.send(Message::Binary(frame.into()));
+}
+
+fn fetch(address: SocketAddr, blob: &str, grant: &str) -> Vec<u8> {
+    let mut response = ureq::get(format!("http://{address}/v1/blobs/{blob}"))
+        .header("authorization", &format!("Bearer {grant}"))
+        .call()
+        .expect("the shard is granted");
+    response.body_mut().with_config().limit(256 << 20).read_to_vec().expect("a body")
+}
