@@ -1,0 +1,75 @@
+// Builds the tag, the frame and the workers into dist/, and fails where one
+// outgrows its limit. `node build.mjs --watch` is not offered on purpose: the
+// build takes well under a second.
+import { cp, mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
+
+const here = fileURLToPath(new URL('.', import.meta.url));
+const out = `${here}dist/`;
+const kernel = `${here}../dist/kernel/`;
+
+/** Limits in bytes of gzip. The workers are fetched after a yes; their limit only guards against accidents. */
+const BUNDLES = [
+  { name: 'loader', files: ['raven.js'], limit: 6_000 },
+  { name: 'frame', files: ['frame.js', 'frame.css', 'frame.html'], limit: 20_000 },
+  { name: 'workers', files: ['hub.js', 'kernel-worker.js'], limit: 20_000 },
+];
+
+const common = {
+  bundle: true,
+  minify: true,
+  charset: 'utf8',
+  legalComments: 'none',
+  logLevel: 'warning',
+  absWorkingDir: here,
+};
+
+async function compile() {
+  await mkdir(out, { recursive: true });
+  for (const entry of await readdir(out)) {
+    if (entry !== 'kernel') await rm(`${out}${entry}`, { recursive: true });
+  }
+  await Promise.all([
+    // Partner pages may be old; the loader asks for less than the frame.
+    build({ ...common, entryPoints: { raven: 'src/public/loader.ts' }, outdir: out, format: 'iife', target: 'es2018' }),
+    build({
+      ...common,
+      entryPoints: {
+        frame: 'src/frame/main.ts',
+        hub: 'src/hub/main.ts',
+        'kernel-worker': 'src/kernel-worker/main.ts',
+      },
+      outdir: out,
+      format: 'esm',
+      target: 'es2022',
+    }),
+    build({ ...common, entryPoints: { frame: 'src/frame/frame.css' }, outdir: out, target: 'es2022' }),
+    cp(`${here}src/frame.html`, `${out}frame.html`),
+  ]);
+}
+
+async function copyKernel() {
+  if (!existsSync(`${kernel}kernel.json`)) return;
+  await rm(`${out}kernel`, { recursive: true, force: true });
+  await mkdir(`${out}kernel`);
+  for (const file of ['kernel.json', 'raven_kernel.js', 'raven_kernel.wasm']) await cp(kernel + file, `${out}kernel/${file}`);
+}
+
+async function weigh() {
+  let fits = true;
+  for (const { name, files, limit } of BUNDLES) {
+    let bytes = 0;
+    for (const file of files) bytes += gzipSync(await readFile(out + file), { level: 9 }).length;
+    const verdict = bytes <= limit ? 'within' : 'OVER';
+    console.log(`${name}: ${bytes} bytes gzip (${verdict} ${limit}): ${files.join(', ')}`);
+    fits &&= bytes <= limit;
+  }
+  return fits;
+}
+
+await compile();
+await copyKernel();
+if (!(await weigh())) process.exit(1);

@@ -1,0 +1,101 @@
+/** What the frame shows, and how events change it. Pure. */
+
+import type { EmbedPhase } from '../shared/embed-port.ts';
+import type { HubPhase } from '../shared/hub-port.ts';
+
+/** Why work rests although the visitor agreed. */
+export type PauseReason = 'hidden' | 'battery' | 'data_saver';
+
+export type View =
+  /** Collapsed, with its question. */
+  | { readonly at: 'chip' }
+  /** Collapsed after a "not now": only the mark is left. */
+  | { readonly at: 'icon' }
+  /** The question with all that belongs to it. */
+  | { readonly at: 'card' }
+  /** The visitor agreed. */
+  | { readonly at: 'live'; readonly phase: HubPhase; readonly tasks: number }
+  /** Work ended: by the visitor, or because it can't go on. */
+  | { readonly at: 'over'; readonly phase: HubPhase; readonly tasks: number }
+  /** This page can't take part at all. */
+  | { readonly at: 'unavailable'; readonly reason: 'insecure' | 'not_embedded' };
+
+export type Event =
+  | { readonly type: 'open' }
+  | { readonly type: 'dismiss' }
+  | { readonly type: 'not_now' }
+  | { readonly type: 'agree' }
+  | { readonly type: 'stop' }
+  | { readonly type: 'close' }
+  | { readonly type: 'status'; readonly phase: HubPhase; readonly tasks: number };
+
+export function next(view: View, event: Event): View {
+  switch (event.type) {
+    case 'open':
+      return view.at === 'chip' || view.at === 'icon' || view.at === 'over' ? { at: 'card' } : view;
+    case 'dismiss':
+      return view.at === 'card' ? { at: 'chip' } : view;
+    case 'not_now':
+      return view.at === 'card' ? { at: 'icon' } : view;
+    case 'agree':
+      return view.at === 'card' ? { at: 'live', phase: { name: 'loading' }, tasks: 0 } : view;
+    case 'stop':
+      return view.at === 'live' ? { at: 'over', phase: { name: 'stopped' }, tasks: view.tasks } : view;
+    case 'close':
+      return view.at === 'over' ? { at: 'icon' } : view;
+    case 'status': {
+      if (view.at !== 'live') return view;
+      const ended = event.phase.name === 'failed' || event.phase.name === 'stopped';
+      return { at: ended ? 'over' : 'live', phase: event.phase, tasks: event.tasks };
+    }
+  }
+}
+
+/** What the partner's page is told. */
+export function embedPhase(view: View): EmbedPhase {
+  switch (view.at) {
+    case 'chip':
+    case 'card':
+      return 'asking';
+    case 'icon':
+      return 'stopped';
+    case 'unavailable':
+      return 'unavailable';
+    case 'over':
+      return view.phase.name === 'failed' ? 'unavailable' : 'stopped';
+    case 'live':
+      return livePhase(view.phase);
+  }
+}
+
+function livePhase(phase: HubPhase): EmbedPhase {
+  switch (phase.name) {
+    case 'loading':
+    case 'connecting':
+    case 'waiting':
+      return 'starting';
+    case 'idle':
+    case 'working':
+    case 'paused':
+    case 'stopped':
+      return phase.name;
+    case 'failed':
+      return 'unavailable';
+  }
+}
+
+/** Width that a view wants, in CSS pixels; its height follows from its content. */
+export function viewWidth(view: View): number {
+  switch (view.at) {
+    case 'icon':
+      return 44;
+    case 'card':
+      return 344;
+    case 'chip':
+      return 288;
+    case 'live':
+    case 'over':
+    case 'unavailable':
+      return 300;
+  }
+}

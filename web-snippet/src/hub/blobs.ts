@@ -1,0 +1,130 @@
+/** Blobs and graphs of a session, and shards from the coordinator's HTTP side. */
+
+import { TO_CONTRIBUTOR } from '../wire/limits.ts';
+
+/** Bytes kept for handing to workers: some generations of one job's weights, and graphs. */
+const STORE_BYTES_MAX = 320 << 20;
+/** A shard that takes longer than this leaves its task to someone else. */
+const FETCH_MS_MAX = 30_000;
+
+/** Frames that came over the socket, kept while the coordinator wants them kept. */
+export class FrameStore {
+  readonly #frames = new Map<string, ArrayBuffer>();
+  #bytes = 0;
+  readonly #bytesMax: number;
+
+  constructor(bytesMax = STORE_BYTES_MAX) {
+    this.#bytesMax = bytesMax;
+  }
+
+  /** Keeps a frame; the oldest ones go when the store would grow over its bound. */
+  put(id: string, frame: ArrayBuffer): void {
+    this.drop(id);
+    for (const oldest of this.#frames.keys()) {
+      if (this.#bytes + frame.byteLength <= this.#bytesMax) break;
+      this.drop(oldest);
+    }
+    this.#frames.set(id, frame);
+    this.#bytes += frame.byteLength;
+  }
+
+  get(id: string): ArrayBuffer | undefined {
+    return this.#frames.get(id);
+  }
+
+  drop(id: string): void {
+    this.#bytes -= this.#frames.get(id)?.byteLength ?? 0;
+    this.#frames.delete(id);
+  }
+
+  ids(): string[] {
+    return [...this.#frames.keys()];
+  }
+
+  frames(): IterableIterator<ArrayBuffer> {
+    return this.#frames.values();
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  clear(): void {
+    this.#frames.clear();
+    this.#bytes = 0;
+  }
+}
+
+export class BlobError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = 'BlobError';
+  }
+}
+
+/**
+ * Fetches shards. Nothing is kept here: a shard goes to the worker that asked,
+ * and the browser's cache has it for the next one. Requests for a shard that
+ * is on its way share one answer.
+ */
+export class ShardFetcher {
+  readonly #origin: string;
+  readonly #fetch: typeof fetch;
+  readonly #underway = new Map<string, { waiters: number; answer: Promise<ArrayBuffer> }>();
+
+  constructor(origin: string, fetchFunction: typeof fetch) {
+    this.#origin = origin;
+    this.#fetch = fetchFunction;
+  }
+
+  /**
+   * The frame of a shard, owned by the caller.
+   *
+   * @param bytes its length as the task states it.
+   * @throws {BlobError}
+   */
+  async get(id: string, bytes: number, grant: string): Promise<ArrayBuffer> {
+    const shared = this.#underway.get(id) ?? { waiters: 0, answer: this.#download(id, bytes, grant) };
+    this.#underway.set(id, shared);
+    shared.waiters += 1;
+    try {
+      const frame = await shared.answer;
+      // All but the last get a copy, so that each may hand its own on.
+      shared.waiters -= 1;
+      return shared.waiters === 0 ? frame : frame.slice(0);
+    } finally {
+      if (this.#underway.get(id) === shared) this.#underway.delete(id);
+    }
+  }
+
+  async #download(id: string, bytes: number, grant: string): Promise<ArrayBuffer> {
+    const bytesMax = 32 + TO_CONTRIBUTOR.headerBytesMax + TO_CONTRIBUTOR.bodyBytesMax;
+    if (bytes > bytesMax) throw new BlobError(`spec.shards.bytes: ${bytes} exceeds the limit of ${bytesMax}`);
+    const response = await this.#fetch(`${this.#origin}/v1/blobs/${id}`, {
+      headers: { authorization: `Bearer ${grant}` },
+      credentials: 'omit',
+      signal: AbortSignal.timeout(FETCH_MS_MAX),
+    });
+    if (!response.ok || !response.body) throw new BlobError(`blob: the coordinator answered ${response.status}`);
+    return readExactly(response.body, bytes);
+  }
+}
+
+/** Reads a body that must have exactly `bytes` bytes into one buffer of that size. */
+export async function readExactly(body: ReadableStream<Uint8Array>, bytes: number): Promise<ArrayBuffer> {
+  const whole = new Uint8Array(bytes);
+  const reader = body.getReader();
+  let at = 0;
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    if (at + value.byteLength > bytes) {
+      await reader.cancel();
+      throw new BlobError(`blob: longer than the ${bytes} bytes that the task states`);
+    }
+    whole.set(value, at);
+    at += value.byteLength;
+  }
+  if (at !== bytes) throw new BlobError(`blob: ${at} bytes, ${bytes} stated`);
+  return whole.buffer;
+}

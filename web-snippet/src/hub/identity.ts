@@ -1,0 +1,41 @@
+/** The key of one session and the receipt that it signs. */
+
+import type { Receipt } from '../wire/message.ts';
+
+export function toHex(bytes: Uint8Array): string {
+  let hex = '';
+  for (const byte of bytes) hex += byte.toString(16).padStart(2, '0');
+  return hex;
+}
+
+export interface SignedReceipt {
+  /** The exact text that was signed. */
+  readonly receipt: string;
+  /** Ed25519, in hex. */
+  readonly signature: string;
+}
+
+/** A key pair that lives in memory for one session and cannot be exported. */
+export class Identity {
+  readonly publicKey: string;
+  readonly #privateKey: CryptoKey;
+
+  private constructor(publicKey: string, privateKey: CryptoKey) {
+    this.publicKey = publicKey;
+    this.#privateKey = privateKey;
+  }
+
+  /** @throws where the browser has no Ed25519. */
+  static async generate(): Promise<Identity> {
+    const pair = (await crypto.subtle.generateKey({ name: 'Ed25519' }, false, ['sign', 'verify'])) as CryptoKeyPair;
+    const raw = new Uint8Array(await crypto.subtle.exportKey('raw', pair.publicKey));
+    return new Identity(toHex(raw), pair.privateKey);
+  }
+
+  async sign(receipt: Receipt): Promise<SignedReceipt> {
+    const text = JSON.stringify(receipt);
+    const bytes = new TextEncoder().encode(text);
+    const signature = await crypto.subtle.sign({ name: 'Ed25519' }, this.#privateKey, bytes);
+    return { receipt: text, signature: toHex(new Uint8Array(signature)) };
+  }
+}

@@ -1,0 +1,68 @@
+/** Loading of the kernel module, once for all workers. */
+
+export interface KernelFiles {
+  /** Content id of the module. */
+  readonly kernel: string;
+  readonly glueUrl: string;
+  readonly module: WebAssembly.Module;
+}
+
+/** Why no kernel can run here; `unsupported` is the browser's lack, `load` the network's or the server's. */
+export class KernelLoadError extends Error {
+  readonly kind: 'unsupported' | 'load';
+
+  constructor(kind: 'unsupported' | 'load', message: string) {
+    super(message);
+    this.name = 'KernelLoadError';
+    this.kind = kind;
+  }
+}
+
+/** `(func (result v128) i32.const 0 i8x16.splat)`: valid only where the engine knows 128-bit SIMD. */
+const SIMD_PROBE = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11,
+]);
+
+export function hasSimd(): boolean {
+  return typeof WebAssembly === 'object' && WebAssembly.validate(SIMD_PROBE);
+}
+
+/**
+ * Fetches and compiles the module.
+ *
+ * @param filesUrl folder of this version's immutable files, ending in a slash.
+ * @throws {KernelLoadError}
+ */
+export async function loadKernel(filesUrl: string): Promise<KernelFiles> {
+  if (!hasSimd()) throw new KernelLoadError('unsupported', 'WebAssembly with 128-bit SIMD is missing');
+  const folder = new URL('kernel/', filesUrl);
+  const description = await get(new URL('kernel.json', folder)).then((response) => response.json() as Promise<unknown>);
+  const kernel = (description as { kernel?: unknown } | null)?.kernel;
+  if (typeof kernel !== 'string' || !/^[0-9a-f]{64}$/.test(kernel)) {
+    throw new KernelLoadError('load', 'kernel.json: kernel is not an id');
+  }
+  const response = await get(new URL('raven_kernel.wasm', folder));
+  try {
+    return { kernel, glueUrl: new URL('raven_kernel.js', folder).href, module: await compile(response) };
+  } catch (error) {
+    throw new KernelLoadError('load', error instanceof Error ? error.message : 'the module does not compile');
+  }
+}
+
+async function get(url: URL): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(url, { credentials: 'omit' });
+  } catch {
+    throw new KernelLoadError('load', `${url.pathname} could not be fetched`);
+  }
+  if (!response.ok) throw new KernelLoadError('load', `${url.pathname}: status ${response.status}`);
+  return response;
+}
+
+/** Compiles while the bytes arrive where the server names the type that this asks for. */
+async function compile(response: Response): Promise<WebAssembly.Module> {
+  const type = response.headers.get('content-type') ?? '';
+  if (type.startsWith('application/wasm')) return WebAssembly.compileStreaming(response);
+  return WebAssembly.compile(await response.arrayBuffer());
+}

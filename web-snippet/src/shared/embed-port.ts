@@ -1,0 +1,78 @@
+/**
+ * Messages between the loader on the partner's page and the frame. Both ends
+ * are released apart from each other, hence the version in every message;
+ * unknown types are ignored, so that either may learn new ones first.
+ */
+
+/** Version of these messages. */
+export const EMBED_VERSION = 1;
+
+/** What the partner's page may know of the frame: nothing of the visitor but whether it works. */
+export type EmbedPhase = 'asking' | 'starting' | 'working' | 'idle' | 'paused' | 'stopped' | 'unavailable';
+
+const PHASES: readonly EmbedPhase[] = ['asking', 'starting', 'working', 'idle', 'paused', 'stopped', 'unavailable'];
+
+export type ToFrame =
+  /** First message: from now on the frame knows the page's origin. */
+  | { readonly type: 'hello' }
+  /** Whether the page is visible. */
+  | { readonly type: 'visibility'; readonly visible: boolean }
+  | { readonly type: 'stop' };
+
+export type ToLoader =
+  | { readonly type: 'ready' }
+  /** Size that the frame wants, in CSS pixels. */
+  | { readonly type: 'resize'; readonly width: number; readonly height: number }
+  | { readonly type: 'state'; readonly phase: EmbedPhase; readonly tasks: number };
+
+type Enveloped<T> = T & { readonly raven: number };
+
+/** A message ready for `postMessage`. */
+export function envelope<T extends ToFrame | ToLoader>(message: T): Enveloped<T> {
+  return { raven: EMBED_VERSION, ...message };
+}
+
+function fields(data: unknown): Record<string, unknown> | undefined {
+  if (typeof data !== 'object' || data === null) return undefined;
+  const record = data as Record<string, unknown>;
+  return record.raven === EMBED_VERSION ? record : undefined;
+}
+
+/** Reads a message that arrived in the frame; `undefined` where it is none of ours. */
+export function readToFrame(data: unknown): ToFrame | undefined {
+  const message = fields(data);
+  switch (message?.type) {
+    case 'hello':
+    case 'stop':
+      return { type: message.type };
+    case 'visibility':
+      return typeof message.visible === 'boolean' ? { type: 'visibility', visible: message.visible } : undefined;
+    default:
+      return undefined;
+  }
+}
+
+function size(value: unknown): number | undefined {
+  return typeof value === 'number' && value >= 1 && value <= 4096 ? Math.ceil(value) : undefined;
+}
+
+/** Reads a message that arrived in the loader; `undefined` where it is none of ours. */
+export function readToLoader(data: unknown): ToLoader | undefined {
+  const message = fields(data);
+  switch (message?.type) {
+    case 'ready':
+      return { type: 'ready' };
+    case 'resize': {
+      const width = size(message.width);
+      const height = size(message.height);
+      return width && height ? { type: 'resize', width, height } : undefined;
+    }
+    case 'state': {
+      const phase = PHASES.find((known) => known === message.phase);
+      const tasks = message.tasks;
+      return phase && typeof tasks === 'number' && tasks >= 0 ? { type: 'state', phase, tasks } : undefined;
+    }
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,60 @@
+/** Messages between the frame's document and the hub worker; both come from one build. */
+
+/** What the hub needs to know before it starts. */
+export interface HubConfig {
+  /** Ticket that the frame was served with. */
+  readonly ticket: string;
+  /** Publishable key of the site. */
+  readonly site: string;
+  /** Version of the consent text that was shown. */
+  readonly textVersion: string;
+  /** Address of the frame's own page, for a fresh ticket. */
+  readonly frameUrl: string;
+  /** Folder of the immutable files of this version. */
+  readonly filesUrl: string;
+  readonly share: number;
+  readonly cores: number;
+  readonly phone: boolean;
+  /** Gibibytes of memory where the browser says so, else `undefined`. */
+  readonly memoryGib: number | undefined;
+}
+
+export type ToHub =
+  /** With `paused`, the reason to rest from the start: nothing is downloaded before the first resume. */
+  | { readonly kind: 'start'; readonly config: HubConfig; readonly paused?: string | undefined }
+  | { readonly kind: 'share'; readonly share: number }
+  | { readonly kind: 'pause'; readonly detail: string }
+  | { readonly kind: 'resume' }
+  | { readonly kind: 'stop' };
+
+/** Why the hub gave up; each has its own sentence in the frame. */
+export type FailureKind =
+  /** The kernel module could not be loaded or compiled. */
+  | 'kernel_load'
+  /** This browser lacks something that is needed. */
+  | 'unsupported'
+  /** The coordinator speaks another version. */
+  | 'incompatible'
+  /** Another consent text is in force than the one that was shown. */
+  | 'text_changed'
+  /** The coordinator refused the receipt. */
+  | 'no_consent'
+  /** The site's key is unknown or revoked, or the ticket cannot be renewed. */
+  | 'bad_ticket'
+  /** The kernel crashed too often. */
+  | 'kernel_crash'
+  /** The coordinator refused our messages too often. */
+  | 'rejected';
+
+export type HubPhase =
+  | { readonly name: 'loading' }
+  | { readonly name: 'connecting' }
+  | { readonly name: 'idle' }
+  | { readonly name: 'working' }
+  | { readonly name: 'paused' }
+  /** The coordinator can't be reached or is full; the next try is near. */
+  | { readonly name: 'waiting'; readonly full: boolean }
+  | { readonly name: 'failed'; readonly failure: FailureKind; readonly detail: string }
+  | { readonly name: 'stopped' };
+
+export type FromHub = { readonly kind: 'status'; readonly phase: HubPhase; readonly tasks: number };

@@ -1,0 +1,227 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import type { Kernel, KernelModule } from '../src/kernel-worker/kernel.ts';
+import { measure } from '../src/kernel-worker/measure.ts';
+import { Runner, type Host } from '../src/kernel-worker/runner.ts';
+import { Speed } from '../src/kernel-worker/speed.ts';
+import type { FromKernel } from '../src/shared/kernel-port.ts';
+import { decodeFrame, encodeFrame } from '../src/wire/frame.ts';
+import { TO_CONTRIBUTOR } from '../src/wire/limits.ts';
+
+/** A kernel that takes `ms` of the test's time per step and keeps a log. */
+class FakeKernel implements Kernel {
+  readonly log: string[] = [];
+  lacks: string[] = [];
+  refuses = false;
+  trapAt = Infinity;
+  #left = 0;
+  #done = 0;
+  #lease = '';
+  readonly #clock: { now: number };
+  readonly #steps: number;
+
+  constructor(clock: { now: number }, steps: number) {
+    this.#clock = clock;
+    this.#steps = steps;
+  }
+
+  accept(frame: Uint8Array): Uint8Array | undefined {
+    const { header } = decodeFrame(frame, TO_CONTRIBUTOR);
+    this.log.push(`accept ${String(header.type)}`);
+    if (header.type === 'bad') throw new Error('not for me');
+    if (header.type === 'blob') this.lacks = this.lacks.filter((id) => id !== header.id);
+    if (header.type === 'cancel' && header.lease === this.#lease) this.#left = 0;
+    return header.type === 'reveal' ? encodeFrame({ type: 'result', lease: header.lease }) : undefined;
+  }
+  missing(): string[] {
+    return [...this.lacks];
+  }
+  begin(frame: Uint8Array): Uint8Array | undefined {
+    this.#lease = String(decodeFrame(frame, TO_CONTRIBUTOR).header.lease);
+    this.log.push(`begin ${this.#lease}`);
+    if (this.refuses) return encodeFrame({ type: 'refuse', lease: this.#lease, reason: 'too_large' });
+    this.#left = this.#steps;
+    this.#done = 0;
+    return undefined;
+  }
+  step(): boolean {
+    assert.ok(this.#left > 0, 'stepped without a task');
+    this.#clock.now += 10;
+    this.#done += 1e7;
+    this.#left -= 1;
+    this.trapAt -= 1;
+    if (this.trapAt <= 0) throw new WebAssembly.RuntimeError('unreachable');
+    return this.#left === 0;
+  }
+  flopsDone(): number {
+    return this.#done;
+  }
+  flopsTotal(): number {
+    return this.#steps * 1e7;
+  }
+  finish(elapsedMs: number): Uint8Array {
+    return encodeFrame({ type: 'commit', lease: this.#lease, elapsed_ms: elapsedMs });
+  }
+  abort(): Uint8Array | undefined {
+    this.#left = 0;
+    return encodeFrame({ type: 'refuse', lease: this.#lease, reason: 'stopping' });
+  }
+}
+
+function setUp(duty: number, steps = 5) {
+  const clock = { now: 0 };
+  const posted: FromKernel[] = [];
+  const sleeps: number[] = [];
+  /** Called at every pause, before time goes on. */
+  const hooks: { onPause?: () => void } = {};
+  const host: Host = {
+    now: () => clock.now,
+    pause: async (ms) => {
+      sleeps.push(ms);
+      clock.now += ms;
+      await Promise.resolve();
+      hooks.onPause?.();
+    },
+    post: (message) => posted.push(message),
+  };
+  const kernel = new FakeKernel(clock, steps);
+  const runner = new Runner(kernel, new Speed(1e9), duty, host);
+  return { clock, posted, sleeps, hooks, kernel, runner };
+}
+
+const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
+const frame = (header: object): ArrayBuffer => encodeFrame(header).buffer;
+const task = (lease: string) => ({ kind: 'task', lease, frame: frame({ type: 'task', lease }) }) as const;
+const answers = (posted: FromKernel[]): string[] =>
+  posted.map((message) => (message.kind === 'answer' ? `${message.outcome} ${message.lease}` : message.kind));
+
+test('a task is run in steps, rested for, and committed', async () => {
+  const { clock, posted, sleeps, runner } = setUp(0.5);
+  runner.handle(task('a'));
+  await settle();
+  assert.deepEqual(answers(posted), ['commit a']);
+  // Four rests between five steps of 10 ms; the fifth is owed by the next task.
+  assert.deepEqual(sleeps.filter((ms) => ms > 0), [10, 10, 10, 10]);
+  assert.equal(clock.now, 90);
+  const [answer] = posted;
+  assert.ok(answer?.kind === 'answer');
+  assert.equal(decodeFrame(new Uint8Array(answer.frame), TO_CONTRIBUTOR).header.elapsed_ms, 90);
+});
+
+test('the rest owed by one task comes before the next', async () => {
+  const { sleeps, posted, runner } = setUp(0.5, 1);
+  runner.handle(task('a'));
+  await settle();
+  runner.handle(task('b'));
+  await settle();
+  assert.deepEqual(answers(posted), ['commit a', 'commit b']);
+  assert.deepEqual(sleeps.filter((ms) => ms > 0), [10]);
+});
+
+test('blobs that are missing are asked for, and the task begins with the last one', async () => {
+  const { posted, kernel, runner } = setUp(1);
+  kernel.lacks = ['x', 'y'];
+  runner.handle(task('a'));
+  assert.deepEqual(posted, [{ kind: 'need', lease: 'a', ids: ['x', 'y'] }]);
+  runner.handle({ kind: 'supply', id: 'x', frame: frame({ type: 'blob', id: 'x' }) });
+  assert.ok(!kernel.log.includes('begin a'));
+  runner.handle({ kind: 'supply', id: 'y', frame: frame({ type: 'blob', id: 'y' }) });
+  await settle();
+  assert.deepEqual(answers(posted), ['need', 'commit a']);
+});
+
+test('a blob that the kernel does not take costs the lease, not the worker', async () => {
+  const { posted, kernel, runner } = setUp(1);
+  kernel.lacks = ['x'];
+  runner.handle(task('a'));
+  runner.handle({ kind: 'supply', id: 'x', frame: frame({ type: 'bad' }) });
+  assert.deepEqual(posted[1], { kind: 'unable', lease: 'a', detail: 'not for me' });
+  kernel.lacks = [];
+  runner.handle(task('b'));
+  await settle();
+  assert.deepEqual(answers(posted).at(-1), 'commit b');
+});
+
+test('a refusal at the start is passed on', () => {
+  const { posted, kernel, runner } = setUp(1);
+  kernel.refuses = true;
+  runner.handle(task('a'));
+  assert.deepEqual(answers(posted), ['refuse a']);
+});
+
+test('an abort is obeyed at the next step', async () => {
+  const { posted, hooks, runner, clock } = setUp(0.5, 1_000);
+  let pauses = 0;
+  hooks.onPause = () => {
+    pauses += 1;
+    if (pauses === 4) runner.handle({ kind: 'abort' });
+  };
+  runner.handle(task('a'));
+  await settle();
+  assert.deepEqual(answers(posted), ['refuse a']);
+  assert.ok(clock.now < 100, `stopped at ${clock.now} ms`);
+});
+
+test('a cancelled task says nothing, and the next one runs alone', async () => {
+  const { posted, hooks, kernel, runner } = setUp(1, 20);
+  let pauses = 0;
+  hooks.onPause = () => {
+    pauses += 1;
+    if (pauses !== 3) return;
+    runner.handle({ kind: 'cancel', lease: 'a', frame: frame({ type: 'cancel', lease: 'a' }) });
+    runner.handle(task('b'));
+  };
+  runner.handle(task('a'));
+  await settle();
+  assert.deepEqual(answers(posted), ['commit b']);
+  assert.deepEqual(kernel.log, ['begin a', 'accept cancel', 'begin b']);
+});
+
+test('a reveal is answered while a task runs', async () => {
+  const { posted, hooks, runner } = setUp(1, 5);
+  let asked = false;
+  hooks.onPause = () => {
+    if (!asked) runner.handle({ kind: 'reveal', lease: 'old', frame: frame({ type: 'reveal', lease: 'old' }) });
+    asked = true;
+  };
+  runner.handle(task('a'));
+  await settle();
+  assert.deepEqual(answers(posted), ['result old', 'commit a']);
+});
+
+test('a trap is reported as the end of the instance', async () => {
+  const { posted, kernel, runner } = setUp(1, 5);
+  kernel.trapAt = 2;
+  runner.handle(task('a'));
+  await settle();
+  assert.deepEqual(posted, [{ kind: 'broken', detail: 'unreachable' }]);
+});
+
+test('one task at a time', async () => {
+  const { posted, runner } = setUp(1, 3);
+  runner.handle(task('a'));
+  runner.handle(task('b'));
+  await settle();
+  assert.deepEqual(posted[0], { kind: 'unable', lease: 'b', detail: 'the worker has a task already' });
+  assert.deepEqual(answers(posted).at(-1), 'commit a');
+});
+
+/** Set by the test script: the folder of the built kernel module. */
+const kernelFolder = process.env.RAVEN_KERNEL_DIR ?? '';
+
+test('the speed test runs on the built kernel', { skip: !existsSync(`${kernelFolder}/raven_kernel.js`) }, async () => {
+  const glue = (await import(pathToFileURL(`${kernelFolder}/raven_kernel.js`).href)) as KernelModule;
+  await glue.default({ module_or_path: new WebAssembly.Module(readFileSync(`${kernelFolder}/raven_kernel.wasm`)) });
+  const kernel = new glue.Kernel(64 << 20);
+  const start = performance.now();
+  const flopsPerS = measure(kernel, () => performance.now());
+  const tookMs = performance.now() - start;
+  assert.ok(flopsPerS !== undefined, 'the graph’s content id has changed: see MEASURE_GRAPH_ID');
+  assert.ok(flopsPerS > 1e7 && flopsPerS < 1e12, `${flopsPerS} flop/s`);
+  assert.ok(tookMs < 2_000, `took ${tookMs} ms`);
+  // The kernel is left as it was.
+  assert.equal(kernel.abort(), undefined);
+  assert.equal(measure(kernel, () => performance.now()) !== undefined, true);
+});

@@ -1,0 +1,471 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FrameStore, readExactly, ShardFetcher } from '../src/hub/blobs.ts';
+import { Controller, type ControllerHost } from '../src/hub/controller.ts';
+import { Identity } from '../src/hub/identity.ts';
+import { hasSimd } from '../src/hub/kernel-files.ts';
+import type { Port } from '../src/hub/pool.ts';
+import type { Socket } from '../src/hub/session.ts';
+import type { FromHub, HubConfig } from '../src/shared/hub-port.ts';
+import type { FromKernel, ToKernel } from '../src/shared/kernel-port.ts';
+import { decodeFrame, encodeFrame } from '../src/wire/frame.ts';
+import { TO_COORDINATOR } from '../src/wire/limits.ts';
+
+const GRAPH = 'cd'.repeat(32);
+const LEASE = `lease_${'1'.repeat(32)}`;
+
+class FakeSocket implements Socket {
+  binaryType = '';
+  onopen: ((event: Event) => void) | null = null;
+  onmessage: ((event: MessageEvent) => void) | null = null;
+  onclose: ((event: CloseEvent) => void) | null = null;
+  readonly sent: Array<Record<string, unknown>> = [];
+  closedWith: number | undefined;
+
+  send(data: ArrayBuffer | Uint8Array<ArrayBuffer>): void {
+    this.sent.push(decodeFrame(new Uint8Array(data), TO_COORDINATOR).header);
+  }
+  close(code?: number): void {
+    this.closedWith ??= code;
+  }
+  open(): void {
+    this.onopen?.({} as Event);
+  }
+  say(header: object): void {
+    this.receive(encodeFrame(header).buffer);
+  }
+  receive(data: unknown): void {
+    this.onmessage?.({ data } as MessageEvent);
+  }
+  lose(code = 1006): void {
+    this.onclose?.({ code, reason: '' } as CloseEvent);
+  }
+  types(): unknown[] {
+    return this.sent.map((header) => header.type);
+  }
+}
+
+class FakeWorker implements Port {
+  onmessage: ((message: FromKernel) => void) | undefined;
+  onerror: ((detail: string) => void) | undefined;
+  readonly got: ToKernel[] = [];
+  isTerminated = false;
+  post(message: ToKernel): void {
+    this.got.push(message);
+  }
+  terminate(): void {
+    this.isTerminated = true;
+  }
+}
+
+const CONFIG: HubConfig = {
+  ticket: 'ticket-1',
+  site: 'pk_test_x',
+  textVersion: 'text-1',
+  frameUrl: 'http://c/embed/frame.html?site=pk_test_x',
+  filesUrl: 'http://c/embed/v/1/',
+  share: 0.5,
+  cores: 2,
+  phone: false,
+  memoryGib: undefined,
+};
+
+/** Lets promises and, with `ms`, timers run. */
+const settle = (ms = 0): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function until(what: () => boolean): Promise<void> {
+  for (let tries = 0; tries < 200 && !what(); tries += 1) await settle(5);
+  assert.ok(what(), 'it did not happen in a second');
+}
+
+interface World {
+  readonly controller: Controller;
+  readonly sockets: FakeSocket[];
+  readonly workers: FakeWorker[];
+  readonly statuses: FromHub[];
+  readonly renewals: string[];
+  readonly last: () => FromHub['phase'] | undefined;
+}
+
+function setUp(overrides: Partial<ControllerHost> = {}): World {
+  const sockets: FakeSocket[] = [];
+  const workers: FakeWorker[] = [];
+  const statuses: FromHub[] = [];
+  const renewals: string[] = [];
+  const controller = new Controller({
+    origin: 'http://c',
+    now: () => performance.now(),
+    // Tries come after the shortest wait: half a second.
+    random: () => 0,
+    fetch: () => Promise.reject(new Error('no network')),
+    connect: (url) => {
+      assert.equal(url, 'ws://c/v1/contribute');
+      const socket = new FakeSocket();
+      sockets.push(socket);
+      return socket;
+    },
+    spawn: () => {
+      const worker = new FakeWorker();
+      workers.push(worker);
+      setTimeout(() => worker.onmessage?.({ kind: 'ready', flopsPerS: 7e9 }), 0);
+      return worker;
+    },
+    loadKernel: async () => ({ kernel: 'ef'.repeat(32), glueUrl: 'http://c/k.js', module: {} as WebAssembly.Module }),
+    renewTicket: async (frameUrl) => {
+      renewals.push(frameUrl);
+      return 'ticket-2';
+    },
+    post: (message) => statuses.push(message),
+    ...overrides,
+  });
+  return { controller, sockets, workers, statuses, renewals, last: () => statuses.at(-1)?.phase };
+}
+
+const welcome = (nonce: string, text = 'text-1') => ({
+  type: 'welcome',
+  session: `ses_${'0'.repeat(16)}`,
+  nonce,
+  consent_text_version: text,
+  consent_ms_max: 10_000,
+});
+
+async function connected(world: World, at = 0): Promise<FakeSocket> {
+  await until(() => world.sockets.length > at);
+  const socket = world.sockets[at] as FakeSocket;
+  socket.open();
+  return socket;
+}
+
+async function ready(world: World, at = 0): Promise<FakeSocket> {
+  const socket = await connected(world, at);
+  socket.say(welcome(`nonce-${at}`));
+  await until(() => socket.types().includes('consent'));
+  socket.say({ type: 'ready', grant: 'grant-1' });
+  return socket;
+}
+
+function fromHex(hex: unknown): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(Buffer.from(String(hex), 'hex'));
+}
+
+test('hello, welcome, consent, ready: the receipt is signed by the hello’s key', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const socket = await ready(world);
+  const [hello, consent] = socket.sent;
+  assert.deepEqual(
+    { ...hello, session_key: undefined },
+    {
+      type: 'hello',
+      protocol: 1,
+      numeric: { class: 'cpu', kernel: 'ef'.repeat(32) },
+      device: { class: 'desktop', cores: 2, memory_bytes: 512 << 20, flops_per_s: 7e9 },
+      share: 0.5,
+      workers: 1,
+      ticket: 'ticket-1',
+      session_key: undefined,
+    },
+  );
+  const receipt = String(consent?.receipt);
+  assert.deepEqual(JSON.parse(receipt), {
+    text_version: 'text-1',
+    site: 'pk_test_x',
+    share: 0.5,
+    nonce: 'nonce-0',
+    session_key: hello?.session_key,
+  });
+  const key = await crypto.subtle.importKey('raw', fromHex(hello?.session_key), { name: 'Ed25519' }, true, ['verify']);
+  const message = new TextEncoder().encode(receipt);
+  assert.ok(await crypto.subtle.verify({ name: 'Ed25519' }, key, fromHex(consent?.signature), message));
+  assert.deepEqual(world.last(), { name: 'idle' });
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('keys cannot be exported and differ from session to session', async () => {
+  const [one, two] = [await Identity.generate(), await Identity.generate()];
+  assert.match(one.publicKey, /^[0-9a-f]{64}$/);
+  assert.notEqual(one.publicKey, two.publicKey);
+  assert.ok(hasSimd());
+});
+
+test('another consent text is never signed', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const socket = await connected(world);
+  socket.say(welcome('n', 'text-2'));
+  await settle(5);
+  assert.deepEqual(socket.types(), ['hello', 'goodbye']);
+  assert.deepEqual(world.last(), { name: 'failed', failure: 'text_changed', detail: '' });
+  assert.ok(world.workers.every((worker) => worker.isTerminated));
+});
+
+test('messages out of turn, texts and broken frames end the session', async () => {
+  const deeds: Array<[(socket: FakeSocket) => void, number]> = [
+    [(socket) => socket.say({ type: 'ready', grant: 'g' }), 4004],
+    [(socket) => socket.say({ type: 'reveal', lease: LEASE }), 4004],
+    [(socket) => socket.receive('text'), 4003],
+    [(socket) => socket.receive(new ArrayBuffer(3)), 4003],
+    [(socket) => socket.say({ type: 'nonsense' }), 4003],
+  ];
+  for (const [deed, code] of deeds) {
+    const world = setUp();
+    world.controller.handle({ kind: 'start', config: CONFIG });
+    const socket = await connected(world);
+    deed(socket);
+    assert.equal(socket.closedWith, code);
+    assert.equal(socket.types().at(-1), 'goodbye');
+    world.controller.handle({ kind: 'stop' });
+  }
+});
+
+test('a lost connection is made again, with a new key and a new receipt', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const first = await ready(world);
+  first.say({ type: 'graph', id: GRAPH, graph: {} });
+  first.lose();
+  assert.deepEqual(world.last(), { name: 'waiting', full: false });
+  const second = await ready(world, 1);
+  assert.notEqual(second.sent[0]?.session_key, first.sent[0]?.session_key);
+  assert.match(String(second.sent[1]?.receipt), /nonce-1/);
+  assert.equal(world.workers.length, 1, 'the worker is kept');
+  world.controller.handle({ kind: 'stop' });
+  assert.equal(second.closedWith, 4000);
+});
+
+test('an old ticket is renewed once', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const first = await connected(world);
+  first.say({ type: 'goodbye', reason: 'bad_ticket', detail: 'expired' });
+  const second = await connected(world, 1);
+  assert.equal(second.sent[0]?.ticket, 'ticket-2');
+  assert.deepEqual(world.renewals, [CONFIG.frameUrl]);
+  second.lose(4006);
+  assert.deepEqual(world.last(), { name: 'failed', failure: 'bad_ticket', detail: '' });
+});
+
+test('incompatible ends it, a full coordinator is waited for', async () => {
+  const incompatible = setUp();
+  incompatible.controller.handle({ kind: 'start', config: CONFIG });
+  (await connected(incompatible)).say({ type: 'goodbye', reason: 'incompatible', detail: 'kernel' });
+  assert.deepEqual(incompatible.last(), { name: 'failed', failure: 'incompatible', detail: 'kernel' });
+
+  const full = setUp();
+  full.controller.handle({ kind: 'start', config: CONFIG });
+  (await connected(full)).say({ type: 'goodbye', reason: 'full', detail: '' });
+  assert.deepEqual(full.last(), { name: 'waiting', full: true });
+  full.controller.handle({ kind: 'stop' });
+  assert.deepEqual(full.last(), { name: 'stopped' });
+});
+
+test('a coordinator that refuses us again and again is left alone', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  for (let at = 0; at < 3; at += 1) {
+    await until(() => world.sockets.length > at || at > 2);
+    (await connected(world, at)).lose(4003);
+    if (at < 2) assert.equal(world.last()?.name, 'waiting');
+    // The second wait is a second long.
+    if (at === 1) await settle(600);
+  }
+  assert.equal(world.last()?.name, 'failed');
+});
+
+test('a pause says so first, hands tasks back, and a resume goes on', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const socket = await ready(world);
+  const spec = { shards: [] };
+  socket.say({ type: 'task', lease: LEASE, flops: 1, spec });
+  assert.deepEqual(world.last(), { name: 'working' });
+  world.controller.handle({ kind: 'pause', detail: 'hidden' });
+  assert.deepEqual(world.last(), { name: 'paused' });
+  assert.deepEqual(socket.sent.at(-1), { type: 'pause', detail: 'hidden' });
+  assert.deepEqual(world.workers[0]?.got.at(-1), { kind: 'abort' });
+  const refusal = encodeFrame({ type: 'refuse', lease: LEASE, reason: 'stopping', detail: '' });
+  world.workers[0]?.onmessage?.({ kind: 'answer', lease: LEASE, outcome: 'refuse', frame: refusal.buffer });
+  assert.deepEqual(socket.types().slice(-2), ['pause', 'refuse']);
+  world.controller.handle({ kind: 'resume' });
+  assert.equal(socket.types().at(-1), 'resume');
+  assert.deepEqual(world.last(), { name: 'idle' });
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('phases are told at once, counts a few times a second, idleness after a while', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const socket = await ready(world);
+  const [worker] = world.workers;
+  assert.ok(worker);
+  const before = world.statuses.length;
+  for (let at = 0; at < 40; at += 1) {
+    const lease = `lease_${at.toString(16).padStart(32, '0')}`;
+    socket.say({ type: 'task', lease, flops: 1, spec: {} });
+    worker.onmessage?.({ kind: 'answer', lease, outcome: 'commit', frame: encodeFrame({ type: 'commit', lease }).buffer });
+    await settle(10);
+  }
+  const told = world.statuses.slice(before);
+  assert.ok(told.every((status) => status.phase.name === 'working'), 'no flicker');
+  assert.ok(told.length >= 2 && told.length <= 6, `${told.length} messages for 40 tasks`);
+  await until(() => world.statuses.at(-1)?.tasks === 40);
+  assert.deepEqual(world.last(), { name: 'working' });
+  await settle(1_000);
+  await until(() => world.last()?.name === 'idle');
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('a connection that is lost while paused is made when work resumes', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const socket = await ready(world);
+  world.controller.handle({ kind: 'pause', detail: 'hidden' });
+  socket.lose();
+  await settle(700);
+  assert.equal(world.sockets.length, 1);
+  world.controller.handle({ kind: 'resume' });
+  await until(() => world.sockets.length === 2);
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('a pause before the start opens no connection', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  world.controller.handle({ kind: 'pause', detail: 'battery' });
+  await settle(20);
+  assert.equal(world.sockets.length, 0);
+  assert.deepEqual(world.last(), { name: 'paused' });
+  world.controller.handle({ kind: 'resume' });
+  await until(() => world.sockets.length === 1);
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('the slider is told to workers and coordinator', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const socket = await ready(world);
+  world.controller.handle({ kind: 'share', share: 0.25 });
+  assert.deepEqual(socket.sent.at(-1), { type: 'pace', share: 0.25, workers: 1 });
+  assert.deepEqual(world.workers[0]?.got.at(-1), { kind: 'duty', duty: 0.5 });
+  world.controller.handle({ kind: 'share', share: 1 });
+  assert.equal(world.workers.length, 2);
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('a stop ends workers before it says goodbye', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const socket = await ready(world);
+  const order: string[] = [];
+  const [worker] = world.workers;
+  assert.ok(worker);
+  const terminate = worker.terminate.bind(worker);
+  worker.terminate = () => {
+    order.push('terminate');
+    terminate();
+  };
+  const send = socket.send.bind(socket);
+  socket.send = (data) => {
+    order.push('send');
+    send(data);
+  };
+  world.controller.handle({ kind: 'stop' });
+  assert.deepEqual(order, ['terminate', 'send']);
+  assert.deepEqual(socket.sent.at(-1), { type: 'goodbye', reason: 'stopped' });
+  assert.equal(socket.closedWith, 4000);
+});
+
+test('a kernel that cannot be loaded is said', async () => {
+  const world = setUp({ loadKernel: () => Promise.reject(new Error('status 404')) });
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  await until(() => world.last()?.name === 'failed');
+  assert.deepEqual(world.last(), { name: 'failed', failure: 'kernel_load', detail: 'status 404' });
+});
+
+function body(...chunks: number[][]): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    start(controller) {
+      for (const chunk of chunks) controller.enqueue(new Uint8Array(chunk));
+      controller.close();
+    },
+  });
+}
+
+test('a body must have exactly the stated length', async () => {
+  assert.deepEqual([...new Uint8Array(await readExactly(body([1, 2], [3]), 3))], [1, 2, 3]);
+  await assert.rejects(readExactly(body([1, 2], [3]), 2), /longer than/);
+  await assert.rejects(readExactly(body([1]), 2), /1 bytes, 2 stated/);
+});
+
+test('shards are fetched with the grant, once for all who wait', async () => {
+  const requests: string[] = [];
+  const fetcher = new ShardFetcher('http://c', async (input, init) => {
+    requests.push(`${String(input)} ${new Headers(init?.headers).get('authorization')}`);
+    return new Response(body([1, 2, 3, 4]));
+  });
+  const [one, two] = await Promise.all([fetcher.get('s', 4, 'g'), fetcher.get('s', 4, 'g')]);
+  assert.deepEqual(requests, ['http://c/v1/blobs/s Bearer g']);
+  assert.notEqual(one, two, 'each has its own, to hand it on');
+  assert.deepEqual(new Uint8Array(one), new Uint8Array(two));
+  await fetcher.get('s', 4, 'g');
+  assert.equal(requests.length, 2, 'nothing is kept here');
+});
+
+test('a refused or oversized shard is an error', async () => {
+  const fetcher = new ShardFetcher('http://c', async () => new Response('no', { status: 403 }));
+  await assert.rejects(fetcher.get('s', 4, 'g'), /answered 403/);
+  await assert.rejects(fetcher.get('s', 2 ** 40, 'g'), /exceeds the limit/);
+});
+
+test('the store gives up its oldest frames rather than grow', () => {
+  const store = new FrameStore(100);
+  for (const id of ['a', 'b', 'c']) store.put(id, new ArrayBuffer(40));
+  assert.deepEqual(store.ids(), ['b', 'c']);
+  assert.equal(store.bytes, 80);
+  store.put('b', new ArrayBuffer(10));
+  assert.equal(store.bytes, 50);
+  store.drop('zzz');
+  store.clear();
+  assert.equal(store.bytes, 0);
+});
+
+test('paused from the start: nothing is downloaded or measured before it resumes', async () => {
+  let loads = 0;
+  const world = setUp({
+    loadKernel: async () => {
+      loads += 1;
+      return { kernel: 'ef'.repeat(32), glueUrl: 'http://c/k.js', module: {} as WebAssembly.Module };
+    },
+  });
+  world.controller.handle({ kind: 'start', config: CONFIG, paused: 'battery' });
+  await until(() => world.last()?.name === 'paused');
+  await settle(50);
+  assert.deepEqual([loads, world.workers.length, world.sockets.length], [0, 0, 0]);
+  world.controller.handle({ kind: 'resume' });
+  await ready(world);
+  assert.equal(loads, 1);
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('paused while the kernel is loaded: nothing is measured before it resumes', async () => {
+  let loaded = (): void => undefined;
+  const files = { kernel: 'ef'.repeat(32), glueUrl: 'http://c/k.js', module: {} as WebAssembly.Module };
+  let loads = 0;
+  const world = setUp({
+    loadKernel: () => {
+      loads += 1;
+      return new Promise((resolve) => (loaded = () => resolve(files)));
+    },
+  });
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  await until(() => loads === 1);
+  world.controller.handle({ kind: 'pause', detail: 'hidden' });
+  loaded();
+  await settle(50);
+  assert.equal(world.workers.length, 0);
+  world.controller.handle({ kind: 'resume' });
+  await until(() => loads === 2);
+  loaded();
+  await ready(world);
+  world.controller.handle({ kind: 'stop' });
+});
