@@ -1,0 +1,235 @@
+"""The requester's side of the HTTP API."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from . import sse
+from .errors import ApiError, JobFailed, TransportError
+from .multipart import Form, Source
+
+#: States that a job does not leave.
+TERMINAL = ("completed", "failed", "cancelled")
+
+# Three heartbeats of the event stream (15 s each): a silence longer than that is a dead connection.
+_EVENTS_TIMEOUT_S = 45.0
+_BACKOFF_S_MIN = 0.25
+_BACKOFF_S_MAX = 10.0
+_CHUNK_BYTES = 1 << 18
+# Refusals that say nothing about the request: too many of them, or a coordinator that is restarting.
+_PASSING = (429, 502, 503, 504)
+
+
+class Client:
+    """Talks to one coordinator with one API key. Opens a connection per request, so threads may share it.
+
+    `base_url` is scheme, host and port, with a path where the coordinator is mounted below one.
+    `key` may be `None` for the public routes. `timeout_s` bounds each wait for the network.
+    """
+
+    def __init__(self, base_url: str, key: str | None = None, *, timeout_s: float = 60.0):
+        url = urlsplit(base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError(f"base_url {base_url!r} is not an http or https address")
+        self._secure = url.scheme == "https"
+        self._host = url.hostname
+        self._port = url.port
+        self._prefix = url.path.rstrip("/")
+        self._key = key
+        self._timeout_s = timeout_s
+
+    # --- data sets -------------------------------------------------------
+
+    def upload_dataset(self, spec: Mapping[str, Any], files: Mapping[str, Source]) -> dict[str, Any]:
+        """Streams a data set to the coordinator and returns its facts, its `id` among them.
+
+        `files` maps part names (`train_x`, `train_y`, `test_x`, `test_y` or `table`) to paths,
+        bytes or open binary files. The request is not repeated on failure.
+        """
+        form = Form(spec, files)
+        headers = {"Content-Type": form.content_type, "Content-Length": str(len(form))}
+        with self._request("POST", "/v1/datasets", headers, form) as response:
+            return json.load(response)
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """The facts of every data set of this key."""
+        return self._json("GET", "/v1/datasets")["datasets"]
+
+    def dataset(self, dataset_id: str) -> dict[str, Any]:
+        """The facts of one data set."""
+        return self._json("GET", f"/v1/datasets/{quote(dataset_id, safe='')}")
+
+    # --- jobs ------------------------------------------------------------
+
+    def create_job(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Posts a job and returns it, its `id` among the fields."""
+        return self._json("POST", "/v1/jobs", job)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Every job of this key."""
+        return self._json("GET", "/v1/jobs")["jobs"]
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """State, progress and result of one job."""
+        return self._json("GET", self._job_path(job_id))
+
+    def cancel(self, job_id: str) -> None:
+        """Ends a job. A job that has ended already is refused with an `ApiError`."""
+        with self._request("POST", self._job_path(job_id) + "/cancel", {}, b"") as response:
+            response.read()
+
+    def events(
+        self, job_id: str, after: str | None = None, *, retry_s_max: float = 300.0
+    ) -> Iterator[sse.Event]:
+        """Yields the job's events until it ends, behind the event id `after` where one is given.
+
+        A broken connection is made again with a growing pause and continues behind
+        the last event that was yielded: none is lost, none comes twice. A refusal
+        raises `ApiError`; a coordinator that stays away for `retry_s_max` seconds
+        raises the last error.
+        """
+        pause_s = _BACKOFF_S_MIN
+        heard_at = time.monotonic()
+        while True:
+            fresh = False
+            try:
+                for event in self._event_stream(job_id, after):
+                    after = event.id if event.id is not None else after
+                    fresh = True
+                    yield event
+                    if event.name == "state" and _state_of(event.data) in TERMINAL:
+                        return
+                # The stream was closed in order: a job that had ended before has nothing more to say.
+                if not fresh and self.job(job_id)["state"] in TERMINAL:
+                    return
+                heard_at = time.monotonic()
+            except (TransportError, ApiError) as error:
+                if isinstance(error, ApiError) and error.status not in _PASSING:
+                    raise
+                if not fresh and time.monotonic() - heard_at > retry_s_max:
+                    raise
+            if fresh:
+                pause_s, heard_at = _BACKOFF_S_MIN, time.monotonic()
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, _BACKOFF_S_MAX)
+
+    def wait(self, job_id: str, timeout_s: float | None = None) -> dict[str, Any]:
+        """Blocks until the job has ended and returns it.
+
+        Raises `JobFailed` where it ended without a model and `TimeoutError` when `timeout_s` is over.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            job = self.job(job_id)
+            if job["state"] == "completed":
+                return job
+            if job["state"] in TERMINAL:
+                raise JobFailed(job)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"job {job_id} is still {job['state']} after {timeout_s} s")
+            time.sleep(0.5)
+
+    def download_model(self, job_id: str, path: "str | os.PathLike[str]") -> str:
+        """Writes the best checkpoint as safetensors to `path` and returns the SHA-256 of the bytes."""
+        return self._download(self._job_path(job_id) + "/model", path)
+
+    def download_loader(self, job_id: str, path: "str | os.PathLike[str]") -> str:
+        """Writes the generated NumPy script `load_model.py` to `path` and returns its SHA-256."""
+        return self._download(self._job_path(job_id) + "/model/load_model.py", path)
+
+    # --- sites and the network ----------------------------------------------
+
+    def create_site(self, name: str, origins: list[str]) -> dict[str, Any]:
+        """Registers a partner site; the answer carries `site_key` and the `snippet` to paste."""
+        return self._json("POST", "/v1/sites", {"name": name, "origins": origins})
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The contributors that are online. Public."""
+        return self._json("GET", "/v1/nodes")["nodes"]
+
+    def stats(self) -> dict[str, Any]:
+        """Totals of the network and the listed jobs with their loss curves. Public."""
+        return self._json("GET", "/v1/stats")
+
+    # --- plumbing ----------------------------------------------------------
+
+    @staticmethod
+    def _job_path(job_id: str) -> str:
+        return f"/v1/jobs/{quote(job_id, safe='')}"
+
+    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        data = json.dumps(body).encode() if body is not None else None
+        with self._request(method, path, headers, data) as response:
+            return json.load(response)
+
+    def _download(self, path: str, target: "str | os.PathLike[str]") -> str:
+        digest = hashlib.sha256()
+        # Written beside the target and renamed, so that a broken download leaves no half model behind.
+        partial = f"{os.fspath(target)}.part"
+        with self._request("GET", path, {}, None) as response:
+            expected = response.length
+            received = 0
+            with open(partial, "wb") as file:
+                while chunk := response.read(_CHUNK_BYTES):
+                    received += len(chunk)
+                    digest.update(chunk)
+                    file.write(chunk)
+        if expected is not None and received != expected:
+            os.unlink(partial)
+            raise TransportError(f"GET {path}: {received} of {expected} bytes arrived")
+        os.replace(partial, target)
+        return digest.hexdigest()
+
+    def _event_stream(self, job_id: str, after: str | None) -> Iterator[sse.Event]:
+        headers = {"Accept": "text/event-stream"}
+        if after is not None:
+            headers["Last-Event-ID"] = after
+        path = self._job_path(job_id) + "/events"
+        with self._request("GET", path, headers, None, timeout_s=_EVENTS_TIMEOUT_S) as response:
+            yield from sse.parse(response)
+
+    @contextmanager
+    def _request(
+        self, method: str, path: str, headers: Mapping[str, str], body: Any, timeout_s: float | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        connection = kind(self._host, self._port, timeout=timeout_s or self._timeout_s)
+        all_headers = {"Accept": "application/json", "User-Agent": "raven-client/0.1", **headers}
+        if self._key is not None:
+            all_headers["Authorization"] = f"Bearer {self._key}"
+        try:
+            response = _send(connection, method, self._prefix + path, body, all_headers)
+            if response.status >= 400:
+                raise ApiError.from_body(response.status, response.read(1 << 16))
+            yield response
+        except (OSError, http.client.HTTPException) as error:
+            raise TransportError(f"{method} {path}: {error or type(error).__name__}") from error
+        finally:
+            connection.close()
+
+
+def _send(
+    connection: http.client.HTTPConnection, method: str, path: str, body: Any, headers: Mapping[str, str]
+) -> http.client.HTTPResponse:
+    """Sends a request; a peer that answers before it has read the whole body is still heard."""
+    data = iter(body) if isinstance(body, Form) else body
+    try:
+        connection.request(method, path, body=data, headers=dict(headers))
+    except (BrokenPipeError, ConnectionResetError):
+        # The refusal of an upload may be waiting to be read; without one the error stands.
+        if not isinstance(body, Form):
+            raise
+    return connection.getresponse()
+
+
+def _state_of(data: Any) -> str | None:
+    return data.get("state") if isinstance(data, dict) else None

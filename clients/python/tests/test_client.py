@@ -1,0 +1,204 @@
+"""The client against a stub that records requests."""
+
+from __future__ import annotations
+
+import email.parser
+import email.policy
+import hashlib
+import io
+import json
+import tempfile
+import unittest
+from pathlib import Path
+
+from raven import ApiError, Client, JobFailed, TransportError
+from tests.stub import Request, Stub, send, send_json
+
+
+class StubCase(unittest.TestCase):
+    def start(self, answer) -> Client:
+        self.stub = Stub(answer)
+        self.addCleanup(self.stub.close)
+        return Client(self.stub.url, key="rk_test_abc", timeout_s=5)
+
+
+class Requests(StubCase):
+    def test_job_is_posted_as_json_with_the_key(self):
+        def answer(_, handler):
+            send_json(handler, 202, {"id": "job_1", "state": "queued"})
+
+        client = self.start(answer)
+        job = client.create_job({"name": "demo", "dataset": "ds_1"})
+        self.assertEqual(job["id"], "job_1")
+        request = self.stub.requests[0]
+        self.assertEqual((request.method, request.path), ("POST", "/v1/jobs"))
+        self.assertEqual(request.headers["authorization"], "Bearer rk_test_abc")
+        self.assertEqual(request.headers["content-type"], "application/json")
+        self.assertEqual(json.loads(request.body), {"name": "demo", "dataset": "ds_1"})
+
+    def test_ids_cannot_leave_their_path_segment(self):
+        client = self.start(lambda _, handler: send_json(handler, 200, {"state": "running"}))
+        client.job("../keys?x=1#y")
+        self.assertEqual(self.stub.requests[0].path, "/v1/jobs/..%2Fkeys%3Fx%3D1%23y")
+
+    def test_no_key_means_no_authorization_header(self):
+        self.start(lambda _, handler: send_json(handler, 200, {"contributors": 0}))
+        Client(self.stub.url).stats()
+        self.assertNotIn("authorization", self.stub.requests[0].headers)
+
+    def test_site_cancel_and_lists_use_their_routes(self):
+        lists = {"jobs": [1], "datasets": [2], "nodes": [3]}
+        client = self.start(lambda _, handler: send_json(handler, 200, lists))
+        client.create_site("News", ["http://news.localhost:1"])
+        client.cancel("job_1")
+        self.assertEqual([client.jobs(), client.datasets(), client.nodes()], [[1], [2], [3]])
+        client.dataset("ds_1")
+        self.assertEqual(
+            [(r.method, r.path) for r in self.stub.requests],
+            [
+                ("POST", "/v1/sites"),
+                ("POST", "/v1/jobs/job_1/cancel"),
+                ("GET", "/v1/jobs"),
+                ("GET", "/v1/datasets"),
+                ("GET", "/v1/nodes"),
+                ("GET", "/v1/datasets/ds_1"),
+            ],
+        )
+
+    def test_a_path_before_the_routes_is_kept(self):
+        self.start(lambda _, handler: send_json(handler, 200, {}))
+        Client(self.stub.url + "/raven/").stats()
+        self.assertEqual(self.stub.requests[0].path, "/raven/v1/stats")
+
+    def test_other_schemes_are_refused(self):
+        for url in ("ftp://host", "127.0.0.1:8080", "http://"):
+            with self.assertRaises(ValueError):
+                Client(url)
+
+
+class Uploads(StubCase):
+    def parts(self, request: Request):
+        head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
+        message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + request.body)
+        return {
+            part.get_param("name", header="content-disposition"): (
+                part.get_filename(),
+                part.get_content_type(),
+                part.get_payload(decode=True),
+            )
+            for part in message.iter_parts()
+        }
+
+    def test_spec_comes_first_and_files_arrive_unchanged(self):
+        client = self.start(lambda _, handler: send_json(handler, 201, {"id": "ds_1"}))
+        blob = bytes(range(256)) * 3000  # longer than one chunk, with every byte value
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "train x.gz"
+            path.write_bytes(blob)
+            opened = io.BytesIO(b"skipped-rest")
+            opened.seek(8)
+            dataset = client.upload_dataset(
+                {"name": "d", "format": "idx"}, {"train_x": path, "train_y": b"yy", "test_x": opened}
+            )
+        self.assertEqual(dataset, {"id": "ds_1"})
+        request = self.stub.requests[0]
+        self.assertEqual(int(request.headers["content-length"]), len(request.body))
+        parts = self.parts(request)
+        self.assertEqual(list(parts), ["spec", "train_x", "train_y", "test_x"])
+        self.assertEqual(parts["spec"][1], "application/json")
+        self.assertEqual(json.loads(parts["spec"][2]), {"name": "d", "format": "idx"})
+        self.assertEqual(parts["train_x"], ("train x.gz", "application/octet-stream", blob))
+        self.assertEqual(parts["train_y"][2], b"yy")
+        self.assertEqual(parts["test_x"][2], b"rest")
+
+    def test_a_missing_file_is_named_before_anything_is_sent(self):
+        client = self.start(lambda _, handler: send_json(handler, 201, {}))
+        with self.assertRaises(FileNotFoundError):
+            client.upload_dataset({"name": "d"}, {"train_x": "/nonexistent/file"})
+        self.assertEqual(self.stub.requests, [])
+
+
+class Refusals(StubCase):
+    def test_problem_documents_become_fields(self):
+        problem = {"type": "about:blank", "title": "Too many units", "status": 422,
+                   "detail": "a layer may have 65536 units", "field": "model.layers[2].units",
+                   "limit": 65536, "found": 10**12}
+
+        def answer(_, handler):
+            send(handler, 422, json.dumps(problem).encode(), "application/problem+json")
+
+        with self.assertRaises(ApiError) as caught:
+            self.start(answer).create_job({})
+        error = caught.exception
+        self.assertEqual((error.status, error.field, error.limit, error.found),
+                         (422, "model.layers[2].units", 65536, 10**12))
+        self.assertIn("65536 units", str(error))
+
+    def test_other_bodies_become_the_detail(self):
+        client = self.start(lambda _, handler: send(handler, 502, b"<h1>bad gateway</h1>", "text/html"))
+        with self.assertRaises(ApiError) as caught:
+            client.jobs()
+        self.assertEqual((caught.exception.status, caught.exception.field), (502, None))
+        self.assertIn("bad gateway", caught.exception.detail)
+
+    def test_no_listener_is_a_transport_error(self):
+        stub = Stub(lambda *_: None)
+        url = stub.url
+        stub.close()
+        with self.assertRaises(TransportError):
+            Client(url, timeout_s=2).stats()
+
+
+class Models(StubCase):
+    def test_download_writes_the_file_and_returns_its_digest(self):
+        blob = bytes(range(256)) * 2000
+        client = self.start(lambda _, handler: send(handler, 200, blob, "application/octet-stream"))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "m.safetensors"
+            digest = client.download_model("job_1", path)
+            self.assertEqual(path.read_bytes(), blob)
+            self.assertEqual(digest, hashlib.sha256(blob).hexdigest())
+            self.assertEqual([p.name for p in Path(folder).iterdir()], ["m.safetensors"])
+            client.download_loader("job_1", Path(folder) / "load_model.py")
+        self.assertEqual(
+            [r.path for r in self.stub.requests],
+            ["/v1/jobs/job_1/model", "/v1/jobs/job_1/model/load_model.py"],
+        )
+
+    def test_a_download_that_breaks_off_leaves_no_file(self):
+        def answer(_, handler):
+            handler.send_response(200)
+            handler.send_header("Content-Length", "1000")
+            handler.end_headers()
+            handler.wfile.write(b"only this")
+            handler.close_connection = True
+
+        client = self.start(answer)
+        with tempfile.TemporaryDirectory() as folder:
+            with self.assertRaises(TransportError):
+                client.download_model("job_1", Path(folder) / "m.safetensors")
+            self.assertFalse((Path(folder) / "m.safetensors").exists())
+
+
+class Waiting(StubCase):
+    def test_wait_returns_the_completed_job(self):
+        states = iter(["queued", "running", "completed"])
+        client = self.start(lambda _, handler: send_json(handler, 200, {"id": "j", "state": next(states)}))
+        self.assertEqual(client.wait("j")["state"], "completed")
+
+    def test_wait_raises_for_a_failed_job_with_its_reason(self):
+        job = {"id": "j", "state": "failed", "reason": "the loss became NaN in round 3"}
+        client = self.start(lambda _, handler: send_json(handler, 200, job))
+        with self.assertRaises(JobFailed) as caught:
+            client.wait("j")
+        self.assertEqual(caught.exception.job, job)
+        self.assertIn("NaN in round 3", str(caught.exception))
+
+    def test_wait_ends_at_its_time_limit(self):
+        client = self.start(lambda _, handler: send_json(handler, 200, {"id": "j", "state": "running"}))
+        with self.assertRaises(TimeoutError):
+            client.wait("j", timeout_s=0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,50 @@
+# shellcheck shell=bash
+# What every script shares: where things are, how they speak, how they fail.
+# Sourced, never run.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+export ROOT
+# Downloads and builds that outlive a clone.
+export RAVEN_CACHE="${RAVEN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/raven}"
+
+# People find cargo's output where they expect it, in the clone. Automatic runs
+# get a fresh clone each time and share one folder outside of it instead.
+if [[ -z "${CARGO_TARGET_DIR:-}" ]]; then
+    if [[ "${CI:-}" == "true" ]]; then
+        CARGO_TARGET_DIR="$RAVEN_CACHE/target"
+    else
+        CARGO_TARGET_DIR="$ROOT/target"
+    fi
+fi
+export CARGO_TARGET_DIR
+# Reports, screenshots and logs of test and bench runs.
+export RAVEN_OUT="$ROOT/target"
+
+mkdir -p "$RAVEN_CACHE" "$RAVEN_OUT"
+
+say() { printf '%s\n' "$*" >&2; }
+
+step() { printf '\n=== %s\n' "$*" >&2; }
+
+die() {
+    say "error: $*"
+    exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# One digest over the names and contents of files and folders below the root.
+# Build output and installed packages are left out.
+digest_of() {
+    (
+        cd "$ROOT" || exit 1
+        for path in "$@"; do
+            [[ -e "$path" ]] || continue
+            find "$path" \( -name node_modules -o -name target -o -name dist -o -name __pycache__ \) -prune \
+                -o -type f -print0
+        done | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
+    )
+}
+
+# A binary of the coordinator crate, as cargo left it.
+coordinator_bin() { printf '%s/release/coordinator\n' "$CARGO_TARGET_DIR"; }

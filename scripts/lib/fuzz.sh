@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Coverage-guided fuzzing of everything that decodes bytes from a peer; needs nightly Rust and cargo-fuzz.
+# Usage: scripts/lib/fuzz.sh SECONDS [TARGET ...]      (each target for that long; all of them by default)
+set -euo pipefail
+# shellcheck source=scripts/lib/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+seconds="${1:?usage: scripts/lib/fuzz.sh SECONDS [TARGET ...]}"
+shift
+targets=("$@")
+[[ ${#targets[@]} -gt 0 ]] || targets=(frame message graph_json graph_canonical)
+
+out="$CARGO_TARGET_DIR/fuzz"
+log="$RAVEN_OUT/fuzz.log"
+cd "$ROOT/fuzz"
+cargo run --quiet --release --example seeds --target-dir "$out" -- "$out/seeds"
+for target in "${targets[@]}"; do
+    mkdir -p "$out/corpus/$target"
+    say "fuzz $target: $seconds s"
+    if ! cargo +nightly fuzz run --fuzz-dir . --target-dir "$out" "$target" "$out/corpus/$target" "$out/seeds/$target" -- \
+        -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 >"$log" 2>&1; then
+        tail -40 "$log" >&2
+        die "fuzz target $target failed; the input is in fuzz/artifacts/$target"
+    fi
+    sed -n 's/^stat::number_of_executed_units: */  runs: /p; s/^stat::peak_rss_mb: */  peak MiB: /p' "$log" >&2
+done

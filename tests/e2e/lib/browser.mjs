@@ -1,0 +1,33 @@
+// Starts the system's Chromium through Playwright, with the flags that a closed network needs.
+import { execFileSync } from 'node:child_process';
+import { chromium } from 'playwright-core';
+
+const FLAGS = [
+  '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
+  '--disable-sync', '--disable-gpu-sandbox',
+  // A page that is not in front must compute as one that is: several contributors share one browser.
+  '--disable-background-timer-throttling', '--disable-backgrounding-occluded-windows',
+  '--disable-renderer-backgrounding',
+];
+
+export function chromiumPath() {
+  if (process.env.RAVEN_CHROMIUM) return process.env.RAVEN_CHROMIUM;
+  for (const name of ['chromium', 'chromium-browser', 'google-chrome']) {
+    try {
+      return execFileSync('/bin/sh', ['-c', `command -v ${name}`], { encoding: 'utf8' }).trim();
+    } catch {
+      // Not this one.
+    }
+  }
+  throw new Error('no Chromium found: install it or set RAVEN_CHROMIUM to its path');
+}
+
+/** A headless browser. Chromium's sandbox does not run as root. */
+export function launch(extraFlags = []) {
+  const sandbox = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
+  return chromium.launch({
+    executablePath: chromiumPath(),
+    headless: true,
+    args: [...FLAGS, ...sandbox, ...extraFlags],
+  });
+}

@@ -1,0 +1,70 @@
+// A visitor: opens a partner's page in a browser context of its own and works the card as a person would.
+
+const FRAME = 'iframe[src*="/embed/frame.html"]';
+const STEP_MS_MAX = 30_000;
+
+/** Presses an arrow key until the slider shows `percent` (it moves in steps of its own). */
+async function slide(slider, percent) {
+  const value = async () => Number(await slider.inputValue());
+  await slider.focus();
+  for (let now = await value(); now !== percent; ) {
+    await slider.press(now < percent ? 'ArrowRight' : 'ArrowLeft');
+    const next = await value();
+    if (next === now || next - percent === percent - now) break;
+    now = next;
+  }
+  const reached = await value();
+  if (reached !== percent) throw new Error(`the slider stops at ${reached} %, ${percent} % was wanted`);
+}
+
+export class Visitor {
+  /** Opens `pageUrl`. `prepare(page)` runs before the page is loaded. */
+  static async open(browser, pageUrl, { viewport = { width: 1280, height: 800 }, prepare = () => {} } = {}) {
+    const visitor = new Visitor();
+    visitor.context = await browser.newContext({ viewport });
+    visitor.page = await visitor.context.newPage();
+    visitor.page.setDefaultTimeout(STEP_MS_MAX);
+    await prepare(visitor.page);
+    await visitor.page.goto(pageUrl);
+    visitor.card = visitor.page.frameLocator(FRAME);
+    return visitor;
+  }
+
+  /** Says yes to `share` percent of the machine. */
+  async accept(share) {
+    await this.card.locator('#raven-open').click();
+    await slide(this.card.locator('#raven-share'), share);
+    await this.card.locator('#raven-yes').click();
+  }
+
+  /** What the partner's page is told: `{phase, tasks}`. */
+  state() {
+    return this.page.evaluate(() => ({ ...globalThis.raven.state }));
+  }
+
+  /** Waits until `holds(state)`; throws with the last state. */
+  async until(holds, what, ms = STEP_MS_MAX) {
+    const deadline = Date.now() + ms;
+    let state = null;
+    while (Date.now() < deadline) {
+      state = await this.state();
+      if (holds(state)) return state;
+      await new Promise((done) => setTimeout(done, 50));
+    }
+    throw new Error(`not ${what} after ${ms} ms: ${JSON.stringify(state)}`);
+  }
+
+  /** Connected, with or without work. */
+  contributing() {
+    return this.until(({ phase }) => phase === 'idle' || phase === 'working', 'contributing');
+  }
+
+  async stop() {
+    await this.card.locator('#raven-stop').click();
+  }
+
+  /** Closes the tab without a goodbye from the page. */
+  close() {
+    return this.context.close();
+  }
+}
