@@ -320,7 +320,7 @@ fn bombs_and_floods_stop_at_their_limits() {
         server.upload(&classes("idx"), &[("train_x", zeros), ("train_y", y)]).problem(422);
     assert_eq!(problem["field"], "train_x.unpacked_bytes", "{problem}");
     // A body over the limit.
-    let large = vec![0; 400_000];
+    let large = vec![0; 300_000];
     let problem = server.upload(&classes("idx"), &[("train_x", large)]).problem(413);
     assert_eq!(problem["limit"], 300_000);
     assert_eq!(server.blob_count(), 0);

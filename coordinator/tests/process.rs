@@ -21,8 +21,7 @@ fn program() -> Command {
 }
 
 fn run(data: &Path, arguments: &[&str]) -> Output {
-    let (words, rest) = arguments.split_at(2.min(arguments.len()));
-    program().args(words).arg("--data").arg(data).args(rest).output().expect("runs")
+    program().args(arguments).arg("--data").arg(data).output().expect("runs")
 }
 
 struct Process {

@@ -1,5 +1,6 @@
 //! A job that has not ended: its plan's state machine and what is out for it.
 
+use crate::EngineConfig;
 use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::effect::{Credit, Work};
 use crate::event::{ContributorId, Metrics, PayloadId};
@@ -8,7 +9,6 @@ use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePla
 use crate::runs::RunPool;
 use crate::sampling::{EpochOrder, Layout, LayoutError};
 use crate::stage::{Demand, Need, Segment, Stage, Supply, Task};
-use crate::EngineConfig;
 use raven_protocol::{BlobId, JobId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -298,9 +298,8 @@ impl Job {
             return None;
         };
         let order = self.order.as_ref()?;
-        let mut shards: Vec<u32> = (start..start + count)
-            .flat_map(|micro| order.shards_of(stage.round, micro))
-            .collect();
+        let mut shards: Vec<u32> =
+            (start..start + count).flat_map(|micro| order.shards_of(stage.round, micro)).collect();
         shards.sort_unstable();
         shards.dedup();
         let shards = shards.into_iter().map(|shard| {

@@ -288,8 +288,7 @@ impl Engine {
         let callers = job.invalid.entry(key).or_default();
         callers.insert(contributor);
         if callers.len() >= self.world.config.invalid_refusals_max {
-            let reason =
-                format!("{} contributors call task {} invalid", callers.len(), lease.task);
+            let reason = format!("{} contributors call task {} invalid", callers.len(), lease.task);
             self.begin_end(lease.job, JobState::Failed { reason });
         }
     }

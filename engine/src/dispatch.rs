@@ -122,8 +122,7 @@ impl Engine {
         else {
             return;
         };
-        let missing_bytes =
-            self.send_needs(session_id, job_id, &task) + task.demand.operand_bytes;
+        let missing_bytes = self.send_needs(session_id, job_id, &task) + task.demand.operand_bytes;
         let now = self.now;
         let Some(session) = self.world.sessions.get(&session_id) else { return };
         let transfer_ms = session.link.transfer_ms(missing_bytes);
@@ -155,13 +154,16 @@ impl Engine {
         self.timers.set(Timer::LeaseExpiry(id), now + lease_ms);
         self.stats.leases_issued += 1;
         self.note_lease(session_id, job_id, part, id, &task);
-        self.send(session_id, Outbound::Task {
-            lease: id,
-            task: task.id,
-            lease_ms,
-            flops: task.demand.flops,
-            work: task.work,
-        });
+        self.send(
+            session_id,
+            Outbound::Task {
+                lease: id,
+                task: task.id,
+                lease_ms,
+                flops: task.demand.flops,
+                work: task.work,
+            },
+        );
         self.start_next(session_id);
     }
 

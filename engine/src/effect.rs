@@ -1,9 +1,11 @@
 //! Everything that the engine asks of its shell.
 
+use crate::event::{ContributorId, SiteId};
 use crate::event::{Metrics, PayloadId};
 use crate::job::{JobPhase, JobState};
-use crate::event::{ContributorId, SiteId};
-use raven_protocol::{BlobId, GoodbyeReason, GraphId, JobId, LeaseId, ResultDigest, SessionId, TaskId};
+use raven_protocol::{
+    BlobId, GoodbyeReason, GraphId, JobId, LeaseId, ResultDigest, SessionId, TaskId,
+};
 
 /// Names an effect that is answered by [`crate::Event::EffectDone`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -38,7 +38,9 @@ pub enum LayoutError {
     Zero { field: &'static str },
     #[error("plan.{field}: {found} exceeds the limit of {limit}")]
     Limit { field: &'static str, found: u64, limit: u64 },
-    #[error("plan.batch: {batch} rows cannot be cut evenly into micro-batches of at most {micro_batch}")]
+    #[error(
+        "plan.batch: {batch} rows cannot be cut evenly into micro-batches of at most {micro_batch}"
+    )]
     Uneven { batch: u32, micro_batch: u32 },
     #[error("plan.shards[{index}]: starts at row {found}, row {expected} comes next")]
     ShardGap { index: usize, found: u32, expected: u64 },
@@ -345,8 +347,7 @@ mod tests {
         let plan = plan(8000, 800, 50, &[2000; 4]);
         let order = EpochOrder::new(&plan, Seed(3), 0).expect("laid out");
         for round in 0..order.layout().rounds_per_epoch {
-            let shards: Vec<u32> =
-                (0..16).map(|micro| order.shards_of(round, micro)[0]).collect();
+            let shards: Vec<u32> = (0..16).map(|micro| order.shards_of(round, micro)[0]).collect();
             assert!(shards.is_sorted(), "{shards:?}");
             assert!(shards[0] != shards[15], "round {round} reads one shard only");
         }

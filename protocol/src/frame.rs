@@ -120,10 +120,7 @@ fn le_u32(bytes: &[u8], at: usize) -> u32 {
 /// Whatever the prefix already shows to be wrong: magic, version, lengths over `limits`.
 pub fn frame_bytes(prefix: &[u8], limits: &FrameLimits) -> Result<u64, FrameError> {
     if prefix.len() < PREFIX_BYTES {
-        return Err(FrameError::Truncated {
-            have: prefix.len() as u64,
-            need: PREFIX_BYTES as u64,
-        });
+        return Err(FrameError::Truncated { have: prefix.len() as u64, need: PREFIX_BYTES as u64 });
     }
     if prefix[..4] != MAGIC {
         return Err(FrameError::BadMagic);

@@ -1,9 +1,7 @@
 //! Task specs: a pure function from named blobs and attachments to tensors.
 
 use crate::ids::{BlobId, Seed};
-use crate::limits::{
-    BINDINGS_MAX, MICRO_BATCHES_MAX, NAME_BYTES_MAX, SCAN_STEPS_MAX, SHARDS_MAX,
-};
+use crate::limits::{BINDINGS_MAX, MICRO_BATCHES_MAX, NAME_BYTES_MAX, SCAN_STEPS_MAX, SHARDS_MAX};
 use raven_graph::GraphId;
 use serde::{Deserialize, Serialize};
 
@@ -174,7 +172,9 @@ pub enum SpecError {
     Limit { field: &'static str, found: u64, limit: u64 },
     #[error("spec.{field}: must be at least 1")]
     Zero { field: &'static str },
-    #[error("spec.program.start: {start} is not a multiple of the next power of two of count {count}")]
+    #[error(
+        "spec.program.start: {start} is not a multiple of the next power of two of count {count}"
+    )]
     Misaligned { start: u32, count: u32 },
     #[error("spec.bindings: input {input:?} is bound twice")]
     BoundTwice { input: String },

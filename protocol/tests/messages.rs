@@ -97,7 +97,15 @@ fn messages_round_trip_and_the_page_names_each() {
 fn the_page_states_codes_limits_and_reasons() {
     use GoodbyeReason::*;
     for reason in [
-        Stopped, Draining, Incompatible, BadFrame, OutOfTurn, NoConsent, BadTicket, TooSlow, Full,
+        Stopped,
+        Draining,
+        Incompatible,
+        BadFrame,
+        OutOfTurn,
+        NoConsent,
+        BadTicket,
+        TooSlow,
+        Full,
         BrokenCommitment,
     ] {
         let name = serde_json::to_value(reason).expect("name");

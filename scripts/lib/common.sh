@@ -4,6 +4,9 @@
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 export ROOT
+# Some service managers and containers leave HOME unset.
+: "${HOME:=$(getent passwd "$(id -u)" | cut -d: -f6)}"
+export HOME
 # Downloads and builds that outlive a clone.
 export RAVEN_CACHE="${RAVEN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/raven}"
 

@@ -40,9 +40,9 @@ ensure_rust() {
 
 ensure_node() {
     { have node && have npm; } || die "Node.js is missing: install version 20 or later with npm, then try again"
-    local major
-    major="$(node -p 'process.versions.node.split(".")[0]')"
-    [[ "$major" -ge 20 ]] || die "Node.js $major is too old: version 20 or later is needed"
+    # Vite needs what 20.19 brought.
+    node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)' ||
+        die "Node.js $(node --version) is too old: version 20.19 or later is needed"
 }
 
 # Sets RAVEN_CHROMIUM to a Chromium that Playwright can drive.

@@ -21,7 +21,9 @@ pub enum JobError {
     #[error("placement: {0}")]
     Cut(#[from] CutError),
     /// Even the finest cut would show one contributor more than half of the weights.
-    #[error("placement: the model is too small to be divided so that nobody sees more than half of it")]
+    #[error(
+        "placement: the model is too small to be divided so that nobody sees more than half of it"
+    )]
     Indivisible,
 }
 

@@ -83,7 +83,8 @@ fn shown_max(cut: &Cut, held_max: u32) -> u64 {
             // Forward and backward show the same range of a weight: it counts once.
             if seen.insert((index, held)) {
                 let weight = part.inputs.iter().find(|input| input.value.name == held.param);
-                let ty = weight.and_then(|input| part.graph.input(&input.name)).map(|input| &input.ty);
+                let ty =
+                    weight.and_then(|input| part.graph.input(&input.name)).map(|input| &input.ty);
                 let shown = ty.and_then(|ty| ty.shape.elements()).unwrap_or(0);
                 *slices.entry(index).or_default() += shown;
             }
@@ -102,8 +103,10 @@ mod tests {
 
     /// The cut of an MLP over 16 features, and its number of parameters.
     fn mlp(units: &[u32]) -> (SlicedCut, u64) {
-        let layers: Vec<_> =
-            units.iter().map(|units| serde_json::json!({"type": "dense", "units": units})).collect();
+        let layers: Vec<_> = units
+            .iter()
+            .map(|units| serde_json::json!({"type": "dense", "units": units}))
+            .collect();
         let model: ModelSpec =
             serde_json::from_value(serde_json::json!({"layers": layers, "loss": "cross_entropy"}))
                 .expect("model");

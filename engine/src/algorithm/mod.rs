@@ -31,17 +31,45 @@ pub(crate) enum Input {
 pub(crate) enum Action {
     InitState,
     /// Micro-batches of a replica round.
-    OpenRuns { round: u32, state: BlobId },
+    OpenRuns {
+        round: u32,
+        state: BlobId,
+    },
     /// A pushed stage of a master round.
-    OpenParts { round: u32, stage: u32, state: BlobId },
-    RunLocal { round: u32, stage: u32, state: BlobId },
-    Combine { round: u32, stage: u32, parts: Vec<TreePart> },
-    Step { round: u32, state: BlobId, parts: Vec<TreePart>, learning_rate: f32, step: u32 },
-    Evaluate { state: BlobId },
+    OpenParts {
+        round: u32,
+        stage: u32,
+        state: BlobId,
+    },
+    RunLocal {
+        round: u32,
+        stage: u32,
+        state: BlobId,
+    },
+    Combine {
+        round: u32,
+        stage: u32,
+        parts: Vec<TreePart>,
+    },
+    Step {
+        round: u32,
+        state: BlobId,
+        parts: Vec<TreePart>,
+        learning_rate: f32,
+        step: u32,
+    },
+    Evaluate {
+        state: BlobId,
+    },
     Persist(Draft),
-    ReleaseState { state: BlobId },
+    ReleaseState {
+        state: BlobId,
+    },
     /// The job ends. `persisted` where the last draft already said so.
-    End { state: JobState, persisted: bool },
+    End {
+        state: JobState,
+        persisted: bool,
+    },
 }
 
 /// A record without what the engine adds: credits and contributors.

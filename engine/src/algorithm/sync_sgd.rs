@@ -26,11 +26,19 @@ enum Phase {
     New,
     InitState,
     SaveInit,
-    Stage { stage: u32 },
-    Step { learning_rate: f32 },
-    SaveStep { replaced: BlobId },
+    Stage {
+        stage: u32,
+    },
+    Step {
+        learning_rate: f32,
+    },
+    SaveStep {
+        replaced: BlobId,
+    },
     Evaluate,
-    SaveEvaluation { completed: Option<CompletedReason> },
+    SaveEvaluation {
+        completed: Option<CompletedReason>,
+    },
     Ended,
 }
 
@@ -154,14 +162,12 @@ impl SyncSgdDriver {
                 vec![Action::Persist(Draft { checkpoint: true, ..self.draft(running) })]
             }
             (Phase::SaveInit, Input::Persisted) => self.go_on(),
-            (Phase::Stage { stage }, Input::StageFinished { parts }) => {
-                match self.plan.placement {
-                    Placement::Replica { .. } => self.reduce(parts),
-                    Placement::Master { .. } => {
-                        vec![Action::Combine { round: self.step, stage, parts }]
-                    }
+            (Phase::Stage { stage }, Input::StageFinished { parts }) => match self.plan.placement {
+                Placement::Replica { .. } => self.reduce(parts),
+                Placement::Master { .. } => {
+                    vec![Action::Combine { round: self.step, stage, parts }]
                 }
-            }
+            },
             (Phase::Stage { stage }, Input::StageDone) => self.enter_stage(stage + 1),
             (Phase::Step { learning_rate }, Input::Stepped { state, metrics, grad_norm }) => {
                 self.stepped(learning_rate, state, metrics, grad_norm)

@@ -1,7 +1,7 @@
 //! Parts of master placement: who may see which slice of the weights.
 
-use super::fit::{Unfit, finish_ms, fits, may_work};
 use super::Decision;
+use super::fit::{Unfit, finish_ms, fits, may_work};
 use crate::active::Job;
 use crate::event::{ContributorId, Millis};
 use crate::session::Session;
@@ -134,4 +134,3 @@ pub(super) fn part_fit(
     fits(world, session, &task.demand)?;
     Ok(slices)
 }
-

@@ -114,10 +114,9 @@ impl Pass {
                 master::lease_part(world, job, stage, &ready, now)
             }
             Supply::Runs(_) => {
-                let candidates = self
-                    .candidates
-                    .entry(job.id)
-                    .or_insert_with(|| replica::Candidates::new(world, job, stage, &self.ready, now));
+                let candidates = self.candidates.entry(job.id).or_insert_with(|| {
+                    replica::Candidates::new(world, job, stage, &self.ready, now)
+                });
                 candidates.next(world, job, stage, self.flops_per_ms, now)
             }
         }

@@ -1,9 +1,9 @@
 //! Work for sessions that have none, when there is nothing left to lease:
 //! copies of overdue tasks, then tasks that wait behind others.
 
+use super::Decision;
 use super::fit::finish_ms;
 use super::master::{Coverage, part_fit};
-use super::Decision;
 use crate::active::Job;
 use crate::event::Millis;
 use crate::lease::{Lease, LeaseState};

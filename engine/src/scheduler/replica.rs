@@ -1,7 +1,7 @@
 //! Runs of replica rounds.
 
-use super::fit::{finish_ms, fits, may_work};
 use super::Decision;
+use super::fit::{finish_ms, fits, may_work};
 use crate::active::Job;
 use crate::event::Millis;
 use crate::run_length::{Contributor, choose, longest_run};

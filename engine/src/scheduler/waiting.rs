@@ -54,4 +54,3 @@ pub(crate) fn waiting_reason(world: &World, job: &Job) -> Option<String> {
         Some(Unfit::Kernel) => "no contributor online runs this job's kernel".into(),
     })
 }
-

@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from raven import Client, JobFailed, RavenError
@@ -57,17 +58,23 @@ def _say(text: str = "") -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _train(client: Client, job_id: str) -> dict:
-    """Follows a job to its end; raises `JobFailed` where it ends without a model."""
+def _train(client: Client, job_id: str, check_visitors: Callable[[], None]) -> dict:
+    """Follows a job to its end; raises `JobFailed` where it ends without a model.
+
+    The answer's `contributors` is the most that took part in one round.
+    """
     progress = Progress()
+    most = 0
     try:
         while True:
             job = client.job(job_id)
             progress.show(job)
+            most = max(most, job["contributors"])
             if job["state"] == "completed":
-                return job
+                return {**job, "contributors": most}
             if job["state"] in ("failed", "cancelled"):
                 raise JobFailed(job)
+            check_visitors()
             time.sleep(POLL_S)
     finally:
         progress.end()
@@ -84,7 +91,7 @@ def _result(options: argparse.Namespace, job: dict, accuracy: float, wall_s: flo
         "test_accuracy": accuracy,
         # Over the whole training, evaluation and waiting included, not the last moment's figure.
         "images_per_s": round(job["train_rows"] * job["epoch"] / train_s, 1),
-        "contributors": options.contributors,
+        "contributors": job["contributors"],
         "rounds": job["round"],
         "tasks": job["tasks"],
         "wall_s": round(wall_s, 2),
@@ -109,7 +116,7 @@ def _run(options: argparse.Namespace, work: Path) -> None:
         _say(f"uploading {options.dataset}")
         uploaded = client.upload_dataset(dataset.spec, dataset.files)
         _say(f"opening {options.contributors} visitors in headless Chromium")
-        stack.enter_context(
+        check_visitors = stack.enter_context(
             contributors.contributing(
                 ROOT, partner.origin + "/", options.contributors, SHARE_PERCENT, work / "contributors.log"
             )
@@ -120,7 +127,7 @@ def _run(options: argparse.Namespace, work: Path) -> None:
         )
         posted = client.create_job(body)
         _say(f"training {options.model} as {posted['id']} ({posted['parameters']} parameters)")
-        job = _train(client, posted["id"])
+        job = _train(client, posted["id"], check_visitors)
         model, loader = work / "model.safetensors", work / "load_model.py"
         sha256 = client.download_model(job["id"], model)
         client.download_loader(job["id"], loader)

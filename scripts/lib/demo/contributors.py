@@ -8,7 +8,7 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 OPEN_S_MAX = 120.0
@@ -27,8 +27,11 @@ def _reader(stream, lines: "queue.Queue[dict | None]") -> None:
 
 
 @contextlib.contextmanager
-def contributing(root: Path, page: str, count: int, share: float, log: Path) -> Iterator[None]:
-    """`count` visitors of `page` who said yes, until the block ends."""
+def contributing(root: Path, page: str, count: int, share: float, log: Path) -> Iterator[Callable[[], None]]:
+    """`count` visitors of `page` who said yes, until the block ends.
+
+    Yields a check that raises `OpenFailed` once a visitor or the browser is gone.
+    """
     command = ["node", root / "tests/e2e/contributors.mjs", page, str(count), str(share)]
     with open(log, "wb") as errors:
         process = subprocess.Popen(
@@ -39,7 +42,7 @@ def contributing(root: Path, page: str, count: int, share: float, log: Path) -> 
         threading.Thread(target=_reader, args=(process.stdout, lines), daemon=True).start()
         try:
             _wait(lines, count, log)
-            yield
+            yield lambda: _check(lines, log)
         finally:
             # The end of its input tells it to close the browser.
             process.stdin.close()
@@ -51,6 +54,7 @@ def contributing(root: Path, page: str, count: int, share: float, log: Path) -> 
 
 
 def _wait(lines: "queue.Queue[dict | None]", count: int, log: Path) -> None:
+    # They are opened one after the other, so each has the time to itself.
     deadline = time.monotonic() + OPEN_S_MAX
     ready = 0
     while ready < count:
@@ -58,8 +62,19 @@ def _wait(lines: "queue.Queue[dict | None]", count: int, log: Path) -> None:
             line = lines.get(timeout=max(0.1, deadline - time.monotonic()))
         except queue.Empty:
             raise OpenFailed(f"{ready} of {count} visitors contribute after {OPEN_S_MAX:.0f} s; see {log}") from None
-        if line is None:
-            raise OpenFailed(f"the browser ended:\n{log.read_text(errors='replace')[-2000:]}")
-        if "error" in line:
-            raise OpenFailed(line["error"])
+        _raise_if_gone(line, log)
         ready = line.get("contributing", ready)
+        deadline = time.monotonic() + OPEN_S_MAX
+
+
+def _check(lines: "queue.Queue[dict | None]", log: Path) -> None:
+    with contextlib.suppress(queue.Empty):
+        while True:
+            _raise_if_gone(lines.get_nowait(), log)
+
+
+def _raise_if_gone(line: dict | None, log: Path) -> None:
+    if line is None:
+        raise OpenFailed(f"the browser ended:\n{log.read_text(errors='replace')[-2000:]}")
+    if "error" in line:
+        raise OpenFailed(line["error"])

@@ -16,6 +16,18 @@ const article = (tag) => readFileSync(join(site, 'index.html'), 'utf8').replace(
 export class World {
   static async start(name) {
     const world = new World();
+    try {
+      await world.#open(name);
+    } catch (error) {
+      // What did start would keep this process alive for ever.
+      await world.stop();
+      throw error;
+    }
+    return world;
+  }
+
+  async #open(name) {
+    const world = this;
     world.coordinator = await Coordinator.start({ name });
     world.partner = await serveStatic({ mounts: { '/': site } });
     // Another site than 127.0.0.1: a port alone would be the same site.
@@ -26,7 +38,6 @@ export class World {
     // One bit of the digest changed: as if the file had been.
     world.partner.routes['/tampered'] = article(world.site.snippet_pinned.replace(/sha384-./, (start) => (start.endsWith('A') ? 'sha384-B' : 'sha384-A')));
     world.browser = await launch();
-    return world;
   }
 
   /** Opens a visitor on the partner's page, or on another path of it. */
@@ -67,9 +78,9 @@ export class World {
   }
 
   async stop() {
-    await this.browser.close();
-    await this.partner.close();
-    return this.coordinator.stop();
+    await this.browser?.close();
+    await this.partner?.close();
+    return this.coordinator?.stop();
   }
 }
 

@@ -294,7 +294,10 @@ impl Auditor {
         if let Placement::Replica { .. } = plan.placement {
             let accepted = &job.accepted[&(round, 0)];
             let taken = parts.iter().map(|part| (part.start, (part.count, part.payload)));
-            assert!(taken.eq(accepted.iter().map(|(&s, &v)| (s, v))), "a step takes what was accepted");
+            assert!(
+                taken.eq(accepted.iter().map(|(&s, &v)| (s, v))),
+                "a step takes what was accepted"
+            );
             let covered: u32 = parts.iter().map(|part| part.count).sum();
             assert_eq!(covered, layout.micro_batches(round), "a step covers its batch");
         }
@@ -422,15 +425,18 @@ impl Auditor {
         }
         let mut blobs: BTreeSet<BlobId> = needs.shards.iter().map(|&(blob, _)| blob).collect();
         blobs.extend(needs.weights);
-        self.live.insert(id, ModelLease {
-            session,
-            task,
-            work: work.clone(),
-            flops,
-            blobs,
-            committed: None,
-            revealing: false,
-        });
+        self.live.insert(
+            id,
+            ModelLease {
+                session,
+                task,
+                work: work.clone(),
+                flops,
+                blobs,
+                committed: None,
+                revealing: false,
+            },
+        );
         let open = self.live.values().filter(|l| l.session == session && l.committed.is_none());
         let open_max = workers * u64::from(self.config.leases_per_worker);
         let open = open.count() as u64;
@@ -519,7 +525,8 @@ fn needs_of(task: TaskId, work: &Work, shell: &mut Shell) -> Needs {
             let order = shell.kernel.order(task.job, task.round);
             let total = order.layout().micro_batches(task.round);
             assert!(tree::is_node(start, count, total), "{task}: {start}+{count} of {total}");
-            let shards = (start..start + count).flat_map(|micro| order.shards_of(task.round, micro));
+            let shards =
+                (start..start + count).flat_map(|micro| order.shards_of(task.round, micro));
             let shards: BTreeSet<u32> = shards.collect();
             let shards = shards.into_iter().map(|shard| plan.shards[shard as usize]);
             Needs {

@@ -31,11 +31,8 @@ pub struct LinkSpec {
 
 impl LinkSpec {
     /// A household: 25 ms one way, 100 Mbit/s down, 40 Mbit/s up.
-    pub const HOUSEHOLD: LinkSpec = LinkSpec {
-        latency_us: 25 * MS,
-        down_bytes_per_s: 12_500_000,
-        up_bytes_per_s: 5_000_000,
-    };
+    pub const HOUSEHOLD: LinkSpec =
+        LinkSpec { latency_us: 25 * MS, down_bytes_per_s: 12_500_000, up_bytes_per_s: 5_000_000 };
 }
 
 /// One direction of a link: when it is free again.

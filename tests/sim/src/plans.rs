@@ -1,8 +1,6 @@
 //! Jobs to simulate.
 
-use raven_engine::{
-    Algorithm, EarlyStopping, JobPlan, PartPlan, Placement, StagePlan, SyncSgd,
-};
+use raven_engine::{Algorithm, EarlyStopping, JobPlan, PartPlan, Placement, StagePlan, SyncSgd};
 use raven_graph::schedule::Schedule;
 use raven_protocol::{BlobId, GraphId, JobId, KernelId, Numerics, Seed, ShardRef};
 

@@ -59,7 +59,8 @@ impl Shell {
                     self.kernel.round_value(*job)
                 } else {
                     let total = self.kernel.order(*job, *round).layout().micro_batches(*round);
-                    let values = parts.iter().map(|p| (p.start, p.count, self.payloads[&p.payload]));
+                    let values =
+                        parts.iter().map(|p| (p.start, p.count, self.payloads[&p.payload]));
                     let values: Vec<_> = values.collect();
                     tree::combine(total, values, crate::kernel::mix)
                         .expect("the parts of a step cover its batch along the tree")

@@ -89,21 +89,60 @@ pub struct Outcome {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Happening {
     /// A message reaches the coordinator's own link.
-    Ingress { session: SessionId, message: Up, bytes: u64 },
-    Up { session: SessionId, message: Up },
-    Down { node: usize, session: SessionId, message: Outbound },
-    Fetched { node: usize, session: SessionId, lease: LeaseId },
-    Done { node: usize, session: SessionId, lease: LeaseId },
-    Effect { effect: EffectId, answer: Result<Answer, EffectError> },
+    Ingress {
+        session: SessionId,
+        message: Up,
+        bytes: u64,
+    },
+    Up {
+        session: SessionId,
+        message: Up,
+    },
+    Down {
+        node: usize,
+        session: SessionId,
+        message: Outbound,
+    },
+    Fetched {
+        node: usize,
+        session: SessionId,
+        lease: LeaseId,
+    },
+    Done {
+        node: usize,
+        session: SessionId,
+        lease: LeaseId,
+    },
+    Effect {
+        effect: EffectId,
+        answer: Result<Answer, EffectError>,
+    },
     /// The coordinator notices that a connection is dead.
-    Noticed { session: SessionId },
-    Join { node: usize },
-    Crash { node: usize },
-    Freeze { node: usize, length_us: Option<Micros> },
-    Thaw { node: usize },
-    Pace { node: usize },
-    AddJob { index: usize },
-    CancelJob { job: JobId },
+    Noticed {
+        session: SessionId,
+    },
+    Join {
+        node: usize,
+    },
+    Crash {
+        node: usize,
+    },
+    Freeze {
+        node: usize,
+        length_us: Option<Micros>,
+    },
+    Thaw {
+        node: usize,
+    },
+    Pace {
+        node: usize,
+    },
+    AddJob {
+        index: usize,
+    },
+    CancelJob {
+        job: JobId,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -678,7 +717,9 @@ impl Sim {
         if self.rng.chance(faults.duplicate_commit) {
             self.send_up(node, Up::Commit { lease, digest });
         }
-        if let Some((lease, digest)) = self.some_lease.filter(|_| self.rng.chance(faults.foreign_answer)) {
+        if let Some((lease, digest)) =
+            self.some_lease.filter(|_| self.rng.chance(faults.foreign_answer))
+        {
             let message = match self.rng.below(3) {
                 0 => Up::Commit { lease, digest },
                 1 => Up::Result { lease, value, bytes },
@@ -732,8 +773,13 @@ impl Sim {
             self.auditor.excuse(&job);
         }
         // A shell that shuts down: cancel, close, let effects end.
-        let open: Vec<JobId> =
-            self.engine.jobs().iter().filter(|job| !job.state.is_end()).map(|job| job.job).collect();
+        let open: Vec<JobId> = self
+            .engine
+            .jobs()
+            .iter()
+            .filter(|job| !job.state.is_end())
+            .map(|job| job.job)
+            .collect();
         let before: BTreeMap<JobId, JobState> =
             self.engine.jobs().into_iter().map(|job| (job.job, job.state)).collect();
         for job in open {
@@ -757,16 +803,19 @@ impl Sim {
             let records = self.shell.records.get(&plan.job);
             let weights = records.and_then(|records| records.last()).and_then(|last| last.weights);
             let took = self.ended.get(&plan.job).copied().unwrap_or(ended_us).min(ended_us) - at;
-            Some((plan.job, JobOutcome {
-                state,
-                steps: view.step,
-                weights: weights.map(|state| Value::from_le_bytes(
-                    state.0[..8].try_into().expect("eight bytes"),
-                )),
-                took_us: took,
-                flops: view.flops_accepted,
-                step_times: self.step_times.get(&plan.job).cloned().unwrap_or_default(),
-            }))
+            Some((
+                plan.job,
+                JobOutcome {
+                    state,
+                    steps: view.step,
+                    weights: weights.map(|state| {
+                        Value::from_le_bytes(state.0[..8].try_into().expect("eight bytes"))
+                    }),
+                    took_us: took,
+                    flops: view.flops_accepted,
+                    step_times: self.step_times.get(&plan.job).cloned().unwrap_or_default(),
+                },
+            ))
         });
         Outcome {
             jobs: jobs.collect(),

@@ -349,10 +349,10 @@ fn messages_of_another_kind_are_named() {
 fn a_convolution_beyond_the_address_space_is_too_large_not_a_panic() {
     let mut b = GraphBuilder::new(&Limits::default());
     let attrs = Conv2dAttrs { stride: [1, 1], padding: [0; 4], dilation: [1, 1], groups: 1 };
-    // A patch of 2^12 elements at 2^20 positions of one row: 16 GiB unrolled.
-    let x = b.constant(DType::F32, [1, 1 << 12, 1, 1 << 16], 1.0).expect("valid");
+    // A patch of 2^13 elements at 2^21 positions of one row: 64 GiB unrolled.
+    let x = b.constant(DType::F32, [1, 1 << 12, 1, 1 << 12], 1.0).expect("valid");
     let weight = b.constant(DType::F32, [1, 1 << 12, 1, 2], 1.0).expect("valid");
-    let wide = Conv2dAttrs { stride: [1, 2], padding: [0, 0, 0, 1 << 20], ..attrs };
+    let wide = Conv2dAttrs { stride: [1, 2], padding: [0, 0, 0, 1 << 22], ..attrs };
     let y = b.conv2d(x, weight, wide).expect("valid");
     let sum = b.sum_all(y).expect("valid");
     b.output("sum", sum);

@@ -68,7 +68,7 @@ export class Gate {
     this.#visibility = new IntersectionObserver((entries) => this.#observeVisibility(entries), options);
     const threshold = Array.from({ length: WORDS_STEPS + 1 }, (_, step) => step / WORDS_STEPS);
     this.#reading = new IntersectionObserver((entries) => this.#observeReading(entries), { threshold });
-    addEventListener('resize', () => this.#update());
+    addEventListener('resize', () => this.#resized());
     addEventListener('scroll', () => this.#update(), { passive: true });
   }
 
@@ -107,6 +107,15 @@ export class Gate {
       if (entry.target === this.#parts.actions) {
         this.#areActionsInView = entry.isIntersecting && entry.intersectionRatio >= ACTIONS_RATIO_MIN;
       }
+    }
+    this.#update();
+  }
+
+  /** The words may be longer now while the same part of them is in view, of which the observer says nothing. */
+  #resized(): void {
+    if (this.#inView) {
+      this.#reading.unobserve(this.#parts.words);
+      this.#reading.observe(this.#parts.words);
     }
     this.#update();
   }
