@@ -156,9 +156,11 @@ CREATE TABLE sessions (
 ) STRICT;
 
 -- One row. Sums over all jobs, kept beside the credits in the same transactions.
+-- Their flops would pass 63 bits: calculations are 50 Mflop each, the rest is less than one.
 CREATE TABLE totals (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     tasks INTEGER NOT NULL,
-    flops INTEGER NOT NULL
+    calculations INTEGER NOT NULL,
+    flops_rest INTEGER NOT NULL
 ) STRICT;
-INSERT INTO totals (id, tasks, flops) VALUES (1, 0, 0);
+INSERT INTO totals (id, tasks, calculations, flops_rest) VALUES (1, 0, 0, 0);

@@ -8,6 +8,7 @@ use crate::http::{App, Settings, router};
 use crate::job::resume;
 use crate::network::Network;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
+use crate::sites::check_origin;
 use crate::store::{Store, StoreError};
 use crate::ticket::Tickets;
 use crate::www::Www;
@@ -22,10 +23,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 /// Open jobs of one key: enough for a sweep over settings.
 const OPEN_JOBS_MAX: u64 = 50;
+/// Bytes of one key's data sets: some dozens of usual ones.
+const DATASET_BYTES_MAX: u64 = 16 << 30;
+/// Sites of one key.
+const SITES_MAX: u64 = 100;
+/// Uploads that are received at a time: each may take a gibibyte of disk.
+const UPLOADS_MAX: usize = 4;
+/// Event streams that are open at a time.
+const STREAMS_MAX: usize = 512;
 /// Requests that are being answered when the process is asked to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -36,6 +45,8 @@ pub enum ServeError {
     Folder { path: PathBuf, error: io::Error },
     #[error("--listen {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
+    #[error("--origin: {rule}")]
+    Origin { rule: &'static str },
     #[error("--www: {0}")]
     Www(io::Error),
     #[error("{}: another coordinator uses this folder", path.display())]
@@ -102,7 +113,7 @@ pub async fn serve(
         .await
         .map_err(|error| ServeError::Listen { address: config.listen, error })?;
     let address = listener.local_addr().map_err(ServeError::Serving)?;
-    let origin = config.origin.clone().unwrap_or_else(|| format!("http://{address}"));
+    let origin = origin(&config, address)?;
     let tickets = Tickets::new(store.clone()).await?;
     let handle = start_runtime(&config, &origin, &embed, &store, &blobs, &tickets).await?;
     go_on(&store, &handle).await?;
@@ -117,24 +128,36 @@ pub async fn serve(
             upload_folder: uploads,
             upload_limits: UploadLimits::default(),
             open_jobs_max: OPEN_JOBS_MAX,
+            dataset_bytes_max: DATASET_BYTES_MAX,
+            sites_max: SITES_MAX,
         }),
         embed: Arc::new(embed),
         www: Arc::new(www),
         ingestion: Arc::default(),
+        uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+        streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        stats: Arc::default(),
         stopping,
     };
     ready(address);
     let routes = router(app).merge(handle.router());
+    let failing = handle.clone();
     let end = async move {
-        stop.await;
-        tracing::info!("stopping");
+        tokio::select! {
+            () = stop => tracing::info!("stopping"),
+            // Nothing moves any more; the next process goes on from the last records.
+            error = handle.failed() => tracing::error!(%error, "stopping"),
+        }
         // Event streams end, contributors hear goodbye, and what was accepted is stored.
         stopping_out.send_replace(true);
         handle.shutdown().await;
     };
     let served = answer(listener, routes, end).await;
     store.close().await;
-    served
+    match failing.failure() {
+        Some(error) => Err(error.into()),
+        None => served,
+    }
 }
 
 /// Answers requests until `end` has ended, then those in hand, for no longer than [`DRAIN`].
@@ -185,6 +208,29 @@ async fn start_runtime(
     let handle =
         runtime::start(runtime_config, store.clone(), blobs.clone(), tickets.clone()).await?;
     Ok(handle)
+}
+
+/// How browsers reach this coordinator: sockets from other origins are refused.
+fn origin(config: &Serve, address: SocketAddr) -> Result<String, ServeError> {
+    let origin = match &config.origin {
+        Some(origin) => origin.clone(),
+        None if address.ip().is_unspecified() => {
+            let rule = "is needed where the listen address is every address";
+            return Err(ServeError::Origin { rule });
+        }
+        None if address.port() == 80 => format!("http://{}", host(address)),
+        None => format!("http://{address}"),
+    };
+    check_origin(&origin).map_err(|rule| ServeError::Origin { rule })?;
+    Ok(origin)
+}
+
+/// An address as it stands in an origin, without its port.
+fn host(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(address) => address.ip().to_string(),
+        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+    }
 }
 
 /// Goes on with every job that has not ended, from its last checkpoint, or

@@ -68,7 +68,10 @@ pub fn new_site(name: &str, origins: &[String]) -> Result<SiteRow, SiteError> {
 
 /// Accepts `scheme://host` or `scheme://host:port` in the one spelling that
 /// browsers send, and nothing that could end or widen a header's source list.
-fn check_origin(origin: &str) -> Result<(), &'static str> {
+///
+/// # Errors
+/// The rule that is broken.
+pub fn check_origin(origin: &str) -> Result<(), &'static str> {
     if origin.len() > ORIGIN_BYTES_MAX {
         return Err("longer than any origin");
     }

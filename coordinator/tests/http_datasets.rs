@@ -131,6 +131,17 @@ fn csv_with_and_without_names() {
     assert_eq!(count, 4);
     assert_eq!(x[..48], f32s([1., 2., 3., 4., 5., 6., 7., 8., -1.5, 0., 100., 2.]));
     assert_eq!(y, i32s(&[0, 1, 3, 2]));
+    // Quotes around numbers and names say nothing.
+    let quoted: String =
+        named.lines().map(|line| format!("\"{}\"\r\n", line.replace(',', "\",\""))).collect();
+    let answer = server.upload(&spec, &[("table", quoted.into_bytes())]);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let again = rows(&server, answer.json()["id"].as_str().expect("an id"), false);
+    assert_eq!(again, (x, y, count));
+    let quoted = "\"a\", \"b\",label\n\"1\", \"2\",0\n\"3\",4,\"1\"\n5,6,2\n";
+    let answer = server.upload(&classes("csv"), &[("table", quoted.into())]);
+    let (x, y, _) = rows(&server, answer.json()["id"].as_str().expect("an id"), false);
+    assert_eq!((x, y), (f32s([1.0, 2.0, 3.0, 4.0]), i32s(&[0, 1])));
     let plain = "1,2,0\n3,4,1\n5,6,2\n";
     let answer = server.upload(&classes("csv"), &[("table", plain.into())]);
     assert_eq!(answer.json()["train_rows"], 2, "{}", answer.text());
@@ -149,6 +160,13 @@ fn broken_uploads_are_refused_by_field_and_leave_nothing() {
     let floats = |value: f32| npy("<f4", "(2, 1)", &f32s([1.0, value]));
     let two = npy("|u1", "(2,)", &[0, 1]);
     let packed = gzip(&x);
+    let arrays =
+        [("train_x", npy("|u1", "(9, 64)", &x[16..592])), ("train_y", npy("|u1", "(9,)", &[0; 9]))];
+    let archive = npz(&arrays);
+    // The directory's checksum of the first entry.
+    let directory = archive.windows(4).position(|bytes| bytes == b"PK\x01\x02").expect("there");
+    let mut rotten = archive.clone();
+    rotten[directory + 16] ^= 1;
     let mut longer = x.clone();
     longer.push(0);
     let hostile_shape = idx(8, &[u32::MAX, u32::MAX, u32::MAX], &[]);
@@ -202,6 +220,14 @@ fn broken_uploads_are_refused_by_field_and_leave_nothing() {
         ),
         (classes("npz"), table(b"PK\x03\x04 not a zip".to_vec()), "table.archive", ""),
         (classes("npz"), table(npz(&[("x", vec![])])), "table.train_x", "no array"),
+        (classes("npz"), table(rotten), "train_x", "checksum"),
+        (
+            classes("npz"),
+            table(archive[..archive.len() - 9].to_vec()),
+            "table.archive",
+            "not a zip",
+        ),
+        (classes("npz"), table(archive[20..].to_vec()), "table.archive", "damaged"),
         (classes("safetensors"), table(safetensors("{\"train_x\": 1}", &[])), "table.train_x", ""),
         (
             classes("safetensors"),
@@ -308,8 +334,29 @@ fn bombs_and_floods_stop_at_their_limits() {
         (&problem["field"], &problem["limit"]),
         (&json!("table.line_bytes"), &json!(10_000))
     );
+    // A quote that is never closed must not collect the lines that follow it.
+    let lines = "1,2,0\n".repeat(20_000);
+    let table = format!("a,b,c\n1,2,\"0\n{lines}");
+    let problem = server.upload(&classes("csv"), &[("table", gzip(table.as_bytes()))]).problem(422);
+    assert_eq!(problem["field"], "table[0][2]", "{problem}");
+    let detail = problem["detail"].as_str().expect("text");
+    assert!(detail.contains("\"\\\"0\""), "a field ends with its line: {detail}");
+    let table = format!("\"a,b,c\n{lines}");
+    let answer = server.upload(&classes("csv"), &[("table", gzip(table.as_bytes()))]);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let accepted = server.blob_count();
+    // Lines that a quote would join into one field.
+    let quoted = gzip(format!("\"{}", "\n".repeat(199_000)).as_bytes());
+    let problem = server.upload(&classes("csv"), &[("table", quoted)]).problem(422);
+    assert_eq!(problem["field"], "table.shape", "{problem}");
+    // An archive of a thousand files and one.
+    let names: Vec<String> = (0..1001).map(|i| i.to_string()).collect();
+    let many: Vec<(&str, Vec<u8>)> = names.iter().map(|name| (name.as_str(), vec![])).collect();
+    let problem = server.upload(&classes("npz"), &[("table", npz(&many))]).problem(422);
+    assert_eq!(problem["field"], "table.entries", "{problem}");
     // An archive whose entry unpacks to more than it may.
-    let zeros = npz(&[("train_x", npy("|u1", "(4000000,)", &[0; 4_000_000]))]);
+    let zeros = npy("|u1", "(4000, 1000)", &[0; 4_000_000]);
+    let zeros = npz(&[("train_x", zeros), ("train_y", npy("|u1", "(4000,)", &[0; 4000]))]);
     assert!(zeros.len() < 30_000);
     let problem = server.upload(&classes("npz"), &[("table", zeros)]).problem(422);
     assert_eq!(problem["field"], "train_x.unpacked_bytes", "{problem}");
@@ -323,7 +370,7 @@ fn bombs_and_floods_stop_at_their_limits() {
     let large = vec![0; 300_000];
     let problem = server.upload(&classes("idx"), &[("train_x", large)]).problem(413);
     assert_eq!(problem["limit"], 300_000);
-    assert_eq!(server.blob_count(), 0);
+    assert_eq!(server.blob_count(), accepted);
     // And the server still works.
     assert_eq!(server.upload(&classes("idx"), &small_idx()).status, 201);
 }
@@ -341,4 +388,15 @@ fn equal_rows_share_blobs_and_a_failed_upload_takes_none_away() {
     files[3].1 = idx(8, &[TEST as u32], &[9; TEST]);
     server.upload(&classes("idx"), &files).problem(422);
     assert_eq!(rows(&server, &first, false).2, TRAIN as u32);
+}
+
+#[test]
+fn a_key_has_its_share_of_bytes() {
+    let server = Server::start();
+    let x = idx(8, &[9000, 1000], &vec![3; 9_000_000]);
+    let y = idx(8, &[9000], &[0; 9000]);
+    let files = [("train_x", gzip(&x)), ("train_y", y)];
+    assert_eq!(server.upload(&classes("idx"), &files).status, 201);
+    let problem = server.upload(&classes("idx"), &files).problem(429);
+    assert_eq!(problem["limit"], 8 << 20, "{problem}");
 }

@@ -157,6 +157,12 @@ fn documents_are_refused_by_field_and_limit() {
             "model.layers[0].rate",
             false,
         ),
+        (
+            flat(json!([{"type": "flatten"}, {"type": "dense", "units": 150_000},
+            {"type": "dense", "units": 4}])),
+            "optimizer",
+            true,
+        ),
         // Numbers outside of their domain.
         (document("/name", json!("")), "name", false),
         (document("/dataset", json!("ds_0000000000000001")), "dataset", false),

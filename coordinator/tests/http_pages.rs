@@ -157,6 +157,21 @@ fn sites_are_checked() {
     }
 }
 
+#[test]
+fn a_key_has_its_share_of_sites_and_streams() {
+    let server = Server::start();
+    let body = json!({"name": "a", "origins": ["https://a.example"]});
+    for _ in 0..2 {
+        assert_eq!(server.post("/v1/sites", &body).status, 201);
+    }
+    assert_eq!(server.post("/v1/sites", &body).problem(429)["limit"], 2);
+    let job = posted(&server);
+    let _held: Vec<_> = (0..2).map(|_| server.app.streams.clone().try_acquire_owned()).collect();
+    server.get(&format!("/v1/jobs/{job}/events")).problem(503);
+    let _held: Vec<_> = (0..2).map(|_| server.app.uploads.clone().try_acquire_owned()).collect();
+    server.upload(&json!({}), &[]).problem(503);
+}
+
 /// Reads events from the stream until `count` came; answers ids and names.
 fn events(server: &Server, job: JobId, last: Option<&str>, count: usize) -> Vec<(String, String)> {
     let mut stream = TcpStream::connect(server.address).expect("connects");

@@ -178,6 +178,15 @@ fn mistakes_on_the_command_line_are_told() {
     assert!(String::from_utf8_lossy(&help.stdout).contains("coordinator serve --data DIR"));
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path();
+    for (arguments, told) in [
+        (["serve", "--listen", "0.0.0.0:0"].as_slice(), "--origin: is needed"),
+        (&["serve", "--listen", "127.0.0.1:0", "--origin", "https://x.example/"], "--origin: "),
+    ] {
+        let refused = run(data, arguments);
+        assert!(!refused.status.success());
+        let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(stderr.contains(told), "{stderr}");
+    }
     let missing = run(data, &["serve", "--listen", "127.0.0.1:0", "--kernel", "/nonexistent.wasm"]);
     assert!(!missing.status.success());
     assert!(String::from_utf8_lossy(&missing.stderr).contains("nonexistent.wasm"));

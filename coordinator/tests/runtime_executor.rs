@@ -187,6 +187,42 @@ fn evaluation_covers_every_row_once_over_several_runs() {
     assert_eq!(evaluate(), metrics);
 }
 
+fn evaluate(bench: &Bench, worker: &mut Worker, state: &Arc<State>) -> Metrics {
+    let (context, state) = (bench.context.clone(), state.clone());
+    match worker.perform(Operation::Evaluate { context, state }) {
+        Ok(Done::Evaluated { metrics }) => metrics,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_the_kernel_forgot_for_another_job_is_given_to_it_again() {
+    let bench = Bench::new(&Rows { train: 200, test: 8_000 }, &job("replica", 1, 104, 8));
+    let mut spec = job("replica", 1, 104, 8);
+    let wide = serde_json::json!({
+        "layers": [
+            {"type": "flatten"},
+            {"type": "dense", "units": 3000, "activation": "relu"},
+            {"type": "dense", "units": 4}
+        ],
+        "loss": "cross_entropy"
+    });
+    spec.model = serde_json::from_value(wide).expect("a model");
+    let other = Bench::new(&Rows { train: 200, test: 8 }, &spec);
+    let state = bench.init(&mut bench.worker());
+    let all = evaluate(&bench, &mut bench.worker(), &state);
+    // From budgets that the other job needs nearly whole to one with room for both.
+    let mut squeezed = 0;
+    for kib in (2816..6144).step_by(256) {
+        let mut worker = Worker::new(bench.runner(kib << 10));
+        assert_eq!(evaluate(&bench, &mut worker, &state), all, "{kib} KiB");
+        let between = worker.perform(Operation::Init { context: other.context.clone() });
+        squeezed += u32::from(between.is_ok());
+        assert_eq!(evaluate(&bench, &mut worker, &state), all, "{kib} KiB");
+    }
+    assert!(squeezed > 0, "the other job fits none of the budgets");
+}
+
 #[test]
 fn a_kernel_without_memory_says_so_and_is_replaced() {
     let bench = Bench::new(&Rows { train: 200, test: 8 }, &job("replica", 1, 104, 8));

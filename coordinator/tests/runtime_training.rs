@@ -30,12 +30,16 @@ struct Trained {
 async fn train(placement: &str, habits: &[Habits]) -> Trained {
     let coordinator = Coordinator::start(|_| {}).await;
     let id = JobId(1);
-    let context = coordinator.add_job(id, &ROWS, &job(placement, 3, 96, 16)).await;
     let contributors: Vec<Contributor> = habits
         .iter()
         .enumerate()
         .map(|(number, &habits)| Contributor::start(coordinator.address, number as u8 + 1, habits))
         .collect();
+    // The job is short: whoever comes late would find nothing to do.
+    while coordinator.runtime.snapshot().nodes.len() < habits.len() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let context = coordinator.add_job(id, &ROWS, &job(placement, 3, 96, 16)).await;
     let row = coordinator.finished(id, PATIENCE).await;
     assert_eq!((row.phase, row.reason), (JobPhase::Completed, None));
     assert_eq!((row.step, row.epochs_done), (21, 3));

@@ -2,6 +2,7 @@
 
 mod server;
 
+use raven_coordinator::runtime::JobLive;
 use raven_engine::{
     CompletedReason, ContributorId, Credit, JobPhase, JobState, Metrics, Record, SiteId,
 };
@@ -36,7 +37,7 @@ fn round(job: JobId, step: u32) -> Record {
         credits: vec![credit(job, step - 1, 0, 1), credit(job, step - 1, 1, 2)],
         contributors: 2,
         epoch: (step - 1) / 5,
-        checkpoint: step % 5 == 0,
+        checkpoint: step.is_multiple_of(5),
         ..record(job, step)
     }
 }
@@ -94,6 +95,39 @@ fn a_record_that_is_persisted_twice_counts_once() {
 }
 
 #[test]
+fn a_round_that_runs_again_with_another_cut_is_credited_once() {
+    let (server, job) = with_job();
+    let store = &server.app.store;
+    // Two runs of four micro-batches each; a run's part is its first micro-batch.
+    let cut_in_two = |step: u32| Record {
+        credits: [(0, 1), (4, 2)].map(|(part, who)| credit(job, step - 1, part, who)).to_vec(),
+        ..round(job, step)
+    };
+    for step in 1..=2 {
+        persist(&server, &cut_in_two(step));
+    }
+    // After a crash both rounds run again, for other contributors, in eight runs.
+    for step in 1..=2 {
+        let credits = (0..8).map(|part| credit(job, step - 1, part, 3 + part as u8)).collect();
+        persist(&server, &Record { credits, ..round(job, step) });
+    }
+    let totals = || server.runtime.block_on(store.totals()).expect("totals");
+    assert_eq!((totals().tasks, totals().flops), (4, 4000));
+    // So does a round whose repetition ends in the middle: its record tells of no round.
+    let cancelled = JobState::Cancelled;
+    persist(&server, &cut_in_two(3));
+    let half = vec![credit(job, 2, 1, 3), credit(job, 3, 0, 3)];
+    persist(
+        &server,
+        &Record { phase: JobPhase::Cancelled, state: cancelled, credits: half, ..record(job, 3) },
+    );
+    assert_eq!((totals().tasks, totals().flops), (7, 7000), "round 3 is new, round 2 is not");
+    let shown = server.get(&format!("/v1/jobs/{job}")).json();
+    assert_eq!((&shown["tasks"], &shown["contributors"]), (&json!(7), &json!(3)));
+    assert_eq!(shown["cost"]["flops"], 7000);
+}
+
+#[test]
 fn the_last_two_checkpoints_and_the_best_are_kept() {
     let (server, job) = with_job();
     let losses = [0.9, 0.5, 0.6, 0.7, 0.8];
@@ -138,6 +172,41 @@ fn a_crash_between_an_epoch_and_its_evaluation_costs_neither() {
     let after = server.runtime.block_on(store.events_after(job, 0, 1000)).expect("events");
     assert_eq!(before, after);
     assert_eq!(server.get(&format!("/v1/jobs/{job}")).json()["round"], 11);
+}
+
+#[test]
+fn sums_of_flops_go_on_past_63_bits() {
+    let (server, job) = with_job();
+    let huge = i64::MAX as u64 - 1;
+    for step in 1..=3 {
+        let mut record = round(job, step);
+        record.credits.truncate(1);
+        record.credits[0].flops = huge;
+        persist(&server, &record);
+    }
+    let totals = server.runtime.block_on(server.app.store.totals()).expect("totals");
+    assert_eq!((totals.tasks, totals.flops), (3, 3 * u128::from(huge)));
+    let shown = server.get(&format!("/v1/jobs/{job}")).json();
+    assert_eq!((&shown["round"], &shown["cost"]["flops"]), (&json!(3), &json!(i64::MAX)));
+}
+
+#[test]
+fn a_job_tells_why_it_waits_and_ends_only_when_that_is_durable() {
+    let (server, job) = with_job();
+    persist(&server, &round(job, 1));
+    let says = |phase, reason: Option<&str>| {
+        let reason = reason.map(str::to_owned);
+        let live = JobLive { phase, reason, contributors: 0, images_per_s: 0.0, train_ms: 0 };
+        server.network.live.lock().expect("no panic").insert(job, live);
+        let shown = server.get(&format!("/v1/jobs/{job}")).json();
+        (shown["state"].clone(), shown["reason"].clone())
+    };
+    let waits = says(JobPhase::WaitingForContributors, Some("nobody is online"));
+    assert_eq!(waits, (json!("waiting_for_contributors"), json!("nobody is online")));
+    assert_eq!(says(JobPhase::Failed, Some("NaN")), (json!("running"), json!(null)));
+    let state = JobState::Failed { reason: "NaN".into() };
+    persist(&server, &Record { phase: JobPhase::Failed, state, ..record(job, 1) });
+    assert_eq!(says(JobPhase::Running, None), (json!("failed"), json!("NaN")));
 }
 
 #[test]
@@ -191,8 +260,8 @@ fn everything_is_there_in_the_next_process() {
         let (context, point) =
             raven_coordinator::job::resume(&store, &open[0], kernel).await.expect("goes on");
         assert_eq!(point.expect("a point").step, 5);
-        let jobs = server.network.jobs.lock().expect("no panic");
-        assert_eq!(context.plan, jobs[0].plan, "the same plan as before");
+        let before = server.network.jobs.lock().expect("no panic")[0].plan.clone();
+        assert_eq!(context.plan, before, "the same plan as before");
         let other = raven_protocol::KernelId([8; 32]);
         let error = raven_coordinator::job::resume(&store, &open[0], other).await;
         assert!(error.expect_err("refused").to_string().contains("kernel"));
@@ -218,7 +287,11 @@ fn curves_are_thinned_and_public_only_where_listed() {
     private["listed"] = json!(false);
     private["dataset"] = server.get("/v1/datasets").json()["datasets"][0]["id"].clone();
     assert_eq!(server.post("/v1/jobs", &private).status, 202);
-    assert_eq!(server.get("/v1/stats").json()["jobs"].as_array().map(Vec::len), Some(1));
+    // The answer is made anew about once a second.
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    let stats = server.get("/v1/stats").json();
+    assert_eq!(stats["jobs"].as_array().map(Vec::len), Some(1));
+    assert_eq!(stats["flops_done"], 2_406_000.0);
     let metrics = server.get("/metrics").text();
     assert!(metrics.contains("raven_credited_tasks_total 2406\n"), "{metrics}");
     assert!(metrics.contains("raven_jobs{phase=\"queued\"} 1\n"), "{metrics}");

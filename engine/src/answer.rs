@@ -16,6 +16,9 @@ use raven_protocol::{GoodbyeReason, LeaseId, RefuseReason, ResultDigest, Session
 /// enough to go unnoticed.
 const SHORT_PAUSE_MS: u64 = 1_000;
 
+/// No share is taken to be smaller: estimates stay finite.
+const SHARE_MIN: f64 = 1e-3;
+
 impl Engine {
     pub(crate) fn session_opened(&mut self, id: SessionId, profile: SessionProfile) {
         if self.world.sessions.contains_key(&id) {
@@ -296,5 +299,5 @@ impl Engine {
 
 /// A share within (0, 1], whatever was said.
 fn sane_share(share: f64) -> f64 {
-    if share > 0.0 { share.min(1.0).max(1e-3) } else { 1e-3 }
+    if share.is_nan() { SHARE_MIN } else { share.clamp(SHARE_MIN, 1.0) }
 }

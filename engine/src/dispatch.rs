@@ -8,7 +8,7 @@ use crate::scheduler::{self, Decision, Pass};
 use crate::stage::{Stage, Supply, Task};
 use crate::timer::Timer;
 use raven_protocol::{BlobId, GraphId, JobId, LeaseId, SessionId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A session's first tasks may wait for a module to compile and caches to fill.
 const FIRST_LEASE_SLACK_MS: f64 = 10_000.0;
@@ -378,6 +378,13 @@ impl Engine {
             .values()
             .flat_map(|job| job.sgd.shards.iter().map(|shard| shard.blob))
             .collect();
+        // Another job may have come to the same weights: equal bytes are one blob.
+        let pinned: BTreeMap<SessionId, BTreeSet<BlobId>> = self
+            .world
+            .sessions
+            .values()
+            .map(|session| (session.id, self.world.pinned(session)))
+            .collect();
         let mut drops = Vec::new();
         for session in self.world.sessions.values_mut() {
             let graphs: Vec<GraphId> = graphs
@@ -390,6 +397,7 @@ impl Engine {
             let blobs: Vec<BlobId> = weights
                 .into_iter()
                 .chain(unused)
+                .filter(|blob| !pinned[&session.id].contains(blob))
                 .filter(|&blob| session.holdings.forget_blob(blob))
                 .collect();
             session.holdings.weights.remove(&job);

@@ -28,7 +28,6 @@ mod speed;
 mod stage;
 pub mod stats;
 mod timer;
-pub mod tree;
 pub mod view;
 mod world;
 
@@ -44,6 +43,7 @@ pub use job::{CompletedReason, JobPhase, JobState};
 pub use plan::{
     Algorithm, EarlyStopping, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd,
 };
+pub use raven_protocol::tree;
 pub use sampling::{EpochOrder, Layout, LayoutError, micro_batch_rows};
 pub use stats::Stats;
 pub use view::{JobView, SessionStatus, SessionView};

@@ -68,7 +68,7 @@ impl Layout {
         }
         check_shards(plan)?;
         let micro_batches_per_batch = plan.batch.div_ceil(plan.micro_batch);
-        if plan.batch % micro_batches_per_batch != 0 {
+        if !plan.batch.is_multiple_of(micro_batches_per_batch) {
             return Err(LayoutError::Uneven { batch: plan.batch, micro_batch: plan.micro_batch });
         }
         let rows_per_micro_batch = plan.batch / micro_batches_per_batch;

@@ -229,7 +229,7 @@ fn layout(
         let bytes = tensor.shape.bytes(tensor.dtype).unwrap_or(u64::MAX);
         let start = align(end);
         // `start` is at most the body's length rounded up, so only `bytes` can overflow.
-        end = start.checked_add(bytes).unwrap_or(u64::MAX);
+        end = start.saturating_add(bytes);
         if end > body_bytes {
             return Err(FrameError::BodyMismatch { found: body_bytes, expected: end });
         }

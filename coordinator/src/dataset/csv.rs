@@ -35,6 +35,9 @@ fn reader(path: &Path, limits: &UploadLimits) -> Result<Lines, DatasetError> {
     Ok(ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
+        // A quoted field could go on over lines, past every bound; numbers need
+        // no quotes, and a pair around a field is taken off below.
+        .quoting(false)
         .from_reader(LineBound::new(source, limits.line_bytes_max)))
 }
 
@@ -45,8 +48,15 @@ fn csv_error(error: csv::Error) -> DatasetError {
     }
 }
 
+/// A field without the space and the one pair of quotes around it.
+fn bare(field: &[u8]) -> &[u8] {
+    let field = field.trim_ascii();
+    let inside = field.strip_prefix(b"\"").and_then(|field| field.strip_suffix(b"\""));
+    inside.unwrap_or(field)
+}
+
 fn number(field: &[u8]) -> Option<f64> {
-    std::str::from_utf8(field).ok()?.trim().parse().ok()
+    std::str::from_utf8(bare(field)).ok()?.trim().parse().ok()
 }
 
 impl Table {
@@ -158,7 +168,7 @@ fn target_index(
             refuse(format!("below {columns}, the number of columns"), index.to_string())
         }
         Some(TargetColumn::Name(name)) if named => {
-            let found = first.iter().position(|field| field.trim_ascii() == name.as_bytes());
+            let found = first.iter().position(|field| bare(field) == name.as_bytes());
             found.map_or_else(|| refuse("a name in the first line".into(), name.clone()), Ok)
         }
         Some(TargetColumn::Name(name)) => {

@@ -80,20 +80,18 @@ struct Opened {
     target: Target,
 }
 
-/// Reads the files and writes their rows to shards. Blocks; `folder` takes
-/// what has to be unpacked for random access.
+/// Reads the files and writes their rows to shards. Blocks.
 ///
 /// # Errors
 /// [`DatasetError`]; blobs written before it are removed again.
 pub fn ingest(
     spec: &DatasetSpec,
     upload: &Upload,
-    folder: &Path,
     blobs: &Blobs,
     limits: &UploadLimits,
 ) -> Result<Ingested, DatasetError> {
     spec.check()?;
-    let mut opened = open(spec, upload, folder, limits)?;
+    let mut opened = open(spec, upload, limits)?;
     let mut writer = ShardWriter::new(blobs, opened.features.clone(), opened.target);
     let rows = match write(&mut writer, spec, &mut opened) {
         Ok(rows) => rows,
@@ -165,7 +163,6 @@ fn held_out(part: &'static str, total: u64, fraction: f64) -> Result<Counts, Dat
 fn open(
     spec: &DatasetSpec,
     upload: &Upload,
-    folder: &Path,
     limits: &UploadLimits,
 ) -> Result<Opened, DatasetError> {
     let unpacked_max = limits.unpacked_bytes_max;
@@ -179,13 +176,13 @@ fn open(
         Format::Npz => {
             let path = upload.table(spec.format)?;
             let file = unpack::open_seekable(path, unpacked_max).map_err(read_error(TABLE))?;
-            let mut archive = Npz::open(TABLE, file)?;
-            open_pairs(spec, |name| archive.array(name, folder, limits))
+            let archive = Npz::open(TABLE, file)?;
+            open_pairs(spec, |name| archive.array(name, limits))
         }
         Format::Safetensors => {
             let path = upload.table(spec.format)?;
             let file = unpack::open_seekable(path, unpacked_max).map_err(read_error(TABLE))?;
-            let tensors = Safetensors::open(TABLE, file.into_inner())?;
+            let tensors = Safetensors::open(TABLE, file)?;
             open_pairs(spec, |name| tensors.array(name, limits))
         }
         Format::Csv => {

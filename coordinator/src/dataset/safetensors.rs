@@ -2,11 +2,12 @@
 
 use super::element::{Element, Kind};
 use super::rows::Array;
+use super::unpack::Section;
 use super::{DatasetError, UploadLimits};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -90,30 +91,10 @@ impl Safetensors {
             let bytes = self.data_bytes;
             return Err(malformed(format!("data_offsets {start}..{end} leave {bytes} bytes")));
         }
-        let source = Section {
-            file: self.file.clone(),
-            position: self.data_start + start,
-            end: self.data_start + end,
-        };
+        let (start, end) = (self.data_start + start, self.data_start + end);
+        let source = Section::new(self.file.clone(), start, end);
         let element = Element { kind, big_endian: false };
         let source = Box::new(io::BufReader::new(source));
         Array::new(name, element, entry.shape, source, limits).map(Some)
-    }
-}
-
-/// A range of a file, read without moving the file's own position.
-struct Section {
-    file: Arc<File>,
-    position: u64,
-    end: u64,
-}
-
-impl Read for Section {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
-        let count = left.min(buffer.len());
-        let read = self.file.read_at(&mut buffer[..count], self.position)?;
-        self.position += read as u64;
-        Ok(read)
     }
 }

@@ -4,7 +4,9 @@ use super::DatasetError;
 use flate2::bufread::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const BUFFER_BYTES: usize = 256 << 10;
@@ -24,14 +26,14 @@ pub fn open(path: &Path, bytes_max: u64) -> io::Result<Box<dyn Read + Send>> {
 
 /// Opens a file for random access; a gzip file is first unpacked to a temporary
 /// file beside it, which has no name any more when this returns.
-pub fn open_seekable(path: &Path, bytes_max: u64) -> io::Result<BufReader<File>> {
+pub fn open_seekable(path: &Path, bytes_max: u64) -> io::Result<File> {
     let mut file = File::open(path)?;
     if !is_gzip(&mut file)? {
-        return Ok(BufReader::new(file));
+        return Ok(file);
     }
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut source = MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, file));
-    spool(&mut source, folder, bytes_max).map(BufReader::new)
+    spool(&mut source, folder, bytes_max)
 }
 
 fn is_gzip(file: &mut File) -> io::Result<bool> {
@@ -150,4 +152,33 @@ fn nameless(path: &Path) -> io::Result<File> {
     let file = File::options().read(true).write(true).create_new(true).open(path)?;
     std::fs::remove_file(path)?;
     Ok(file)
+}
+
+/// A reader that fails with [`LimitPassed`] past so many bytes.
+pub fn bounded(source: impl Read + Send, bytes_max: u64) -> impl Read + Send {
+    Bounded::new(source, bytes_max)
+}
+
+/// A range of a file, read without moving the file's own position.
+pub struct Section {
+    file: Arc<File>,
+    position: u64,
+    end: u64,
+}
+
+impl Section {
+    /// The bytes `start..end`; `start` is not after `end`.
+    pub fn new(file: Arc<File>, start: u64, end: u64) -> Self {
+        Section { file, position: start, end }
+    }
+}
+
+impl Read for Section {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let count = left.min(buffer.len());
+        let read = self.file.read_at(&mut buffer[..count], self.position)?;
+        self.position += read as u64;
+        Ok(read)
+    }
 }

@@ -86,6 +86,13 @@ async fn upload(
     request: Request,
 ) -> Result<(StatusCode, Json<DatasetAnswer>), Problem> {
     let limits = app.settings.upload_limits;
+    let held = app.store.dataset_bytes(owner.0).await?;
+    if held >= app.settings.dataset_bytes_max {
+        return Err(Problem::quota("bytes of data sets", app.settings.dataset_bytes_max, held));
+    }
+    let _permit = app.uploads.clone().try_acquire_owned().map_err(|_| {
+        Problem::unavailable("as many uploads as this coordinator takes are going on")
+    })?;
     // Only now, with a known key, is any of the body read.
     let mut multipart = Multipart::from_request(request, &app)
         .await
@@ -187,9 +194,11 @@ async fn store(
     let work = async move {
         let _turn = app.ingestion.clone().lock_owned().await;
         let (blobs, limits) = (app.blobs.clone(), app.settings.upload_limits);
-        let ingested =
-            tokio::task::spawn_blocking(move || ingest(&spec, &files, &folder.0, &blobs, &limits));
-        let ingested = ingested.await?.map_err(refusal)?;
+        let ingested = tokio::task::spawn_blocking(move || ingest(&spec, &files, &blobs, &limits));
+        let ingested = ingested.await?;
+        // The files were needed until here.
+        drop(folder);
+        let ingested = ingested.map_err(refusal)?;
         let row = DatasetRow { id: DatasetId(random::nonzero_u64()), facts: ingested.facts };
         if let Err(error) = app.store.add_dataset(owner.0, &row, &ingested.shards).await {
             let blobs = app.blobs.clone();

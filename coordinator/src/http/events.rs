@@ -15,7 +15,7 @@ use raven_protocol::JobId;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 
 /// Between two comments on a quiet stream, so that proxies keep it open.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -45,11 +45,22 @@ async fn events(
             })?
         }
     };
+    let permit = app.streams.clone().try_acquire_owned().map_err(|_| {
+        Problem::unavailable("as many event streams as this coordinator takes are open")
+    })?;
     // Subscribed before the first look, so that nothing falls in between.
     let notices = app.network.notices();
     let stopping = app.stopping.clone();
-    let mut reader =
-        Reader { app, job: row.id, after, ready: VecDeque::new(), ended: false, notices, stopping };
+    let mut reader = Reader {
+        app,
+        job: row.id,
+        after,
+        ready: VecDeque::new(),
+        ended: false,
+        notices,
+        stopping,
+        _permit: permit,
+    };
     reader.fill().await?;
     if reader.ready.is_empty() && row.phase.is_end() {
         // To an EventSource that connects again, this says: there is no more.
@@ -68,6 +79,8 @@ struct Reader {
     ended: bool,
     notices: broadcast::Receiver<JobId>,
     stopping: watch::Receiver<bool>,
+    /// Given back with the stream.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Reader {

@@ -30,22 +30,24 @@ async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
     let totals = app.store.totals().await?;
     let phases = app.store.job_phases().await?;
     let mut text = String::new();
-    let mut family = |name: &str, kind: &str, help: &str, lines: &[(String, u64)]| {
+    let mut family = |name: &str, kind: &str, help: &str, lines: &[(String, u128)]| {
         text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
         for (labels, value) in lines {
             text += &format!("{name}{labels} {value}\n");
         }
     };
     let one = |value| [(String::new(), value)];
-    family("raven_credited_tasks_total", "counter", "Credited tasks.", &one(totals.tasks));
+    family("raven_credited_tasks_total", "counter", "Credited tasks.", &one(totals.tasks.into()));
     family(
         "raven_credited_flops_total",
         "counter",
         "Floating-point operations of credited tasks.",
         &one(totals.flops),
     );
-    let jobs: Vec<(String, u64)> =
-        phases.iter().map(|(phase, count)| (format!("{{phase=\"{phase}\"}}"), *count)).collect();
+    let jobs: Vec<(String, u128)> = phases
+        .iter()
+        .map(|(phase, count)| (format!("{{phase=\"{phase}\"}}"), (*count).into()))
+        .collect();
     family("raven_jobs", "gauge", "Stored jobs by phase.", &jobs);
     text += &app.network.metrics();
     let kind = "text/plain; version=0.0.4; charset=utf-8";

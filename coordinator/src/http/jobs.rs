@@ -3,7 +3,7 @@
 use super::auth::Owner;
 use super::body::{JSON_BYTES_MAX, JsonBody};
 use super::{App, Problem, datasets, model};
-use crate::job::{JobError, JobSpec, Lowering, SeedNumber, lower_job};
+use crate::job::{JobContext, JobError, JobSpec, Lowering, SeedNumber, lower_job};
 use crate::random;
 use crate::store::{JobRow, JobSummary, MeanMetrics, NewJob};
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -11,14 +11,17 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use raven_engine::JobPhase;
+use raven_engine::money::FLOPS_PER_CALCULATION;
 use raven_protocol::{JobId, Seed};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Entries of one answer.
 const LIST_MAX: u32 = 50;
-/// Flops of one calculation, the unit of price.
-const CALCULATION_FLOPS: f64 = 50e6;
+/// The network's picture is at most half a second old, and a job's end may
+/// wait for an evaluation that is running.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(5);
 
 pub fn routes() -> Router<App> {
     Router::new()
@@ -54,10 +57,7 @@ async fn create(
     }
     let (open, limit) = (app.store.open_job_count(owner.0).await?, app.settings.open_jobs_max);
     if open >= limit {
-        let detail = format!("{open} jobs of this key have not ended");
-        let status = StatusCode::TOO_MANY_REQUESTS;
-        return Err(Problem::new(status, "too-many-jobs", "Too many open jobs", detail)
-            .with_limit(limit, Some(open)));
+        return Err(Problem::quota("open jobs", limit, open));
     }
     let dataset = datasets::find(&app, owner, &spec.dataset).await?.ok_or_else(|| {
         Problem::invalid("dataset: no data set of this key has that id").with_field("dataset")
@@ -78,14 +78,31 @@ async fn create(
     .await?;
     let (context, facts) = lowered.map_err(|error| refusal(&error))?;
     let job = NewJob { id, owner: owner.0, dataset: dataset_id, spec, facts, kernel };
-    app.store.add_job(&job).await?;
-    if let Err(error) = app.network.add_job(Arc::new(context), None).await {
-        app.store.end_job(id, JobPhase::Failed, Some(&error.to_string())).await?;
-        return Err(Problem::unavailable(error.to_string()));
-    }
+    // A client that hangs up takes its handler with it, but not this: a stored
+    // job is handed over or ended.
+    tokio::spawn(hand_over(app.clone(), job, context)).await??;
     let row = app.store.job(owner.0, id).await?;
     let row = row.ok_or_else(|| Problem::internal(&"a stored job is gone"))?;
     Ok((StatusCode::ACCEPTED, Json(answer(&app, &row).await?)))
+}
+
+async fn hand_over(app: App, job: NewJob, context: JobContext) -> Result<(), Problem> {
+    app.store.add_job(&job).await?;
+    if let Err(error) = app.network.add_job(Arc::new(context), None).await {
+        app.store.end_job(job.id, JobPhase::Failed, Some(&error.to_string())).await?;
+        return Err(Problem::unavailable(error.to_string()));
+    }
+    let row = app.store.job(job.owner, job.id).await?;
+    if row.is_some_and(|row| row.phase.is_end()) {
+        // Cancelled while its data was read, before the network knew of it.
+        cancel_in_network(&app, job.id).await?;
+    }
+    Ok(())
+}
+
+async fn cancel_in_network(app: &App, job: JobId) -> Result<(), Problem> {
+    let told = app.network.cancel_job(job).await;
+    told.map_err(|error| Problem::unavailable(error.to_string()))
 }
 
 async fn list(State(app): State<App>, owner: Owner) -> Result<Json<Value>, Problem> {
@@ -119,11 +136,23 @@ async fn cancel(
         let detail = format!("the job has ended already: {}", row.phase);
         return Err(Problem::conflict(detail).with_field("state"));
     }
-    if let Err(error) = app.network.cancel_job(row.id).await {
-        return Err(Problem::unavailable(error.to_string()));
-    }
+    cancel_in_network(&app, row.id).await?;
+    tokio::spawn(end_unknown(app.clone(), row.id));
     let row = find(&app, owner, &id).await?;
     Ok((StatusCode::ACCEPTED, Json(answer(&app, &row).await?)))
+}
+
+/// Ends a job that the network does not hold. One that it holds ends by its own
+/// record; it is told again, since it may have come to it after the first time.
+/// The end is stored before that, so that [`hand_over`] sees it or is heard of.
+async fn end_unknown(app: App, job: JobId) {
+    tokio::time::sleep(UNKNOWN_AFTER).await;
+    let is_held = app.network.snapshot().jobs.contains_key(&job);
+    if !is_held && let Err(error) = app.store.end_job(job, JobPhase::Cancelled, None).await {
+        tracing::error!(%job, %error, "a cancelled job was not ended");
+    }
+    // Where the network is gone, so is the job's work.
+    let _ = app.network.cancel_job(job).await;
 }
 
 fn metrics(metrics: MeanMetrics) -> Value {
@@ -136,13 +165,15 @@ fn evaluation(entry: Option<(u32, MeanMetrics)>) -> Value {
     })
 }
 
-/// The name of a job's state: that of the running network where it has ended
-/// nothing yet, since not every change of it is made durable.
-pub fn state(app: &App, row: &JobRow) -> &'static str {
+/// Where a job stands and why: as the running network sees it, since not every
+/// change is made durable. An end counts once it is, with all that belongs to it.
+pub fn state(app: &App, row: &JobRow) -> (JobPhase, Option<String>) {
     let snapshot = app.network.snapshot();
     match snapshot.jobs.get(&row.id) {
-        Some(live) if !row.phase.is_end() => live.state,
-        _ => row.phase.as_str(),
+        Some(live) if !row.phase.is_end() && !live.phase.is_end() => {
+            (live.phase, live.reason.clone())
+        }
+        _ => (row.phase, row.reason.clone()),
     }
 }
 
@@ -159,11 +190,12 @@ pub fn images_per_s(app: &App, row: &JobRow) -> f64 {
 async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
     let JobSummary { train, evaluation: last, best, contributors } =
         app.store.job_summary(row.id).await?;
+    let (phase, reason) = state(app, row);
     Ok(json!({
         "id": row.id,
         "name": row.spec.name,
-        "state": state(app, row),
-        "reason": row.reason,
+        "state": phase,
+        "reason": reason,
         "created_at": row.created.rfc3339(),
         "dataset": row.dataset.to_string(),
         "listed": row.spec.listed,
@@ -185,7 +217,7 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "train_ms": row.train_ms,
         "cost": {
             "flops": row.flops,
-            "calculations": row.flops as f64 / CALCULATION_FLOPS,
+            "calculations": row.flops as f64 / FLOPS_PER_CALCULATION as f64,
             "flops_planned": row.facts.flops_planned,
         },
         "model_sha256": row.model_sha256,

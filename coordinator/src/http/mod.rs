@@ -16,6 +16,7 @@ mod problem;
 mod sites;
 mod www;
 
+pub use network::StatsCache;
 pub use problem::Problem;
 
 use crate::blobs::Blobs;
@@ -29,6 +30,7 @@ use axum::Router;
 use axum::http::{Method, StatusCode};
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tower_http::trace::TraceLayer;
 
 /// What every handler may use. Clones share it.
@@ -44,6 +46,12 @@ pub struct App {
     /// One upload is read at a time: it keeps a core and the disk busy, and a
     /// failed one may then remove its blobs without taking another's.
     pub ingestion: Arc<tokio::sync::Mutex<()>>,
+    /// Permits for uploads that are being received.
+    pub uploads: Arc<Semaphore>,
+    /// Permits for open event streams.
+    pub streams: Arc<Semaphore>,
+    /// The last answer of `/v1/stats`.
+    pub stats: StatsCache,
     /// Set when the process is asked to end: long answers end too.
     pub stopping: tokio::sync::watch::Receiver<bool>,
 }
@@ -58,6 +66,10 @@ pub struct Settings {
     pub upload_limits: UploadLimits,
     /// Jobs of one key that have not ended.
     pub open_jobs_max: u64,
+    /// Bytes of one key's data sets.
+    pub dataset_bytes_max: u64,
+    /// Sites of one key.
+    pub sites_max: u64,
 }
 
 /// All routes but `/v1/contribute`, which the runtime brings.

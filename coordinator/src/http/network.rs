@@ -7,6 +7,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use raven_protocol::NumericClass;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
 use tower_http::cors::{Any, CorsLayer};
 
 /// Public jobs that are shown.
@@ -46,7 +49,27 @@ async fn nodes(State(app): State<App>) -> Json<Value> {
     Json(json!({ "nodes": nodes, "total": snapshot.nodes.len() }))
 }
 
+/// An answer that is read again after this long: however many pages ask, the
+/// store is read as if one did.
+const STATS_AGE_MAX: Duration = Duration::from_millis(900);
+
+/// The last answer and when it was made.
+pub type StatsCache = Arc<Mutex<Option<(Instant, Value)>>>;
+
 async fn stats(State(app): State<App>) -> Result<Json<Value>, Problem> {
+    // Those who ask meanwhile wait for the one who reads.
+    let mut last = app.stats.lock().await;
+    if let Some((made, answer)) = last.as_ref()
+        && made.elapsed() < STATS_AGE_MAX
+    {
+        return Ok(Json(answer.clone()));
+    }
+    let answer = read_stats(&app).await?;
+    *last = Some((Instant::now(), answer.clone()));
+    Ok(Json(answer))
+}
+
+async fn read_stats(app: &App) -> Result<Value, Problem> {
     let snapshot = app.network.snapshot();
     let totals = app.store.totals().await?;
     let mut listed = Vec::new();
@@ -56,23 +79,24 @@ async fn stats(State(app): State<App>) -> Result<Json<Value>, Problem> {
         listed.push(json!({
             "id": row.id,
             "name": row.spec.name,
-            "state": jobs::state(&app, &row),
+            "state": jobs::state(app, &row).0,
             "epoch": row.epochs_done,
             "epochs": row.spec.training.epochs,
             "round": row.step,
             "rounds": row.facts.steps,
-            "images_per_s": jobs::images_per_s(&app, &row),
+            "images_per_s": jobs::images_per_s(app, &row),
             "contributors": live.map_or(0, |live| live.contributors),
             "loss": curve.loss,
             "evaluation": curve.evaluation,
         }));
     }
-    Ok(Json(json!({
+    Ok(json!({
         "contributors": snapshot.nodes.len(),
         "workers": snapshot.workers,
         "tasks_accepted": totals.tasks,
         "tasks_per_s": snapshot.tasks_per_s,
-        "flops_done": totals.flops,
+        // A double: the sum passes what a JSON number holds exactly.
+        "flops_done": totals.flops as f64,
         "jobs": listed,
-    })))
+    }))
 }

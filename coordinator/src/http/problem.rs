@@ -95,6 +95,14 @@ impl Problem {
             .with_limit(limit, None)
     }
 
+    /// The key has as much of something as it may have.
+    pub fn quota(what: &str, limit: u64, found: u64) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let detail = format!("this key has {found} {what}, the limit is {limit}");
+        Problem::new(status, "quota", "The key's quota is used up", detail)
+            .with_limit(limit, Some(found))
+    }
+
     /// Come back later.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;

@@ -3,6 +3,7 @@
 //! coordinator goes on with its jobs.
 
 use super::error::graph_error;
+use super::sizes::{self, RUN_FLOPS_MAX, Weighed, bytes};
 use super::sliced::SlicedCut;
 use super::{
     DataContext, JobContext, JobError, JobFacts, JobSpec, PlacementKind, RowGraph, StepGraph,
@@ -14,9 +15,7 @@ use raven_graph::{
     DType, DataSpec, Limits, LoweredModel, ParamSpec, TensorType, ValidGraph, lower, step_graph,
 };
 use raven_protocol::limits::MICRO_BATCHES_MAX;
-use raven_protocol::{
-    Encoding, FrameLimits, JobId, KernelId, OutputSpec, ReduceRule, Seed, ShardRef,
-};
+use raven_protocol::{Encoding, JobId, KernelId, OutputSpec, ReduceRule, Seed, ShardRef};
 use std::sync::Arc;
 
 /// Bytes of a job's name; it is shown on pages.
@@ -24,16 +23,6 @@ const NAME_BYTES_MAX: usize = 100;
 const EPOCHS_MAX: u32 = 10_000;
 /// Optimizer steps of one job: its rounds are rows of a table.
 const STEPS_MAX: u64 = 10_000_000;
-/// Operations of one run: ten seconds of a fast core at full speed, since a
-/// run is the least that can be handed out.
-const RUN_FLOPS_MAX: u64 = 100_000_000_000;
-/// Memory of one run, with room for the module itself in what a phone's
-/// browser gives to one page.
-const RUN_BYTES_MAX: u64 = 512 << 20;
-/// A result must fit one frame, with room for its header and padding.
-const RESULT_BYTES_MAX: u64 = FrameLimits::TO_COORDINATOR.body_bytes_max as u64 - (1 << 20);
-/// Weights and optimizer state are one frame.
-const STATE_BYTES_MAX: u64 = FrameLimits::TO_CONTRIBUTOR.body_bytes_max as u64 - (1 << 20);
 
 /// What the document is lowered for.
 #[derive(Clone, Debug)]
@@ -77,7 +66,15 @@ pub fn lower_job(
     let step = step_graph(&train.params, &spec.optimizer(), &limits)
         .map_err(|error| graph_error("optimizer", error))?;
     let facts = facts(spec, lowering.dataset, &train);
-    check_sizes(&train, &step.slots, &facts)?;
+    sizes::check(&Weighed {
+        model: &train,
+        evaluate: &evaluate,
+        evaluate_rows: spec.training.micro_batch,
+        step: &step,
+        facts: &facts,
+        dataset: lowering.dataset,
+        placement: spec.placement,
+    })?;
     let cut = match spec.placement {
         PlacementKind::Replica => None,
         PlacementKind::Master => {
@@ -86,7 +83,8 @@ pub fn lower_job(
         }
     };
     let placement = placement(&train.train, cut.as_ref());
-    let plan = plan(spec, &lowering, &facts, placement);
+    sizes::check_parts(&placement)?;
+    let plan = plan(spec, rows, &lowering, &facts, placement);
     let data = DataContext {
         x_column: X_COLUMN.into(),
         y_column: Y_COLUMN.into(),
@@ -173,10 +171,6 @@ fn tensors(params: &[ParamSpec]) -> Vec<TensorSpec> {
     params.iter().map(tensor).collect()
 }
 
-fn bytes(params: &[ParamSpec]) -> u64 {
-    params.iter().map(|param| param.shape.bytes(DType::F32).unwrap_or(u64::MAX)).sum()
-}
-
 fn facts(spec: &JobSpec, data: &DatasetFacts, model: &LoweredModel) -> JobFacts {
     let training = &spec.training;
     let steps_per_epoch = data.train_rows.div_ceil(training.batch);
@@ -196,24 +190,6 @@ fn facts(spec: &JobSpec, data: &DatasetFacts, model: &LoweredModel) -> JobFacts 
         steps_per_epoch,
         steps: steps_per_epoch * training.epochs,
         flops_planned: u64::try_from(flops).unwrap_or(u64::MAX),
-    }
-}
-
-/// Checks what contributors and frames can take.
-fn check_sizes(
-    model: &LoweredModel,
-    slots: &[ParamSpec],
-    facts: &JobFacts,
-) -> Result<(), JobError> {
-    let cost = model.train.cost();
-    let sizes = [
-        ("model", "bytes of gradients", RESULT_BYTES_MAX, cost.bytes_out),
-        ("optimizer", "bytes of state", STATE_BYTES_MAX, facts.weights_bytes + bytes(slots)),
-        ("training.micro_batch", "bytes of memory for one run", RUN_BYTES_MAX, cost.bytes_peak),
-    ];
-    match sizes.into_iter().find(|(_, _, limit, found)| found > limit) {
-        Some((field, unit, limit, found)) => Err(JobError::Limit { field, unit, limit, found }),
-        None => Ok(()),
     }
 }
 
@@ -263,8 +239,10 @@ fn placement(train: &ValidGraph, cut: Option<&SlicedCut>) -> Placement {
     }
 }
 
+/// The engine's view; `rows` are those of one run.
 fn plan(
     spec: &JobSpec,
+    rows: u32,
     lowering: &Lowering<'_>,
     facts: &JobFacts,
     placement: Placement,
@@ -278,7 +256,7 @@ fn plan(
         algorithm: Algorithm::SyncSgd(SyncSgd {
             train_rows: lowering.dataset.train_rows,
             batch: training.batch,
-            micro_batch: training.micro_batch,
+            micro_batch: rows,
             epochs: training.epochs,
             schedule: training.schedule,
             early_stopping: training.early_stopping.map(|early| EarlyStopping {

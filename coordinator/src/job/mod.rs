@@ -4,6 +4,7 @@ pub mod context;
 mod error;
 mod lower;
 mod resume;
+mod sizes;
 mod sliced;
 mod spec;
 

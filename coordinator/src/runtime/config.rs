@@ -22,6 +22,16 @@ pub struct RuntimeConfig {
     pub executor_memory_bytes: u64,
     /// Open sessions; each may hold a message of the greatest size in memory.
     pub sessions_max: usize,
+    /// Of those, open sockets of one network (/24 of IPv4, /48 of IPv6). Behind
+    /// a proxy every peer has the proxy's address; raise it there.
+    pub sessions_per_network_max: usize,
+    /// Sockets without consent that are read at the same time; more wait
+    /// unread. A WebSocket's message limit cannot change once it is open, so
+    /// this many messages of the greatest size (64 MiB) are what strangers can
+    /// make the coordinator hold.
+    pub opening_max: usize,
+    /// Of those, sockets of one network.
+    pub opening_per_network_max: usize,
     /// Waiting times of sessions.
     pub timeouts: Timeouts,
 }
@@ -41,6 +51,9 @@ impl RuntimeConfig {
             executor_threads: 1,
             executor_memory_bytes: 1 << 30,
             sessions_max: 1024,
+            sessions_per_network_max: 512,
+            opening_max: 64,
+            opening_per_network_max: 32,
             timeouts: Timeouts::default(),
         }
     }

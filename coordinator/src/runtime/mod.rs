@@ -7,6 +7,7 @@
 //! the driver's, the driver waits for nobody.
 
 pub mod config;
+mod door;
 pub mod driver;
 pub mod executor;
 mod grants;
@@ -28,6 +29,7 @@ use crate::job::JobContext;
 use crate::random;
 use crate::store::Store;
 use crate::ticket::Tickets;
+use door::Door;
 use driver::{Driver, Input, NewJob};
 use executor::{Executor, ExecutorError, KernelError, KernelModule, RowSource, State};
 use grants::Grants;
@@ -54,6 +56,8 @@ pub enum RuntimeError {
     Job(#[from] ExecutorError),
     #[error("the coordinator is going down")]
     Stopped,
+    #[error("the runtime's {task} panicked; the log says where")]
+    Panicked { task: &'static str },
 }
 
 impl From<BlobError> for RuntimeError {
@@ -73,6 +77,8 @@ pub struct Shared {
     grants: Grants,
     /// One permit per open socket.
     slots: Arc<Semaphore>,
+    /// Who may open a socket, and how many may be without consent.
+    door: Door,
     inputs: mpsc::Sender<Input>,
 }
 
@@ -83,6 +89,8 @@ pub struct RuntimeHandle {
     blobs: Blobs,
     snapshot: watch::Receiver<Arc<NetworkSnapshot>>,
     notices: broadcast::Sender<JobId>,
+    /// The task that has panicked, if one has.
+    failure: watch::Receiver<Option<&'static str>>,
     stop: Arc<watch::Sender<bool>>,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
@@ -124,6 +132,7 @@ pub async fn start(
     let shared = Arc::new(Shared {
         kernel: module.id(),
         slots: Arc::new(Semaphore::new(config.sessions_max)),
+        door: Door::new(&config),
         config,
         store,
         tickets,
@@ -132,18 +141,36 @@ pub async fn start(
         inputs: inputs_out,
     });
     let driver = Driver::new(engine, shared.clone(), executor, savings_out, snapshot_out);
+    let (failure_out, failure) = watch::channel(None);
     let tasks = vec![
-        tokio::spawn(driver.run(inputs, done, stopping)),
-        tokio::spawn(persister.run(savings)),
+        tokio::spawn(guard("driver", driver.run(inputs, done, stopping), failure_out.clone())),
+        tokio::spawn(guard("persister", persister.run(savings), failure_out)),
     ];
     Ok(RuntimeHandle {
         shared,
         blobs,
         snapshot,
         notices,
+        failure,
         stop: Arc::new(stop),
         tasks: Arc::new(Mutex::new(tasks)),
     })
+}
+
+/// Runs a task that the runtime cannot do without, and says so where it panics.
+async fn guard(
+    task: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+    failure: watch::Sender<Option<&'static str>>,
+) {
+    if let Err(error) = tokio::spawn(work).await {
+        tracing::error!(task, %error, "a task of the runtime failed");
+        failure.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert(task);
+            is_first
+        });
+    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -246,6 +273,23 @@ impl RuntimeHandle {
         text
     }
 
+    /// Waits until a task that the runtime cannot do without has panicked:
+    /// nothing moves any more, and only another process can go on.
+    pub async fn failed(&self) -> RuntimeError {
+        let mut failure = self.failure.clone();
+        let found = failure.wait_for(Option::is_some).await.map(|task| *task);
+        match found {
+            Ok(Some(task)) => RuntimeError::Panicked { task },
+            // Both tasks have ended in peace, so neither will panic.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// The failure that [`RuntimeHandle::failed`] waits for, where it has happened.
+    pub fn failure(&self) -> Option<RuntimeError> {
+        (*self.failure.borrow()).map(|task| RuntimeError::Panicked { task })
+    }
+
     /// Says goodbye to every contributor and stops; records in hand are still stored.
     pub async fn shutdown(&self) {
         self.stop.send_replace(true);
@@ -262,5 +306,21 @@ impl RuntimeHandle {
         if tokio::time::timeout(timeouts.close * 3, closed).await.is_err() {
             tracing::warn!("some sockets did not close in time");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_told_and_an_end_in_peace_is_not() {
+        let (failure_out, mut failure) = watch::channel(None);
+        guard("driver", async {}, failure_out.clone()).await;
+        assert_eq!(*failure.borrow(), None);
+        guard("persister", async { panic!("on purpose") }, failure_out.clone()).await;
+        guard("driver", async { panic!("on purpose, later") }, failure_out).await;
+        let told = failure.wait_for(Option::is_some).await.map(|task| *task);
+        assert_eq!(told.expect("told"), Some("persister"), "the first one counts");
     }
 }

@@ -21,6 +21,8 @@ pub struct Saving {
     pub record: Box<Record>,
     /// The state that it names, where it is to be kept and this process has it.
     pub state: Option<Arc<State>>,
+    /// Milliseconds that this process has spent on the job's rounds.
+    pub train_ms: Option<u64>,
 }
 
 /// The state that a record keeps as a checkpoint.
@@ -56,9 +58,9 @@ impl Persister {
     /// Serves until the driver is gone. Holds at most one record per job.
     pub async fn run(mut self, mut savings: mpsc::UnboundedReceiver<Saving>) {
         while let Some(saving) = savings.recv().await {
-            let Saving { effect, record, state } = saving;
+            let Saving { effect, record, state, train_ms } = saving;
             let (job, is_end) = (record.job, record.phase.is_end());
-            let result = self.save(&record, state).await;
+            let result = self.save(&record, state, train_ms).await;
             if let Err(error) = &result {
                 tracing::error!(%job, step = record.step, %error, "a record was not stored");
             }
@@ -79,13 +81,17 @@ impl Persister {
         &mut self,
         record: &Record,
         state: Option<Arc<State>>,
+        train_ms: Option<u64>,
     ) -> Result<(), EffectError> {
         self.know(record.job).await?;
         if let Some(kept) = kept_state(record) {
             self.put(kept, state).await?;
             self.kept.entry(record.job).or_default().insert(kept);
         }
-        self.store.persist(record).await.map_err(|error| failure("store", &error))?;
+        self.store
+            .persist_timed(record, train_ms)
+            .await
+            .map_err(|error| failure("store", &error))?;
         self.metrics.records.add(1);
         self.metrics.tasks_accepted.add(record.credits.len() as u64);
         let flops = record.credits.iter().map(|credit| credit.flops).sum();

@@ -1,6 +1,6 @@
 //! What the HTTP side may know of the running network.
 
-use raven_engine::{ContributorId, NetworkPrefix, SiteId};
+use raven_engine::{ContributorId, JobPhase, NetworkPrefix, SiteId};
 use raven_protocol::{Device, DeviceClass, JobId, NumericClass, SessionId};
 use std::collections::HashMap;
 
@@ -43,8 +43,10 @@ pub struct NodeSnapshot {
 /// A job's progress between two records.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobLive {
-    /// The phase's name, e.g. `running`.
-    pub state: &'static str,
+    /// Where the engine sees it. An end may not be durable yet.
+    pub phase: JobPhase,
+    /// The sentence that goes with it, e.g. what the job waits for.
+    pub reason: Option<String>,
     /// Sessions whose work was accepted in the last rounds.
     pub contributors: u32,
     /// Training rows a second over the last rounds, waiting and evaluation left out.

@@ -1,6 +1,7 @@
 //! `GET /v1/contribute`: the upgrade, and the reading side of one session.
 
 use super::Shared;
+use super::door::Place;
 use super::driver::{Input, Opened};
 use super::executor::{Tensor, tensors_of};
 use super::leases::{Answer, Held, LeaseTable};
@@ -16,7 +17,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
-use raven_engine::Event;
+use raven_engine::{Event, SessionProfile};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError, ResultDigest,
@@ -42,6 +43,10 @@ const HASH_INLINE_BYTES: usize = 1 << 20;
 /// the socket is left unread for a while.
 const MESSAGES_PER_S: f64 = 6_000.0;
 const MESSAGES_BURST: f64 = 6_000.0;
+/// Changes of pace, pauses and resumes a second, and how many may come at once:
+/// for each the engine plans anew. Nobody moves a slider or hides a page faster.
+const CHANGES_PER_S: f64 = 5.0;
+const CHANGES_BURST: f64 = 20.0;
 
 /// Answers the upgrade. A browser sends its `Origin`; the only page that
 /// connects is the coordinator's own frame.
@@ -94,7 +99,10 @@ async fn serve(socket: WebSocket, shared: Arc<Shared>, peer: IpAddr, from_browse
     let mut reader =
         Reader { stream, outbox: outbox.clone(), shared: shared.clone(), idle: timeouts.idle };
     let ending = match slot {
-        Ok(_slot) => reader.run(peer, from_browser).await,
+        Ok(_slot) => match shared.door.enter(network_prefix(peer)) {
+            Ok(place) => reader.run(peer, from_browser, &place).await,
+            Err(refusal) => Ending::Goodbye(refusal),
+        },
         Err(_) => {
             let detail = format!("sessions: the limit is {}", shared.config.sessions_max);
             Ending::Goodbye(Refusal::new(GoodbyeReason::Full, detail))
@@ -135,15 +143,22 @@ struct Active {
 }
 
 impl Reader {
-    async fn run(&mut self, peer: IpAddr, from_browser: bool) -> Ending {
+    async fn run(&mut self, peer: IpAddr, from_browser: bool, place: &Place) -> Ending {
+        let shared = self.shared.clone();
+        let opening = match shared.door.opening(place, self.shared.config.timeouts.hello).await {
+            Ok(opening) => opening,
+            Err(refusal) => return Ending::Goodbye(refusal),
+        };
         let (active, opened) = match self.open(peer, from_browser).await {
             Ok(opening) => opening,
             Err(ending) => return ending,
         };
+        drop(opening);
+        let mut wishes = Wishes::of(&opened.profile);
         let session = active.session;
         let grant = opened.grant.clone();
         let ending = match self.tell(Input::Opened(Box::new(opened))).await {
-            Ok(()) => self.work(&active).await,
+            Ok(()) => self.work(&active, &mut wishes).await,
             Err(ending) => ending,
         };
         // Whatever the session's end, the engine must learn of it and the grant must go.
@@ -243,17 +258,17 @@ impl Reader {
     }
 
     /// Answers until the session ends.
-    async fn work(&mut self, active: &Active) -> Ending {
-        let mut pace = Pace::new();
+    async fn work(&mut self, active: &Active, wishes: &mut Wishes) -> Ending {
+        let mut pace = Bucket::new(MESSAGES_PER_S, MESSAGES_BURST);
         let late =
             Refusal::new(GoodbyeReason::TooSlow, "nothing came, not even an answer to a ping");
         loop {
             // Any message, a pong too, shows that the peer is there.
             match self.receive(Instant::now() + self.idle, &late).await {
-                Ok(None) => {}
+                Ok(None) => pace.wait().await,
                 Ok(Some(bytes)) => {
                     pace.wait().await;
-                    if let Err(ending) = self.handle(active, bytes).await {
+                    if let Err(ending) = self.handle(active, wishes, bytes).await {
                         return ending;
                     }
                 }
@@ -289,7 +304,7 @@ impl Reader {
         }
     }
 
-    async fn handle(&self, active: &Active, bytes: Bytes) -> Read<()> {
+    async fn handle(&self, active: &Active, wishes: &mut Wishes, bytes: Bytes) -> Read<()> {
         let message = {
             let frame = Frame::decode(&bytes, &ACTIVE)?;
             let message = FromContributor::from_header(frame.header())?;
@@ -317,10 +332,23 @@ impl Reader {
                 Event::Refused { session, lease, reason }
             }
             FromContributor::Pace { share, workers } => {
+                if !wishes.pace(share, workers)? {
+                    return Ok(());
+                }
                 Event::PaceChanged { session, share, workers }
             }
-            FromContributor::Pause { .. } => Event::Paused { session },
-            FromContributor::Resume => Event::Resumed { session },
+            FromContributor::Pause { .. } => {
+                if !wishes.pause(true)? {
+                    return Ok(());
+                }
+                Event::Paused { session }
+            }
+            FromContributor::Resume => {
+                if !wishes.pause(false)? {
+                    return Ok(());
+                }
+                Event::Resumed { session }
+            }
             FromContributor::Goodbye { .. } => return Err(Ending::Silent),
             FromContributor::Hello(_) | FromContributor::Consent { .. } => {
                 let detail = format!("message: no {} in an open session", kind_of(&message));
@@ -429,25 +457,78 @@ fn kind_of(message: &FromContributor) -> &'static str {
     }
 }
 
-/// A token bucket: beyond its rate a session is not read for a while, so that
-/// TCP slows the peer down and nothing piles up here.
-struct Pace {
+/// What the visitor wishes at present, so that only changes reach the engine.
+struct Wishes {
+    share: f64,
+    workers: u32,
+    is_paused: bool,
+    changes: Bucket,
+}
+
+impl Wishes {
+    fn of(profile: &SessionProfile) -> Self {
+        let (share, workers) = (profile.share, profile.workers);
+        let changes = Bucket::new(CHANGES_PER_S, CHANGES_BURST);
+        Wishes { share, workers, is_paused: false, changes }
+    }
+
+    /// Whether this pace is another one than the present.
+    fn pace(&mut self, share: f64, workers: u32) -> Result<bool, Refusal> {
+        if (share, workers) == (self.share, self.workers) {
+            return Ok(false);
+        }
+        (self.share, self.workers) = (share, workers);
+        self.change("pace")
+    }
+
+    /// Whether work was not paused, or resumed, already.
+    fn pause(&mut self, is_paused: bool) -> Result<bool, Refusal> {
+        if is_paused == self.is_paused {
+            return Ok(false);
+        }
+        self.is_paused = is_paused;
+        self.change(if is_paused { "pause" } else { "resume" })
+    }
+
+    fn change(&mut self, kind: &str) -> Result<bool, Refusal> {
+        if self.changes.take().is_zero() {
+            return Ok(true);
+        }
+        let detail = format!(
+            "{kind}: changes of pace, pauses and resumes are limited to {CHANGES_PER_S} a second"
+        );
+        Err(Refusal::new(GoodbyeReason::OutOfTurn, detail))
+    }
+}
+
+/// A token bucket.
+struct Bucket {
+    per_s: f64,
+    burst: f64,
     tokens: f64,
     at: Instant,
 }
 
-impl Pace {
-    fn new() -> Self {
-        Pace { tokens: MESSAGES_BURST, at: Instant::now() }
+impl Bucket {
+    fn new(per_s: f64, burst: f64) -> Self {
+        Bucket { per_s, burst, tokens: burst, at: Instant::now() }
     }
 
-    async fn wait(&mut self) {
+    /// Takes one token; answers how long it takes until it would have been there.
+    fn take(&mut self) -> Duration {
         let now = Instant::now();
-        let refill = now.duration_since(self.at).as_secs_f64() * MESSAGES_PER_S;
-        self.tokens = (self.tokens + refill).min(MESSAGES_BURST) - 1.0;
+        let refill = now.duration_since(self.at).as_secs_f64() * self.per_s;
+        self.tokens = (self.tokens + refill).min(self.burst) - 1.0;
         self.at = now;
-        if self.tokens < 0.0 {
-            tokio::time::sleep(Duration::from_secs_f64(-self.tokens / MESSAGES_PER_S)).await;
+        Duration::from_secs_f64((-self.tokens).max(0.0) / self.per_s)
+    }
+
+    /// Beyond its rate a session is not read for a while, so that TCP slows
+    /// the peer down and nothing piles up here.
+    async fn wait(&mut self) {
+        let wait = self.take();
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
     }
 }

@@ -104,6 +104,22 @@ impl Store {
         transaction.commit().await.map_err(failed("commit a data set"))
     }
 
+    /// Bytes of all shards of a key's data sets; shared ones count each time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn dataset_bytes(&self, owner: KeyId) -> Result<u64, StoreError> {
+        let row = sqlx::query(
+            "SELECT COALESCE(SUM(s.bytes), 0) AS bytes
+             FROM shards s JOIN datasets d ON d.id = s.dataset WHERE d.owner = ?1",
+        )
+        .bind(owner.0)
+        .fetch_one(self.readers())
+        .await
+        .map_err(failed("measure data sets"))?;
+        u64_column(&row, "shards", "bytes")
+    }
+
     /// The owner's data set of that id.
     ///
     /// # Errors

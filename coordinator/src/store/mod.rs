@@ -17,6 +17,7 @@ pub use datasets::{DatasetId, DatasetRow, StoredShard};
 pub use events::StoredEvent;
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
 pub use keys::KeyId;
+pub(crate) use records::state_reason;
 pub use sites::{SiteRow, parse_site, site_text};
 pub use stats::{Curve, Totals};
 

@@ -3,6 +3,7 @@
 use super::jobs::MeanMetrics;
 use super::{Store, StoreError, column, count_to_sql, events, failed, hash_column, to_sql};
 use crate::time::UnixMs;
+use raven_engine::money::FLOPS_PER_CALCULATION;
 use raven_engine::{CompletedReason, Credit, JobPhase, JobState, Metrics, Record};
 use raven_protocol::JobId;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use sqlx::{Row as _, Transaction};
 const LAST_KEPT: i64 = 2;
 
 /// The sentence that goes with a state.
-fn reason(state: &JobState) -> Option<String> {
+pub(crate) fn state_reason(state: &JobState) -> Option<String> {
     match state {
         JobState::WaitingForContributors { reason } | JobState::Failed { reason } => {
             Some(reason.clone())
@@ -53,6 +54,8 @@ struct Before {
     phase: JobPhase,
     reason: Option<String>,
     last_record_ms: Option<i64>,
+    /// Rounds that are stored: those below this number, counted from 0.
+    rounds: i64,
 }
 
 impl Store {
@@ -91,7 +94,11 @@ impl Store {
         if let Some(metrics) = &record.evaluation {
             add_evaluation(&mut transaction, record, metrics, now).await?;
         }
-        for credit in &record.credits {
+        // A round that runs again after a restart may be cut into other tasks, with
+        // other ids: it was credited as a whole with its record and is not again,
+        // even where its repetition ends before it comes to a record of its own.
+        let is_new = |credit: &&Credit| i64::from(credit.task.round) >= before.rounds;
+        for credit in record.credits.iter().filter(is_new) {
             add_credit(&mut transaction, record.job, credit).await?;
         }
         keep_checkpoint(&mut transaction, record).await?;
@@ -104,17 +111,22 @@ async fn read_before(
     transaction: &mut Transaction<'_, Sqlite>,
     job: JobId,
 ) -> Result<Before, StoreError> {
-    let row = sqlx::query("SELECT phase, reason, last_record_ms FROM jobs WHERE id = ?1")
-        .bind(to_sql(job.0))
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(failed("read a job"))?
-        .ok_or(StoreError::UnknownJob { job })?;
+    let row = sqlx::query(
+        "SELECT phase, reason, last_record_ms,
+             (SELECT COALESCE(MAX(step), 0) FROM rounds WHERE job = ?1) AS rounds
+         FROM jobs WHERE id = ?1",
+    )
+    .bind(to_sql(job.0))
+    .fetch_optional(&mut **transaction)
+    .await
+    .map_err(failed("read a job"))?
+    .ok_or(StoreError::UnknownJob { job })?;
     let phase: &str = column(&row, "jobs", "phase")?;
     Ok(Before {
         phase: phase.parse().map_err(|error| super::unreadable("jobs", "phase", error))?,
         reason: column(&row, "jobs", "reason")?,
         last_record_ms: column(&row, "jobs", "last_record_ms")?,
+        rounds: column(&row, "jobs", "rounds")?,
     })
 }
 
@@ -236,7 +248,8 @@ async fn add_credit(
     }
     sqlx::query(
         "INSERT INTO job_contributors (job, contributor, tasks, flops) VALUES (?1, ?2, 1, ?3)
-         ON CONFLICT DO UPDATE SET tasks = tasks + 1, flops = flops + excluded.flops",
+         ON CONFLICT DO UPDATE SET tasks = tasks + 1,
+             flops = MIN(flops, 9223372036854775807 - excluded.flops) + excluded.flops",
     )
     .bind(to_sql(job.0))
     .bind(&credit.contributor.0[..])
@@ -244,18 +257,29 @@ async fn add_credit(
     .execute(&mut **transaction)
     .await
     .map_err(failed("count a contributor"))?;
-    sqlx::query("UPDATE jobs SET tasks = tasks + 1, flops = flops + ?2 WHERE id = ?1")
-        .bind(to_sql(job.0))
-        .bind(flops)
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed("count a job's task"))?;
-    sqlx::query("UPDATE totals SET tasks = tasks + 1, flops = flops + ?1")
-        .bind(flops)
-        .execute(&mut **transaction)
-        .await
-        .map(drop)
-        .map_err(failed("count a task"))
+    sqlx::query(
+        "UPDATE jobs SET tasks = tasks + 1, flops = MIN(flops, 9223372036854775807 - ?2) + ?2
+         WHERE id = ?1",
+    )
+    .bind(to_sql(job.0))
+    .bind(flops)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("count a job's task"))?;
+    // All jobs together pass 2^63 flops within days: whole calculations and the rest apart.
+    let unit = count_to_sql(FLOPS_PER_CALCULATION);
+    sqlx::query(
+        "UPDATE totals SET tasks = tasks + 1,
+             calculations = calculations + ?1 + (flops_rest + ?2) / ?3,
+             flops_rest = (flops_rest + ?2) % ?3",
+    )
+    .bind(flops / unit)
+    .bind(flops % unit)
+    .bind(unit)
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+    .map_err(failed("count a task"))
 }
 
 /// Adds the record's state where it is to be kept, and lets go of those that are
@@ -307,7 +331,7 @@ async fn update_job(
     process_train_ms: Option<u64>,
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    let reason = reason(&record.state);
+    let reason = state_reason(&record.state);
     let is_work = record.train.is_some() || record.evaluation.is_some();
     let gap_ms = match before.last_record_ms {
         Some(last) if record.train.is_some() => (now.0 - last).max(0),

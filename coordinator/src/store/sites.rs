@@ -1,6 +1,6 @@
 //! Partner sites and their origins.
 
-use super::{KeyId, Store, StoreError, column, failed, from_sql, to_sql, unreadable};
+use super::{KeyId, Store, StoreError, column, failed, from_sql, to_sql, u64_column, unreadable};
 use crate::time::UnixMs;
 use raven_engine::SiteId;
 use sqlx::sqlite::SqliteRow;
@@ -65,6 +65,19 @@ impl Store {
         .await
         .map(drop)
         .map_err(failed("add a site"))
+    }
+
+    /// How many sites a key has registered.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn site_count(&self, owner: KeyId) -> Result<u64, StoreError> {
+        let row = sqlx::query("SELECT COUNT(*) AS sites FROM sites WHERE owner = ?1")
+            .bind(owner.0)
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed("count sites"))?;
+        u64_column(&row, "sites", "sites")
     }
 
     /// The site with that publishable key, revoked or not.

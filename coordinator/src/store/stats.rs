@@ -3,13 +3,15 @@
 use super::jobs::MeanMetrics;
 use super::{Store, StoreError, column, failed, to_sql, u32_column, u64_column, unreadable};
 use raven_engine::JobPhase;
+use raven_engine::money::FLOPS_PER_CALCULATION;
 use raven_protocol::JobId;
 
 /// Sums over all jobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub tasks: u64,
-    pub flops: u64,
+    /// More than 64 bits would hold after some years.
+    pub flops: u128,
 }
 
 /// A job's curves, thinned out.
@@ -27,13 +29,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn totals(&self) -> Result<Totals, StoreError> {
-        let row = sqlx::query("SELECT tasks, flops FROM totals")
+        let row = sqlx::query("SELECT tasks, calculations, flops_rest FROM totals")
             .fetch_one(self.readers())
             .await
             .map_err(failed("read the totals"))?;
+        let calculations = u128::from(u64_column(&row, "totals", "calculations")?);
+        let rest = u128::from(u64_column(&row, "totals", "flops_rest")?);
         Ok(Totals {
             tasks: u64_column(&row, "totals", "tasks")?,
-            flops: u64_column(&row, "totals", "flops")?,
+            flops: calculations * u128::from(FLOPS_PER_CALCULATION) + rest,
         })
     }
 
@@ -62,10 +66,16 @@ impl Store {
     /// [`StoreError`].
     pub async fn curve(&self, job: JobId, points: u32) -> Result<Curve, StoreError> {
         let rows = sqlx::query(
-            "SELECT r.* FROM rounds r,
-                 (SELECT MAX(step) AS last, MAX(step) / ?2 + 1 AS stride
-                  FROM rounds WHERE job = ?1) s
-             WHERE r.job = ?1 AND (r.step % s.stride = 0 OR r.step = s.last) ORDER BY r.step",
+            // The steps are made first, so that a long job costs no more than a short one.
+            "WITH RECURSIVE
+                 ends (last, stride) AS
+                     (SELECT MAX(step), MAX(step) / ?2 + 1 FROM rounds WHERE job = ?1),
+                 steps (step) AS
+                     (SELECT stride FROM ends WHERE stride <= last UNION ALL
+                      SELECT step + stride FROM steps, ends WHERE step + stride <= last)
+             SELECT r.* FROM
+                 (SELECT step FROM steps UNION SELECT last FROM ends) s
+                 JOIN rounds r ON r.job = ?1 AND r.step = s.step ORDER BY r.step",
         )
         .bind(to_sql(job.0))
         .bind(i64::from(points.max(2)) - 1)

@@ -14,16 +14,17 @@ use raven_coordinator::http::{App, Settings, router};
 use raven_coordinator::job::JobContext;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::network::{Network, NetworkError};
-use raven_coordinator::runtime::NetworkSnapshot;
+use raven_coordinator::runtime::{JobLive, NetworkSnapshot};
 use raven_coordinator::store::{KeyId, Store};
 use raven_coordinator::ticket::Tickets;
 use raven_coordinator::www::Www;
 use raven_engine::{JobPhase, JobState, Record, ResumePoint};
 use raven_protocol::{BlobId, JobId, KernelId};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 
 pub const ORIGIN: &str = "http://coordinator.test";
 pub const GRANT: &str = "a-session's-grant";
@@ -37,6 +38,8 @@ pub struct Quiet {
     pub notices: broadcast::Sender<JobId>,
     pub jobs: Mutex<Vec<Arc<JobContext>>>,
     pub granted: Mutex<Vec<BlobId>>,
+    /// What the network says of running jobs.
+    pub live: Mutex<HashMap<JobId, JobLive>>,
 }
 
 impl Network for Quiet {
@@ -64,7 +67,8 @@ impl Network for Quiet {
     }
 
     fn snapshot(&self) -> Arc<NetworkSnapshot> {
-        Arc::default()
+        let jobs = self.live.lock().expect("no panic").clone();
+        Arc::new(NetworkSnapshot { jobs, ..NetworkSnapshot::default() })
     }
 
     fn notices(&self) -> broadcast::Receiver<JobId> {
@@ -166,11 +170,18 @@ impl Server {
                 notices: broadcast::channel(16).0,
                 jobs: Mutex::default(),
                 granted: Mutex::default(),
+                live: Mutex::default(),
             });
             let upload_folder = folder.path().join("uploads");
             std::fs::create_dir_all(&upload_folder).expect("a folder");
-            let settings =
-                Settings { origin: ORIGIN.into(), upload_folder, upload_limits, open_jobs_max: 3 };
+            let settings = Settings {
+                origin: ORIGIN.into(),
+                upload_folder,
+                upload_limits,
+                open_jobs_max: 3,
+                dataset_bytes_max: 8 << 20,
+                sites_max: 2,
+            };
             let app = App {
                 blobs: Blobs::open(&folder.path().join("blobs")).expect("blobs"),
                 tickets: Tickets::new(store.clone()).await.expect("tickets"),
@@ -180,6 +191,9 @@ impl Server {
                 embed: Arc::new(embed()),
                 www: Arc::new(Www::default()),
                 ingestion: Arc::default(),
+                uploads: Arc::new(Semaphore::new(2)),
+                streams: Arc::new(Semaphore::new(2)),
+                stats: Arc::default(),
                 stopping,
             };
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -246,7 +246,7 @@ impl SyncSgdDriver {
         self.phase = Phase::SaveStep { replaced };
         // The end of an epoch is kept before its evaluation, so that a crash
         // between the two costs an evaluation and not an epoch.
-        let checkpoint = step % self.layout.rounds_per_epoch == 0;
+        let checkpoint = step.is_multiple_of(self.layout.rounds_per_epoch);
         let draft = Draft {
             checkpoint,
             train: Some(train),

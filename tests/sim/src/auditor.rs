@@ -5,8 +5,8 @@
 use crate::shell::Shell;
 use raven_engine::{
     Credit, Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPhase, JobState,
-    JobView, Outbound, Outcome, PayloadId, Placement, Record, SessionProfile, StagePlan, Work,
-    tree,
+    JobView, Outbound, Outcome, PayloadId, Placement, Record, ResumePoint, SessionProfile,
+    StagePlan, Work, tree,
 };
 use raven_protocol::{
     BlobId, GraphId, JobId, LeaseId, RefuseReason, ResultDigest, SessionId, TaskId,
@@ -49,7 +49,8 @@ struct ModelJob {
     steps: BTreeSet<u32>,
     /// Rows read in each epoch.
     rows: BTreeMap<u32, BTreeSet<i32>>,
-    records: u32,
+    /// The step at which it was resumed.
+    resumed_at: u32,
     saving: bool,
     ended: bool,
     shown: BTreeMap<raven_engine::ContributorId, BTreeSet<u32>>,
@@ -76,7 +77,8 @@ pub struct Auditor {
     jobs: BTreeMap<JobId, ModelJob>,
     effects: BTreeMap<EffectId, ModelEffect>,
     payloads: BTreeSet<PayloadId>,
-    states: BTreeSet<BlobId>,
+    /// States that the shell keeps, by job: two jobs may come to equal weights.
+    states: BTreeSet<(JobId, BlobId)>,
     accepted: u64,
     /// The lease that the event in hand must make the engine accept.
     expected: Option<LeaseId>,
@@ -96,6 +98,15 @@ impl Auditor {
             accepted: 0,
             expected: None,
         }
+    }
+
+    /// A job goes on from a checkpoint of an earlier coordinator, which also
+    /// read the rows of the epoch so far.
+    pub fn resumed(&mut self, job: JobId, point: &ResumePoint) {
+        self.states.insert((job, point.weights));
+        let job = self.jobs.entry(job).or_default();
+        job.durable.insert(point.weights);
+        job.resumed_at = point.step;
     }
 
     /// An event that the engine is about to be told.
@@ -194,7 +205,8 @@ impl Auditor {
         assert!(effect.answered.is_none(), "{id:?} is answered twice");
         effect.answered = Some(answer.clone());
         if let Ok(Outcome::StateReady { state } | Outcome::Stepped { state, .. }) = answer {
-            assert!(self.states.insert(*state), "state {state} was made twice");
+            let is_new = self.states.insert((effect.job, *state));
+            assert!(is_new, "state {state} was made twice");
         }
     }
 
@@ -248,9 +260,10 @@ impl Auditor {
                     assert!(reader.is_none(), "{payload:?} is released while it is read");
                 }
             }
-            Effect::ReleaseState { state, .. } => {
-                assert!(self.states.remove(state), "state {state} was released twice");
-                let reader = self.effects.values().find(|e| e.state == Some(*state));
+            Effect::ReleaseState { job, state } => {
+                assert!(self.states.remove(&(*job, *state)), "state {state} was released twice");
+                let mut effects = self.effects.values().filter(|effect| effect.job == *job);
+                let reader = effects.find(|effect| effect.state == Some(*state));
                 assert!(reader.is_none(), "state {state} is released while it is read");
             }
         }
@@ -268,7 +281,7 @@ impl Auditor {
             assert!(self.payloads.contains(payload), "{id:?} reads a released payload");
         }
         if let Some(state) = state {
-            assert!(self.states.contains(&state), "{id:?} reads a released state");
+            assert!(self.states.contains(&(job, state)), "{id:?} reads a released state");
             let durable = self.jobs[&job].durable.contains(&state);
             assert!(durable, "{id:?} reads a state that is not durable");
         }
@@ -308,7 +321,8 @@ impl Auditor {
                 assert!(rows.insert(row), "row {row} is read twice in epoch {epoch}");
             }
         }
-        if (round + 1) % layout.rounds_per_epoch == 0 {
+        let whole = epoch * layout.rounds_per_epoch >= job.resumed_at;
+        if whole && (round + 1).is_multiple_of(layout.rounds_per_epoch) {
             let read = rows.len();
             assert_eq!(read, plan.train_rows as usize, "epoch {epoch} reads every row");
             job.rows.remove(&epoch);
@@ -320,7 +334,6 @@ impl Auditor {
         assert!(!job.ended, "{} has a record after its end", record.job);
         assert!(!job.saving, "{} has two records under way", record.job);
         job.saving = true;
-        job.records += 1;
         assert_eq!(record.phase, record.state.phase());
         let unpaid = std::mem::take(&mut job.unpaid);
         let mut credits: BTreeMap<TaskId, Credit> = BTreeMap::new();
@@ -342,7 +355,7 @@ impl Auditor {
                 model.graphs.insert(*graph);
             }
             Outbound::Weights { job, state } => {
-                assert!(self.states.contains(state), "released weights are sent");
+                assert!(self.states.contains(&(*job, *state)), "released weights are sent");
                 let durable = self.jobs[job].durable.contains(state);
                 assert!(durable, "weights are sent before they are durable");
                 model.blobs.insert(*state, shell.kernel.plan(*job).weights_bytes);

@@ -6,6 +6,7 @@
 //! state only if every result went to the same place of the same tree.
 
 pub mod auditor;
+mod contributors;
 pub mod faults;
 pub mod figures;
 pub mod kernel;

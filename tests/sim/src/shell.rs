@@ -19,7 +19,8 @@ pub struct Story {
 pub struct Shell {
     pub kernel: Kernel,
     pub payloads: BTreeMap<PayloadId, Value>,
-    pub states: BTreeMap<BlobId, Value>,
+    /// By job: two jobs may come to equal weights.
+    pub states: BTreeMap<(JobId, BlobId), Value>,
     pub stories: BTreeMap<JobId, Story>,
     evaluations: BTreeMap<JobId, u32>,
     /// Durable records, in order.
@@ -41,10 +42,13 @@ impl Shell {
         match effect {
             Effect::InitState { effect, job } => {
                 let value = self.kernel.init(*job);
-                Some((*effect, Outcome::StateReady { state: self.new_state(value) }))
+                Some((*effect, Outcome::StateReady { state: self.new_state(*job, value) }))
             }
             Effect::RunLocal { effect, job, round, stage, state } => {
-                assert!(self.states.contains_key(state), "a local stage reads a released state");
+                assert!(
+                    self.states.contains_key(&(*job, *state)),
+                    "a local stage reads a released state"
+                );
                 self.kernel.local(*job, *round, *stage, *state);
                 Some((*effect, Outcome::StageDone))
             }
@@ -54,7 +58,7 @@ impl Shell {
                 Some((*effect, Outcome::StageDone))
             }
             Effect::Step { effect, job, round, state, parts, learning_rate, step } => {
-                assert!(self.states.contains_key(state), "a step reads a released state");
+                assert!(self.states.contains_key(&(*job, *state)), "a step reads a released state");
                 let gradient = if parts.is_empty() {
                     self.kernel.round_value(*job)
                 } else {
@@ -69,11 +73,14 @@ impl Shell {
                 let nan = self.story(*job).nan_at_step == Some(*step);
                 let loss_sum = if nan { f32::NAN } else { 100.0 / *step as f32 };
                 let metrics = Metrics { loss_sum, correct: 0.0, count: 100.0 };
-                let state = self.new_state(value);
+                let state = self.new_state(*job, value);
                 Some((*effect, Outcome::Stepped { state, metrics, grad_norm: 1.0 }))
             }
             Effect::Evaluate { effect, job, state } => {
-                assert!(self.states.contains_key(state), "an evaluation reads a released state");
+                assert!(
+                    self.states.contains_key(&(*job, *state)),
+                    "an evaluation reads a released state"
+                );
                 let count = self.evaluations.entry(*job).or_default();
                 *count += 1;
                 let plateau = self.stories.get(job).and_then(|story| story.plateau_after);
@@ -93,9 +100,9 @@ impl Shell {
         self.stories.get(&job).copied().unwrap_or_default()
     }
 
-    fn new_state(&mut self, value: Value) -> BlobId {
+    fn new_state(&mut self, job: JobId, value: Value) -> BlobId {
         let state = state_of(value);
-        self.states.insert(state, value);
+        self.states.insert((job, state), value);
         state
     }
 }

@@ -4,17 +4,14 @@ use crate::auditor::Auditor;
 use crate::faults::{Faults, MS, Micros, SECOND};
 use crate::kernel::{Value, digest_of};
 use crate::network::{Lane, Network};
-use crate::node::{Assigned, Connection, Kept, Node, NodeSpec, Up};
-use crate::plans::KERNEL;
+use crate::node::{Node, NodeSpec, Up};
 use crate::rng::Rng;
 use crate::shell::{Shell, Story};
 use raven_engine::{
-    Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, NetworkPrefix,
-    Outbound, Outcome as Answer, SessionProfile, SiteId, Stats, Work,
+    Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Outbound,
+    Outcome as Answer, Record, ResumePoint, Stats, Work,
 };
-use raven_protocol::{
-    DeviceClass, JobId, LeaseId, NumericClass, RefuseReason, ResultDigest, SessionId, TaskId,
-};
+use raven_protocol::{JobId, LeaseId, ResultDigest, SessionId, TaskId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
@@ -26,6 +23,8 @@ pub struct Scenario {
     pub nodes: Vec<NodeSpec>,
     /// When each job is posted, and what its numbers do.
     pub jobs: Vec<(Micros, JobPlan, Story)>,
+    /// Jobs that go on where an earlier coordinator left them.
+    pub resumes: BTreeMap<JobId, ResumePoint>,
     /// When jobs are cancelled.
     pub cancels: Vec<(Micros, JobId)>,
     pub faults: Faults,
@@ -43,6 +42,7 @@ impl Scenario {
             nodes: Vec::new(),
             jobs: Vec::new(),
             cancels: Vec::new(),
+            resumes: BTreeMap::new(),
             faults: Faults::NONE,
             network: Network::TEN_GIGABIT,
             engine: EngineConfig { seed, ..EngineConfig::default() },
@@ -74,6 +74,8 @@ pub struct JobOutcome {
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub jobs: BTreeMap<JobId, JobOutcome>,
+    /// What was made durable, in order.
+    pub records: BTreeMap<JobId, Vec<Record>>,
     pub stats: Stats,
     pub ended_us: Micros,
     /// Events that the engine handled, and the time it took for them.
@@ -146,7 +148,7 @@ pub enum Happening {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Entry {
+pub(crate) struct Entry {
     at: Micros,
     order: u64,
 }
@@ -166,31 +168,31 @@ impl Ord for Entry {
 /// A running simulation.
 #[derive(Debug)]
 pub struct Sim {
-    scenario: Scenario,
-    rng: Rng,
-    now: Micros,
-    queue: BinaryHeap<Reverse<Entry>>,
-    happenings: BTreeMap<u64, Happening>,
-    order: u64,
-    engine: Engine,
-    auditor: Auditor,
-    shell: Shell,
-    nodes: Vec<Node>,
+    pub(crate) scenario: Scenario,
+    pub(crate) rng: Rng,
+    pub(crate) now: Micros,
+    pub(crate) queue: BinaryHeap<Reverse<Entry>>,
+    pub(crate) happenings: BTreeMap<u64, Happening>,
+    pub(crate) order: u64,
+    pub(crate) engine: Engine,
+    pub(crate) auditor: Auditor,
+    pub(crate) shell: Shell,
+    pub(crate) nodes: Vec<Node>,
     /// Which node a session is of, while the coordinator has it open.
-    sessions: BTreeMap<SessionId, usize>,
-    next_session: u64,
-    out: Lane,
-    into: Lane,
+    pub(crate) sessions: BTreeMap<SessionId, usize>,
+    pub(crate) next_session: u64,
+    pub(crate) out: Lane,
+    pub(crate) into: Lane,
     /// A lease to answer wrongly.
-    some_lease: Option<(LeaseId, ResultDigest)>,
-    lease_tasks: BTreeMap<LeaseId, TaskId>,
-    ended: BTreeMap<JobId, Micros>,
-    step_times: BTreeMap<JobId, Vec<Micros>>,
-    events: u64,
-    engine_time: Duration,
-    tasks_by_node: Vec<u64>,
-    lease_ms_of: Vec<u64>,
-    jobs_to_come: usize,
+    pub(crate) some_lease: Option<(LeaseId, ResultDigest)>,
+    pub(crate) lease_tasks: BTreeMap<LeaseId, TaskId>,
+    pub(crate) ended: BTreeMap<JobId, Micros>,
+    pub(crate) step_times: BTreeMap<JobId, Vec<Micros>>,
+    pub(crate) events: u64,
+    pub(crate) engine_time: Duration,
+    pub(crate) tasks_by_node: Vec<u64>,
+    pub(crate) lease_ms_of: Vec<u64>,
+    pub(crate) jobs_to_come: usize,
 }
 
 impl Sim {
@@ -239,13 +241,13 @@ impl Sim {
         sim
     }
 
-    fn at(&mut self, at: Micros, happening: Happening) {
+    pub(crate) fn at(&mut self, at: Micros, happening: Happening) {
         self.order += 1;
         self.queue.push(Reverse(Entry { at: at.max(self.now), order: self.order }));
         self.happenings.insert(self.order, happening);
     }
 
-    fn after(&mut self, wait: Micros, happening: Happening) {
+    pub(crate) fn after(&mut self, wait: Micros, happening: Happening) {
         self.at(self.now + wait, happening);
     }
 
@@ -276,10 +278,9 @@ impl Sim {
             self.tell(Event::Tick);
             return true;
         }
-        if let Some(Reverse(entry)) = self.queue.pop() {
-            if let Some(happening) = self.happenings.remove(&entry.order) {
-                self.happen(happening);
-            }
+        let entry = self.queue.pop().map(|Reverse(entry)| entry.order);
+        if let Some(happening) = entry.and_then(|order| self.happenings.remove(&order)) {
+            self.happen(happening);
         }
         true
     }
@@ -339,16 +340,19 @@ impl Sim {
                 self.jobs_to_come -= 1;
                 let (_, plan, _) = self.scenario.jobs[index].clone();
                 self.shell.kernel.add(plan.clone());
-                self.tell(Event::JobAdded { plan: Box::new(plan), resume: None });
+                let resume = self.scenario.resumes.get(&plan.job).cloned();
+                if let Some(resume) = &resume {
+                    self.shell.states.insert((plan.job, resume.weights), 0);
+                    self.auditor.resumed(plan.job, resume);
+                }
+                self.tell(Event::JobAdded { plan: Box::new(plan), resume });
             }
             Happening::CancelJob { job } => self.tell(Event::JobCancelled { job }),
         }
     }
 
-    // ---- the coordinator's side ----
-
     /// Tells the engine and does what it asks for.
-    fn tell(&mut self, event: Event) {
+    pub(crate) fn tell(&mut self, event: Event) {
         let now = self.now / MS;
         self.auditor.event(&event);
         let before = Instant::now();
@@ -363,16 +367,18 @@ impl Sim {
     }
 
     fn execute(&mut self, effect: Effect) {
-        if std::env::var_os("RAVEN_SIM_TRACE").is_some() {
-            let text = format!("{effect:?}");
-            println!("{:9.3} {}", self.now as f64 / 1e6, &text[..text.len().min(260)]);
-        }
         if let Some((id, answer)) = self.shell.run(&effect) {
             let faults = self.scenario.faults;
             let wait = self.rng.between(faults.effect_us_min, faults.effect_us_max);
             let answer = if self.rng.chance(faults.effect_failure) {
-                if let Answer::StateReady { state } | Answer::Stepped { state, .. } = answer {
-                    self.shell.states.remove(&state);
+                let job = match &effect {
+                    Effect::InitState { job, .. } | Effect::Step { job, .. } => Some(*job),
+                    _ => None,
+                };
+                if let (Some(job), Answer::StateReady { state } | Answer::Stepped { state, .. }) =
+                    (job, answer)
+                {
+                    self.shell.states.remove(&(job, state));
                 }
                 Err(EffectError { stage: "store", reason: "the disk is full".into() })
             } else {
@@ -395,8 +401,8 @@ impl Sim {
                     self.shell.payloads.remove(&payload);
                 }
             }
-            Effect::ReleaseState { state, .. } => {
-                self.shell.states.remove(&state);
+            Effect::ReleaseState { job, state } => {
+                self.shell.states.remove(&(job, state));
             }
             Effect::Persist { record, .. } => {
                 if record.train.is_some() {
@@ -447,7 +453,12 @@ impl Sim {
     }
 
     /// When `bytes` have crossed from the coordinator to `node`.
-    fn down_time(&mut self, node: usize, session: SessionId, bytes: u64) -> Option<Micros> {
+    pub(crate) fn down_time(
+        &mut self,
+        node: usize,
+        session: SessionId,
+        bytes: u64,
+    ) -> Option<Micros> {
         let left = self.out.send(self.now, bytes, self.scenario.network.out_bytes_per_s);
         let link = self.nodes[node].spec.link;
         let connection = self.nodes[node].connection.as_mut()?;
@@ -481,290 +492,6 @@ impl Sim {
         self.tell(event);
         self.tasks_by_node[node] += self.engine.stats(0).tasks_accepted - accepted;
     }
-
-    // ---- the contributors' side ----
-
-    fn join(&mut self, node: usize) {
-        if self.nodes[node].gone || self.nodes[node].connection.is_some() {
-            return;
-        }
-        let session = SessionId(self.next_session);
-        self.next_session += 1;
-        let faults = self.scenario.faults;
-        let lie = 1.0 + (faults.claim_factor - 1.0) * self.rng.unit();
-        let lie = if self.rng.chance(0.5) { lie } else { 1.0 / lie };
-        let entry = &mut self.nodes[node];
-        entry.connection = Some(Connection::new(session));
-        let profile = SessionProfile {
-            contributor: entry.contributor,
-            site: Some(SiteId(node as u64 % 3)),
-            prefix: NetworkPrefix([node as u8; 16]),
-            device: DeviceClass::Desktop,
-            numeric: NumericClass::Cpu { kernel: KERNEL },
-            flops_per_s: (entry.spec.flops_per_s as f64 * lie) as u64,
-            share: entry.share,
-            workers: entry.workers,
-            memory_bytes: entry.spec.memory_bytes,
-        };
-        self.sessions.insert(session, node);
-        self.plan_freeze(node, faults.freeze_mean_us);
-        if faults.crash_mean_us > 0 {
-            let wait = self.rng.wait(faults.crash_mean_us);
-            self.after(wait, Happening::Crash { node });
-        }
-        if faults.pace_mean_us > 0 {
-            let wait = self.rng.wait(faults.pace_mean_us);
-            self.after(wait, Happening::Pace { node });
-        }
-        self.tell(Event::SessionOpened { session, profile });
-    }
-
-    fn plan_freeze(&mut self, node: usize, mean: Micros) {
-        if mean > 0 {
-            let wait = self.rng.wait(mean);
-            let length_us = Some(self.rng.wait(self.scenario.faults.freeze_length_us));
-            self.after(wait, Happening::Freeze { node, length_us });
-        }
-    }
-
-    /// The contributor's connection breaks; the coordinator notices later.
-    fn disconnect(&mut self, node: usize, may_leave: bool) {
-        let Some(connection) = &self.nodes[node].connection else { return };
-        let session = connection.session;
-        let wait = self.rng.wait(self.scenario.faults.notice_mean_us);
-        self.after(wait, Happening::Noticed { session });
-        if may_leave && self.rng.chance(self.scenario.faults.leave_for_good) {
-            self.nodes[node].gone = true;
-        }
-        self.disconnect_from(node, session);
-    }
-
-    fn disconnect_from(&mut self, node: usize, session: SessionId) {
-        let entry = &mut self.nodes[node];
-        if entry.connection.as_ref().is_none_or(|connection| connection.session != session) {
-            return;
-        }
-        entry.connection = None;
-        entry.deferred.clear();
-        let wait = self.rng.wait(self.scenario.faults.rejoin_mean_us.max(MS));
-        self.after(wait, Happening::Join { node });
-    }
-
-    fn send_up(&mut self, node: usize, message: Up) {
-        let bytes = match &message {
-            Up::Result { bytes, .. } => *bytes + 300,
-            _ => 200,
-        };
-        if self.rng.chance(self.scenario.faults.message_loss) {
-            self.disconnect(node, true);
-            return;
-        }
-        let link = self.nodes[node].spec.link;
-        let Some(connection) = &mut self.nodes[node].connection else { return };
-        let session = connection.session;
-        let left = connection.up.send(self.now, bytes, link.up_bytes_per_s) + link.latency_us;
-        self.at(left, Happening::Ingress { session, message, bytes });
-    }
-
-    fn receive(&mut self, node: usize, message: Outbound) {
-        let Some(connection) = &mut self.nodes[node].connection else { return };
-        match message {
-            Outbound::Graph { graph, .. } => {
-                connection.graphs.insert(graph);
-            }
-            Outbound::Weights { state, .. } => {
-                connection.blobs.insert(state);
-            }
-            Outbound::Task { lease, task, flops, work, .. } => {
-                let assigned = Assigned { lease, task, work, flops, fetching: false };
-                self.queue_task(node, assigned);
-            }
-            Outbound::Reveal { lease } => {
-                if let Some(kept) = connection.kept.remove(&lease) {
-                    self.reveal(node, lease, kept);
-                }
-            }
-            Outbound::Cancel { lease } => {
-                connection.kept.remove(&lease);
-                connection.queue.retain(|task| task.lease != lease);
-                connection.running.retain(|task| task.lease != lease);
-                self.start(node);
-            }
-            Outbound::Drop { blobs, graphs } => {
-                for blob in blobs {
-                    connection.blobs.remove(&blob);
-                }
-                for graph in graphs {
-                    connection.graphs.remove(&graph);
-                }
-            }
-        }
-    }
-
-    fn reveal(&mut self, node: usize, lease: LeaseId, kept: Kept) {
-        let broken = self.rng.chance(self.scenario.faults.broken_commitment);
-        let value = if broken { kept.value ^ 1 } else { kept.value };
-        self.send_up(node, Up::Result { lease, value, bytes: kept.bytes });
-    }
-
-    /// Starts queued tasks on free workers.
-    fn start(&mut self, node: usize) {
-        loop {
-            let workers = self.nodes[node].workers as usize;
-            let Some(connection) = &mut self.nodes[node].connection else { return };
-            if connection.running.len() >= workers {
-                return;
-            }
-            let Some(task) = connection.queue.pop_front() else { return };
-            let lease = task.lease;
-            if self.rng.chance(self.scenario.faults.refuse) {
-                let reasons = [
-                    RefuseReason::TooLarge,
-                    RefuseReason::Missing,
-                    RefuseReason::Invalid,
-                    RefuseReason::Stopping,
-                    RefuseReason::Failed,
-                ];
-                let reason = reasons[self.rng.below(5) as usize];
-                self.send_up(node, Up::Refuse { lease, reason });
-                continue;
-            }
-            let fetching = task.fetching;
-            let Some(connection) = &mut self.nodes[node].connection else { return };
-            connection.running.push(task.clone());
-            if !fetching {
-                self.compute(node, &task);
-            }
-        }
-    }
-
-    /// Takes a task in hand: its shards are fetched at once, while others run.
-    fn queue_task(&mut self, node: usize, mut task: Assigned) {
-        let lease = task.lease;
-        let missing = self.missing_shards(node, &task);
-        task.fetching = missing > 0;
-        let Some(connection) = &mut self.nodes[node].connection else { return };
-        let session = connection.session;
-        connection.queue.push_back(task);
-        if missing > 0 {
-            let latency = self.nodes[node].spec.link.latency_us;
-            if let Some(arrives) = self.down_time(node, session, missing) {
-                self.at(arrives + latency, Happening::Fetched { node, session, lease });
-            }
-        }
-        self.start(node);
-    }
-
-    /// Notes the shards of `task` as held; the bytes that were missing.
-    fn missing_shards(&mut self, node: usize, task: &Assigned) -> u64 {
-        let &Work::Replica { start, count, .. } = &task.work else { return 0 };
-        let mut bytes = 0;
-        for micro in start..start + count {
-            let order = self.shell.kernel.order(task.task.job, task.task.round);
-            for shard in order.shards_of(task.task.round, micro) {
-                let shard = self.shell.kernel.plan(task.task.job).shards[shard as usize];
-                let Some(connection) = &mut self.nodes[node].connection else { return 0 };
-                if connection.blobs.insert(shard.blob) {
-                    bytes += shard.bytes;
-                }
-            }
-        }
-        bytes
-    }
-
-    fn fetched(&mut self, node: usize, lease: LeaseId) {
-        let Some(connection) = &mut self.nodes[node].connection else { return };
-        if let Some(waiting) = connection.queue.iter_mut().find(|task| task.lease == lease) {
-            waiting.fetching = false;
-        }
-        let Some(running) = connection.running.iter_mut().find(|task| task.lease == lease) else {
-            return;
-        };
-        running.fetching = false;
-        let task = running.clone();
-        self.compute(node, &task);
-    }
-
-    fn compute(&mut self, node: usize, task: &Assigned) {
-        let faults = self.scenario.faults;
-        let mut time = self.nodes[node].compute_us(task.flops) as f64;
-        time *= 1.0 + faults.jitter * self.rng.unit();
-        if self.rng.chance(faults.slow_task) {
-            time *= self.rng.between(1, faults.slow_factor) as f64;
-        }
-        let Some(connection) = &self.nodes[node].connection else { return };
-        let session = connection.session;
-        self.after(time as Micros, Happening::Done { node, session, lease: task.lease });
-    }
-
-    fn done(&mut self, node: usize, lease: LeaseId) {
-        let Some(connection) = &mut self.nodes[node].connection else { return };
-        let Some(at) = connection.running.iter().position(|task| task.lease == lease) else {
-            return;
-        };
-        let task = connection.running.remove(at);
-        let value = self.shell.kernel.run(task.task, &task.work);
-        let digest = digest_of(task.task, value);
-        let bytes = self.result_bytes(task.task.job, &task.work);
-        if let Some(connection) = &mut self.nodes[node].connection {
-            connection.kept.insert(lease, Kept { value, bytes });
-        }
-        let faults = self.scenario.faults;
-        if self.rng.chance(faults.early_result) {
-            self.send_up(node, Up::Result { lease, value, bytes });
-        }
-        self.send_up(node, Up::Commit { lease, digest });
-        if self.rng.chance(faults.duplicate_commit) {
-            self.send_up(node, Up::Commit { lease, digest });
-        }
-        if let Some((lease, digest)) =
-            self.some_lease.filter(|_| self.rng.chance(faults.foreign_answer))
-        {
-            let message = match self.rng.below(3) {
-                0 => Up::Commit { lease, digest },
-                1 => Up::Result { lease, value, bytes },
-                _ => Up::Refuse { lease, reason: RefuseReason::Failed },
-            };
-            self.send_up(node, message);
-        }
-        self.start(node);
-    }
-
-    fn result_bytes(&self, job: JobId, work: &Work) -> u64 {
-        use raven_engine::{Placement, StagePlan};
-        match (&self.shell.kernel.plan(job).placement, work) {
-            (Placement::Replica { result_bytes, .. }, _) => *result_bytes,
-            (Placement::Master { stages, .. }, &Work::Part { stage, part, .. }) => {
-                match &stages[stage as usize] {
-                    StagePlan::Pushed { parts } => parts[part as usize].result_bytes,
-                    StagePlan::Local => 0,
-                }
-            }
-            (Placement::Master { .. }, Work::Replica { .. }) => 0,
-        }
-    }
-
-    /// The visitor pauses, resumes or moves the slider.
-    fn pace(&mut self, node: usize) {
-        let wait = self.rng.wait(self.scenario.faults.pace_mean_us);
-        self.after(wait, Happening::Pace { node });
-        let entry = &mut self.nodes[node];
-        let Some(connection) = entry.connection.as_mut().filter(|_| !entry.frozen) else { return };
-        let message = if connection.paused {
-            connection.paused = false;
-            Up::Resume
-        } else if self.rng.chance(0.3) {
-            connection.paused = true;
-            Up::Pause
-        } else {
-            entry.share = 0.05 + 0.95 * self.rng.unit();
-            entry.workers = self.rng.between(1, 4) as u32;
-            Up::Pace { share: entry.share, workers: entry.workers }
-        };
-        self.send_up(node, message);
-    }
-
-    // ---- the end ----
 
     fn finish(mut self) -> Outcome {
         let ended_us = self.now;
@@ -819,6 +546,7 @@ impl Sim {
         });
         Outcome {
             jobs: jobs.collect(),
+            records: self.shell.records.clone(),
             stats: self.engine.stats(self.now / MS),
             ended_us,
             events: self.events,

@@ -71,6 +71,12 @@ export class Controller {
   readonly #backoff: Backoff;
   #config: HubConfig | undefined;
   #machine: Machine | undefined;
+  /**
+   * One key for the page's life, so that a coordinator knows after a
+   * reconnection which part of a model this visitor has seen. It is never
+   * stored; every session's receipt is signed over that session's nonce.
+   */
+  #identity: Identity | undefined;
   #pace: Pace = paceFor(0, 1);
   #ticket = '';
   #ticketRenewed = false;
@@ -124,8 +130,8 @@ export class Controller {
     }
     this.#become({ at: 'loading' });
     try {
-      // The first key is made before anything is downloaded: without Ed25519 there is no point.
-      await Identity.generate().catch(() => {
+      // The key is made before anything is downloaded: without Ed25519 there is no point.
+      this.#identity ??= await Identity.generate().catch(() => {
         throw new KernelLoadError('unsupported', 'Ed25519 keys are missing');
       });
       const files = await this.#host.loadKernel(config.filesUrl);
@@ -151,7 +157,7 @@ export class Controller {
       shard: (shard) => this.#shards.get(shard.blob, shard.bytes, this.#grant()),
       measured: (flopsPerS) => {
         if (this.#machine) this.#machine.flopsPerS = flopsPerS;
-        if (this.#paused === undefined) void this.#connect();
+        if (this.#paused === undefined) this.#connect();
         else this.#become({ at: 'asleep' });
       },
       changed: () => this.#report(),
@@ -160,14 +166,12 @@ export class Controller {
     this.#machine = { files, memoryBytes, flopsPerS: 0, pool: new Pool(poolHost, this.#store, this.#pace) };
   }
 
-  async #connect(): Promise<void> {
+  #connect(): void {
     const machine = this.#machine;
     const config = this.#config;
-    if (!machine || !config || this.#state.at === 'over') return;
+    const identity = this.#identity;
+    if (!machine || !config || !identity || this.#state.at === 'over') return;
     this.#become({ at: 'connecting' });
-    const identity = await Identity.generate();
-    // The visitor may have stopped meanwhile, which the compiler cannot see.
-    if ((this.#state as State).at !== 'connecting') return;
     const url = `${this.#host.origin.replace(/^http/, 'ws')}/v1/contribute`;
     const facts = { hello: this.#hello(machine, config), textVersion: config.textVersion, site: config.site };
     let socket: Socket;
@@ -294,7 +298,7 @@ export class Controller {
       return;
     }
     this.#ticket = ticket;
-    void this.#connect();
+    this.#connect();
   }
 
   #retry(crowded: boolean): void {
@@ -303,7 +307,7 @@ export class Controller {
       this.#become({ at: 'asleep' });
       return;
     }
-    const timer = setTimeout(() => void this.#connect(), this.#backoff.next(crowded));
+    const timer = setTimeout(() => this.#connect(), this.#backoff.next(crowded));
     this.#become({ at: 'waiting', timer, full: crowded });
   }
 
@@ -332,7 +336,7 @@ export class Controller {
     this.#paused = undefined;
     this.#machine?.pool.resume();
     this.#tell({ type: 'resume' });
-    if (this.#state.at === 'asleep') void this.#connect();
+    if (this.#state.at === 'asleep') this.#connect();
     if (this.#state.at === 'held' && this.#config) void this.#load(this.#config);
     this.#report();
   }

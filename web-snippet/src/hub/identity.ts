@@ -1,4 +1,4 @@
-/** The key of one session and the receipt that it signs. */
+/** The key of one page and the receipts that it signs, one per session. */
 
 import type { Receipt } from '../wire/message.ts';
 
@@ -15,7 +15,7 @@ export interface SignedReceipt {
   readonly signature: string;
 }
 
-/** A key pair that lives in memory for one session and cannot be exported. */
+/** A key pair that lives in memory for one page and cannot be exported. */
 export class Identity {
   readonly publicKey: string;
   readonly #privateKey: CryptoKey;

@@ -1,6 +1,6 @@
 /**
  * One WebSocket session: the handshake in its order, then messages. A session
- * is used once; after its end the controller makes a new one with a new key.
+ * is used once; after its end the controller makes a new one with the same key.
  */
 
 import { decodeFrame, encodeFrame, FrameError } from '../wire/frame.ts';

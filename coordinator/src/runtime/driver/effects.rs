@@ -160,7 +160,7 @@ impl Driver {
 
     fn persist(&mut self, effect: EffectId, record: Box<Record>) {
         let job = self.jobs.get_mut(&record.job);
-        let mut state = None;
+        let (mut state, mut train_ms) = (None, None);
         if let Some(job) = job {
             if record.train.is_some() {
                 job.progress.contributors = record.contributors;
@@ -168,8 +168,9 @@ impl Driver {
                 job.progress.interrupted();
             }
             state = kept_state(&record).and_then(|weights| job.state(weights).ok());
+            train_ms = Some(job.progress.train_ms());
         }
-        if self.savings.send(Saving { effect, record, state }).is_err() {
+        if self.savings.send(Saving { effect, record, state, train_ms }).is_err() {
             let reason = "records are no longer stored".to_owned();
             let outcome = Err(EffectError { stage: "store", reason });
             self.own_events.push_back(Event::EffectDone { effect, outcome });

@@ -2,6 +2,7 @@
 
 use super::Driver;
 use crate::runtime::snapshot::{JobLive, NetworkSnapshot, NodeSnapshot};
+use crate::store::state_reason;
 use raven_engine::{SessionStatus, SessionView};
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ impl Driver {
         let jobs = self.jobs.iter().filter_map(|(&id, job)| {
             let view = self.engine.job(id)?;
             let live = JobLive {
-                state: view.state.phase().as_str(),
+                phase: view.state.phase(),
+                reason: state_reason(&view.state),
                 contributors: job.progress.contributors,
                 images_per_s: job.progress.rows_per_s(),
                 train_ms: job.progress.train_ms(),

@@ -123,6 +123,11 @@ impl Worker {
         self.runner.run(run)
     }
 
+    /// Bytes of shards that one run may read.
+    pub(super) fn shard_bytes_max(&self) -> u64 {
+        self.runner.shard_bytes_max()
+    }
+
     /// Computes an operation.
     ///
     /// # Errors

@@ -8,8 +8,8 @@ use axum::body::Bytes;
 use raven_graph::{GraphId, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Binding, BlobId, FromContributor, JobId, LeaseId, Numerics, OutputSpec, Program, Seed,
-    ShardRef, TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
+    Binding, BlobId, FromContributor, JobId, LeaseId, Numerics, OutputSpec, Program, RefuseReason,
+    Seed, ShardRef, TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -64,12 +64,26 @@ impl Runner {
         Runner { module, blobs, memory_bytes, live: None }
     }
 
+    /// Bytes of shards that one run may read: they are held together, beside
+    /// the run's values.
+    pub fn shard_bytes_max(&self) -> u64 {
+        self.memory_bytes / SHARD_SHARE
+    }
+
     /// Runs to the end and answers the outputs by name, in their order.
     ///
     /// # Errors
     /// [`ExecutorError`]. An instance that trapped is replaced by the next run.
     pub fn run(&mut self, run: &Run<'_>) -> Result<HashMap<String, Tensor>, ExecutorError> {
-        let result = self.try_run(run);
+        let mut result = self.try_run(run);
+        // The kernel forgets what was used longest ago where a large run needs
+        // the room, and does not say so. What it holds is then unknown here,
+        // so a fresh instance is given all that this run needs.
+        if let Err(ExecutorError::Refused { reason: RefuseReason::Missing, detail }) = &result {
+            tracing::debug!(detail, "the kernel has forgotten something; running once more");
+            self.live = None;
+            result = self.try_run(run);
+        }
         if let Err(ExecutorError::Kernel(error)) = &result
             && error.is_fatal()
         {
@@ -79,7 +93,7 @@ impl Runner {
     }
 
     fn try_run(&mut self, run: &Run<'_>) -> Result<HashMap<String, Tensor>, ExecutorError> {
-        let shard_budget = self.memory_bytes / SHARD_SHARE;
+        let shard_budget = self.shard_bytes_max();
         let live = match &mut self.live {
             Some(live) => live,
             empty => empty.insert(Live::new(&self.module, self.memory_bytes)?),

@@ -160,7 +160,8 @@ fn correlate_tile(
 ) -> [[f32; TILE]; FILTERS] {
     let mut sums = [[F32x4::splat(0.0); 2]; FILTERS];
     for (weights, &tap) in panel.iter().zip(taps) {
-        let [low, high] = two_registers(&frame[tap..tap + TILE]);
+        let image = &frame[tap..tap + TILE];
+        let (low, high) = (register(image), register(&image[LANES..]));
         for (sums, &weight) in sums.iter_mut().zip(weights) {
             let weight = F32x4::splat(weight);
             sums[0] = sums[0].plus_product(weight, low);
@@ -173,10 +174,10 @@ fn correlate_tile(
     })
 }
 
+/// The first four numbers.
 #[inline(always)]
-fn two_registers(values: &[f32]) -> [F32x4; 2] {
-    let (registers, _) = values.as_chunks::<LANES>();
-    [F32x4::load(&registers[0]), F32x4::load(&registers[1])]
+fn register(values: &[f32]) -> F32x4 {
+    F32x4::load(values.first_chunk().expect("frames hold whole registers"))
 }
 
 /// Gathers one group's weight gradient, image by image.
@@ -186,6 +187,9 @@ pub struct WeightGradient {
     filters: usize,
     /// `dy` of one image: per four filters, row and register, the filters' registers.
     panels: Vec<[[f32; LANES]; FILTERS]>,
+    /// Where the frame is read for each register of a plane, tap aside. One
+    /// flat list, because rows are too short for a loop of their own.
+    starts: Vec<usize>,
 }
 
 impl WeightGradient {
@@ -194,7 +198,11 @@ impl WeightGradient {
         let framed = Framed::new(extents, LANES);
         let registers = extents.out[0] * extents.out[1].div_ceil(LANES);
         let panels = vec![[[0f32; LANES]; FILTERS]; filters.div_ceil(FILTERS) * registers];
-        WeightGradient { framed, filters, panels }
+        let row_step = extents.row_stride * framed.pitch;
+        let row =
+            |row: usize| (0..extents.out[1]).step_by(LANES).map(move |at| row * row_step + at);
+        let starts = (0..extents.out[0]).flat_map(row).collect();
+        WeightGradient { framed, filters, panels, starts }
     }
 
     /// Adds what `image [channels, h, w]` and `dy [filters, oh, ow]` give to `dw [filters, taps]`.
@@ -235,28 +243,21 @@ impl WeightGradient {
     }
 
     /// The gradients of four filters at two taps.
-    #[inline(always)]
+    #[inline(never)]
     fn gradient_tile(
         &self,
         panel: &[[[f32; LANES]; FILTERS]],
         taps: [usize; TAPS],
     ) -> [[f32; TAPS]; FILTERS] {
-        let Framed { extents, pitch, frame, .. } = &self.framed;
-        let registers = extents.out[1].div_ceil(LANES);
+        let frame = &self.framed.frame;
+        let (first, second) = (&frame[taps[0]..], &frame[taps[1]..]);
         let mut sums = [[F32x4::splat(0.0); TAPS]; FILTERS];
-        for (row, dy) in panel.chunks_exact(registers).enumerate() {
-            let start = row * extents.row_stride * pitch;
-            let images = taps.map(|tap| {
-                let at = start + tap;
-                frame[at..at + registers * LANES].as_chunks::<LANES>().0
-            });
-            for (dy, (first, second)) in dy.iter().zip(images[0].iter().zip(images[1])) {
-                let image = [F32x4::load(first), F32x4::load(second)];
-                for (sums, dy) in sums.iter_mut().zip(dy) {
-                    let dy = F32x4::load(dy);
-                    sums[0] = sums[0].plus_product(dy, image[0]);
-                    sums[1] = sums[1].plus_product(dy, image[1]);
-                }
+        for (dy, &start) in panel.iter().zip(&self.starts) {
+            let image = [register(&first[start..]), register(&second[start..])];
+            for (sums, dy) in sums.iter_mut().zip(dy) {
+                let dy = F32x4::load(dy);
+                sums[0] = sums[0].plus_product(dy, image[0]);
+                sums[1] = sums[1].plus_product(dy, image[1]);
             }
         }
         sums.map(|pair| {

@@ -195,9 +195,10 @@ impl Geometry {
     /// Elements of what [`direct`] lays out anew of weights or of `dy`, from above.
     pub fn panel_elements(&self) -> u64 {
         let four = |count: usize| count.next_multiple_of(4) as u64;
-        let forward = four(self.filters) * self.patch() as u64;
-        let input_grad = four(self.channels) * (self.filters * self.taps()) as u64;
-        let weight_grad = four(self.filters) * self.out_height as u64 * four(self.out_width);
+        // One more of each for the offsets of taps and of registers.
+        let forward = (four(self.filters) + 1) * self.patch() as u64;
+        let input_grad = (four(self.channels) + 1) * (self.filters * self.taps()) as u64;
+        let weight_grad = (four(self.filters) + 1) * self.out_height as u64 * four(self.out_width);
         forward.max(input_grad).max(weight_grad)
     }
 }

@@ -1,0 +1,234 @@
+//! How jobs begin, wait and end, one story each.
+
+use raven_engine::{
+    CompletedReason, EarlyStopping, EngineConfig, JobPhase, JobState, Record, ResumePoint,
+};
+use raven_protocol::JobId;
+use raven_sim::faults::{Faults, MS, SECOND};
+use raven_sim::plans::Replica;
+use raven_sim::shell::Story;
+use raven_sim::sim::JobOutcome;
+use raven_sim::{NodeSpec, Scenario};
+
+const JOB: JobId = JobId(1);
+
+fn sizes() -> Replica {
+    Replica { rows: 512, batch: 128, micro_batch: 32, epochs: 4, ..Replica::default() }
+}
+
+fn scenario(nodes: usize, story: Story) -> Scenario {
+    let mut scenario = Scenario::new(3);
+    scenario.nodes = vec![NodeSpec::PLAIN; nodes];
+    scenario.jobs = vec![(0, sizes().plan(1, 7, 0), story)];
+    scenario
+}
+
+fn run(scenario: Scenario) -> (JobOutcome, Vec<Record>) {
+    let mut outcome = scenario.run();
+    let job = outcome.jobs.remove(&JOB).expect("the job is known");
+    (job, outcome.records.remove(&JOB).unwrap_or_default())
+}
+
+#[test]
+fn a_job_runs_its_epochs_and_keeps_its_checkpoints() {
+    let (job, records) = run(scenario(2, Story::default()));
+    assert_eq!(job.state, JobState::Completed { reason: CompletedReason::EpochsDone });
+    assert_eq!((job.steps, job.step_times.len()), (16, 16));
+    // One record for the first weights, one per step, one per evaluation.
+    assert_eq!(records.len(), 1 + 16 + 4);
+    let evaluations: Vec<&Record> = records.iter().filter(|r| r.evaluation.is_some()).collect();
+    assert_eq!(
+        evaluations.iter().map(|r| (r.epoch, r.step)).collect::<Vec<_>>(),
+        [(0, 4), (1, 8), (2, 12), (3, 16)]
+    );
+    assert!(evaluations.iter().all(|record| record.checkpoint && record.best));
+    assert!(records.iter().filter(|r| r.train.is_some()).all(|r| r.learning_rate == Some(0.05)));
+    assert_eq!(records.last().map(|record| record.phase), Some(JobPhase::Completed));
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_ends_the_job_and_pays_the_round() {
+    let (job, records) = run(scenario(2, Story { nan_at_step: Some(6), ..Story::default() }));
+    let reason = "the loss became NaN at step 6".to_owned();
+    assert_eq!(job.state, JobState::Failed { reason });
+    assert_eq!(job.steps, 5);
+    let last = records.last().expect("an end is recorded");
+    assert_eq!((last.phase, last.step, last.checkpoint), (JobPhase::Failed, 5, true));
+    assert!(!last.credits.is_empty(), "the round that went wrong was worked for");
+    assert_eq!(last.weights, records[records.len() - 2].weights, "the last good weights stay");
+}
+
+#[test]
+fn early_stopping_ends_a_job_that_stands_still() {
+    let mut scenario = scenario(2, Story { plateau_after: Some(1), ..Story::default() });
+    let early_stopping = Some(EarlyStopping { patience: 1, min_delta: 0.0 });
+    scenario.jobs[0].1 = Replica { epochs: 9, early_stopping, ..sizes() }.plan(1, 7, 0);
+    let (job, records) = run(scenario);
+    assert_eq!(job.state, JobState::Completed { reason: CompletedReason::EarlyStopped });
+    // The first epoch is the best, one without improvement is tolerated, the second ends it.
+    assert_eq!(job.steps, 3 * 4);
+    let best: Vec<u32> = records.iter().filter(|r| r.best).map(|r| r.epoch).collect();
+    assert_eq!(best, [0]);
+}
+
+#[test]
+fn a_job_can_be_cancelled_at_any_time() {
+    let (whole, _) = run(scenario(2, Story::default()));
+    for tenth in 0..=12 {
+        let mut scenario = scenario(2, Story::default());
+        let at = whole.took_us * tenth / 10;
+        scenario.cancels = vec![(at, JOB)];
+        scenario.faults = Faults { effect_us_max: 400 * MS, ..Faults::NONE };
+        let (job, records) = run(scenario);
+        let last = records.last().expect("an end is recorded");
+        assert!(job.state.is_end() && last.phase == job.state.phase(), "{:?}", job.state);
+        assert!(job.state.phase() != JobPhase::Failed);
+    }
+}
+
+#[test]
+fn a_shell_that_fails_ends_the_job_with_its_reason() {
+    let mut scenario = scenario(2, Story::default());
+    scenario.faults = Faults { effect_failure: 1.0, ..Faults::NONE };
+    let (job, _) = run(scenario);
+    assert_eq!(job.state, JobState::Failed { reason: "store: the disk is full".into() });
+}
+
+#[test]
+fn a_resumed_job_ends_with_the_same_weights() {
+    let (whole, records) = run(scenario(2, Story::default()));
+    let mut epochs_done = 0;
+    let mut best = None;
+    for record in &records[..records.len() - 1] {
+        if let (Some(metrics), Some(weights)) = (record.evaluation, record.weights) {
+            epochs_done += 1;
+            best = Some((metrics.loss_sum / metrics.count, weights));
+        }
+        let Some(weights) = record.weights.filter(|_| record.checkpoint) else { continue };
+        let mut scenario = scenario(3, Story::default());
+        let epochs_since_best = 0;
+        let step = record.step;
+        let point = ResumePoint { weights, step, epochs_done, best, epochs_since_best };
+        scenario.resumes.insert(JOB, point);
+        let (job, _) = run(scenario);
+        assert_eq!(job.weights, whole.weights, "resumed at step {step}");
+        assert_eq!(job.state.phase(), JobPhase::Completed);
+    }
+    assert_eq!(epochs_done, 3, "every checkpoint was tried");
+}
+
+#[test]
+fn a_job_waits_with_a_reason_and_goes_on_when_somebody_comes() {
+    let mut nobody = scenario(0, Story::default());
+    nobody.until_us = 100 * SECOND;
+    let (job, _) = run(nobody);
+    let reason = "no contributor is online".to_owned();
+    assert_eq!(job.state, JobState::WaitingForContributors { reason });
+
+    let mut late = scenario(1, Story::default());
+    late.nodes[0].joins_at = 50 * SECOND;
+    let (job, _) = run(late);
+    assert_eq!(job.state.phase(), JobPhase::Completed);
+    assert!(job.took_us > 50 * SECOND);
+}
+
+#[test]
+fn memory_is_respected() {
+    let mut small = scenario(2, Story::default());
+    small.until_us = 100 * SECOND;
+    for node in &mut small.nodes {
+        node.memory_bytes = 8 << 20;
+    }
+    let (job, _) = run(small);
+    let JobState::WaitingForContributors { reason } = job.state else {
+        panic!("{:?}", job.state);
+    };
+    assert!(reason.contains("bytes of memory"), "{reason}");
+
+    // Room for one state, one run and one of four shards at a time: the
+    // auditor checks that no more is ever held.
+    let mut tight = scenario(2, Story::default());
+    let data = Replica { row_bytes: 4_000, ..sizes() };
+    tight.jobs[0].1 = data.plan(1, 7, 0);
+    for node in &mut tight.nodes {
+        node.memory_bytes = (8 << 20) + 2 * data.weights_bytes + 2 * 128 * 4_000;
+    }
+    let (job, _) = run(tight);
+    assert_eq!(job.state.phase(), JobPhase::Completed, "{:?}", job.state);
+}
+
+#[test]
+fn no_contributor_sees_more_slices_than_it_may() {
+    for (nodes, held_max, completes) in [(1, 2, false), (2, 2, true), (3, 2, true), (1, 4, true)] {
+        let mut scenario = scenario(nodes, Story::default());
+        let sizes = Replica { epochs: 1, flops: 20_000_000, ..sizes() };
+        scenario.jobs[0].1 = sizes.master(1, 7, 4, held_max);
+        scenario.until_us = 1_000 * SECOND;
+        let (job, _) = run(scenario);
+        let completed = job.state.phase() == JobPhase::Completed;
+        assert_eq!(completed, completes, "{nodes} hold {held_max} of 4 each: {:?}", job.state);
+        if let JobState::WaitingForContributors { reason } = job.state {
+            assert!(reason.contains("2 of 4 slices"), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn jobs_share_contributors_by_work() {
+    let mut scenario = scenario(4, Story::default());
+    // Rounds cost the same, micro-batches of one a tenth of the other's.
+    let large = Replica { flops: 2_000_000_000, epochs: 100, rows: 4_096, batch: 1_024, ..sizes() };
+    let small = Replica { flops: 200_000_000, rows: 40_960, batch: 10_240, ..large };
+    scenario.jobs = vec![
+        (0, large.plan(1, 7, 0), Story::default()),
+        (0, small.plan(2, 8, 0), Story::default()),
+    ];
+    scenario.until_us = 120 * SECOND;
+    let outcome = scenario.run();
+    let done = |id| outcome.jobs[&JobId(id)].flops as f64;
+    let ratio = done(1) / done(2);
+    assert!((0.6..1.7).contains(&ratio), "the jobs got {} and {} flops", done(1), done(2));
+}
+
+#[test]
+fn work_goes_by_speed_and_share() {
+    let mut scenario = scenario(3, Story::default());
+    scenario.jobs[0].1 = Replica { rows: 8192, batch: 4096, ..sizes() }.plan(1, 7, 0);
+    scenario.nodes[1].flops_per_s *= 2;
+    scenario.nodes[2].flops_per_s *= 4;
+    scenario.nodes[2].share = 0.25;
+    let outcome = scenario.run();
+    let tasks: Vec<f64> = outcome.tasks_by_node.iter().map(|&tasks| tasks as f64).collect();
+    let (double, same) = (tasks[1] / tasks[0], tasks[2] / tasks[0]);
+    assert!((1.5..2.5).contains(&double), "{tasks:?}");
+    assert!((0.7..1.4).contains(&same), "{tasks:?}");
+}
+
+#[test]
+fn bounds_turn_away_with_a_reason() {
+    let mut scenario = scenario(5, Story::default());
+    scenario.engine = EngineConfig { sessions_max: 2, jobs_max: 2, ..scenario.engine };
+    scenario.faults = Faults { rejoin_mean_us: 5 * SECOND, ..Faults::NONE };
+    for id in 2..=4 {
+        scenario.jobs.push((MS, sizes().plan(id, 7, 0), Story::default()));
+    }
+    let outcome = scenario.run();
+    assert!(outcome.stats.sessions_refused >= 3);
+    assert_eq!(outcome.stats.jobs_refused, 2);
+    let states: Vec<&JobState> = outcome.jobs.values().map(|job| &job.state).collect();
+    let reason = "2 jobs are open, the limit is 2".to_owned();
+    assert_eq!(
+        states.iter().filter(|s| ***s == JobState::Failed { reason: reason.clone() }).count(),
+        2
+    );
+}
+
+#[test]
+fn a_plan_that_does_not_fit_fails_by_field() {
+    let mut scenario = scenario(1, Story::default());
+    scenario.jobs[0].1 = Replica { batch: 7, micro_batch: 3, ..sizes() }.plan(1, 7, 0);
+    let (job, records) = run(scenario);
+    let JobState::Failed { reason } = job.state else { panic!("{:?}", job.state) };
+    assert!(reason.starts_with("plan.batch: 7 rows"), "{reason}");
+    assert_eq!(records.len(), 1, "the refusal is durable");
+}
