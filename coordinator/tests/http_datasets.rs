@@ -147,7 +147,9 @@ fn csv_with_and_without_names() {
     assert_eq!(answer.json()["train_rows"], 2, "{}", answer.text());
 }
 
-/// Uploads that are refused: what they are, their field, and a part of the detail.
+/// Spec and files of an upload, the field that is refused, and a part of the detail.
+type Refused<'a> = (Value, Vec<(&'a str, Vec<u8>)>, &'a str, &'a str);
+
 #[test]
 fn broken_uploads_are_refused_by_field_and_leave_nothing() {
     let server = Server::start();
@@ -170,7 +172,7 @@ fn broken_uploads_are_refused_by_field_and_leave_nothing() {
     let mut longer = x.clone();
     longer.push(0);
     let hostile_shape = idx(8, &[u32::MAX, u32::MAX, u32::MAX], &[]);
-    let mut cases: Vec<(Value, Vec<(&str, Vec<u8>)>, &str, &str)> = vec![
+    let mut cases: Vec<Refused<'_>> = vec![
         (classes("idx"), pair(x[..x.len() - 1].to_vec(), y.clone()), "train_x", "640 are declared"),
         (classes("idx"), pair(x[..6].to_vec(), y.clone()), "train_x.header", "ends inside"),
         (classes("idx"), pair(longer, y.clone()), "train_x", "goes on after"),
