@@ -5,6 +5,7 @@
 
 use crate::dataset::{Features, Target};
 use crate::job::TensorSpec;
+use crate::runtime::session::hex;
 use raven_graph::ModelSpec;
 use raven_protocol::{Frame, FrameLimits};
 use serde::Serialize;
@@ -95,13 +96,4 @@ pub fn write(
     bytes.extend_from_slice(&body);
     let sha256 = hex(&Sha256::digest(&bytes));
     Ok(ModelFile { bytes, sha256 })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

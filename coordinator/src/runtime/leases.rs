@@ -139,11 +139,6 @@ impl LeaseTable {
         Some(held)
     }
 
-    /// Leases that are not answered.
-    pub fn open_count(&self) -> usize {
-        self.open.len()
-    }
-
     fn not_open(&self, lease: LeaseId) -> Result<Answer, LeaseError> {
         if self.ended.contains(&lease) { Ok(Answer::Late) } else { Err(LeaseError::NotHeld) }
     }
