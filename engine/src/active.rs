@@ -3,7 +3,7 @@
 use crate::EngineConfig;
 use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::effect::{Credit, Work};
-use crate::event::{ContributorId, Metrics, PayloadId};
+use crate::event::{ContributorId, Metrics, Millis, PayloadId};
 use crate::job::JobState;
 use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd};
 use crate::runs::RunPool;
@@ -77,6 +77,8 @@ pub(crate) struct Job {
     pub(crate) proven: BTreeSet<(u32, u32)>,
     /// Flops leased and accepted: who has least is served first.
     pub(crate) service: u128,
+    /// When a slower session last had a task although a faster one was free.
+    pub(crate) turn_afforded: Millis,
     pub(crate) flops_accepted: u64,
     pub(crate) tasks_accepted: u64,
     pub(crate) train: Option<Metrics>,
@@ -170,6 +172,7 @@ impl Job {
             invalid: BTreeMap::new(),
             proven: BTreeSet::new(),
             service: 0,
+            turn_afforded: 0,
             flops_accepted: 0,
             tasks_accepted: 0,
             train: None,

@@ -41,6 +41,7 @@ impl Engine {
             strikes: 0,
             leases: Vec::new(),
             open: 0,
+            leased: self.now,
             speed: Speed::claimed(profile.flops_per_s, share),
             link: Link::assumed(config.link_bytes_per_s, config.round_trip_ms),
             holdings: Holdings::default(),

@@ -82,8 +82,12 @@ impl Engine {
 
     fn apply(&mut self, decision: Decision) {
         match decision {
-            Decision::Run { session, job, start, count } => {
+            Decision::Run { session, job, start, count, late } => {
+                let now = self.now;
                 let Some(entry) = self.world.jobs.get_mut(&job) else { return };
+                if late {
+                    entry.turn_afforded = now;
+                }
                 let task = entry.run_task(start, count);
                 let (Some(task), Some(stage)) = (task, &mut entry.stage) else { return };
                 if let Supply::Runs(pool) = &mut stage.supply {
@@ -169,8 +173,10 @@ impl Engine {
 
     /// Enters a new lease at its session, its task and its job.
     fn note_lease(&mut self, session: SessionId, job: JobId, part: u32, id: LeaseId, task: &Task) {
+        let now = self.now;
         let Some(session) = self.world.sessions.get_mut(&session) else { return };
         session.leases.push(id);
+        session.leased = now;
         session.open += 1;
         let contributor = session.profile.contributor;
         let Some(job) = self.world.jobs.get_mut(&job) else { return };

@@ -116,6 +116,8 @@ pub(crate) struct Session {
     pub(crate) leases: Vec<LeaseId>,
     /// How many of them are not committed.
     pub(crate) open: u32,
+    /// When it was last given one.
+    pub(crate) leased: Millis,
     pub(crate) speed: Speed,
     pub(crate) link: Link,
     pub(crate) holdings: Holdings,

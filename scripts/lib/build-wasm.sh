@@ -21,14 +21,13 @@ esac
 ensure_wasm_toolchain
 
 # No path of this machine may reach the module: two machines with one compiler
-# build the same bytes.
+# build the same bytes. The clone's own path is the wrapper's affair.
 cargo_home="${CARGO_HOME:-$HOME/.cargo}"
 sysroot="$("$WASM_RUSTC" --print sysroot)"
 target_dir="${CARGO_TARGET_DIR:-$root/target}/wasm"
 flags=(-C target-feature=+simd128
   "--remap-path-prefix=$cargo_home=/cargo"
   "--remap-path-prefix=$sysroot=/rust"
-  "--remap-path-prefix=$root=/raven"
   "--remap-path-prefix=$target_dir=/target")
 # 0x1f separates flags, so that paths may hold spaces.
 encoded="$(IFS=$'\x1f'; printf '%s' "${flags[*]}")"
@@ -39,6 +38,7 @@ say "kernel: cargo build --profile $profile"
 # generator what the module may use.
 strip="CARGO_PROFILE_$(tr a-z- A-Z_ <<<"$profile")_STRIP=debuginfo"
 env -u RUSTFLAGS "$strip" CONST_RANDOM_SEED=raven CARGO_ENCODED_RUSTFLAGS="$encoded" \
+  ROOT="$root" RUSTC_WRAPPER="$root/scripts/lib/rustc-remapped.sh" \
   "${WASM_CARGO[@]}" build --locked --package raven-worker --lib --profile "$profile" \
   --target "$WASM_TARGET" --target-dir "$target_dir" "${WASM_BUILD_FLAGS[@]}"
 

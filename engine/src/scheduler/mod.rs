@@ -2,7 +2,9 @@
 //!
 //! Work goes to whoever would finish it first, as long as that is sooner than
 //! waiting for somebody better; so each session gets tasks in proportion to
-//! its measured speed at its share. Jobs are served by least flops so far.
+//! its measured speed at its share. Where a round has fewer tasks than there
+//! are sessions, they take turns as far as that costs little. Jobs are served
+//! by least flops so far.
 //! When nothing is left to lease, idle sessions take over tasks that wait
 //! behind others, and copy those that are overdue.
 
@@ -26,8 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// One step of scheduling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// A free run of micro-batches.
-    Run { session: SessionId, job: JobId, start: u32, count: u32 },
+    /// A free run of micro-batches; `late` where somebody else would be done sooner.
+    Run { session: SessionId, job: JobId, start: u32, count: u32, late: bool },
     /// A part that nobody has.
     Part { session: SessionId, job: JobId, part: u32 },
     /// A second lease for an overdue task.

@@ -15,6 +15,11 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 /// Segments of held shards that are tried before any other run.
 const PREFERRED_MAX: usize = 8;
 
+/// Part of a job's time that may go into work for sessions which are slower
+/// than others who are free. A session that gets nothing is never measured
+/// again, and its visitor agreed to something that does not happen.
+const TURNS_PART: f64 = 0.05;
+
 /// Cost of one micro-batch.
 fn unit_flops(stage: &Stage) -> u64 {
     stage.flops_left / u64::from(stage.units_left.max(1))
@@ -31,6 +36,8 @@ pub(super) struct Candidates {
     /// By run length: when the first of those who are busy would finish one,
     /// in ms. Within a pass sessions only get busier.
     soonest_busy: BTreeMap<u32, f64>,
+    /// Who has been idle for longest; asked once in a pass.
+    longest_idle: Option<SessionId>,
 }
 
 impl Candidates {
@@ -41,15 +48,21 @@ impl Candidates {
         ready: &BTreeSet<SessionId>,
         now: Millis,
     ) -> Self {
-        let sessions = ready.iter().filter_map(|id| world.sessions.get(id));
-        let heap = sessions
+        let sessions: Vec<&Session> = ready
+            .iter()
+            .filter_map(|id| world.sessions.get(id))
             .filter(|session| may_work(job, session, stage.stage, None).is_ok())
-            .map(|session| candidate(world, job, stage, session, now))
             .collect();
-        Candidates { heap, soonest_busy: BTreeMap::new() }
+        let idle = sessions.iter().filter(|session| session.leases.is_empty());
+        let longest_idle = idle.min_by_key(|session| (session.leased, session.id));
+        Candidates {
+            heap: sessions.iter().map(|s| candidate(world, job, stage, s, now)).collect(),
+            soonest_busy: BTreeMap::new(),
+            longest_idle: longest_idle.map(|session| session.id),
+        }
     }
 
-    /// A run for the session that would finish it first.
+    /// A run for the session that would finish it first, or for one whose turn it is.
     pub(super) fn next(
         &mut self,
         world: &World,
@@ -80,10 +93,38 @@ impl Candidates {
             }
             if let Some((start, count)) = fitting_run(world, job, stage, session, length) {
                 self.heap.push(Reverse((finish, id, leases)));
-                return Some(Decision::Run { session: id, job: job.id, start, count });
+                let turn = self.turn(world, job, stage, finish_ms, now);
+                let soonest = || Decision::Run { session: id, job: job.id, start, count, late: false };
+                return Some(turn.unwrap_or_else(soonest));
             }
         }
         None
+    }
+
+    /// A run for the session that has been idle for longest, if it is done
+    /// hardly later than at `soonest_ms`: what it is late by must be within
+    /// [`TURNS_PART`] of the time since the job last afforded that.
+    fn turn(
+        &mut self,
+        world: &World,
+        job: &Job,
+        stage: &Stage,
+        soonest_ms: f64,
+        now: Millis,
+    ) -> Option<Decision> {
+        let session = world.sessions.get(&self.longest_idle.take()?)?;
+        if !world.has_capacity(session) {
+            return None;
+        }
+        let Reverse((finish, ..)) = candidate(world, job, stage, session, now);
+        let late_ms = finish as f64 / 1e3 - soonest_ms;
+        if late_ms > now.saturating_sub(job.turn_afforded) as f64 * TURNS_PART {
+            return None;
+        }
+        let length = run_length(world, stage, session);
+        let (start, count) = fitting_run(world, job, stage, session, length)?;
+        let late = late_ms > 0.0;
+        Some(Decision::Run { session: session.id, job: job.id, start, count, late })
     }
 }
 

@@ -205,6 +205,28 @@ fn work_goes_by_speed_and_share() {
 }
 
 #[test]
+fn everybody_has_a_turn_where_a_round_has_fewer_tasks_than_contributors() {
+    // Two runs a round at most; the third contributor is never the first to finish.
+    let sizes = Replica { rows: 512, batch: 32, micro_batch: 16, epochs: 16, ..sizes() };
+    let took = |nodes: Vec<NodeSpec>| {
+        let mut scenario = scenario(0, Story::default());
+        scenario.jobs[0].1 = sizes.plan(1, 7, 0);
+        scenario.nodes = nodes;
+        let mut outcome = scenario.run();
+        let job = outcome.jobs.remove(&JOB).expect("the job is known");
+        assert_eq!(job.state.phase(), JobPhase::Completed);
+        (job.took_us, outcome.tasks_by_node)
+    };
+    let slow = NodeSpec { flops_per_s: NodeSpec::PLAIN.flops_per_s / 2, ..NodeSpec::PLAIN };
+    let (alone_us, _) = took(vec![NodeSpec::PLAIN; 2]);
+    let (took_us, tasks) = took(vec![NodeSpec::PLAIN, NodeSpec::PLAIN, slow]);
+    println!("two: {alone_us} us; with a slower third: {took_us} us, tasks {tasks:?}");
+    assert!(tasks[2] >= 2, "the third one is left out: {tasks:?}");
+    assert!(tasks[0].min(tasks[1]) > tasks[2], "the faster ones do more: {tasks:?}");
+    assert!(took_us <= alone_us + alone_us / 10, "turns cost too much");
+}
+
+#[test]
 fn bounds_turn_away_with_a_reason() {
     let mut scenario = scenario(5, Story::default());
     scenario.engine = EngineConfig { sessions_max: 2, jobs_max: 2, ..scenario.engine };
