@@ -47,6 +47,8 @@ pub struct Faults {
     /// Effects take between these times.
     pub effect_us_min: Micros,
     pub effect_us_max: Micros,
+    /// The master takes this long to reduce a result, one after the other; a step waits for it.
+    pub reduce_us: Micros,
     /// An effect fails.
     pub effect_failure: f64,
     /// Claims of speed are wrong by up to this factor.
@@ -74,6 +76,7 @@ impl Faults {
         jitter: 0.0,
         effect_us_min: 5 * MS,
         effect_us_max: 5 * MS,
+        reduce_us: 0,
         effect_failure: 0.0,
         claim_factor: 1.0,
     };
@@ -107,6 +110,7 @@ impl Faults {
             jitter,
             effect_us_min: MS,
             effect_us_max: rng.between(2 * MS, 2 * SECOND),
+            reduce_us: 0,
             effect_failure: 0.0,
             claim_factor: 1.0 + 20.0 * rng.unit(),
         }

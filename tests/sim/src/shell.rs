@@ -91,6 +91,7 @@ impl Shell {
             Effect::Persist { effect, .. } => Some((*effect, Outcome::Persisted)),
             Effect::Send { .. }
             | Effect::Close { .. }
+            | Effect::Fold { .. }
             | Effect::ReleasePayloads { .. }
             | Effect::ReleaseState { .. } => None,
         }

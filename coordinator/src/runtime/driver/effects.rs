@@ -1,7 +1,7 @@
 //! Performing the engine's effects.
 
 use super::{Asked, Driver, executor_error};
-use crate::runtime::executor::{ExecutorError, Operation, Part, Request};
+use crate::runtime::executor::{ExecutorError, Fold, Operation, Part, Request};
 use crate::runtime::leases::Held;
 use crate::runtime::persister::{Saving, kept_state};
 use axum::body::Bytes;
@@ -35,8 +35,9 @@ impl Driver {
                 let operation = self.combine(job, stage, &parts);
                 self.compute(effect, job, round, operation);
             }
+            Effect::Fold { job, round, total, part } => self.fold(job, round, total, part),
             Effect::Step { effect, job, round, state, parts, learning_rate, step } => {
-                let operation = self.step(job, state, &parts, learning_rate, step);
+                let operation = self.step(job, round, state, &parts, learning_rate, step);
                 self.compute(effect, job, round, operation);
             }
             Effect::Evaluate { effect, job, state } => {
@@ -127,9 +128,19 @@ impl Driver {
         Ok(Operation::Combine { context, stage, parts: parts.collect::<Result<_, _>>()? })
     }
 
+    /// Lets the executor begin with a result. What is wrong with it is found by its step.
+    fn fold(&self, job: JobId, round: u32, total: u32, part: TreePart) {
+        let (Ok(context), Ok(values)) = (self.context(job), self.payload(part.payload)) else {
+            return;
+        };
+        let part = Part { start: part.start, count: part.count, values: values.clone() };
+        self.executor.fold(Fold { context, round, total, part });
+    }
+
     fn step(
         &self,
         job: JobId,
+        round: u32,
         state: BlobId,
         parts: &[TreePart],
         learning_rate: f32,
@@ -148,7 +159,7 @@ impl Driver {
             vec![Part { start: 0, count: 1, values: job.cut_outputs()? }]
         };
         let (context, state) = (job.context.clone(), job.state(state)?);
-        Ok(Operation::Step { context, state, parts, learning_rate, step })
+        Ok(Operation::Step { context, state, round, parts, learning_rate, step })
     }
 
     fn payload(

@@ -192,6 +192,7 @@ impl Driver {
                 self.tell(Event::EffectDone { effect, outcome });
                 if let Some(job) = ended {
                     self.jobs.remove(&job);
+                    self.executor.forget(job);
                     if let Some(view) = self.engine.job(job) {
                         let (tasks, slices) = (view.tasks_accepted, view.slices_shown_max);
                         tracing::info!(%job, state = ?view.state, tasks, slices, "a job has ended");

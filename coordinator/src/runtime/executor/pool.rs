@@ -3,11 +3,12 @@
 
 use super::ExecutorError;
 use super::kernel::KernelModule;
-use super::operations::{Done, Operation, Worker};
+use super::operations::{Done, Fold, Operation, Worker};
 use super::runner::Runner;
 use crate::blobs::Blobs;
 use crate::runtime::metrics::Metrics;
 use raven_engine::EffectId;
+use raven_protocol::JobId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -15,8 +16,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Operations that may wait for one thread. A job has one or two at a time, so
-/// this is far above what the engine's bound on active jobs leads to.
+/// What may wait for one thread. A job has one or two operations at a time and
+/// as many results as come in meanwhile, so this is far above what the engine's
+/// bound on active jobs leads to.
 const QUEUE_MAX: usize = 4096;
 
 /// An operation and the effect that it answers.
@@ -28,13 +30,21 @@ pub struct Request {
     pub operation: Operation,
 }
 
+/// What a thread is given.
+#[derive(Debug)]
+enum Item {
+    Request(Request),
+    Fold(Fold),
+    Forget(JobId),
+}
+
 /// The answer to a [`Request`].
 pub type Answer = (EffectId, Result<Done, ExecutorError>);
 
 /// Threads that compute for the master.
 #[derive(Debug)]
 pub struct Executor {
-    queues: Vec<SyncSender<Request>>,
+    queues: Vec<SyncSender<Item>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -54,14 +64,14 @@ impl Executor {
     ) -> std::io::Result<Self> {
         let mut executor = Executor { queues: Vec::new(), threads: Vec::new() };
         for index in 0..threads.max(1) {
-            let (queue, requests) = sync_channel(QUEUE_MAX);
+            let (queue, items) = sync_channel(QUEUE_MAX);
             let (module, blobs) = (module.clone(), blobs.clone());
             let (metrics, done) = (metrics.clone(), done.clone());
             let fresh =
                 move || Worker::new(Runner::new(module.clone(), blobs.clone(), memory_bytes));
             let thread = std::thread::Builder::new()
                 .name(format!("executor-{index}"))
-                .spawn(move || serve(&fresh, &requests, &metrics, &done))?;
+                .spawn(move || serve(&fresh, &items, &metrics, &done))?;
             executor.queues.push(queue);
             executor.threads.push(thread);
         }
@@ -73,8 +83,28 @@ impl Executor {
     /// # Errors
     /// [`ExecutorError::Full`], [`ExecutorError::Stopped`].
     pub fn submit(&self, request: Request) -> Result<(), ExecutorError> {
-        let index = request.operation.job().0 % self.queues.len() as u64;
-        self.queues[index as usize].try_send(request).map_err(|error| match error {
+        self.send(request.operation.job(), Item::Request(request))
+    }
+
+    /// Hands a result over to be summed before its round's step. Where there is
+    /// no room the step does it: nothing is lost but time.
+    pub fn fold(&self, fold: Fold) {
+        let job = fold.context.job();
+        if let Err(error) = self.send(job, Item::Fold(fold)) {
+            tracing::debug!(%job, %error, "a result is not summed before its step");
+        }
+    }
+
+    /// Lets go of what an ended job left behind.
+    pub fn forget(&self, job: JobId) {
+        if let Err(error) = self.send(job, Item::Forget(job)) {
+            tracing::debug!(%job, %error, "an ended job's results are kept until the next one's");
+        }
+    }
+
+    fn send(&self, job: JobId, item: Item) -> Result<(), ExecutorError> {
+        let index = job.0 % self.queues.len() as u64;
+        self.queues[index as usize].try_send(item).map_err(|error| match error {
             TrySendError::Full(_) => ExecutorError::Full { limit: QUEUE_MAX },
             TrySendError::Disconnected(_) => ExecutorError::Stopped,
         })
@@ -93,16 +123,27 @@ impl Executor {
 
 fn serve(
     fresh: &dyn Fn() -> Worker,
-    requests: &Receiver<Request>,
+    items: &Receiver<Item>,
     metrics: &Metrics,
     done: &UnboundedSender<Answer>,
 ) {
     let mut worker = fresh();
-    for Request { effect, operation } in requests {
+    for item in items {
         // Once nobody listens, what is still queued is not worth computing.
         if done.is_closed() {
             continue;
         }
+        let Request { effect, operation } = match item {
+            Item::Request(request) => request,
+            Item::Fold(fold) => {
+                worker = fold_in(worker, fold, metrics).unwrap_or_else(fresh);
+                continue;
+            }
+            Item::Forget(job) => {
+                worker.forget(job);
+                continue;
+            }
+        };
         let (job, name) = (operation.job(), operation.name());
         let span = tracing::debug_span!("executor", %job, operation = name).entered();
         let start = Instant::now();
@@ -124,6 +165,26 @@ fn serve(
         drop(span);
         if done.send((effect, result)).is_err() {
             tracing::debug!("nobody waits for the executor");
+        }
+    }
+}
+
+/// Folds a result. `None` where the worker panicked and can't be used again.
+fn fold_in(mut worker: Worker, fold: Fold, metrics: &Metrics) -> Option<Worker> {
+    let job = fold.context.job();
+    let start = Instant::now();
+    let result = catch_unwind(AssertUnwindSafe(|| worker.fold(fold)));
+    metrics.executor_busy_ms.add(start.elapsed().as_millis() as u64);
+    match result {
+        Ok(Ok(())) => Some(worker),
+        Ok(Err(error)) => {
+            tracing::warn!(%job, %error, "results were not summed before their step");
+            worker.forget(job);
+            Some(worker)
+        }
+        Err(_) => {
+            tracing::error!(%job, "the executor panicked while it summed results");
+            None
         }
     }
 }
