@@ -12,8 +12,8 @@ use raven_graph::cut::{Part as CutPart, Stage};
 use raven_graph::{GraphId, Shape, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Binding, BlobId, Encoding, LeaseId, OutputSpec, Program, ReduceRule, Seed, ShardRef, TaskId,
-    TaskMessage, TaskSpec, TensorPart, ToContributor,
+    Binding, BlobId, Encoding, GraphText, LeaseId, OutputSpec, Program, ReduceRule, Seed, ShardRef,
+    TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -138,7 +138,7 @@ impl Job {
         }
         let graph = self.find_graph(id);
         let graph = graph.ok_or_else(|| ExecutorError::Missing { name: format!("graph {id}") })?;
-        let message = ToContributor::Graph { id, graph: graph.graph().clone() };
+        let message = ToContributor::Graph { id, graph: GraphText::of(graph) };
         let frame = Bytes::from(encode(&message, &[]));
         self.graphs.insert(id, frame.clone());
         Ok(frame)
