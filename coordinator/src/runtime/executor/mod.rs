@@ -15,7 +15,7 @@ mod state;
 mod tensor;
 
 pub use kernel::{Kernel, KernelError, KernelModule};
-pub use master::{RowSource, Values, operands};
+pub use master::{RoundStart, RoundValues, RowSource, Values, operands};
 pub use operations::{Done, Fold, Operation, Part, ROWS, Worker, attached, row_bindings};
 pub use pool::{Executor, Request};
 pub use runner::{Run, Runner};

@@ -3,7 +3,7 @@
 use super::ExecutorError;
 use super::compose::{TreeShape, part_input, step_graph, sum_graph, sum_output};
 use super::fold::Folds;
-use super::master::Values;
+use super::master::RoundValues;
 use super::runner::{Run, Runner};
 use super::state::State;
 use super::tensor::Tensor;
@@ -60,7 +60,7 @@ pub enum Operation {
     /// Loss and accuracy on the held-out rows.
     Evaluate { context: Arc<JobContext>, state: Arc<State> },
     /// A local stage of master placement.
-    Local { context: Arc<JobContext>, stage: u32, seed: Seed, values: Values },
+    Local { context: Arc<JobContext>, stage: u32, seed: Seed, values: RoundValues },
     /// Combines the parts of a pushed stage, in part order.
     Combine { context: Arc<JobContext>, stage: u32, parts: Vec<Tensor> },
 }
