@@ -71,7 +71,7 @@ impl Setting {
 
 /// What one result of 0.86 MB adds to a step, as measured on the kernel module
 /// under wasmtime (`runtime_executor` prints it).
-pub const REDUCE_US: Micros = 700;
+pub const REDUCE_US: Micros = 1000;
 
 /// Contributors, and how many times the work of one they must do with four
 /// tasks of a second each per round.
