@@ -94,7 +94,8 @@ impl Candidates {
             if let Some((start, count)) = fitting_run(world, job, stage, session, length) {
                 self.heap.push(Reverse((finish, id, leases)));
                 let turn = self.turn(world, job, stage, finish_ms, now);
-                let soonest = || Decision::Run { session: id, job: job.id, start, count, late: false };
+                let soonest =
+                    || Decision::Run { session: id, job: job.id, start, count, late: false };
                 return Some(turn.unwrap_or_else(soonest));
             }
         }

@@ -49,6 +49,8 @@ pub struct Faults {
     pub effect_us_max: Micros,
     /// An effect fails.
     pub effect_failure: f64,
+    /// From when to when the store takes nothing.
+    pub store_down: Option<(Micros, Micros)>,
     /// Claims of speed are wrong by up to this factor.
     pub claim_factor: f64,
 }
@@ -75,6 +77,7 @@ impl Faults {
         effect_us_min: 5 * MS,
         effect_us_max: 5 * MS,
         effect_failure: 0.0,
+        store_down: None,
         claim_factor: 1.0,
     };
 
@@ -108,6 +111,7 @@ impl Faults {
             effect_us_min: MS,
             effect_us_max: rng.between(2 * MS, 2 * SECOND),
             effect_failure: 0.0,
+            store_down: None,
             claim_factor: 1.0 + 20.0 * rng.unit(),
         }
     }
