@@ -4,7 +4,7 @@ use crate::blobs::{BlobError, Blobs};
 use crate::cli::Serve;
 use crate::dataset::UploadLimits;
 use crate::embed::{Embed, EmbedError};
-use crate::http::{App, Settings, router};
+use crate::http::{App, Settings, Streams, router};
 use crate::job::resume;
 use crate::network::Network;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
@@ -35,6 +35,8 @@ const SITES_MAX: u64 = 100;
 const UPLOADS_MAX: usize = 4;
 /// Event streams that are open at a time.
 const STREAMS_MAX: usize = 512;
+/// Of those, streams of one key: a few readers of each of a sweep's jobs.
+const STREAMS_OF_KEY_MAX: usize = 64;
 /// Requests that are being answered when the process is asked to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -136,7 +138,7 @@ pub async fn serve(
         www: Arc::new(www),
         ingestion: Arc::default(),
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
-        streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        streams: Streams::new(STREAMS_MAX, STREAMS_OF_KEY_MAX),
         stats: Arc::default(),
         stopping,
     };

@@ -5,17 +5,19 @@ mod support;
 
 use raven_coordinator::blobs::Blobs;
 use raven_coordinator::job::{JobContext, JobSpec, Lowering, lower_job};
+use raven_coordinator::runtime::Metrics as Counters;
 use raven_coordinator::runtime::driver::task_seed;
 use raven_coordinator::runtime::executor::{
-    Done, ExecutorError, Fold, KernelError, KernelModule, Operation, Part, ROWS, Run, Runner,
-    State, Tensor, Worker, attached, row_bindings,
+    Done, Executor, ExecutorError, Fold, KernelError, KernelModule, Operation, Part, ROWS, Request,
+    Run, Runner, State, Tensor, Worker, attached, row_bindings,
 };
-use raven_engine::Metrics;
+use raven_engine::{EffectId, Metrics};
 use raven_protocol::{BlobId, JobId, Seed};
 use std::sync::Arc;
 use std::time::Instant;
 use support::data::{Rows, job};
 use support::{cache_dir, kernel_file};
+use tokio::sync::mpsc;
 
 const MEMORY_BYTES: u64 = 512 << 20;
 
@@ -327,4 +329,39 @@ fn a_round_of_a_convolutional_model_costs_the_master_little() {
     );
     // The simulation's figures rest on times like these; this is far above them.
     assert!(few < 1000.0 && many < 10_000.0, "{few} ms, {many} ms");
+}
+
+#[test]
+fn an_evaluation_lets_other_operations_in_between() {
+    // Three runs of at most 8192 rows.
+    let bench = Bench::new(&Rows { train: 100, test: 20_000 }, &job("replica", 1, 100, 20));
+    let mut worker = bench.worker();
+    let state = bench.init(&mut worker);
+    let evaluate = || Operation::Evaluate { context: bench.context.clone(), state: state.clone() };
+    let Done::Evaluated { metrics: whole } = worker.perform(evaluate()).expect("evaluates") else {
+        panic!("no metrics");
+    };
+    assert_eq!(whole.count, 20_000.0);
+    let (counters, (out, mut done)) = (Arc::<Counters>::default(), mpsc::unbounded_channel());
+    let executor = Executor::start(&bench.module, &bench.blobs, 1, MEMORY_BYTES, &counters, &out);
+    let executor = executor.expect("a thread");
+    let submit = |number, operation| {
+        let request = Request { effect: EffectId(number), operation };
+        executor.submit(request).expect("submitted");
+    };
+    submit(1, evaluate());
+    submit(2, evaluate());
+    submit(3, Operation::Init { context: bench.context.clone() });
+    let mut next = || done.blocking_recv().expect("an answer");
+    let (first, result) = next();
+    assert_eq!(first, EffectId(3), "an evaluation kept another job waiting");
+    assert!(result.is_ok());
+    for number in [1, 2] {
+        let (effect, result) = next();
+        assert_eq!(effect, EffectId(number));
+        let Ok(Done::Evaluated { metrics }) = result else { panic!("{result:?}") };
+        assert_eq!(metrics, whole, "the same bits as without interruption");
+    }
+    assert_eq!(counters.executor_runs.get(), 3);
+    executor.stop();
 }

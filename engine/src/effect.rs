@@ -77,7 +77,7 @@ pub struct Record {
     pub evaluation: Option<Metrics>,
     /// Learning rate of the step, where there was one.
     pub learning_rate: Option<f32>,
-    /// Sessions that took part in the round.
+    /// Contributors who took part in the round.
     pub contributors: u32,
     /// Accepted work.
     pub credits: Vec<Credit>,
@@ -129,6 +129,9 @@ pub enum Effect {
     Evaluate { effect: EffectId, job: JobId, state: BlobId },
     /// Make a record durable in one transaction.
     Persist { effect: EffectId, record: Box<Record> },
+    /// Make durable that `contributor` is shown that slice of the job's weights.
+    /// Only then is a task that shows it leased.
+    Show { effect: EffectId, job: JobId, contributor: ContributorId, slice: u32 },
     /// These payloads will not be asked for again.
     ReleasePayloads { payloads: Vec<PayloadId> },
     /// This state will not be asked for again, unless a checkpoint keeps it.

@@ -41,7 +41,8 @@ pub use event::{
 };
 pub use job::{CompletedReason, JobPhase, JobState};
 pub use plan::{
-    Algorithm, EarlyStopping, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd,
+    Algorithm, EarlyStopping, JobPlan, PartPlan, Patience, Placement, ResumePoint, StagePlan,
+    SyncSgd,
 };
 pub use raven_protocol::tree;
 pub use sampling::{EpochOrder, Layout, LayoutError, micro_batch_rows};

@@ -1,12 +1,13 @@
 //! `/v1/datasets`: streamed uploads.
 
 use super::auth::Owner;
+use super::extract::Path;
 use super::{App, Problem, body};
 use crate::dataset::{DatasetError, DatasetFacts, DatasetSpec, Upload, UploadLimits, ingest};
 use crate::random;
 use crate::store::{DatasetId, DatasetRow};
 use axum::extract::multipart::{Field, Multipart, MultipartError};
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -86,6 +87,7 @@ async fn upload(
     request: Request,
 ) -> Result<(StatusCode, Json<DatasetAnswer>), Problem> {
     let limits = app.settings.upload_limits;
+    // Measured again where the data set is stored; here it saves the upload.
     let held = app.store.dataset_bytes(owner.0).await?;
     if held >= app.settings.dataset_bytes_max {
         return Err(Problem::quota("bytes of data sets", app.settings.dataset_bytes_max, held));
@@ -199,8 +201,10 @@ async fn store(
         // The files were needed until here.
         drop(folder);
         let ingested = ingested.map_err(refusal)?;
+        let bytes_max = app.settings.dataset_bytes_max;
         let row = DatasetRow { id: DatasetId(random::nonzero_u64()), facts: ingested.facts };
-        if let Err(error) = app.store.add_dataset(owner.0, &row, &ingested.shards).await {
+        if let Err(error) = app.store.add_dataset(owner.0, &row, &ingested.shards, bytes_max).await
+        {
             let blobs = app.blobs.clone();
             tokio::task::spawn_blocking(move || {
                 for blob in ingested.created {

@@ -1,10 +1,11 @@
 //! `/embed/…`: the tag, the frame and what they load.
 
+use super::extract::{Path, Query};
 use super::{App, Problem};
 use crate::embed::FrameValues;
 use crate::time::UnixMs;
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;

@@ -2,11 +2,13 @@
 
 use super::auth::Owner;
 use super::body::{JSON_BYTES_MAX, JsonBody};
+use super::extract::Path;
 use super::{App, Problem, datasets, model};
 use crate::job::{JobContext, JobError, JobSpec, Lowering, SeedNumber, lower_job};
 use crate::random;
 use crate::store::{JobRow, JobSummary, MeanMetrics, NewJob};
-use axum::extract::{DefaultBodyLimit, Path, State};
+use crate::time::UnixMs;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -55,6 +57,7 @@ async fn create(
     if *app.stopping.borrow() {
         return Err(Problem::unavailable("the coordinator is going down; post again later"));
     }
+    // Counted again where the job is stored; here it saves the lowering.
     let (open, limit) = (app.store.open_job_count(owner.0).await?, app.settings.open_jobs_max);
     if open >= limit {
         return Err(Problem::quota("open jobs", limit, open));
@@ -87,7 +90,7 @@ async fn create(
 }
 
 async fn hand_over(app: App, job: NewJob, context: JobContext) -> Result<(), Problem> {
-    app.store.add_job(&job).await?;
+    app.store.add_job(&job, app.settings.open_jobs_max).await?;
     if let Err(error) = app.network.add_job(Arc::new(context), None).await {
         app.store.end_job(job.id, JobPhase::Failed, Some(&error.to_string())).await?;
         return Err(Problem::unavailable(error.to_string()));
@@ -197,6 +200,8 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "state": phase,
         "reason": reason,
         "created_at": row.created.rfc3339(),
+        "started_at": row.started.map(UnixMs::rfc3339),
+        "ended_at": row.ended.map(UnixMs::rfc3339),
         "dataset": row.dataset.to_string(),
         "listed": row.spec.listed,
         "placement": row.spec.placement.name(),

@@ -7,6 +7,7 @@ mod body;
 mod datasets;
 mod embed;
 mod events;
+mod extract;
 mod headers;
 mod health;
 mod jobs;
@@ -14,10 +15,12 @@ mod model;
 mod network;
 mod problem;
 mod sites;
+mod streams;
 mod www;
 
 pub use network::StatsCache;
 pub use problem::Problem;
+pub use streams::Streams;
 
 use crate::blobs::Blobs;
 use crate::dataset::UploadLimits;
@@ -48,8 +51,8 @@ pub struct App {
     pub ingestion: Arc<tokio::sync::Mutex<()>>,
     /// Permits for uploads that are being received.
     pub uploads: Arc<Semaphore>,
-    /// Permits for open event streams.
-    pub streams: Arc<Semaphore>,
+    /// Open event streams.
+    pub streams: Streams,
     /// The last answer of `/v1/stats`.
     pub stats: StatsCache,
     /// Set when the process is asked to end: long answers end too.

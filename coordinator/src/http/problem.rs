@@ -167,7 +167,10 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        Problem::internal(&error)
+        match error {
+            StoreError::Quota { what, limit, found } => Problem::quota(what, limit, found),
+            error => Problem::internal(&error),
+        }
     }
 }
 

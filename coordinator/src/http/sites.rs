@@ -37,11 +37,7 @@ async fn create(
             None => problem,
         }
     })?;
-    let (count, limit) = (app.store.site_count(owner.0).await?, app.settings.sites_max);
-    if count >= limit {
-        return Err(Problem::quota("sites", limit, count));
-    }
-    app.store.add_site(owner.0, &site).await?;
+    app.store.add_site(owner.0, &site, app.settings.sites_max).await?;
     let origin = &app.settings.origin;
     let key = &site.site_key;
     let mut answer = json!({

@@ -61,20 +61,44 @@ fn part_name(test: bool) -> &'static str {
     if test { "test" } else { "train" }
 }
 
+async fn held_bytes<'c>(
+    connection: impl sqlx::Executor<'c, Database = sqlx::Sqlite>,
+    owner: KeyId,
+) -> Result<u64, StoreError> {
+    let row = sqlx::query(
+        "SELECT COALESCE(SUM(s.bytes), 0) AS bytes
+         FROM shards s JOIN datasets d ON d.id = s.dataset WHERE d.owner = ?1",
+    )
+    .bind(owner.0)
+    .fetch_one(connection)
+    .await
+    .map_err(failed("measure data sets"))?;
+    u64_column(&row, "shards", "bytes")
+}
+
 impl Store {
-    /// Stores a data set whose shards are in the blob store already.
+    /// Stores a data set whose shards are in the blob store already, where its
+    /// owner then has no more than `bytes_max` bytes of shards.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError::Quota`], [`StoreError::Database`].
     pub async fn add_dataset(
         &self,
         owner: KeyId,
         dataset: &DatasetRow,
         shards: &[StoredShard],
+        bytes_max: u64,
     ) -> Result<(), StoreError> {
         let facts = serde_json::to_string(&dataset.facts)
             .map_err(|error| unreadable("datasets", "facts", error))?;
-        let mut transaction = self.writer().begin().await.map_err(failed("begin"))?;
+        // There is one writer: nobody adds a data set between the sum and the insert.
+        let mut transaction = self.begin().await?;
+        let held = held_bytes(&mut *transaction, owner).await?;
+        let added = shards.iter().fold(0, |sum: u64, s| sum.saturating_add(s.shard.bytes));
+        if held.saturating_add(added) > bytes_max {
+            let what = "bytes of data sets";
+            return Err(StoreError::Quota { what, limit: bytes_max, found: held });
+        }
         sqlx::query(
             "INSERT INTO datasets (id, owner, name, facts, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
         )
@@ -109,15 +133,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn dataset_bytes(&self, owner: KeyId) -> Result<u64, StoreError> {
-        let row = sqlx::query(
-            "SELECT COALESCE(SUM(s.bytes), 0) AS bytes
-             FROM shards s JOIN datasets d ON d.id = s.dataset WHERE d.owner = ?1",
-        )
-        .bind(owner.0)
-        .fetch_one(self.readers())
-        .await
-        .map_err(failed("measure data sets"))?;
-        u64_column(&row, "shards", "bytes")
+        held_bytes(self.readers(), owner).await
     }
 
     /// The owner's data set of that id.

@@ -17,6 +17,7 @@ pub use datasets::{DatasetId, DatasetRow, StoredShard};
 pub use events::StoredEvent;
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
 pub use keys::KeyId;
+pub use records::Clock;
 pub(crate) use records::state_reason;
 pub use sites::{SiteRow, parse_site, site_text};
 pub use stats::{Curve, Totals};
@@ -25,16 +26,19 @@ use crate::random;
 use crate::time::UnixMs;
 use raven_protocol::BlobId;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{Executor as _, Row as _};
+use sqlx::{Executor as _, Row as _, Transaction};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Each migration once, in order; SQLite's `user_version` counts those done.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_start.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_start.sql"),
+    include_str!("../../migrations/0002_jobs.sql"),
+];
 
 /// Connections that read at the same time.
 const READERS: u32 = 4;
@@ -51,6 +55,10 @@ pub enum StoreError {
     /// The file was written by a newer version.
     #[error("store: the file has schema {found}, this program knows {known}")]
     NewerSchema { found: i64, known: usize },
+    /// The key has as much of something as it may have; with what was to be stored
+    /// it would have more than `limit`.
+    #[error("store: a key has {found} {what}, the limit is {limit}")]
+    Quota { what: &'static str, limit: u64, found: u64 },
     /// A record names a job that was never stored.
     #[error("store: job {job} is not stored")]
     UnknownJob { job: raven_protocol::JobId },
@@ -167,6 +175,13 @@ impl Store {
     pub async fn close(&self) {
         self.inner.readers.close().await;
         self.inner.writer.close().await;
+    }
+
+    /// Begins a transaction that writes. It takes the file's lock at once: one that
+    /// reads first could not go on where another process has written in between,
+    /// such as `coordinator keys create`.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.writer().begin_with("BEGIN IMMEDIATE").await.map_err(failed("begin"))
     }
 
     fn writer(&self) -> &SqlitePool {

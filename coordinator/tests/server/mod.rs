@@ -10,7 +10,7 @@ use raven_coordinator::blobs::Blobs;
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::embed::Embed;
 use raven_coordinator::files::StaticFile;
-use raven_coordinator::http::{App, Settings, router};
+use raven_coordinator::http::{App, Settings, Streams, router};
 use raven_coordinator::job::JobContext;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::network::{Network, NetworkError};
@@ -23,6 +23,7 @@ use raven_protocol::{BlobId, JobId, KernelId};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, broadcast, watch};
 
@@ -40,6 +41,8 @@ pub struct Quiet {
     pub granted: Mutex<Vec<BlobId>>,
     /// What the network says of running jobs.
     pub live: Mutex<HashMap<JobId, JobLive>>,
+    /// Whether it says that it has failed.
+    pub failed: AtomicBool,
 }
 
 impl Network for Quiet {
@@ -77,6 +80,11 @@ impl Network for Quiet {
 
     fn grant_allows(&self, token: &str, blob: BlobId) -> bool {
         token == GRANT && self.granted.lock().expect("no panic").contains(&blob)
+    }
+
+    fn failure(&self) -> Option<NetworkError> {
+        let failed = self.failed.load(Ordering::Relaxed);
+        failed.then(|| NetworkError { reason: "on purpose".into() })
     }
 
     fn metrics(&self) -> String {
@@ -171,6 +179,7 @@ impl Server {
                 jobs: Mutex::default(),
                 granted: Mutex::default(),
                 live: Mutex::default(),
+                failed: AtomicBool::default(),
             });
             let upload_folder = folder.path().join("uploads");
             std::fs::create_dir_all(&upload_folder).expect("a folder");
@@ -192,7 +201,7 @@ impl Server {
                 www: Arc::new(Www::default()),
                 ingestion: Arc::default(),
                 uploads: Arc::new(Semaphore::new(2)),
-                streams: Arc::new(Semaphore::new(2)),
+                streams: Streams::new(3, 2),
                 stats: Arc::default(),
                 stopping,
             };

@@ -51,6 +51,8 @@ pub struct Faults {
     pub reduce_us: Micros,
     /// An effect fails.
     pub effect_failure: f64,
+    /// From when to when the store takes nothing.
+    pub store_down: Option<(Micros, Micros)>,
     /// Claims of speed are wrong by up to this factor.
     pub claim_factor: f64,
 }
@@ -78,6 +80,7 @@ impl Faults {
         effect_us_max: 5 * MS,
         reduce_us: 0,
         effect_failure: 0.0,
+        store_down: None,
         claim_factor: 1.0,
     };
 
@@ -112,6 +115,7 @@ impl Faults {
             effect_us_max: rng.between(2 * MS, 2 * SECOND),
             reduce_us: 0,
             effect_failure: 0.0,
+            store_down: None,
             claim_factor: 1.0 + 20.0 * rng.unit(),
         }
     }

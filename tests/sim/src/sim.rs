@@ -378,7 +378,9 @@ impl Sim {
                 _ => 0,
             };
             let wait = self.rng.between(faults.effect_us_min, faults.effect_us_max) + reducing;
-            let answer = if self.rng.chance(faults.effect_failure) {
+            let is_down = self.store_is_down()
+                && matches!(effect, Effect::Persist { .. } | Effect::Show { .. });
+            let answer = if self.rng.chance(faults.effect_failure) || is_down {
                 let job = match &effect {
                     Effect::InitState { job, .. } | Effect::Step { job, .. } => Some(*job),
                     _ => None,
@@ -427,6 +429,11 @@ impl Sim {
             }
             _ => {}
         }
+    }
+
+    fn store_is_down(&self) -> bool {
+        let down = self.scenario.faults.store_down;
+        down.is_some_and(|(from, to)| (from..to).contains(&self.now))
     }
 
     fn send_down(&mut self, session: SessionId, message: Outbound) {
@@ -528,11 +535,20 @@ impl Sim {
             self.sessions.remove(&session);
             self.tell(Event::SessionClosed { session });
         }
-        while let Some(Reverse(entry)) = self.queue.pop() {
-            self.now = self.now.max(entry.at);
-            if let Some(Happening::Effect { effect, answer }) = self.happenings.remove(&entry.order)
-            {
-                self.tell(Event::EffectDone { effect, outcome: answer });
+        // Whatever was broken is mended, so that every end becomes durable.
+        self.scenario.faults = Faults::NONE;
+        loop {
+            if let Some(Reverse(entry)) = self.queue.pop() {
+                self.now = self.now.max(entry.at);
+                let happening = self.happenings.remove(&entry.order);
+                if let Some(Happening::Effect { effect, answer }) = happening {
+                    self.tell(Event::EffectDone { effect, outcome: answer });
+                }
+            } else if let Some(timeout) = self.engine.next_timeout() {
+                self.now = self.now.max(timeout * MS);
+                self.tell(Event::Tick);
+            } else {
+                break;
             }
         }
         self.auditor.finish(&self.engine, &self.shell);

@@ -4,7 +4,8 @@ use super::job::TaskBytes;
 use super::{Asked, Driver, Input, executor_error};
 use crate::runtime::executor::{ExecutorError, Fold, Operation, Part, Request};
 use crate::runtime::leases::{Held, LeaseTable};
-use crate::runtime::persister::{Saving, kept_state};
+use crate::runtime::persister::{Item, Saving, kept_state};
+use crate::store::Clock;
 use axum::body::Bytes;
 use raven_engine::{
     Effect, EffectError, EffectId, Event, Outbound, PayloadId, Record, TreePart, Work,
@@ -75,6 +76,9 @@ impl Driver {
                 self.compute(effect, job, 0, operation);
             }
             Effect::Persist { effect, record } => self.persist(effect, record),
+            Effect::Show { effect, job, contributor, slice } => {
+                self.save(effect, job, Item::Shown { contributor, slice });
+            }
             Effect::ReleasePayloads { payloads } => {
                 for payload in payloads {
                     self.payloads.remove(&payload);
@@ -195,7 +199,7 @@ impl Driver {
 
     fn persist(&mut self, effect: EffectId, record: Box<Record>) {
         let job = self.jobs.get_mut(&record.job);
-        let (mut state, mut train_ms) = (None, None);
+        let (mut state, mut clock) = (None, Clock::default());
         if let Some(job) = job {
             if record.train.is_some() {
                 job.progress.contributors = record.contributors;
@@ -203,9 +207,14 @@ impl Driver {
                 job.progress.interrupted();
             }
             state = kept_state(&record).and_then(|weights| job.state(weights).ok());
-            train_ms = Some(job.progress.train_ms());
+            clock = job.progress.clock();
         }
-        if self.savings.send(Saving { effect, record, state, train_ms }).is_err() {
+        let job = record.job;
+        self.save(effect, job, Item::Record { record, state, clock });
+    }
+
+    fn save(&mut self, effect: EffectId, job: JobId, item: Item) {
+        if self.savings.send(Saving { effect, job, item }).is_err() {
             let reason = "records are no longer stored".to_owned();
             let outcome = Err(EffectError { stage: "store", reason });
             self.own_events.push_back(Event::EffectDone { effect, outcome });

@@ -23,9 +23,11 @@ impl Driver {
             };
             Some((id, live))
         });
+        let stats = self.engine.stats(self.now());
         let snapshot = NetworkSnapshot {
+            contributors: stats.contributors_online,
             workers: nodes.iter().map(|node| u64::from(node.workers)).sum(),
-            tasks_per_s: self.engine.stats(self.now()).tasks_per_s,
+            tasks_per_s: stats.tasks_per_s,
             jobs: jobs.collect(),
             nodes,
         };

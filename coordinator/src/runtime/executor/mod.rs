@@ -14,9 +14,10 @@ mod runner;
 mod state;
 mod tensor;
 
+pub use evaluate::Evaluation;
 pub use kernel::{Kernel, KernelError, KernelModule};
 pub use master::{RoundStart, RoundValues, RowSource, Values, operands};
-pub use operations::{Done, Fold, Operation, Part, ROWS, Worker, attached, row_bindings};
+pub use operations::{Begun, Done, Fold, Operation, Part, ROWS, Worker, attached, row_bindings};
 pub use pool::{Executor, Request};
 pub use runner::{Run, Runner};
 pub use state::{State, Weights};

@@ -2,6 +2,7 @@
 
 use super::ExecutorError;
 use super::compose::{TreeShape, part_input, step_graph, sum_graph, sum_output};
+use super::evaluate::Evaluation;
 use super::fold::Folds;
 use super::master::RoundValues;
 use super::runner::{Run, Runner};
@@ -102,6 +103,15 @@ impl Operation {
     }
 }
 
+/// What beginning an operation came to.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is done.
+    Done(Done),
+    /// To be gone on with, see [`Worker::go_on`].
+    Evaluation(Box<Evaluation>),
+}
+
 /// A runner and the graphs that were composed for it.
 #[derive(Debug)]
 pub struct Worker {
@@ -141,7 +151,7 @@ impl Worker {
         self.runner.shard_bytes_max()
     }
 
-    /// Computes an operation.
+    /// Computes an operation to its end. [`Worker::begin`] lets others in between.
     ///
     /// # Errors
     /// [`ExecutorError`], with which the job ends.
@@ -152,11 +162,31 @@ impl Worker {
                 let parts = self.folds.take(context.job(), round, parts);
                 self.step(&context, &state, parts, learning_rate, step)
             }
-            Operation::Evaluate { context, state } => self.evaluate(&context, &state),
+            Operation::Evaluate { context, state } => {
+                let mut evaluation = self.evaluation(context, state);
+                loop {
+                    if let Some(done) = self.go_on(&mut evaluation)? {
+                        return Ok(done);
+                    }
+                }
+            }
             Operation::Local { context, stage, seed, values } => {
                 self.local(&context, stage, seed, &values)
             }
             Operation::Combine { context, stage, parts } => self.combine(&context, stage, &parts),
+        }
+    }
+
+    /// Computes an operation, or begins it where it takes long.
+    ///
+    /// # Errors
+    /// [`ExecutorError`], with which the job ends.
+    pub fn begin(&mut self, operation: Operation) -> Result<Begun, ExecutorError> {
+        match operation {
+            Operation::Evaluate { context, state } => {
+                Ok(Begun::Evaluation(Box::new(self.evaluation(context, state))))
+            }
+            operation => self.perform(operation).map(Begun::Done),
         }
     }
 

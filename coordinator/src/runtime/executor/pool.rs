@@ -2,16 +2,18 @@
 //! shards are loaded once and its operations keep their order.
 
 use super::ExecutorError;
+use super::evaluate::Evaluation;
 use super::kernel::KernelModule;
-use super::operations::{Done, Fold, Operation, Worker};
+use super::operations::{Begun, Done, Fold, Operation, Worker};
 use super::runner::Runner;
 use crate::blobs::Blobs;
 use crate::runtime::metrics::Metrics;
 use raven_engine::EffectId;
 use raven_protocol::JobId;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
@@ -20,6 +22,9 @@ use tokio::sync::mpsc::UnboundedSender;
 /// as many results as come in meanwhile, so this is far above what the engine's
 /// bound on active jobs leads to.
 const QUEUE_MAX: usize = 4096;
+/// Operations that are begun between two runs of an evaluation: rounds of other
+/// jobs go on, and the evaluation does as well.
+const REQUESTS_BETWEEN_RUNS: usize = 8;
 
 /// An operation and the effect that it answers.
 #[derive(Debug)]
@@ -121,70 +126,119 @@ impl Executor {
     }
 }
 
+/// One thread's work.
+struct Thread<'a> {
+    fresh: &'a dyn Fn() -> Worker,
+    worker: Worker,
+    metrics: &'a Metrics,
+    done: &'a UnboundedSender<Answer>,
+    /// Evaluations that are going on; they take turns.
+    evaluations: VecDeque<(EffectId, Box<Evaluation>)>,
+}
+
 fn serve(
     fresh: &dyn Fn() -> Worker,
     items: &Receiver<Item>,
     metrics: &Metrics,
     done: &UnboundedSender<Answer>,
 ) {
-    let mut worker = fresh();
-    for item in items {
-        // Once nobody listens, what is still queued is not worth computing.
-        if done.is_closed() {
-            continue;
+    let worker = fresh();
+    let mut thread = Thread { fresh, worker, metrics, done, evaluations: VecDeque::new() };
+    loop {
+        if thread.evaluations.is_empty() {
+            let Ok(item) = items.recv() else { return };
+            thread.take(item);
         }
-        let Request { effect, operation } = match item {
-            Item::Request(request) => request,
-            Item::Fold(fold) => {
-                worker = fold_in(worker, fold, metrics).unwrap_or_else(fresh);
-                continue;
-            }
-            Item::Forget(job) => {
-                worker.forget(job);
-                continue;
-            }
-        };
-        let (job, name) = (operation.job(), operation.name());
-        let span = tracing::debug_span!("executor", %job, operation = name).entered();
-        let start = Instant::now();
-        // A job must not wait for ever for an answer, nor others for its thread.
-        let result = catch_unwind(AssertUnwindSafe(|| worker.perform(operation)));
-        let result = result.unwrap_or_else(|_| {
-            worker = fresh();
-            Err(ExecutorError::Panicked { operation: name })
-        });
-        metrics.executor_busy_ms.add(start.elapsed().as_millis() as u64);
-        metrics.executor_runs.add(1);
-        match &result {
-            Ok(_) => tracing::debug!(ms = start.elapsed().as_millis() as u64, "done"),
-            Err(error) => {
-                metrics.executor_failures.add(1);
-                tracing::error!(%error, "failed");
+        for _ in 0..REQUESTS_BETWEEN_RUNS {
+            match items.try_recv() {
+                Ok(item) => thread.take(item),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return,
             }
         }
-        drop(span);
-        if done.send((effect, result)).is_err() {
-            tracing::debug!("nobody waits for the executor");
-        }
+        thread.go_on();
     }
 }
 
-/// Folds a result. `None` where the worker panicked and can't be used again.
-fn fold_in(mut worker: Worker, fold: Fold, metrics: &Metrics) -> Option<Worker> {
-    let job = fold.context.job();
-    let start = Instant::now();
-    let result = catch_unwind(AssertUnwindSafe(|| worker.fold(fold)));
-    metrics.executor_busy_ms.add(start.elapsed().as_millis() as u64);
-    match result {
-        Ok(Ok(())) => Some(worker),
-        Ok(Err(error)) => {
-            tracing::warn!(%job, %error, "results were not summed before their step");
-            worker.forget(job);
-            Some(worker)
+impl Thread<'_> {
+    fn take(&mut self, item: Item) {
+        match item {
+            Item::Request(request) => self.begin(request),
+            Item::Fold(fold) => self.fold(fold),
+            Item::Forget(job) => self.worker.forget(job),
         }
-        Err(_) => {
-            tracing::error!(%job, "the executor panicked while it summed results");
-            None
+    }
+
+    /// Sums what can be summed of a round; its step does what this does not.
+    fn fold(&mut self, fold: Fold) {
+        if self.done.is_closed() {
+            return;
+        }
+        let job = fold.context.job();
+        if self.compute(job, "fold", |worker| worker.fold(fold)).is_err() {
+            self.worker.forget(job);
+        }
+    }
+
+    fn begin(&mut self, Request { effect, operation }: Request) {
+        // Once nobody listens, what is still queued is not worth computing.
+        if self.done.is_closed() {
+            return;
+        }
+        let (job, name) = (operation.job(), operation.name());
+        match self.compute(job, name, |worker| worker.begin(operation)) {
+            Ok(Begun::Evaluation(evaluation)) => self.evaluations.push_back((effect, evaluation)),
+            Ok(Begun::Done(done)) => self.answer(effect, Ok(done)),
+            Err(error) => self.answer(effect, Err(error)),
+        }
+    }
+
+    /// One run of the evaluation whose turn it is.
+    fn go_on(&mut self) {
+        let Some((effect, mut evaluation)) = self.evaluations.pop_front() else { return };
+        if self.done.is_closed() {
+            return;
+        }
+        let job = evaluation.job();
+        match self.compute(job, "evaluate", |worker| worker.go_on(&mut evaluation)) {
+            Ok(None) => self.evaluations.push_back((effect, evaluation)),
+            Ok(Some(done)) => self.answer(effect, Ok(done)),
+            Err(error) => self.answer(effect, Err(error)),
+        }
+    }
+
+    fn compute<T>(
+        &mut self,
+        job: JobId,
+        operation: &'static str,
+        work: impl FnOnce(&mut Worker) -> Result<T, ExecutorError>,
+    ) -> Result<T, ExecutorError> {
+        let span = tracing::debug_span!("executor", %job, operation).entered();
+        let start = Instant::now();
+        // A job must not wait for ever for an answer, nor others for its thread.
+        let worker = &mut self.worker;
+        let result = catch_unwind(AssertUnwindSafe(|| work(worker)));
+        let result = result.unwrap_or_else(|_| {
+            self.worker = (self.fresh)();
+            Err(ExecutorError::Panicked { operation })
+        });
+        let ms = start.elapsed().as_millis() as u64;
+        self.metrics.executor_busy_ms.add(ms);
+        match &result {
+            Ok(_) => tracing::debug!(ms, "done"),
+            Err(error) => tracing::error!(%error, "failed"),
+        }
+        drop(span);
+        result
+    }
+
+    fn answer(&self, effect: EffectId, result: Result<Done, ExecutorError>) {
+        self.metrics.executor_runs.add(1);
+        if result.is_err() {
+            self.metrics.executor_failures.add(1);
+        }
+        if self.done.send((effect, result)).is_err() {
+            tracing::debug!("nobody waits for the executor");
         }
     }
 }
