@@ -66,12 +66,12 @@ impl Patience {
     /// The same after an evaluation of that mean loss.
     #[must_use]
     pub fn after(self, loss: f32, min_delta: f32) -> Patience {
-        match self.gain {
-            // Written so that a loss that is not a number is no gain.
-            Some(gain) if !(loss < gain - min_delta) => {
-                Patience { gain: Some(gain), stale: self.stale.saturating_add(1) }
-            }
-            _ => Patience { gain: Some(loss), stale: 0 },
+        // A loss that is not a number is no gain.
+        let has_gained = self.gain.is_none_or(|gain| loss < gain - min_delta);
+        if has_gained {
+            Patience { gain: Some(loss), stale: 0 }
+        } else {
+            Patience { stale: self.stale.saturating_add(1), ..self }
         }
     }
 }
