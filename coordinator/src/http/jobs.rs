@@ -3,6 +3,7 @@
 use super::auth::Owner;
 use super::body::{JSON_BYTES_MAX, JsonBody};
 use super::extract::Path;
+use super::idempotency::{Claim, Once, Turn};
 use super::{App, Problem, datasets, model};
 use crate::job::{JobContext, JobError, JobSpec, Lowering, SeedNumber, lower_job};
 use crate::random;
@@ -10,6 +11,7 @@ use crate::store::{JobRow, JobSummary, MeanMetrics, NewJob};
 use crate::time::UnixMs;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use raven_engine::JobPhase;
@@ -52,11 +54,16 @@ fn refusal(error: &JobError) -> Problem {
 async fn create(
     State(app): State<App>,
     owner: Owner,
-    JsonBody(mut spec): JsonBody<JobSpec>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+    once: Once,
+    JsonBody(mut spec, digest): JsonBody<JobSpec>,
+) -> Result<Response, Problem> {
     if *app.stopping.borrow() {
         return Err(Problem::unavailable("the coordinator is going down; post again later"));
     }
+    let claim = match once.begin(&app, owner, digest).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
     // Counted again where the job is stored; here it saves the lowering.
     let (open, limit) = (app.store.open_job_count(owner.0).await?, app.settings.open_jobs_max);
     if open >= limit {
@@ -80,17 +87,26 @@ async fn create(
     })
     .await?;
     let (context, facts) = lowered.map_err(|error| refusal(&error))?;
-    let job = NewJob { id, owner: owner.0, dataset: dataset_id, spec, facts, kernel };
+    let created = UnixMs::now();
+    let job = NewJob { id, owner: owner.0, dataset: dataset_id, spec, facts, kernel, created };
+    // As it is stored, so that the answer can be kept in the same transaction.
+    let answer = answer(&app, &job.row()).await?;
     // A client that hangs up takes its handler with it, but not this: a stored
     // job is handed over or ended.
-    tokio::spawn(hand_over(app.clone(), job, context)).await??;
-    let row = app.store.job(owner.0, id).await?;
-    let row = row.ok_or_else(|| Problem::internal(&"a stored job is gone"))?;
-    Ok((StatusCode::ACCEPTED, Json(answer(&app, &row).await?)))
+    tokio::spawn(hand_over(app.clone(), job, context, claim, answer.clone())).await??;
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
-async fn hand_over(app: App, job: NewJob, context: JobContext) -> Result<(), Problem> {
-    app.store.add_job(&job, app.settings.open_jobs_max).await?;
+async fn hand_over(
+    app: App,
+    job: NewJob,
+    context: JobContext,
+    claim: Claim,
+    answer: Value,
+) -> Result<(), Problem> {
+    let remembered = claim.remember(StatusCode::ACCEPTED, &answer);
+    app.store.add_job(&job, app.settings.open_jobs_max, remembered.as_ref()).await?;
+    drop(claim);
     if let Err(error) = app.network.add_job(Arc::new(context), None).await {
         app.store.end_job(job.id, JobPhase::Failed, Some(&error.to_string())).await?;
         return Err(Problem::unavailable(error.to_string()));
@@ -132,9 +148,15 @@ async fn show(
 async fn cancel(
     State(app): State<App>,
     owner: Owner,
+    once: Once,
     Path(id): Path<String>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<Response, Problem> {
     let row = find(&app, owner, &id).await?;
+    // The body says nothing.
+    let claim = match once.begin(&app, owner, [0; 32]).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
     if row.phase.is_end() {
         let detail = format!("the job has ended already: {}", row.phase);
         return Err(Problem::conflict(detail).with_field("state"));
@@ -142,7 +164,9 @@ async fn cancel(
     cancel_in_network(&app, row.id).await?;
     tokio::spawn(end_unknown(app.clone(), row.id));
     let row = find(&app, owner, &id).await?;
-    Ok((StatusCode::ACCEPTED, Json(answer(&app, &row).await?)))
+    let answer = answer(&app, &row).await?;
+    claim.keep(&app, StatusCode::ACCEPTED, &answer).await?;
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
 /// Ends a job that the network does not hold. One that it holds ends by its own

@@ -10,6 +10,7 @@ mod events;
 mod extract;
 mod headers;
 mod health;
+mod idempotency;
 mod jobs;
 mod model;
 mod network;
@@ -18,6 +19,7 @@ mod sites;
 mod streams;
 mod www;
 
+pub use idempotency::Turns;
 pub use network::StatsCache;
 pub use problem::Problem;
 pub use streams::Streams;
@@ -53,6 +55,8 @@ pub struct App {
     pub uploads: Arc<Semaphore>,
     /// Open event streams.
     pub streams: Streams,
+    /// Who is at work under which `Idempotency-Key`.
+    pub turns: Turns,
     /// The last answer of `/v1/stats`.
     pub stats: StatsCache,
     /// Set when the process is asked to end: long answers end too.
