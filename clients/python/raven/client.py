@@ -87,6 +87,10 @@ class Client:
         """
         return self._post("/v1/jobs", job, idempotency_key)
 
+    def quote(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """What the job would come to: operations, price range and time range. Nothing is started."""
+        return self._post("/v1/quotes", job, None)
+
     def jobs(self) -> list[dict[str, Any]]:
         """Every job of this key."""
         return self._json("GET", "/v1/jobs")["jobs"]

@@ -76,6 +76,7 @@ class Requests(StubCase):
         client = self.start(lambda _, handler: send_json(handler, 200, lists))
         client.create_site("News", ["http://news.localhost:1"])
         client.cancel("job_1")
+        client.quote({"name": "demo"})
         self.assertEqual([client.jobs(), client.datasets(), client.nodes()], [[1], [2], [3]])
         client.dataset("ds_1")
         self.assertEqual(
@@ -83,6 +84,7 @@ class Requests(StubCase):
             [
                 ("POST", "/v1/sites"),
                 ("POST", "/v1/jobs/job_1/cancel"),
+                ("POST", "/v1/quotes"),
                 ("GET", "/v1/jobs"),
                 ("GET", "/v1/datasets"),
                 ("GET", "/v1/nodes"),

@@ -5,9 +5,9 @@ use super::body::{JSON_BYTES_MAX, JsonBody};
 use super::extract::Path;
 use super::idempotency::{Claim, Once, Turn};
 use super::{App, Problem, datasets, model};
-use crate::job::{JobContext, JobError, JobSpec, Lowering, SeedNumber, lower_job};
+use crate::job::{JobContext, JobError, JobFacts, JobSpec, Lowering, SeedNumber, lower_job};
 use crate::random;
-use crate::store::{JobRow, JobSummary, MeanMetrics, NewJob};
+use crate::store::{DatasetId, JobRow, JobSummary, MeanMetrics, NewJob};
 use crate::time::UnixMs;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
@@ -51,11 +51,47 @@ fn refusal(error: &JobError) -> Problem {
     }
 }
 
+/// A document that was read, and what it was lowered to.
+#[derive(Debug)]
+pub struct Prepared {
+    /// With its seed, drawn where it was absent.
+    pub spec: JobSpec,
+    pub context: JobContext,
+    pub facts: JobFacts,
+}
+
+fn no_dataset() -> Problem {
+    Problem::invalid("dataset: no data set of this key has that id").with_field("dataset")
+}
+
+fn dataset_id(spec: &JobSpec) -> Result<DatasetId, Problem> {
+    spec.dataset.parse().map_err(|()| no_dataset())
+}
+
+/// Validates and lowers a job's document; nothing is stored.
+pub async fn prepare(app: &App, owner: Owner, mut spec: JobSpec) -> Result<Prepared, Problem> {
+    let dataset = datasets::find(app, owner, &spec.dataset).await?.ok_or_else(no_dataset)?;
+    let seed = Seed(spec.seed.map_or_else(random::nonzero_u64, |seed| seed.0));
+    spec.seed = Some(SeedNumber(seed.0));
+    let (job, kernel) = (JobId(random::nonzero_u64()), app.network.kernel());
+    let train_shards = app.store.shards(dataset.id, false).await?;
+    let test_shards = app.store.shards(dataset.id, true).await?;
+    let (spec, lowered) = tokio::task::spawn_blocking(move || {
+        let dataset = &dataset.facts;
+        let lowering = Lowering { job, seed, kernel, dataset, train_shards, test_shards };
+        let lowered = lower_job(&spec, lowering);
+        (spec, lowered)
+    })
+    .await?;
+    let (context, facts) = lowered.map_err(|error| refusal(&error))?;
+    Ok(Prepared { spec, context, facts })
+}
+
 async fn create(
     State(app): State<App>,
     owner: Owner,
     once: Once,
-    JsonBody(mut spec, digest): JsonBody<JobSpec>,
+    JsonBody(spec, digest): JsonBody<JobSpec>,
 ) -> Result<Response, Problem> {
     if *app.stopping.borrow() {
         return Err(Problem::unavailable("the coordinator is going down; post again later"));
@@ -69,26 +105,10 @@ async fn create(
     if open >= limit {
         return Err(Problem::quota("open jobs", limit, open));
     }
-    let dataset = datasets::find(&app, owner, &spec.dataset).await?.ok_or_else(|| {
-        Problem::invalid("dataset: no data set of this key has that id").with_field("dataset")
-    })?;
-    let seed = Seed(spec.seed.map_or_else(random::nonzero_u64, |seed| seed.0));
-    spec.seed = Some(SeedNumber(seed.0));
-    let id = JobId(random::nonzero_u64());
-    let kernel = app.network.kernel();
-    let train_shards = app.store.shards(dataset.id, false).await?;
-    let test_shards = app.store.shards(dataset.id, true).await?;
-    let dataset_id = dataset.id;
-    let (spec, lowered) = tokio::task::spawn_blocking(move || {
-        let dataset = &dataset.facts;
-        let lowering = Lowering { job: id, seed, kernel, dataset, train_shards, test_shards };
-        let lowered = lower_job(&spec, lowering);
-        (spec, lowered)
-    })
-    .await?;
-    let (context, facts) = lowered.map_err(|error| refusal(&error))?;
+    let Prepared { spec, context, facts } = prepare(&app, owner, spec).await?;
+    let (id, kernel, dataset) = (context.job(), context.plan.kernel, dataset_id(&spec)?);
     let created = UnixMs::now();
-    let job = NewJob { id, owner: owner.0, dataset: dataset_id, spec, facts, kernel, created };
+    let job = NewJob { id, owner: owner.0, dataset, spec, facts, kernel, created };
     // As it is stored, so that the answer can be kept in the same transaction.
     let answer = answer(&app, &job.row()).await?;
     // A client that hangs up takes its handler with it, but not this: a stored

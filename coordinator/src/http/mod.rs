@@ -15,6 +15,7 @@ mod jobs;
 mod model;
 mod network;
 mod problem;
+mod quotes;
 mod sites;
 mod streams;
 mod www;
@@ -84,6 +85,7 @@ pub fn router(app: App) -> Router {
     let routes = Router::new()
         .merge(datasets::routes(&app.settings.upload_limits))
         .merge(jobs::routes())
+        .merge(quotes::routes())
         .merge(events::routes())
         .merge(model::routes())
         .merge(sites::routes())

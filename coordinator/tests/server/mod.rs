@@ -14,7 +14,7 @@ use raven_coordinator::http::{App, Settings, Streams, Turns, router};
 use raven_coordinator::job::JobContext;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::network::{Network, NetworkError};
-use raven_coordinator::runtime::{JobLive, NetworkSnapshot};
+use raven_coordinator::runtime::{JobLive, NetworkSnapshot, NodeSnapshot};
 use raven_coordinator::store::{KeyId, Store};
 use raven_coordinator::ticket::Tickets;
 use raven_coordinator::www::Www;
@@ -41,6 +41,8 @@ pub struct Quiet {
     pub granted: Mutex<Vec<BlobId>>,
     /// What the network says of running jobs.
     pub live: Mutex<HashMap<JobId, JobLive>>,
+    /// Who is online.
+    pub nodes: Mutex<Vec<NodeSnapshot>>,
     /// Whether it says that it has failed.
     pub failed: AtomicBool,
 }
@@ -71,7 +73,9 @@ impl Network for Quiet {
 
     fn snapshot(&self) -> Arc<NetworkSnapshot> {
         let jobs = self.live.lock().expect("no panic").clone();
-        Arc::new(NetworkSnapshot { jobs, ..NetworkSnapshot::default() })
+        let nodes = self.nodes.lock().expect("no panic").clone();
+        let contributors = nodes.len();
+        Arc::new(NetworkSnapshot { jobs, nodes, contributors, ..NetworkSnapshot::default() })
     }
 
     fn notices(&self) -> broadcast::Receiver<JobId> {
@@ -200,6 +204,7 @@ impl Server {
                 jobs: Mutex::default(),
                 granted: Mutex::default(),
                 live: Mutex::default(),
+                nodes: Mutex::default(),
                 failed: AtomicBool::default(),
             });
             let upload_folder = folder.path().join("uploads");
