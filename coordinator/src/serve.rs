@@ -109,7 +109,8 @@ pub async fn serve(
     let blobs = Blobs::open(&config.data.join("blobs"))?;
     sweep(&store, &blobs).await?;
     let uploads = empty_folder(&config.data.join("uploads"))?;
-    let embed = Embed::read(config.embed.as_deref(), &config.kernel)?;
+    let mut embed = Embed::read(config.embed.as_deref(), &config.kernel)?;
+    embed.keep_loaders(&config.data.join("loaders")).map_err(EmbedError::Io)?;
     let www = Www::read(config.www.as_deref()).map_err(ServeError::Www)?;
     let listener = TcpListener::bind(config.listen)
         .await

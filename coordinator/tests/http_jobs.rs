@@ -100,7 +100,8 @@ fn documents_are_refused_by_field_and_limit() {
     let dataset = server.small_dataset();
     let document = |path: &str, value: Value| {
         let mut document = job(&dataset);
-        *document.pointer_mut(path).unwrap_or_else(|| panic!("{path}")) = value;
+        let (parent, name) = path.rsplit_once('/').expect("a path");
+        document.pointer_mut(parent).unwrap_or_else(|| panic!("{path}"))[name] = value;
         document
     };
     let flat = |layers: Value| document("/model/layers", layers);
@@ -149,6 +150,13 @@ fn documents_are_refused_by_field_and_limit() {
         // It is larger than allowed, up to what would not fit any integer.
         (dense(1_000_000_000), "model.layers[1].units", true),
         (dense(4_294_967_295), "model.layers[1].units", true),
+        (dense(1_000_000_000_000), "model.layers[1].units", true),
+        (
+            document("/model/input_shape", json!([vec![1; 39], vec![64]].concat())),
+            "model.input_shape",
+            true,
+        ),
+        (document("/model/input_shape", json!([1_000_000, 1_000_000])), "model.input_shape", true),
         (dense(200_000), "", true),
         (dense(0), "model.layers[1].units", false),
         (

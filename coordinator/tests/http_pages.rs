@@ -95,18 +95,19 @@ fn tags_pin_a_version_that_never_changes() {
     let server = Server::start();
     let site = site(&server);
     let version = server.app.embed.version();
+    let loader = &server.app.embed.loader().expect("a loader").name;
     let key = key_of(&site);
     assert_eq!(
         site["snippet"],
         format!("<script async src=\"{ORIGIN}/embed/raven.js?site={key}\"></script>")
     );
     let pinned = site["snippet_pinned"].as_str().expect("a tag");
-    assert!(pinned.contains(&format!("/embed/raven-{version}.js?site=")), "{pinned}");
+    assert!(pinned.contains(&format!("/embed/{loader}?site=")), "{pinned}");
     assert!(pinned.contains("integrity=\"sha384-"), "{pinned}");
     let immutable = "public, max-age=31536000, immutable";
     for (path, kind, cache) in [
         ("/embed/raven.js".to_owned(), "text/javascript; charset=utf-8", "public, max-age=300"),
-        (format!("/embed/raven-{version}.js"), "text/javascript; charset=utf-8", immutable),
+        (format!("/embed/{loader}"), "text/javascript; charset=utf-8", immutable),
         (format!("/embed/v/{version}/frame.css"), "text/css; charset=utf-8", immutable),
         (format!("/embed/v/{version}/kernel/raven_kernel.wasm"), "application/wasm", immutable),
     ] {
@@ -125,6 +126,8 @@ fn tags_pin_a_version_that_never_changes() {
     for path in [
         "/embed/other.js".to_owned(),
         "/embed/raven-0000000000000000.js".to_owned(),
+        format!("/embed/raven-{version}.js"),
+        "/embed/frame.css".to_owned(),
         format!("/embed/v/{version}/frame.html"),
         format!("/embed/v/{version}/../raven.js"),
         format!("/embed/v/{version}/%2e%2e/raven.js"),

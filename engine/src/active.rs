@@ -81,7 +81,7 @@ pub(crate) struct Job {
     pub(crate) proven: BTreeSet<(u32, u32)>,
     /// Flops leased and accepted: who has least is served first.
     pub(crate) service: u128,
-    /// When a slower session last had a task although a faster one was free.
+    /// When a slower session last had a task although a faster one was free; at first, when the job began.
     pub(crate) turn_afforded: Millis,
     pub(crate) flops_accepted: u64,
     pub(crate) tasks_accepted: u64,

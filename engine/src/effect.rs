@@ -109,6 +109,10 @@ pub enum Effect {
     RunLocal { effect: EffectId, job: JobId, round: u32, stage: u32, state: BlobId },
     /// Combine a pushed stage's payloads, in part order, into one value.
     Combine { effect: EffectId, job: JobId, round: u32, stage: u32, parts: Vec<PayloadId> },
+    /// A result of a replica round was accepted: it will be among the parts of
+    /// the round's [`Effect::Step`], over `total` micro-batches. What can be
+    /// combined of them may be before all are there. Not answered.
+    Fold { job: JobId, round: u32, total: u32, part: TreePart },
     /// Combine the parts along the tree (or take the round's values in master
     /// placement, where `parts` is empty) and run the optimizer.
     Step {

@@ -114,6 +114,7 @@ impl Engine {
             let Some(job) = self.world.jobs.get_mut(&id) else { continue };
             job.active = true;
             job.service = service;
+            job.turn_afforded = self.now;
             self.advance(id, Input::Begin);
         }
     }

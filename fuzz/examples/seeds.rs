@@ -59,6 +59,7 @@ fn main() -> io::Result<()> {
     let folder = Path::new(&folder);
     for (name, graph) in graphs() {
         write(folder, "graph_json", &name, &graph.to_json())?;
+        write(folder, "kernel", &name, &graph.to_json())?;
         write(folder, "graph_canonical", &name, &graph.to_canonical())?;
     }
     for (name, text) in MESSAGES {

@@ -265,7 +265,7 @@ type Refusal = (&'static str, DataSpec, fn(&ModelError) -> bool, &'static str);
 fn models_that_do_not_fit() {
     let flat = || data(DType::F32, &[4], CLASSES);
     let image = || data(DType::F32, &[4, 4], CLASSES);
-    let table: [Refusal; 14] = [
+    let table: [Refusal; 18] = [
         (r#"[]"#, flat(), |e| matches!(e, ModelError::NoLayers), "layers"),
         (
             r#"[{"type": "dense", "units": 10}]"#,
@@ -340,10 +340,34 @@ fn models_that_do_not_fit() {
             "data.features.dtype",
         ),
         (
-            r#"[{"type": "dense", "units": 4000000000}, {"type": "dense", "units": 3}]"#,
+            r#"[{"type": "dense", "units": 200000000}, {"type": "dense", "units": 3}]"#,
             flat(),
             |e| matches!(e, ModelError::Layer { .. }),
             "layers[0].units",
+        ),
+        (
+            r#"[{"type": "dense", "units": 4000000000}, {"type": "dense", "units": 3}]"#,
+            flat(),
+            |e| matches!(e, ModelError::Limit { limit: 268_435_456, found: 4_000_000_000, .. }),
+            "layers[0].units",
+        ),
+        (
+            r#"[{"type": "dense", "units": 1000000000000}, {"type": "dense", "units": 3}]"#,
+            flat(),
+            |e| matches!(e, ModelError::Limit { name: "elements_max", .. }),
+            "layers[0].units: 1000000000000, limit elements_max = 268435456",
+        ),
+        (
+            r#"[{"type": "conv2d", "filters": 1000000000000, "kernel": 3}]"#,
+            image(),
+            |e| matches!(e, ModelError::Limit { name: "elements_max", .. }),
+            "layers[0].filters",
+        ),
+        (
+            r#"[{"type": "conv2d", "filters": 2, "kernel": [3, 18446744073709551615]}]"#,
+            image(),
+            |e| matches!(e, ModelError::Limit { found: u64::MAX, .. }),
+            "layers[0].kernel",
         ),
     ];
     for (layers, data, expected, field) in table {
@@ -363,6 +387,22 @@ fn declared_input_shapes_must_hold_the_data() {
     model.input_shape = Some(vec![1, 8, 9]);
     let error = lower(&model, &flat, 2, &Limits::default());
     assert!(matches!(error, Err(ModelError::InputShape { .. })));
+    // The right number of elements, and more axes or elements than any tensor may have.
+    let refused = |shape: Vec<u64>| {
+        let model = ModelSpec { input_shape: Some(shape), ..model.clone() };
+        lower(&model, &flat, 2, &Limits::default()).expect_err("refused")
+    };
+    let limit =
+        |name, limit, found| ModelError::Limit { field: "input_shape".into(), name, limit, found };
+    let rank = |rank: usize| [vec![1; rank - 1], vec![80]].concat();
+    assert_eq!(refused(rank(40)), limit("rank_max - 1", 7, 40));
+    assert_eq!(refused(rank(8)), limit("rank_max - 1", 7, 8));
+    assert!(matches!(refused(rank(7)), ModelError::SampleShape { .. }), "a convolution takes 3");
+    let elements = |found| limit("elements_max", 1 << 28, found);
+    assert_eq!(refused(vec![1_000_000, 1_000_000]), elements(1_000_000_000_000));
+    assert_eq!(refused(vec![u64::MAX, u64::MAX]), elements(u64::MAX));
+    assert_eq!(refused(vec![0, u64::MAX]), elements(u64::MAX));
+    assert!(matches!(refused(vec![0, 80]), ModelError::InputShape { .. }));
 }
 
 #[test]

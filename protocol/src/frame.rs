@@ -18,7 +18,10 @@
 
 use crate::limits::{FrameLimits, NAME_BYTES_MAX, PROTOCOL_VERSION, RANK_MAX};
 use raven_graph::{DType, Shape, TensorType};
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeSeed, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use std::fmt;
 
 /// First four bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"RAVN";
@@ -100,10 +103,68 @@ pub struct Frame<'a> {
     offsets: Vec<usize>,
 }
 
+/// The header's own part, its list of tensors not yet read.
 #[derive(Deserialize)]
-struct TensorTable {
-    #[serde(default)]
-    tensors: Vec<TensorEntry>,
+struct TensorTable<'a> {
+    #[serde(default, borrow, deserialize_with = "given")]
+    tensors: Option<&'a RawValue>,
+}
+
+/// A field that may be left out, but not be null.
+fn given<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'a RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
+}
+
+/// Reads a list of tensors up to this many; those behind are counted only.
+struct Entries(u32);
+
+impl<'de> DeserializeSeed<'de> for Entries {
+    /// The entries within the limit, and how many there are.
+    type Value = (Vec<TensorEntry>, u64);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = (Vec<TensorEntry>, u64);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of tensors")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while entries.len() < self.0 as usize {
+            match list.next_element()? {
+                Some(entry) => entries.push(entry),
+                None => break,
+            }
+        }
+        let mut found = entries.len() as u64;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            found += 1;
+        }
+        Ok((entries, found))
+    }
+}
+
+/// The tensors that a header lists.
+fn entries(header: &str, limits: &FrameLimits) -> Result<Vec<TensorEntry>, FrameError> {
+    let malformed = |error: serde_json::Error| FrameError::BadHeader { reason: error.to_string() };
+    let table: TensorTable<'_> = serde_json::from_str(header).map_err(malformed)?;
+    let Some(list) = table.tensors else { return Ok(Vec::new()) };
+    let limit = limits.tensors_max;
+    let mut json = serde_json::Deserializer::from_str(list.get());
+    let (entries, found) = Entries(limit).deserialize(&mut json).map_err(malformed)?;
+    if found > limit.into() {
+        Err(FrameError::TooManyTensors { found, limit })
+    } else {
+        Ok(entries)
+    }
 }
 
 const fn align(offset: u64) -> u64 {
@@ -161,10 +222,9 @@ impl<'a> Frame<'a> {
         check_zero(bytes, header_end, body_start)?;
         let header = std::str::from_utf8(&bytes[PREFIX_BYTES..header_end])
             .map_err(|error| FrameError::BadHeader { reason: error.to_string() })?;
-        let TensorTable { tensors } = serde_json::from_str(header)
-            .map_err(|error| FrameError::BadHeader { reason: error.to_string() })?;
+        let tensors = entries(header, limits)?;
         let body = &bytes[body_start..];
-        let offsets = layout(&tensors, body, limits)?;
+        let offsets = layout(&tensors, body)?;
         Ok(Frame { header, entries: tensors, body, offsets })
     }
 
@@ -200,17 +260,7 @@ fn check_zero(bytes: &[u8], from: usize, to: usize) -> Result<(), FrameError> {
 }
 
 /// Places the tensors in the body and checks that they fill it exactly.
-fn layout(
-    tensors: &[TensorEntry],
-    body: &[u8],
-    limits: &FrameLimits,
-) -> Result<Vec<usize>, FrameError> {
-    if tensors.len() as u64 > u64::from(limits.tensors_max) {
-        return Err(FrameError::TooManyTensors {
-            found: tensors.len() as u64,
-            limit: limits.tensors_max,
-        });
-    }
+fn layout(tensors: &[TensorEntry], body: &[u8]) -> Result<Vec<usize>, FrameError> {
     let body_bytes = body.len() as u64;
     let mut offsets = Vec::with_capacity(tensors.len());
     let mut names = std::collections::HashSet::with_capacity(tensors.len());

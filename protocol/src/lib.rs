@@ -5,6 +5,7 @@
 
 pub mod digest;
 pub mod frame;
+mod graph_text;
 pub mod ids;
 pub mod limits;
 pub mod message;
@@ -13,6 +14,7 @@ pub mod tree;
 
 pub use digest::{blob_id, result_digest};
 pub use frame::{Frame, FrameError, TensorPart, TensorView};
+pub use graph_text::GraphText;
 pub use ids::{BlobId, JobId, KernelId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
 pub use limits::{FrameLimits, PROTOCOL_VERSION};
 pub use message::{

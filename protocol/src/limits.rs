@@ -44,5 +44,8 @@ pub const BINDINGS_MAX: usize = 4096;
 pub const SHARDS_MAX: usize = 4096;
 /// Bytes of a free text from a peer (refusal details, goodbye notes).
 pub const TEXT_BYTES_MAX: usize = 512;
+/// Bytes of a header that holds neither a graph nor a task: the longest is a
+/// `drop` that names some thousand blobs.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a consent receipt's JSON text.
 pub const RECEIPT_BYTES_MAX: usize = 4096;

@@ -1,10 +1,13 @@
 //! Messages: the typed headers of frames, one enum per direction.
 
+use crate::graph_text::GraphText;
 use crate::ids::{BlobId, KernelId, LeaseId, ResultDigest, SessionId, TaskId};
-use crate::limits::{RECEIPT_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{MESSAGE_BYTES_MAX, RECEIPT_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::task::TaskSpec;
-use raven_graph::{Graph, GraphId};
+use raven_graph::GraphId;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 /// What kind of machine contributes; deliberately coarse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -195,8 +198,10 @@ pub enum ToContributor {
         /// Bearer token for `GET /v1/blobs/{id}`.
         grant: String,
     },
-    /// A graph, once a session.
-    Graph { id: GraphId, graph: Graph },
+    /// A graph, once a session. Read by [`ToContributor::from_header`] alone:
+    /// a tagged enum would unfold the text before its length is looked at.
+    #[serde(skip_deserializing)]
+    Graph { id: GraphId, graph: GraphText },
     /// A blob; its tensors are the frame's. Replaces nothing: ids are content.
     Blob { id: BlobId },
     /// A task; attachments are the frame's tensors.
@@ -303,12 +308,35 @@ impl FromContributor {
 }
 
 impl ToContributor {
-    /// Reads the header of a coordinator's frame.
+    /// Reads the header of a coordinator's frame. A graph stays text, and a
+    /// task is read straight into its types; what else a header may hold is
+    /// short, and its length is looked at before it is unfolded.
     ///
     /// # Errors
-    /// [`MessageError::Malformed`].
+    /// [`MessageError`] names the field.
     pub fn from_header(header: &str) -> Result<Self, MessageError> {
-        parse(header)
+        #[derive(Deserialize)]
+        struct Kind<'a> {
+            #[serde(rename = "type", borrow)]
+            kind: Cow<'a, str>,
+        }
+        #[derive(Deserialize)]
+        struct GraphHeader<'a> {
+            id: GraphId,
+            #[serde(borrow)]
+            graph: &'a RawValue,
+        }
+        match &*parse::<Kind<'_>>(header)?.kind {
+            "graph" => {
+                let GraphHeader { id, graph } = parse(header)?;
+                Ok(ToContributor::Graph { id, graph: GraphText::from_raw(graph) })
+            }
+            "task" => Ok(ToContributor::Task(parse(header)?)),
+            _ => {
+                text("header", header, MESSAGE_BYTES_MAX)?;
+                parse(header)
+            }
+        }
     }
 }
 

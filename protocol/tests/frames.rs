@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use raven_graph::{DType, TensorType};
 use raven_protocol::frame::{encode, frame_bytes};
-use raven_protocol::{Frame, FrameError, FrameLimits, FromContributor, TensorPart, ToContributor};
+use raven_protocol::{
+    Frame, FrameError, FrameLimits, FromContributor, MessageError, TensorPart, ToContributor,
+};
 
 const LIMITS: FrameLimits = FrameLimits::TO_COORDINATOR;
 
@@ -107,10 +109,80 @@ fn tensors_that_lie_are_refused_before_they_are_read() {
     ));
     let twice = r#"{"name":"a","dtype":"u8","shape":[0]},{"name":"a","dtype":"u8","shape":[0]}"#;
     assert!(matches!(body(twice, &[]), FrameError::DuplicateTensor { index: 1, .. }));
+    assert!(matches!(refusal(&raw(r#"{"tensors":null}"#, &[])), FrameError::BadHeader { .. }));
     let gap = r#"{"name":"a","dtype":"u8","shape":[1]},{"name":"b","dtype":"u8","shape":[1]}"#;
     let mut dirty = [0u8; 17];
     dirty[5] = 1;
     assert!(matches!(body(gap, &dirty), FrameError::DirtyPadding { offset: 5 }));
+}
+
+/// Counts what this thread asks of the allocator, to show what a peer can make it hold.
+mod allocations {
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::Cell;
+
+    struct Counting;
+
+    thread_local! {
+        static BYTES: Cell<usize> = const { Cell::new(0) };
+    }
+
+    // SAFETY: every call goes to the system's allocator unchanged; the count is beside it.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            BYTES.set(BYTES.get() + layout.size());
+            // SAFETY: the caller's layout is passed on.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+            // SAFETY: `at` came from `alloc` with this layout.
+            unsafe { System.dealloc(at, layout) }
+        }
+    }
+
+    #[global_allocator]
+    static ALLOCATOR: Counting = Counting;
+
+    /// Bytes allocated while `work` ran, freed ones included.
+    pub fn during<T>(work: impl FnOnce() -> T) -> (T, usize) {
+        let before = BYTES.get();
+        let result = work();
+        (result, BYTES.get() - before)
+    }
+}
+
+#[test]
+fn more_tensors_than_the_limit_are_counted_and_not_kept() {
+    let limits = FrameLimits { header_bytes_max: 8 << 20, ..LIMITS };
+    let entry = r#"{"name":"","dtype":"u8","shape":[0]}"#;
+    let header = format!(r#"{{"tensors":[{}]}}"#, vec![entry; 200_000].join(","));
+    let bytes = raw(&header, &[]);
+    let (refused, allocated) = allocations::during(|| Frame::decode(&bytes, &limits).err());
+    assert_eq!(refused, Some(FrameError::TooManyTensors { found: 200_000, limit: 4096 }));
+    assert!(allocated < 4 << 20, "{allocated} bytes for 4096 entries");
+}
+
+#[test]
+fn a_graph_or_a_long_message_is_not_unfolded_to_be_refused() {
+    let nodes = |count: usize| vec![r#"{"op":"select"}"#; count].join(",");
+    let id = "0".repeat(64);
+    let graph = format!(r#"{{"version":1,"nodes":[{}],"outputs":[]}}"#, nodes(400_000));
+    let header = format!(r#"{{"type":"graph","id":"{id}","graph":{graph}}}"#);
+    let (message, allocated) = allocations::during(|| ToContributor::from_header(&header));
+    let Ok(ToContributor::Graph { graph, .. }) = message else { panic!("{message:?}") };
+    assert!(allocated < 2 * header.len(), "{allocated} bytes for {}", header.len());
+    let limits = raven_graph::Limits::default();
+    let (refused, allocated) = allocations::during(|| graph.validate(&limits));
+    let limit = limits.nodes_max;
+    let expected = raven_graph::GraphError::Nodes { limit, found: u64::from(limit) + 1 };
+    assert_eq!(refused, Err(expected));
+    assert!(allocated < 1 << 10, "{allocated} bytes to count nodes");
+
+    let long = format!(r#"{{"type":"drop","blobs":[],"graphs":[],"x":[{}]}}"#, nodes(400_000));
+    let (refused, allocated) = allocations::during(|| ToContributor::from_header(&long));
+    assert!(matches!(refused, Err(MessageError::TextTooLong { field: "header", .. })));
+    assert!(allocated < 1 << 10, "{allocated} bytes to look at a type");
 }
 
 proptest! {

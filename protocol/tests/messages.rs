@@ -4,9 +4,9 @@
 use raven_graph::GraphId;
 use raven_protocol::message::{DeviceClass, RefuseReason};
 use raven_protocol::{
-    Binding, BlobId, Encoding, FrameLimits, FromContributor, GoodbyeReason, JobId, LeaseId,
-    MessageError, Numerics, OutputSpec, Program, ReduceRule, ResultDigest, Seed, SessionId,
-    ShardRef, SpecError, TaskId, TaskMessage, TaskSpec, ToContributor,
+    Binding, BlobId, Encoding, FrameLimits, FromContributor, GoodbyeReason, GraphText, JobId,
+    LeaseId, MessageError, Numerics, OutputSpec, Program, ReduceRule, ResultDigest, Seed,
+    SessionId, ShardRef, SpecError, TaskId, TaskMessage, TaskSpec, ToContributor,
 };
 
 const PAGE: &str = include_str!("../PROTOCOL.md");
@@ -45,7 +45,8 @@ fn outgoing() -> Vec<ToContributor> {
         flops: 10,
         spec: spec(map(4, 4)),
     };
-    let graph = serde_json::from_str(r#"{"version":1,"nodes":[],"outputs":[]}"#).expect("graph");
+    let graph: raven_graph::Graph =
+        serde_json::from_str(r#"{"version":1,"nodes":[],"outputs":[]}"#).expect("graph");
     vec![
         ToContributor::Welcome {
             session: SessionId(1),
@@ -54,7 +55,7 @@ fn outgoing() -> Vec<ToContributor> {
             consent_ms_max: 1,
         },
         ToContributor::Ready { grant: "g".into() },
-        ToContributor::Graph { id: GraphId([3; 32]), graph },
+        ToContributor::Graph { id: GraphId([3; 32]), graph: GraphText::unchecked(&graph) },
         ToContributor::Blob { id: BlobId([1; 32]) },
         ToContributor::Task(Box::new(task)),
         ToContributor::Reveal { lease },

@@ -8,7 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 seconds="${1:?usage: scripts/lib/fuzz.sh SECONDS [TARGET ...]}"
 shift
 targets=("$@")
-[[ ${#targets[@]} -gt 0 ]] || targets=(frame message graph_json graph_canonical)
+[[ ${#targets[@]} -gt 0 ]] || targets=(frame message kernel graph_json graph_canonical)
 
 out="$CARGO_TARGET_DIR/fuzz"
 log="$RAVEN_OUT/fuzz.log"

@@ -9,8 +9,8 @@ use raven_graph::philox::{key, philox4x32, unit_f32};
 use raven_graph::{BinaryFn, DType, GraphBuilder, Limits, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Binding, Carry, Encoding, JobId, LeaseId, Numerics, OutputSpec, Program, ReduceRule, Seed,
-    TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
+    Binding, Carry, Encoding, GraphText, JobId, LeaseId, Numerics, OutputSpec, Program, ReduceRule,
+    Seed, TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
 };
 use std::error::Error;
 use std::path::Path;
@@ -129,7 +129,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .map(|(name, ty, data)| TensorPart { name: name.clone(), ty: ty.clone(), data })
             .collect();
         std::fs::write(out.join(format!("{name}.task.frame")), encode(&task, &parts))?;
-        let message = ToContributor::Graph { id, graph: graph.graph().clone() };
+        let message = ToContributor::Graph { id, graph: GraphText::of(&graph) };
         std::fs::write(out.join(format!("{name}.graph.frame")), encode(&message, &[]))?;
         index.insert(
             name.into(),

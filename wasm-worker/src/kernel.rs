@@ -4,12 +4,12 @@ use crate::cache::{Blob, Cache};
 use crate::error::{KernelError, TaskError};
 use crate::plan::Plan;
 use crate::task::{Finished, Task};
-use raven_graph::{Graph, GraphId, Limits};
+use raven_graph::{GraphId, Limits};
 use raven_protocol::frame::encode;
 use raven_protocol::limits::TEXT_BYTES_MAX;
 use raven_protocol::{
-    BlobId, Frame, FrameLimits, FromContributor, LeaseId, RefuseReason, TaskMessage, ToContributor,
-    blob_id,
+    BlobId, Frame, FrameLimits, FromContributor, GraphText, LeaseId, RefuseReason, TaskMessage,
+    ToContributor, blob_id,
 };
 use std::collections::HashMap;
 
@@ -101,7 +101,7 @@ impl Kernel {
     pub fn accept(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
         let frame = decode(bytes)?;
         match ToContributor::from_header(frame.header())? {
-            ToContributor::Graph { id, graph } => self.accept_graph(id, graph).map(|()| None),
+            ToContributor::Graph { id, graph } => self.accept_graph(id, &graph).map(|()| None),
             ToContributor::Blob { id } => self.accept_blob(id, &frame).map(|()| None),
             ToContributor::Drop { blobs, graphs } => {
                 blobs.into_iter().for_each(|id| self.cache.drop_blob(id));
@@ -121,7 +121,7 @@ impl Kernel {
         }
     }
 
-    fn accept_graph(&mut self, claimed: GraphId, graph: Graph) -> Result<(), KernelError> {
+    fn accept_graph(&mut self, claimed: GraphId, graph: &GraphText) -> Result<(), KernelError> {
         let graph = graph.validate(&Limits::default())?;
         if graph.id() != claimed {
             return Err(wrong_id("graph", &claimed, &graph.id()));

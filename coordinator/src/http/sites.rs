@@ -54,9 +54,9 @@ async fn create(
         "snippet": format!("<script async src=\"{origin}/embed/raven.js?site={key}\"></script>"),
     });
     if let Some(loader) = app.embed.loader() {
-        let (version, integrity) = (app.embed.version(), &loader.integrity);
+        let (name, integrity) = (&loader.name, &loader.integrity);
         answer["snippet_pinned"] = Value::from(format!(
-            "<script async src=\"{origin}/embed/raven-{version}.js?site={key}\" \
+            "<script async src=\"{origin}/embed/{name}?site={key}\" \
              integrity=\"{integrity}\" crossorigin=\"anonymous\"></script>"
         ));
     }

@@ -45,6 +45,7 @@ impl JobError {
             JobError::Model(ModelError::Layers { limit, found }) => {
                 Some((*limit as u64, *found as u64))
             }
+            JobError::Model(ModelError::Limit { limit, found, .. }) => Some((*limit, *found)),
             JobError::Model(ModelError::Layer { error, .. } | ModelError::Graph { error, .. })
             | JobError::Graph { error, .. } => graph_limit(error),
             _ => None,
@@ -88,6 +89,7 @@ fn model_field(error: &ModelError) -> String {
             "dataset".into()
         }
         ModelError::Field { field, .. }
+        | ModelError::Limit { field, .. }
         | ModelError::SampleShape { field, .. }
         | ModelError::Target { field, .. }
         | ModelError::SoftmaxTwice { field }

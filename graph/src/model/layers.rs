@@ -5,6 +5,7 @@ use super::{ModelError, initial};
 use crate::builder::GraphBuilder;
 use crate::dtype::{DType, Shape};
 use crate::error::GraphError;
+use crate::limits::Limits;
 use crate::op::{Conv2dAttrs, Pool2dAttrs, UnaryFn};
 use crate::program::NodeId;
 use initial::Initial;
@@ -29,6 +30,7 @@ pub(super) struct Network<'a> {
     pub b: &'a mut GraphBuilder,
     pub layers: &'a [Layer],
     pub mode: Mode,
+    pub limits: &'a Limits,
     pub params: Vec<Param>,
 }
 
@@ -94,16 +96,14 @@ impl<'a> Network<'a> {
             let expected = "one axis; put a flatten layer before it";
             return Err(shape_refused(index, "units", expected, sample));
         };
-        if dense.units == 0 {
-            return Err(refuse(index, "units", "at least 1", dense.units));
-        }
-        let initial = self.initial(index, width.into(), dense.units.into());
+        let units = self.count(index, "units", dense.units)?;
+        let initial = self.initial(index, width.into(), units.into());
         let lower = |network: &mut Self| {
-            let shape = Shape::from([width, dense.units]);
+            let shape = Shape::from([width, units]);
             let weight = network.param(index, "weight", shape, initial)?;
             let mut y = network.b.matmul(x, weight, false, false)?;
             if dense.bias {
-                let shape = Shape::from([dense.units]);
+                let shape = Shape::from([units]);
                 let bias = network.param(index, "bias", shape, Initial::Zeros)?;
                 y = network.b.add(y, bias)?;
             }
@@ -118,11 +118,9 @@ impl<'a> Network<'a> {
             let expected = "three axes: channels, rows, columns";
             return Err(shape_refused(index, "kernel", expected, sample));
         };
-        if conv.filters == 0 {
-            return Err(refuse(index, "filters", "at least 1", conv.filters));
-        }
-        let kernel = extents(index, "kernel", conv.kernel)?;
-        let stride = extents(index, "stride", conv.stride)?;
+        let filters = self.count(index, "filters", conv.filters)?;
+        let kernel = self.extents(index, "kernel", conv.kernel)?;
+        let stride = self.extents(index, "stride", conv.stride)?;
         let padding = match conv.padding {
             Padding::Valid => [0; 4],
             Padding::Same => {
@@ -134,8 +132,8 @@ impl<'a> Network<'a> {
         let attrs = Conv2dAttrs { stride, padding, dilation: [1, 1], groups: 1 };
         let taps = f64::from(kernel[0]) * f64::from(kernel[1]);
         let fan_in = f64::from(channels) * taps;
-        let initial = self.initial(index, fan_in, f64::from(conv.filters) * taps);
-        let shape = Shape::from([conv.filters, channels, kernel[0], kernel[1]]);
+        let initial = self.initial(index, fan_in, f64::from(filters) * taps);
+        let shape = Shape::from([filters, channels, kernel[0], kernel[1]]);
         let mut y = self
             .param(index, "weight", shape, initial)
             .and_then(|weight| self.b.conv2d(x, weight, attrs))
@@ -146,7 +144,7 @@ impl<'a> Network<'a> {
         if let (true, Layer::MaxPool2d(pool)) = (self.pools_early(index + 1), self.next(index)) {
             y = self.max_pool2d(index + 1, pool, y)?;
         }
-        self.bias_and_activate(index, conv, y).map_err(|error| at(index, "filters", error))
+        self.bias_and_activate(index, conv, filters, y).map_err(|error| at(index, "filters", error))
     }
 
     /// The layer after `index`, or the layer itself where it is the last.
@@ -170,12 +168,13 @@ impl<'a> Network<'a> {
         &mut self,
         index: usize,
         conv: &Conv2d,
+        filters: u32,
         mut y: NodeId,
     ) -> Result<NodeId, GraphError> {
         if conv.bias {
-            let shape = Shape::from([conv.filters]);
+            let shape = Shape::from([filters]);
             let bias = self.param(index, "bias", shape, Initial::Zeros)?;
-            let bias = self.b.reshape(bias, [conv.filters, 1, 1])?;
+            let bias = self.b.reshape(bias, [filters, 1, 1])?;
             y = self.b.add(y, bias)?;
         }
         self.activate(y, conv.activation)
@@ -192,9 +191,27 @@ impl<'a> Network<'a> {
             let expected = "three axes: channels, rows, columns";
             return Err(shape_refused(index, "size", expected, sample));
         }
-        let kernel = extents(index, "size", pool.size)?;
-        let stride = extents(index, "stride", pool.stride.unwrap_or(pool.size))?;
+        let kernel = self.extents(index, "size", pool.size)?;
+        let stride = self.extents(index, "stride", pool.stride.unwrap_or(pool.size))?;
         Ok(Pool2dAttrs { kernel, stride, padding: [0; 4] })
+    }
+
+    /// A count of things that each take at least one element.
+    fn count(&self, index: usize, field: &str, count: u64) -> Result<u32, ModelError> {
+        let limit = self.limits.elements_max.min(u32::MAX.into());
+        match u32::try_from(count) {
+            Ok(0) => Err(refuse(index, field, "at least 1", count)),
+            Ok(narrow) if count <= limit => Ok(narrow),
+            _ => {
+                let (field, name) = (path(index, field), "elements_max");
+                Err(ModelError::Limit { field, name, limit, found: count })
+            }
+        }
+    }
+
+    fn extents(&self, index: usize, field: &str, sides: Extent2) -> Result<[u32; 2], ModelError> {
+        let [rows, columns] = sides.pair();
+        Ok([self.count(index, field, rows)?, self.count(index, field, columns)?])
     }
 
     fn activate(&mut self, x: NodeId, function: Activation) -> Result<NodeId, GraphError> {
@@ -241,14 +258,6 @@ fn same_padding(extent: u32, kernel: u32, stride: u32) -> [u32; 2] {
     let missing = covered.saturating_sub(extent.into());
     // `covered` is below `extent + kernel`, so halves fit 32 bits.
     [(missing / 2) as u32, missing.div_ceil(2) as u32]
-}
-
-fn extents(index: usize, field: &str, extents: Extent2) -> Result<[u32; 2], ModelError> {
-    let pair = extents.pair();
-    if pair.contains(&0) {
-        return Err(refuse(index, field, "at least 1", format!("{pair:?}")));
-    }
-    Ok(pair)
 }
 
 /// The path of a layer's field, e.g. `layers[2].units`.

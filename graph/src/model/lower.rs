@@ -113,6 +113,29 @@ fn softmax_once(model: &ModelSpec) -> Result<(), ModelError> {
     Ok(())
 }
 
+/// A declared input shape within the limits.
+fn input_shape(dims: &[u64], limits: &Limits) -> Result<Shape, ModelError> {
+    let refuse = |name, limit, found| {
+        Err(ModelError::Limit { field: "input_shape".into(), name, limit, found })
+    };
+    // The graph puts the rows of a micro-batch before the axes of a sample.
+    let (limit, found) = (u64::from(limits.rank_max).saturating_sub(1), dims.len() as u64);
+    if found > limit {
+        return refuse("rank_max - 1", limit, found);
+    }
+    let found = dims.iter().fold(1u64, |n, &dim| n.saturating_mul(dim));
+    let narrow: Option<Vec<u32>> = dims.iter().map(|&dim| u32::try_from(dim).ok()).collect();
+    match narrow {
+        Some(dims) if found <= limits.elements_max => Ok(Shape(dims)),
+        // An extent beyond 32 bits next to a zero is as wrong as a product that is too large.
+        _ => refuse("elements_max", limits.elements_max, found.max(largest(dims))),
+    }
+}
+
+fn largest(dims: &[u64]) -> u64 {
+    dims.iter().copied().max().unwrap_or(0)
+}
+
 struct Lowering<'a> {
     model: &'a ModelSpec,
     data: &'a DataSpec,
@@ -172,7 +195,8 @@ impl Lowering<'_> {
     fn forward(&self, b: &mut GraphBuilder, mode: Mode) -> Result<Forward, ModelError> {
         let mut x = self.samples(b)?;
         let layers = &self.model.layers;
-        let mut network = Network { b, layers, mode, params: Vec::new() };
+        let limits = self.limits;
+        let mut network = Network { b, layers, mode, limits, params: Vec::new() };
         let mut boundaries = Vec::with_capacity(layers.len());
         for index in 0..layers.len() {
             x = network.apply(index, x)?;
@@ -201,7 +225,7 @@ impl Lowering<'_> {
     fn sample_shape(&self) -> Result<Shape, ModelError> {
         let found = &self.data.features.shape;
         if let Some(dims) = &self.model.input_shape {
-            let expected = Shape(dims.clone());
+            let expected = input_shape(dims, self.limits)?;
             if expected.elements() != found.elements() || expected.elements() == Some(0) {
                 return Err(ModelError::InputShape { expected, found: found.clone() });
             }

@@ -28,6 +28,9 @@ pub enum ModelError {
     /// A field is outside its domain.
     #[error("{field}: {found} must be {rule}")]
     Field { field: String, rule: &'static str, found: String },
+    /// A count or extent passes a limit of the graphs.
+    #[error("{field}: {found}, limit {name} = {limit}")]
+    Limit { field: String, name: &'static str, limit: u64, found: u64 },
     /// The declared input shape does not hold the data's elements.
     #[error("input_shape: {expected} does not fit samples of shape {found}")]
     InputShape { expected: Shape, found: Shape },

@@ -4,12 +4,15 @@ use crate::dtype::TensorType;
 use serde::{Deserialize, Serialize};
 
 /// A feed-forward network, layer by layer.
+///
+/// Extents and counts are 64 bits wide here, so that a number that is far too
+/// large is refused by the limit that it passes and not by the parser.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
     /// The shape of one sample, channels first; taken from the data if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub input_shape: Option<Vec<u32>>,
+    pub input_shape: Option<Vec<u64>>,
     /// Applied in order.
     pub layers: Vec<Layer>,
     /// What training minimizes.
@@ -66,7 +69,7 @@ impl Layer {
 #[serde(deny_unknown_fields)]
 pub struct Dense {
     /// Width of the result.
-    pub units: u32,
+    pub units: u64,
     /// Applied to the result.
     #[serde(default)]
     pub activation: Activation,
@@ -80,7 +83,7 @@ pub struct Dense {
 #[serde(deny_unknown_fields)]
 pub struct Conv2d {
     /// Channels of the result.
-    pub filters: u32,
+    pub filters: u64,
     /// Rows and columns of the kernel.
     pub kernel: Extent2,
     /// Step in rows and columns.
@@ -160,9 +163,9 @@ pub enum Padding {
 #[serde(untagged)]
 pub enum Extent2 {
     /// The same along both axes.
-    Square(u32),
+    Square(u64),
     /// Rows, then columns.
-    Pair([u32; 2]),
+    Pair([u64; 2]),
 }
 
 impl Default for Extent2 {
@@ -173,7 +176,7 @@ impl Default for Extent2 {
 
 impl Extent2 {
     /// Rows and columns.
-    pub const fn pair(self) -> [u32; 2] {
+    pub const fn pair(self) -> [u64; 2] {
         match self {
             Extent2::Square(side) => [side, side],
             Extent2::Pair(pair) => pair,

@@ -3,8 +3,8 @@
 use raven_graph::{DType, Graph, GraphId, Shape, TensorType};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    BlobId, JobId, LeaseId, TaskId, TaskMessage, TaskSpec, TensorPart, TensorView, ToContributor,
-    blob_id,
+    BlobId, GraphText, JobId, LeaseId, TaskId, TaskMessage, TaskSpec, TensorPart, TensorView,
+    ToContributor, blob_id,
 };
 use serde::{Deserialize, Serialize};
 use std::error::Error;
@@ -134,7 +134,7 @@ impl Suite {
 
     fn add(&mut self, source: Source, data: &[u8]) -> Result<(), Box<dyn Error>> {
         let id = GraphId::of(&source.graph);
-        let graph = ToContributor::Graph { id, graph: source.graph };
+        let graph = ToContributor::Graph { id, graph: GraphText::unchecked(&source.graph) };
         let mut setup = vec![self.push(&encode(&graph, &[]))];
         let mut spec = source.spec.to_string().replace("$graph", &id.to_string());
         for (index, shard) in source.shards.iter().enumerate() {

@@ -247,6 +247,14 @@ impl Auditor {
                 assert_eq!(&accepted, parts, "a stage combines what was accepted, in order");
                 self.asked(*effect, *job, parts.clone(), None, None);
             }
+            Effect::Fold { job, round, total, part } => {
+                assert!(self.payloads.contains(&part.payload), "a released payload is folded");
+                let accepted = self.jobs[job].accepted.get(&(*round, 0));
+                let found = accepted.and_then(|accepted| accepted.get(&part.start));
+                assert_eq!(found, Some(&(part.count, part.payload)), "what is folded was accepted");
+                let batch = shell.kernel.order(*job, *round).layout().micro_batches(*round);
+                assert_eq!(*total, batch, "a round has one tree");
+            }
             Effect::Step { effect, job, round, state, parts, step, .. } => {
                 self.step(*job, *round, *step, parts, shell);
                 let payloads = parts.iter().map(|part| part.payload).collect();

@@ -97,6 +97,7 @@ impl Shell {
             }
             Effect::Send { .. }
             | Effect::Close { .. }
+            | Effect::Fold { .. }
             | Effect::ReleasePayloads { .. }
             | Effect::ReleaseState { .. } => None,
         }

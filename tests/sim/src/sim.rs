@@ -183,6 +183,8 @@ pub struct Sim {
     pub(crate) next_session: u64,
     pub(crate) out: Lane,
     pub(crate) into: Lane,
+    /// When the master will have reduced what it has of results.
+    pub(crate) reducing_until: Micros,
     /// A lease to answer wrongly.
     pub(crate) some_lease: Option<(LeaseId, ResultDigest)>,
     pub(crate) lease_tasks: BTreeMap<LeaseId, TaskId>,
@@ -211,6 +213,7 @@ impl Sim {
             next_session: 1,
             out: Lane::default(),
             into: Lane::default(),
+            reducing_until: 0,
             some_lease: None,
             lease_tasks: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -369,7 +372,12 @@ impl Sim {
     fn execute(&mut self, effect: Effect) {
         if let Some((id, answer)) = self.shell.run(&effect) {
             let faults = self.scenario.faults;
-            let wait = self.rng.between(faults.effect_us_min, faults.effect_us_max);
+            // A step waits for the results that are still being reduced.
+            let reducing = match &effect {
+                Effect::Step { .. } => self.reducing_until.saturating_sub(self.now),
+                _ => 0,
+            };
+            let wait = self.rng.between(faults.effect_us_min, faults.effect_us_max) + reducing;
             let is_down = self.store_is_down()
                 && matches!(effect, Effect::Persist { .. } | Effect::Show { .. });
             let answer = if self.rng.chance(faults.effect_failure) || is_down {
@@ -397,6 +405,10 @@ impl Sim {
                 }
                 // The socket's end is reported like any other.
                 self.at(self.now, Happening::Noticed { session });
+            }
+            Effect::Fold { .. } => {
+                let begin = self.reducing_until.max(self.now);
+                self.reducing_until = begin + self.scenario.faults.reduce_us;
             }
             Effect::ReleasePayloads { payloads } => {
                 for payload in payloads {

@@ -305,6 +305,19 @@ fn everybody_has_a_turn_where_a_round_has_fewer_tasks_than_contributors() {
     assert!(took_us <= alone_us + alone_us / 10, "turns cost too much");
 }
 
+/// A job has saved nothing for turns when it begins, however long the coordinator has run.
+#[test]
+fn a_young_job_affords_no_turns() {
+    let sizes = Replica { rows: 64, batch: 32, micro_batch: 16, epochs: 1, ..sizes() };
+    let mut scenario = scenario(3, Story::default());
+    scenario.nodes[2].flops_per_s /= 4;
+    scenario.jobs = vec![(3600 * SECOND, sizes.plan(1, 7, 0), Story::default())];
+    scenario.until_us = 7200 * SECOND;
+    let outcome = scenario.run();
+    assert_eq!(outcome.jobs[&JOB].state.phase(), JobPhase::Completed);
+    assert_eq!(outcome.tasks_by_node, [2, 2, 0]);
+}
+
 #[test]
 fn bounds_turn_away_with_a_reason() {
     let mut scenario = scenario(5, Story::default());

@@ -3,9 +3,9 @@
 use raven_graph::{DType, Graph, GraphBuilder, Limits, ReduceFn, TensorType};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Binding, BlobId, Encoding, Frame, FrameLimits, FromContributor, JobId, LeaseId, Numerics,
-    OutputSpec, Program, ReduceRule, Seed, TaskId, TaskMessage, TaskSpec, TensorPart, TensorView,
-    ToContributor, blob_id,
+    Binding, BlobId, Encoding, Frame, FrameLimits, FromContributor, GraphText, JobId, LeaseId,
+    Numerics, OutputSpec, Program, ReduceRule, Seed, TaskId, TaskMessage, TaskSpec, TensorPart,
+    TensorView, ToContributor, blob_id,
 };
 use raven_worker::Kernel;
 
@@ -31,7 +31,7 @@ fn parts(tensors: &[Named]) -> Vec<TensorPart<'_>> {
 
 pub fn graph_frame(graph: &Graph) -> Vec<u8> {
     let id = raven_graph::GraphId::of(graph);
-    encode(&ToContributor::Graph { id, graph: graph.clone() }, &[])
+    encode(&ToContributor::Graph { id, graph: GraphText::unchecked(graph) }, &[])
 }
 
 pub fn blob_frame(tensors: &[Named]) -> (BlobId, Vec<u8>) {
@@ -53,6 +53,16 @@ pub fn task_frame(lease: u128, spec: TaskSpec, attached: &[Named]) -> Vec<u8> {
         spec,
     };
     encode(&ToContributor::Task(Box::new(message)), &parts(attached))
+}
+
+/// A frame with this header and no tensors.
+pub fn header_frame(header: &str) -> Vec<u8> {
+    let mut frame = b"RAVN\x01\0\0\0".to_vec();
+    frame.extend((header.len() as u32).to_le_bytes());
+    frame.extend([0; 4]);
+    frame.extend(header.as_bytes());
+    frame.resize(frame.len().next_multiple_of(16), 0);
+    frame
 }
 
 pub fn message(message: &ToContributor) -> Vec<u8> {

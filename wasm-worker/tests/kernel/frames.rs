@@ -1,10 +1,10 @@
 //! The kernel's frames: what it takes, keeps, refuses and answers.
 
 use crate::common::*;
-use raven_graph::{Conv2dAttrs, DType, GraphBuilder, GraphId, Limits};
+use raven_graph::{Conv2dAttrs, DType, GraphBuilder, GraphError, GraphId, Limits};
 use raven_protocol::{
-    Binding, BlobId, Carry, FromContributor, LeaseId, Program, ReduceRule, RefuseReason, ShardRef,
-    ToContributor,
+    Binding, BlobId, Carry, FrameError, FromContributor, GraphText, LeaseId, Program, ReduceRule,
+    RefuseReason, ShardRef, ToContributor,
 };
 use raven_worker::{Kernel, KernelError};
 
@@ -109,7 +109,7 @@ fn cancelling_stops_the_task_and_drops_its_payload() {
 #[test]
 fn content_that_is_not_what_its_id_says_is_refused() {
     let mut kernel = Kernel::new(1 << 20);
-    let graph = small_graph();
+    let graph = GraphText::unchecked(&small_graph());
     let wrong = ToContributor::Graph { id: GraphId([7; 32]), graph };
     assert!(matches!(
         kernel.accept(&message(&wrong)),
@@ -119,6 +119,45 @@ fn content_that_is_not_what_its_id_says_is_refused() {
     *frame.last_mut().expect("not empty") ^= 1;
     assert!(matches!(kernel.accept(&frame), Err(KernelError::WrongId { kind: "blob", .. })));
     assert_eq!(kernel.held_bytes(), 0);
+}
+
+/// A `graph` frame around any text.
+fn graph_text_frame(graph: &str) -> Vec<u8> {
+    let header = format!(r#"{{"type":"graph","id":"{}","graph":{graph}}}"#, GraphId([0; 32]));
+    header_frame(&header)
+}
+
+fn graph_refusal(graph: &str) -> GraphError {
+    let mut kernel = Kernel::new(8 << 20);
+    match kernel.accept(&graph_text_frame(graph)) {
+        Err(KernelError::Graph(error)) => error,
+        other => panic!("expected a refused graph, found {other:?}"),
+    }
+}
+
+#[test]
+fn graphs_beyond_the_limits_are_refused_before_they_are_built() {
+    let document = |nodes: &str| {
+        format!(r#"{{"version":1,"nodes":[{nodes}],"outputs":[{{"name":"y","node":0}}]}}"#)
+    };
+    let input = |shape: &str| {
+        document(&format!(r#"{{"op":"input","name":"x","dtype":"f32","shape":{shape}}}"#))
+    };
+    // The count ends with the first node too many: what follows was not read.
+    let many = document(&vec![r#"{"op":0}"#; 900_000].join(","));
+    assert_eq!(graph_refusal(&many), GraphError::Nodes { limit: 16_384, found: 16_385 });
+    // A million nodes that could be nodes do not even fit a header.
+    let million = document(&vec![r#"{"op":"select"}"#; 1_000_000].join(","));
+    assert!(matches!(
+        Kernel::new(8 << 20).accept(&graph_text_frame(&million)),
+        Err(KernelError::Frame(FrameError::HeaderTooLarge { limit: 8_388_608, .. }))
+    ));
+    let deep = input(&format!("{:?}", [1u32; 40]));
+    assert_eq!(graph_refusal(&deep), GraphError::Rank { node: 0, limit: 8, found: 9 });
+    assert_eq!(
+        graph_refusal(&input("[1000000,1000000]")),
+        GraphError::Elements { node: 0, limit: 1 << 28, found: 1_000_000_000_000 }
+    );
 }
 
 #[test]

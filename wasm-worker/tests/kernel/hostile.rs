@@ -2,7 +2,8 @@
 
 use crate::common::*;
 use proptest::prelude::*;
-use raven_worker::Kernel;
+use raven_graph::{GraphError, GraphId, Limits, ValidGraph};
+use raven_worker::{Kernel, KernelError};
 
 /// Every call that takes bytes, and whatever it started.
 fn poke(kernel: &mut Kernel, bytes: &[u8]) {
@@ -27,12 +28,7 @@ proptest! {
 
     #[test]
     fn random_headers(header in "[ -~]{0,200}") {
-        let mut frame = b"RAVN\x01\0\0\0".to_vec();
-        frame.extend((header.len() as u32).to_le_bytes());
-        frame.extend([0; 4]);
-        frame.extend(header.as_bytes());
-        frame.resize(frame.len().next_multiple_of(16), 0);
-        poke(&mut Kernel::new(1 << 20), &frame);
+        poke(&mut Kernel::new(1 << 20), &header_frame(&header));
     }
 
     #[test]
@@ -55,6 +51,34 @@ proptest! {
             frame.truncate(cut.index(frame.len() + 1));
         }
         poke(&mut kernel, &frame);
+    }
+
+    /// The door that peers knock at is the one that is checked elsewhere: the
+    /// kernel keeps a graph exactly where `ValidGraph::from_json` takes its text.
+    #[test]
+    fn graphs_are_taken_by_their_one_reader(
+        changes in proptest::collection::vec(
+            (any::<prop::sample::Index>(), prop::sample::select(b"0123456789[]{},:\"".to_vec())),
+            0..4,
+        ),
+    ) {
+        let mut text = serde_json::to_vec(&small_graph()).expect("json");
+        for (at, byte) in changes {
+            let at = at.index(text.len());
+            text[at] = byte;
+        }
+        let valid = ValidGraph::from_json(&text, &Limits::default());
+        let id = valid.as_ref().map_or(GraphId([0; 32]), ValidGraph::id);
+        let text = String::from_utf8(text).expect("ascii");
+        let header = format!(r#"{{"type":"graph","id":"{id}","graph":{text}}}"#);
+        let mut kernel = Kernel::new(8 << 20);
+        match (valid, kernel.accept(&header_frame(&header))) {
+            (Ok(_), taken) => prop_assert!(matches!(taken, Ok(None)), "{taken:?}"),
+            (Err(expected), Err(KernelError::Graph(found))) => prop_assert_eq!(found, expected),
+            // Where brackets no longer match it is the header that is no JSON.
+            (Err(GraphError::Json { .. }), Err(KernelError::Frame(_) | KernelError::Message(_))) => {}
+            (expected, found) => prop_assert!(false, "{expected:?} but {found:?}"),
+        }
     }
 
     /// Digits of a task's header are changed, so that it still parses but says something else.

@@ -197,6 +197,7 @@ impl Driver {
         if self.engine.holds(job) || self.jobs.remove(&job).is_none() {
             return;
         }
+        self.executor.forget(job);
         if let Some(view) = self.engine.job(job) {
             let (tasks, slices) = (view.tasks_accepted, view.slices_shown_max);
             tracing::info!(%job, state = ?view.state, tasks, slices, "a job has ended");

@@ -4,7 +4,7 @@
 use super::ExecutorError;
 use super::evaluate::Evaluation;
 use super::kernel::KernelModule;
-use super::operations::{Begun, Done, Operation, Worker};
+use super::operations::{Begun, Done, Fold, Operation, Worker};
 use super::runner::Runner;
 use crate::blobs::Blobs;
 use crate::runtime::metrics::Metrics;
@@ -18,8 +18,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Operations that may wait for one thread. A job has one or two at a time, so
-/// this is far above what the engine's bound on active jobs leads to.
+/// What may wait for one thread. A job has one or two operations at a time and
+/// as many results as come in meanwhile, so this is far above what the engine's
+/// bound on active jobs leads to.
 const QUEUE_MAX: usize = 4096;
 /// Operations that are begun between two runs of an evaluation: rounds of other
 /// jobs go on, and the evaluation does as well.
@@ -34,13 +35,21 @@ pub struct Request {
     pub operation: Operation,
 }
 
+/// What a thread is given.
+#[derive(Debug)]
+enum Item {
+    Request(Request),
+    Fold(Fold),
+    Forget(JobId),
+}
+
 /// The answer to a [`Request`].
 pub type Answer = (EffectId, Result<Done, ExecutorError>);
 
 /// Threads that compute for the master.
 #[derive(Debug)]
 pub struct Executor {
-    queues: Vec<SyncSender<Request>>,
+    queues: Vec<SyncSender<Item>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -60,14 +69,14 @@ impl Executor {
     ) -> std::io::Result<Self> {
         let mut executor = Executor { queues: Vec::new(), threads: Vec::new() };
         for index in 0..threads.max(1) {
-            let (queue, requests) = sync_channel(QUEUE_MAX);
+            let (queue, items) = sync_channel(QUEUE_MAX);
             let (module, blobs) = (module.clone(), blobs.clone());
             let (metrics, done) = (metrics.clone(), done.clone());
             let fresh =
                 move || Worker::new(Runner::new(module.clone(), blobs.clone(), memory_bytes));
             let thread = std::thread::Builder::new()
                 .name(format!("executor-{index}"))
-                .spawn(move || serve(&fresh, &requests, &metrics, &done))?;
+                .spawn(move || serve(&fresh, &items, &metrics, &done))?;
             executor.queues.push(queue);
             executor.threads.push(thread);
         }
@@ -79,8 +88,28 @@ impl Executor {
     /// # Errors
     /// [`ExecutorError::Full`], [`ExecutorError::Stopped`].
     pub fn submit(&self, request: Request) -> Result<(), ExecutorError> {
-        let index = request.operation.job().0 % self.queues.len() as u64;
-        self.queues[index as usize].try_send(request).map_err(|error| match error {
+        self.send(request.operation.job(), Item::Request(request))
+    }
+
+    /// Hands a result over to be summed before its round's step. Where there is
+    /// no room the step does it: nothing is lost but time.
+    pub fn fold(&self, fold: Fold) {
+        let job = fold.context.job();
+        if let Err(error) = self.send(job, Item::Fold(fold)) {
+            tracing::debug!(%job, %error, "a result is not summed before its step");
+        }
+    }
+
+    /// Lets go of what an ended job left behind.
+    pub fn forget(&self, job: JobId) {
+        if let Err(error) = self.send(job, Item::Forget(job)) {
+            tracing::debug!(%job, %error, "an ended job's results are kept until the next one's");
+        }
+    }
+
+    fn send(&self, job: JobId, item: Item) -> Result<(), ExecutorError> {
+        let index = job.0 % self.queues.len() as u64;
+        self.queues[index as usize].try_send(item).map_err(|error| match error {
             TrySendError::Full(_) => ExecutorError::Full { limit: QUEUE_MAX },
             TrySendError::Disconnected(_) => ExecutorError::Stopped,
         })
@@ -109,7 +138,7 @@ struct Thread<'a> {
 
 fn serve(
     fresh: &dyn Fn() -> Worker,
-    requests: &Receiver<Request>,
+    items: &Receiver<Item>,
     metrics: &Metrics,
     done: &UnboundedSender<Answer>,
 ) {
@@ -117,12 +146,12 @@ fn serve(
     let mut thread = Thread { fresh, worker, metrics, done, evaluations: VecDeque::new() };
     loop {
         if thread.evaluations.is_empty() {
-            let Ok(request) = requests.recv() else { return };
-            thread.begin(request);
+            let Ok(item) = items.recv() else { return };
+            thread.take(item);
         }
         for _ in 0..REQUESTS_BETWEEN_RUNS {
-            match requests.try_recv() {
-                Ok(request) => thread.begin(request),
+            match items.try_recv() {
+                Ok(item) => thread.take(item),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,
             }
@@ -132,6 +161,25 @@ fn serve(
 }
 
 impl Thread<'_> {
+    fn take(&mut self, item: Item) {
+        match item {
+            Item::Request(request) => self.begin(request),
+            Item::Fold(fold) => self.fold(fold),
+            Item::Forget(job) => self.worker.forget(job),
+        }
+    }
+
+    /// Sums what can be summed of a round; its step does what this does not.
+    fn fold(&mut self, fold: Fold) {
+        if self.done.is_closed() {
+            return;
+        }
+        let job = fold.context.job();
+        if self.compute(job, "fold", |worker| worker.fold(fold)).is_err() {
+            self.worker.forget(job);
+        }
+    }
+
     fn begin(&mut self, Request { effect, operation }: Request) {
         // Once nobody listens, what is still queued is not worth computing.
         if self.done.is_closed() {

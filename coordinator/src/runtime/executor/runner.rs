@@ -8,8 +8,8 @@ use axum::body::Bytes;
 use raven_graph::{GraphId, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Binding, BlobId, FromContributor, JobId, LeaseId, Numerics, OutputSpec, Program, RefuseReason,
-    Seed, ShardRef, TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
+    Binding, BlobId, FromContributor, GraphText, JobId, LeaseId, Numerics, OutputSpec, Program,
+    RefuseReason, Seed, ShardRef, TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -135,7 +135,7 @@ impl Live {
         {
             self.drop_held(Vec::new(), vec![oldest])?;
         }
-        let message = ToContributor::Graph { id, graph: graph.graph().clone() };
+        let message = ToContributor::Graph { id, graph: GraphText::of(graph) };
         self.kernel.accept(&encode(&message, &[]))?;
         self.graphs.push_back(id);
         Ok(())

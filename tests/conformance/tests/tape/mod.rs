@@ -144,9 +144,13 @@ impl Tape<'_> {
             Op::Softmax { axis } => B::softmax(self.float(x[0]), *axis as usize),
             Op::LogSoftmax { axis } => B::log_softmax(self.float(x[0]), *axis as usize),
             Op::CrossEntropy => self.cross_entropy(x),
-            Op::Conv2d(_) | Op::Conv2dInputGrad { .. } | Op::MaxPool2d(_) | Op::AvgPool2d(_) => {
-                image::apply(op, &self.operands(x), self.dims(id))
-            }
+            Op::CrossEntropyGrad => self.cross_entropy_grad(x, id),
+            Op::Conv2d(_)
+            | Op::Conv2dInputGrad { .. }
+            | Op::Conv2dWeightGrad { .. }
+            | Op::MaxPool2d(_)
+            | Op::AvgPool2d(_)
+            | Op::AvgPool2dGrad { .. } => image::apply(op, &self.operands(x), self.dims(id)),
             _ => self.moved(id, op, x),
         }
     }
@@ -192,6 +196,17 @@ impl Tape<'_> {
         let labels = raven_worker::Tensor::new(&[rows, 1], self.integers(x[1])).into_burn();
         let log = B::log_softmax(self.float(x[0]), 1);
         reshape(B::float_neg(B::float_gather(1, log, labels)), &[rows])
+    }
+
+    /// The soft-max less one at the label, times the gradient of the row's loss.
+    fn cross_entropy_grad(&self, x: &[NodeId], id: NodeId) -> F {
+        let dims = self.dims(id);
+        let hits = self.integers(x[1]).into_iter().flat_map(|label| {
+            (0..dims[1] as i32).map(move |class| if class == label { 1.0 } else { 0.0 })
+        });
+        let hits = constant(&Tensor::f(dims, hits.collect()));
+        let rows = expand(self.float(x[2]), &[dims[0], 1], dims);
+        B::float_mul(B::float_sub(B::softmax(self.float(x[0]), 1), hits), rows)
     }
 
     fn moved(&self, id: NodeId, op: &Op, x: &[NodeId]) -> F {
