@@ -15,3 +15,17 @@ CREATE TABLE slices_shown (
     slice INTEGER NOT NULL,
     PRIMARY KEY (job, contributor, slice)
 ) STRICT, WITHOUT ROWID;
+
+-- Answers to requests that named themselves by an Idempotency-Key. Hashes and
+-- digests are BLAKE3. A row is written in the transaction of what it answers for.
+CREATE TABLE idempotency (
+    owner INTEGER NOT NULL REFERENCES api_keys (id),
+    key_hash BLOB NOT NULL,
+    route TEXT NOT NULL,
+    body BLOB NOT NULL,
+    status INTEGER NOT NULL,
+    answer TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    PRIMARY KEY (owner, key_hash)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_age ON idempotency (created_ms);

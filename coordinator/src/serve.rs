@@ -4,7 +4,7 @@ use crate::blobs::{BlobError, Blobs};
 use crate::cli::Serve;
 use crate::dataset::UploadLimits;
 use crate::embed::{Embed, EmbedError};
-use crate::http::{App, Settings, Streams, router};
+use crate::http::{App, Settings, Streams, Turns, router};
 use crate::job::resume;
 use crate::network::Network;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
@@ -139,6 +139,7 @@ pub async fn serve(
         ingestion: Arc::default(),
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         streams: Streams::new(STREAMS_MAX, STREAMS_OF_KEY_MAX),
+        turns: Turns::default(),
         stats: Arc::default(),
         stopping,
     };

@@ -338,7 +338,13 @@ fn quotas_hold_however_many_requests_come_at_once() {
     }];
     let add = |id| {
         let (row, max) = (row(id), server.app.settings.dataset_bytes_max);
-        server.runtime.block_on(server.app.store.add_dataset(server.owner, &row, &shards, max))
+        server.runtime.block_on(server.app.store.add_dataset(
+            server.owner,
+            &row,
+            &shards,
+            max,
+            None,
+        ))
     };
     add(1).expect("stored");
     let refused = add(2).expect_err("too much");

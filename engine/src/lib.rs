@@ -19,6 +19,7 @@ mod lease;
 pub mod money;
 pub mod plan;
 mod progress;
+pub mod rates;
 mod run_length;
 mod runs;
 pub mod sampling;

@@ -2,6 +2,7 @@
 
 use super::auth::Owner;
 use super::extract::Path;
+use super::idempotency::{Claim, Once, Turn};
 use super::{App, Problem, body};
 use crate::dataset::{DatasetError, DatasetFacts, DatasetSpec, Upload, UploadLimits, ingest};
 use crate::random;
@@ -9,9 +10,11 @@ use crate::store::{DatasetId, DatasetRow};
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
+use serde_json::Value;
 use std::path::{Path as FilePath, PathBuf};
 use tokio::io::AsyncWriteExt;
 
@@ -84,12 +87,13 @@ impl Drop for Folder {
 async fn upload(
     State(app): State<App>,
     owner: Owner,
+    once: Once,
     request: Request,
-) -> Result<(StatusCode, Json<DatasetAnswer>), Problem> {
+) -> Result<Response, Problem> {
     let limits = app.settings.upload_limits;
     // Measured again where the data set is stored; here it saves the upload.
     let held = app.store.dataset_bytes(owner.0).await?;
-    if held >= app.settings.dataset_bytes_max {
+    if !once.is_named() && held >= app.settings.dataset_bytes_max {
         return Err(Problem::quota("bytes of data sets", app.settings.dataset_bytes_max, held));
     }
     let _permit = app.uploads.clone().try_acquire_owned().map_err(|_| {
@@ -99,17 +103,24 @@ async fn upload(
     let mut multipart = Multipart::from_request(request, &app)
         .await
         .map_err(|rejection| Problem::malformed(rejection.body_text()))?;
-    let spec = read_spec(&mut multipart, &limits).await?;
+    // Boundaries differ from one attempt to the next; what they hold does not.
+    let mut digest = blake3::Hasher::new();
+    let spec = read_spec(&mut multipart, &limits, &mut digest).await?;
     spec.check().map_err(refusal)?;
     let folder = Folder::create(&app.settings.upload_folder).await?;
-    let files = receive(&mut multipart, &spec, &folder.0, &limits).await?;
-    let stored = store(&app, owner, spec, files, folder).await?;
-    Ok((StatusCode::CREATED, Json(answer(stored))))
+    let files = receive(&mut multipart, &spec, &folder.0, &limits, &mut digest).await?;
+    let claim = match once.begin(&app, owner, *digest.finalize().as_bytes()).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
+    let answer = store(&app, owner, spec, files, folder, claim).await?;
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
 async fn read_spec(
     multipart: &mut Multipart,
     limits: &UploadLimits,
+    digest: &mut blake3::Hasher,
 ) -> Result<DatasetSpec, Problem> {
     let first = next_part(multipart, limits).await?;
     let mut part = first
@@ -125,6 +136,7 @@ async fn read_spec(
         }
         text.extend_from_slice(&chunk);
     }
+    part_digest(digest, "spec", blake3::hash(&text));
     body::parse(&text).map_err(|problem| problem.within("spec"))
 }
 
@@ -133,24 +145,38 @@ async fn receive(
     spec: &DatasetSpec,
     folder: &FilePath,
     limits: &UploadLimits,
+    digest: &mut blake3::Hasher,
 ) -> Result<Upload, Problem> {
     let mut files = Upload::default();
     while let Some(part) = next_part(multipart, limits).await? {
         let name = files.expect(spec.format, part.name().unwrap_or("")).map_err(refusal)?;
         let path = folder.join(name);
-        save(part, &path, limits).await?;
+        part_digest(digest, name, save(part, &path, limits).await?);
         files.add(name, path);
     }
     Ok(files)
 }
 
-async fn save(mut part: Field<'_>, path: &FilePath, limits: &UploadLimits) -> Result<(), Problem> {
+/// Adds a part to the digest of an upload.
+fn part_digest(digest: &mut blake3::Hasher, name: &str, part: blake3::Hash) {
+    digest.update(blake3::hash(name.as_bytes()).as_bytes()).update(part.as_bytes());
+}
+
+/// Writes a part to a file; answers its digest.
+async fn save(
+    mut part: Field<'_>,
+    path: &FilePath,
+    limits: &UploadLimits,
+) -> Result<blake3::Hash, Problem> {
+    let mut digest = blake3::Hasher::new();
     let failed = |error: std::io::Error| Problem::internal(&error);
     let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
     while let Some(chunk) = part.chunk().await.map_err(|error| interrupted(&error, limits))? {
+        digest.update(&chunk);
         file.write_all(&chunk).await.map_err(failed)?;
     }
-    file.flush().await.map_err(failed)
+    file.flush().await.map_err(failed)?;
+    Ok(digest.finalize())
 }
 
 async fn next_part<'a>(
@@ -191,7 +217,8 @@ async fn store(
     spec: DatasetSpec,
     files: Upload,
     folder: Folder,
-) -> Result<DatasetRow, Problem> {
+    claim: Claim,
+) -> Result<Value, Problem> {
     let app = app.clone();
     let work = async move {
         let _turn = app.ingestion.clone().lock_owned().await;
@@ -203,8 +230,12 @@ async fn store(
         let ingested = ingested.map_err(refusal)?;
         let bytes_max = app.settings.dataset_bytes_max;
         let row = DatasetRow { id: DatasetId(random::nonzero_u64()), facts: ingested.facts };
-        if let Err(error) = app.store.add_dataset(owner.0, &row, &ingested.shards, bytes_max).await
-        {
+        let answer =
+            serde_json::to_value(answer(row.clone())).map_err(|e| Problem::internal(&e))?;
+        let remembered = claim.remember(StatusCode::CREATED, &answer);
+        let (shards, remembered) = (&ingested.shards, remembered.as_ref());
+        let stored = app.store.add_dataset(owner.0, &row, shards, bytes_max, remembered).await;
+        if let Err(error) = stored {
             let blobs = app.blobs.clone();
             tokio::task::spawn_blocking(move || {
                 for blob in ingested.created {
@@ -215,7 +246,7 @@ async fn store(
             .await?;
             return Err(Problem::from(error));
         }
-        Ok(row)
+        Ok(answer)
     };
     tokio::spawn(work).await?
 }

@@ -10,14 +10,17 @@ mod events;
 mod extract;
 mod headers;
 mod health;
+mod idempotency;
 mod jobs;
 mod model;
 mod network;
 mod problem;
+mod quotes;
 mod sites;
 mod streams;
 mod www;
 
+pub use idempotency::Turns;
 pub use network::StatsCache;
 pub use problem::Problem;
 pub use streams::Streams;
@@ -53,6 +56,8 @@ pub struct App {
     pub uploads: Arc<Semaphore>,
     /// Open event streams.
     pub streams: Streams,
+    /// Who is at work under which `Idempotency-Key`.
+    pub turns: Turns,
     /// The last answer of `/v1/stats`.
     pub stats: StatsCache,
     /// Set when the process is asked to end: long answers end too.
@@ -80,6 +85,7 @@ pub fn router(app: App) -> Router {
     let routes = Router::new()
         .merge(datasets::routes(&app.settings.upload_limits))
         .merge(jobs::routes())
+        .merge(quotes::routes())
         .merge(events::routes())
         .merge(model::routes())
         .merge(sites::routes())

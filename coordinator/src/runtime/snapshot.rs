@@ -32,8 +32,12 @@ pub struct NodeSnapshot {
     pub share: f64,
     /// Workers that compute at once.
     pub workers: u32,
-    /// What it said of one worker's speed, in flop/s.
+    /// Speed of all its workers at its share, in flop/s.
     pub flops_per_s: u64,
+    /// Whether that was measured; until then it is what the device claims.
+    pub measured: bool,
+    /// Whether it takes tasks now.
+    pub takes_tasks: bool,
     /// Tasks accepted in this session.
     pub tasks_accepted: u64,
     /// `idle`, `working` or `paused`.

@@ -1,5 +1,6 @@
 //! Data sets and the shards that hold their rows.
 
+use super::idempotency::{Remembered, remember};
 use super::{
     KeyId, Store, StoreError, column, count_to_sql, failed, from_sql, hash_column, to_sql,
     u32_column, u64_column, unreadable,
@@ -78,16 +79,17 @@ async fn held_bytes<'c>(
 
 impl Store {
     /// Stores a data set whose shards are in the blob store already, where its
-    /// owner then has no more than `bytes_max` bytes of shards.
+    /// owner then has no more than `bytes_max` bytes of shards, and the answer to its request.
     ///
     /// # Errors
-    /// [`StoreError::Quota`], [`StoreError::Database`].
+    /// [`StoreError::Quota`], [`StoreError::Answered`], [`StoreError::Database`].
     pub async fn add_dataset(
         &self,
         owner: KeyId,
         dataset: &DatasetRow,
         shards: &[StoredShard],
         bytes_max: u64,
+        answer: Option<&Remembered>,
     ) -> Result<(), StoreError> {
         let facts = serde_json::to_string(&dataset.facts)
             .map_err(|error| unreadable("datasets", "facts", error))?;
@@ -124,6 +126,9 @@ impl Store {
             .execute(&mut *transaction)
             .await
             .map_err(failed("add a shard"))?;
+        }
+        if let Some(answer) = answer {
+            remember(&mut transaction, answer).await?;
         }
         transaction.commit().await.map_err(failed("commit a data set"))
     }

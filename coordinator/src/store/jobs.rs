@@ -1,5 +1,6 @@
 //! Jobs as they are stored, and where they go on after a restart.
 
+use super::idempotency::{Remembered, remember};
 use super::{
     DatasetId, KeyId, Store, StoreError, column, failed, from_sql, hash_column, to_sql, u32_column,
     u64_column, unreadable,
@@ -23,6 +24,32 @@ pub struct NewJob {
     pub facts: JobFacts,
     /// The kernel that it is pinned to.
     pub kernel: KernelId,
+    pub created: UnixMs,
+}
+
+impl NewJob {
+    /// The job as it is stored.
+    pub fn row(&self) -> JobRow {
+        JobRow {
+            id: self.id,
+            owner: self.owner,
+            dataset: self.dataset,
+            spec: self.spec.clone(),
+            facts: self.facts.clone(),
+            kernel: self.kernel,
+            phase: JobPhase::Queued,
+            reason: None,
+            step: 0,
+            epochs_done: 0,
+            tasks: 0,
+            flops: 0,
+            train_ms: 0,
+            model_sha256: None,
+            created: self.created,
+            started: None,
+            ended: None,
+        }
+    }
 }
 
 /// A job with its progress.
@@ -145,15 +172,20 @@ async fn count_open<'c>(
 
 impl Store {
     /// Stores an accepted job in phase `queued`, where its owner has fewer than
-    /// `open_max` that have not ended.
+    /// `open_max` that have not ended, and the answer to its request.
     ///
     /// # Errors
-    /// [`StoreError::Quota`], [`StoreError`].
-    pub async fn add_job(&self, job: &NewJob, open_max: u64) -> Result<(), StoreError> {
+    /// [`StoreError::Quota`], [`StoreError::Answered`], [`StoreError`].
+    pub async fn add_job(
+        &self,
+        job: &NewJob,
+        open_max: u64,
+        answer: Option<&Remembered>,
+    ) -> Result<(), StoreError> {
         let text = |column, value: serde_json::Result<String>| {
             value.map_err(|error| unreadable("jobs", column, error))
         };
-        let now = UnixMs::now();
+        let now = job.created;
         // There is one writer: nobody adds a job between the count and the insert.
         let mut transaction = self.begin().await?;
         let open = count_open(&mut *transaction, job.owner).await?;
@@ -179,6 +211,9 @@ impl Store {
         .map_err(failed("add a job"))?;
         let event = super::records::state_event(now, JobPhase::Queued, None);
         super::events::append(&mut transaction, job.id, "state", &event, now.0).await?;
+        if let Some(answer) = answer {
+            remember(&mut transaction, answer).await?;
+        }
         transaction.commit().await.map_err(failed("commit a job"))
     }
 

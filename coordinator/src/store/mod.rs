@@ -6,6 +6,7 @@
 
 mod datasets;
 mod events;
+mod idempotency;
 mod jobs;
 mod keys;
 mod records;
@@ -15,6 +16,7 @@ mod stats;
 
 pub use datasets::{DatasetId, DatasetRow, StoredShard};
 pub use events::StoredEvent;
+pub use idempotency::Remembered;
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
 pub use keys::KeyId;
 pub use records::Clock;
@@ -59,6 +61,9 @@ pub enum StoreError {
     /// it would have more than `limit`.
     #[error("store: a key has {found} {what}, the limit is {limit}")]
     Quota { what: &'static str, limit: u64, found: u64 },
+    /// A request of the same name was answered in the meantime.
+    #[error("store: the idempotency key was used already")]
+    Answered,
     /// A record names a job that was never stored.
     #[error("store: job {job} is not stored")]
     UnknownJob { job: raven_protocol::JobId },

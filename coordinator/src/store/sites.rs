@@ -1,5 +1,6 @@
 //! Partner sites and their origins.
 
+use super::idempotency::{Remembered, remember};
 use super::{
     KeyId, Store, StoreError, column, count_to_sql, failed, from_sql, to_sql, u64_column,
     unreadable,
@@ -48,17 +49,20 @@ fn read(row: &SqliteRow) -> Result<SiteRow, StoreError> {
 }
 
 impl Store {
-    /// Stores a new site, where its owner has registered fewer than `sites_max`.
+    /// Stores a new site, where its owner has registered fewer than `sites_max`,
+    /// and the answer to its request.
     ///
     /// # Errors
-    /// [`StoreError::Quota`], [`StoreError::Database`].
+    /// [`StoreError::Quota`], [`StoreError::Answered`], [`StoreError::Database`].
     pub async fn add_site(
         &self,
         owner: KeyId,
         site: &SiteRow,
         sites_max: u64,
+        answer: Option<&Remembered>,
     ) -> Result<(), StoreError> {
         let origins = serde_json::Value::from(site.origins.clone()).to_string();
+        let mut transaction = self.begin().await?;
         let added = sqlx::query(
             "INSERT INTO sites (id, owner, name, site_key, origins, created_ms)
              SELECT ?1, ?2, ?3, ?4, ?5, ?6
@@ -71,14 +75,18 @@ impl Store {
         .bind(origins)
         .bind(UnixMs::now().0)
         .bind(count_to_sql(sites_max))
-        .execute(self.writer())
+        .execute(&mut *transaction)
         .await
         .map_err(failed("add a site"))?;
         if added.rows_affected() == 0 {
+            drop(transaction);
             let (what, limit, found) = ("sites", sites_max, self.site_count(owner).await?);
             return Err(StoreError::Quota { what, limit, found });
         }
-        Ok(())
+        if let Some(answer) = answer {
+            remember(&mut transaction, answer).await?;
+        }
+        transaction.commit().await.map_err(failed("commit a site"))
     }
 
     /// How many sites a key has registered.

@@ -153,7 +153,10 @@ impl Coordinator {
         let (context, job_facts) = lower_job(spec, lowering).expect("a good job");
         if self.store.job(self.owner, job).await.expect("read").is_none() {
             let row = DatasetRow { id: dataset, facts };
-            self.store.add_dataset(self.owner, &row, &stored, u64::MAX).await.expect("stored");
+            self.store
+                .add_dataset(self.owner, &row, &stored, u64::MAX, None)
+                .await
+                .expect("stored");
             let new = NewJob {
                 id: job,
                 owner: self.owner,
@@ -161,8 +164,9 @@ impl Coordinator {
                 spec: spec.clone(),
                 facts: job_facts,
                 kernel: self.runtime.kernel(),
+                created: UnixMs::now(),
             };
-            self.store.add_job(&new, 100).await.expect("stored");
+            self.store.add_job(&new, 100, None).await.expect("stored");
         }
         Arc::new(context)
     }
@@ -219,7 +223,7 @@ async fn site(store: &Store, owner: KeyId) -> SiteId {
         origins: vec!["http://news.test".into()],
         revoked: false,
     };
-    store.add_site(owner, &row, 10).await.expect("a site");
+    store.add_site(owner, &row, 10, None).await.expect("a site");
     row.id
 }
 

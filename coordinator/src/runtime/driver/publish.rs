@@ -49,6 +49,8 @@ impl Driver {
             share: view.share,
             workers: view.workers,
             flops_per_s: view.flops_per_s as u64,
+            measured: view.measured,
+            takes_tasks: matches!(view.status, SessionStatus::Working | SessionStatus::Idle),
             tasks_accepted: view.tasks_accepted,
             state,
             joined_s_ago: link.joined.elapsed().as_secs(),
