@@ -34,7 +34,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Each migration once, in order; SQLite's `user_version` counts those done.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_start.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_start.sql"),
+    include_str!("../../migrations/0003_session_receipts.sql"),
+];
 
 /// Connections that read at the same time.
 const READERS: u32 = 4;
