@@ -10,13 +10,13 @@ use raven_graph::philox::philox4x32;
 use raven_graph::{DType, TensorType};
 use raven_protocol::frame::{TensorPart, encode};
 use raven_protocol::{
-    FromContributor, GoodbyeReason, JobId, KernelId, LeaseId, NumericClass, ResultDigest, TaskId,
-    TaskMessage, TensorView, ToContributor, result_digest,
+    FromContributor, GoodbyeReason, JobId, KernelId, LeaseId, NumericClass, Receipt, ResultDigest,
+    TaskId, TaskMessage, TensorView, ToContributor, result_digest,
 };
 use std::time::Duration;
 use support::contributor::{Contributor, Habits};
 use support::data::{Rows, job};
-use support::socket::{Socket, consent, hello, receipt};
+use support::socket::{Socket, consent, hello, pace, raise, receipt};
 use support::{Coordinator, OWN_ORIGIN, SITE_KEY, short_timeouts};
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -137,12 +137,13 @@ async fn claims_of_any_size_about_a_machine_disturb_nobody() {
         hello.device.flops_per_s = claim;
         hello.device.cores = claim as u32;
         hello.share = if claim == 0 { f64::MIN_POSITIVE } else { 1.0 };
+        let share = hello.share;
         let mut socket = Socket::connect(coordinator.address).await;
         socket.send(&FromContributor::Hello(hello.clone())).await;
         let (_, nonce) = socket.welcome().await;
         socket.send(&consent(&receipt(&hello, &nonce, None), &key)).await;
         while !matches!(socket.receive().await.0, ToContributor::Ready { .. }) {}
-        socket.send(&FromContributor::Pace { share: 1.0, workers: 256 }).await;
+        socket.send(&pace(share, 256)).await;
         // Whatever it is sent, it never answers.
         liars.push(socket);
     }
@@ -209,6 +210,69 @@ async fn messages_in_the_wrong_order_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_higher_share_without_a_fresh_receipt_is_no_consent() {
+    let coordinator = start().await;
+    let kernel = coordinator.runtime.kernel();
+    let (own, other) = (key(1), key(2));
+    let hello = raven_protocol::Hello { share: 0.2, ..hello(&own, kernel) };
+    let open = async |hello: &raven_protocol::Hello| {
+        let mut socket = Socket::connect(coordinator.address).await;
+        socket.send(&FromContributor::Hello(hello.clone())).await;
+        let (session, nonce) = socket.welcome().await;
+        let first = receipt(hello, &nonce, None);
+        socket.send(&consent(&first, &own)).await;
+        assert!(matches!(socket.receive().await.0, ToContributor::Ready { .. }));
+        (socket, session, first)
+    };
+    let share_of = |session| {
+        let snapshot = coordinator.runtime.snapshot();
+        snapshot.nodes.iter().find(|node| node.session == session).map(|node| node.share)
+    };
+    use GoodbyeReason::NoConsent;
+
+    let (mut socket, ..) = open(&hello).await;
+    socket.send(&pace(0.5, 1)).await;
+    socket.refused(NoConsent, "pace.receipt: missing").await;
+
+    let (mut socket, _, first) = open(&hello).await;
+    let half = Receipt { share: 0.5, counter: 1, ..first };
+    socket.send(&raise(&half, &other)).await;
+    socket.refused(NoConsent, "signature").await;
+
+    let (mut socket, ..) = open(&hello).await;
+    socket.send(&raise(&half, &own)).await;
+    socket.refused(NoConsent, "nonce").await;
+
+    let (mut socket, _, first) = open(&hello).await;
+    let half = Receipt { share: 0.5, counter: 1, ..first };
+    let whole = match raise(&half, &own) {
+        FromContributor::Pace { receipt, signature, .. } => {
+            FromContributor::Pace { share: 1.0, workers: 1, receipt, signature }
+        }
+        other => other,
+    };
+    socket.send(&whole).await;
+    socket.refused(NoConsent, "receipt.share").await;
+
+    // A true one raises the share and is kept; lowering needs none; the same one again does not serve.
+    let (mut socket, session, first) = open(&hello).await;
+    let half = Receipt { share: 0.5, counter: 1, ..first };
+    let raising = raise(&half, &own);
+    socket.send(&raising).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while share_of(session) != Some(0.5) {
+        assert!(tokio::time::Instant::now() < deadline, "the share is raised");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let FromContributor::Pace { receipt: Some(text), .. } = &raising else { panic!("it has one") };
+    assert_eq!(coordinator.store.session_receipts(session).await.expect("reads"), [text.clone()]);
+    socket.send(&pace(0.1, 1)).await;
+    socket.send(&raising).await;
+    socket.refused(NoConsent, "counter: 1 is not above 1").await;
+    still_trains(&coordinator).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn forged_and_replayed_receipts_are_no_consent() {
     let coordinator = start().await;
     let kernel = coordinator.runtime.kernel();
@@ -262,7 +326,7 @@ async fn peers_that_never_answer_are_let_go() {
 
     // A hello that comes byte by byte is late as well.
     let mut dripping = Socket::connect(coordinator.address).await;
-    dripping.tcp().write_all(&[0x82, 0xfe]).await.expect("writes");
+    dripping.tcp().write_all(&[0x82, 0xfd]).await.expect("writes");
     dripping.refused(GoodbyeReason::TooSlow, "hello").await;
 
     // Consented, then frozen: not even a ping is answered.
@@ -296,6 +360,30 @@ async fn oversized_messages_are_refused_by_their_length_alone() {
     header.extend_from_slice(&[0; 4]);
     socket.tcp().write_all(&header).await.expect("writes");
     socket.refused(GoodbyeReason::BadFrame, "too long").await;
+
+    // Before consent no more is taken than a hello has: not the 64 MiB of a result either.
+    let announced = |bytes: u64| {
+        let mut header = vec![0x82, 0x80 | 127];
+        header.extend_from_slice(&bytes.to_be_bytes());
+        header.extend_from_slice(&[0; 4]);
+        header
+    };
+    let mut socket = Socket::connect(coordinator.address).await;
+    socket.tcp().write_all(&announced(64 << 20)).await.expect("writes");
+    socket.refused(GoodbyeReason::BadFrame, "67108864 bytes before consent").await;
+    let mut socket = Socket::connect(coordinator.address).await;
+    socket.send(&FromContributor::Hello(hello(&key(1), kernel))).await;
+    socket.welcome().await;
+    socket.send_bytes(vec![0; 1 << 20]).await;
+    socket.refused(GoodbyeReason::BadFrame, "1048576 bytes before consent").await;
+    // Nor as many short ones.
+    let mut socket = Socket::connect(coordinator.address).await;
+    let mut pings = Vec::new();
+    for _ in 0..(80 << 10) / 6 {
+        pings.extend_from_slice(&[0x89, 0x80, 0, 0, 0, 0]);
+    }
+    socket.tcp().write_all(&pings).await.expect("writes");
+    socket.refused(GoodbyeReason::BadFrame, "65536 bytes").await;
     still_trains(&coordinator).await;
 }
 

@@ -9,17 +9,13 @@ use raven_protocol::{FromContributor, GoodbyeReason, JobId};
 use std::time::Duration;
 use support::contributor::{Contributor, Habits};
 use support::data::{Rows, job};
-use support::socket::{Socket, hello};
+use support::socket::{Socket, hello, pace};
 use support::{Coordinator, short_timeouts};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn key(number: u8) -> SigningKey {
     SigningKey::from_bytes(&[number; 32])
-}
-
-fn pace(share: f64) -> FromContributor {
-    FromContributor::Pace { share, workers: 1 }
 }
 
 async fn nodes(coordinator: &Coordinator, count: usize) {
@@ -81,39 +77,36 @@ async fn strangers_wait_for_their_turn_and_consent_frees_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_pace_are_limited_and_repetitions_are_not_changes() {
+async fn of_changes_that_come_too_fast_the_last_counts() {
     let coordinator = Coordinator::start(|_| {}).await;
     let kernel = coordinator.runtime.kernel();
-    let mut patient = Socket::connect(coordinator.address).await;
-    let (session, ..) = patient.open(&key(1), kernel).await;
-    for _ in 0..500 {
-        patient.send(&pace(1.0)).await;
-        patient.send(&FromContributor::Resume).await;
-    }
-    patient.send(&pace(0.5)).await;
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    let share = || {
+    let mut fidgety = Socket::connect(coordinator.address).await;
+    let (session, ..) = fidgety.open(&key(1), kernel).await;
+    let node = || {
         let snapshot = coordinator.runtime.snapshot();
-        snapshot.nodes.iter().find(|node| node.session == session).map(|node| node.share)
+        snapshot.nodes.iter().find(|node| node.session == session).map(|n| (n.share, n.state))
     };
-    while share() != Some(0.5) {
-        assert!(tokio::time::Instant::now() < deadline, "the change is taken");
+    // An arrow key that is held down, ten sliders' worth of it, and a page that flickers.
+    for number in (10..500).rev() {
+        fidgety.send(&pace(f64::from(number) / 1000.0, 1)).await;
+        fidgety.send(&FromContributor::Pause { detail: String::new() }).await;
+        fidgety.send(&FromContributor::Resume).await;
+    }
+    fidgety.send(&FromContributor::Pause { detail: String::new() }).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while node() != Some((0.01, "paused")) {
+        assert!(tokio::time::Instant::now() < deadline, "the last change is taken: {:?}", node());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-
-    let mut fidgety = Socket::connect(coordinator.address).await;
-    fidgety.open(&key(2), kernel).await;
-    for number in 0..60 {
-        let message = match number % 4 {
-            0 => pace(0.25),
-            1 => FromContributor::Pause { detail: String::new() },
-            2 => pace(0.75),
-            _ => FromContributor::Resume,
-        };
-        fidgety.send(&message).await;
+    // Repetitions change nothing.
+    for _ in 0..500 {
+        fidgety.send(&pace(0.01, 1)).await;
     }
-    fidgety.refused(GoodbyeReason::OutOfTurn, "5 a second").await;
-    nodes(&coordinator, 1).await;
+    fidgety.send(&FromContributor::Resume).await;
+    while node() != Some((0.01, "idle")) {
+        assert!(tokio::time::Instant::now() < deadline, "it is resumed: {:?}", node());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

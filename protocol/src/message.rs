@@ -76,6 +76,14 @@ pub struct Receipt {
     pub nonce: String,
     /// The hello's session key.
     pub session_key: String,
+    /// Zero in a session's first receipt; each later one's is above all before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub counter: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(counter: &u32) -> bool {
+    *counter == 0
 }
 
 /// Why a worker hands a lease back. None of these costs trust.
@@ -165,8 +173,16 @@ pub enum FromContributor {
         #[serde(default)]
         detail: String,
     },
-    /// The visitor moved the slider.
-    Pace { share: f64, workers: u32 },
+    /// The visitor moved the slider. A share above the present one comes with a
+    /// new receipt, signed like the consent's.
+    Pace {
+        share: f64,
+        workers: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        receipt: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signature: Option<String>,
+    },
     /// No new tasks, please; those in hand are returned as refused.
     Pause {
         #[serde(default)]
@@ -294,9 +310,11 @@ impl FromContributor {
             FromContributor::Refuse { detail, .. } | FromContributor::Pause { detail } => {
                 text("detail", detail, TEXT_BYTES_MAX)?;
             }
-            FromContributor::Pace { share: value, workers: count } => {
+            FromContributor::Pace { share: value, workers: count, receipt, signature } => {
                 share("share", *value)?;
                 workers(*count)?;
+                text("receipt", receipt.as_deref().unwrap_or(""), RECEIPT_BYTES_MAX)?;
+                text("signature", signature.as_deref().unwrap_or(""), 128)?;
             }
             FromContributor::Commit { .. }
             | FromContributor::Result { .. }

@@ -82,6 +82,7 @@ fn messages_round_trip_and_the_page_names_each() {
         r#"{"type":"result","lease":"lease_00000000000000000000000000000005","tensors":[]}"#,
         r#"{"type":"refuse","lease":"lease_00000000000000000000000000000005","reason":"too_large"}"#,
         r#"{"type":"pace","share":0.5,"workers":2}"#,
+        r#"{"type":"pace","share":0.5,"workers":2,"receipt":"{}","signature":""}"#,
         r#"{"type":"pause"}"#,
         r#"{"type":"resume"}"#,
         r#"{"type":"goodbye","reason":"stopped"}"#,
@@ -135,6 +136,13 @@ fn out_of_range_fields_are_named() {
     assert_eq!(
         refuse(r#"{"type":"pace","share":0.5,"workers":0}"#),
         MessageError::WorkersOutOfRange { found: 0 }
+    );
+    let signature = "f".repeat(129);
+    assert_eq!(
+        refuse(&format!(
+            r#"{{"type":"pace","share":0.5,"workers":1,"receipt":"","signature":"{signature}"}}"#
+        )),
+        MessageError::TextTooLong { field: "signature", found: 129, limit: 128 }
     );
     let long = format!(r#"{{"type":"pause","detail":"{}"}}"#, "x".repeat(600));
     assert_eq!(

@@ -346,10 +346,64 @@ test('the slider is told to workers and coordinator', async () => {
   world.controller.handle({ kind: 'start', config: CONFIG });
   const socket = await ready(world);
   world.controller.handle({ kind: 'share', share: 0.25 });
-  assert.deepEqual(socket.sent.at(-1), { type: 'pace', share: 0.25, workers: 1 });
   assert.deepEqual(world.workers[0]?.got.at(-1), { kind: 'duty', duty: 0.5 });
+  await until(() => socket.types().includes('pace'));
+  assert.deepEqual(socket.sent.at(-1), { type: 'pace', share: 0.25, workers: 1 });
   world.controller.handle({ kind: 'share', share: 1 });
   assert.equal(world.workers.length, 2);
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('a key that is held down tells the coordinator the last share, three times a second at most', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const socket = await ready(world);
+  // Keys repeat about thirty times a second.
+  for (let step = 0; step < 30; step += 1) {
+    world.controller.handle({ kind: 'share', share: 0.45 - step * 0.01 });
+    await settle(33);
+  }
+  await settle(350);
+  const paces = socket.sent.filter((header) => header.type === 'pace');
+  assert.ok(paces.length >= 3 && paces.length <= 6, `${paces.length} messages in a second`);
+  assert.ok(Math.abs(Number(paces.at(-1)?.share) - 0.16) < 1e-9, 'the last share is told');
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('a higher share is signed anew, a lower one is not', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: { ...CONFIG, share: 0.2 } });
+  const socket = await ready(world);
+  const paces = (): Array<Record<string, unknown>> => socket.sent.filter((header) => header.type === 'pace');
+  const told = async (share: number): Promise<Record<string, unknown>> => {
+    world.controller.handle({ kind: 'share', share });
+    await until(() => paces().at(-1)?.share === share);
+    return paces().at(-1) ?? {};
+  };
+  const key = await crypto.subtle.importKey('raw', fromHex(socket.sent[0]?.session_key), { name: 'Ed25519' }, true, ['verify']);
+  for (const [share, counter] of [[0.5, 1], [0.9, 2]] as const) {
+    const { receipt, signature, workers } = await told(share);
+    assert.equal(workers, Math.ceil(share * 2));
+    const { counter: found, share: agreed, nonce } = JSON.parse(String(receipt));
+    assert.deepEqual([found, agreed, nonce], [counter, share, 'nonce-0']);
+    const message = new TextEncoder().encode(String(receipt));
+    assert.ok(await crypto.subtle.verify({ name: 'Ed25519' }, key, fromHex(signature), message));
+  }
+  assert.equal((await told(0.3)).receipt, undefined);
+  assert.equal(JSON.parse(String((await told(0.5)).receipt)).counter, 3);
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('a share that is lowered while a higher one is signed stays low', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: { ...CONFIG, share: 0.2 } });
+  const socket = await ready(world);
+  await settle(310);
+  world.controller.handle({ kind: 'share', share: 1 });
+  world.controller.handle({ kind: 'share', share: 0.1 });
+  await settle(700);
+  const paces = socket.sent.filter((header) => header.type === 'pace');
+  assert.equal(paces.at(-1)?.share, 0.1);
   world.controller.handle({ kind: 'stop' });
 });
 

@@ -26,9 +26,7 @@ pub struct RuntimeConfig {
     /// a proxy every peer has the proxy's address; raise it there.
     pub sessions_per_network_max: usize,
     /// Sockets without consent that are read at the same time; more wait
-    /// unread. A WebSocket's message limit cannot change once it is open, so
-    /// this many messages of the greatest size (64 MiB) are what strangers can
-    /// make the coordinator hold.
+    /// unread. Each may send 64 KiB before it has consented.
     pub opening_max: usize,
     /// Of those, sockets of one network.
     pub opening_per_network_max: usize,

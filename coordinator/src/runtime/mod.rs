@@ -13,10 +13,13 @@ pub mod executor;
 mod grants;
 mod leases;
 pub mod metrics;
+mod open_session;
 mod outbox;
 mod persister;
 pub mod session;
 pub mod snapshot;
+mod upgrade;
+mod wishes;
 mod writer;
 mod ws;
 

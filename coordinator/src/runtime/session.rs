@@ -63,10 +63,76 @@ impl From<LeaseError> for Refusal {
 pub struct AwaitConsent {
     session: SessionId,
     hello: Hello,
-    key: VerifyingKey,
     site: Option<TicketSite>,
+    terms: Terms,
+}
+
+/// What every receipt of a session must repeat.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    key: VerifyingKey,
+    session_key: String,
+    site_key: Option<String>,
     nonce: String,
     text_version: String,
+    /// Of the last receipt.
+    counter: u32,
+}
+
+/// A receipt that raises the share, to be stored before the share is used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Raise {
+    /// Above that of every receipt before.
+    pub counter: u32,
+    /// The share that was agreed to.
+    pub share: f64,
+    /// The exact text that was signed.
+    pub receipt: String,
+    /// Its signature, in hex.
+    pub signature: String,
+}
+
+impl Terms {
+    /// Reads a receipt signed by the session's key, over its nonce, site and
+    /// consent text and over `share`.
+    fn read(&self, text: &str, signature: &str, share: f64) -> Result<Receipt, Refusal> {
+        let refuse = |detail: &str| Refusal::new(GoodbyeReason::NoConsent, detail);
+        let bytes = parse_hex::<64>(signature)
+            .ok_or_else(|| refuse("consent.signature: 128 lower-case hex digits expected"))?;
+        self.key
+            .verify_strict(text.as_bytes(), &Signature::from_bytes(&bytes))
+            .map_err(|_| refuse("consent.signature: not made by session_key over this receipt"))?;
+        let receipt = Receipt::from_text(text)
+            .map_err(|error| Refusal::new(GoodbyeReason::NoConsent, error.to_string()))?;
+        let differs = [
+            ("text_version", receipt.text_version == self.text_version),
+            ("site", receipt.site == self.site_key),
+            ("share", receipt.share == share),
+            ("nonce", random::same_bytes(receipt.nonce.as_bytes(), self.nonce.as_bytes())),
+            ("session_key", receipt.session_key == self.session_key),
+        ];
+        if let Some((field, _)) = differs.iter().find(|(_, matches)| !matches) {
+            return Err(refuse(&format!("receipt.{field}: not that of this session")));
+        }
+        Ok(receipt)
+    }
+
+    /// Checks a later receipt, for a share above the present one.
+    ///
+    /// # Errors
+    /// [`GoodbyeReason::NoConsent`] naming the field that is wrong.
+    pub fn raise(&mut self, text: String, signature: String, share: f64) -> Result<Raise, Refusal> {
+        let receipt = self.read(&text, &signature, share)?;
+        if receipt.counter <= self.counter {
+            let detail = format!(
+                "receipt.counter: {} is not above {}, that of the last receipt",
+                receipt.counter, self.counter
+            );
+            return Err(Refusal::new(GoodbyeReason::NoConsent, detail));
+        }
+        self.counter = receipt.counter;
+        Ok(Raise { counter: receipt.counter, share, receipt: text, signature })
+    }
 }
 
 /// A session that may get work.
@@ -76,6 +142,8 @@ pub struct Consented {
     pub record: SessionRecord,
     /// What the engine is told.
     pub profile: SessionProfile,
+    /// For the receipts that may follow.
+    pub terms: Terms,
 }
 
 /// Checks that a hello speaks this protocol and this kernel, before its ticket
@@ -115,9 +183,15 @@ impl AwaitConsent {
             .ok()
             .filter(|key| !key.is_weak())
             .ok_or_else(|| bad("hello.session_key: not an Ed25519 public key"))?;
-        let nonce = hex(&random::bytes::<32>());
-        let session = SessionId(random::nonzero_u64());
-        Ok(AwaitConsent { session, hello, key, site, nonce, text_version })
+        let terms = Terms {
+            key,
+            session_key: hello.session_key.clone(),
+            site_key: site.as_ref().map(|site| site.site_key.clone()),
+            nonce: hex(&random::bytes::<32>()),
+            text_version,
+            counter: 0,
+        };
+        Ok(AwaitConsent { session: SessionId(random::nonzero_u64()), hello, site, terms })
     }
 
     /// The session's id.
@@ -127,7 +201,7 @@ impl AwaitConsent {
 
     /// To be signed.
     pub fn nonce(&self) -> &str {
-        &self.nonce
+        &self.terms.nonce
     }
 
     /// Checks the receipt: signed by the hello's key, over this session's
@@ -141,24 +215,10 @@ impl AwaitConsent {
         signature: String,
         prefix: NetworkPrefix,
     ) -> Result<Consented, Refusal> {
-        let refuse = |detail: &str| Refusal::new(GoodbyeReason::NoConsent, detail);
-        let bytes = parse_hex::<64>(&signature)
-            .ok_or_else(|| refuse("consent.signature: 128 lower-case hex digits expected"))?;
-        self.key
-            .verify_strict(text.as_bytes(), &Signature::from_bytes(&bytes))
-            .map_err(|_| refuse("consent.signature: not made by session_key over this receipt"))?;
-        let receipt = Receipt::from_text(&text)
-            .map_err(|error| Refusal::new(GoodbyeReason::NoConsent, error.to_string()))?;
-        let site_key = self.site.as_ref().map(|site| site.site_key.as_str());
-        let differs = [
-            ("text_version", receipt.text_version == self.text_version),
-            ("site", receipt.site.as_deref() == site_key),
-            ("share", receipt.share == self.hello.share),
-            ("nonce", random::same_bytes(receipt.nonce.as_bytes(), self.nonce.as_bytes())),
-            ("session_key", receipt.session_key == self.hello.session_key),
-        ];
-        if let Some((field, _)) = differs.iter().find(|(_, matches)| !matches) {
-            return Err(refuse(&format!("receipt.{field}: not that of this session")));
+        let receipt = self.terms.read(&text, &signature, self.hello.share)?;
+        if receipt.counter != 0 {
+            let detail = format!("receipt.counter: {}, a session begins at 0", receipt.counter);
+            return Err(Refusal::new(GoodbyeReason::NoConsent, detail));
         }
         Ok(self.into_consented(text, signature, prefix))
     }
@@ -170,7 +230,7 @@ impl AwaitConsent {
         prefix: NetworkPrefix,
     ) -> Consented {
         let Hello { numeric, device, share, workers, .. } = self.hello;
-        let contributor = ContributorId(self.key.to_bytes());
+        let contributor = ContributorId(self.terms.key.to_bytes());
         let site = self.site.map(|site| site.site);
         let profile = SessionProfile {
             contributor,
@@ -196,7 +256,7 @@ impl AwaitConsent {
             receipt,
             signature,
         };
-        Consented { record, profile }
+        Consented { record, profile, terms: self.terms }
     }
 }
 
@@ -274,6 +334,7 @@ mod tests {
             share: 0.25,
             nonce: waiting.nonce().into(),
             session_key: waiting.hello.session_key.clone(),
+            counter: 0,
         }
     }
 
@@ -301,12 +362,13 @@ mod tests {
     fn every_field_of_the_receipt_must_be_this_sessions() {
         let key = SigningKey::from_bytes(&[1; 32]);
         type Change = fn(&mut Receipt);
-        let changes: [(&str, Change); 5] = [
+        let changes: [(&str, Change); 6] = [
             ("text_version", |receipt| receipt.text_version = "0".into()),
             ("site", |receipt| receipt.site = Some("pk_test_other".into())),
             ("share", |receipt| receipt.share = 1.0),
             ("nonce", |receipt| receipt.nonce = "00".repeat(32)),
             ("session_key", |receipt| receipt.session_key = "00".repeat(32)),
+            ("counter", |receipt| receipt.counter = 1),
         ];
         for (field, change) in changes {
             let waiting = waiting(&key);
@@ -326,6 +388,37 @@ mod tests {
         let refusal = answer(waiting, &receipt, &other).expect_err("forged");
         assert_eq!(refusal.reason, GoodbyeReason::NoConsent);
         assert!(refusal.detail.contains("signature"), "{refusal}");
+    }
+
+    #[test]
+    fn a_higher_share_needs_a_receipt_of_its_own() {
+        let (key, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        let waiting = waiting(&key);
+        let first = receipt(&waiting);
+        let mut terms = answer(waiting, &first, &key).expect("consents").terms;
+        let mut raise = |receipt: &Receipt, key: &SigningKey, share: f64| {
+            let text = serde_json::to_string(receipt).expect("serializes");
+            let signature = hex(&key.sign(text.as_bytes()).to_bytes());
+            terms.raise(text, signature, share)
+        };
+        let higher = Receipt { share: 0.5, counter: 1, ..first.clone() };
+        let refused = [
+            ("signature", higher.clone(), &other, 0.5),
+            ("share", higher.clone(), &key, 0.75),
+            ("nonce", Receipt { nonce: "00".repeat(32), ..higher.clone() }, &key, 0.5),
+            ("text_version", Receipt { text_version: "0".into(), ..higher.clone() }, &key, 0.5),
+            ("counter", first, &key, 0.25),
+        ];
+        for (field, receipt, key, share) in refused {
+            let refusal = raise(&receipt, key, share).expect_err(field);
+            assert_eq!(refusal.reason, GoodbyeReason::NoConsent);
+            assert!(refusal.detail.contains(field), "{refusal}");
+        }
+        assert_eq!(raise(&higher, &key, 0.5).expect("agreed to").counter, 1);
+        let replayed = raise(&higher, &key, 0.5).expect_err("replayed");
+        assert!(replayed.detail.contains("counter: 1 is not above 1"), "{replayed}");
+        let next = Receipt { share: 1.0, counter: 7, ..higher };
+        assert_eq!(raise(&next, &key, 1.0).expect("agreed to").share, 1.0);
     }
 
     #[test]

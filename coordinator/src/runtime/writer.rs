@@ -4,25 +4,27 @@ use super::config::Timeouts;
 use super::metrics::Metrics;
 use super::outbox::{Ending, Next, Outbox, Waiting};
 use super::session::Refusal;
+use super::upgrade::Socket;
 use axum::body::Bytes;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
 use raven_protocol::frame::encode;
 use raven_protocol::{GoodbyeReason, ToContributor};
 use std::sync::Arc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 /// A close frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
 const CLOSE_REASON_BYTES_MAX: usize = 123;
 
-/// Writes until the session ends.
+/// Writes until the session ends; gives the sink back.
 pub async fn write(
-    mut sink: SplitSink<WebSocket, Message>,
+    mut sink: SplitSink<Socket, Message>,
     outbox: Outbox,
     timeouts: Timeouts,
     metrics: Arc<Metrics>,
-) {
+) -> SplitSink<Socket, Message> {
     let mut ping = interval(timeouts.ping);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ping.reset();
@@ -70,6 +72,7 @@ pub async fn write(
     };
     // A peer that does not read even this is cut off.
     let _ = timeout(timeouts.close, farewell(&mut sink, ending)).await;
+    sink
 }
 
 /// The frame itself; a deferred one is made on a thread that may block.
@@ -86,14 +89,11 @@ async fn made(waiting: Waiting) -> Option<Bytes> {
     }
 }
 
-async fn farewell(
-    sink: &mut SplitSink<WebSocket, Message>,
-    ending: Ending,
-) -> Result<(), axum::Error> {
+async fn farewell(sink: &mut SplitSink<Socket, Message>, ending: Ending) -> Result<(), Error> {
     let Ending::Goodbye(Refusal { reason, detail }) = ending else {
         return sink.close().await;
     };
-    let code = reason.close_code();
+    let code = reason.close_code().into();
     let close = CloseFrame { code, reason: Utf8Bytes::from(shortened(&detail)) };
     let goodbye = ToContributor::Goodbye { reason, detail };
     sink.send(Message::Binary(encode(&goodbye, &[]).into())).await?;

@@ -5,19 +5,22 @@ use super::door::Place;
 use super::driver::{Input, Opened};
 use super::executor::{Tensor, tensors_of};
 use super::leases::{Answer, Held, LeaseTable};
+use super::open_session::OpenSession;
 use super::outbox::{Ending, Outbox};
-use super::session::{AwaitConsent, Refusal, check_hello, hex, network_prefix};
+use super::session::{AwaitConsent, Raise, Refusal, check_hello, network_prefix};
+use super::upgrade::{self, Gate, Socket, TooLong};
+use super::wishes::{Bucket, Wishes};
 use super::writer;
-use crate::random;
 use axum::body::Bytes;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
-use futures_util::stream::SplitStream;
-use raven_engine::{Event, SessionProfile};
+use futures_util::stream::{SplitSink, SplitStream};
+use hyper::upgrade::OnUpgrade;
+use raven_engine::Event;
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError, ResultDigest,
@@ -27,7 +30,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 /// Before consent a peer has nothing to say but two short headers.
 const OPENING: FrameLimits =
@@ -43,10 +49,6 @@ const HASH_INLINE_BYTES: usize = 1 << 20;
 /// the socket is left unread for a while.
 const MESSAGES_PER_S: f64 = 6_000.0;
 const MESSAGES_BURST: f64 = 6_000.0;
-/// Changes of pace, pauses and resumes a second, and how many may come at once:
-/// for each the engine plans anew. Nobody moves a slider or hides a page faster.
-const CHANGES_PER_S: f64 = 5.0;
-const CHANGES_BURST: f64 = 20.0;
 
 /// Answers the upgrade. A browser sends its `Origin`; the only page that
 /// connects is the coordinator's own frame.
@@ -54,6 +56,7 @@ pub async fn contribute(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
+    connection: Option<Extension<OnUpgrade>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let origin = headers.get(header::ORIGIN);
@@ -65,17 +68,29 @@ pub async fn contribute(
         let detail = "only the coordinator's own frame may contribute from a browser";
         return problem(StatusCode::FORBIDDEN, "origin", detail);
     }
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(error) => return problem(error.status(), "upgrade", &error.body_text()),
+    // axum's part of the upgrade is the check of its headers.
+    if let Err(error) = upgrade {
+        return problem(error.status(), "upgrade", &error.body_text());
+    }
+    let Some(Extension(connection)) = connection else {
+        let detail = "this connection cannot become a WebSocket";
+        return problem(StatusCode::UPGRADE_REQUIRED, "upgrade", detail);
     };
+    tokio::spawn(async move {
+        if let Some((socket, gate)) = upgrade::socket(connection, config()).await {
+            serve(socket, gate, shared, peer.ip(), from_browser).await;
+        }
+    });
+    upgrade::switching_protocols(&headers)
+}
+
+fn config() -> WebSocketConfig {
     let message_bytes_max = ACTIVE.frame_bytes_max() as usize;
-    upgrade
+    WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_message_size(message_bytes_max)
-        .max_frame_size(message_bytes_max)
-        .on_upgrade(move |socket| serve(socket, shared, peer.ip(), from_browser))
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max))
 }
 
 fn problem(status: StatusCode, field: &str, detail: &str) -> Response {
@@ -89,15 +104,20 @@ fn problem(status: StatusCode, field: &str, detail: &str) -> Response {
 }
 
 /// One session from upgrade to close.
-async fn serve(socket: WebSocket, shared: Arc<Shared>, peer: IpAddr, from_browser: bool) {
+async fn serve(socket: Socket, gate: Gate, shared: Arc<Shared>, peer: IpAddr, from_browser: bool) {
     let outbox = Outbox::default();
     let (sink, stream) = socket.split();
     let timeouts = shared.config.timeouts;
     let writing =
         tokio::spawn(writer::write(sink, outbox.clone(), timeouts, shared.metrics.clone()));
     let slot = shared.slots.clone().try_acquire_owned();
-    let mut reader =
-        Reader { stream, outbox: outbox.clone(), shared: shared.clone(), idle: timeouts.idle };
+    let mut reader = Reader {
+        stream,
+        gate,
+        outbox: outbox.clone(),
+        shared: shared.clone(),
+        idle: timeouts.idle,
+    };
     let ending = match slot {
         Ok(_slot) => match shared.door.enter(network_prefix(peer)) {
             Ok(place) => reader.run(peer, from_browser, &place).await,
@@ -113,11 +133,13 @@ async fn serve(socket: WebSocket, shared: Arc<Shared>, peer: IpAddr, from_browse
         tracing::debug!(reason = ?refusal.reason, detail = refusal.detail, "goodbye");
     }
     outbox.end(ending);
-    if let Err(error) = writing.await {
-        tracing::error!(%error, "a session's writer failed");
+    match writing.await {
+        // Closing a socket with unread bytes resets it, and the goodbye with it.
+        Ok(sink) => {
+            let _ = tokio::time::timeout(timeouts.close, reader.drain(sink)).await;
+        }
+        Err(error) => tracing::error!(%error, "a session's writer failed"),
     }
-    // Closing a socket with unread bytes resets it, and the goodbye with it.
-    let _ = tokio::time::timeout(timeouts.close, reader.drain()).await;
 }
 
 /// Why reading ended: nothing more is to be said, or this.
@@ -130,7 +152,8 @@ impl<E: Into<Refusal>> From<E> for Ending {
 }
 
 struct Reader {
-    stream: SplitStream<WebSocket>,
+    stream: SplitStream<Socket>,
+    gate: Gate,
     outbox: Outbox,
     shared: Arc<Shared>,
     idle: Duration,
@@ -140,6 +163,7 @@ struct Reader {
 struct Active {
     session: SessionId,
     leases: Arc<Mutex<LeaseTable>>,
+    wishes: Wishes,
 }
 
 impl Reader {
@@ -149,33 +173,29 @@ impl Reader {
             Ok(opening) => opening,
             Err(refusal) => return Ending::Goodbye(refusal),
         };
-        let (active, opened) = match self.open(peer, from_browser).await {
+        let (open, mut active, opened) = match self.open(peer, from_browser).await {
             Ok(opening) => opening,
             Err(ending) => return ending,
         };
         drop(opening);
-        let mut wishes = Wishes::of(&opened.profile);
-        let session = active.session;
-        let grant = opened.grant.clone();
         let ending = match self.tell(Input::Opened(Box::new(opened))).await {
-            Ok(()) => self.work(&active, &mut wishes).await,
+            Ok(()) => self.work(&mut active).await,
             Err(ending) => ending,
         };
-        // Whatever the session's end, the engine must learn of it and the grant must go.
-        self.shared.grants.revoke(&grant);
-        let _ = self.tell(Input::Event(Event::SessionClosed { session })).await;
         let reason = match &ending {
             Ending::Goodbye(refusal) => Some(refusal.reason),
             Ending::Silent => None,
         };
-        if let Err(error) = self.shared.store.session_closed(session, reason).await {
-            tracing::error!(%session, %error, "a session's end was not stored");
-        }
+        open.close(reason).await;
         ending
     }
 
     /// Hello, welcome, consent, ready.
-    async fn open(&mut self, peer: IpAddr, from_browser: bool) -> Read<(Active, Opened)> {
+    async fn open(
+        &mut self,
+        peer: IpAddr,
+        from_browser: bool,
+    ) -> Read<(OpenSession, Active, Opened)> {
         let timeouts = self.shared.config.timeouts;
         let hello = self.hello(Instant::now() + timeouts.hello).await?;
         check_hello(&hello, self.shared.kernel)?;
@@ -208,19 +228,20 @@ impl Reader {
             let detail = "the session could not be recorded; come back later";
             return Err(Refusal::new(GoodbyeReason::Draining, detail).into());
         }
-        let grant = hex(&random::bytes::<16>());
-        self.shared.grants.issue(&grant);
-        self.send(&ToContributor::Ready { grant: grant.clone() })?;
+        self.gate.open();
+        let open = OpenSession::new(self.shared.clone(), session);
+        self.send(&ToContributor::Ready { grant: open.grant().to_owned() })?;
         self.shared.metrics.sessions_opened.add(1);
         let leases = Arc::<Mutex<LeaseTable>>::default();
+        let wishes = Wishes::of(&consented.profile, consented.terms);
         let opened = Opened {
             session,
             profile: consented.profile,
             outbox: self.outbox.clone(),
             leases: leases.clone(),
-            grant,
+            grant: open.grant().to_owned(),
         };
-        Ok((Active { session, leases }, opened))
+        Ok((open, Active { session, leases, wishes }, opened))
     }
 
     async fn hello(&mut self, deadline: Instant) -> Read<Hello> {
@@ -258,21 +279,30 @@ impl Reader {
     }
 
     /// Answers until the session ends.
-    async fn work(&mut self, active: &Active, wishes: &mut Wishes) -> Ending {
+    async fn work(&mut self, active: &mut Active) -> Ending {
         let mut pace = Bucket::new(MESSAGES_PER_S, MESSAGES_BURST);
         let late =
             Refusal::new(GoodbyeReason::TooSlow, "nothing came, not even an answer to a ping");
         loop {
-            // Any message, a pong too, shows that the peer is there.
-            match self.receive(Instant::now() + self.idle, &late).await {
-                Ok(None) => pace.wait().await,
-                Ok(Some(bytes)) => {
+            let received = tokio::select! {
+                // Any message, a pong too, shows that the peer is there.
+                received = self.receive(Instant::now() + self.idle, &late) => Some(received),
+                () = active.wishes.due() => None,
+            };
+            let handled = match received {
+                None => self.tell_wishes(active).await,
+                Some(Ok(None)) => {
                     pace.wait().await;
-                    if let Err(ending) = self.handle(active, wishes, bytes).await {
-                        return ending;
-                    }
+                    Ok(())
                 }
-                Err(ending) => return ending,
+                Some(Ok(Some(bytes))) => {
+                    pace.wait().await;
+                    self.handle(active, bytes).await
+                }
+                Some(Err(ending)) => Err(ending),
+            };
+            if let Err(ending) = handled {
+                return ending;
             }
         }
     }
@@ -300,11 +330,11 @@ impl Reader {
                 Err(Refusal::new(GoodbyeReason::BadFrame, detail).into())
             }
             Message::Ping(_) | Message::Pong(_) => Ok(None),
-            Message::Close(_) => Err(Ending::Silent),
+            Message::Close(_) | Message::Frame(_) => Err(Ending::Silent),
         }
     }
 
-    async fn handle(&self, active: &Active, wishes: &mut Wishes, bytes: Bytes) -> Read<()> {
+    async fn handle(&self, active: &mut Active, bytes: Bytes) -> Read<()> {
         let message = {
             let frame = Frame::decode(&bytes, &ACTIVE)?;
             let message = FromContributor::from_header(frame.header())?;
@@ -331,23 +361,21 @@ impl Reader {
                 tracing::info!(%session, %lease, task = %held.task, ?reason, detail, "lease refused");
                 Event::Refused { session, lease, reason }
             }
-            FromContributor::Pace { share, workers } => {
-                if !wishes.pace(share, workers)? {
-                    return Ok(());
+            FromContributor::Pace { share, workers, receipt, signature } => {
+                let raise = active.wishes.consented(share, receipt.zip(signature)).await?;
+                if let Some(raise) = raise {
+                    self.store_raise(session, &raise).await?;
                 }
-                Event::PaceChanged { session, share, workers }
+                active.wishes.set_pace(share, workers);
+                return self.tell_wishes(active).await;
             }
             FromContributor::Pause { .. } => {
-                if !wishes.pause(true)? {
-                    return Ok(());
-                }
-                Event::Paused { session }
+                active.wishes.set_paused(true);
+                return self.tell_wishes(active).await;
             }
             FromContributor::Resume => {
-                if !wishes.pause(false)? {
-                    return Ok(());
-                }
-                Event::Resumed { session }
+                active.wishes.set_paused(false);
+                return self.tell_wishes(active).await;
             }
             FromContributor::Goodbye { .. } => return Err(Ending::Silent),
             FromContributor::Hello(_) | FromContributor::Consent { .. } => {
@@ -356,6 +384,22 @@ impl Reader {
             }
         };
         self.tell(Input::Event(event)).await
+    }
+
+    async fn store_raise(&self, session: SessionId, raise: &Raise) -> Read<()> {
+        self.shared.store.session_raised(session, raise).await.map_err(|error| {
+            tracing::error!(%session, %error, "a receipt was not stored");
+            let detail = "the receipt could not be recorded; come back later";
+            Refusal::new(GoodbyeReason::Draining, detail).into()
+        })
+    }
+
+    /// Tells the engine what the visitor wishes now, if that may be told yet.
+    async fn tell_wishes(&self, active: &mut Active) -> Read<()> {
+        for event in active.wishes.take(active.session) {
+            self.tell(Input::Event(event)).await?;
+        }
+        Ok(())
     }
 
     /// Checks and hashes a payload; the engine compares it with its commitment.
@@ -393,14 +437,21 @@ impl Reader {
     }
 
     /// Reads and drops what the peer still sends, until it closes.
-    async fn drain(&mut self) {
-        while let Some(message) = self.stream.next().await {
-            if message.is_err() {
-                // The stream yields nothing more, but the peer may still have
-                // to read its goodbye.
-                std::future::pending::<()>().await;
-            }
+    async fn drain(mut self, sink: SplitSink<Socket, Message>) {
+        let mut is_closed = false;
+        while let Some(Ok(message)) = self.stream.next().await {
+            is_closed |= message.is_close();
         }
+        if is_closed {
+            return;
+        }
+        // Its frames cannot be read any more, but it may still have to read its goodbye.
+        let Ok(mut socket) = self.stream.reunite(sink) else { return };
+        let connection = socket.get_mut();
+        connection.skip();
+        let _ = connection.shutdown().await;
+        let mut scratch = [0; 4096];
+        while matches!(connection.read(&mut scratch).await, Ok(1..)) {}
     }
 }
 
@@ -422,23 +473,23 @@ fn verify(held: &Held, bytes: &Bytes) -> Result<(ResultDigest, HashMap<String, T
 }
 
 /// A message that the WebSocket layer could not read.
-fn unreadable(error: axum::Error) -> Ending {
-    use tokio_tungstenite::tungstenite::Error;
-    let error = match error.into_inner().downcast::<Error>() {
-        Ok(error) => *error,
-        Err(_) => return Ending::Silent,
-    };
+fn unreadable(error: Error) -> Ending {
+    use tokio_tungstenite::tungstenite::error::ProtocolError;
     match error {
         Error::Capacity(_) | Error::Utf8(_) => {
             Refusal::new(GoodbyeReason::BadFrame, format!("message: {error}")).into()
         }
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Ending::Silent,
         Error::Protocol(error) => {
-            use tokio_tungstenite::tungstenite::error::ProtocolError;
-            match error {
-                ProtocolError::ResetWithoutClosingHandshake => Ending::Silent,
-                error => Refusal::new(GoodbyeReason::BadFrame, format!("message: {error}")).into(),
-            }
+            Refusal::new(GoodbyeReason::BadFrame, format!("message: {error}")).into()
         }
+        Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<TooLong>())
+        {
+            Some(too_long) => {
+                Refusal::new(GoodbyeReason::BadFrame, format!("message: {too_long}")).into()
+            }
+            None => Ending::Silent,
+        },
         _ => Ending::Silent,
     }
 }
@@ -454,81 +505,5 @@ fn kind_of(message: &FromContributor) -> &'static str {
         FromContributor::Pause { .. } => "pause",
         FromContributor::Resume => "resume",
         FromContributor::Goodbye { .. } => "goodbye",
-    }
-}
-
-/// What the visitor wishes at present, so that only changes reach the engine.
-struct Wishes {
-    share: f64,
-    workers: u32,
-    is_paused: bool,
-    changes: Bucket,
-}
-
-impl Wishes {
-    fn of(profile: &SessionProfile) -> Self {
-        let (share, workers) = (profile.share, profile.workers);
-        let changes = Bucket::new(CHANGES_PER_S, CHANGES_BURST);
-        Wishes { share, workers, is_paused: false, changes }
-    }
-
-    /// Whether this pace is another one than the present.
-    fn pace(&mut self, share: f64, workers: u32) -> Result<bool, Refusal> {
-        if (share, workers) == (self.share, self.workers) {
-            return Ok(false);
-        }
-        (self.share, self.workers) = (share, workers);
-        self.change("pace")
-    }
-
-    /// Whether work was not paused, or resumed, already.
-    fn pause(&mut self, is_paused: bool) -> Result<bool, Refusal> {
-        if is_paused == self.is_paused {
-            return Ok(false);
-        }
-        self.is_paused = is_paused;
-        self.change(if is_paused { "pause" } else { "resume" })
-    }
-
-    fn change(&mut self, kind: &str) -> Result<bool, Refusal> {
-        if self.changes.take().is_zero() {
-            return Ok(true);
-        }
-        let detail = format!(
-            "{kind}: changes of pace, pauses and resumes are limited to {CHANGES_PER_S} a second"
-        );
-        Err(Refusal::new(GoodbyeReason::OutOfTurn, detail))
-    }
-}
-
-/// A token bucket.
-struct Bucket {
-    per_s: f64,
-    burst: f64,
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn new(per_s: f64, burst: f64) -> Self {
-        Bucket { per_s, burst, tokens: burst, at: Instant::now() }
-    }
-
-    /// Takes one token; answers how long it takes until it would have been there.
-    fn take(&mut self) -> Duration {
-        let now = Instant::now();
-        let refill = now.duration_since(self.at).as_secs_f64() * self.per_s;
-        self.tokens = (self.tokens + refill).min(self.burst) - 1.0;
-        self.at = now;
-        Duration::from_secs_f64((-self.tokens).max(0.0) / self.per_s)
-    }
-
-    /// Beyond its rate a session is not read for a while, so that TCP slows
-    /// the peer down and nothing piles up here.
-    async fn wait(&mut self) {
-        let wait = self.take();
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-        }
     }
 }

@@ -40,6 +40,7 @@ use std::time::Duration;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_start.sql"),
     include_str!("../../migrations/0002_jobs.sql"),
+    include_str!("../../migrations/0003_session_receipts.sql"),
 ];
 
 /// Connections that read at the same time.

@@ -2,6 +2,7 @@
 
 use super::{Store, StoreError, failed, to_sql, unreadable};
 use crate::runtime::SessionRecord;
+use crate::runtime::session::Raise;
 use crate::time::UnixMs;
 use raven_protocol::{GoodbyeReason, SessionId};
 
@@ -40,6 +41,63 @@ impl Store {
         .await
         .map(drop)
         .map_err(failed("open a session"))
+    }
+
+    /// Stores a receipt for a higher share, before the share is used.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn session_raised(
+        &self,
+        session: SessionId,
+        raise: &Raise,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO session_receipts (session, counter, share, receipt, signature, signed_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )
+        .bind(to_sql(session.0))
+        .bind(i64::from(raise.counter))
+        .bind(raise.share)
+        .bind(&raise.receipt)
+        .bind(&raise.signature)
+        .bind(UnixMs::now().0)
+        .execute(self.writer())
+        .await
+        .map(drop)
+        .map_err(failed("raise a session's share"))
+    }
+
+    /// The receipts that a session sent after its first, in their order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn session_receipts(&self, session: SessionId) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar(
+            "SELECT receipt FROM session_receipts WHERE session = ?1 ORDER BY counter",
+        )
+        .bind(to_sql(session.0))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("read a session's receipts"))
+    }
+
+    /// How a session ended: `None` while it is open, else when, and the reason
+    /// where a goodbye gave one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn session_end(
+        &self,
+        session: SessionId,
+    ) -> Result<Option<(UnixMs, Option<String>)>, StoreError> {
+        let row: (Option<i64>, Option<String>) =
+            sqlx::query_as("SELECT closed_ms, closed_reason FROM sessions WHERE id = ?1")
+                .bind(to_sql(session.0))
+                .fetch_one(self.readers())
+                .await
+                .map_err(failed("read a session's end"))?;
+        Ok(row.0.map(|closed| (UnixMs(closed), row.1)))
     }
 
     /// Notes a session's end; only the first is kept.

@@ -165,7 +165,22 @@ pub fn receipt(hello: &Hello, nonce: &str, site: Option<&str>) -> Receipt {
         share: hello.share,
         nonce: nonce.into(),
         session_key: hello.session_key.clone(),
+        counter: 0,
     }
+}
+
+/// A change of pace that needs no receipt.
+pub fn pace(share: f64, workers: u32) -> FromContributor {
+    FromContributor::Pace { share, workers, receipt: None, signature: None }
+}
+
+/// A change of pace with a receipt for `receipt.share`.
+pub fn raise(receipt: &Receipt, key: &SigningKey) -> FromContributor {
+    let FromContributor::Consent { receipt: text, signature } = consent(receipt, key) else {
+        unreachable!("a consent is made");
+    };
+    let share = receipt.share;
+    FromContributor::Pace { share, workers: 1, receipt: Some(text), signature: Some(signature) }
 }
 
 pub fn consent(receipt: &Receipt, key: &SigningKey) -> FromContributor {

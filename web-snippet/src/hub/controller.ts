@@ -27,6 +27,8 @@ const STABLE_MS = 30_000;
 const IDLE_SHOWN_AFTER_MS = 1_500;
 /** Counts are told this often at most: small tasks end many times a second. */
 const COUNT_TOLD_EVERY_MS = 250;
+/** The coordinator hears of the slider this often at most; workers follow it at once. */
+const PACE_TOLD_EVERY_MS = 300;
 /** How often in a row our messages may be refused before we give up. */
 const REJECTIONS_MAX = 3;
 
@@ -87,6 +89,8 @@ export class Controller {
   #told: FromHub | undefined;
   #toldAt = 0;
   #tellTimer: ReturnType<typeof setTimeout> | undefined;
+  #paceToldAt = -Infinity;
+  #paceTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(host: ControllerHost) {
     this.#host = host;
@@ -209,6 +213,8 @@ export class Controller {
   #ready(session: Session, grant: string): void {
     this.#ticketRenewed = false;
     this.#become({ at: 'session', session, readyAt: this.#host.now(), grant });
+    // What was changed since the hello.
+    this.#tellPace();
     if (this.#paused !== undefined) session.send({ type: 'pause', detail: this.#paused });
   }
 
@@ -314,7 +320,17 @@ export class Controller {
   #setShare(share: number): void {
     this.#pace = paceFor(share, this.#config?.cores ?? 1);
     this.#machine?.pool.setPace(this.#pace);
-    this.#tell({ type: 'pace', share: this.#pace.share, workers: this.#pace.workers });
+    const waitMs = this.#paceToldAt + PACE_TOLD_EVERY_MS - this.#host.now();
+    if (waitMs <= 0) this.#tellPace();
+    else this.#paceTimer ??= setTimeout(() => this.#tellPace(), waitMs);
+  }
+
+  /** A slider that is dragged, or an arrow key that is held down, changes many times a second. */
+  #tellPace(): void {
+    clearTimeout(this.#paceTimer);
+    this.#paceTimer = undefined;
+    this.#paceToldAt = this.#host.now();
+    if (this.#state.at === 'session') void this.#state.session.pace(this.#pace.share, this.#pace.workers);
   }
 
   #pause(detail: string): void {
@@ -369,6 +385,7 @@ export class Controller {
   #finish(phase: HubPhase): void {
     if (this.#state.at === 'over') return;
     this.#machine?.pool.stop();
+    clearTimeout(this.#paceTimer);
     if (this.#state.at === 'waiting') clearTimeout(this.#state.timer);
     if (this.#state.at === 'session') this.#state.session.stop();
     this.#store.clear();

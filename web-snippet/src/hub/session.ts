@@ -12,9 +12,10 @@ import {
   reasonOfCloseCode,
   type FromContributor,
   type GoodbyeReason,
+  type Receipt,
   type ToContributor,
 } from '../wire/message.ts';
-import type { Identity } from './identity.ts';
+import type { Identity, SignedReceipt } from './identity.ts';
 
 /** A coordinator that has not got as far as `ready` by then is given up. */
 const HANDSHAKE_MS_MAX = 20_000;
@@ -65,12 +66,22 @@ export class Session {
   readonly #events: SessionEvents;
   readonly #timer: ReturnType<typeof setTimeout>;
   #stage: Stage = 'opening';
+  #nonce = '';
+  /** The share that the coordinator knows; a higher one is signed anew. */
+  #share: number;
+  #workers: number;
+  /** Receipts signed after the first. */
+  #raises = 0;
+  /** The newest wish for a pace: one that is being signed when it comes is not sent any more. */
+  #paceTurn = 0;
 
   constructor(socket: Socket, identity: Identity, facts: SessionFacts, events: SessionEvents) {
     this.#socket = socket;
     this.#identity = identity;
     this.#facts = facts;
     this.#events = events;
+    this.#share = facts.hello.share;
+    this.#workers = facts.hello.workers;
     this.#timer = setTimeout(() => this.#leave('too_slow', { kind: 'lost' }), HANDSHAKE_MS_MAX);
     socket.binaryType = 'arraybuffer';
     socket.onopen = () => this.#open();
@@ -85,6 +96,27 @@ export class Session {
   /** Sends a message; dropped where the session is over. */
   send(message: FromContributor): void {
     if (this.#stage !== 'ended') this.#socket.send(encodeFrame(message));
+  }
+
+  /** Tells a new pace once the session is ready; what is above the last one goes with a receipt. */
+  async pace(share: number, workers: number): Promise<void> {
+    const turn = (this.#paceTurn += 1);
+    const isNewest = (): boolean => this.#stage === 'ready' && turn === this.#paceTurn;
+    if (!isNewest() || (share === this.#share && workers === this.#workers)) return;
+    let signed: SignedReceipt | undefined;
+    if (share > this.#share) {
+      this.#raises += 1;
+      try {
+        signed = await this.#identity.sign({ ...this.#receipt(share), counter: this.#raises });
+      } catch {
+        // Without a receipt the coordinator keeps the share that it knows.
+        return;
+      }
+      if (!isNewest()) return;
+    }
+    this.#share = share;
+    this.#workers = workers;
+    this.send({ type: 'pace', share, workers, ...signed });
   }
 
   /** Sends a frame that the kernel has written; dropped where the session is not ready. */
@@ -153,14 +185,8 @@ export class Session {
       return;
     }
     this.#stage = 'signing';
-    const receipt = {
-      text_version: textVersion,
-      site: this.#facts.site,
-      share: this.#facts.hello.share,
-      nonce,
-      session_key: this.#identity.publicKey,
-    };
-    this.#identity.sign(receipt).then(
+    this.#nonce = nonce;
+    this.#identity.sign(this.#receipt(this.#share)).then(
       (signed) => {
         if (this.#stage !== 'signing') return;
         this.#stage = 'consenting';
@@ -168,6 +194,17 @@ export class Session {
       },
       () => this.#leave('stopped', { kind: 'lost' }),
     );
+  }
+
+  /** What the visitor agrees to with `share`. */
+  #receipt(share: number): Receipt {
+    return {
+      text_version: this.#facts.textVersion,
+      site: this.#facts.site,
+      share,
+      nonce: this.#nonce,
+      session_key: this.#identity.publicKey,
+    };
   }
 
   #closed(code: number, detail: string): void {

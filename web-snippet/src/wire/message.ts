@@ -52,6 +52,8 @@ export interface Receipt {
   readonly share: number;
   readonly nonce: string;
   readonly session_key: string;
+  /** Absent in a session's first receipt; each later one's is above all before it. */
+  readonly counter?: number;
 }
 
 /** Messages that the hub itself writes; `commit` and `result` come from the kernel as frames. */
@@ -73,7 +75,14 @@ export type FromContributor =
     }
   | { readonly type: 'consent'; readonly receipt: string; readonly signature: string }
   | { readonly type: 'refuse'; readonly lease: string; readonly reason: RefuseReason; readonly detail: string }
-  | { readonly type: 'pace'; readonly share: number; readonly workers: number }
+  | {
+      readonly type: 'pace';
+      readonly share: number;
+      readonly workers: number;
+      /** With a share above the present one: what was agreed to, and its signature. */
+      readonly receipt?: string;
+      readonly signature?: string;
+    }
   | { readonly type: 'pause'; readonly detail: string }
   | { readonly type: 'resume' }
   | { readonly type: 'goodbye'; readonly reason: GoodbyeReason };
