@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 use raven_coordinator::runtime::executor::{Kernel, KernelModule};
 use raven_protocol::frame::encode;
 use raven_protocol::{Frame, FrameLimits, FromContributor, TaskId, ToContributor};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,6 +19,11 @@ const MEMORY_BYTES: u64 = 256 << 20;
 /// Flops between two looks at the socket.
 const STEP_FLOPS: f64 = 50e6;
 
+/// Printed when an upload is broken off.
+pub const CUT_WORDS: &str = "broke off an upload";
+/// Between two tries to come back.
+const RETURN: Duration = Duration::from_millis(50);
+
 /// What a contributor does beside computing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Habits {
@@ -26,6 +31,10 @@ pub struct Habits {
     pub slow: Duration,
     /// Drops the socket after so many commitments, without a word.
     pub dies_after: Option<u64>,
+    /// Comes back under the same key whenever the connection is gone, until it is stopped.
+    pub returns: bool,
+    /// Breaks the connection in the middle of the payload that follows so many commitments.
+    pub cuts_upload_after: Option<u64>,
 }
 
 /// A running contributor.
@@ -95,21 +104,43 @@ type Socket = WebSocket<TcpStream>;
 impl Worker {
     fn run(&mut self) {
         let module = KernelModule::load(&kernel_file(), Some(&cache_dir())).expect("the kernel");
-        let mut kernel = Kernel::new(&module, MEMORY_BYTES).expect("an instance");
-        let stream = TcpStream::connect(self.address).expect("connects");
-        stream.set_nodelay(true).expect("no delay");
+        loop {
+            match self.connect() {
+                Some(socket) => self.session(&module, socket),
+                // Whoever does not come back was not meant to be refused either.
+                None => assert!(self.habits.returns, "connects"),
+            }
+            if !self.habits.returns || self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            std::thread::sleep(RETURN);
+        }
+    }
+
+    fn connect(&self) -> Option<Socket> {
+        let stream = TcpStream::connect(self.address).ok()?;
+        stream.set_nodelay(true).ok()?;
+        // A coordinator that is killed between accepting and answering answers never.
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         let url = format!("ws://{}/v1/contribute", self.address);
-        let (mut socket, _) = client(url, stream).expect("upgrades");
+        let (socket, _) = client(url, stream).ok()?;
         let timeout = Some(Duration::from_millis(50));
-        socket.get_ref().set_read_timeout(timeout).expect("a timeout");
+        socket.get_ref().set_read_timeout(timeout).ok()?;
+        Some(socket)
+    }
+
+    fn session(&mut self, module: &KernelModule, mut socket: Socket) {
+        let mut kernel = Kernel::new(module, MEMORY_BYTES).expect("an instance");
         let key = SigningKey::from_bytes(&[self.number; 32]);
         let hello = hello(&key, module.id());
         send(&mut socket, &FromContributor::Hello(hello.clone()));
         let mut grant = String::new();
         while let Some(bytes) = self.read(&mut socket) {
             match message(&bytes) {
-                ToContributor::Welcome { nonce, .. } => {
-                    send(&mut socket, &consent(&receipt(&hello, &nonce, None), &key));
+                ToContributor::Welcome { nonce, consent_text_version, .. } => {
+                    let mut receipt = receipt(&hello, &nonce, None);
+                    receipt.text_version = consent_text_version;
+                    send(&mut socket, &consent(&receipt, &key));
                 }
                 ToContributor::Ready { grant: token } => grant = token,
                 ToContributor::Task(task) => {
@@ -119,10 +150,16 @@ impl Worker {
                     }
                 }
                 ToContributor::Goodbye { .. } => return,
-                _ => {
-                    if let Some(reply) = kernel.accept(&bytes).expect("a good frame") {
-                        write(&mut socket, reply);
+                message => {
+                    let is_reveal = matches!(message, ToContributor::Reveal { .. });
+                    let Some(reply) = kernel.accept(&bytes).expect("a good frame") else {
+                        continue;
+                    };
+                    if is_reveal && self.cuts_this_upload() {
+                        half_written(&mut socket, &reply);
+                        return;
                     }
+                    write(&mut socket, reply);
                 }
             }
         }
@@ -131,7 +168,10 @@ impl Worker {
     /// Runs one task; false when it is time to go.
     fn task(&self, kernel: &mut Kernel, socket: &mut Socket, frame: &[u8], grant: &str) -> bool {
         for blob in kernel.missing(frame).expect("a good frame") {
-            let body = fetch(self.address, &blob, grant);
+            let Some(body) = fetch(self.address, &blob, grant) else {
+                assert!(self.habits.returns, "the shard is granted");
+                return false;
+            };
             kernel.accept(&body).expect("a good shard");
         }
         let began = Instant::now();
@@ -149,6 +189,20 @@ impl Worker {
         write(socket, kernel.finish(elapsed_ms).expect("finishes"));
         let commits = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
         self.habits.dies_after.is_none_or(|limit| commits < limit)
+    }
+
+    /// Whether the payload that was just asked for breaks off; it does so once.
+    fn cuts_this_upload(&mut self) -> bool {
+        let commits = self.commits();
+        let cuts = self.habits.cuts_upload_after.is_some_and(|limit| commits >= limit);
+        if cuts {
+            self.habits.cuts_upload_after = None;
+        }
+        cuts
+    }
+
+    fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     fn read(&self, socket: &mut Socket) -> Option<Vec<u8>> {
@@ -182,10 +236,22 @@ fn write(socket: &mut Socket, frame: Vec<u8>) {
     let _ = socket.send(Message::Binary(frame.into()));
 }
 
-fn fetch(address: SocketAddr, blob: &str, grant: &str) -> Vec<u8> {
+/// Announces a whole message, sends half of it, and is gone.
+fn half_written(socket: &mut Socket, frame: &[u8]) {
+    // A binary message of one frame with a 64-bit length and a mask of zeros.
+    let mut head = vec![0x82, 0x80 | 127];
+    head.extend_from_slice(&(frame.len() as u64).to_be_bytes());
+    head.extend_from_slice(&[0; 4]);
+    let stream = socket.get_mut();
+    let _ = stream.write_all(&head).and_then(|()| stream.write_all(&frame[..frame.len() / 2]));
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+    println!("{CUT_WORDS}");
+}
+
+fn fetch(address: SocketAddr, blob: &str, grant: &str) -> Option<Vec<u8>> {
     let mut response = ureq::get(format!("http://{address}/v1/blobs/{blob}"))
         .header("authorization", &format!("Bearer {grant}"))
         .call()
-        .expect("the shard is granted");
-    response.body_mut().with_config().limit(256 << 20).read_to_vec().expect("a body")
+        .ok()?;
+    response.body_mut().with_config().limit(256 << 20).read_to_vec().ok()
 }

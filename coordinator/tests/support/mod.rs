@@ -5,6 +5,7 @@
 
 pub mod contributor;
 pub mod data;
+pub mod process;
 pub mod socket;
 
 use axum::extract::{Path as UrlPath, State};
