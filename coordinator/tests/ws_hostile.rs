@@ -265,7 +265,10 @@ async fn a_higher_share_without_a_fresh_receipt_is_no_consent() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let FromContributor::Pace { receipt: Some(text), .. } = &raising else { panic!("it has one") };
-    assert_eq!(coordinator.store.session_receipts(session).await.expect("reads"), [text.clone()]);
+    assert_eq!(
+        coordinator.store.session_receipts(session).await.expect("reads"),
+        std::slice::from_ref(text)
+    );
     socket.send(&pace(0.1, 1)).await;
     socket.send(&raising).await;
     socket.refused(NoConsent, "counter: 1 is not above 1").await;
