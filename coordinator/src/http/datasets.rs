@@ -40,6 +40,13 @@ fn answer(DatasetRow { id, facts }: DatasetRow) -> DatasetAnswer {
     DatasetAnswer { id: id.to_string(), facts }
 }
 
+/// An entry of the list: a table of many columns would make it long.
+fn entry(row: DatasetRow) -> DatasetAnswer {
+    let mut entry = answer(row);
+    entry.facts.table = None;
+    entry
+}
+
 /// Finds an owner's data set by the text of its id.
 pub async fn find(app: &App, owner: Owner, text: &str) -> Result<Option<DatasetRow>, Problem> {
     let Ok(id) = text.parse::<DatasetId>() else { return Ok(None) };
@@ -48,7 +55,7 @@ pub async fn find(app: &App, owner: Owner, text: &str) -> Result<Option<DatasetR
 
 async fn list(State(app): State<App>, owner: Owner) -> Result<Json<DatasetList>, Problem> {
     let rows = app.store.datasets(owner.0, LIST_MAX).await?;
-    Ok(Json(DatasetList { datasets: rows.into_iter().map(answer).collect() }))
+    Ok(Json(DatasetList { datasets: rows.into_iter().map(entry).collect() }))
 }
 
 async fn show(

@@ -56,6 +56,7 @@ async fn build(app: &App, row: &JobRow) -> Result<Option<ModelFile>, Problem> {
             features: &dataset.facts.features,
             scale: dataset.facts.scale,
             target: dataset.facts.target,
+            table: dataset.facts.table.as_ref(),
         };
         model_file::write(&frame, &params, &row.spec.model, &note)
             .map(Some)
