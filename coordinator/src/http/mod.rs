@@ -12,12 +12,16 @@ mod health;
 mod jobs;
 mod model;
 mod network;
+mod pace;
 mod problem;
 mod sites;
+pub mod upkeep;
+mod uploads;
 mod www;
 
 pub use network::StatsCache;
 pub use problem::Problem;
+pub use uploads::Incoming;
 
 use crate::blobs::Blobs;
 use crate::dataset::UploadLimits;
@@ -48,6 +52,8 @@ pub struct App {
     pub ingestion: Arc<tokio::sync::Mutex<()>>,
     /// Permits for uploads that are being received.
     pub uploads: Arc<Semaphore>,
+    /// Who writes to which resumable upload.
+    pub incoming: Incoming,
     /// Permits for open event streams.
     pub streams: Arc<Semaphore>,
     /// The last answer of `/v1/stats`.
@@ -63,6 +69,8 @@ pub struct Settings {
     pub origin: String,
     /// Folder for uploads on their way in.
     pub upload_folder: PathBuf,
+    /// Folder for resumable uploads, kept across restarts; on the disk of `upload_folder`.
+    pub incoming_folder: PathBuf,
     pub upload_limits: UploadLimits,
     /// Jobs of one key that have not ended.
     pub open_jobs_max: u64,
@@ -76,6 +84,7 @@ pub struct Settings {
 pub fn router(app: App) -> Router {
     let routes = Router::new()
         .merge(datasets::routes(&app.settings.upload_limits))
+        .merge(uploads::routes())
         .merge(jobs::routes())
         .merge(events::routes())
         .merge(model::routes())

@@ -12,14 +12,16 @@ mod records;
 mod sessions;
 mod sites;
 mod stats;
+mod uploads;
 
-pub use datasets::{DatasetId, DatasetRow, StoredShard};
+pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
 pub use keys::KeyId;
 pub(crate) use records::state_reason;
 pub use sites::{SiteRow, parse_site, site_text};
 pub use stats::{Curve, Totals};
+pub use uploads::{UploadId, UploadRow, UploadSums};
 
 use crate::random;
 use crate::time::UnixMs;
@@ -34,7 +36,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Each migration once, in order; SQLite's `user_version` counts those done.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_start.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_start.sql"),
+    include_str!("../../migrations/0003_datasets.sql"),
+];
 
 /// Connections that read at the same time.
 const READERS: u32 = 4;
