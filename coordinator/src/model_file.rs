@@ -3,7 +3,7 @@
 //! The file depends on the weights, the layers and the data's form only, never
 //! on ids or times: the same training gives the same bytes and digest.
 
-use crate::dataset::{Features, Target};
+use crate::dataset::{Features, TableFacts, Target};
 use crate::job::TensorSpec;
 use crate::runtime::session::hex;
 use raven_graph::ModelSpec;
@@ -26,6 +26,9 @@ pub struct DataNote<'a> {
     pub features: &'a Features,
     pub scale: f32,
     pub target: Target,
+    /// How rows of the table became features, where the data came as one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<&'a TableFacts>,
 }
 
 /// A model file.

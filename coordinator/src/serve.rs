@@ -4,7 +4,7 @@ use crate::blobs::{BlobError, Blobs};
 use crate::cli::Serve;
 use crate::dataset::UploadLimits;
 use crate::embed::{Embed, EmbedError};
-use crate::http::{App, Settings, Streams, Turns, router};
+use crate::http::{App, Incoming, Settings, Streams, Turns, router, upkeep};
 use crate::job::resume;
 use crate::network::Network;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
@@ -109,6 +109,9 @@ pub async fn serve(
     let blobs = Blobs::open(&config.data.join("blobs"))?;
     sweep(&store, &blobs).await?;
     let uploads = empty_folder(&config.data.join("uploads"))?;
+    let incoming = config.data.join("incoming");
+    std::fs::create_dir_all(&incoming)
+        .map_err(|error| ServeError::Folder { path: incoming.clone(), error })?;
     let mut embed = Embed::read(config.embed.as_deref(), &config.kernel)?;
     embed.keep_loaders(&config.data.join("loaders")).map_err(EmbedError::Io)?;
     let www = Www::read(config.www.as_deref()).map_err(ServeError::Www)?;
@@ -129,6 +132,7 @@ pub async fn serve(
         settings: Arc::new(Settings {
             origin,
             upload_folder: uploads,
+            incoming_folder: incoming,
             upload_limits: UploadLimits::default(),
             open_jobs_max: OPEN_JOBS_MAX,
             dataset_bytes_max: DATASET_BYTES_MAX,
@@ -138,11 +142,16 @@ pub async fn serve(
         www: Arc::new(www),
         ingestion: Arc::default(),
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+        incoming: Incoming::default(),
         streams: Streams::new(STREAMS_MAX, STREAMS_OF_KEY_MAX),
         turns: Turns::default(),
         stats: Arc::default(),
         stopping,
     };
+    if upkeep::remove_strays(&app).await.is_err() {
+        // The log has the cause; strays cost room and nothing else.
+    }
+    tokio::spawn(upkeep::run(app.clone()));
     ready(address);
     let routes = router(app).merge(handle.router());
     let failing = handle.clone();

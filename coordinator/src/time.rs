@@ -13,6 +13,11 @@ impl UnixMs {
         UnixMs(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
     }
 
+    /// So many days later.
+    pub fn plus_days(self, days: u32) -> Self {
+        UnixMs(self.0.saturating_add(i64::from(days) * 86_400_000))
+    }
+
     /// `2026-11-22T08:30:00.125Z`.
     pub fn rfc3339(self) -> String {
         let days = self.0.div_euclid(86_400_000);

@@ -310,8 +310,9 @@ fn specs_are_checked_before_the_files() {
     assert_eq!(long_spec.problem(422)["limit"], 65_536);
     let not_json = server.upload_parts(&[("spec", b"{".to_vec())]);
     assert_eq!(not_json.problem(400)["field"], "spec");
-    let wrong_type = server.post("/v1/datasets", &json!({}));
-    wrong_type.problem(400);
+    server.post_bytes("/v1/datasets", "text/plain", b"{}").problem(400);
+    let no_uploads = server.post("/v1/datasets", &json!({}));
+    assert!(no_uploads.problem(422)["detail"].as_str().expect("text").contains("spec"));
 }
 
 #[test]

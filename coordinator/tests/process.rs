@@ -70,6 +70,38 @@ fn a_job_outlives_the_process() {
 }
 
 #[test]
+fn an_upload_goes_on_after_a_kill() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let created = run(&data, &["keys", "create"]);
+    let key = String::from_utf8(created.stdout).expect("text").trim().to_owned();
+    let bytes: Vec<u8> = (0..200_000u32).map(|i| (i % 253) as u8).collect();
+    let patch = |process: &Process, path: &str, offset: usize, piece: &[u8]| -> Value {
+        let mut answer = ureq::patch(format!("{}{path}", process.url))
+            .header("authorization", format!("Bearer {key}"))
+            .header("upload-offset", offset.to_string())
+            .send(piece)
+            .expect("taken");
+        let text = answer.body_mut().read_to_string().expect("text");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let mut first = Process::start(&data);
+    let (status, upload) = first.call(&key, "/v1/uploads", Some(&json!({"bytes": bytes.len()})));
+    assert_eq!(status, 201, "{upload}");
+    let path = format!("/v1/uploads/{}", upload["id"].as_str().expect("an id"));
+    assert_eq!(patch(&first, &path, 0, &bytes[..70_000])["offset"], 70_000);
+    first.child.kill().expect("killed");
+    first.child.wait().expect("gone");
+    let next = Process::start(&data);
+    let (_, shown) = next.call(&key, &path, None);
+    assert_eq!((&shown["offset"], &shown["complete"]), (&json!(70_000), &json!(false)));
+    assert_eq!(patch(&next, &path, 70_000, &bytes[70_000..])["complete"], true);
+    let stored = std::fs::read_dir(data.join("incoming")).expect("a folder").flatten().next();
+    assert_eq!(std::fs::read(stored.expect("the file").path()).expect("read"), bytes);
+    next.terminate();
+}
+
+#[test]
 fn mistakes_on_the_command_line_are_told() {
     let wrong = program().args(["serve", "--port", "1"]).output().expect("runs");
     assert_eq!(wrong.status.code(), Some(2));

@@ -117,6 +117,7 @@ fn the_page_states_codes_limits_and_reasons() {
     for limits in [FrameLimits::TO_CONTRIBUTOR, FrameLimits::TO_COORDINATOR] {
         assert!(PAGE.contains(&limits.header_bytes_max.to_string()));
         assert!(PAGE.contains(&limits.body_bytes_max.to_string()));
+        assert!(PAGE.contains(&raven_protocol::limits::MESSAGE_BYTES_MAX.to_string()));
     }
     use RefuseReason::*;
     for reason in [TooLarge, Missing, Invalid, RefuseReason::Stopping, Failed] {

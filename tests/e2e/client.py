@@ -10,13 +10,14 @@ from raven import ApiError, Client
 
 url, key, table, model = sys.argv[1:]
 client = Client(url, key)
-dataset = client.upload_dataset(
-    {
-        "name": "digits", "format": "csv", "target": "classes", "classes": 10, "scale": 1 / 16,
-        "sample_shape": [8, 8], "test_fraction": 0.2, "license": "CC BY 4.0", "source": "UCI",
-    },
-    {"table": table},
-)
+spec = {
+    "name": "digits", "format": "csv", "target": "classes", "classes": 10, "scale": 1 / 16,
+    "sample_shape": [8, 8], "test_fraction": 0.2, "license": "CC BY 4.0", "source": "UCI",
+}
+# In pieces and at once, it is the same data set.
+pieces = client.create_dataset(spec, {"table": client.upload_file(table, piece_bytes=10_000)})
+client.delete_dataset(pieces.pop("id"))
+dataset = client.upload_dataset(spec, {"table": table})
 body = {
     "name": "python", "dataset": dataset["id"], "seed": 1,
     "model": {
@@ -42,7 +43,7 @@ later = list(client.events(job["id"], after=events[len(events) // 2].id))
 done = client.wait(job["id"], timeout_s=30)
 sha256 = client.download_model(job["id"], model)
 print(json.dumps({
-    "dataset": dataset, "refusal": refusal, "names": [event.name for event in events],
+    "dataset": dataset, "pieces": pieces, "uploads": client.uploads(), "refusal": refusal, "names": [event.name for event in events],
     "ids": [event.id for event in events], "later": [event.id for event in later],
     "last": events[-1].data, "job": done, "sha256": sha256,
     "listed": [[one["id"] for one in client.jobs()], [one["id"] for one in client.datasets()]],

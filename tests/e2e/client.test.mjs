@@ -31,6 +31,9 @@ it('uploads a table, trains, follows the events and downloads', async () => {
   const seen = JSON.parse(stdout);
   assert.deepEqual(seen.dataset.features, { dtype: 'f32', shape: [8, 8] });
   assert.equal(seen.dataset.train_rows + seen.dataset.test_rows, 1797);
+  const { id, ...facts } = seen.dataset;
+  assert.match(id, /^ds_/);
+  assert.deepEqual([seen.pieces, seen.uploads], [facts, []]);
   assert.equal(seen.refusal[0] >= 400 && seen.refusal[0] < 500, true, `${seen.refusal}`);
   assert.equal(seen.names.filter((name) => name === 'evaluation').length, 3);
   assert.equal(seen.names.filter((name) => name === 'round').length, seen.job.rounds);

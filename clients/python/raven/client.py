@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from . import sse
+from . import sse, uploads
 from .errors import ApiError, JobFailed, TransportError
-from .multipart import Form, Source
+from .multipart import Form, Source, source_bytes
 
 #: States that a job does not leave.
 TERMINAL = ("completed", "failed", "cancelled")
@@ -54,20 +54,63 @@ class Client:
     # --- data sets -------------------------------------------------------
 
     def upload_dataset(
-        self, spec: Mapping[str, Any], files: Mapping[str, Source], idempotency_key: str | None = None
+        self,
+        spec: Mapping[str, Any],
+        files: Mapping[str, Source],
+        idempotency_key: str | None = None,
+        *,
+        resumable: bool | None = None,
     ) -> dict[str, Any]:
         """Streams a data set to the coordinator and returns its facts, its `id` among them.
 
-        `files` maps part names (`train_x`, `train_y`, `test_x`, `test_y` or `table`) to paths,
-        bytes or open binary files. The request is not repeated on failure; `idempotency_key`
-        lets the caller repeat it without a second data set.
+        `files` maps part names (`train_x`, `train_y`, `test_x`, `test_y`, `table` or `archive`) to
+        paths, bytes or open binary files. Large ones, or all where `resumable` is true, are sent in
+        pieces and go on where they broke off; otherwise the request is not repeated on failure, and
+        `idempotency_key` lets the caller repeat it without a second data set.
         """
+        if resumable is None:
+            resumable = sum(source_bytes(source) for source in files.values()) >= uploads.RESUMABLE_BYTES_MIN
+        if resumable:
+            return self.create_dataset(spec, {name: self.upload_file(source) for name, source in files.items()})
         form = Form(spec, files)
         headers = {"Content-Type": form.content_type, "Content-Length": str(len(form))}
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
         with self._request("POST", "/v1/datasets", headers, form) as response:
             return json.load(response)
+
+    def upload_file(
+        self, source: Source, *, piece_bytes: int = uploads.PIECE_BYTES, retry_s_max: float = 300.0
+    ) -> str:
+        """Sends a file in pieces and returns the upload's id, for `create_dataset`.
+
+        A file that this key began to send before, in this process or an earlier one, goes on where
+        it broke off: it is known by its length and SHA-256.
+        """
+        with uploads.opened(source) as file:
+            count, sha256 = uploads.measure(file)
+            begun = [one for one in self.uploads() if one["bytes"] == count and one["sha256"] == sha256]
+            upload = begun[0] if begun else self._json("POST", "/v1/uploads", {"bytes": count, "sha256": sha256})
+            uploads.send(self._document, upload, file, piece_bytes, retry_s_max)
+            return upload["id"]
+
+    def uploads(self) -> list[dict[str, Any]]:
+        """Files of this key that no data set was made of yet, with how much of each has arrived."""
+        return self._json("GET", "/v1/uploads")["uploads"]
+
+    def delete_upload(self, upload_id: str) -> None:
+        """Gives an upload up."""
+        with self._request("DELETE", f"/v1/uploads/{quote(upload_id, safe='')}", {}, None) as response:
+            response.read()
+
+    def create_dataset(self, spec: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+        """Makes a data set of uploads by their ids; they are used up by it."""
+        return self._json("POST", "/v1/datasets", {"spec": spec, "files": files})
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """Deletes a data set. One that an open job uses is refused with an `ApiError`."""
+        with self._request("DELETE", f"/v1/datasets/{quote(dataset_id, safe='')}", {}, None) as response:
+            response.read()
 
     def datasets(self) -> list[dict[str, Any]]:
         """The facts of every data set of this key."""
@@ -181,6 +224,10 @@ class Client:
     @staticmethod
     def _job_path(job_id: str) -> str:
         return f"/v1/jobs/{quote(job_id, safe='')}"
+
+    def _document(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Any:
+        with self._request(method, path, headers, body) as response:
+            return json.load(response)
 
     def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         headers = {"Content-Type": "application/json"} if body is not None else {}

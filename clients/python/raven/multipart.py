@@ -19,7 +19,8 @@ def _quoted(name: str) -> str:
     return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _source_bytes(source: Source) -> int:
+def source_bytes(source: Source) -> int:
+    """Bytes from where the source stands to its end."""
     if isinstance(source, bytes):
         return len(source)
     if isinstance(source, (str, os.PathLike)):
@@ -78,7 +79,7 @@ class Form:
         return f"multipart/form-data; boundary={self.boundary}"
 
     def __len__(self) -> int:
-        parts = sum(len(head) + _source_bytes(source) + 2 for head, source in self._parts)
+        parts = sum(len(head) + source_bytes(source) + 2 for head, source in self._parts)
         return parts + len(self._end)
 
     def __iter__(self) -> Iterator[bytes]:

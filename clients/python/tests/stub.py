@@ -32,7 +32,7 @@ class Stub:
                 stub.requests.append(request)
                 answer(request, self)
 
-            do_GET = do_POST = _serve
+            do_GET = do_POST = do_PATCH = do_DELETE = _serve
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

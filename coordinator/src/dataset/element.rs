@@ -89,7 +89,8 @@ pub struct BadNumber {
 impl BadNumber {
     /// The error for a number at that place.
     pub fn at(self, part: &'static str, row: u64, column: u64) -> DatasetError {
-        DatasetError::Value { part, row, column, rule: self.rule, found: self.found }
+        let name = None;
+        DatasetError::Value { part, row, column, name, rule: self.rule, found: self.found }
     }
 }
 

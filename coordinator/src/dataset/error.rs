@@ -39,8 +39,22 @@ pub enum DatasetError {
     #[error("{part}: {found} rows, its features have {expected}")]
     RowCount { part: &'static str, expected: u64, found: u64 },
     /// A value is outside its domain.
-    #[error("{part}: row {row}, column {column}: {found} must be {rule}")]
-    Value { part: &'static str, row: u64, column: u64, rule: String, found: String },
+    #[error("{part}: row {row}, column {column}{}: {found} must be {rule}", named(name))]
+    Value {
+        part: &'static str,
+        row: u64,
+        column: u64,
+        /// The column's name in a table that has some.
+        name: Option<String>,
+        rule: String,
+        found: String,
+    },
+    /// A file in an archive has no place there.
+    #[error("{part}: {entry:?}: {found}; it must be {rule}")]
+    Entry { part: &'static str, entry: String, rule: String, found: String },
+    /// A whole column has no use.
+    #[error("{part}: column {column}{} must be {rule}", named(name))]
+    Column { part: &'static str, column: u64, name: Option<String>, rule: &'static str },
     /// A row has another number of fields than the first.
     #[error("{part}: row {row} has {found} columns, the first has {expected}")]
     Columns { part: &'static str, row: u64, expected: u64, found: u64 },
@@ -59,6 +73,11 @@ pub enum DatasetError {
         #[from]
         error: BlobError,
     },
+}
+
+/// A column's name beside its number.
+fn named(name: &Option<String>) -> String {
+    name.as_ref().map_or_else(String::new, |name| format!(" ({name:?})"))
 }
 
 impl DatasetError {
@@ -80,6 +99,8 @@ impl DatasetError {
             DatasetError::Value { part, row, column, .. } => {
                 Some(format!("{part}[{row}][{column}]"))
             }
+            DatasetError::Entry { part, entry, .. } => Some(format!("{part}[{entry:?}]")),
+            DatasetError::Column { part, column, .. } => Some(format!("{part}[][{column}]")),
             DatasetError::Columns { part, row, .. } => Some(format!("{part}[{row}]")),
             DatasetError::Io { .. } | DatasetError::Blobs { .. } => None,
         }

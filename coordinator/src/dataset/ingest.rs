@@ -1,16 +1,20 @@
 //! From uploaded files to a stored data set's facts and shards.
 
-use super::csv::Table;
 use super::npz::Npz;
 use super::rows::{Array, Pair, Rows};
 use super::safetensors::Safetensors;
 use super::shards::ShardWriter;
+use super::table::csv::Csv;
+use super::table::parquet::Parquet;
+use super::table::{Table, TableFacts};
 use super::unpack::{self, read_error};
 use super::{
-    DatasetError, DatasetFacts, DatasetSpec, Features, Format, Target, UploadLimits, idx, npy,
+    DatasetError, DatasetFacts, DatasetSpec, Features, Format, Target, UploadLimits, idx, images,
+    npy,
 };
 use crate::blobs::Blobs;
 use crate::store::StoredShard;
+use crate::time::UnixMs;
 use raven_protocol::BlobId;
 use std::path::{Path, PathBuf};
 
@@ -41,7 +45,8 @@ impl Upload {
     pub fn expect(&self, format: Format, name: &str) -> Result<&'static str, DatasetError> {
         let allowed: &[&'static str] = match format {
             Format::Idx | Format::Npy => &ARRAYS,
-            Format::Npz | Format::Csv | Format::Safetensors => &[TABLE],
+            Format::Npz | Format::Csv | Format::Parquet | Format::Safetensors => &[TABLE],
+            Format::Images => &[images::PART],
         };
         let unexpected = |rule| {
             let part = name.chars().take(40).collect();
@@ -50,6 +55,7 @@ impl Upload {
         match allowed.iter().find(|allowed| **allowed == name) {
             Some(part) if self.path(part).is_none() => Ok(part),
             Some(_) => unexpected("came twice"),
+            None if format == Format::Images => unexpected("this format takes one file, archive"),
             None if allowed.len() == 1 => unexpected("this format takes one file, table"),
             None => unexpected("this format takes train_x, train_y, test_x and test_y"),
         }
@@ -64,10 +70,10 @@ impl Upload {
         self.files.iter().find(|(name, _)| *name == part).map(|(_, path)| path.as_path())
     }
 
-    fn table(&self, format: Format) -> Result<&Path, DatasetError> {
-        let missing =
-            DatasetError::MissingPart { part: TABLE, format: format.name(), takes: "one file" };
-        self.path(TABLE).ok_or(missing)
+    /// The only file of a format that takes one.
+    fn only(&self, part: &'static str, format: Format) -> Result<&Path, DatasetError> {
+        let missing = DatasetError::MissingPart { part, format: format.name(), takes: "one file" };
+        self.path(part).ok_or(missing)
     }
 }
 
@@ -78,6 +84,8 @@ struct Opened {
     part: &'static str,
     features: Features,
     target: Target,
+    table: Option<TableFacts>,
+    labels: Option<Vec<String>>,
 }
 
 /// Reads the files and writes their rows to shards. Blocks.
@@ -114,13 +122,16 @@ pub fn ingest(
         license: spec.license.clone(),
         source: spec.source.clone(),
         bytes: writer.shards.iter().map(|stored| stored.shard.bytes).sum(),
+        table: opened.table,
+        labels: opened.labels,
+        expires_at: spec.retain_days.map(|days| UnixMs::now().plus_days(days).rfc3339()),
     };
     Ok(Ingested { facts, shards: writer.shards, created: writer.created })
 }
 
-struct Counts {
-    train: u64,
-    test: u64,
+pub(super) struct Counts {
+    pub train: u64,
+    pub test: u64,
 }
 
 fn write(
@@ -151,7 +162,11 @@ fn write(
 }
 
 /// Splits off the last rows; both parts get at least one.
-fn held_out(part: &'static str, total: u64, fraction: f64) -> Result<Counts, DatasetError> {
+pub(super) fn held_out(
+    part: &'static str,
+    total: u64,
+    fraction: f64,
+) -> Result<Counts, DatasetError> {
     if total < 2 {
         let rule = "at least two rows, one of them to test on".into();
         return Err(DatasetError::Shape { part, rule, found: vec![total] });
@@ -174,23 +189,51 @@ fn open(
             open(name, source, limits).map(Some)
         }),
         Format::Npz => {
-            let path = upload.table(spec.format)?;
+            let path = upload.only(TABLE, spec.format)?;
             let file = unpack::open_seekable(path, unpacked_max).map_err(read_error(TABLE))?;
             let archive = Npz::open(TABLE, file)?;
             open_pairs(spec, |name| archive.array(name, limits))
         }
         Format::Safetensors => {
-            let path = upload.table(spec.format)?;
+            let path = upload.only(TABLE, spec.format)?;
             let file = unpack::open_seekable(path, unpacked_max).map_err(read_error(TABLE))?;
             let tensors = Safetensors::open(TABLE, file)?;
             open_pairs(spec, |name| tensors.array(name, limits))
         }
+        Format::Images => {
+            let path = upload.only(images::PART, spec.format)?;
+            let file = unpack::open_seekable(path, unpacked_max);
+            let opened = images::open(file.map_err(read_error(images::PART))?, spec, limits)?;
+            let images::Opened { train, test, features, target, labels } = opened;
+            Ok(Opened {
+                train: Box::new(train),
+                test: test.map(|test| Box::new(test) as Box<dyn Rows>),
+                part: images::PART,
+                features,
+                target,
+                table: None,
+                labels: Some(labels),
+            })
+        }
+        Format::Parquet => {
+            let path = upload.only(TABLE, spec.format)?;
+            let file = unpack::open_seekable(path, unpacked_max).map_err(read_error(TABLE))?;
+            let records = Parquet::open(file, limits)?;
+            open_table(Table::open(Box::new(records), spec, limits)?)
+        }
         Format::Csv => {
-            let table = Table::open(upload.table(spec.format)?, spec, limits)?;
-            let (features, target) = (table.features.clone(), table.target);
-            Ok(Opened { train: Box::new(table), test: None, part: TABLE, features, target })
+            let records = Csv::open(upload.only(TABLE, spec.format)?, spec.header, limits)?;
+            open_table(Table::open(Box::new(records), spec, limits)?)
         }
     }
+}
+
+fn open_table(table: Table) -> Result<Opened, DatasetError> {
+    let (features, target) = (table.features.clone(), table.target);
+    let facts = table.facts.clone();
+    let labels = facts.labels().map(<[String]>::to_vec);
+    let (train, table) = (Box::new(table), Some(facts));
+    Ok(Opened { train, test: None, part: TABLE, features, target, table, labels })
 }
 
 /// Opens the arrays by name and checks that they go together.
@@ -222,7 +265,7 @@ fn open_pairs(
     }
     let (features, target, part) = (train.features.clone(), train.target, train.part());
     let test = test.map(|test| Box::new(test) as Box<dyn Rows>);
-    Ok(Opened { train: Box::new(train), test, part, features, target })
+    Ok(Opened { train: Box::new(train), test, part, features, target, table: None, labels: None })
 }
 
 fn check_alike(train: &Pair, test: &Pair) -> Result<(), DatasetError> {

@@ -3,18 +3,22 @@
 use super::auth::Owner;
 use super::extract::Path;
 use super::idempotency::{Claim, Once, Turn};
-use super::{App, Problem, body};
+use super::pace::Pace;
+use super::{App, Problem, body, uploads};
 use crate::dataset::{DatasetError, DatasetFacts, DatasetSpec, Upload, UploadLimits, ingest};
 use crate::random;
-use crate::store::{DatasetId, DatasetRow};
+use crate::store::{DatasetId, DatasetRow, Removal, UploadId};
+use axum::body::Bytes;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Serialize;
+use raven_protocol::BlobId;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 use tokio::io::AsyncWriteExt;
 
@@ -24,7 +28,9 @@ const LIST_MAX: u32 = 100;
 pub fn routes(limits: &UploadLimits) -> Router<App> {
     let limit = usize::try_from(limits.body_bytes_max).unwrap_or(usize::MAX);
     let upload = post(upload).layer(DefaultBodyLimit::max(limit));
-    Router::new().route("/v1/datasets", upload.get(list)).route("/v1/datasets/{id}", get(show))
+    Router::new()
+        .route("/v1/datasets", upload.get(list))
+        .route("/v1/datasets/{id}", get(show).delete(remove))
 }
 
 /// A data set as the API shows it.
@@ -44,6 +50,13 @@ fn answer(DatasetRow { id, facts }: DatasetRow) -> DatasetAnswer {
     DatasetAnswer { id: id.to_string(), facts }
 }
 
+/// An entry of the list: a table of many columns would make it long.
+fn entry(row: DatasetRow) -> DatasetAnswer {
+    let mut entry = answer(row);
+    entry.facts.table = None;
+    entry
+}
+
 /// Finds an owner's data set by the text of its id.
 pub async fn find(app: &App, owner: Owner, text: &str) -> Result<Option<DatasetRow>, Problem> {
     let Ok(id) = text.parse::<DatasetId>() else { return Ok(None) };
@@ -52,7 +65,7 @@ pub async fn find(app: &App, owner: Owner, text: &str) -> Result<Option<DatasetR
 
 async fn list(State(app): State<App>, owner: Owner) -> Result<Json<DatasetList>, Problem> {
     let rows = app.store.datasets(owner.0, LIST_MAX).await?;
-    Ok(Json(DatasetList { datasets: rows.into_iter().map(answer).collect() }))
+    Ok(Json(DatasetList { datasets: rows.into_iter().map(entry).collect() }))
 }
 
 async fn show(
@@ -63,6 +76,50 @@ async fn show(
     let row = find(&app, owner, &id).await?;
     let row = row.ok_or_else(|| Problem::not_found("no data set of this key has that id"))?;
     Ok(Json(answer(row)))
+}
+
+async fn remove(
+    State(app): State<App>,
+    owner: Owner,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let unknown = || Problem::not_found("no data set of this key has that id");
+    let id = find(&app, owner, &id).await?.ok_or_else(unknown)?.id;
+    match delete(&app, id).await? {
+        Removal::Removed { .. } => Ok(StatusCode::NO_CONTENT),
+        Removal::Unknown => Err(unknown()),
+        Removal::InUse { jobs } => {
+            let detail = format!("{jobs} jobs that have not ended use this data set");
+            Err(Problem::conflict(detail).with_found(jobs))
+        }
+    }
+}
+
+/// Deletes a data set with the blobs that are its own. It goes on where the
+/// client gives up waiting.
+pub async fn delete(app: &App, id: DatasetId) -> Result<Removal, Problem> {
+    let app = app.clone();
+    let work = async move {
+        // An upload of the same rows must not find blobs that go a moment later.
+        let _turn = app.ingestion.clone().lock_owned().await;
+        let removal = app.store.remove_dataset(id).await?;
+        if let Removal::Removed { blobs } = &removal {
+            remove_blobs(&app, blobs.clone()).await?;
+        }
+        Ok(removal)
+    };
+    tokio::spawn(work).await?
+}
+
+async fn remove_blobs(app: &App, ids: Vec<BlobId>) -> Result<(), Problem> {
+    let blobs = app.blobs.clone();
+    let work = move || {
+        for id in ids {
+            // What stays is removed at the next start.
+            let _ = blobs.remove(id);
+        }
+    };
+    Ok(tokio::task::spawn_blocking(work).await?)
 }
 
 /// A folder for one upload's files, removed with everything in it at the end.
@@ -100,15 +157,21 @@ async fn upload(
         Problem::unavailable("as many uploads as this coordinator takes are going on")
     })?;
     // Only now, with a known key, is any of the body read.
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")) {
+        return from_uploads(&app, owner, once, request).await;
+    }
     let mut multipart = Multipart::from_request(request, &app)
         .await
         .map_err(|rejection| Problem::malformed(rejection.body_text()))?;
+    let mut pace = Pace::new(&limits);
     // Boundaries differ from one attempt to the next; what they hold does not.
     let mut digest = blake3::Hasher::new();
-    let spec = read_spec(&mut multipart, &limits, &mut digest).await?;
+    let spec = read_spec(&mut multipart, &limits, &mut pace, &mut digest).await?;
     spec.check().map_err(refusal)?;
     let folder = Folder::create(&app.settings.upload_folder).await?;
-    let files = receive(&mut multipart, &spec, &folder.0, &limits, &mut digest).await?;
+    let files =
+        receive(&mut multipart, &spec, &folder.0, &limits, (&mut pace, &mut digest)).await?;
     let claim = match once.begin(&app, owner, *digest.finalize().as_bytes()).await? {
         Turn::Answered(answer) => return Ok(answer),
         Turn::Mine(claim) => claim,
@@ -117,17 +180,91 @@ async fn upload(
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
+/// A data set whose files came before, in pieces.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UploadedSpec {
+    spec: DatasetSpec,
+    /// Ids of uploads by the names of the parts.
+    files: BTreeMap<String, String>,
+}
+
+async fn from_uploads(
+    app: &App,
+    owner: Owner,
+    once: Once,
+    request: Request,
+) -> Result<Response, Problem> {
+    let limits = &app.settings.upload_limits;
+    let limit = limits.spec_bytes_max;
+    let bytes = axum::body::to_bytes(request.into_body(), limit);
+    let bytes: Bytes = Pace::new(limits).wait(bytes).await?.map_err(|error| {
+        // Either it is longer than that, or it broke off.
+        Problem::malformed(format!("a body of at most {limit} bytes is needed: {error}"))
+    })?;
+    let UploadedSpec { spec, files } = body::parse(&bytes)?;
+    spec.check().map_err(refusal)?;
+    // Asked before the uploads are looked for: they are gone once this has had its effect.
+    let claim = match once.begin(app, owner, *blake3::hash(&bytes).as_bytes()).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
+    let folder = Folder::create(&app.settings.upload_folder).await?;
+    let (upload, taken) = link_uploads(app, owner, &spec, &files, &folder).await?;
+    let answer = store(app, owner, spec, upload, folder, claim).await?;
+    for id in taken {
+        uploads::discard(app, id).await?;
+    }
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// Gives the uploads' files names of their own in `folder`: their bytes stay
+/// while they are read, whatever becomes of the uploads.
+async fn link_uploads(
+    app: &App,
+    owner: Owner,
+    spec: &DatasetSpec,
+    files: &BTreeMap<String, String>,
+    folder: &Folder,
+) -> Result<(Upload, Vec<UploadId>), Problem> {
+    let mut upload = Upload::default();
+    let mut taken: Vec<UploadId> = Vec::new();
+    for (name, id) in files {
+        let part = upload.expect(spec.format, name).map_err(refusal)?;
+        let field = format!("files.{part}");
+        let row = uploads::find(app, owner, id).await.map_err(|problem| {
+            if problem.status() == StatusCode::NOT_FOUND {
+                Problem::invalid(format!("{field}: no upload of this key has that id"))
+                    .with_field(field.as_str())
+            } else {
+                problem
+            }
+        })?;
+        if !row.complete {
+            let detail = format!("{field}: {} of {} bytes are here", row.received, row.bytes);
+            return Err(Problem::conflict(detail).with_field(field));
+        }
+        let path = folder.0.join(part);
+        let linked = tokio::fs::hard_link(uploads::file(app, row.id), &path).await;
+        linked.map_err(|error| Problem::internal(&error))?;
+        upload.add(part, path);
+        taken.push(row.id);
+    }
+    Ok((upload, taken))
+}
+
 async fn read_spec(
     multipart: &mut Multipart,
     limits: &UploadLimits,
+    pace: &mut Pace,
     digest: &mut blake3::Hasher,
 ) -> Result<DatasetSpec, Problem> {
-    let first = next_part(multipart, limits).await?;
+    let first = next_part(multipart, limits, pace).await?;
     let mut part = first
         .filter(|part| part.name() == Some("spec"))
         .ok_or_else(|| Problem::invalid("the first part must be spec").with_field("spec"))?;
     let mut text = Vec::new();
-    while let Some(chunk) = part.chunk().await.map_err(|error| interrupted(&error, limits))? {
+    while let Some(chunk) = next_chunk(&mut part, limits, pace).await? {
         if text.len() + chunk.len() > limits.spec_bytes_max {
             let limit = limits.spec_bytes_max as u64;
             return Err(Problem::invalid(format!("spec: more than {limit} bytes"))
@@ -145,13 +282,13 @@ async fn receive(
     spec: &DatasetSpec,
     folder: &FilePath,
     limits: &UploadLimits,
-    digest: &mut blake3::Hasher,
+    (pace, digest): (&mut Pace, &mut blake3::Hasher),
 ) -> Result<Upload, Problem> {
     let mut files = Upload::default();
-    while let Some(part) = next_part(multipart, limits).await? {
+    while let Some(part) = next_part(multipart, limits, pace).await? {
         let name = files.expect(spec.format, part.name().unwrap_or("")).map_err(refusal)?;
         let path = folder.join(name);
-        part_digest(digest, name, save(part, &path, limits).await?);
+        part_digest(digest, name, save(part, &path, limits, pace).await?);
         files.add(name, path);
     }
     Ok(files)
@@ -167,11 +304,12 @@ async fn save(
     mut part: Field<'_>,
     path: &FilePath,
     limits: &UploadLimits,
+    pace: &mut Pace,
 ) -> Result<blake3::Hash, Problem> {
     let mut digest = blake3::Hasher::new();
     let failed = |error: std::io::Error| Problem::internal(&error);
     let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
-    while let Some(chunk) = part.chunk().await.map_err(|error| interrupted(&error, limits))? {
+    while let Some(chunk) = next_chunk(&mut part, limits, pace).await? {
         digest.update(&chunk);
         file.write_all(&chunk).await.map_err(failed)?;
     }
@@ -182,8 +320,19 @@ async fn save(
 async fn next_part<'a>(
     multipart: &'a mut Multipart,
     limits: &UploadLimits,
+    pace: &mut Pace,
 ) -> Result<Option<Field<'a>>, Problem> {
-    multipart.next_field().await.map_err(|error| interrupted(&error, limits))
+    pace.wait(multipart.next_field()).await?.map_err(|error| interrupted(&error, limits))
+}
+
+async fn next_chunk(
+    part: &mut Field<'_>,
+    limits: &UploadLimits,
+    pace: &mut Pace,
+) -> Result<Option<Bytes>, Problem> {
+    let chunk = pace.wait(part.chunk()).await?.map_err(|error| interrupted(&error, limits))?;
+    pace.received(chunk.as_ref().map_or(0, Bytes::len));
+    Ok(chunk)
 }
 
 fn interrupted(error: &MultipartError, limits: &UploadLimits) -> Problem {
@@ -236,14 +385,7 @@ async fn store(
         let (shards, remembered) = (&ingested.shards, remembered.as_ref());
         let stored = app.store.add_dataset(owner.0, &row, shards, bytes_max, remembered).await;
         if let Err(error) = stored {
-            let blobs = app.blobs.clone();
-            tokio::task::spawn_blocking(move || {
-                for blob in ingested.created {
-                    // What stays is removed at the next start.
-                    let _ = blobs.remove(blob);
-                }
-            })
-            .await?;
+            remove_blobs(&app, ingested.created).await?;
             return Err(Problem::from(error));
         }
         Ok(answer)

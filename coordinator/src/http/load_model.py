@@ -2,11 +2,15 @@
 
     python load_model.py model.safetensors --idx images-idx3-ubyte.gz labels-idx1-ubyte.gz
     python load_model.py model.safetensors --data x.npy y.npy
+    python load_model.py model.safetensors --csv rows.csv
 
 prints the number of samples, the mean loss and, for classes, the accuracy. In a
-program: `predict = load("model.safetensors"); logits = predict(x)`.
+program: `predict = load("model.safetensors"); logits = predict(x)`. Rows of a csv, with the
+columns of the one that was trained on, go through `predict.encode(rows)` first, which
+fills in, scales and one-hot encodes them as the training rows were.
 """
 import argparse
+import csv
 import gzip
 import hashlib
 import json
@@ -115,7 +119,46 @@ def load(path):
         return np.concatenate(parts)
 
     predict.loss = model["loss"]
+    predict.encode = lambda rows: encode(rows, data["table"])
+    predict.header = "table" in data and data["table"]["header"]
     return predict
+
+
+MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
+
+
+def encode(rows, table):
+    """Features and targets of rows of text. A target that is missing or unknown is NaN."""
+    x, y = [], []
+    for row in rows:
+        features = []
+        if len(row) != len(table["columns"]):
+            raise ValueError(f"{len(row)} columns instead of {len(table['columns'])}: {row}")
+        for text, column in zip(row, table["columns"]):
+            text, kind = text.strip(), column["kind"]
+            there = text.lower() not in MISSING
+            if kind in ("number", "category") and not there and "imputed" not in column:
+                raise ValueError(f"no value in {row}, and none was missing in training")
+            if kind == "number":
+                value = float(text) if there else column["imputed"]
+                standard = column.get("standard", {"mean": 0.0, "deviation": 1.0})
+                features.append((value - standard["mean"]) / standard["deviation"])
+            elif kind == "category":
+                value = text if there else column["imputed"]
+                features += [float(value == category) for category in column["categories"]]
+            elif kind == "target" and "labels" in column:
+                y.append(column["labels"].index(text) if text in column["labels"] else np.nan)
+            elif kind == "target":
+                y.append(float(text) if there else np.nan)
+        x.append(features)
+    return np.array(x, np.float32), np.array(y)
+
+
+def read_csv(path, header):
+    opened = gzip.open if path.endswith(".gz") else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file, skipinitialspace=True) if row]
+    return rows[1:] if header else rows
 
 
 def read_idx(path):
@@ -132,12 +175,16 @@ def main():
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--idx", nargs=2, metavar=("IMAGES", "LABELS"))
     group.add_argument("--data", nargs=2, metavar=("X.npy", "Y.npy"))
+    group.add_argument("--csv", metavar="ROWS.csv")
     arguments = parser.parse_args()
+    predict = load(arguments.model)
     if arguments.idx:
         x, y = map(read_idx, arguments.idx)
-    else:
+    elif arguments.data:
         x, y = (np.load(path, allow_pickle=False) for path in arguments.data)
-    predict = load(arguments.model)
+    else:
+        x, y = predict.encode(read_csv(arguments.csv, predict.header))
+        x, y = x[~np.isnan(y)], y[~np.isnan(y)]
     result = predict(x)
     answer = {"samples": len(x)}
     if predict.loss == "cross_entropy":

@@ -14,16 +14,20 @@ mod idempotency;
 mod jobs;
 mod model;
 mod network;
+mod pace;
 mod problem;
 mod quotes;
 mod sites;
 mod streams;
+pub mod upkeep;
+mod uploads;
 mod www;
 
 pub use idempotency::Turns;
 pub use network::StatsCache;
 pub use problem::Problem;
 pub use streams::Streams;
+pub use uploads::Incoming;
 
 use crate::blobs::Blobs;
 use crate::dataset::UploadLimits;
@@ -54,6 +58,8 @@ pub struct App {
     pub ingestion: Arc<tokio::sync::Mutex<()>>,
     /// Permits for uploads that are being received.
     pub uploads: Arc<Semaphore>,
+    /// Who writes to which resumable upload.
+    pub incoming: Incoming,
     /// Open event streams.
     pub streams: Streams,
     /// Who is at work under which `Idempotency-Key`.
@@ -71,6 +77,8 @@ pub struct Settings {
     pub origin: String,
     /// Folder for uploads on their way in.
     pub upload_folder: PathBuf,
+    /// Folder for resumable uploads, kept across restarts; on the disk of `upload_folder`.
+    pub incoming_folder: PathBuf,
     pub upload_limits: UploadLimits,
     /// Jobs of one key that have not ended.
     pub open_jobs_max: u64,
@@ -84,6 +92,7 @@ pub struct Settings {
 pub fn router(app: App) -> Router {
     let routes = Router::new()
         .merge(datasets::routes(&app.settings.upload_limits))
+        .merge(uploads::routes())
         .merge(jobs::routes())
         .merge(quotes::routes())
         .merge(events::routes())

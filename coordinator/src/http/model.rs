@@ -34,7 +34,7 @@ async fn checkpoint(app: &App, row: &JobRow) -> Result<Option<CheckpointRow>, Pr
 /// Writes the model file; `None` before the first checkpoint.
 async fn build(app: &App, row: &JobRow) -> Result<Option<ModelFile>, Problem> {
     let Some(checkpoint) = checkpoint(app, row).await? else { return Ok(None) };
-    let dataset = app.store.dataset(row.owner, row.dataset).await?;
+    let dataset = app.store.dataset_facts(row.dataset).await?;
     let dataset = dataset.ok_or_else(|| Problem::internal(&"a job's data set is gone"))?;
     let (blobs, row) = (app.blobs.clone(), row.clone());
     let built = tokio::task::spawn_blocking(move || {
@@ -54,9 +54,10 @@ async fn build(app: &App, row: &JobRow) -> Result<Option<ModelFile>, Problem> {
             })
             .collect();
         let note = DataNote {
-            features: &dataset.facts.features,
-            scale: dataset.facts.scale,
-            target: dataset.facts.target,
+            features: &dataset.features,
+            scale: dataset.scale,
+            target: dataset.target,
+            table: dataset.table.as_ref(),
         };
         model_file::write(&frame, &params, &row.spec.model, &note)
             .map(Some)

@@ -117,6 +117,11 @@ impl Problem {
         Problem::new(status, "internal", "The coordinator failed", detail)
     }
 
+    /// The status that it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
     /// Names the field.
     #[must_use]
     pub fn with_field(mut self, field: impl Into<String>) -> Self {
@@ -129,6 +134,13 @@ impl Problem {
     pub fn with_limit(mut self, limit: u64, found: Option<u64>) -> Self {
         self.0.limit = Some(limit.into());
         self.0.found = found.map(Value::from);
+        self
+    }
+
+    /// Names what was sent instead.
+    #[must_use]
+    pub fn with_found(mut self, found: u64) -> Self {
+        self.0.found = Some(found.into());
         self
     }
 

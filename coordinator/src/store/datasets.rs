@@ -58,6 +58,17 @@ fn read(row: &SqliteRow) -> Result<DatasetRow, StoreError> {
     })
 }
 
+/// What came of deleting a data set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// There is none of that id.
+    Unknown,
+    /// So many jobs that have not ended use it.
+    InUse { jobs: u64 },
+    /// These blobs belonged to it alone.
+    Removed { blobs: Vec<BlobId> },
+}
+
 fn part_name(test: bool) -> &'static str {
     if test { "test" } else { "train" }
 }
@@ -102,13 +113,15 @@ impl Store {
             return Err(StoreError::Quota { what, limit: bytes_max, found: held });
         }
         sqlx::query(
-            "INSERT INTO datasets (id, owner, name, facts, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO datasets (id, owner, name, facts, created_ms, expires_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )
         .bind(to_sql(dataset.id.0))
         .bind(owner.0)
         .bind(&dataset.facts.name)
         .bind(facts)
         .bind(UnixMs::now().0)
+        .bind(&dataset.facts.expires_at)
         .execute(&mut *transaction)
         .await
         .map_err(failed("add a data set"))?;
@@ -141,7 +154,84 @@ impl Store {
         held_bytes(self.readers(), owner).await
     }
 
-    /// The owner's data set of that id.
+    /// Deletes a data set and its shards, unless a job that has not ended uses
+    /// it. Its facts stay where ended jobs refer to them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn remove_dataset(&self, id: DatasetId) -> Result<Removal, StoreError> {
+        let mut transaction = self.writer().begin().await.map_err(failed("begin"))?;
+        let row = sqlx::query(
+            "SELECT (SELECT COUNT(*) FROM jobs j WHERE j.dataset = d.id) AS jobs,
+                    (SELECT COUNT(*) FROM jobs j WHERE j.dataset = d.id
+                     AND j.phase NOT IN ('completed', 'failed', 'cancelled')) AS open_jobs
+             FROM datasets d WHERE d.id = ?1 AND d.deleted_ms IS NULL",
+        )
+        .bind(to_sql(id.0))
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(failed("look at a data set's jobs"))?;
+        let Some(row) = row else { return Ok(Removal::Unknown) };
+        let open_jobs = u64_column(&row, "jobs", "open_jobs")?;
+        if open_jobs > 0 {
+            return Ok(Removal::InUse { jobs: open_jobs });
+        }
+        let blobs = sqlx::query(
+            "SELECT DISTINCT s.blob AS blob FROM shards s WHERE s.dataset = ?1
+             AND NOT EXISTS (SELECT 1 FROM shards o WHERE o.blob = s.blob AND o.dataset <> ?1)
+             AND NOT EXISTS (SELECT 1 FROM checkpoints c WHERE c.weights = s.blob)",
+        )
+        .bind(to_sql(id.0))
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed("list a data set's own blobs"))?;
+        let blobs = blobs.iter().map(|row| Ok(BlobId(hash_column(row, "shards", "blob")?)));
+        let blobs = blobs.collect::<Result<Vec<_>, StoreError>>()?;
+        sqlx::query("DELETE FROM shards WHERE dataset = ?1")
+            .bind(to_sql(id.0))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("delete shards"))?;
+        let forget = if u64_column(&row, "jobs", "jobs")? == 0 {
+            sqlx::query("DELETE FROM datasets WHERE id = ?1").bind(to_sql(id.0))
+        } else {
+            sqlx::query("UPDATE datasets SET deleted_ms = ?2 WHERE id = ?1")
+                .bind(to_sql(id.0))
+                .bind(UnixMs::now().0)
+        };
+        forget.execute(&mut *transaction).await.map_err(failed("delete a data set"))?;
+        transaction.commit().await.map_err(failed("commit a deletion"))?;
+        Ok(Removal::Removed { blobs })
+    }
+
+    /// The data sets of all keys whose end is at or before that time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn expired_datasets(&self, now: UnixMs) -> Result<Vec<DatasetId>, StoreError> {
+        let rows =
+            sqlx::query("SELECT id FROM datasets WHERE expires_at <= ?1 AND deleted_ms IS NULL")
+                .bind(now.rfc3339())
+                .fetch_all(self.readers())
+                .await
+                .map_err(failed("list data sets that ended"))?;
+        rows.iter().map(|row| Ok(DatasetId(from_sql(column(row, "datasets", "id")?)))).collect()
+    }
+
+    /// What is known of a job's data set, which may be deleted where the job has ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn dataset_facts(&self, id: DatasetId) -> Result<Option<DatasetFacts>, StoreError> {
+        let row = sqlx::query("SELECT id, facts FROM datasets WHERE id = ?1")
+            .bind(to_sql(id.0))
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("look up a data set"))?;
+        Ok(row.as_ref().map(read).transpose()?.map(|row| row.facts))
+    }
+
+    /// The owner's data set of that id, unless it is deleted.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -150,12 +240,14 @@ impl Store {
         owner: KeyId,
         id: DatasetId,
     ) -> Result<Option<DatasetRow>, StoreError> {
-        let row = sqlx::query("SELECT id, facts FROM datasets WHERE id = ?1 AND owner = ?2")
-            .bind(to_sql(id.0))
-            .bind(owner.0)
-            .fetch_optional(self.readers())
-            .await
-            .map_err(failed("look up a data set"))?;
+        let row = sqlx::query(
+            "SELECT id, facts FROM datasets WHERE id = ?1 AND owner = ?2 AND deleted_ms IS NULL",
+        )
+        .bind(to_sql(id.0))
+        .bind(owner.0)
+        .fetch_optional(self.readers())
+        .await
+        .map_err(failed("look up a data set"))?;
         row.as_ref().map(read).transpose()
     }
 
@@ -165,7 +257,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn datasets(&self, owner: KeyId, limit: u32) -> Result<Vec<DatasetRow>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, facts FROM datasets WHERE owner = ?1
+            "SELECT id, facts FROM datasets WHERE owner = ?1 AND deleted_ms IS NULL
              ORDER BY created_ms DESC, id LIMIT ?2",
         )
         .bind(owner.0)

@@ -13,8 +13,9 @@ mod records;
 mod sessions;
 mod sites;
 mod stats;
+mod uploads;
 
-pub use datasets::{DatasetId, DatasetRow, StoredShard};
+pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
 pub use idempotency::Remembered;
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
@@ -23,6 +24,7 @@ pub use records::Clock;
 pub(crate) use records::state_reason;
 pub use sites::{SiteRow, parse_site, site_text};
 pub use stats::{Curve, Totals};
+pub use uploads::{UploadId, UploadRow, UploadSums};
 
 use crate::random;
 use crate::time::UnixMs;
@@ -41,6 +43,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_start.sql"),
     include_str!("../../migrations/0002_jobs.sql"),
     include_str!("../../migrations/0003_session_receipts.sql"),
+    include_str!("../../migrations/0004_datasets.sql"),
 ];
 
 /// Connections that read at the same time.

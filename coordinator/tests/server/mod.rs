@@ -10,7 +10,7 @@ use raven_coordinator::blobs::Blobs;
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::embed::Embed;
 use raven_coordinator::files::StaticFile;
-use raven_coordinator::http::{App, Settings, Streams, Turns, router};
+use raven_coordinator::http::{App, Incoming, Settings, Streams, Turns, router};
 use raven_coordinator::job::JobContext;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::network::{Network, NetworkError};
@@ -209,9 +209,12 @@ impl Server {
             });
             let upload_folder = folder.path().join("uploads");
             std::fs::create_dir_all(&upload_folder).expect("a folder");
+            let incoming_folder = folder.path().join("incoming");
+            std::fs::create_dir_all(&incoming_folder).expect("a folder");
             let settings = Settings {
                 origin: ORIGIN.into(),
                 upload_folder,
+                incoming_folder,
                 upload_limits,
                 open_jobs_max: 3,
                 dataset_bytes_max: 8 << 20,
@@ -227,6 +230,7 @@ impl Server {
                 www: Arc::new(Www::default()),
                 ingestion: Arc::default(),
                 uploads: Arc::new(Semaphore::new(2)),
+                incoming: Incoming::default(),
                 streams: Streams::new(3, 2),
                 turns: Turns::default(),
                 stats: Arc::default(),
@@ -287,6 +291,19 @@ impl Server {
 
     pub fn post(&self, path: &str, body: &Value) -> Answer {
         self.post_bytes(path, "application/json", body.to_string().as_bytes())
+    }
+
+    /// A request of any method with any headers.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(self.url(path))
+            .header("authorization", format!("Bearer {}", self.key));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body.to_vec()).expect("a request");
+        Self::answer(self.agent.run(request).expect("answers"))
     }
 
     /// Uploads parts by name.

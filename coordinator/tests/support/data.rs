@@ -44,6 +44,9 @@ impl Rows {
             license: "none needed".into(),
             source: "made up".into(),
             bytes: 0,
+            table: None,
+            labels: None,
+            expires_at: None,
         }
     }
 

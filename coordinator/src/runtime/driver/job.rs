@@ -441,6 +441,9 @@ mod tests {
             license: "none".into(),
             source: "made up".into(),
             bytes: 0,
+            table: None,
+            labels: None,
+            expires_at: None,
         };
         let stored = shards(blobs);
         let rows = RowSource::load(blobs, &stored).expect("rows");

@@ -1,0 +1,60 @@
+//! What time takes away: uploads that were given up, and data sets whose days are over.
+
+use super::{App, Problem, datasets, uploads};
+use crate::store::{Removal, UploadId};
+use crate::time::UnixMs;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// Ends are days away; a minute more is nothing.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Sweeps now and then until the process is asked to end.
+pub async fn run(app: App) {
+    let mut stopping = app.stopping.clone();
+    loop {
+        if sweep(&app, UnixMs::now()).await.is_err() {
+            // The log has the cause; the next turn tries again.
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+    }
+}
+
+/// Removes what has ended by `now`. A data set that an open job uses stays
+/// until the job has ended.
+///
+/// # Errors
+/// Those of the store and the disk.
+pub async fn sweep(app: &App, now: UnixMs) -> Result<(), Problem> {
+    for id in app.store.expired_uploads(now).await? {
+        uploads::discard(app, id).await?;
+    }
+    for id in app.store.expired_datasets(now).await? {
+        if let Removal::Removed { .. } = datasets::delete(app, id).await? {
+            tracing::info!(dataset = %id, "a data set's days are over");
+        }
+    }
+    Ok(())
+}
+
+/// Removes files that no upload refers to. Called before requests are answered.
+///
+/// # Errors
+/// Those of the store and the disk.
+pub async fn remove_strays(app: &App) -> Result<(), Problem> {
+    let present = app.store.present_uploads(UnixMs(i64::MIN)).await?;
+    let present: HashSet<UploadId> = present.into_iter().collect();
+    let failed = |error: std::io::Error| Problem::internal(&error);
+    let mut folder = tokio::fs::read_dir(&app.settings.incoming_folder).await.map_err(failed)?;
+    while let Some(file) = folder.next_entry().await.map_err(failed)? {
+        let name = file.file_name();
+        let id = name.to_str().and_then(|name| u64::from_str_radix(name, 16).ok()).map(UploadId);
+        if !id.is_some_and(|id| present.contains(&id)) {
+            tokio::fs::remove_file(file.path()).await.map_err(failed)?;
+        }
+    }
+    Ok(())
+}
