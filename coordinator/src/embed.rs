@@ -1,7 +1,10 @@
-//! The files that partner pages and the frame load, under a version that is a
-//! hash of them all: what a visitor runs together was built together.
+//! The files that partner pages and the frame load. Those of the frame go under
+//! a version that is a hash of them all: what a visitor runs together was built
+//! together. The loader goes under its own hash and outlives them: a partner who
+//! pinned it to its bytes hears nothing of a new build of the rest.
 
 use crate::files::{StaticFile, read_folder};
+use crate::loaders::{self, loader_name};
 use sha2::{Digest, Sha384};
 use std::collections::BTreeMap;
 use std::io;
@@ -27,6 +30,8 @@ pub enum EmbedError {
 #[derive(Clone, Debug)]
 pub struct Loader {
     pub file: StaticFile,
+    /// `raven-<hash of its bytes>.js`.
+    pub name: String,
     /// `sha384-…` for a tag's `integrity`.
     pub integrity: String,
 }
@@ -37,6 +42,8 @@ pub struct Embed {
     version: String,
     files: BTreeMap<String, StaticFile>,
     loader: Option<Loader>,
+    /// Every loader that is still served, the present one among them, by its name.
+    pinned: BTreeMap<String, StaticFile>,
     frame: Option<String>,
     consent_text_version: String,
 }
@@ -90,9 +97,12 @@ impl Embed {
         let consent_text_version = short_hash(&text);
         let loader = files.get(LOADER).map(|file| Loader {
             file: file.clone(),
+            name: loader_name(&file.bytes),
             integrity: format!("sha384-{}", base64(&Sha384::digest(&file.bytes))),
         });
-        let embed = Embed { version, files, loader, frame, consent_text_version };
+        let pinned =
+            loader.iter().map(|loader| (loader.name.clone(), loader.file.clone())).collect();
+        let embed = Embed { version, files, loader, pinned, frame, consent_text_version };
         // Filled once with nothing, so that a place without a value is found now.
         let nothing = FrameValues { ticket: "", site_key: "", site_name: "" };
         embed.frame(&nothing).transpose()?;
@@ -112,6 +122,24 @@ impl Embed {
     /// The evergreen loader.
     pub fn loader(&self) -> Option<&Loader> {
         self.loader.as_ref()
+    }
+
+    /// A loader that partners have pinned, under the name that [`Loader::name`] gave it.
+    pub fn pinned(&self, name: &str) -> Option<&StaticFile> {
+        self.pinned.get(name)
+    }
+
+    /// Keeps the present loader in `folder`, and serves those that are there
+    /// from earlier builds too.
+    ///
+    /// # Errors
+    /// Those of reading and writing the folder.
+    pub fn keep_loaders(&mut self, folder: &Path) -> io::Result<()> {
+        let present = self.loader.as_ref().map(|loader| &loader.file);
+        for (name, file) in loaders::keep(folder, present)? {
+            self.pinned.entry(name).or_insert(file);
+        }
+        Ok(())
     }
 
     /// A file of this version. The frame's page is not one: it differs by visitor.
@@ -175,7 +203,7 @@ fn escape(text: &str, page: &mut String) {
     }
 }
 
-fn short_hash(hasher: &blake3::Hasher) -> String {
+pub(crate) fn short_hash(hasher: &blake3::Hasher) -> String {
     let mut text = hasher.finalize().to_hex().to_string();
     text.truncate(16);
     text
@@ -222,14 +250,15 @@ mod tests {
         assert_eq!(fill("a {{ b", |_| None).expect("no place"), "a {{ b");
     }
 
+    fn files(frame: &str, script: &str) -> Embed {
+        let file = |text: &str| StaticFile::new("text/plain", text.into()).expect("packed");
+        let pairs = [("frame.html", frame), ("raven.js", script)];
+        let files = pairs.map(|(path, text)| (path.to_owned(), file(text)));
+        Embed::new(files.into_iter().collect()).expect("valid")
+    }
+
     #[test]
     fn the_version_follows_every_file() {
-        let file = |text: &str| StaticFile::new("text/plain", text.into()).expect("packed");
-        let files = |frame: &str, script: &str| {
-            let pairs = [("frame.html", frame), ("raven.js", script)];
-            let files = pairs.map(|(path, text)| (path.to_owned(), file(text)));
-            Embed::new(files.into_iter().collect()).expect("valid")
-        };
         let (a, b, c) = (files("x", "1"), files("x", "2"), files("y", "1"));
         assert_ne!(a.version(), b.version());
         assert_eq!(a.consent_text_version(), b.consent_text_version());
@@ -237,5 +266,29 @@ mod tests {
         assert!(a.file(a.version(), "raven.js").is_some());
         assert!(a.file(b.version(), "raven.js").is_none());
         assert!(a.file(a.version(), "frame.html").is_none());
+    }
+
+    #[test]
+    fn a_loader_is_known_by_its_own_bytes() {
+        let (a, b, c) = (files("x", "1"), files("x", "2"), files("y", "1"));
+        let name = |embed: &Embed| embed.loader().expect("a loader").name.clone();
+        assert_eq!(name(&a), name(&c), "another frame leaves the loader's name as it is");
+        assert_ne!(name(&a), name(&b));
+        assert!(c.pinned(&name(&a)).is_some() && b.pinned(&name(&a)).is_none());
+    }
+
+    #[test]
+    fn a_pinned_loader_outlives_its_build() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut old, mut new) = (files("x", "1"), files("y", "2"));
+        let name = old.loader().expect("a loader").name.clone();
+        old.keep_loaders(folder.path()).expect("kept");
+        new.keep_loaders(folder.path()).expect("kept");
+        assert_eq!(new.pinned(&name).expect("still there").bytes, "1");
+        assert_eq!(new.pinned(&new.loader().expect("a loader").name).expect("there").bytes, "2");
+        // A coordinator that is started without an embed still has the pages of its partners.
+        let mut none = Embed::default();
+        none.keep_loaders(folder.path()).expect("kept");
+        assert!(none.pinned(&name).is_some());
     }
 }

@@ -10,6 +10,7 @@ pub mod files;
 pub mod http;
 pub mod job;
 pub mod keys;
+pub mod loaders;
 pub mod model_file;
 pub mod network;
 pub mod random;

@@ -41,6 +41,9 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// Whether the token is that of an open session whose tasks read the blob.
     fn grant_allows(&self, token: &str, blob: BlobId) -> bool;
 
+    /// Why nothing moves any more, if that is so.
+    fn failure(&self) -> Option<NetworkError>;
+
     /// Lines in Prometheus' text format.
     fn metrics(&self) -> String;
 }
@@ -78,6 +81,10 @@ impl Network for RuntimeHandle {
 
     fn grant_allows(&self, token: &str, blob: BlobId) -> bool {
         RuntimeHandle::grant_allows(self, token, blob)
+    }
+
+    fn failure(&self) -> Option<NetworkError> {
+        RuntimeHandle::failure(self).map(NetworkError::from)
     }
 
     fn metrics(&self) -> String {

@@ -4,7 +4,7 @@ use crate::blobs::{BlobError, Blobs};
 use crate::cli::Serve;
 use crate::dataset::UploadLimits;
 use crate::embed::{Embed, EmbedError};
-use crate::http::{App, Incoming, Settings, router, upkeep};
+use crate::http::{App, Incoming, Settings, Streams, Turns, router, upkeep};
 use crate::job::resume;
 use crate::network::Network;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
@@ -35,6 +35,8 @@ const SITES_MAX: u64 = 100;
 const UPLOADS_MAX: usize = 4;
 /// Event streams that are open at a time.
 const STREAMS_MAX: usize = 512;
+/// Of those, streams of one key: a few readers of each of a sweep's jobs.
+const STREAMS_OF_KEY_MAX: usize = 64;
 /// Requests that are being answered when the process is asked to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -110,7 +112,8 @@ pub async fn serve(
     let incoming = config.data.join("incoming");
     std::fs::create_dir_all(&incoming)
         .map_err(|error| ServeError::Folder { path: incoming.clone(), error })?;
-    let embed = Embed::read(config.embed.as_deref(), &config.kernel)?;
+    let mut embed = Embed::read(config.embed.as_deref(), &config.kernel)?;
+    embed.keep_loaders(&config.data.join("loaders")).map_err(EmbedError::Io)?;
     let www = Www::read(config.www.as_deref()).map_err(ServeError::Www)?;
     let listener = TcpListener::bind(config.listen)
         .await
@@ -140,13 +143,13 @@ pub async fn serve(
         ingestion: Arc::default(),
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         incoming: Incoming::default(),
-        streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        streams: Streams::new(STREAMS_MAX, STREAMS_OF_KEY_MAX),
+        turns: Turns::default(),
         stats: Arc::default(),
         stopping,
     };
-    if upkeep::remove_strays(&app).await.is_err() {
-        // The log has the cause; strays cost room and nothing else.
-    }
+    // The log has the cause of a failure; strays cost room and nothing else.
+    let _ = upkeep::remove_strays(&app).await;
     tokio::spawn(upkeep::run(app.clone()));
     ready(address);
     let routes = router(app).merge(handle.router());

@@ -396,10 +396,12 @@ fn equal_rows_share_blobs_and_a_failed_upload_takes_none_away() {
 #[test]
 fn a_key_has_its_share_of_bytes() {
     let server = Server::start();
-    let x = idx(8, &[9000, 1000], &vec![3; 9_000_000]);
-    let y = idx(8, &[9000], &[0; 9000]);
+    let x = idx(8, &[5000, 1000], &vec![3; 5_000_000]);
+    let y = idx(8, &[5000], &[0; 5000]);
     let files = [("train_x", gzip(&x)), ("train_y", y)];
     assert_eq!(server.upload(&classes("idx"), &files).status, 201);
     let problem = server.upload(&classes("idx"), &files).problem(429);
     assert_eq!(problem["limit"], 8 << 20, "{problem}");
+    assert!(problem["found"].as_u64() < Some(8 << 20), "what it has, without the new one");
+    assert_eq!(server.get("/v1/datasets").json()["datasets"].as_array().map(Vec::len), Some(1));
 }

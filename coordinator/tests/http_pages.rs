@@ -2,11 +2,11 @@
 
 mod server;
 
-use raven_coordinator::store::parse_site;
+use raven_coordinator::store::{DatasetId, DatasetRow, KeyId, StoreError, StoredShard, parse_site};
 use raven_engine::{CompletedReason, JobPhase, JobState, Metrics, Record};
 use raven_graph::{DType, TensorType};
 use raven_protocol::frame::TensorPart;
-use raven_protocol::{BlobId, JobId};
+use raven_protocol::{BlobId, JobId, ShardRef};
 use serde_json::{Value, json};
 use server::files::{TEST, TRAIN, labels, npy, pixels};
 use server::{FRAME, GRANT, ORIGIN, Server, job, record};
@@ -95,18 +95,19 @@ fn tags_pin_a_version_that_never_changes() {
     let server = Server::start();
     let site = site(&server);
     let version = server.app.embed.version();
+    let loader = &server.app.embed.loader().expect("a loader").name;
     let key = key_of(&site);
     assert_eq!(
         site["snippet"],
         format!("<script async src=\"{ORIGIN}/embed/raven.js?site={key}\"></script>")
     );
     let pinned = site["snippet_pinned"].as_str().expect("a tag");
-    assert!(pinned.contains(&format!("/embed/raven-{version}.js?site=")), "{pinned}");
+    assert!(pinned.contains(&format!("/embed/{loader}?site=")), "{pinned}");
     assert!(pinned.contains("integrity=\"sha384-"), "{pinned}");
     let immutable = "public, max-age=31536000, immutable";
     for (path, kind, cache) in [
         ("/embed/raven.js".to_owned(), "text/javascript; charset=utf-8", "public, max-age=300"),
-        (format!("/embed/raven-{version}.js"), "text/javascript; charset=utf-8", immutable),
+        (format!("/embed/{loader}"), "text/javascript; charset=utf-8", immutable),
         (format!("/embed/v/{version}/frame.css"), "text/css; charset=utf-8", immutable),
         (format!("/embed/v/{version}/kernel/raven_kernel.wasm"), "application/wasm", immutable),
     ] {
@@ -125,6 +126,8 @@ fn tags_pin_a_version_that_never_changes() {
     for path in [
         "/embed/other.js".to_owned(),
         "/embed/raven-0000000000000000.js".to_owned(),
+        format!("/embed/raven-{version}.js"),
+        "/embed/frame.css".to_owned(),
         format!("/embed/v/{version}/frame.html"),
         format!("/embed/v/{version}/../raven.js"),
         format!("/embed/v/{version}/%2e%2e/raven.js"),
@@ -165,9 +168,15 @@ fn a_key_has_its_share_of_sites_and_streams() {
         assert_eq!(server.post("/v1/sites", &body).status, 201);
     }
     assert_eq!(server.post("/v1/sites", &body).problem(429)["limit"], 2);
-    let job = posted(&server);
-    let _held: Vec<_> = (0..2).map(|_| server.app.streams.clone().try_acquire_owned()).collect();
-    server.get(&format!("/v1/jobs/{job}/events")).problem(503);
+    let events = format!("/v1/jobs/{}/events", posted(&server));
+    let enter = |owner| server.app.streams.enter(owner).expect("a place");
+    let held = [enter(server.owner), enter(server.owner)];
+    let problem = server.get(&events).problem(429);
+    assert_eq!((&problem["limit"], &problem["found"]), (&json!(2), &json!(2)));
+    drop(held);
+    let other = |number| KeyId(server.owner.0 + number);
+    let _held = [enter(other(1)), enter(other(1)), enter(other(2))];
+    server.get(&events).problem(503);
     let _held: Vec<_> = (0..2).map(|_| server.app.uploads.clone().try_acquire_owned()).collect();
     server.upload(&json!({}), &[]).problem(503);
 }
@@ -300,6 +309,118 @@ fn blobs_need_a_grant_for_that_blob() {
     bytes[last] ^= 4;
     std::fs::write(&file, bytes).expect("written");
     fetch(&path, &grant).problem(500);
+}
+
+#[test]
+fn quotas_hold_however_many_requests_come_at_once() {
+    let server = Server::start();
+    let dataset = server.small_dataset();
+    let site = json!({"name": "a", "origins": ["https://a.example"]});
+    let at_once = |path: &str, body: &Value| {
+        let answers: Vec<u16> = std::thread::scope(|scope| {
+            let post = || scope.spawn(|| server.post(path, body).status);
+            let posts: Vec<_> = (0..8).map(|_| post()).collect();
+            posts.into_iter().map(|post| post.join().expect("answers")).collect()
+        });
+        assert!(answers.iter().all(|status| [201, 202, 429].contains(status)), "{answers:?}");
+        answers.iter().filter(|&&status| status != 429).count()
+    };
+    assert_eq!(at_once("/v1/sites", &site), 2);
+    assert_eq!(at_once("/v1/jobs", &job(&dataset)), 3);
+    // Both uploads were let in; together they are too large.
+    let row = |id| {
+        let facts = server.runtime.block_on(server.app.store.datasets(server.owner, 1));
+        DatasetRow { id: DatasetId(id), facts: facts.expect("read")[0].facts.clone() }
+    };
+    let shards = [StoredShard {
+        test: false,
+        shard: ShardRef { blob: BlobId([1; 32]), first_row: 0, rows: 1, bytes: 5 << 20 },
+    }];
+    let add = |id| {
+        let (row, max) = (row(id), server.app.settings.dataset_bytes_max);
+        server.runtime.block_on(server.app.store.add_dataset(
+            server.owner,
+            &row,
+            &shards,
+            max,
+            None,
+        ))
+    };
+    add(1).expect("stored");
+    let refused = add(2).expect_err("too much");
+    assert!(matches!(refused, StoreError::Quota { .. }), "{refused}");
+}
+
+/// Sends a request as it stands; answers status and content type.
+fn raw(server: &Server, method: &str, path: &str) -> (u16, String) {
+    use std::io::{Read, Write};
+    let mut socket = std::net::TcpStream::connect(server.address).expect("connects");
+    let key = &server.key;
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {key}\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).expect("sent");
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).expect("answers");
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let kind = answer.lines().find_map(|line| line.strip_prefix("content-type: "));
+    (status.expect("a status"), kind.unwrap_or("").to_owned())
+}
+
+#[test]
+fn every_refusal_of_every_route_is_a_problem() {
+    let server = Server::start();
+    let routes = [
+        "/v1/datasets",
+        "/v1/datasets/%FF",
+        "/v1/jobs",
+        "/v1/jobs/%FF",
+        "/v1/jobs/%FF/events",
+        "/v1/jobs/%FF/model",
+        "/v1/jobs/%FF/model/load_model.py",
+        "/v1/jobs/%FF/cancel",
+        "/v1/sites",
+        "/v1/nodes",
+        "/v1/stats",
+        "/v1/blobs/%FF",
+        "/embed/%FF",
+        "/embed/frame.html",
+        "/embed/v/%FF/%FF",
+        "/embed/frame.html?site=a&site=b",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/",
+        "/nothing/of/the/kind",
+        "/%FF",
+    ];
+    let mut refused = 0;
+    for path in routes {
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE"] {
+            let (status, kind) = raw(&server, method, path);
+            // The frame of a site that is not registered is a page that says so.
+            let is_page = path == "/embed/frame.html" && method == "GET";
+            if status >= 400 && !is_page {
+                assert_eq!(kind, "application/problem+json", "{method} {path}: {status}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(raw(&server, "GET", "/embed/frame.html?site=a&site=b").0, 400);
+    assert_eq!(raw(&server, "GET", "/v1/jobs/%FF").0, 400);
+    assert_eq!(raw(&server, "PATCH", "/v1/jobs").0, 405);
+    println!("{refused} refusals");
+    assert!(refused > 100);
+}
+
+#[test]
+fn a_failed_runtime_is_not_ready() {
+    let server = Server::start();
+    assert_eq!(server.get("/readyz").text(), "ready\n");
+    server.network.failed.store(true, std::sync::atomic::Ordering::Relaxed);
+    server.get("/readyz").problem(503);
+    assert_eq!(server.get("/healthz").status, 200, "it still answers");
 }
 
 #[test]

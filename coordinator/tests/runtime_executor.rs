@@ -5,17 +5,19 @@ mod support;
 
 use raven_coordinator::blobs::Blobs;
 use raven_coordinator::job::{JobContext, JobSpec, Lowering, lower_job};
+use raven_coordinator::runtime::Metrics as Counters;
 use raven_coordinator::runtime::driver::task_seed;
 use raven_coordinator::runtime::executor::{
-    Done, ExecutorError, KernelError, KernelModule, Operation, Part, ROWS, Run, Runner, State,
-    Tensor, Worker, attached, row_bindings,
+    Done, Executor, ExecutorError, Fold, KernelError, KernelModule, Operation, Part, ROWS, Request,
+    Run, Runner, State, Tensor, Worker, attached, row_bindings,
 };
-use raven_engine::Metrics;
+use raven_engine::{EffectId, Metrics};
 use raven_protocol::{BlobId, JobId, Seed};
 use std::sync::Arc;
 use std::time::Instant;
 use support::data::{Rows, job};
 use support::{cache_dir, kernel_file};
+use tokio::sync::mpsc;
 
 const MEMORY_BYTES: u64 = 512 << 20;
 
@@ -89,6 +91,7 @@ impl Bench {
         let operation = Operation::Step {
             context: self.context.clone(),
             state: state.clone(),
+            round: 0,
             parts,
             learning_rate: 0.01,
             step: 1,
@@ -150,6 +153,27 @@ fn more_parts_than_fit_one_run_are_summed_in_groups() {
 }
 
 #[test]
+fn results_that_were_summed_before_their_step_give_the_same_bits() {
+    let bench = Bench::new(&Rows { train: 320, test: 8 }, &job("replica", 1, 312, 8));
+    let mut worker = bench.worker();
+    let mut runner = bench.runner(MEMORY_BYTES);
+    let state = bench.init(&mut worker);
+    let parts: Vec<Part> = (0..39).map(|start| bench.part(&mut runner, &state, start, 1)).collect();
+    let at_once = bench.step(&mut worker, &state, parts.clone());
+    // In an order that is nobody's, and one of them is late.
+    for at in (0..39).map(|i| i * 16 % 39).filter(|&at| at != 20) {
+        let part = parts[at].clone();
+        let fold = Fold { context: bench.context.clone(), round: 0, total: 39, part };
+        worker.fold(fold).expect("sums");
+    }
+    assert_eq!(bench.step(&mut worker, &state, parts.clone()), at_once);
+    // What another round left does no harm.
+    let fold = Fold { context: bench.context.clone(), round: 5, total: 39, part: parts[0].clone() };
+    worker.fold(fold).expect("is kept");
+    assert_eq!(bench.step(&mut worker, &state, parts), at_once);
+}
+
+#[test]
 fn parts_with_a_gap_are_refused_and_the_worker_goes_on() {
     let bench = Bench::new(&Rows { train: 200, test: 8 }, &job("replica", 1, 104, 8));
     let mut worker = bench.worker();
@@ -159,6 +183,7 @@ fn parts_with_a_gap_are_refused_and_the_worker_goes_on() {
     let operation = Operation::Step {
         context: bench.context.clone(),
         state: state.clone(),
+        round: 0,
         parts,
         learning_rate: 0.01,
         step: 1,
@@ -280,15 +305,63 @@ fn a_round_of_a_convolutional_model_costs_the_master_little() {
     let mut worker = bench.worker();
     let mut runner = bench.runner(MEMORY_BYTES);
     let state = bench.init(&mut worker);
-    let parts: Vec<Part> = (0..8).map(|start| bench.part(&mut runner, &state, start, 1)).collect();
-    bench.step(&mut worker, &state, parts.clone());
-    let rounds = 10;
-    let start = Instant::now();
-    for _ in 0..rounds {
+    let part = bench.part(&mut runner, &state, 0, 1);
+    let mut step_ms = |count: u32| {
+        let parts: Vec<Part> = (0..count).map(|start| Part { start, ..part.clone() }).collect();
         bench.step(&mut worker, &state, parts.clone());
-    }
-    let ms = start.elapsed().as_secs_f64() * 1e3 / f64::from(rounds);
+        let mut times: Vec<f64> = (0..5)
+            .map(|_| {
+                let parts = parts.clone();
+                let start = Instant::now();
+                bench.step(&mut worker, &state, parts);
+                start.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        times[2]
+    };
+    let (few, many) = (step_ms(8), step_ms(256));
     let parameters: u64 = state.params().iter().map(|(_, t)| t.data.len() as u64 / 4).sum();
-    println!("one step over 8 parts of {parameters} parameters, Adam: {ms:.1} ms");
-    assert!(ms < 1000.0, "{ms} ms");
+    println!(
+        "one step with Adam on {parameters} parameters: {few:.1} ms over 8 parts, {many:.1} ms over 256, \
+         {:.2} ms for each more",
+        (many - few) / 248.0
+    );
+    // The simulation's figures rest on times like these; this is far above them.
+    assert!(few < 1000.0 && many < 10_000.0, "{few} ms, {many} ms");
+}
+
+#[test]
+fn an_evaluation_lets_other_operations_in_between() {
+    // Three runs of at most 8192 rows.
+    let bench = Bench::new(&Rows { train: 100, test: 20_000 }, &job("replica", 1, 100, 20));
+    let mut worker = bench.worker();
+    let state = bench.init(&mut worker);
+    let evaluate = || Operation::Evaluate { context: bench.context.clone(), state: state.clone() };
+    let Done::Evaluated { metrics: whole } = worker.perform(evaluate()).expect("evaluates") else {
+        panic!("no metrics");
+    };
+    assert_eq!(whole.count, 20_000.0);
+    let (counters, (out, mut done)) = (Arc::<Counters>::default(), mpsc::unbounded_channel());
+    let executor = Executor::start(&bench.module, &bench.blobs, 1, MEMORY_BYTES, &counters, &out);
+    let executor = executor.expect("a thread");
+    let submit = |number, operation| {
+        let request = Request { effect: EffectId(number), operation };
+        executor.submit(request).expect("submitted");
+    };
+    submit(1, evaluate());
+    submit(2, evaluate());
+    submit(3, Operation::Init { context: bench.context.clone() });
+    let mut next = || done.blocking_recv().expect("an answer");
+    let (first, result) = next();
+    assert_eq!(first, EffectId(3), "an evaluation kept another job waiting");
+    assert!(result.is_ok());
+    for number in [1, 2] {
+        let (effect, result) = next();
+        assert_eq!(effect, EffectId(number));
+        let Ok(Done::Evaluated { metrics }) = result else { panic!("{result:?}") };
+        assert_eq!(metrics, whole, "the same bits as without interruption");
+    }
+    assert_eq!(counters.executor_runs.get(), 3);
+    executor.stop();
 }

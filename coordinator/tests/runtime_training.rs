@@ -163,6 +163,61 @@ async fn a_restarted_coordinator_goes_on_to_the_same_bits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_the_store_does_not_take_is_stored_once_it_does() {
+    let coordinator = Coordinator::start(|_| {}).await;
+    let id = JobId(1);
+    coordinator.add_job(id, &ROWS, &job("replica", 1000, 96, 16)).await;
+    let contributor = Contributor::start(coordinator.address, 1, Habits::default());
+    while coordinator.row(id).await.step < 3 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    coordinator
+        .sql(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON jobs WHEN NEW.phase = 'cancelled'
+             BEGIN SELECT RAISE(FAIL, 'the disk is full'); END",
+        )
+        .await;
+    coordinator.runtime.cancel_job(id).await.expect("told");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(coordinator.row(id).await.phase, JobPhase::Running);
+    let live = coordinator.runtime.job_live(id).expect("it is still held");
+    assert_eq!(live.phase, JobPhase::Cancelled);
+    coordinator.sql("DROP TRIGGER refuse").await;
+    let row = coordinator.finished(id, PATIENCE).await;
+    assert_eq!(row.phase, JobPhase::Cancelled);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(coordinator.runtime.job_live(id), None, "and then forgotten");
+    drop(contributor);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_contributors_were_shown_counts_in_the_next_process() {
+    let coordinator = Coordinator::start(|_| {}).await;
+    let (id, spec) = (JobId(1), job("master", 3, 96, 16));
+    let context = coordinator.add_job(id, &ROWS, &spec).await;
+    let slow = Habits { slow: Duration::from_millis(5), ..Habits::default() };
+    let start = |address, numbers: [u8; 2]| numbers.map(|n| Contributor::start(address, n, slow));
+    let before = start(coordinator.address, [1, 2]);
+    while coordinator.row(id).await.step < 9 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let coordinator = coordinator.restart(|_| {}).await;
+    let again = coordinator.store_job(id, &ROWS, &spec).await;
+    let resume = coordinator.store.resume_point(id).await.expect("read").expect("a checkpoint");
+    assert_eq!(resume.shown.len(), 2, "{:?}", resume.shown);
+    // They come back in the other order.
+    let [second, first] = start(coordinator.address, [2, 1]);
+    coordinator.runtime.add_job(again, Some(resume)).await.expect("taken again");
+    let row = coordinator.finished(id, PATIENCE).await;
+    assert_eq!(row.phase, JobPhase::Completed, "{:?}", row.reason);
+    for (old, new) in before.iter().zip([&first, &second]) {
+        let tasks = [old.tasks(), new.tasks()].concat();
+        let held = held_fraction(&context, &tasks);
+        assert!(held > 0.0 && held <= 0.5, "{held} over both processes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_jobs_of_one_seed_share_their_states_and_both_keep_them() {
     let coordinator = Coordinator::start(|_| {}).await;
     let spec = job("replica", 3, 96, 16);

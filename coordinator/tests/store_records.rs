@@ -2,9 +2,12 @@
 
 mod server;
 
+use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::runtime::JobLive;
+use raven_coordinator::store::Clock;
+use raven_coordinator::time::UnixMs;
 use raven_engine::{
-    CompletedReason, ContributorId, Credit, JobPhase, JobState, Metrics, Record, SiteId,
+    CompletedReason, ContributorId, Credit, JobPhase, JobState, Metrics, Patience, Record, SiteId,
 };
 use raven_protocol::{BlobId, JobId, ResultDigest, SessionId, TaskId};
 use serde_json::json;
@@ -142,7 +145,7 @@ fn the_last_two_checkpoints_and_the_best_are_kept() {
     assert_eq!(kept, [(10, true), (20, false), (25, false)]);
     let point = server.runtime.block_on(store.resume_point(job)).expect("read").expect("a point");
     assert_eq!((point.step, point.weights, point.epochs_done), (25, blob(25), 5));
-    assert_eq!((point.best, point.epochs_since_best), (Some((0.5, blob(10))), 3));
+    assert_eq!((point.best, point.patience.stale), (Some((0.5, blob(10))), 3));
     let shown = server.get(&format!("/v1/jobs/{job}")).json();
     let rounded = |entry: &serde_json::Value| {
         (entry["epoch"].as_u64(), entry["loss"].as_f64().map(|loss| (loss * 1e4).round() / 1e4))
@@ -165,7 +168,7 @@ fn a_crash_between_an_epoch_and_its_evaluation_costs_neither() {
     (11..=12).for_each(|step| persist(&server, &round(job, step)));
     let store = &server.app.store;
     let point = server.runtime.block_on(store.resume_point(job)).expect("read").expect("a point");
-    assert_eq!((point.step, point.epochs_done, point.epochs_since_best), (10, 1, 0));
+    assert_eq!((point.step, point.epochs_done, point.patience.stale), (10, 1, 0));
     // They run again: nothing is credited or told twice, and the job stands where it is.
     let before = server.runtime.block_on(store.events_after(job, 0, 1000)).expect("events");
     persist(&server, &round(job, 11));
@@ -207,6 +210,89 @@ fn a_job_tells_why_it_waits_and_ends_only_when_that_is_durable() {
     let state = JobState::Failed { reason: "NaN".into() };
     persist(&server, &Record { phase: JobPhase::Failed, state, ..record(job, 1) });
     assert_eq!(says(JobPhase::Running, None), (json!("failed"), json!("NaN")));
+}
+
+#[test]
+fn a_loss_without_classes_has_no_accuracy() {
+    let server = Server::start();
+    let rows: String = (0..40).map(|n| format!("{n},{},{}\n", n % 7, n * 2)).collect();
+    let answer = server.upload(
+        &json!({"name": "line", "format": "csv", "target": "values", "test_fraction": 0.2}),
+        &[("table", rows.into_bytes())],
+    );
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let mut document = job(answer.json()["id"].as_str().expect("an id"));
+    document["model"] = json!({"layers": [{"type": "dense", "units": 1}], "loss": "mse"});
+    document["training"]["micro_batch"] = json!(10);
+    let answer = server.post("/v1/jobs", &document);
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let job: JobId = answer.json()["id"].as_str().expect("an id").parse().expect("an id");
+    persist(&server, &round(job, 1));
+    persist(&server, &evaluation(job, 5, 0.5, true));
+    let shown = server.get(&format!("/v1/jobs/{job}")).json();
+    for entry in ["train", "evaluation", "best"] {
+        assert!(shown[entry]["loss"].is_number(), "{shown}");
+        assert!(shown[entry]["accuracy"].is_null(), "{shown}");
+    }
+    let events = server.runtime.block_on(server.app.store.events_after(job, 0, 100));
+    for event in events.expect("events").iter().filter(|event| event.kind != "state") {
+        assert!(event.data.contains("\"accuracy\":null"), "{}", event.data);
+    }
+    let listed = server.get("/v1/stats").json()["jobs"][0]["evaluation"].clone();
+    assert_eq!(listed, json!([[1, 0.5, null]]));
+}
+
+#[test]
+fn a_job_tells_when_its_first_round_began_and_when_it_ended() {
+    let (server, job) = with_job();
+    let times = || {
+        let shown = server.get(&format!("/v1/jobs/{job}")).json();
+        (shown["started_at"].clone(), shown["ended_at"].clone())
+    };
+    assert_eq!(times(), (json!(null), json!(null)));
+    let began = |ms| Clock { started: Some(UnixMs(ms)), ..Clock::default() };
+    let timed = |record: &Record, clock| {
+        let store = &server.app.store;
+        server.runtime.block_on(store.persist_timed(record, clock)).expect("persisted");
+    };
+    timed(&round(job, 1), began(1_795_336_200_125));
+    // Another process begins later; the job did not.
+    timed(&round(job, 2), began(1_795_336_999_000));
+    assert_eq!(times(), (json!("2026-11-22T08:30:00.125Z"), json!(null)));
+    let state = JobState::Cancelled;
+    persist(&server, &Record { phase: JobPhase::Cancelled, state, ..record(job, 2) });
+    assert!(times().1.is_string());
+}
+
+#[test]
+fn early_stopping_goes_on_after_a_restart_where_it_was() {
+    let server = Server::start();
+    let mut document = job(&server.small_dataset());
+    document["training"]["early_stopping"] = json!({"patience": 1, "min_delta": 0.15});
+    let answer = server.post("/v1/jobs", &document);
+    let job: JobId = answer.json()["id"].as_str().expect("an id").parse().expect("an id");
+    for (epoch, loss) in [1.0, 0.9, 0.8, 0.7].into_iter().enumerate() {
+        persist(&server, &evaluation(job, 5 * (epoch as u32 + 1), loss, true));
+    }
+    let point = server.runtime.block_on(server.app.store.resume_point(job));
+    let point = point.expect("read").expect("a point");
+    // The third was a gain over the first, the fourth none over the third.
+    assert_eq!(point.patience, Patience { gain: Some(0.8), stale: 1 });
+    assert_eq!(point.best.map(|best| best.0), Some(0.7));
+}
+
+#[test]
+fn another_process_may_write_in_between() {
+    let (server, job) = with_job();
+    let path = server.folder.path().join("raven.sqlite");
+    let writing = server.runtime.spawn(async move {
+        let store = raven_coordinator::store::Store::open(&path).await.expect("opens");
+        for _ in 0..50 {
+            store.add_key(&ApiKey::generate(KeyMode::Test)).await.expect("stored");
+        }
+    });
+    (1..=50).for_each(|step| persist(&server, &round(job, step)));
+    server.runtime.block_on(writing).expect("no panic");
 }
 
 #[test]

@@ -67,8 +67,12 @@ pub(crate) struct Job {
     pub(crate) credits_saving: Vec<Credit>,
     /// Effects that are not answered.
     pub(crate) effects: u32,
-    /// Slices of the weights that each contributor was ever shown.
+    /// How often the store did not take its end.
+    pub(crate) saves_failed: u32,
+    /// Slices of the weights that each contributor was ever shown, or is about to be.
     pub(crate) shown: BTreeMap<ContributorId, BTreeSet<u32>>,
+    /// Of those, the ones that are not durable yet: nothing of them is sent before.
+    pub(crate) showing: BTreeSet<(ContributorId, u32)>,
     /// Slices of the weights that its parts show, and the most memory that such a part takes.
     sliced: (BTreeSet<u32>, u64),
     /// Contributors who called a part invalid, while nobody has done it.
@@ -77,13 +81,13 @@ pub(crate) struct Job {
     pub(crate) proven: BTreeSet<(u32, u32)>,
     /// Flops leased and accepted: who has least is served first.
     pub(crate) service: u128,
-    /// When a slower session last had a task although a faster one was free.
+    /// When a slower session last had a task although a faster one was free; at first, when the job began.
     pub(crate) turn_afforded: Millis,
     pub(crate) flops_accepted: u64,
     pub(crate) tasks_accepted: u64,
     pub(crate) train: Option<Metrics>,
     pub(crate) evaluation: Option<Metrics>,
-    /// Sessions in the last durable round.
+    /// Contributors to the last durable round.
     pub(crate) contributors: u32,
 }
 
@@ -153,6 +157,7 @@ impl Job {
         let layout = check(sgd, config)?;
         let sgd = Arc::new(sgd.clone());
         let sliced = sliced(&sgd.placement);
+        let shown = resume.as_ref().map(|resume| resume.shown.clone()).unwrap_or_default();
         Ok(Job {
             id: plan.job,
             plan: Arc::new(plan),
@@ -167,7 +172,9 @@ impl Job {
             credits: Vec::new(),
             credits_saving: Vec::new(),
             effects: 0,
-            shown: BTreeMap::new(),
+            saves_failed: 0,
+            shown,
+            showing: BTreeSet::new(),
             sliced,
             invalid: BTreeMap::new(),
             proven: BTreeSet::new(),

@@ -1,14 +1,14 @@
 //! What contributors say: sessions come and go, leases are answered.
 
 use crate::dispatch::Notify;
-use crate::effect::{Credit, Effect};
+use crate::effect::{Credit, Effect, TreePart};
 use crate::engine::Engine;
 use crate::event::{PayloadId, SessionProfile};
 use crate::job::JobState;
 use crate::lease::LeaseState;
 use crate::session::{Holdings, Session, Standing};
 use crate::speed::{Link, Speed};
-use crate::stage::Accepted;
+use crate::stage::{Accepted, Supply};
 use crate::timer::Timer;
 use raven_protocol::{GoodbyeReason, LeaseId, RefuseReason, ResultDigest, SessionId};
 
@@ -206,6 +206,11 @@ impl Engine {
         let Some(stage) = &mut job.stage else { return };
         let Some(task) = stage.tasks.remove(&part) else { return };
         stage.accepted.insert(part, Accepted { units: task.units(), payload });
+        if let Supply::Runs(pool) = &stage.supply {
+            let part = TreePart { start: part, count: task.units(), payload };
+            let (job, round, total) = (lease.job, stage.round, pool.total());
+            self.out.push_back(Effect::Fold { job, round, total, part });
+        }
         stage.units_left -= task.units();
         stage.flops_left = stage.flops_left.saturating_sub(lease.flops);
         job.proven.insert((lease.task.stage, key.unwrap_or(0)));

@@ -35,6 +35,11 @@ pub struct EngineConfig {
     pub backoff_ms_min: u64,
     /// The longest pause: a contributor that recovered is not shut out for good.
     pub backoff_ms_max: u64,
+    /// Pause before an end that the store did not take is offered again; it
+    /// doubles with each further failure.
+    pub save_ms_min: u64,
+    /// The longest such pause: a store that is back is noticed within it.
+    pub save_ms_max: u64,
     /// Distinct contributors that must call a task invalid before its job
     /// fails, where nobody has done it: one liar ends no job.
     pub invalid_refusals_max: usize,
@@ -67,6 +72,8 @@ impl Default for EngineConfig {
             copies_max: 2,
             backoff_ms_min: 2_000,
             backoff_ms_max: 600_000,
+            save_ms_min: 1_000,
+            save_ms_max: 60_000,
             invalid_refusals_max: 3,
             link_bytes_per_s: 2_500_000,
             round_trip_ms: 50,

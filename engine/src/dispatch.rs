@@ -81,6 +81,12 @@ impl Engine {
     }
 
     fn apply(&mut self, decision: Decision) {
+        if let Some((session, job, part)) = decision.of_a_task()
+            && self.show_first(session, job, part)
+        {
+            // Leased by a later pass, once it is durable who sees what.
+            return;
+        }
         match decision {
             Decision::Run { session, job, start, count, late } => {
                 let now = self.now;
@@ -178,12 +184,8 @@ impl Engine {
         session.leases.push(id);
         session.leased = now;
         session.open += 1;
-        let contributor = session.profile.contributor;
         let Some(job) = self.world.jobs.get_mut(&job) else { return };
         job.service += u128::from(task.demand.flops);
-        if let Some(slice) = task.demand.slice {
-            job.shown.entry(contributor).or_default().insert(slice);
-        }
         if let Some(task) = job.stage.as_mut().and_then(|stage| stage.tasks.get_mut(&part)) {
             task.leases.push(id);
         }

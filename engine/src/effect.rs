@@ -77,7 +77,7 @@ pub struct Record {
     pub evaluation: Option<Metrics>,
     /// Learning rate of the step, where there was one.
     pub learning_rate: Option<f32>,
-    /// Sessions that took part in the round.
+    /// Contributors who took part in the round.
     pub contributors: u32,
     /// Accepted work.
     pub credits: Vec<Credit>,
@@ -109,6 +109,10 @@ pub enum Effect {
     RunLocal { effect: EffectId, job: JobId, round: u32, stage: u32, state: BlobId },
     /// Combine a pushed stage's payloads, in part order, into one value.
     Combine { effect: EffectId, job: JobId, round: u32, stage: u32, parts: Vec<PayloadId> },
+    /// A result of a replica round was accepted: it will be among the parts of
+    /// the round's [`Effect::Step`], over `total` micro-batches. What can be
+    /// combined of them may be before all are there. Not answered.
+    Fold { job: JobId, round: u32, total: u32, part: TreePart },
     /// Combine the parts along the tree (or take the round's values in master
     /// placement, where `parts` is empty) and run the optimizer.
     Step {
@@ -125,6 +129,9 @@ pub enum Effect {
     Evaluate { effect: EffectId, job: JobId, state: BlobId },
     /// Make a record durable in one transaction.
     Persist { effect: EffectId, record: Box<Record> },
+    /// Make durable that `contributor` is shown that slice of the job's weights.
+    /// Only then is a task that shows it leased.
+    Show { effect: EffectId, job: JobId, contributor: ContributorId, slice: u32 },
     /// These payloads will not be asked for again.
     ReleasePayloads { payloads: Vec<PayloadId> },
     /// This state will not be asked for again, unless a checkpoint keeps it.

@@ -6,7 +6,7 @@ use crate::effect::{Effect, EffectId};
 use crate::event::{ContributorId, Event, Millis, PayloadId};
 use crate::job::JobState;
 use crate::lease::LeaseTable;
-use crate::progress::Pending;
+use crate::progress::{Pending, TurnedAway};
 use crate::session::{Session, Standing};
 use crate::stats::{Stats, Window};
 use crate::timer::{Timer, TimerTable};
@@ -36,6 +36,8 @@ pub struct Engine {
     pub(crate) contributors: BTreeMap<ContributorId, u32>,
     /// Jobs that wait to run, oldest first.
     pub(crate) queue: VecDeque<JobId>,
+    /// Jobs that were turned away and whose end is not durable yet.
+    pub(crate) turned_away: BTreeMap<JobId, TurnedAway>,
     /// Views of ended jobs, oldest first.
     pub(crate) ended: VecDeque<JobView>,
     /// When waiting tasks may be moved to idle sessions again.
@@ -56,6 +58,7 @@ impl Engine {
             payloads: BTreeSet::new(),
             contributors: BTreeMap::new(),
             queue: VecDeque::new(),
+            turned_away: BTreeMap::new(),
             ended: VecDeque::new(),
             moves_due: 0,
             stats: Stats::default(),
@@ -110,6 +113,7 @@ impl Engine {
                     }
                     self.contributors_changed();
                 }
+                Timer::SaveEnd(job) => self.save_end(job),
             }
         }
     }
@@ -135,6 +139,11 @@ impl Engine {
     pub fn job(&self, id: JobId) -> Option<JobView> {
         let open = self.world.jobs.get(&id).map(|job| self.job_view(job));
         open.or_else(|| self.ended.iter().rev().find(|view| view.job == id).cloned())
+    }
+
+    /// Whether the job is open, or its end not durable yet.
+    pub fn holds(&self, id: JobId) -> bool {
+        self.world.jobs.contains_key(&id) || self.turned_away.contains_key(&id)
     }
 
     /// Open sessions by id.

@@ -71,7 +71,7 @@ pub enum Outcome {
     Stepped { state: BlobId, metrics: Metrics, grad_norm: f32 },
     /// [`crate::Effect::Evaluate`].
     Evaluated { metrics: Metrics },
-    /// [`crate::Effect::Persist`]: it is durable.
+    /// [`crate::Effect::Persist`] and [`crate::Effect::Show`]: it is durable.
     Persisted,
 }
 

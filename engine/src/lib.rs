@@ -19,6 +19,7 @@ mod lease;
 pub mod money;
 pub mod plan;
 mod progress;
+pub mod rates;
 mod run_length;
 mod runs;
 pub mod sampling;
@@ -41,7 +42,8 @@ pub use event::{
 };
 pub use job::{CompletedReason, JobPhase, JobState};
 pub use plan::{
-    Algorithm, EarlyStopping, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd,
+    Algorithm, EarlyStopping, JobPlan, PartPlan, Patience, Placement, ResumePoint, StagePlan,
+    SyncSgd,
 };
 pub use raven_protocol::tree;
 pub use sampling::{EpochOrder, Layout, LayoutError, micro_batch_rows};

@@ -48,6 +48,13 @@ impl Charge {
         Charge(flops.0 as i128 * rate.0 as i128)
     }
 
+    /// In whole nano-USD, rounded up; `None` beyond the range of the books.
+    pub fn rounded_up(self) -> Option<NanoUsd> {
+        let whole = self.0.div_euclid(Self::PER_NANO_USD);
+        let up = i128::from(self.0.rem_euclid(Self::PER_NANO_USD) > 0);
+        i64::try_from(whole.checked_add(up)?).ok().map(NanoUsd)
+    }
+
     /// Both charges; `None` beyond i128.
     pub fn plus(self, other: Charge) -> Option<Charge> {
         self.0.checked_add(other.0).map(Charge)
@@ -101,6 +108,16 @@ mod tests {
         assert_eq!(round_by_largest_remainder(&[charge]), Ok(vec![NanoUsd(720_000)]));
         assert_eq!(NanoUsd(720_000).to_string(), "0.000720000");
         assert_eq!(NanoUsd(-12).to_string(), "-0.000000012");
+    }
+
+    #[test]
+    fn a_price_is_never_rounded_down() {
+        let unit = Charge::PER_NANO_USD;
+        assert_eq!(Charge(0).rounded_up(), Some(NanoUsd(0)));
+        assert_eq!(Charge(1).rounded_up(), Some(NanoUsd(1)));
+        assert_eq!(Charge(unit).rounded_up(), Some(NanoUsd(1)));
+        assert_eq!(Charge(unit + 1).rounded_up(), Some(NanoUsd(2)));
+        assert_eq!(Charge::of(Flops(u64::MAX), PicoUsd(u64::MAX / 2)).rounded_up(), None);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What the engine knows of a job: sizes, costs and ids, never a tensor.
 
+use crate::event::ContributorId;
 use raven_graph::schedule::Schedule;
 use raven_protocol::{BlobId, GraphId, JobId, KernelId, Numerics, Seed, ShardRef};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A job as a plan of rounds.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,10 +46,34 @@ pub struct SyncSgd {
 /// Ends a job whose evaluation loss no longer falls.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EarlyStopping {
-    /// Epochs without improvement that are tolerated.
+    /// Epochs without a gain that are tolerated.
     pub patience: u32,
-    /// Fall of the mean loss that counts as improvement.
+    /// A gain is a mean loss that is lower by more than this than at the last gain.
     pub min_delta: f32,
+}
+
+/// How long ago the evaluation loss last fell by enough. It is measured against
+/// the loss of the last gain, not against the best: small steps add up to one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Patience {
+    /// Mean loss of the last evaluation that was a gain; the first always is.
+    pub gain: Option<f32>,
+    /// Evaluations since then.
+    pub stale: u32,
+}
+
+impl Patience {
+    /// The same after an evaluation of that mean loss.
+    #[must_use]
+    pub fn after(self, loss: f32, min_delta: f32) -> Patience {
+        // A loss that is not a number is no gain.
+        let has_gained = self.gain.is_none_or(|gain| loss < gain - min_delta);
+        if has_gained {
+            Patience { gain: Some(loss), stale: 0 }
+        } else {
+            Patience { stale: self.stale.saturating_add(1), ..self }
+        }
+    }
 }
 
 /// Who holds the model.
@@ -105,6 +131,9 @@ pub struct ResumePoint {
     pub epochs_done: u32,
     /// Best mean evaluation loss so far and its state.
     pub best: Option<(f32, BlobId)>,
-    /// Epochs since the best.
-    pub epochs_since_best: u32,
+    /// Where early stopping stands.
+    pub patience: Patience,
+    /// Slices of the weights that contributors were shown. Where the job has
+    /// no checkpoint nothing was: a part is of a state, and states are durable first.
+    pub shown: BTreeMap<ContributorId, BTreeSet<u32>>,
 }

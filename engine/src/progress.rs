@@ -5,9 +5,10 @@ use crate::algorithm::{Action, Draft, Input};
 use crate::dispatch::Notify;
 use crate::effect::{Effect, EffectId, Record};
 use crate::engine::Engine;
-use crate::event::{EffectError, Outcome, PayloadId};
+use crate::event::{ContributorId, EffectError, Outcome, PayloadId};
 use crate::job::JobState;
 use crate::plan::{JobPlan, Placement, ResumePoint, StagePlan};
+use crate::timer::Timer;
 use raven_protocol::{GraphId, JobId, LeaseId, SessionId};
 use std::collections::BTreeSet;
 
@@ -30,7 +31,23 @@ pub(crate) enum Kind {
     Persist,
     /// The record of a job that was turned away.
     PersistRefusal,
+    Show {
+        contributor: ContributorId,
+        slice: u32,
+    },
 }
+
+/// A job that was never taken in, until its end is durable.
+#[derive(Clone, Debug)]
+pub(crate) struct TurnedAway {
+    state: JobState,
+    /// How often the store did not take it.
+    saves_failed: u32,
+}
+
+/// From this attempt on an end is saved without its newest weights: where the
+/// disk has no room for them, the last checkpoint is the model.
+const SAVES_WITH_WEIGHTS: u32 = 3;
 
 impl Engine {
     pub(crate) fn job_added(&mut self, plan: JobPlan, resume: Option<ResumePoint>) {
@@ -60,6 +77,12 @@ impl Engine {
         let state = JobState::Failed { reason };
         let view = crate::view::JobView::refused(id, state.clone());
         self.remember(view);
+        self.turned_away.insert(id, TurnedAway { state, saves_failed: 0 });
+        self.save_refusal(id);
+    }
+
+    fn save_refusal(&mut self, id: JobId) {
+        let Some(TurnedAway { state, .. }) = self.turned_away.get(&id).cloned() else { return };
         let draft = Draft {
             state,
             step: 0,
@@ -91,6 +114,7 @@ impl Engine {
             let Some(job) = self.world.jobs.get_mut(&id) else { continue };
             job.active = true;
             job.service = service;
+            job.turn_afforded = self.now;
             self.advance(id, Input::Begin);
         }
     }
@@ -176,7 +200,7 @@ impl Engine {
     }
 
     /// Asks the shell for something that it answers.
-    fn ask(
+    pub(crate) fn ask(
         &mut self,
         job: JobId,
         kind: Kind,
@@ -219,11 +243,14 @@ impl Engine {
         };
         self.release_payloads(pending.payloads.clone());
         if pending.kind == Kind::PersistRefusal {
-            return;
+            return self.refusal_saved(pending.job, outcome);
         }
         let Some(job) = self.world.jobs.get_mut(&pending.job) else { return };
         job.effects -= 1;
         let ending = job.ending.clone();
+        if let Kind::Show { contributor, slice } = pending.kind {
+            job.showing.remove(&(contributor, slice));
+        }
         match (input_of(pending.kind, outcome), ending) {
             (Ok(input), None) => {
                 if input == Input::Persisted {
@@ -236,15 +263,74 @@ impl Engine {
                 self.restore_credits(pending.job);
                 self.begin_end(pending.job, JobState::Failed { reason: error.to_string() });
             }
-            (Err(error), Some(Ending::Saving(_))) => {
-                // The store is out of order; what it holds decides after a restart.
-                self.finalize(pending.job, JobState::Failed { reason: error.to_string() });
+            (Err(_), Some(Ending::Saving(_))) => {
+                // Nobody can begin or cancel it before its end is durable, so it
+                // is offered until the store takes it.
+                self.restore_credits(pending.job);
+                self.save_end_later(pending.job);
             }
             (Err(_), Some(Ending::Draining(_))) => {
                 self.restore_credits(pending.job);
                 self.try_save_end(pending.job);
             }
         }
+    }
+
+    /// The record of a job that was turned away is durable, or is offered again.
+    fn refusal_saved(&mut self, id: JobId, outcome: Result<Outcome, EffectError>) {
+        if outcome.is_ok() {
+            self.turned_away.remove(&id);
+            return;
+        }
+        let Some(refused) = self.turned_away.get_mut(&id) else { return };
+        refused.saves_failed = refused.saves_failed.saturating_add(1);
+        let failed = refused.saves_failed;
+        self.arm_save(id, failed);
+    }
+
+    fn save_end_later(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        job.saves_failed = job.saves_failed.saturating_add(1);
+        let failed = job.saves_failed;
+        self.arm_save(id, failed);
+    }
+
+    fn arm_save(&mut self, id: JobId, failed: u32) {
+        let config = &self.world.config;
+        let doubled = config.save_ms_min.saturating_mul(1 << (failed.max(1) - 1).min(20));
+        let pause_ms = doubled.min(config.save_ms_max);
+        self.timers.set(Timer::SaveEnd(id), self.now + pause_ms);
+    }
+
+    /// Offers an end to the store.
+    pub(crate) fn save_end(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return self.save_refusal(id) };
+        let Some(Ending::Saving(state)) = &job.ending else { return };
+        let draft = job.driver.draft(state.clone());
+        // What was trained so far is its owner's, however the job ended.
+        let checkpoint = draft.weights.is_some() && job.saves_failed < SAVES_WITH_WEIGHTS;
+        self.persist(id, Draft { checkpoint, ..draft });
+    }
+
+    /// Asks for it to be made durable that the session's contributor sees the
+    /// slice that `part` shows; false where that is so already.
+    pub(crate) fn show_first(&mut self, session: SessionId, id: JobId, part: u32) -> bool {
+        let Some(session) = self.world.sessions.get(&session) else { return false };
+        let contributor = session.profile.contributor;
+        let Some(job) = self.world.jobs.get_mut(&id) else { return false };
+        let task = job.stage.as_ref().and_then(|stage| stage.tasks.get(&part));
+        let Some(slice) = task.and_then(|task| task.demand.slice) else { return false };
+        if !job.shown.entry(contributor).or_default().insert(slice) {
+            return false;
+        }
+        job.showing.insert((contributor, slice));
+        self.ask(id, Kind::Show { contributor, slice }, Vec::new(), |effect| Effect::Show {
+            effect,
+            job: id,
+            contributor,
+            slice,
+        });
+        true
     }
 
     /// Credits of a record that did not become durable go into the next.
@@ -312,12 +398,8 @@ impl Engine {
         if job.effects > 0 {
             return;
         }
-        let state = state.clone();
         job.ending = Some(Ending::Saving(state.clone()));
-        // What was trained so far is its owner's, however the job ended.
-        let draft = job.driver.draft(state);
-        let draft = Draft { checkpoint: draft.weights.is_some(), ..draft };
-        self.persist(id, draft);
+        self.save_end(id);
     }
 
     /// The job is over and durably so.
@@ -362,6 +444,7 @@ fn input_of(kind: Kind, outcome: Result<Outcome, EffectError>) -> Result<Input, 
         }
         (Kind::Evaluate, Outcome::Evaluated { metrics }) => Ok(Input::Evaluated { metrics }),
         (Kind::Persist, Outcome::Persisted) => Ok(Input::Persisted),
+        (Kind::Show { .. }, Outcome::Persisted) => Ok(Input::Shown),
         (kind, outcome) => Err(EffectError {
             stage: "shell",
             reason: format!("{kind:?} was answered by {outcome:?}"),
@@ -370,7 +453,7 @@ fn input_of(kind: Kind, outcome: Result<Outcome, EffectError>) -> Result<Input, 
 }
 
 fn record(job: JobId, draft: Draft, credits: Vec<crate::effect::Credit>) -> Record {
-    let sessions: BTreeSet<SessionId> = credits.iter().map(|credit| credit.session).collect();
+    let people: BTreeSet<ContributorId> = credits.iter().map(|credit| credit.contributor).collect();
     Record {
         job,
         phase: draft.state.phase(),
@@ -383,7 +466,7 @@ fn record(job: JobId, draft: Draft, credits: Vec<crate::effect::Credit>) -> Reco
         train: draft.train,
         evaluation: draft.evaluation,
         learning_rate: draft.learning_rate,
-        contributors: sessions.len() as u32,
+        contributors: people.len() as u32,
         credits,
     }
 }

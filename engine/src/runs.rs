@@ -23,6 +23,11 @@ impl RunPool {
         pool
     }
 
+    /// All micro-batches of the round.
+    pub(crate) fn total(&self) -> u32 {
+        self.total
+    }
+
     /// Free micro-batches.
     pub(crate) fn len(&self) -> u32 {
         self.micro_batches

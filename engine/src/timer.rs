@@ -1,7 +1,7 @@
 //! All timers of the engine, in one table.
 
 use crate::event::Millis;
-use raven_protocol::{LeaseId, SessionId};
+use raven_protocol::{JobId, LeaseId, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is to happen when its time comes. Each is armed at most once at a time.
@@ -13,6 +13,8 @@ pub(crate) enum Timer {
     LeaseOverdue(LeaseId),
     /// The session may have tasks again.
     SessionBackoff(SessionId),
+    /// The job's end is offered to the store once more.
+    SaveEnd(JobId),
 }
 
 /// Timers by time. Those due at once fire in the order of [`Timer`].

@@ -23,7 +23,7 @@ pub struct JobView {
     pub evaluation: Option<Metrics>,
     pub tasks_accepted: u64,
     pub flops_accepted: u64,
-    /// Sessions in the last durable round.
+    /// Contributors to the last durable round.
     pub contributors: u32,
     /// Leases out now.
     pub leases: usize,

@@ -49,5 +49,18 @@ digest_of() {
     )
 }
 
+# Sets SELECTION to what cargo is told to build where package $1 is wanted. Cargo
+# unites features over what it builds, so that each selection compiles the
+# dependencies anew: a run of all tests keeps to one, with the tests' own features
+# (cargo counts these only where it builds tests too).
+# shellcheck disable=SC2034 # SELECTION is for whoever calls this
+select_packages() {
+    if [[ "${RAVEN_ALL_TESTS:-}" == "true" ]]; then
+        SELECTION=(--workspace --exclude raven-sim)
+    else
+        SELECTION=(-p "$1")
+    fi
+}
+
 # A binary of the coordinator crate, as cargo left it.
 coordinator_bin() { printf '%s/release/coordinator\n' "$CARGO_TARGET_DIR"; }

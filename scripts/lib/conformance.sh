@@ -19,6 +19,8 @@ bash scripts/build kernel
 suite=target/conformance
 mkdir -p "$suite"
 "$PYTHON" -B tests/conformance/reference.py "$suite"
-cargo run --quiet --release --locked -p raven-conformance --bin pack-conformance -- "$suite"
-cargo test --release --locked -p raven-conformance --test native --test module -- --include-ignored --nocapture
+select_packages raven-conformance
+cargo build --quiet --release --locked "${SELECTION[@]}" --all-targets
+"$CARGO_TARGET_DIR/release/pack-conformance" "$suite"
+cargo test --release --locked "${SELECTION[@]}" --test native --test module -- --include-ignored --nocapture
 node tests/conformance/browser.mjs dist/kernel "$suite"

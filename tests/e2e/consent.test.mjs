@@ -1,9 +1,14 @@
 // What happens before, at and after a yes, on a page of another site.
 import assert from 'node:assert/strict';
+import { appendFileSync, cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
+import { Coordinator } from './lib/coordinator.mjs';
 import { uploadDigits } from './lib/data.mjs';
 import { digitsJob } from './lib/jobs.mjs';
-import { World, until } from './lib/world.mjs';
+import { embedDir } from './lib/paths.mjs';
+import { article, World, until } from './lib/world.mjs';
 
 let world;
 before(async () => {
@@ -67,6 +72,31 @@ describe('before a yes', () => {
 });
 
 describe('the pinned tag', () => {
+  it('outlives new builds of the frame and of itself', async () => {
+    const first = mkdtempSync(join(tmpdir(), 'raven-embed-'));
+    cpSync(embedDir, first, { recursive: true });
+    const coordinator = await Coordinator.start({ name: 'pinned', embed: first });
+    try {
+      const site = await coordinator.json('POST', '/v1/sites', { name: 'Old Tag', origins: [world.origin] });
+      world.partner.routes['/old'] = article(site.snippet_pinned);
+      const loader = new URL(site.snippet_pinned.match(/src="([^"]+)"/)[1]);
+      for (const change of ['frame.css', 'raven.js']) {
+        appendFileSync(join(first, change), '\n/* a new build */\n');
+        await coordinator.restart();
+        assert.equal((await fetch(loader)).status, 200, `after a change of ${change}`);
+        const visitor = await world.visitor({ path: '/old' });
+        await visitor.card.locator('#raven-open').click();
+        await visitor.card.locator('#raven-yes').waitFor();
+        await visitor.close();
+      }
+      const now = await coordinator.json('POST', '/v1/sites', { name: 'New Tag', origins: [world.origin] });
+      assert.ok(!now.snippet_pinned.includes(loader.pathname), 'a new tag names the new loader');
+    } finally {
+      await coordinator.stop();
+      rmSync(first, { recursive: true });
+    }
+  });
+
   it('shows the card', async () => {
     const visitor = await world.visitor({ path: '/pinned' });
     await visitor.card.locator('#raven-open').waitFor();
@@ -114,7 +144,7 @@ describe('where the card may be shown', () => {
 });
 
 describe('after a yes', () => {
-  it('works, pauses when the page is hidden, goes on, and stops at once', async () => {
+  it('works, pauses when the page is hidden, goes on, and stops', async () => {
     const dataset = await uploadDigits(world.coordinator);
     const posted = await world.coordinator.json('POST', '/v1/jobs', digitsJob(dataset.id, { epochs: 400, name: 'endless' }));
     const visitor = await world.visitor();
@@ -132,11 +162,8 @@ describe('after a yes', () => {
     await hide(visitor.page, false);
     await visitor.until(({ phase, tasks }) => phase === 'working' && tasks > paused.tasks, 'working again');
 
-    const clicked = Date.now();
     await visitor.stop();
     await visitor.until(({ phase }) => phase === 'stopped', 'stopped', 2000);
-    const tookMs = Date.now() - clicked;
-    assert.ok(tookMs < 2000, `stopping took ${tookMs} ms`);
     await until(() => visitor.page.workers().length === 0, 'every worker gone', 2000);
     await world.counts(0);
     const stopped = await visitor.state();

@@ -1,6 +1,5 @@
 // Hostile and mistaken peers against the real binary: each gets a typed answer, and everybody else goes on.
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import WebSocket from 'ws';
 import { Coordinator } from './lib/coordinator.mjs';
@@ -8,6 +7,7 @@ import { uploadDigits } from './lib/data.mjs';
 import { encode } from './lib/frame.mjs';
 import { digitsJob } from './lib/jobs.mjs';
 import { contribute } from './lib/native.mjs';
+import { random } from './lib/seed.mjs';
 
 const BAD_FRAME = 4003;
 const INCOMPATIBLE = 4002;
@@ -62,7 +62,7 @@ describe('frames', () => {
     ['a tensor of 10^12 elements', encode({ type: 'resume', tensors: [{ name: 'w', dtype: 'f32', shape: [1000000, 1000000] }] }), [BAD_FRAME]],
     ['a tensor of rank 40', encode({ type: 'resume', tensors: [{ name: 'w', dtype: 'f32', shape: Array(40).fill(1) }] }), [BAD_FRAME]],
     ['a text message', 'hello', [BAD_FRAME, OUT_OF_TURN, 1003]],
-    ['random bytes', randomBytes(4096), [BAD_FRAME]],
+    ['random bytes', random('one message')(4096), [BAD_FRAME]],
     ['a result before a hello', encode({ type: 'result', lease: '0'.repeat(32) }), [OUT_OF_TURN, BAD_FRAME]],
   ];
   for (const [what, bytes, codes] of cases) {
@@ -77,7 +77,11 @@ describe('frames', () => {
   });
 
   it('in a long run of noise harm nobody', async () => {
-    for (let n = 0; n < 200; n += 1) await closeCode(randomBytes(1 + ((n * 37) % 600)));
+    const noise = random('noise');
+    for (let n = 0; n < 200; n += 1) {
+      const bytes = noise(1 + ((n * 37) % 600));
+      await closeCode(bytes).catch((error) => assert.fail(`message ${n}, ${bytes.toString('hex')}: ${error.message}`));
+    }
   });
 });
 
@@ -154,17 +158,18 @@ describe('data sets', () => {
     });
     return { status: response.status, problem: await response.json() };
   };
+  const garbage = random('garbage');
   const spec = JSON.stringify({ name: 'x', format: 'idx', target: 'classes', classes: 10, scale: 1, license: 'CC0', source: 'x' });
 
   it('of garbage are refused by name', async () => {
-    const { status, problem } = await upload({ spec, train_x: randomBytes(64), train_y: randomBytes(64) });
+    const { status, problem } = await upload({ spec, train_x: garbage(64), train_y: garbage(64) });
     assert.ok(status >= 400 && status < 500, `status ${status}`);
     assert.match(`${problem.field} ${problem.detail}`, /train_x/);
   });
 
   it('that declare more rows than they bring are refused', async () => {
     const huge = Buffer.from([0, 0, 8, 3, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
-    const { status } = await upload({ spec, train_x: huge, train_y: randomBytes(8) });
+    const { status } = await upload({ spec, train_x: huge, train_y: garbage(8) });
     assert.ok(status >= 400 && status < 500, `status ${status}`);
   });
 });

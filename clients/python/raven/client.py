@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,10 @@ _BACKOFF_S_MAX = 10.0
 _CHUNK_BYTES = 1 << 18
 # Refusals that say nothing about the request: too many of them, or a coordinator that is restarting.
 _PASSING = (429, 502, 503, 504)
+# Of those, the ones of a coordinator that is away.
+_ABSENT = (502, 503, 504)
+# Between the attempts of a POST.
+_POST_PAUSES_S = (0.25, 1.0)
 
 
 class Client:
@@ -49,20 +54,29 @@ class Client:
     # --- data sets -------------------------------------------------------
 
     def upload_dataset(
-        self, spec: Mapping[str, Any], files: Mapping[str, Source], *, resumable: bool | None = None
+        self,
+        spec: Mapping[str, Any],
+        files: Mapping[str, Source],
+        idempotency_key: str | None = None,
+        *,
+        resumable: bool | None = None,
     ) -> dict[str, Any]:
         """Streams a data set to the coordinator and returns its facts, its `id` among them.
 
         `files` maps part names (`train_x`, `train_y`, `test_x`, `test_y`, `table` or `archive`) to
         paths, bytes or open binary files. Large ones, or all where `resumable` is true, are sent in
         pieces and go on where they broke off; otherwise the request is not repeated on failure.
+        `idempotency_key` lets the caller repeat it without a second data set.
         """
         if resumable is None:
             resumable = sum(source_bytes(source) for source in files.values()) >= uploads.RESUMABLE_BYTES_MIN
         if resumable:
-            return self.create_dataset(spec, {name: self.upload_file(source) for name, source in files.items()})
+            sent = {name: self.upload_file(source) for name, source in files.items()}
+            return self.create_dataset(spec, sent, idempotency_key)
         form = Form(spec, files)
         headers = {"Content-Type": form.content_type, "Content-Length": str(len(form))}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
         with self._request("POST", "/v1/datasets", headers, form) as response:
             return json.load(response)
 
@@ -77,7 +91,7 @@ class Client:
         with uploads.opened(source) as file:
             count, sha256 = uploads.measure(file)
             begun = [one for one in self.uploads() if one["bytes"] == count and one["sha256"] == sha256]
-            upload = begun[0] if begun else self._json("POST", "/v1/uploads", {"bytes": count, "sha256": sha256})
+            upload = begun[0] if begun else self._post("/v1/uploads", {"bytes": count, "sha256": sha256}, None)
             uploads.send(self._document, upload, file, piece_bytes, retry_s_max)
             return upload["id"]
 
@@ -90,9 +104,11 @@ class Client:
         with self._request("DELETE", f"/v1/uploads/{quote(upload_id, safe='')}", {}, None) as response:
             response.read()
 
-    def create_dataset(self, spec: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+    def create_dataset(
+        self, spec: Mapping[str, Any], files: Mapping[str, str], idempotency_key: str | None = None
+    ) -> dict[str, Any]:
         """Makes a data set of uploads by their ids; they are used up by it."""
-        return self._json("POST", "/v1/datasets", {"spec": spec, "files": files})
+        return self._post("/v1/datasets", {"spec": spec, "files": files}, idempotency_key)
 
     def delete_dataset(self, dataset_id: str) -> None:
         """Deletes a data set. One that an open job uses is refused with an `ApiError`."""
@@ -109,9 +125,17 @@ class Client:
 
     # --- jobs ------------------------------------------------------------
 
-    def create_job(self, job: Mapping[str, Any]) -> dict[str, Any]:
-        """Posts a job and returns it, its `id` among the fields."""
-        return self._json("POST", "/v1/jobs", job)
+    def create_job(self, job: Mapping[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
+        """Posts a job and returns it, its `id` among the fields.
+
+        Where no answer comes it is sent again under the same `Idempotency-Key`, drawn
+        where none is given: however often it arrives, there is one job.
+        """
+        return self._post("/v1/jobs", job, idempotency_key)
+
+    def quote(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """What the job would come to: operations, price range and time range. Nothing is started."""
+        return self._post("/v1/quotes", job, None)
 
     def jobs(self) -> list[dict[str, Any]]:
         """Every job of this key."""
@@ -123,8 +147,7 @@ class Client:
 
     def cancel(self, job_id: str) -> None:
         """Ends a job. A job that has ended already is refused with an `ApiError`."""
-        with self._request("POST", self._job_path(job_id) + "/cancel", {}, b"") as response:
-            response.read()
+        self._post(self._job_path(job_id) + "/cancel", None, None)
 
     def events(
         self, job_id: str, after: str | None = None, *, retry_s_max: float = 300.0
@@ -189,7 +212,7 @@ class Client:
 
     def create_site(self, name: str, origins: list[str]) -> dict[str, Any]:
         """Registers a partner site; the answer carries `site_key` and the `snippet` to paste."""
-        return self._json("POST", "/v1/sites", {"name": name, "origins": origins})
+        return self._post("/v1/sites", {"name": name, "origins": origins}, None)
 
     def nodes(self) -> list[dict[str, Any]]:
         """The contributors that are online. Public."""
@@ -214,6 +237,24 @@ class Client:
         data = json.dumps(body).encode() if body is not None else None
         with self._request(method, path, headers, data) as response:
             return json.load(response)
+
+    def _post(self, path: str, body: Mapping[str, Any] | None, idempotency_key: str | None) -> Any:
+        """Posts under an idempotency key, and again while nothing but the network is at fault."""
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        data = b""
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        for pause_s in (*_POST_PAUSES_S, None):
+            try:
+                with self._request("POST", path, headers, data) as response:
+                    return json.load(response)
+            except (TransportError, ApiError) as error:
+                passing = isinstance(error, TransportError) or error.status in _ABSENT
+                if not passing or pause_s is None:
+                    raise
+                time.sleep(pause_s)
+        raise AssertionError("the last attempt returns or raises")
 
     def _download(self, path: str, target: "str | os.PathLike[str]") -> str:
         digest = hashlib.sha256()

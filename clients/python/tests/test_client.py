@@ -36,6 +36,31 @@ class Requests(StubCase):
         self.assertEqual(request.headers["content-type"], "application/json")
         self.assertEqual(json.loads(request.body), {"name": "demo", "dataset": "ds_1"})
 
+    def test_a_post_without_an_answer_is_sent_again_under_the_same_key(self):
+        def answer(_, handler):
+            if len(self.stub.requests) == 1:
+                handler.close_connection = True
+                handler.connection.close()
+            elif len(self.stub.requests) == 2:
+                send_json(handler, 503, {"title": "away"})
+            else:
+                send_json(handler, 202, {"id": "job_1"})
+
+        client = self.start(answer)
+        self.assertEqual(client.create_job({"name": "demo"})["id"], "job_1")
+        keys = [request.headers["idempotency-key"] for request in self.stub.requests]
+        self.assertEqual(len(keys), 3)
+        self.assertEqual(len(set(keys)), 1)
+        client.create_job({"name": "demo"}, idempotency_key="mine")
+        self.assertEqual(self.stub.requests[-1].headers["idempotency-key"], "mine")
+        self.assertNotEqual(keys[0], "mine")
+
+    def test_a_refused_post_is_not_sent_again(self):
+        client = self.start(lambda _, handler: send_json(handler, 422, {"title": "no"}))
+        with self.assertRaises(ApiError):
+            client.create_site("News", [])
+        self.assertEqual(len(self.stub.requests), 1)
+
     def test_ids_cannot_leave_their_path_segment(self):
         client = self.start(lambda _, handler: send_json(handler, 200, {"state": "running"}))
         client.job("../keys?x=1#y")
@@ -51,6 +76,7 @@ class Requests(StubCase):
         client = self.start(lambda _, handler: send_json(handler, 200, lists))
         client.create_site("News", ["http://news.localhost:1"])
         client.cancel("job_1")
+        client.quote({"name": "demo"})
         self.assertEqual([client.jobs(), client.datasets(), client.nodes()], [[1], [2], [3]])
         client.dataset("ds_1")
         self.assertEqual(
@@ -58,6 +84,7 @@ class Requests(StubCase):
             [
                 ("POST", "/v1/sites"),
                 ("POST", "/v1/jobs/job_1/cancel"),
+                ("POST", "/v1/quotes"),
                 ("GET", "/v1/jobs"),
                 ("GET", "/v1/datasets"),
                 ("GET", "/v1/nodes"),

@@ -1,10 +1,11 @@
 //! `/v1/blobs/{id}`: data shards for contributors that hold a grant.
 
 use super::auth::bearer;
+use super::extract::Path;
 use super::{App, Problem};
 use crate::blobs::BlobError;
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;

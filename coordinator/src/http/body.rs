@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 /// Bytes of a JSON body: a job with the longest list of layers is far below.
 pub const JSON_BYTES_MAX: usize = 1 << 20;
 
-/// A JSON body.
+/// A JSON body, and the BLAKE3 digest of its bytes.
 #[derive(Clone, Debug)]
-pub struct JsonBody<T>(pub T);
+pub struct JsonBody<T>(pub T, pub [u8; 32]);
 
 impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = Problem;
@@ -24,7 +24,8 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
                 Problem::malformed(rejection.body_text())
             }
         })?;
-        parse(&bytes).map(JsonBody)
+        let digest = *blake3::hash(&bytes).as_bytes();
+        parse(&bytes).map(|value| JsonBody(value, digest))
     }
 }
 

@@ -1,6 +1,8 @@
 //! `/v1/datasets`: streamed uploads.
 
 use super::auth::Owner;
+use super::extract::Path;
+use super::idempotency::{Claim, Once, Turn};
 use super::pace::Pace;
 use super::{App, Problem, body, uploads};
 use crate::dataset::{DatasetError, DatasetFacts, DatasetSpec, Upload, UploadLimits, ingest};
@@ -8,12 +10,14 @@ use crate::random;
 use crate::store::{DatasetId, DatasetRow, Removal, UploadId};
 use axum::body::Bytes;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use raven_protocol::BlobId;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 use tokio::io::AsyncWriteExt;
@@ -140,11 +144,13 @@ impl Drop for Folder {
 async fn upload(
     State(app): State<App>,
     owner: Owner,
+    once: Once,
     request: Request,
-) -> Result<(StatusCode, Json<DatasetAnswer>), Problem> {
+) -> Result<Response, Problem> {
     let limits = app.settings.upload_limits;
+    // Measured again where the data set is stored; here it saves the upload.
     let held = app.store.dataset_bytes(owner.0).await?;
-    if held >= app.settings.dataset_bytes_max {
+    if !once.is_named() && held >= app.settings.dataset_bytes_max {
         return Err(Problem::quota("bytes of data sets", app.settings.dataset_bytes_max, held));
     }
     let _permit = app.uploads.clone().try_acquire_owned().map_err(|_| {
@@ -153,19 +159,25 @@ async fn upload(
     // Only now, with a known key, is any of the body read.
     let kind = request.headers().get(header::CONTENT_TYPE);
     if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")) {
-        let row = from_uploads(&app, owner, request).await?;
-        return Ok((StatusCode::CREATED, Json(answer(row))));
+        return from_uploads(&app, owner, once, request).await;
     }
-    let mut multipart = Multipart::from_request(request, &app)
+    let multipart = Multipart::from_request(request, &app)
         .await
         .map_err(|rejection| Problem::malformed(rejection.body_text()))?;
-    let mut pace = Pace::new(&limits);
-    let spec = read_spec(&mut multipart, &limits, &mut pace).await?;
+    let (pace, digest) = (Pace::new(&limits), blake3::Hasher::new());
+    let mut form = Form { multipart, limits, pace, digest };
+    let spec = form.spec().await?;
     spec.check().map_err(refusal)?;
     let folder = Folder::create(&app.settings.upload_folder).await?;
-    let files = receive(&mut multipart, &spec, &folder.0, &limits, &mut pace).await?;
-    let stored = store(&app, owner, spec, files, folder).await?;
-    Ok((StatusCode::CREATED, Json(answer(stored))))
+    let files = form.files(&spec, &folder.0).await?;
+    // Boundaries differ from one attempt to the next; what they hold does not.
+    let digest = *form.digest.finalize().as_bytes();
+    let claim = match once.begin(&app, owner, digest).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
+    let answer = store(&app, owner, spec, files, folder, claim).await?;
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
 /// A data set whose files came before, in pieces.
@@ -177,7 +189,12 @@ struct UploadedSpec {
     files: BTreeMap<String, String>,
 }
 
-async fn from_uploads(app: &App, owner: Owner, request: Request) -> Result<DatasetRow, Problem> {
+async fn from_uploads(
+    app: &App,
+    owner: Owner,
+    once: Once,
+    request: Request,
+) -> Result<Response, Problem> {
     let limits = &app.settings.upload_limits;
     let limit = limits.spec_bytes_max;
     let bytes = axum::body::to_bytes(request.into_body(), limit);
@@ -186,6 +203,11 @@ async fn from_uploads(app: &App, owner: Owner, request: Request) -> Result<Datas
         Problem::malformed(format!("a body of at most {limit} bytes is needed: {error}"))
     })?;
     let UploadedSpec { spec, files } = body::parse(&bytes)?;
+    // Before the uploads are looked for: where this was answered, they are used up.
+    let claim = match once.begin(app, owner, *blake3::hash(&bytes).as_bytes()).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
     spec.check().map_err(refusal)?;
     let folder = Folder::create(&app.settings.upload_folder).await?;
     let mut upload = Upload::default();
@@ -212,64 +234,77 @@ async fn from_uploads(app: &App, owner: Owner, request: Request) -> Result<Datas
         upload.add(part, path);
         taken.push(row.id);
     }
-    let row = store(app, owner, spec, upload, folder).await?;
+    let answer = store(app, owner, spec, upload, folder, claim).await?;
     for id in taken {
         uploads::discard(app, id).await?;
     }
-    Ok(row)
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-async fn read_spec(
-    multipart: &mut Multipart,
-    limits: &UploadLimits,
-    pace: &mut Pace,
-) -> Result<DatasetSpec, Problem> {
-    let first = next_part(multipart, limits, pace).await?;
-    let mut part = first
-        .filter(|part| part.name() == Some("spec"))
-        .ok_or_else(|| Problem::invalid("the first part must be spec").with_field("spec"))?;
-    let mut text = Vec::new();
-    while let Some(chunk) = next_chunk(&mut part, limits, pace).await? {
-        if text.len() + chunk.len() > limits.spec_bytes_max {
-            let limit = limits.spec_bytes_max as u64;
-            return Err(Problem::invalid(format!("spec: more than {limit} bytes"))
-                .with_field("spec")
-                .with_limit(limit, None));
+/// An upload that is being received.
+struct Form {
+    multipart: Multipart,
+    limits: UploadLimits,
+    pace: Pace,
+    /// Of names and contents of the parts.
+    digest: blake3::Hasher,
+}
+
+impl Form {
+    async fn spec(&mut self) -> Result<DatasetSpec, Problem> {
+        let Form { multipart, limits, pace, digest } = self;
+        let first = next_part(multipart, limits, pace).await?;
+        let mut part = first
+            .filter(|part| part.name() == Some("spec"))
+            .ok_or_else(|| Problem::invalid("the first part must be spec").with_field("spec"))?;
+        let mut text = Vec::new();
+        while let Some(chunk) = next_chunk(&mut part, limits, pace).await? {
+            if text.len() + chunk.len() > limits.spec_bytes_max {
+                let limit = limits.spec_bytes_max as u64;
+                return Err(Problem::invalid(format!("spec: more than {limit} bytes"))
+                    .with_field("spec")
+                    .with_limit(limit, None));
+            }
+            text.extend_from_slice(&chunk);
         }
-        text.extend_from_slice(&chunk);
+        part_digest(digest, "spec", blake3::hash(&text));
+        body::parse(&text).map_err(|problem| problem.within("spec"))
     }
-    body::parse(&text).map_err(|problem| problem.within("spec"))
+
+    async fn files(&mut self, spec: &DatasetSpec, folder: &FilePath) -> Result<Upload, Problem> {
+        let Form { multipart, limits, pace, digest } = self;
+        let mut files = Upload::default();
+        while let Some(part) = next_part(multipart, limits, pace).await? {
+            let name = files.expect(spec.format, part.name().unwrap_or("")).map_err(refusal)?;
+            let path = folder.join(name);
+            part_digest(digest, name, save(part, &path, limits, pace).await?);
+            files.add(name, path);
+        }
+        Ok(files)
+    }
 }
 
-async fn receive(
-    multipart: &mut Multipart,
-    spec: &DatasetSpec,
-    folder: &FilePath,
-    limits: &UploadLimits,
-    pace: &mut Pace,
-) -> Result<Upload, Problem> {
-    let mut files = Upload::default();
-    while let Some(part) = next_part(multipart, limits, pace).await? {
-        let name = files.expect(spec.format, part.name().unwrap_or("")).map_err(refusal)?;
-        let path = folder.join(name);
-        save(part, &path, limits, pace).await?;
-        files.add(name, path);
-    }
-    Ok(files)
+/// Adds a part to the digest of an upload.
+fn part_digest(digest: &mut blake3::Hasher, name: &str, part: blake3::Hash) {
+    digest.update(blake3::hash(name.as_bytes()).as_bytes()).update(part.as_bytes());
 }
 
+/// Writes a part to a file; answers its digest.
 async fn save(
     mut part: Field<'_>,
     path: &FilePath,
     limits: &UploadLimits,
     pace: &mut Pace,
-) -> Result<(), Problem> {
+) -> Result<blake3::Hash, Problem> {
+    let mut digest = blake3::Hasher::new();
     let failed = |error: std::io::Error| Problem::internal(&error);
     let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
     while let Some(chunk) = next_chunk(&mut part, limits, pace).await? {
+        digest.update(&chunk);
         file.write_all(&chunk).await.map_err(failed)?;
     }
-    file.flush().await.map_err(failed)
+    file.flush().await.map_err(failed)?;
+    Ok(digest.finalize())
 }
 
 async fn next_part<'a>(
@@ -321,7 +356,8 @@ async fn store(
     spec: DatasetSpec,
     files: Upload,
     folder: Folder,
-) -> Result<DatasetRow, Problem> {
+    claim: Claim,
+) -> Result<Value, Problem> {
     let app = app.clone();
     let work = async move {
         let _turn = app.ingestion.clone().lock_owned().await;
@@ -331,12 +367,18 @@ async fn store(
         // The files were needed until here.
         drop(folder);
         let ingested = ingested.map_err(refusal)?;
+        let bytes_max = app.settings.dataset_bytes_max;
         let row = DatasetRow { id: DatasetId(random::nonzero_u64()), facts: ingested.facts };
-        if let Err(error) = app.store.add_dataset(owner.0, &row, &ingested.shards).await {
+        let answer =
+            serde_json::to_value(answer(row.clone())).map_err(|e| Problem::internal(&e))?;
+        let remembered = claim.remember(StatusCode::CREATED, &answer);
+        let (shards, remembered) = (&ingested.shards, remembered.as_ref());
+        let stored = app.store.add_dataset(owner.0, &row, shards, bytes_max, remembered).await;
+        if let Err(error) = stored {
             remove_blobs(&app, ingested.created).await?;
             return Err(Problem::from(error));
         }
-        Ok(row)
+        Ok(answer)
     };
     tokio::spawn(work).await?
 }

@@ -1,10 +1,11 @@
 //! `/embed/…`: the tag, the frame and what they load.
 
+use super::extract::{Path, Query};
 use super::{App, Problem};
 use crate::embed::FrameValues;
 use crate::time::UnixMs;
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -36,16 +37,13 @@ async fn loader(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let unknown = || Problem::not_found("no such file of this version");
-    let loader = app.embed.loader().ok_or_else(unknown)?;
-    let cache = if name == "raven.js" {
-        EVERGREEN
-    } else if name == format!("raven-{}.js", app.embed.version()) {
-        IMMUTABLE
+    let (file, cache) = if name == "raven.js" {
+        (app.embed.loader().map(|loader| &loader.file), EVERGREEN)
     } else {
-        return Err(unknown());
+        (app.embed.pinned(&name), IMMUTABLE)
     };
-    let mut response = loader.file.response(&headers);
+    let file = file.ok_or_else(|| Problem::not_found("no such loader is kept here"))?;
+    let mut response = file.response(&headers);
     open_to_all(&mut response, cache);
     Ok(response)
 }

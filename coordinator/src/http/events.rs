@@ -2,10 +2,11 @@
 //! so that `Last-Event-ID` resumes without a gap, also over a restart.
 
 use super::auth::Owner;
+use super::extract::Path;
 use super::{App, Problem, jobs};
 use crate::store::StoredEvent;
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -15,7 +16,7 @@ use raven_protocol::JobId;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 
 /// Between two comments on a quiet stream, so that proxies keep it open.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -45,9 +46,7 @@ async fn events(
             })?
         }
     };
-    let permit = app.streams.clone().try_acquire_owned().map_err(|_| {
-        Problem::unavailable("as many event streams as this coordinator takes are open")
-    })?;
+    let stream_open = app.streams.enter(owner.0)?;
     // Subscribed before the first look, so that nothing falls in between.
     let notices = app.network.notices();
     let stopping = app.stopping.clone();
@@ -59,7 +58,7 @@ async fn events(
         ended: false,
         notices,
         stopping,
-        _permit: permit,
+        _open: stream_open,
     };
     reader.fill().await?;
     if reader.ready.is_empty() && row.phase.is_end() {
@@ -80,7 +79,7 @@ struct Reader {
     notices: broadcast::Receiver<JobId>,
     stopping: watch::Receiver<bool>,
     /// Given back with the stream.
-    _permit: OwnedSemaphorePermit,
+    _open: super::streams::Stream,
 }
 
 impl Reader {

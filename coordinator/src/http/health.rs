@@ -14,10 +14,14 @@ pub fn routes() -> Router<App> {
         .route("/metrics", get(metrics))
 }
 
-/// Ready while the store answers and the process is not ending.
+/// Ready while the store answers, the runtime moves and the process is not ending.
 async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
     if *app.stopping.borrow() {
         return Err(Problem::unavailable("the coordinator is going down"));
+    }
+    if let Some(failure) = app.network.failure() {
+        tracing::error!(%failure, "not ready");
+        return Err(Problem::unavailable("the runtime has failed"));
     }
     app.store.ping().await.map_err(|error| {
         tracing::error!(%error, "not ready");

@@ -2,12 +2,16 @@
 
 use super::auth::Owner;
 use super::body::{JSON_BYTES_MAX, JsonBody};
+use super::extract::Path;
+use super::idempotency::{Claim, Once, Turn};
 use super::{App, Problem, datasets, model};
-use crate::job::{JobContext, JobError, JobSpec, Lowering, SeedNumber, lower_job};
+use crate::job::{JobContext, JobError, JobFacts, JobSpec, Lowering, SeedNumber, lower_job};
 use crate::random;
-use crate::store::{JobRow, JobSummary, MeanMetrics, NewJob};
-use axum::extract::{DefaultBodyLimit, Path, State};
+use crate::store::{DatasetId, JobRow, JobSummary, MeanMetrics, NewJob};
+use crate::time::UnixMs;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use raven_engine::JobPhase;
@@ -47,47 +51,82 @@ fn refusal(error: &JobError) -> Problem {
     }
 }
 
-async fn create(
-    State(app): State<App>,
-    owner: Owner,
-    JsonBody(mut spec): JsonBody<JobSpec>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    if *app.stopping.borrow() {
-        return Err(Problem::unavailable("the coordinator is going down; post again later"));
-    }
-    let (open, limit) = (app.store.open_job_count(owner.0).await?, app.settings.open_jobs_max);
-    if open >= limit {
-        return Err(Problem::quota("open jobs", limit, open));
-    }
-    let dataset = datasets::find(&app, owner, &spec.dataset).await?.ok_or_else(|| {
-        Problem::invalid("dataset: no data set of this key has that id").with_field("dataset")
-    })?;
+/// A document that was read, and what it was lowered to.
+#[derive(Debug)]
+pub struct Prepared {
+    /// With its seed, drawn where it was absent.
+    pub spec: JobSpec,
+    pub context: JobContext,
+    pub facts: JobFacts,
+}
+
+fn no_dataset() -> Problem {
+    Problem::invalid("dataset: no data set of this key has that id").with_field("dataset")
+}
+
+fn dataset_id(spec: &JobSpec) -> Result<DatasetId, Problem> {
+    spec.dataset.parse().map_err(|()| no_dataset())
+}
+
+/// Validates and lowers a job's document; nothing is stored.
+pub async fn prepare(app: &App, owner: Owner, mut spec: JobSpec) -> Result<Prepared, Problem> {
+    let dataset = datasets::find(app, owner, &spec.dataset).await?.ok_or_else(no_dataset)?;
     let seed = Seed(spec.seed.map_or_else(random::nonzero_u64, |seed| seed.0));
     spec.seed = Some(SeedNumber(seed.0));
-    let id = JobId(random::nonzero_u64());
-    let kernel = app.network.kernel();
+    let (job, kernel) = (JobId(random::nonzero_u64()), app.network.kernel());
     let train_shards = app.store.shards(dataset.id, false).await?;
     let test_shards = app.store.shards(dataset.id, true).await?;
-    let dataset_id = dataset.id;
     let (spec, lowered) = tokio::task::spawn_blocking(move || {
         let dataset = &dataset.facts;
-        let lowering = Lowering { job: id, seed, kernel, dataset, train_shards, test_shards };
+        let lowering = Lowering { job, seed, kernel, dataset, train_shards, test_shards };
         let lowered = lower_job(&spec, lowering);
         (spec, lowered)
     })
     .await?;
     let (context, facts) = lowered.map_err(|error| refusal(&error))?;
-    let job = NewJob { id, owner: owner.0, dataset: dataset_id, spec, facts, kernel };
-    // A client that hangs up takes its handler with it, but not this: a stored
-    // job is handed over or ended.
-    tokio::spawn(hand_over(app.clone(), job, context)).await??;
-    let row = app.store.job(owner.0, id).await?;
-    let row = row.ok_or_else(|| Problem::internal(&"a stored job is gone"))?;
-    Ok((StatusCode::ACCEPTED, Json(answer(&app, &row).await?)))
+    Ok(Prepared { spec, context, facts })
 }
 
-async fn hand_over(app: App, job: NewJob, context: JobContext) -> Result<(), Problem> {
-    app.store.add_job(&job).await?;
+async fn create(
+    State(app): State<App>,
+    owner: Owner,
+    once: Once,
+    JsonBody(spec, digest): JsonBody<JobSpec>,
+) -> Result<Response, Problem> {
+    if *app.stopping.borrow() {
+        return Err(Problem::unavailable("the coordinator is going down; post again later"));
+    }
+    let claim = match once.begin(&app, owner, digest).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
+    // Counted again where the job is stored; here it saves the lowering.
+    let (open, limit) = (app.store.open_job_count(owner.0).await?, app.settings.open_jobs_max);
+    if open >= limit {
+        return Err(Problem::quota("open jobs", limit, open));
+    }
+    let Prepared { spec, context, facts } = prepare(&app, owner, spec).await?;
+    let (id, kernel, dataset) = (context.job(), context.plan.kernel, dataset_id(&spec)?);
+    let created = UnixMs::now();
+    let job = NewJob { id, owner: owner.0, dataset, spec, facts, kernel, created };
+    // As it is stored, so that the answer can be kept in the same transaction.
+    let answer = answer(&app, &job.row()).await?;
+    // A client that hangs up takes its handler with it, but not this: a stored
+    // job is handed over or ended.
+    tokio::spawn(hand_over(app.clone(), job, context, claim, answer.clone())).await??;
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
+async fn hand_over(
+    app: App,
+    job: NewJob,
+    context: JobContext,
+    claim: Claim,
+    answer: Value,
+) -> Result<(), Problem> {
+    let remembered = claim.remember(StatusCode::ACCEPTED, &answer);
+    app.store.add_job(&job, app.settings.open_jobs_max, remembered.as_ref()).await?;
+    drop(claim);
     if let Err(error) = app.network.add_job(Arc::new(context), None).await {
         app.store.end_job(job.id, JobPhase::Failed, Some(&error.to_string())).await?;
         return Err(Problem::unavailable(error.to_string()));
@@ -129,9 +168,15 @@ async fn show(
 async fn cancel(
     State(app): State<App>,
     owner: Owner,
+    once: Once,
     Path(id): Path<String>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<Response, Problem> {
     let row = find(&app, owner, &id).await?;
+    // The body says nothing.
+    let claim = match once.begin(&app, owner, [0; 32]).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
     if row.phase.is_end() {
         let detail = format!("the job has ended already: {}", row.phase);
         return Err(Problem::conflict(detail).with_field("state"));
@@ -139,7 +184,9 @@ async fn cancel(
     cancel_in_network(&app, row.id).await?;
     tokio::spawn(end_unknown(app.clone(), row.id));
     let row = find(&app, owner, &id).await?;
-    Ok((StatusCode::ACCEPTED, Json(answer(&app, &row).await?)))
+    let answer = answer(&app, &row).await?;
+    claim.keep(&app, StatusCode::ACCEPTED, &answer).await?;
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
 /// Ends a job that the network does not hold. One that it holds ends by its own
@@ -197,6 +244,8 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "state": phase,
         "reason": reason,
         "created_at": row.created.rfc3339(),
+        "started_at": row.started.map(UnixMs::rfc3339),
+        "ended_at": row.ended.map(UnixMs::rfc3339),
         "dataset": row.dataset.to_string(),
         "listed": row.spec.listed,
         "placement": row.spec.placement.name(),

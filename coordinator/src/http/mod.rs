@@ -7,20 +7,26 @@ mod body;
 mod datasets;
 mod embed;
 mod events;
+mod extract;
 mod headers;
 mod health;
+mod idempotency;
 mod jobs;
 mod model;
 mod network;
 mod pace;
 mod problem;
+mod quotes;
 mod sites;
+mod streams;
 pub mod upkeep;
 mod uploads;
 mod www;
 
+pub use idempotency::Turns;
 pub use network::StatsCache;
 pub use problem::Problem;
+pub use streams::Streams;
 pub use uploads::Incoming;
 
 use crate::blobs::Blobs;
@@ -54,8 +60,10 @@ pub struct App {
     pub uploads: Arc<Semaphore>,
     /// Who writes to which resumable upload.
     pub incoming: Incoming,
-    /// Permits for open event streams.
-    pub streams: Arc<Semaphore>,
+    /// Open event streams.
+    pub streams: Streams,
+    /// Who is at work under which `Idempotency-Key`.
+    pub turns: Turns,
     /// The last answer of `/v1/stats`.
     pub stats: StatsCache,
     /// Set when the process is asked to end: long answers end too.
@@ -86,6 +94,7 @@ pub fn router(app: App) -> Router {
         .merge(datasets::routes(&app.settings.upload_limits))
         .merge(uploads::routes())
         .merge(jobs::routes())
+        .merge(quotes::routes())
         .merge(events::routes())
         .merge(model::routes())
         .merge(sites::routes())

@@ -1,13 +1,14 @@
 //! `/v1/jobs/{id}/model` and the script that runs it.
 
 use super::auth::Owner;
+use super::extract::Path;
 use super::{App, Problem, jobs};
 use crate::blobs::BlobError;
 use crate::job::TensorSpec;
 use crate::model_file::{self, DataNote, ModelFile};
 use crate::store::{CheckpointRow, JobRow};
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;

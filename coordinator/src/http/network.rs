@@ -91,7 +91,7 @@ async fn read_stats(app: &App) -> Result<Value, Problem> {
         }));
     }
     Ok(json!({
-        "contributors": snapshot.nodes.len(),
+        "contributors": snapshot.contributors,
         "workers": snapshot.workers,
         "tasks_accepted": totals.tasks,
         "tasks_per_s": snapshot.tasks_per_s,

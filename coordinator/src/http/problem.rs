@@ -179,7 +179,14 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        Problem::internal(&error)
+        match error {
+            StoreError::Answered => {
+                Problem::conflict("Idempotency-Key: a request of this name has just been answered")
+                    .with_field("Idempotency-Key")
+            }
+            StoreError::Quota { what, limit, found } => Problem::quota(what, limit, found),
+            error => Problem::internal(&error),
+        }
     }
 }
 

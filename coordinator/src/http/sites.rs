@@ -2,11 +2,13 @@
 
 use super::auth::Owner;
 use super::body::{JSON_BYTES_MAX, JsonBody};
+use super::idempotency::{Once, Turn};
 use super::{App, Problem};
 use crate::sites::new_site;
 use crate::store::site_text;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -26,8 +28,13 @@ struct SiteSpec {
 async fn create(
     State(app): State<App>,
     owner: Owner,
-    JsonBody(spec): JsonBody<SiteSpec>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+    once: Once,
+    JsonBody(spec, digest): JsonBody<SiteSpec>,
+) -> Result<Response, Problem> {
+    let claim = match once.begin(&app, owner, digest).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
     let site = new_site(&spec.name, &spec.origins).map_err(|error| {
         let problem = Problem::invalid(error.to_string())
             .named("site", "The site is refused")
@@ -37,11 +44,6 @@ async fn create(
             None => problem,
         }
     })?;
-    let (count, limit) = (app.store.site_count(owner.0).await?, app.settings.sites_max);
-    if count >= limit {
-        return Err(Problem::quota("sites", limit, count));
-    }
-    app.store.add_site(owner.0, &site).await?;
     let origin = &app.settings.origin;
     let key = &site.site_key;
     let mut answer = json!({
@@ -52,11 +54,13 @@ async fn create(
         "snippet": format!("<script async src=\"{origin}/embed/raven.js?site={key}\"></script>"),
     });
     if let Some(loader) = app.embed.loader() {
-        let (version, integrity) = (app.embed.version(), &loader.integrity);
+        let (name, integrity) = (&loader.name, &loader.integrity);
         answer["snippet_pinned"] = Value::from(format!(
-            "<script async src=\"{origin}/embed/raven-{version}.js?site={key}\" \
+            "<script async src=\"{origin}/embed/{name}?site={key}\" \
              integrity=\"{integrity}\" crossorigin=\"anonymous\"></script>"
         ));
     }
-    Ok((StatusCode::CREATED, Json(answer)))
+    let remembered = claim.remember(StatusCode::CREATED, &answer);
+    app.store.add_site(owner.0, &site, app.settings.sites_max, remembered.as_ref()).await?;
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
 }

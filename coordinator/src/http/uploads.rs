@@ -5,14 +5,16 @@
 
 use super::auth::Owner;
 use super::body::{JSON_BYTES_MAX, JsonBody};
+use super::extract::Path;
+use super::idempotency::{Once, Turn};
 use super::pace::Pace;
 use super::{App, Problem};
 use crate::random;
 use crate::runtime::session::hex;
-use crate::store::{UploadId, UploadRow};
+use crate::store::{UploadBounds, UploadId, UploadRow};
 use crate::time::UnixMs;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -59,14 +61,14 @@ struct Slot {
 }
 
 /// The right to write to an upload, until a newer request asks for it.
-struct Turn {
+struct Writer {
     _guard: OwnedMutexGuard<()>,
     newest: watch::Receiver<u64>,
     own: u64,
 }
 
 impl Incoming {
-    async fn take(&self, id: UploadId) -> Turn {
+    async fn take(&self, id: UploadId) -> Writer {
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.entry(id).or_default().clone()
@@ -77,7 +79,7 @@ impl Incoming {
             own = *newest;
         });
         let newest = slot.newest.subscribe();
-        Turn { _guard: slot.turn.clone().lock_owned().await, newest, own }
+        Writer { _guard: slot.turn.clone().lock_owned().await, newest, own }
     }
 
     fn forget(&self, id: UploadId) {
@@ -85,13 +87,12 @@ impl Incoming {
     }
 }
 
-impl Turn {
+impl Writer {
     /// Resolves once a newer request waits.
     async fn superseded(&mut self) {
         let own = self.own;
-        if self.newest.wait_for(|newest| *newest != own).await.is_err() {
-            // The slot is gone with its upload.
-        }
+        // It fails where the slot is gone with its upload, which is as final.
+        let _ = self.newest.wait_for(|newest| *newest != own).await;
     }
 }
 
@@ -150,8 +151,13 @@ fn parse_hash(text: &str) -> Option<[u8; 32]> {
 async fn create(
     State(app): State<App>,
     owner: Owner,
-    JsonBody(spec): JsonBody<UploadSpec>,
+    once: Once,
+    JsonBody(spec, digest): JsonBody<UploadSpec>,
 ) -> Result<Response, Problem> {
+    let claim = match once.begin(&app, owner, digest).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
     let limit = app.settings.upload_limits.file_bytes_max;
     if spec.bytes == 0 || spec.bytes > limit {
         let detail = format!("bytes: {} must be 1 to {limit}", spec.bytes);
@@ -166,15 +172,6 @@ async fn create(
         }
         given => given.flatten(),
     };
-    let sums = app.store.upload_sums(owner.0).await?;
-    if sums.count >= UPLOADS_MAX {
-        return Err(Problem::quota("uploads", UPLOADS_MAX, sums.count));
-    }
-    let held = app.store.dataset_bytes(owner.0).await?.saturating_add(sums.bytes);
-    let limit = app.settings.dataset_bytes_max;
-    if held.saturating_add(spec.bytes) > limit {
-        return Err(Problem::quota("bytes of data sets and uploads", limit, held));
-    }
     let row = UploadRow {
         id: UploadId(random::nonzero_u64()),
         bytes: spec.bytes,
@@ -185,10 +182,17 @@ async fn create(
     };
     let path = file(&app, row.id);
     tokio::task::spawn_blocking(move || create_synced(&path)).await?.map_err(failed)?;
-    // A file without a row is removed at the next start.
-    app.store.add_upload(owner.0, &row).await?;
+    let answer = answer(&row);
+    let remembered = claim.remember(StatusCode::CREATED, &answer);
+    let bytes_max = app.settings.dataset_bytes_max;
+    let bounds = UploadBounds { count_max: UPLOADS_MAX, bytes_max };
+    if let Err(error) = app.store.add_upload(owner.0, &row, bounds, remembered.as_ref()).await {
+        // What stays is removed at the next start.
+        let _ = tokio::fs::remove_file(file(&app, row.id)).await;
+        return Err(error.into());
+    }
     let place = [(header::LOCATION, format!("/v1/uploads/{}", row.id))];
-    Ok(with_offset(&row, (StatusCode::CREATED, place, Json(answer(&row)))))
+    Ok(with_offset(&row, (StatusCode::CREATED, place, Json(answer))))
 }
 
 /// Makes an empty file whose name survives a crash.
@@ -224,7 +228,7 @@ async fn remove(
 
 /// Ends an upload, whoever is writing to it, and removes its bytes.
 pub async fn discard(app: &App, id: UploadId) -> Result<(), Problem> {
-    let _turn = app.incoming.take(id).await;
+    let _writer = app.incoming.take(id).await;
     app.store.remove_upload(id).await?;
     app.incoming.forget(id);
     match tokio::fs::remove_file(file(app, id)).await {
@@ -253,7 +257,7 @@ async fn append(
     let _permit = app.uploads.clone().try_acquire_owned().map_err(|_| {
         Problem::unavailable("as many uploads as this coordinator takes are going on")
     })?;
-    let mut turn = app.incoming.take(id).await;
+    let mut writer = app.incoming.take(id).await;
     // What an older request left, now that it has let go.
     let mut row = find(&app, owner, &id.to_string()).await?;
     if offset != row.received {
@@ -261,7 +265,7 @@ async fn append(
         let problem = Problem::conflict(detail).with_field("Upload-Offset");
         return Ok(with_offset(&row, problem.with_found(offset)));
     }
-    let outcome = receive(&app, &mut row, &mut turn, body).await;
+    let outcome = receive(&app, &mut row, &mut writer, body).await;
     if let Err(problem) = outcome {
         return Ok(with_offset(&row, problem));
     }
@@ -275,7 +279,7 @@ async fn append(
 async fn receive(
     app: &App,
     row: &mut UploadRow,
-    turn: &mut Turn,
+    writer: &mut Writer,
     body: Body,
 ) -> Result<(), Problem> {
     let mut file =
@@ -290,7 +294,7 @@ async fn receive(
     let outcome = loop {
         let next = tokio::select! {
             next = pace.wait(stream.next()) => next,
-            () = turn.superseded() => {
+            () = writer.superseded() => {
                 break Err(Problem::conflict("a newer request goes on with this upload"));
             }
             _ = stopping.wait_for(|stopping| *stopping) => {

@@ -3,6 +3,7 @@
 pub mod context;
 mod error;
 mod lower;
+mod quote;
 mod resume;
 mod sizes;
 mod sliced;
@@ -11,6 +12,7 @@ mod spec;
 pub use context::{DataContext, JobContext, RowGraph, StepGraph, TensorSpec};
 pub use error::JobError;
 pub use lower::{Lowering, lower_job};
+pub use quote::{Quote, Speeds, TimeRange, calculations, quote};
 pub use resume::{ResumeError, resume};
 pub use spec::{
     Adam, EarlyStoppingSpec, JobSpec, Optimizer, PlacementKind, SeedNumber, Sgd, Training,
@@ -31,4 +33,16 @@ pub struct JobFacts {
     pub steps: u32,
     /// Static cost of all of them.
     pub flops_planned: u64,
+}
+
+impl JobFacts {
+    /// Static cost of the fewest epochs after which the job may be complete.
+    pub fn flops_least(&self, training: &Training) -> u64 {
+        let epochs = training.epochs.max(1);
+        // The first epoch is a gain; one more than the tolerated ones ends the job.
+        let least = training
+            .early_stopping
+            .map_or(epochs, |early| early.patience.saturating_add(2).min(epochs));
+        self.flops_planned / u64::from(epochs) * u64::from(least)
+    }
 }

@@ -263,7 +263,8 @@ impl RuntimeHandle {
         let mut text = self.shared.metrics.render();
         let snapshot = self.snapshot();
         let gauges = [
-            ("raven_contributors", "Open sessions.", snapshot.nodes.len() as u64),
+            ("raven_contributors", "Contributors online.", snapshot.contributors as u64),
+            ("raven_sessions", "Open sessions.", snapshot.nodes.len() as u64),
             ("raven_workers", "Workers of open sessions.", snapshot.workers),
             ("raven_jobs_open", "Jobs that have not ended.", snapshot.jobs.len() as u64),
         ];

@@ -32,9 +32,40 @@ impl Overflow {
     }
 }
 
+/// Makes a frame when its turn has come; `None` where it cannot be made. It may block.
+pub type Build = Box<dyn FnOnce() -> Option<Bytes> + Send>;
+
+/// A frame that waits.
+pub enum Waiting {
+    /// Ready to be written.
+    Ready(Bytes),
+    /// To be made when its turn has come, off the tasks that must not be held up.
+    Deferred { bytes: usize, build: Build },
+}
+
+impl Waiting {
+    /// Bytes that it is counted with: of a deferred frame, those that it will have.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Waiting::Ready(frame) => frame.len(),
+            Waiting::Deferred { bytes, .. } => *bytes,
+        }
+    }
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self {
+            Waiting::Ready(_) => "Ready",
+            Waiting::Deferred { .. } => "Deferred",
+        };
+        write!(f, "{kind}({} bytes)", self.bytes())
+    }
+}
+
 #[derive(Debug, Default)]
 struct Queue {
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<Waiting>,
     /// Of the frames in the queue and the one that is being written.
     bytes: usize,
 }
@@ -51,8 +82,8 @@ pub enum Ending {
 /// What the writer does next.
 #[derive(Debug)]
 pub enum Next {
-    /// Write this frame, then call [`Outbox::written`].
-    Frame(Bytes),
+    /// Write this frame, then call [`Outbox::written`] with its [`Waiting::bytes`].
+    Frame(Waiting),
     /// End.
     End(Ending),
 }
@@ -87,6 +118,19 @@ impl Outbox {
     /// # Errors
     /// [`Overflow`] where the peer does not drain what it was sent.
     pub fn push(&self, frame: Bytes) -> Result<(), Overflow> {
+        self.enqueue(Waiting::Ready(frame))
+    }
+
+    /// Queues a frame of `bytes` that is made when its turn has come. It keeps
+    /// its place among the others.
+    ///
+    /// # Errors
+    /// As [`Outbox::push`].
+    pub fn defer(&self, bytes: usize, build: Build) -> Result<(), Overflow> {
+        self.enqueue(Waiting::Deferred { bytes, build })
+    }
+
+    fn enqueue(&self, frame: Waiting) -> Result<(), Overflow> {
         if self.ending().is_some() {
             return Ok(());
         }
@@ -97,7 +141,7 @@ impl Outbox {
         if queue.bytes > BYTES_MAX {
             return Err(Overflow::Bytes);
         }
-        queue.bytes += frame.len();
+        queue.bytes += frame.bytes();
         queue.frames.push_back(frame);
         drop(queue);
         self.changed.notify_one();
@@ -171,12 +215,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_deferred_frame_keeps_its_place_and_counts_before_it_is_made() {
+        let outbox = Outbox::default();
+        outbox.push(Bytes::from_static(b"a")).expect("room");
+        let build: Build = Box::new(|| Some(Bytes::from_static(b"b")));
+        outbox.defer(BYTES_MAX, build).expect("room");
+        assert_eq!(outbox.push(Bytes::from_static(b"c")), Err(Overflow::Bytes));
+        assert!(matches!(outbox.next().await, Next::Frame(Waiting::Ready(_))));
+        outbox.written(1);
+        let Next::Frame(Waiting::Deferred { bytes, build }) = outbox.next().await else {
+            panic!("not the deferred one");
+        };
+        assert_eq!((bytes, build()), (BYTES_MAX, Some(Bytes::from_static(b"b"))));
+        outbox.written(bytes);
+        outbox.push(Bytes::from_static(b"c")).expect("room again");
+    }
+
+    #[tokio::test]
     async fn frames_leave_in_order_and_an_ending_overtakes_them() {
         let outbox = Outbox::default();
         for text in ["a", "b", "c"] {
             outbox.push(Bytes::from(text)).expect("room");
         }
-        assert!(matches!(outbox.next().await, Next::Frame(frame) if frame == "a"));
+        let is_a = |next| matches!(next, Next::Frame(Waiting::Ready(frame)) if frame == "a");
+        assert!(is_a(outbox.next().await));
         outbox.written(1);
         outbox.end(Ending::Silent);
         outbox.push(Bytes::from_static(b"late")).expect("ignored");

@@ -5,24 +5,32 @@ use super::driver::Input;
 use super::executor::State;
 use super::metrics::Metrics;
 use crate::blobs::{BlobError, Blobs};
-use crate::store::Store;
-use raven_engine::{EffectError, EffectId, Outcome, Record};
+use crate::store::{Clock, Store};
+use raven_engine::{ContributorId, EffectError, EffectId, Outcome, Record};
 use raven_protocol::{BlobId, JobId};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc};
 
-/// A record to be made durable.
+/// Something to be made durable.
 #[derive(Debug)]
 pub struct Saving {
     /// Answered when it is.
     pub effect: EffectId,
-    /// The record.
-    pub record: Box<Record>,
-    /// The state that it names, where it is to be kept and this process has it.
-    pub state: Option<Arc<State>>,
-    /// Milliseconds that this process has spent on the job's rounds.
-    pub train_ms: Option<u64>,
+    /// Whose it is.
+    pub job: JobId,
+    /// What it is.
+    pub item: Item,
+}
+
+/// What is made durable.
+#[derive(Debug)]
+pub enum Item {
+    /// A record, with the state that it names, where that is to be kept and
+    /// this process has it.
+    Record { record: Box<Record>, state: Option<Arc<State>>, clock: Clock },
+    /// That a contributor is shown a slice of the weights.
+    Shown { contributor: ContributorId, slice: u32 },
 }
 
 /// The state that a record keeps as a checkpoint.
@@ -57,20 +65,24 @@ impl Persister {
 
     /// Serves until the driver is gone. Holds at most one record per job.
     pub async fn run(mut self, mut savings: mpsc::UnboundedReceiver<Saving>) {
-        while let Some(saving) = savings.recv().await {
-            let Saving { effect, record, state, train_ms } = saving;
-            let (job, is_end) = (record.job, record.phase.is_end());
-            let result = self.save(&record, state, train_ms).await;
+        while let Some(Saving { effect, job, item }) = savings.recv().await {
+            let is_record = matches!(item, Item::Record { .. });
+            let result = match item {
+                Item::Record { record, state, clock } => self.save(&record, state, clock).await,
+                Item::Shown { contributor, slice } => {
+                    let shown = self.store.show_slice(job, contributor, slice).await;
+                    shown.map_err(|error| failure("store", &error))
+                }
+            };
             if let Err(error) = &result {
-                tracing::error!(%job, step = record.step, %error, "a record was not stored");
+                tracing::error!(%job, %error, "something was not stored");
             }
             let is_stored = result.is_ok();
             let outcome = result.map(|()| Outcome::Persisted);
-            let ended = (is_stored && is_end).then_some(job);
-            if self.inputs.send(Input::Saved { effect, outcome, ended }).await.is_err() {
-                tracing::debug!(%job, "nobody waits for a record any more");
+            if self.inputs.send(Input::Saved { job, effect, outcome }).await.is_err() {
+                tracing::debug!(%job, "nobody waits for the store any more");
             }
-            if is_stored {
+            if is_stored && is_record {
                 // Nobody may be listening.
                 let _ = self.notices.send(job);
             }
@@ -81,17 +93,14 @@ impl Persister {
         &mut self,
         record: &Record,
         state: Option<Arc<State>>,
-        train_ms: Option<u64>,
+        clock: Clock,
     ) -> Result<(), EffectError> {
         self.know(record.job).await?;
         if let Some(kept) = kept_state(record) {
             self.put(kept, state).await?;
             self.kept.entry(record.job).or_default().insert(kept);
         }
-        self.store
-            .persist_timed(record, train_ms)
-            .await
-            .map_err(|error| failure("store", &error))?;
+        self.store.persist_timed(record, clock).await.map_err(|error| failure("store", &error))?;
         self.metrics.records.add(1);
         self.metrics.tasks_accepted.add(record.credits.len() as u64);
         let flops = record.credits.iter().map(|credit| credit.flops).sum();

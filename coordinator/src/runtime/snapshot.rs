@@ -11,7 +11,9 @@ pub struct NetworkSnapshot {
     pub nodes: Vec<NodeSnapshot>,
     /// Workers of all sessions.
     pub workers: u64,
-    /// Accepted tasks a second, over the last ten seconds.
+    /// Contributors of these sessions: one may have several.
+    pub contributors: usize,
+    /// Accepted tasks a second, over the last minute.
     pub tasks_per_s: f64,
     /// Jobs that the engine holds.
     pub jobs: HashMap<JobId, JobLive>,
@@ -30,8 +32,12 @@ pub struct NodeSnapshot {
     pub share: f64,
     /// Workers that compute at once.
     pub workers: u32,
-    /// What it said of one worker's speed, in flop/s.
+    /// Speed of all its workers at its share, in flop/s.
     pub flops_per_s: u64,
+    /// Whether that was measured; until then it is what the device claims.
+    pub measured: bool,
+    /// Whether it takes tasks now.
+    pub takes_tasks: bool,
     /// Tasks accepted in this session.
     pub tasks_accepted: u64,
     /// `idle`, `working` or `paused`.
@@ -47,7 +53,7 @@ pub struct JobLive {
     pub phase: JobPhase,
     /// The sentence that goes with it, e.g. what the job waits for.
     pub reason: Option<String>,
-    /// Sessions whose work was accepted in the last rounds.
+    /// Contributors whose work was accepted in the last round.
     pub contributors: u32,
     /// Training rows a second over the last rounds, waiting and evaluation left out.
     pub images_per_s: f64,

@@ -2,7 +2,7 @@
 
 use super::config::Timeouts;
 use super::metrics::Metrics;
-use super::outbox::{Ending, Next, Outbox};
+use super::outbox::{Ending, Next, Outbox, Waiting};
 use super::session::Refusal;
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
@@ -27,15 +27,23 @@ pub async fn write(
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ping.reset();
     let ending = loop {
-        let (message, bytes) = tokio::select! {
+        let (message, counted) = tokio::select! {
             next = outbox.next() => match next {
-                Next::Frame(frame) => {
-                    let bytes = frame.len();
-                    (Message::Binary(frame), bytes)
+                Next::Frame(waiting) => {
+                    let counted = waiting.bytes();
+                    let Some(frame) = made(waiting).await else {
+                        outbox.written(counted);
+                        continue;
+                    };
+                    (Message::Binary(frame), counted)
                 }
                 Next::End(ending) => break ending,
             },
             _ = ping.tick() => (Message::Ping(Bytes::new()), 0),
+        };
+        let bytes = match &message {
+            Message::Binary(frame) => frame.len(),
+            _ => 0,
         };
         let sent = tokio::select! {
             sent = timeout(timeouts.drain_of(bytes), sink.send(message)) => sent,
@@ -43,7 +51,7 @@ pub async fn write(
         };
         match sent {
             Ok(Ok(())) if bytes > 0 => {
-                outbox.written(bytes);
+                outbox.written(counted);
                 metrics.frames_out.add(1);
                 metrics.bytes_out.add(bytes as u64);
             }
@@ -62,6 +70,20 @@ pub async fn write(
     };
     // A peer that does not read even this is cut off.
     let _ = timeout(timeouts.close, farewell(&mut sink, ending)).await;
+}
+
+/// The frame itself; a deferred one is made on a thread that may block.
+async fn made(waiting: Waiting) -> Option<Bytes> {
+    match waiting {
+        Waiting::Ready(frame) => Some(frame),
+        Waiting::Deferred { build, .. } => {
+            let built = tokio::task::spawn_blocking(build).await;
+            built.unwrap_or_else(|error| {
+                tracing::error!(%error, "a frame was not made");
+                None
+            })
+        }
+    }
 }
 
 async fn farewell(

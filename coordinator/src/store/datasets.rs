@@ -1,5 +1,6 @@
 //! Data sets and the shards that hold their rows.
 
+use super::idempotency::{Remembered, remember};
 use super::{
     KeyId, Store, StoreError, column, count_to_sql, failed, from_sql, hash_column, to_sql,
     u32_column, u64_column, unreadable,
@@ -72,20 +73,46 @@ fn part_name(test: bool) -> &'static str {
     if test { "test" } else { "train" }
 }
 
+/// Bytes of all shards of a key's data sets; shared ones count each time.
+pub(super) async fn held_bytes<'c>(
+    connection: impl sqlx::Executor<'c, Database = sqlx::Sqlite>,
+    owner: KeyId,
+) -> Result<u64, StoreError> {
+    let row = sqlx::query(
+        "SELECT COALESCE(SUM(s.bytes), 0) AS bytes
+         FROM shards s JOIN datasets d ON d.id = s.dataset WHERE d.owner = ?1",
+    )
+    .bind(owner.0)
+    .fetch_one(connection)
+    .await
+    .map_err(failed("measure data sets"))?;
+    u64_column(&row, "shards", "bytes")
+}
+
 impl Store {
-    /// Stores a data set whose shards are in the blob store already.
+    /// Stores a data set whose shards are in the blob store already, where its
+    /// owner then has no more than `bytes_max` bytes of shards, and the answer to its request.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError::Quota`], [`StoreError::Answered`], [`StoreError::Database`].
     pub async fn add_dataset(
         &self,
         owner: KeyId,
         dataset: &DatasetRow,
         shards: &[StoredShard],
+        bytes_max: u64,
+        answer: Option<&Remembered>,
     ) -> Result<(), StoreError> {
         let facts = serde_json::to_string(&dataset.facts)
             .map_err(|error| unreadable("datasets", "facts", error))?;
-        let mut transaction = self.writer().begin().await.map_err(failed("begin"))?;
+        // There is one writer: nobody adds a data set between the sum and the insert.
+        let mut transaction = self.begin().await?;
+        let held = held_bytes(&mut *transaction, owner).await?;
+        let added = shards.iter().fold(0, |sum: u64, s| sum.saturating_add(s.shard.bytes));
+        if held.saturating_add(added) > bytes_max {
+            let what = "bytes of data sets";
+            return Err(StoreError::Quota { what, limit: bytes_max, found: held });
+        }
         sqlx::query(
             "INSERT INTO datasets (id, owner, name, facts, created_ms, expires_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -114,6 +141,9 @@ impl Store {
             .await
             .map_err(failed("add a shard"))?;
         }
+        if let Some(answer) = answer {
+            remember(&mut transaction, answer).await?;
+        }
         transaction.commit().await.map_err(failed("commit a data set"))
     }
 
@@ -122,15 +152,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn dataset_bytes(&self, owner: KeyId) -> Result<u64, StoreError> {
-        let row = sqlx::query(
-            "SELECT COALESCE(SUM(s.bytes), 0) AS bytes
-             FROM shards s JOIN datasets d ON d.id = s.dataset WHERE d.owner = ?1",
-        )
-        .bind(owner.0)
-        .fetch_one(self.readers())
-        .await
-        .map_err(failed("measure data sets"))?;
-        u64_column(&row, "shards", "bytes")
+        held_bytes(self.readers(), owner).await
     }
 
     /// Deletes a data set and its shards, unless a job that has not ended uses
@@ -139,7 +161,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn remove_dataset(&self, id: DatasetId) -> Result<Removal, StoreError> {
-        let mut transaction = self.writer().begin().await.map_err(failed("begin"))?;
+        let mut transaction = self.begin().await?;
         let row = sqlx::query(
             "SELECT (SELECT COUNT(*) FROM jobs j WHERE j.dataset = d.id) AS jobs,
                     (SELECT COUNT(*) FROM jobs j WHERE j.dataset = d.id

@@ -1,14 +1,16 @@
 //! Jobs as they are stored, and where they go on after a restart.
 
+use super::idempotency::{Remembered, remember};
 use super::{
     DatasetId, KeyId, Store, StoreError, column, failed, from_sql, hash_column, to_sql, u32_column,
     u64_column, unreadable,
 };
 use crate::job::{JobFacts, JobSpec};
 use crate::time::UnixMs;
-use raven_engine::{JobPhase, ResumePoint};
+use raven_engine::{ContributorId, JobPhase, Patience, ResumePoint};
 use raven_protocol::{BlobId, JobId, KernelId};
 use sqlx::sqlite::SqliteRow;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A job to be stored.
 #[derive(Clone, Debug)]
@@ -22,6 +24,32 @@ pub struct NewJob {
     pub facts: JobFacts,
     /// The kernel that it is pinned to.
     pub kernel: KernelId,
+    pub created: UnixMs,
+}
+
+impl NewJob {
+    /// The job as it is stored.
+    pub fn row(&self) -> JobRow {
+        JobRow {
+            id: self.id,
+            owner: self.owner,
+            dataset: self.dataset,
+            spec: self.spec.clone(),
+            facts: self.facts.clone(),
+            kernel: self.kernel,
+            phase: JobPhase::Queued,
+            reason: None,
+            step: 0,
+            epochs_done: 0,
+            tasks: 0,
+            flops: 0,
+            train_ms: 0,
+            model_sha256: None,
+            created: self.created,
+            started: None,
+            ended: None,
+        }
+    }
 }
 
 /// A job with its progress.
@@ -48,6 +76,9 @@ pub struct JobRow {
     /// Digest of the model file, once it is ready.
     pub model_sha256: Option<String>,
     pub created: UnixMs,
+    /// When work on its first round began.
+    pub started: Option<UnixMs>,
+    pub ended: Option<UnixMs>,
 }
 
 /// What belongs to a job beside its row.
@@ -67,6 +98,7 @@ pub struct JobSummary {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MeanMetrics {
     pub loss: Option<f64>,
+    /// `None` as well where the loss has no classes.
     pub accuracy: Option<f64>,
 }
 
@@ -118,20 +150,48 @@ fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
         train_ms: u64_column(row, "jobs", "train_ms")?,
         model_sha256: column(row, "jobs", "model_sha256")?,
         created: UnixMs(column(row, "jobs", "created_ms")?),
+        started: column::<Option<i64>>(row, "jobs", "started_ms")?.map(UnixMs),
+        ended: column::<Option<i64>>(row, "jobs", "ended_ms")?.map(UnixMs),
     })
 }
 
+async fn count_open<'c>(
+    connection: impl sqlx::Executor<'c, Database = sqlx::Sqlite>,
+    owner: KeyId,
+) -> Result<u64, StoreError> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS open FROM jobs
+         WHERE owner = ?1 AND phase NOT IN ('completed', 'failed', 'cancelled')",
+    )
+    .bind(owner.0)
+    .fetch_one(connection)
+    .await
+    .map_err(failed("count open jobs"))?;
+    u64_column(&row, "jobs", "open")
+}
+
 impl Store {
-    /// Stores an accepted job in phase `queued`.
+    /// Stores an accepted job in phase `queued`, where its owner has fewer than
+    /// `open_max` that have not ended, and the answer to its request.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn add_job(&self, job: &NewJob) -> Result<(), StoreError> {
+    /// [`StoreError::Quota`], [`StoreError::Answered`], [`StoreError`].
+    pub async fn add_job(
+        &self,
+        job: &NewJob,
+        open_max: u64,
+        answer: Option<&Remembered>,
+    ) -> Result<(), StoreError> {
         let text = |column, value: serde_json::Result<String>| {
             value.map_err(|error| unreadable("jobs", column, error))
         };
-        let now = UnixMs::now();
-        let mut transaction = self.writer().begin().await.map_err(failed("begin"))?;
+        let now = job.created;
+        // There is one writer: nobody adds a job between the count and the insert.
+        let mut transaction = self.begin().await?;
+        let open = count_open(&mut *transaction, job.owner).await?;
+        if open >= open_max {
+            return Err(StoreError::Quota { what: "open jobs", limit: open_max, found: open });
+        }
         sqlx::query(
             "INSERT INTO jobs (id, owner, dataset, name, listed, spec, facts, kernel, phase, created_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -151,6 +211,9 @@ impl Store {
         .map_err(failed("add a job"))?;
         let event = super::records::state_event(now, JobPhase::Queued, None);
         super::events::append(&mut transaction, job.id, "state", &event, now.0).await?;
+        if let Some(answer) = answer {
+            remember(&mut transaction, answer).await?;
+        }
         transaction.commit().await.map_err(failed("commit a job"))
     }
 
@@ -219,15 +282,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn open_job_count(&self, owner: KeyId) -> Result<u64, StoreError> {
-        let row = sqlx::query(
-            "SELECT COUNT(*) AS open FROM jobs
-             WHERE owner = ?1 AND phase NOT IN ('completed', 'failed', 'cancelled')",
-        )
-        .bind(owner.0)
-        .fetch_one(self.readers())
-        .await
-        .map_err(failed("count open jobs"))?;
-        u64_column(&row, "jobs", "open")
+        count_open(self.readers(), owner).await
     }
 
     /// Last step, last and best evaluation, contributors.
@@ -329,7 +384,7 @@ impl Store {
                 .await
                 .map_err(failed("read evaluations"))?;
         // The engine compares in f32, so the comparisons are repeated in f32.
-        let (mut best_loss, mut epochs_since_best) = (f32::INFINITY, 0);
+        let (mut best_loss, mut patience) = (f32::INFINITY, Patience::default());
         for row in &rows {
             let sum: Option<f64> = column(row, "evaluations", "loss_sum")?;
             let count: Option<f64> = column(row, "evaluations", "count")?;
@@ -337,8 +392,7 @@ impl Store {
                 (Some(sum), Some(count)) => sum as f32 / count as f32,
                 _ => f32::INFINITY,
             };
-            epochs_since_best =
-                if loss < best_loss - min_delta { 0 } else { epochs_since_best + 1 };
+            patience = patience.after(loss, min_delta);
             best_loss = best_loss.min(loss);
         }
         let best = checkpoints.iter().find(|checkpoint| checkpoint.best);
@@ -347,8 +401,51 @@ impl Store {
             step: last.step,
             epochs_done: rows.len() as u32,
             best: best.filter(|_| best_loss.is_finite()).map(|best| (best_loss, best.weights)),
-            epochs_since_best,
+            patience,
+            shown: self.slices_shown(id).await?,
         }))
+    }
+
+    /// Makes durable that a contributor is shown a slice of a job's weights.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn show_slice(
+        &self,
+        id: JobId,
+        contributor: ContributorId,
+        slice: u32,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO slices_shown (job, contributor, slice) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(to_sql(id.0))
+        .bind(&contributor.0[..])
+        .bind(i64::from(slice))
+        .execute(self.writer())
+        .await
+        .map(drop)
+        .map_err(failed("note who is shown a slice"))
+    }
+
+    /// Slices of a job's weights that each contributor was shown.
+    async fn slices_shown(
+        &self,
+        id: JobId,
+    ) -> Result<BTreeMap<ContributorId, BTreeSet<u32>>, StoreError> {
+        let rows = sqlx::query("SELECT contributor, slice FROM slices_shown WHERE job = ?1")
+            .bind(to_sql(id.0))
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list shown slices"))?;
+        let mut shown: BTreeMap<ContributorId, BTreeSet<u32>> = BTreeMap::new();
+        for row in &rows {
+            let contributor = ContributorId(hash_column(row, "slices_shown", "contributor")?);
+            let slice = u32_column(row, "slices_shown", "slice")?;
+            shown.entry(contributor).or_default().insert(slice);
+        }
+        Ok(shown)
     }
 
     /// Ends a job that the engine does not hold. One that has ended stays as it is.
@@ -362,7 +459,7 @@ impl Store {
         reason: Option<&str>,
     ) -> Result<(), StoreError> {
         let now = UnixMs::now();
-        let mut transaction = self.writer().begin().await.map_err(failed("begin"))?;
+        let mut transaction = self.begin().await?;
         let done = sqlx::query(
             "UPDATE jobs SET phase = ?2, reason = ?3, ended_ms = ?4
              WHERE id = ?1 AND phase NOT IN ('completed', 'failed', 'cancelled')",

@@ -6,6 +6,7 @@
 
 mod datasets;
 mod events;
+mod idempotency;
 mod jobs;
 mod keys;
 mod records;
@@ -16,21 +17,23 @@ mod uploads;
 
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
+pub use idempotency::Remembered;
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
 pub use keys::KeyId;
+pub use records::Clock;
 pub(crate) use records::state_reason;
 pub use sites::{SiteRow, parse_site, site_text};
 pub use stats::{Curve, Totals};
-pub use uploads::{UploadId, UploadRow, UploadSums};
+pub use uploads::{UploadBounds, UploadId, UploadRow};
 
 use crate::random;
 use crate::time::UnixMs;
 use raven_protocol::BlobId;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{Executor as _, Row as _};
+use sqlx::{Executor as _, Row as _, Transaction};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +41,7 @@ use std::time::Duration;
 /// Each migration once, in order; SQLite's `user_version` counts those done.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_start.sql"),
+    include_str!("../../migrations/0002_jobs.sql"),
     include_str!("../../migrations/0003_datasets.sql"),
 ];
 
@@ -56,6 +60,13 @@ pub enum StoreError {
     /// The file was written by a newer version.
     #[error("store: the file has schema {found}, this program knows {known}")]
     NewerSchema { found: i64, known: usize },
+    /// The key has as much of something as it may have; with what was to be stored
+    /// it would have more than `limit`.
+    #[error("store: a key has {found} {what}, the limit is {limit}")]
+    Quota { what: &'static str, limit: u64, found: u64 },
+    /// A request of the same name was answered in the meantime.
+    #[error("store: the idempotency key was used already")]
+    Answered,
     /// A record names a job that was never stored.
     #[error("store: job {job} is not stored")]
     UnknownJob { job: raven_protocol::JobId },
@@ -172,6 +183,13 @@ impl Store {
     pub async fn close(&self) {
         self.inner.readers.close().await;
         self.inner.writer.close().await;
+    }
+
+    /// Begins a transaction that writes. It takes the file's lock at once: one that
+    /// reads first could not go on where another process has written in between,
+    /// such as `coordinator keys create`.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.writer().begin_with("BEGIN IMMEDIATE").await.map_err(failed("begin"))
     }
 
     fn writer(&self) -> &SqlitePool {

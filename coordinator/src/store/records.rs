@@ -35,13 +35,37 @@ pub(super) fn state_event(at: UnixMs, phase: JobPhase, reason: Option<&str>) -> 
     json!({ "at": at.rfc3339(), "state": phase.as_str(), "reason": reason })
 }
 
-fn sums(metrics: &Metrics) -> [f64; 3] {
-    [metrics.loss_sum, metrics.correct, metrics.count].map(f64::from)
+/// A record's sums as they are stored.
+struct Sums {
+    loss_sum: f64,
+    /// `None` where the loss has no classes: nothing is right or wrong.
+    correct: Option<f64>,
+    count: f64,
 }
 
-fn means(metrics: &Metrics) -> MeanMetrics {
-    let [loss_sum, correct, count] = sums(metrics).map(Some);
-    MeanMetrics::of(loss_sum, correct, count)
+impl Sums {
+    fn of(metrics: &Metrics, has_classes: bool) -> Self {
+        Sums {
+            loss_sum: metrics.loss_sum.into(),
+            correct: has_classes.then_some(metrics.correct.into()),
+            count: metrics.count.into(),
+        }
+    }
+
+    fn means(&self) -> MeanMetrics {
+        MeanMetrics::of(Some(self.loss_sum), self.correct, Some(self.count))
+    }
+}
+
+/// What a process knows of the time that a job has taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Clock {
+    /// Milliseconds that this process has spent on the job's rounds so far.
+    /// Without them, the time between a round and the record before it is
+    /// taken, so the first round of a process has none.
+    pub process_train_ms: Option<u64>,
+    /// When work on the first round of this process began.
+    pub started: Option<UnixMs>,
 }
 
 /// Readers count epochs from 1, the engine from 0.
@@ -54,6 +78,8 @@ struct Before {
     phase: JobPhase,
     reason: Option<String>,
     last_record_ms: Option<i64>,
+    /// Whether its loss is over classes.
+    has_classes: bool,
     /// Rounds that are stored: those below this number, counted from 0.
     rounds: i64,
 }
@@ -67,32 +93,28 @@ impl Store {
     /// # Errors
     /// [`StoreError::UnknownJob`], [`StoreError::Database`]; nothing is stored then.
     pub async fn persist(&self, record: &Record) -> Result<(), StoreError> {
-        self.persist_timed(record, None).await
+        self.persist_timed(record, Clock::default()).await
     }
 
-    /// [`Store::persist`] with the milliseconds that this process has spent on
-    /// the job's rounds so far. Without them, the time between a round and the
-    /// record before it is taken, so the first round of a process has none.
+    /// [`Store::persist`] with what this process knows of the time.
     ///
     /// # Errors
     /// Those of [`Store::persist`].
-    pub async fn persist_timed(
-        &self,
-        record: &Record,
-        process_train_ms: Option<u64>,
-    ) -> Result<(), StoreError> {
+    pub async fn persist_timed(&self, record: &Record, clock: Clock) -> Result<(), StoreError> {
         let now = UnixMs::now();
-        let mut transaction = self.writer().begin().await.map_err(failed("begin a record"))?;
+        let mut transaction = self.begin().await?;
         let before = read_before(&mut transaction, record.job).await?;
         if before.phase.is_end() {
             // An end is final. What the record adds was refused or is there already.
             return Ok(());
         }
         if let Some(metrics) = &record.train {
-            add_round(&mut transaction, record, metrics, now).await?;
+            let sums = Sums::of(metrics, before.has_classes);
+            add_round(&mut transaction, record, &sums, now).await?;
         }
         if let Some(metrics) = &record.evaluation {
-            add_evaluation(&mut transaction, record, metrics, now).await?;
+            let sums = Sums::of(metrics, before.has_classes);
+            add_evaluation(&mut transaction, record, &sums, now).await?;
         }
         // A round that runs again after a restart may be cut into other tasks, with
         // other ids: it was credited as a whole with its record and is not again,
@@ -102,7 +124,7 @@ impl Store {
             add_credit(&mut transaction, record.job, credit).await?;
         }
         keep_checkpoint(&mut transaction, record).await?;
-        update_job(&mut transaction, record, &before, process_train_ms, now).await?;
+        update_job(&mut transaction, record, &before, clock, now).await?;
         transaction.commit().await.map_err(failed("commit a record"))
     }
 }
@@ -112,7 +134,7 @@ async fn read_before(
     job: JobId,
 ) -> Result<Before, StoreError> {
     let row = sqlx::query(
-        "SELECT phase, reason, last_record_ms,
+        "SELECT phase, reason, last_record_ms, json_extract(spec, '$.model.loss') AS loss,
              (SELECT COALESCE(MAX(step), 0) FROM rounds WHERE job = ?1) AS rounds
          FROM jobs WHERE id = ?1",
     )
@@ -122,7 +144,9 @@ async fn read_before(
     .map_err(failed("read a job"))?
     .ok_or(StoreError::UnknownJob { job })?;
     let phase: &str = column(&row, "jobs", "phase")?;
+    let loss: &str = column(&row, "jobs", "loss")?;
     Ok(Before {
+        has_classes: loss == "cross_entropy",
         phase: phase.parse().map_err(|error| super::unreadable("jobs", "phase", error))?,
         reason: column(&row, "jobs", "reason")?,
         last_record_ms: column(&row, "jobs", "last_record_ms")?,
@@ -133,10 +157,9 @@ async fn read_before(
 async fn add_round(
     transaction: &mut Transaction<'_, Sqlite>,
     record: &Record,
-    metrics: &Metrics,
+    sums: &Sums,
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    let [loss_sum, correct, count] = sums(metrics);
     let added = sqlx::query(
         "INSERT INTO rounds (job, step, loss_sum, correct, count, learning_rate, contributors,
              weights, at_ms)
@@ -144,9 +167,9 @@ async fn add_round(
     )
     .bind(to_sql(record.job.0))
     .bind(i64::from(record.step))
-    .bind(loss_sum)
-    .bind(correct)
-    .bind(count)
+    .bind(sums.loss_sum)
+    .bind(sums.correct)
+    .bind(sums.count)
     .bind(record.learning_rate.map(f64::from))
     .bind(i64::from(record.contributors))
     .bind(record.weights.map(|weights| weights.0.to_vec()))
@@ -157,7 +180,7 @@ async fn add_round(
     if added.rows_affected() == 0 {
         return check_repeated_round(transaction, record).await;
     }
-    let MeanMetrics { loss, accuracy } = means(metrics);
+    let MeanMetrics { loss, accuracy } = sums.means();
     let event = json!({
         "at": now.rfc3339(), "round": record.step, "epoch": epoch(record),
         "train": { "loss": loss, "accuracy": accuracy },
@@ -192,10 +215,9 @@ async fn check_repeated_round(
 async fn add_evaluation(
     transaction: &mut Transaction<'_, Sqlite>,
     record: &Record,
-    metrics: &Metrics,
+    sums: &Sums,
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    let [loss_sum, correct, count] = sums(metrics);
     let added = sqlx::query(
         "INSERT INTO evaluations (job, step, epoch, loss_sum, correct, count, at_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
@@ -203,9 +225,9 @@ async fn add_evaluation(
     .bind(to_sql(record.job.0))
     .bind(i64::from(record.step))
     .bind(i64::from(epoch(record)))
-    .bind(loss_sum)
-    .bind(correct)
-    .bind(count)
+    .bind(sums.loss_sum)
+    .bind(sums.correct)
+    .bind(sums.count)
     .bind(now.0)
     .execute(&mut **transaction)
     .await
@@ -213,7 +235,7 @@ async fn add_evaluation(
     if added.rows_affected() == 0 {
         return Ok(());
     }
-    let MeanMetrics { loss, accuracy } = means(metrics);
+    let MeanMetrics { loss, accuracy } = sums.means();
     let event = json!({
         "at": now.rfc3339(), "round": record.step, "best": record.best,
         "evaluation": { "epoch": epoch(record), "loss": loss, "accuracy": accuracy },
@@ -328,7 +350,7 @@ async fn update_job(
     transaction: &mut Transaction<'_, Sqlite>,
     record: &Record,
     before: &Before,
-    process_train_ms: Option<u64>,
+    clock: Clock,
     now: UnixMs,
 ) -> Result<(), StoreError> {
     let reason = state_reason(&record.state);
@@ -340,7 +362,7 @@ async fn update_job(
     sqlx::query(
         "UPDATE jobs SET phase = ?2, reason = ?3, step = ?4,
              train_ms = COALESCE(train_before_ms + ?5, train_ms + ?6),
-             last_record_ms = ?7, ended_ms = ?8,
+             last_record_ms = ?7, ended_ms = ?8, started_ms = COALESCE(started_ms, ?9),
              epochs_done = (SELECT COUNT(*) FROM evaluations WHERE job = ?1 AND step <= ?4)
          WHERE id = ?1",
     )
@@ -348,10 +370,11 @@ async fn update_job(
     .bind(record.phase.as_str())
     .bind(&reason)
     .bind(i64::from(record.step))
-    .bind(process_train_ms.map(count_to_sql))
+    .bind(clock.process_train_ms.map(count_to_sql))
     .bind(gap_ms)
     .bind(is_work.then_some(now.0))
     .bind(record.phase.is_end().then_some(now.0))
+    .bind(clock.started.map(|started| started.0))
     .execute(&mut **transaction)
     .await
     .map_err(failed("update a job"))?;

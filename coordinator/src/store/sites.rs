@@ -1,6 +1,10 @@
 //! Partner sites and their origins.
 
-use super::{KeyId, Store, StoreError, column, failed, from_sql, to_sql, u64_column, unreadable};
+use super::idempotency::{Remembered, remember};
+use super::{
+    KeyId, Store, StoreError, column, count_to_sql, failed, from_sql, to_sql, u64_column,
+    unreadable,
+};
 use crate::time::UnixMs;
 use raven_engine::SiteId;
 use sqlx::sqlite::SqliteRow;
@@ -45,15 +49,24 @@ fn read(row: &SqliteRow) -> Result<SiteRow, StoreError> {
 }
 
 impl Store {
-    /// Stores a new site.
+    /// Stores a new site, where its owner has registered fewer than `sites_max`,
+    /// and the answer to its request.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn add_site(&self, owner: KeyId, site: &SiteRow) -> Result<(), StoreError> {
+    /// [`StoreError::Quota`], [`StoreError::Answered`], [`StoreError::Database`].
+    pub async fn add_site(
+        &self,
+        owner: KeyId,
+        site: &SiteRow,
+        sites_max: u64,
+        answer: Option<&Remembered>,
+    ) -> Result<(), StoreError> {
         let origins = serde_json::Value::from(site.origins.clone()).to_string();
-        sqlx::query(
+        let mut transaction = self.begin().await?;
+        let added = sqlx::query(
             "INSERT INTO sites (id, owner, name, site_key, origins, created_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6
+             WHERE (SELECT COUNT(*) FROM sites WHERE owner = ?2) < ?7",
         )
         .bind(to_sql(site.id.0))
         .bind(owner.0)
@@ -61,10 +74,19 @@ impl Store {
         .bind(&site.site_key)
         .bind(origins)
         .bind(UnixMs::now().0)
-        .execute(self.writer())
+        .bind(count_to_sql(sites_max))
+        .execute(&mut *transaction)
         .await
-        .map(drop)
-        .map_err(failed("add a site"))
+        .map_err(failed("add a site"))?;
+        if added.rows_affected() == 0 {
+            drop(transaction);
+            let (what, limit, found) = ("sites", sites_max, self.site_count(owner).await?);
+            return Err(StoreError::Quota { what, limit, found });
+        }
+        if let Some(answer) = answer {
+            remember(&mut transaction, answer).await?;
+        }
+        transaction.commit().await.map_err(failed("commit a site"))
     }
 
     /// How many sites a key has registered.

@@ -10,11 +10,11 @@ use raven_coordinator::blobs::Blobs;
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::embed::Embed;
 use raven_coordinator::files::StaticFile;
-use raven_coordinator::http::{App, Incoming, Settings, router};
+use raven_coordinator::http::{App, Incoming, Settings, Streams, Turns, router};
 use raven_coordinator::job::JobContext;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::network::{Network, NetworkError};
-use raven_coordinator::runtime::{JobLive, NetworkSnapshot};
+use raven_coordinator::runtime::{JobLive, NetworkSnapshot, NodeSnapshot};
 use raven_coordinator::store::{KeyId, Store};
 use raven_coordinator::ticket::Tickets;
 use raven_coordinator::www::Www;
@@ -23,6 +23,7 @@ use raven_protocol::{BlobId, JobId, KernelId};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, broadcast, watch};
 
@@ -40,6 +41,10 @@ pub struct Quiet {
     pub granted: Mutex<Vec<BlobId>>,
     /// What the network says of running jobs.
     pub live: Mutex<HashMap<JobId, JobLive>>,
+    /// Who is online.
+    pub nodes: Mutex<Vec<NodeSnapshot>>,
+    /// Whether it says that it has failed.
+    pub failed: AtomicBool,
 }
 
 impl Network for Quiet {
@@ -68,7 +73,9 @@ impl Network for Quiet {
 
     fn snapshot(&self) -> Arc<NetworkSnapshot> {
         let jobs = self.live.lock().expect("no panic").clone();
-        Arc::new(NetworkSnapshot { jobs, ..NetworkSnapshot::default() })
+        let nodes = self.nodes.lock().expect("no panic").clone();
+        let contributors = nodes.len();
+        Arc::new(NetworkSnapshot { jobs, nodes, contributors, ..NetworkSnapshot::default() })
     }
 
     fn notices(&self) -> broadcast::Receiver<JobId> {
@@ -77,6 +84,11 @@ impl Network for Quiet {
 
     fn grant_allows(&self, token: &str, blob: BlobId) -> bool {
         token == GRANT && self.granted.lock().expect("no panic").contains(&blob)
+    }
+
+    fn failure(&self) -> Option<NetworkError> {
+        let failed = self.failed.load(Ordering::Relaxed);
+        failed.then(|| NetworkError { reason: "on purpose".into() })
     }
 
     fn metrics(&self) -> String {
@@ -158,19 +170,42 @@ impl Server {
     }
 
     pub fn start_with(upload_limits: UploadLimits) -> Self {
+        Self::open(tempfile::tempdir().expect("a folder"), None, upload_limits)
+    }
+
+    /// The next process on the same folder.
+    pub fn restart(self) -> Self {
+        let Server { folder, key, owner, runtime, app, .. } = self;
+        runtime.block_on(app.store.close());
+        runtime.shutdown_background();
+        Self::open(folder, Some((key, owner)), UploadLimits::default())
+    }
+
+    fn open(
+        folder: tempfile::TempDir,
+        known: Option<(String, KeyId)>,
+        upload_limits: UploadLimits,
+    ) -> Self {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let folder = tempfile::tempdir().expect("a folder");
         let (stop, stopping) = watch::channel(false);
         let (app, network, owner, key, address) = runtime.block_on(async {
             let store = Store::open(&folder.path().join("raven.sqlite")).await.expect("a store");
-            let key = ApiKey::generate(KeyMode::Test);
-            let owner = store.add_key(&key).await.expect("a key");
+            let (key, owner) = match known {
+                Some(known) => known,
+                None => {
+                    let key = ApiKey::generate(KeyMode::Test);
+                    let owner = store.add_key(&key).await.expect("a key");
+                    (key.reveal().to_owned(), owner)
+                }
+            };
             let network = Arc::new(Quiet {
                 store: store.clone(),
                 notices: broadcast::channel(16).0,
                 jobs: Mutex::default(),
                 granted: Mutex::default(),
                 live: Mutex::default(),
+                nodes: Mutex::default(),
+                failed: AtomicBool::default(),
             });
             let upload_folder = folder.path().join("uploads");
             std::fs::create_dir_all(&upload_folder).expect("a folder");
@@ -196,7 +231,8 @@ impl Server {
                 ingestion: Arc::default(),
                 uploads: Arc::new(Semaphore::new(2)),
                 incoming: Incoming::default(),
-                streams: Arc::new(Semaphore::new(2)),
+                streams: Streams::new(3, 2),
+                turns: Turns::default(),
                 stats: Arc::default(),
                 stopping,
             };
@@ -204,7 +240,7 @@ impl Server {
             let address = listener.local_addr().expect("an address");
             let service = router(app.clone());
             tokio::spawn(async move { axum::serve(listener, service).await });
-            (app, network, owner, key.reveal().to_owned(), address)
+            (app, network, owner, key, address)
         });
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -235,9 +271,22 @@ impl Server {
     }
 
     pub fn post_bytes(&self, path: &str, kind: &str, body: &[u8]) -> Answer {
-        let request = self.agent.post(self.url(path));
+        self.post_named(path, kind, body, None)
+    }
+
+    /// Posts under an `Idempotency-Key`.
+    pub fn post_named(&self, path: &str, kind: &str, body: &[u8], name: Option<&str>) -> Answer {
+        let request = self.agent.post(self.url(path)).header("content-type", kind);
         let request = request.header("authorization", format!("Bearer {}", self.key));
-        Self::answer(request.header("content-type", kind).send(body).expect("answers"))
+        let request = match name {
+            Some(name) => request.header("idempotency-key", name),
+            None => request,
+        };
+        Self::answer(request.send(body).expect("answers"))
+    }
+
+    pub fn post_once(&self, path: &str, body: &Value, name: &str) -> Answer {
+        self.post_named(path, "application/json", body.to_string().as_bytes(), Some(name))
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Answer {
@@ -265,19 +314,27 @@ impl Server {
     }
 
     pub fn upload_parts(&self, parts: &[(&str, Vec<u8>)]) -> Answer {
-        const BOUNDARY: &str = "raven-test-boundary-e1f0c9";
+        self.upload_named(parts, "raven-test-boundary-e1f0c9", None)
+    }
+
+    pub fn upload_named(
+        &self,
+        parts: &[(&str, Vec<u8>)],
+        boundary: &str,
+        name: Option<&str>,
+    ) -> Answer {
         let mut body = Vec::new();
-        for (name, bytes) in parts {
+        for (part, bytes) in parts {
             let head = format!(
-                "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"f\"\r\n\r\n"
+                "--{boundary}\r\ncontent-disposition: form-data; name=\"{part}\"; filename=\"f\"\r\n\r\n"
             );
             body.extend_from_slice(head.as_bytes());
             body.extend_from_slice(bytes);
             body.extend_from_slice(b"\r\n");
         }
-        body.extend_from_slice(format!("--{BOUNDARY}--\r\n").as_bytes());
-        let kind = format!("multipart/form-data; boundary={BOUNDARY}");
-        self.post_bytes("/v1/datasets", &kind, &body)
+        body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+        let kind = format!("multipart/form-data; boundary={boundary}");
+        self.post_named("/v1/datasets", &kind, &body, name)
     }
 
     /// Uploads 100 + 20 rows of 8 x 8 bytes in 4 classes; answers the id.

@@ -153,7 +153,10 @@ impl Coordinator {
         let (context, job_facts) = lower_job(spec, lowering).expect("a good job");
         if self.store.job(self.owner, job).await.expect("read").is_none() {
             let row = DatasetRow { id: dataset, facts };
-            self.store.add_dataset(self.owner, &row, &stored).await.expect("stored");
+            self.store
+                .add_dataset(self.owner, &row, &stored, u64::MAX, None)
+                .await
+                .expect("stored");
             let new = NewJob {
                 id: job,
                 owner: self.owner,
@@ -161,8 +164,9 @@ impl Coordinator {
                 spec: spec.clone(),
                 facts: job_facts,
                 kernel: self.runtime.kernel(),
+                created: UnixMs::now(),
             };
-            self.store.add_job(&new).await.expect("stored");
+            self.store.add_job(&new, 100, None).await.expect("stored");
         }
         Arc::new(context)
     }
@@ -191,6 +195,16 @@ impl Coordinator {
         self.store.job(self.owner, job).await.expect("read").expect("the job")
     }
 
+    /// Runs a statement on the store's file, beside the store.
+    pub async fn sql(&self, statement: &'static str) {
+        use sqlx::{ConnectOptions, Executor};
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(self.folder.path().join("raven.db"))
+            .busy_timeout(Duration::from_secs(10));
+        let mut connection = options.connect().await.expect("connects");
+        connection.execute(statement).await.expect("runs");
+    }
+
     /// The state of the last checkpoint.
     pub async fn last_state(&self, job: JobId) -> BlobId {
         let rows = self.store.checkpoints(job).await.expect("read");
@@ -209,7 +223,7 @@ async fn site(store: &Store, owner: KeyId) -> SiteId {
         origins: vec!["http://news.test".into()],
         revoked: false,
     };
-    store.add_site(owner, &row).await.expect("a site");
+    store.add_site(owner, &row, 10, None).await.expect("a site");
     row.id
 }
 

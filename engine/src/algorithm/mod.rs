@@ -24,6 +24,8 @@ pub(crate) enum Input {
     Evaluated { metrics: Metrics },
     /// The last draft is durable.
     Persisted,
+    /// A contributor may be shown a slice; the plan need not know.
+    Shown,
 }
 
 /// What a plan wants.

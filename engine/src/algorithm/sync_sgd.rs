@@ -14,7 +14,7 @@ use super::{Action, Draft, Input};
 use crate::effect::TreePart;
 use crate::event::Metrics;
 use crate::job::{CompletedReason, JobState};
-use crate::plan::{Placement, ResumePoint, StagePlan, SyncSgd};
+use crate::plan::{Patience, Placement, ResumePoint, StagePlan, SyncSgd};
 use crate::sampling::Layout;
 use raven_protocol::BlobId;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(crate) struct SyncSgdDriver {
     step: u32,
     epochs_done: u32,
     best: Option<(f32, BlobId)>,
-    epochs_since_best: u32,
+    patience: Patience,
 }
 
 impl SyncSgdDriver {
@@ -67,14 +67,14 @@ impl SyncSgdDriver {
             step: 0,
             epochs_done: 0,
             best: None,
-            epochs_since_best: 0,
+            patience: Patience::default(),
         };
         if let Some(resume) = resume {
             driver.state = Some(resume.weights);
             driver.step = resume.step.min(layout.total_rounds);
             driver.epochs_done = resume.epochs_done.min(layout.epoch_of(driver.step));
             driver.best = resume.best;
-            driver.epochs_since_best = resume.epochs_since_best;
+            driver.patience = resume.patience;
         }
         driver
     }
@@ -264,16 +264,13 @@ impl SyncSgdDriver {
             return vec![self.failed(reason)];
         }
         let min_delta = self.plan.early_stopping.map_or(0.0, |stop| stop.min_delta);
-        let (is_best, improved) = match self.best {
-            None => (true, true),
-            Some((best, _)) => (loss < best, loss < best - min_delta),
-        };
+        let is_best = self.best.is_none_or(|(best, _)| loss < best);
         if is_best {
             self.best = Some((loss, state));
         }
-        self.epochs_since_best = if improved { 0 } else { self.epochs_since_best + 1 };
+        self.patience = self.patience.after(loss, min_delta);
         self.epochs_done += 1;
-        let stop = self.plan.early_stopping.is_some_and(|s| self.epochs_since_best > s.patience);
+        let stop = self.plan.early_stopping.is_some_and(|s| self.patience.stale > s.patience);
         let completed = if self.epochs_done == self.plan.epochs {
             Some(CompletedReason::EpochsDone)
         } else {

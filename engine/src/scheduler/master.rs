@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// more those who are available may be shown.
 pub(super) struct Coverage<'a> {
     shown: &'a BTreeMap<ContributorId, BTreeSet<u32>>,
+    /// Of those, the ones that are not durable yet.
+    showing: &'a BTreeSet<(ContributorId, u32)>,
     held_max: usize,
     /// Slices that somebody available was shown.
     present: BTreeSet<u32>,
@@ -42,6 +44,7 @@ impl<'a> Coverage<'a> {
         let left = |c: &ContributorId| held_max.saturating_sub(held(c).map_or(0, BTreeSet::len));
         Coverage {
             shown: &job.shown,
+            showing: &job.showing,
             held_max,
             unseen: slices.difference(&seen).count(),
             absent: seen.difference(&present).copied().collect(),
@@ -51,18 +54,29 @@ impl<'a> Coverage<'a> {
     }
 
     /// Slices that `contributor` was shown, and whether `slice` would be a new
-    /// one to it; `None` where it may not be shown it.
+    /// one to it.
+    ///
+    /// # Errors
+    /// [`Unfit::Slices`] where it may not be shown it, [`Unfit::Busy`] while it
+    /// is being made durable that somebody is.
     ///
     /// What was shown is never forgotten, so that two contributors could come
     /// to hold the same slices while the rest has no place any more. So a
     /// slice that nobody has seen may always be shown; one whose holder is
     /// absent only while all unseen ones could still be placed; and one whose
     /// holder is there only while those of the absent could be as well.
-    fn may_show(&self, contributor: &ContributorId, slice: u32) -> (usize, Option<bool>) {
+    fn may_show(&self, contributor: &ContributorId, slice: u32) -> Result<(bool, usize), Unfit> {
         let held = self.shown.get(contributor);
         let count = held.map_or(0, BTreeSet::len);
+        if self.showing.contains(&(*contributor, slice)) {
+            return Err(Unfit::Busy);
+        }
         if held.is_some_and(|held| held.contains(&slice)) {
-            return (count, Some(false));
+            return Ok((false, 0));
+        }
+        // One at a time: whoever is about to see it will do its tasks.
+        if self.showing.iter().any(|&(_, shown)| shown == slice) {
+            return Err(Unfit::Busy);
         }
         let reserved = if self.present.contains(&slice) {
             self.unseen + self.absent.len()
@@ -72,7 +86,7 @@ impl<'a> Coverage<'a> {
             0
         };
         let may_be_shown = count < self.held_max && self.capacity > reserved;
-        (count, may_be_shown.then_some(true))
+        if may_be_shown { Ok((true, count)) } else { Err(Unfit::Slices) }
     }
 }
 
@@ -125,10 +139,7 @@ pub(super) fn part_fit(
 ) -> Result<(bool, usize), Unfit> {
     may_work(job, session, task.id.stage, job.part_key(task.id))?;
     let slices = match (task.demand.slice, coverage) {
-        (Some(slice), Some(coverage)) => {
-            let (held, shows_new) = coverage.may_show(&session.profile.contributor, slice);
-            (shows_new.ok_or(Unfit::Slices)?, if shows_new == Some(true) { held } else { 0 })
-        }
+        (Some(slice), Some(coverage)) => coverage.may_show(&session.profile.contributor, slice)?,
         _ => (false, 0),
     };
     fits(world, session, &task.demand)?;

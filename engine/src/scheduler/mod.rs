@@ -39,6 +39,16 @@ pub(crate) enum Decision {
 }
 
 impl Decision {
+    /// The session, job and part, where there is a task already.
+    pub(crate) fn of_a_task(&self) -> Option<(SessionId, JobId, u32)> {
+        match *self {
+            Decision::Run { .. } => None,
+            Decision::Part { session, job, part }
+            | Decision::Copy { session, job, part }
+            | Decision::Move { session, job, part, .. } => Some((session, job, part)),
+        }
+    }
+
     fn session(&self) -> SessionId {
         match *self {
             Decision::Run { session, .. }

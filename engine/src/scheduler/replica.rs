@@ -94,7 +94,8 @@ impl Candidates {
             if let Some((start, count)) = fitting_run(world, job, stage, session, length) {
                 self.heap.push(Reverse((finish, id, leases)));
                 let turn = self.turn(world, job, stage, finish_ms, now);
-                let soonest = || Decision::Run { session: id, job: job.id, start, count, late: false };
+                let soonest =
+                    || Decision::Run { session: id, job: job.id, start, count, late: false };
                 return Some(turn.unwrap_or_else(soonest));
             }
         }
@@ -103,7 +104,8 @@ impl Candidates {
 
     /// A run for the session that has been idle for longest, if it is done
     /// hardly later than at `soonest_ms`: what it is late by must be within
-    /// [`TURNS_PART`] of the time since the job last afforded that.
+    /// [`TURNS_PART`] of the time since the job last afforded that, and no
+    /// more than the longest task, however long ago that was.
     fn turn(
         &mut self,
         world: &World,
@@ -118,7 +120,8 @@ impl Candidates {
         }
         let Reverse((finish, ..)) = candidate(world, job, stage, session, now);
         let late_ms = finish as f64 / 1e3 - soonest_ms;
-        if late_ms > now.saturating_sub(job.turn_afforded) as f64 * TURNS_PART {
+        let saved_ms = now.saturating_sub(job.turn_afforded) as f64 * TURNS_PART;
+        if late_ms > saved_ms.min(world.config.task_ms_max as f64) {
             return None;
         }
         let length = run_length(world, stage, session);

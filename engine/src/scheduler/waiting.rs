@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 /// Why nobody works on `job` although there is something to do.
 pub(crate) fn waiting_reason(world: &World, job: &Job) -> Option<String> {
     let stage = job.stage.as_ref()?;
-    if !stage.has_supply() || stage.has_leases() {
+    // Who is about to be shown a slice works on it next.
+    if !stage.has_supply() || stage.has_leases() || !job.showing.is_empty() {
         return None;
     }
     if world.sessions.is_empty() {

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from raven import Client, JobFailed, RavenError
@@ -59,19 +60,14 @@ def _say(text: str = "") -> None:
 
 
 def _train(client: Client, job_id: str, check_visitors: Callable[[], None]) -> dict:
-    """Follows a job to its end; raises `JobFailed` where it ends without a model.
-
-    The answer's `contributors` is the most that took part in one round.
-    """
+    """Follows a job to its end and returns it; raises `JobFailed` where it ends without a model."""
     progress = Progress()
-    most = 0
     try:
         while True:
             job = client.job(job_id)
             progress.show(job)
-            most = max(most, job["contributors"])
             if job["state"] == "completed":
-                return {**job, "contributors": most}
+                return job
             if job["state"] in ("failed", "cancelled"):
                 raise JobFailed(job)
             check_visitors()
@@ -80,8 +76,14 @@ def _train(client: Client, job_id: str, check_visitors: Callable[[], None]) -> d
         progress.end()
 
 
+def _time(text: str) -> datetime:
+    # Python before 3.11 does not read the Z.
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
 def _result(options: argparse.Namespace, job: dict, accuracy: float, wall_s: float) -> dict:
-    train_s = job["train_ms"] / 1000
+    # From the first round's first task to the end: rounds, evaluations and whatever they waited for.
+    train_s = (_time(job["ended_at"]) - _time(job["started_at"])).total_seconds()
     return {
         "dataset": options.dataset,
         "model": options.model,
@@ -89,8 +91,9 @@ def _result(options: argparse.Namespace, job: dict, accuracy: float, wall_s: flo
         "seed": options.seed,
         "epochs": job["epoch"],
         "test_accuracy": accuracy,
-        # Over the whole training, evaluation and waiting included, not the last moment's figure.
+        # Over that whole time, not the last moment's figure.
         "images_per_s": round(job["train_rows"] * job["epoch"] / train_s, 1),
+        # Different contributors whose work was accepted for the job.
         "contributors": job["contributors"],
         "rounds": job["round"],
         "tasks": job["tasks"],

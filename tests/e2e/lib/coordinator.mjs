@@ -20,8 +20,9 @@ export async function freePort() {
 
 /** A running coordinator with an empty data folder and one API key. Its log goes to `target/e2e/NAME.log`. */
 export class Coordinator {
-  static async start({ name = 'coordinator' } = {}) {
+  static async start({ name = 'coordinator', embed = embedDir } = {}) {
     const self = new Coordinator();
+    self.embed = embed;
     self.dataDir = mkdtempSync(join(tmpdir(), 'raven-e2e-'));
     self.port = await freePort();
     self.origin = `http://127.0.0.1:${self.port}`;
@@ -44,11 +45,19 @@ export class Coordinator {
     await this.#spawn();
   }
 
+  /** Ends it in order and starts it again on the same data and port, with another embed where one is given. */
+  async restart({ embed = this.embed } = {}) {
+    this.child.kill('SIGTERM');
+    await this.exited;
+    this.embed = embed;
+    await this.#spawn();
+  }
+
   async #spawn() {
     const log = createWriteStream(this.logFile, { flags: 'a' });
     this.child = spawn(
       coordinatorBin,
-      ['serve', '--data', this.dataDir, '--listen', `127.0.0.1:${this.port}`, '--embed', embedDir,
+      ['serve', '--data', this.dataDir, '--listen', `127.0.0.1:${this.port}`, '--embed', this.embed,
         '--www', wwwDir, '--kernel', join(kernelDir, 'raven_kernel.wasm')],
       { stdio: ['ignore', 'pipe', 'pipe'] },
     );

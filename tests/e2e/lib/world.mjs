@@ -11,7 +11,7 @@ import { serveStatic } from './static.mjs';
 const site = join(root, 'scripts/lib/demo-site');
 
 /** The demo's partner, with a tag or without. */
-const article = (tag) => readFileSync(join(site, 'index.html'), 'utf8').replace('<!-- raven tag -->', tag);
+export const article = (tag) => readFileSync(join(site, 'index.html'), 'utf8').replace('<!-- raven tag -->', tag);
 
 export class World {
   static async start(name) {
@@ -34,6 +34,7 @@ export class World {
     world.origin = `http://news.localhost:${world.partner.port}`;
     world.site = await world.coordinator.json('POST', '/v1/sites', { name: 'Local News', origins: [world.origin] });
     world.partner.routes['/'] = article(world.site.snippet);
+    world.partner.routes['/plain'] = article('');
     world.partner.routes['/pinned'] = article(world.site.snippet_pinned);
     // One bit of the digest changed: as if the file had been.
     world.partner.routes['/tampered'] = article(world.site.snippet_pinned.replace(/sha384-./, (start) => (start.endsWith('A') ? 'sha384-B' : 'sha384-A')));

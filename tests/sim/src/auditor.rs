@@ -53,6 +53,7 @@ struct ModelJob {
     resumed_at: u32,
     saving: bool,
     ended: bool,
+    /// Durably shown slices.
     shown: BTreeMap<raven_engine::ContributorId, BTreeSet<u32>>,
 }
 
@@ -63,6 +64,7 @@ struct ModelEffect {
     reads: Vec<PayloadId>,
     state: Option<BlobId>,
     record: Option<Box<Record>>,
+    shows: Option<(raven_engine::ContributorId, u32)>,
     answered: Option<Result<Outcome, EffectError>>,
 }
 
@@ -107,6 +109,7 @@ impl Auditor {
         let job = self.jobs.entry(job).or_default();
         job.durable.insert(point.weights);
         job.resumed_at = point.step;
+        job.shown.clone_from(&point.shown);
     }
 
     /// An event that the engine is about to be told.
@@ -212,8 +215,11 @@ impl Auditor {
 
     fn effect_done(&mut self, id: EffectId, outcome: &Result<Outcome, EffectError>) {
         let effect = self.effects.remove(&id).expect("an answered effect was asked for");
+        let job = self.jobs.get_mut(&effect.job).expect("an effect is of a job");
+        if let (Some((contributor, slice)), Ok(_)) = (effect.shows, outcome) {
+            job.shown.entry(contributor).or_default().insert(slice);
+        }
         let Some(record) = effect.record else { return };
-        let job = self.jobs.get_mut(&effect.job).expect("a record is of a job");
         job.saving = false;
         let paying = std::mem::take(&mut job.paying);
         if outcome.is_ok() {
@@ -241,6 +247,14 @@ impl Auditor {
                 assert_eq!(&accepted, parts, "a stage combines what was accepted, in order");
                 self.asked(*effect, *job, parts.clone(), None, None);
             }
+            Effect::Fold { job, round, total, part } => {
+                assert!(self.payloads.contains(&part.payload), "a released payload is folded");
+                let accepted = self.jobs[job].accepted.get(&(*round, 0));
+                let found = accepted.and_then(|accepted| accepted.get(&part.start));
+                assert_eq!(found, Some(&(part.count, part.payload)), "what is folded was accepted");
+                let batch = shell.kernel.order(*job, *round).layout().micro_batches(*round);
+                assert_eq!(*total, batch, "a round has one tree");
+            }
             Effect::Step { effect, job, round, state, parts, step, .. } => {
                 self.step(*job, *round, *step, parts, shell);
                 let payloads = parts.iter().map(|part| part.payload).collect();
@@ -252,6 +266,11 @@ impl Auditor {
             Effect::Persist { effect, record } => {
                 self.persist(record);
                 self.asked(*effect, record.job, vec![], None, Some(record.clone()));
+            }
+            Effect::Show { effect, job, contributor, slice } => {
+                self.asked(*effect, *job, vec![], None, None);
+                let shows = Some((*contributor, *slice));
+                self.effects.get_mut(effect).expect("it was asked").shows = shows;
             }
             Effect::ReleasePayloads { payloads } => {
                 for payload in payloads {
@@ -285,7 +304,7 @@ impl Auditor {
             let durable = self.jobs[&job].durable.contains(&state);
             assert!(durable, "{id:?} reads a state that is not durable");
         }
-        let effect = ModelEffect { job, reads, state, record, answered: None };
+        let effect = ModelEffect { job, reads, state, record, shows: None, answered: None };
         assert!(self.effects.insert(id, effect).is_none(), "{id:?} was used twice");
     }
 
@@ -342,8 +361,8 @@ impl Auditor {
         }
         assert_eq!(credits, unpaid, "a record pays what was accepted since the last, no more");
         job.paying = record.credits.clone();
-        let sessions: BTreeSet<SessionId> = credits.values().map(|credit| credit.session).collect();
-        assert_eq!(record.contributors as usize, sessions.len());
+        let people: BTreeSet<_> = credits.values().map(|credit| credit.contributor).collect();
+        assert_eq!(record.contributors as usize, people.len());
     }
 
     fn sent(&mut self, session: SessionId, message: &Outbound, shell: &mut Shell) {
@@ -418,7 +437,7 @@ impl Auditor {
         if let Some((slice, held_max)) = needs.slice {
             let job = self.jobs.get_mut(&task.job).expect("a lease is of a job");
             let shown = job.shown.entry(contributor).or_default();
-            shown.insert(slice);
+            assert!(shown.contains(&slice), "{task} is sent before it is durable who sees it");
             assert!(shown.len() <= held_max as usize, "{contributor:?} was shown {shown:?}");
         }
         let (start, count) = extent(work);
@@ -466,8 +485,9 @@ impl Auditor {
         assert_eq!(stats.payloads_held, self.payloads.len(), "held payloads");
         assert!(stats.sessions_open <= self.config.sessions_max);
         assert!(stats.jobs_open <= self.config.jobs_max);
-        // Two timers per lease and one per session.
-        assert!(stats.timers_armed <= 2 * stats.leases_open + stats.sessions_open, "timers");
+        // Two timers per lease, one per session, and one per job whose end the store did not take.
+        let timers_max = 2 * stats.leases_open + stats.sessions_open + self.jobs.len();
+        assert!(stats.timers_armed <= timers_max, "timers");
         let mut copies: BTreeMap<TaskId, usize> = BTreeMap::new();
         for lease in self.live.values() {
             let count = copies.entry(lease.task).or_default();
@@ -505,7 +525,8 @@ impl Auditor {
         assert_eq!((stats.sessions_open, stats.jobs_open), (0, 0));
         let mut paid = 0;
         for (id, job) in &self.jobs {
-            assert!(job.unpaid.is_empty() || !job.ended, "{id}: accepted work was not paid");
+            assert!(job.ended, "{id}: its end is not durable");
+            assert!(job.unpaid.is_empty(), "{id}: accepted work was not paid");
             paid += job.paid.len() + job.unpaid.len();
         }
         assert_eq!(paid as u64, self.accepted, "credits equal accepted tasks");

@@ -47,8 +47,12 @@ pub struct Faults {
     /// Effects take between these times.
     pub effect_us_min: Micros,
     pub effect_us_max: Micros,
+    /// The master takes this long to reduce a result, one after the other; a step waits for it.
+    pub reduce_us: Micros,
     /// An effect fails.
     pub effect_failure: f64,
+    /// From when to when the store takes nothing.
+    pub store_down: Option<(Micros, Micros)>,
     /// Claims of speed are wrong by up to this factor.
     pub claim_factor: f64,
 }
@@ -74,7 +78,9 @@ impl Faults {
         jitter: 0.0,
         effect_us_min: 5 * MS,
         effect_us_max: 5 * MS,
+        reduce_us: 0,
         effect_failure: 0.0,
+        store_down: None,
         claim_factor: 1.0,
     };
 
@@ -107,7 +113,9 @@ impl Faults {
             jitter,
             effect_us_min: MS,
             effect_us_max: rng.between(2 * MS, 2 * SECOND),
+            reduce_us: 0,
             effect_failure: 0.0,
+            store_down: None,
             claim_factor: 1.0 + 20.0 * rng.unit(),
         }
     }

@@ -109,12 +109,17 @@ pub struct Node {
     pub gone: bool,
 }
 
+/// Who node `index` is.
+pub fn contributor(index: usize) -> ContributorId {
+    let mut id = [0x4e; 32];
+    id[..8].copy_from_slice(&(index as u64).to_le_bytes());
+    ContributorId(id)
+}
+
 impl Node {
     pub fn new(index: usize, spec: NodeSpec) -> Self {
-        let mut id = [0x4e; 32];
-        id[..8].copy_from_slice(&(index as u64).to_le_bytes());
         Node {
-            contributor: ContributorId(id),
+            contributor: contributor(index),
             spec,
             share: spec.share,
             workers: spec.workers,

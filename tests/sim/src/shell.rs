@@ -12,6 +12,8 @@ pub struct Story {
     pub nan_at_step: Option<u32>,
     /// From this evaluation on the loss stays as it is.
     pub plateau_after: Option<u32>,
+    /// The losses of the evaluations, one after another.
+    pub losses: Option<&'static [f32]>,
 }
 
 /// The shell.
@@ -85,12 +87,17 @@ impl Shell {
                 *count += 1;
                 let plateau = self.stories.get(job).and_then(|story| story.plateau_after);
                 let n = plateau.map_or(*count, |after| (*count).min(after));
-                let metrics = Metrics { loss_sum: 100.0 / n as f32, correct: 50.0, count: 100.0 };
+                let losses = self.stories.get(job).and_then(|story| story.losses);
+                let loss = losses.map_or(1.0 / n as f32, |losses| losses[n as usize - 1]);
+                let metrics = Metrics { loss_sum: 100.0 * loss, correct: 50.0, count: 100.0 };
                 Some((*effect, Outcome::Evaluated { metrics }))
             }
-            Effect::Persist { effect, .. } => Some((*effect, Outcome::Persisted)),
+            Effect::Persist { effect, .. } | Effect::Show { effect, .. } => {
+                Some((*effect, Outcome::Persisted))
+            }
             Effect::Send { .. }
             | Effect::Close { .. }
+            | Effect::Fold { .. }
             | Effect::ReleasePayloads { .. }
             | Effect::ReleaseState { .. } => None,
         }

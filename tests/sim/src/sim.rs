@@ -183,6 +183,8 @@ pub struct Sim {
     pub(crate) next_session: u64,
     pub(crate) out: Lane,
     pub(crate) into: Lane,
+    /// When the master will have reduced what it has of results.
+    pub(crate) reducing_until: Micros,
     /// A lease to answer wrongly.
     pub(crate) some_lease: Option<(LeaseId, ResultDigest)>,
     pub(crate) lease_tasks: BTreeMap<LeaseId, TaskId>,
@@ -211,6 +213,7 @@ impl Sim {
             next_session: 1,
             out: Lane::default(),
             into: Lane::default(),
+            reducing_until: 0,
             some_lease: None,
             lease_tasks: BTreeMap::new(),
             ended: BTreeMap::new(),
@@ -369,8 +372,15 @@ impl Sim {
     fn execute(&mut self, effect: Effect) {
         if let Some((id, answer)) = self.shell.run(&effect) {
             let faults = self.scenario.faults;
-            let wait = self.rng.between(faults.effect_us_min, faults.effect_us_max);
-            let answer = if self.rng.chance(faults.effect_failure) {
+            // A step waits for the results that are still being reduced.
+            let reducing = match &effect {
+                Effect::Step { .. } => self.reducing_until.saturating_sub(self.now),
+                _ => 0,
+            };
+            let wait = self.rng.between(faults.effect_us_min, faults.effect_us_max) + reducing;
+            let is_down = self.store_is_down()
+                && matches!(effect, Effect::Persist { .. } | Effect::Show { .. });
+            let answer = if self.rng.chance(faults.effect_failure) || is_down {
                 let job = match &effect {
                     Effect::InitState { job, .. } | Effect::Step { job, .. } => Some(*job),
                     _ => None,
@@ -396,6 +406,10 @@ impl Sim {
                 // The socket's end is reported like any other.
                 self.at(self.now, Happening::Noticed { session });
             }
+            Effect::Fold { .. } => {
+                let begin = self.reducing_until.max(self.now);
+                self.reducing_until = begin + self.scenario.faults.reduce_us;
+            }
             Effect::ReleasePayloads { payloads } => {
                 for payload in payloads {
                     self.shell.payloads.remove(&payload);
@@ -415,6 +429,11 @@ impl Sim {
             }
             _ => {}
         }
+    }
+
+    fn store_is_down(&self) -> bool {
+        let down = self.scenario.faults.store_down;
+        down.is_some_and(|(from, to)| (from..to).contains(&self.now))
     }
 
     fn send_down(&mut self, session: SessionId, message: Outbound) {
@@ -516,11 +535,20 @@ impl Sim {
             self.sessions.remove(&session);
             self.tell(Event::SessionClosed { session });
         }
-        while let Some(Reverse(entry)) = self.queue.pop() {
-            self.now = self.now.max(entry.at);
-            if let Some(Happening::Effect { effect, answer }) = self.happenings.remove(&entry.order)
-            {
-                self.tell(Event::EffectDone { effect, outcome: answer });
+        // Whatever was broken is mended, so that every end becomes durable.
+        self.scenario.faults = Faults::NONE;
+        loop {
+            if let Some(Reverse(entry)) = self.queue.pop() {
+                self.now = self.now.max(entry.at);
+                let happening = self.happenings.remove(&entry.order);
+                if let Some(Happening::Effect { effect, answer }) = happening {
+                    self.tell(Event::EffectDone { effect, outcome: answer });
+                }
+            } else if let Some(timeout) = self.engine.next_timeout() {
+                self.now = self.now.max(timeout * MS);
+                self.tell(Event::Tick);
+            } else {
+                break;
             }
         }
         self.auditor.finish(&self.engine, &self.shell);

@@ -50,6 +50,7 @@ fn story(rng: &mut Rng) -> Story {
     Story {
         nan_at_step: rng.chance(0.05).then(|| rng.between(1, 20) as u32),
         plateau_after: rng.chance(0.3).then(|| rng.between(1, 2) as u32),
+        losses: None,
     }
 }
 
@@ -87,6 +88,10 @@ pub fn scenario(seed: u64) -> Scenario {
     let mut faults = Faults::swarm(&mut rng);
     if rng.chance(0.1) {
         faults.effect_failure = 0.02;
+    }
+    if rng.chance(0.1) {
+        let from = rng.wait(20 * SECOND);
+        faults.store_down = Some((from, from + rng.wait(60 * SECOND)));
     }
     let network = if rng.chance(0.5) { Network::TEN_GIGABIT } else { Network::GIGABIT };
     let engine = EngineConfig {
@@ -133,7 +138,13 @@ pub fn lively(seed: u64) -> Scenario {
         .collect();
     scenario.cancels.clear();
     let faults = scenario.faults;
-    scenario.faults = Faults { leave_for_good: 0.0, refuse: 0.0, effect_failure: 0.0, ..faults };
+    scenario.faults = Faults {
+        leave_for_good: 0.0,
+        refuse: 0.0,
+        effect_failure: 0.0,
+        store_down: None,
+        ..faults
+    };
     let engine = scenario.engine;
     scenario.engine = EngineConfig { sessions_max: 1_000, jobs_max: 100, ..engine };
     scenario.until_us = 50_000 * SECOND;

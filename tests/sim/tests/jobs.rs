@@ -1,14 +1,17 @@
 //! How jobs begin, wait and end, one story each.
 
 use raven_engine::{
-    CompletedReason, EarlyStopping, EngineConfig, JobPhase, JobState, Record, ResumePoint,
+    CompletedReason, ContributorId, EarlyStopping, EngineConfig, JobPhase, JobState, Patience,
+    Record, ResumePoint,
 };
 use raven_protocol::JobId;
 use raven_sim::faults::{Faults, MS, SECOND};
+use raven_sim::node::contributor;
 use raven_sim::plans::Replica;
 use raven_sim::shell::Story;
 use raven_sim::sim::JobOutcome;
 use raven_sim::{NodeSpec, Scenario};
+use std::collections::{BTreeMap, BTreeSet};
 
 const JOB: JobId = JobId(1);
 
@@ -71,6 +74,49 @@ fn early_stopping_ends_a_job_that_stands_still() {
     assert_eq!(best, [0]);
 }
 
+/// Runs nine epochs with these losses and a patience of 1.
+fn stopping_early(losses: &'static [f32], min_delta: f32) -> (JobOutcome, Vec<Record>) {
+    let mut scenario = scenario(2, Story { losses: Some(losses), ..Story::default() });
+    let early_stopping = Some(EarlyStopping { patience: 1, min_delta });
+    scenario.jobs[0].1 = Replica { epochs: 9, early_stopping, ..sizes() }.plan(1, 7, 0);
+    run(scenario)
+}
+
+#[test]
+fn slow_and_steady_gains_do_not_stop_a_job_early() {
+    // Every second epoch is lower by more than 0.15 than the last that was.
+    let (job, records) = stopping_early(&[1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2], 0.15);
+    assert_eq!(job.state, JobState::Completed { reason: CompletedReason::EpochsDone });
+    let best = records.iter().filter(|record| record.best).count();
+    assert_eq!(best, 9, "each is better than the one before all the same");
+    // Three epochs in a row gain too little together.
+    let (job, _) = stopping_early(&[1.0, 0.95, 0.9, 0.86, 0.5, 0.5, 0.5, 0.5, 0.5], 0.15);
+    assert_eq!(job.state, JobState::Completed { reason: CompletedReason::EarlyStopped });
+    assert_eq!(job.steps, 3 * 4);
+}
+
+#[test]
+fn an_end_that_the_store_does_not_take_is_offered_until_it_does() {
+    // The record of a step fails, and so do the first offers of the end that follows from it.
+    let mut broken = scenario(2, Story::default());
+    let (whole, _) = run(broken.clone());
+    let down = whole.took_us / 2;
+    broken.faults = Faults { store_down: Some((down, down + 20 * SECOND)), ..Faults::NONE };
+    let (job, records) = run(broken);
+    assert_eq!(job.state, JobState::Failed { reason: "store: the disk is full".into() });
+    // The auditor checks that the last of them became durable, with its credits.
+    let ends: Vec<&Record> = records.iter().filter(|r| r.phase == JobPhase::Failed).collect();
+    assert!(ends.len() > 2, "{} offers", ends.len());
+    assert!(ends[0].checkpoint, "the first offers keep the newest weights");
+
+    let mut refused = scenario(1, Story::default());
+    refused.engine.jobs_max = 0;
+    refused.faults = Faults { store_down: Some((0, 20 * SECOND)), ..Faults::NONE };
+    let (job, records) = run(refused);
+    assert_eq!(job.state.phase(), JobPhase::Failed);
+    assert_eq!(records.len(), 2, "one that failed and one that did not");
+}
+
 #[test]
 fn a_job_can_be_cancelled_at_any_time() {
     let (whole, _) = run(scenario(2, Story::default()));
@@ -106,9 +152,9 @@ fn a_resumed_job_ends_with_the_same_weights() {
         }
         let Some(weights) = record.weights.filter(|_| record.checkpoint) else { continue };
         let mut scenario = scenario(3, Story::default());
-        let epochs_since_best = 0;
-        let step = record.step;
-        let point = ResumePoint { weights, step, epochs_done, best, epochs_since_best };
+        let (step, patience) = (record.step, Patience { gain: best.map(|best| best.0), stale: 0 });
+        let shown = BTreeMap::new();
+        let point = ResumePoint { weights, step, epochs_done, best, patience, shown };
         scenario.resumes.insert(JOB, point);
         let (job, _) = run(scenario);
         assert_eq!(job.weights, whole.weights, "resumed at step {step}");
@@ -174,6 +220,39 @@ fn no_contributor_sees_more_slices_than_it_may() {
 }
 
 #[test]
+fn what_contributors_were_shown_counts_after_a_restart() {
+    let sizes = Replica { epochs: 1, flops: 20_000_000, ..sizes() };
+    let master = |nodes: usize| {
+        let mut scenario = scenario(nodes, Story::default());
+        scenario.jobs[0].1 = sizes.master(1, 7, 4, 2);
+        scenario.until_us = 1_000 * SECOND;
+        scenario
+    };
+    let (_, records) = run(master(2));
+    let weights = records[0].weights.expect("the first weights");
+    let resumed = |nodes: usize, shown: &[(usize, [u32; 2])]| {
+        let shown = shown.iter().map(|&(node, slices)| (contributor(node), slices.into()));
+        let point = ResumePoint {
+            weights,
+            step: 0,
+            epochs_done: 0,
+            best: None,
+            patience: Patience::default(),
+            shown: shown.collect::<BTreeMap<ContributorId, BTreeSet<u32>>>(),
+        };
+        let mut scenario = master(nodes);
+        scenario.resumes.insert(JOB, point);
+        run(scenario).0
+    };
+    // The auditor, which knows what was shown before, lets nobody see a third slice.
+    assert_eq!(resumed(2, &[(0, [0, 1]), (1, [2, 3])]).state.phase(), JobPhase::Completed);
+    // Both have seen the same half: the other needs a third contributor.
+    let both = [(0, [0, 1]), (1, [0, 1])];
+    assert_eq!(resumed(2, &both).state.phase(), JobPhase::WaitingForContributors);
+    assert_eq!(resumed(3, &both).state.phase(), JobPhase::Completed);
+}
+
+#[test]
 fn jobs_share_contributors_by_work() {
     let mut scenario = scenario(4, Story::default());
     // Rounds cost the same, micro-batches of one a tenth of the other's.
@@ -224,6 +303,19 @@ fn everybody_has_a_turn_where_a_round_has_fewer_tasks_than_contributors() {
     assert!(tasks[2] >= 2, "the third one is left out: {tasks:?}");
     assert!(tasks[0].min(tasks[1]) > tasks[2], "the faster ones do more: {tasks:?}");
     assert!(took_us <= alone_us + alone_us / 10, "turns cost too much");
+}
+
+/// A job has saved nothing for turns when it begins, however long the coordinator has run.
+#[test]
+fn a_young_job_affords_no_turns() {
+    let sizes = Replica { rows: 64, batch: 32, micro_batch: 16, epochs: 1, ..sizes() };
+    let mut scenario = scenario(3, Story::default());
+    scenario.nodes[2].flops_per_s /= 4;
+    scenario.jobs = vec![(3600 * SECOND, sizes.plan(1, 7, 0), Story::default())];
+    scenario.until_us = 7200 * SECOND;
+    let outcome = scenario.run();
+    assert_eq!(outcome.jobs[&JOB].state.phase(), JobPhase::Completed);
+    assert_eq!(outcome.tasks_by_node, [2, 2, 0]);
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! What several contributors must do more than one, and what a frozen one may cost.
 //! `cargo run --release -p raven-sim --bin scaling` prints the whole table.
 
-use raven_sim::figures::{FrozenCost, Setting, batch_256, long_tasks};
+use raven_sim::figures::{FrozenCost, GOALS, Setting, batch_256, long_tasks};
 
 /// T = 1 s of work per task, L = 25 ms one way, four tasks per contributor and round.
 #[test]
 fn contributors_add_up() {
     let setting = Setting::SYMMETRIC;
-    for (crowd, least) in [(2, 1.8), (64, 0.9 * 64.0)] {
+    for (crowd, least) in GOALS {
         let job = long_tasks(4 * crowd as u32, 1.0);
         let times = setting.rate(crowd, &job) / setting.rate(1, &job);
         println!("{crowd} contributors do {times:.2} times the work of one, goal {least}");

@@ -1,9 +1,11 @@
 //! Performing the engine's effects.
 
-use super::{Asked, Driver, executor_error};
-use crate::runtime::executor::{ExecutorError, Operation, Part, Request};
-use crate::runtime::leases::Held;
-use crate::runtime::persister::{Saving, kept_state};
+use super::job::TaskBytes;
+use super::{Asked, Driver, Input, executor_error};
+use crate::runtime::executor::{ExecutorError, Fold, Operation, Part, Request};
+use crate::runtime::leases::{Held, LeaseTable};
+use crate::runtime::persister::{Item, Saving, kept_state};
+use crate::store::Clock;
 use axum::body::Bytes;
 use raven_engine::{
     Effect, EffectError, EffectId, Event, Outbound, PayloadId, Record, TreePart, Work,
@@ -11,7 +13,30 @@ use raven_engine::{
 use raven_protocol::frame::encode;
 use raven_protocol::{BlobId, JobId, LeaseId, RefuseReason, SessionId, TaskId, ToContributor};
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// A leased task whose frame is made later: whom to tell where it cannot be.
+struct Unbuilt {
+    session: SessionId,
+    lease: LeaseId,
+    task: TaskId,
+    leases: Arc<Mutex<LeaseTable>>,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Unbuilt {
+    /// Hands the lease back as one that nobody can do. Blocks.
+    fn tell(self, error: &ExecutorError) {
+        let Unbuilt { session, lease, task, leases, inputs } = self;
+        tracing::error!(%session, %lease, %task, %error, "a task was not sent");
+        leases.lock().unwrap_or_else(PoisonError::into_inner).end(lease);
+        let reason = RefuseReason::Invalid;
+        // Where the driver is gone, so is its job.
+        let _ = inputs.blocking_send(Input::Event(Event::Refused { session, lease, reason }));
+    }
+}
 
 impl Driver {
     pub(super) fn perform(&mut self, effect: Effect) {
@@ -35,8 +60,9 @@ impl Driver {
                 let operation = self.combine(job, stage, &parts);
                 self.compute(effect, job, round, operation);
             }
+            Effect::Fold { job, round, total, part } => self.fold(job, round, total, part),
             Effect::Step { effect, job, round, state, parts, learning_rate, step } => {
-                let operation = self.step(job, state, &parts, learning_rate, step);
+                let operation = self.step(job, round, state, &parts, learning_rate, step);
                 self.compute(effect, job, round, operation);
             }
             Effect::Evaluate { effect, job, state } => {
@@ -50,6 +76,9 @@ impl Driver {
                 self.compute(effect, job, 0, operation);
             }
             Effect::Persist { effect, record } => self.persist(effect, record),
+            Effect::Show { effect, job, contributor, slice } => {
+                self.save(effect, job, Item::Shown { contributor, slice });
+            }
             Effect::ReleasePayloads { payloads } => {
                 for payload in payloads {
                     self.payloads.remove(&payload);
@@ -71,7 +100,7 @@ impl Driver {
         self.jobs.get_mut(&id).ok_or_else(|| ExecutorError::Missing { name: id.to_string() })
     }
 
-    fn context(&self, id: JobId) -> Result<std::sync::Arc<crate::job::JobContext>, ExecutorError> {
+    fn context(&self, id: JobId) -> Result<Arc<crate::job::JobContext>, ExecutorError> {
         Ok(self.job(id)?.context.clone())
     }
 
@@ -109,7 +138,7 @@ impl Driver {
         job.begin_round(round, state)?;
         let context = job.context.clone();
         let seed = super::task_seed(context.plan.seed, round);
-        Ok(Operation::Local { context, stage, seed, values: job.values() })
+        Ok(Operation::Local { context, stage, seed, values: job.round_values()? })
     }
 
     fn combine(
@@ -127,9 +156,19 @@ impl Driver {
         Ok(Operation::Combine { context, stage, parts: parts.collect::<Result<_, _>>()? })
     }
 
+    /// Lets the executor begin with a result. What is wrong with it is found by its step.
+    fn fold(&self, job: JobId, round: u32, total: u32, part: TreePart) {
+        let (Ok(context), Ok(values)) = (self.context(job), self.payload(part.payload)) else {
+            return;
+        };
+        let part = Part { start: part.start, count: part.count, values: values.clone() };
+        self.executor.fold(Fold { context, round, total, part });
+    }
+
     fn step(
         &self,
         job: JobId,
+        round: u32,
         state: BlobId,
         parts: &[TreePart],
         learning_rate: f32,
@@ -148,7 +187,7 @@ impl Driver {
             vec![Part { start: 0, count: 1, values: job.cut_outputs()? }]
         };
         let (context, state) = (job.context.clone(), job.state(state)?);
-        Ok(Operation::Step { context, state, parts, learning_rate, step })
+        Ok(Operation::Step { context, state, round, parts, learning_rate, step })
     }
 
     fn payload(
@@ -160,7 +199,7 @@ impl Driver {
 
     fn persist(&mut self, effect: EffectId, record: Box<Record>) {
         let job = self.jobs.get_mut(&record.job);
-        let (mut state, mut train_ms) = (None, None);
+        let (mut state, mut clock) = (None, Clock::default());
         if let Some(job) = job {
             if record.train.is_some() {
                 job.progress.contributors = record.contributors;
@@ -168,9 +207,14 @@ impl Driver {
                 job.progress.interrupted();
             }
             state = kept_state(&record).and_then(|weights| job.state(weights).ok());
-            train_ms = Some(job.progress.train_ms());
+            clock = job.progress.clock();
         }
-        if self.savings.send(Saving { effect, record, state, train_ms }).is_err() {
+        let job = record.job;
+        self.save(effect, job, Item::Record { record, state, clock });
+    }
+
+    fn save(&mut self, effect: EffectId, job: JobId, item: Item) {
+        if self.savings.send(Saving { effect, job, item }).is_err() {
             let reason = "records are no longer stored".to_owned();
             let outcome = Err(EffectError { stage: "store", reason });
             self.own_events.push_back(Event::EffectDone { effect, outcome });
@@ -262,12 +306,25 @@ impl Driver {
             }
         };
         let Some(link) = self.links.get(&session) else { return };
-        tracing::trace!(%session, %lease, %task, flops, bytes = built.frame.len(), "task");
+        tracing::trace!(%session, %lease, %task, flops, bytes = built.frame.bytes(), "task");
         self.shared.metrics.leases.add(1);
         let shards = built.shards.iter().map(|shard| shard.blob);
         self.shared.grants.allow(&link.grant, shards);
         link.leases().lease(lease, Held { task, expected: built.expected });
-        link.send(built.frame);
+        match built.frame {
+            TaskBytes::Ready(frame) => link.send(frame),
+            TaskBytes::Deferred { bytes, build } => {
+                let failed = Unbuilt {
+                    session,
+                    lease,
+                    task,
+                    leases: link.lease_table(),
+                    inputs: self.shared.inputs.clone(),
+                };
+                let build = move || build().map_err(|error| failed.tell(&error)).ok();
+                link.defer(bytes, Box::new(build));
+            }
+        }
     }
 
     fn push_message(&self, session: SessionId, message: &ToContributor) {

@@ -3,12 +3,13 @@
 use super::live::Progress;
 use crate::job::{JobContext, RowGraph};
 use crate::runtime::executor::{
-    ExecutorError, ROWS, RowSource, State, Tensor, Values, attached, operands, row_bindings,
+    ExecutorError, ROWS, RoundStart, RoundValues, RowSource, State, Tensor, attached, operands,
+    row_bindings,
 };
 use crate::runtime::leases::{Expected, ExpectedOutput};
 use axum::body::Bytes;
 use raven_engine::{Algorithm, EpochOrder, Placement, SyncSgd, Work};
-use raven_graph::cut::{Part as CutPart, Stage};
+use raven_graph::cut::{Part as CutPart, PartInput, Stage};
 use raven_graph::{GraphId, Shape, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
@@ -48,23 +49,50 @@ pub struct Job {
     states: HashMap<BlobId, (Arc<State>, u32)>,
     order: Option<EpochOrder>,
     graphs: HashMap<GraphId, Bytes>,
-    rows: Option<RowSource>,
+    rows: Option<Arc<RowSource>>,
     /// Master placement: the values of the round that is going on.
-    round: Option<(u32, Values)>,
+    round: Option<(u32, RoundValues)>,
 }
 
 /// A task before its lease: what to compute, the tensors that go with it, and
 /// what it returns.
 struct Draft {
     spec: TaskSpec,
-    attachments: Vec<(String, Tensor)>,
+    attachments: Attachments,
     expected: Expected,
 }
 
+/// Tensors that go with a task.
+enum Attachments {
+    /// Here, and small.
+    Ready(Vec<(String, Tensor)>),
+    /// Cut out of the round's values, of so many bytes, when the frame is made:
+    /// that copies a part of the batch and the weights.
+    Cut { inputs: Vec<PartInput>, values: RoundValues, bytes: usize },
+}
+
+/// A task's frame, or how to make it.
+pub(super) enum TaskBytes {
+    Ready(Bytes),
+    /// Of about so many bytes. Making it blocks.
+    Deferred {
+        bytes: usize,
+        build: Box<dyn FnOnce() -> Result<Bytes, ExecutorError> + Send>,
+    },
+}
+
+impl TaskBytes {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            TaskBytes::Ready(frame) => frame.len(),
+            TaskBytes::Deferred { bytes, .. } => *bytes,
+        }
+    }
+}
+
 /// A task ready to be sent.
-#[derive(Debug)]
 pub struct TaskFrame {
-    pub(super) frame: Bytes,
+    pub(super) frame: TaskBytes,
     pub(super) expected: Arc<Expected>,
     /// To be fetched by the contributor.
     pub(super) shards: Vec<ShardRef>,
@@ -79,7 +107,7 @@ impl Job {
             states: HashMap::new(),
             order: None,
             graphs: HashMap::new(),
-            rows,
+            rows: rows.map(Arc::new),
             round: None,
         };
         if let Some(state) = state {
@@ -177,9 +205,16 @@ impl Job {
         };
         let shards = spec.shards.clone();
         let message = TaskMessage { lease, task, lease_ms, flops, spec };
-        let parts: Vec<TensorPart<'_>> =
-            attachments.iter().map(|(name, tensor)| tensor.part(name.clone())).collect();
-        let frame = encode(&ToContributor::Task(Box::new(message)), &parts).into();
+        let frame = match attachments {
+            Attachments::Ready(attachments) => TaskBytes::Ready(encode_task(message, &attachments)),
+            Attachments::Cut { inputs, values, bytes } => TaskBytes::Deferred {
+                bytes,
+                build: Box::new(move || {
+                    let attachments = operands(&inputs, &values.all()?)?;
+                    Ok(encode_task(message, &attachments))
+                }),
+            },
+        };
         Ok(TaskFrame { frame, expected: Arc::new(expected), shards })
     }
 
@@ -220,7 +255,8 @@ impl Job {
             numerics: context.plan.numerics,
         };
         let expected = expected_of(&context.train, count)?;
-        Ok(Draft { spec, attachments: vec![(ROWS.to_owned(), rows)], expected })
+        let attachments = Attachments::Ready(vec![(ROWS.to_owned(), rows)]);
+        Ok(Draft { spec, attachments, expected })
     }
 
     fn part_spec(
@@ -232,9 +268,13 @@ impl Job {
     ) -> Result<Draft, ExecutorError> {
         self.begin_round(round, state)?;
         let part = self.part(stage, part)?;
-        let values = self.round.as_ref().map(|(_, values)| values);
-        let values = values.ok_or_else(|| ExecutorError::Missing { name: "round".into() })?;
-        let attachments = operands(&part.inputs, values)?;
+        let attached_bytes: u64 =
+            part.graph.inputs().iter().filter_map(|input| input.ty.bytes()).sum();
+        let attachments = Attachments::Cut {
+            inputs: part.inputs.clone(),
+            values: self.round_values()?,
+            bytes: usize::try_from(attached_bytes).unwrap_or(usize::MAX),
+        };
         let output = OutputSpec {
             name: part.output.clone(),
             encoding: Encoding::Raw,
@@ -268,7 +308,7 @@ impl Job {
         })
     }
 
-    /// Master placement: makes the round's environment where it is not there yet.
+    /// Master placement: begins the round where it is another than the last.
     pub(super) fn begin_round(&mut self, round: u32, state: BlobId) -> Result<(), ExecutorError> {
         if self.round.as_ref().is_some_and(|(current, _)| *current == round) {
             return Ok(());
@@ -277,16 +317,20 @@ impl Job {
         let micro_batches = order.layout().micro_batches(round);
         let rows = (0..micro_batches).flat_map(|index| order.rows(round, index)).collect();
         let state = self.state(state)?;
-        let source = self.rows.as_ref();
+        let source = self.rows.clone();
         let source = source.ok_or_else(|| ExecutorError::Missing { name: "rows".into() })?;
-        let values = source.begin(&self.context, state.params(), rows)?;
-        self.round = Some((round, values));
+        let start = Arc::new(RoundStart::new(self.context.clone(), source, state, rows));
+        self.round = Some((round, RoundValues { start, defined: Arc::default() }));
         Ok(())
     }
 
-    /// The environment of the round that is going on.
-    pub(super) fn values(&self) -> Values {
-        self.round.as_ref().map(|(_, values)| values.clone()).unwrap_or_default()
+    /// The values of the round that is going on.
+    ///
+    /// # Errors
+    /// [`ExecutorError::Missing`] where none is.
+    pub(super) fn round_values(&self) -> Result<RoundValues, ExecutorError> {
+        let values = self.round.as_ref().map(|(_, values)| values.clone());
+        values.ok_or_else(|| ExecutorError::Missing { name: "round".into() })
     }
 
     /// Adds what a stage has defined, unless its round is over.
@@ -294,17 +338,19 @@ impl Job {
         if let Some((current, values)) = &mut self.round
             && *current == round
         {
-            values.extend(defined);
+            Arc::make_mut(&mut values.defined).extend(defined);
         }
     }
 
     /// Master placement: the cut graph's outputs, by their names in the graph.
     pub(super) fn cut_outputs(&self) -> Result<HashMap<String, Tensor>, ExecutorError> {
-        let values = self.values();
+        let RoundValues { start, defined } = self.round_values()?;
+        let start = start.gathered();
+        let find = |name: &str| defined.get(name).or_else(|| start.as_ref()?.get(name)).cloned();
         let outputs = self.context.cut.iter().flat_map(|cut| &cut.outputs);
         outputs
             .map(|output| {
-                let value = values.get(&output.value).cloned();
+                let value = find(&output.value);
                 let missing = || ExecutorError::Missing { name: output.value.clone() };
                 Ok((output.name.clone(), value.ok_or_else(missing)?))
             })
@@ -320,6 +366,12 @@ impl Job {
     pub(super) fn is_replica(&self) -> bool {
         matches!(self.sgd().placement, Placement::Replica { .. })
     }
+}
+
+fn encode_task(message: TaskMessage, attachments: &[(String, Tensor)]) -> Bytes {
+    let parts: Vec<TensorPart<'_>> =
+        attachments.iter().map(|(name, tensor)| tensor.part(name.clone())).collect();
+    encode(&ToContributor::Task(Box::new(message)), &parts).into()
 }
 
 /// What a task of `count` micro-batches of a row graph returns.
@@ -343,4 +395,117 @@ fn joined(ty: &TensorType, count: u32) -> TensorType {
         *first = first.saturating_mul(count);
     }
     TensorType { dtype: ty.dtype, shape: Shape(dims) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blobs::Blobs;
+    use crate::dataset::{DatasetFacts, Features, Format, Target, X_COLUMN, Y_COLUMN};
+    use crate::job::{Lowering, lower_job};
+    use raven_graph::DType;
+    use raven_protocol::{Frame, FrameLimits, JobId, KernelId};
+
+    const ROW_COUNT: u32 = 64;
+
+    fn shards(blobs: &Blobs) -> Vec<ShardRef> {
+        let x: Vec<u8> = (0..ROW_COUNT * 16).map(|at| at as u8).collect();
+        let y: Vec<u8> = (0..ROW_COUNT).flat_map(|row| (row as i32 % 4).to_le_bytes()).collect();
+        let ty = |dtype, dims: &[u32]| TensorType::new(dtype, dims);
+        let parts = [
+            TensorPart { name: X_COLUMN.into(), ty: ty(DType::U8, &[ROW_COUNT, 16]), data: &x },
+            TensorPart { name: Y_COLUMN.into(), ty: ty(DType::I32, &[ROW_COUNT]), data: &y },
+        ];
+        let (blob, bytes) = blobs.put_tensors(&parts).expect("stored");
+        vec![ShardRef { blob, first_row: 0, rows: ROW_COUNT, bytes }]
+    }
+
+    /// A job in master placement on 64 rows, with a state of zeros.
+    fn job(blobs: &Blobs) -> (Job, BlobId) {
+        let document = serde_json::json!({
+            "name": "t", "dataset": "ds_00000000000003e8", "seed": 7, "placement": "master",
+            "model": {"layers": [{"type": "dense", "units": 8, "activation": "relu"},
+                                 {"type": "dense", "units": 4}], "loss": "cross_entropy"},
+            "optimizer": {"kind": "sgd"},
+            "training": {"epochs": 1, "batch": 32, "micro_batch": 16,
+                         "schedule": {"kind": "constant", "learning_rate": 0.1}}
+        });
+        let facts = DatasetFacts {
+            name: "t".into(),
+            format: Format::Npy,
+            train_rows: ROW_COUNT,
+            test_rows: ROW_COUNT,
+            features: Features { dtype: DType::U8, shape: vec![16] },
+            target: Target::Classes { classes: 4 },
+            scale: 1.0,
+            license: "none".into(),
+            source: "made up".into(),
+            bytes: 0,
+        };
+        let stored = shards(blobs);
+        let rows = RowSource::load(blobs, &stored).expect("rows");
+        let lowering = Lowering {
+            job: JobId(1),
+            seed: Seed(7),
+            kernel: KernelId([0; 32]),
+            dataset: &facts,
+            train_shards: stored.clone(),
+            test_shards: stored,
+        };
+        let spec = serde_json::from_value(document).expect("a document");
+        let (context, _) = lower_job(&spec, lowering).expect("lowers");
+        let specs = context.params.iter().chain(&context.slots);
+        let zeros = specs.map(|spec| Tensor::zeros(spec.ty.clone())).collect();
+        let state = State::new(&context, zeros).expect("a state");
+        let id = state.id();
+        let context = Arc::new(context);
+        (Job::new(NewJob { context, state: Some(state), rows: Some(rows) }), id)
+    }
+
+    #[test]
+    fn what_a_part_attaches_is_copied_when_its_frame_is_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(folder.path()).expect("blobs");
+        let (mut job, state) = job(&blobs);
+        let stages = &job.context.cut.as_ref().expect("a cut").stages;
+        // Stages before the first pushed one define what it reads; here they are made up.
+        let (stage, inputs) = stages
+            .iter()
+            .enumerate()
+            .find_map(|(at, stage)| match stage {
+                Stage::Pushed(entries) => Some((at as u32, entries[0].parts[0].inputs.clone())),
+                Stage::Local(_) => None,
+            })
+            .expect("a pushed stage");
+        let graph_inputs = job.part(stage, 0).expect("part 0").graph.inputs().to_vec();
+        job.begin_round(0, state).expect("begins");
+        let start = job.round_values().expect("a round").start;
+        let known = ["x", "y", "mask"];
+        for (input, spec) in inputs.iter().zip(&graph_inputs) {
+            let name = &input.value.name;
+            let is_start = job.context.params.iter().any(|param| param.name == *name)
+                || known.contains(&name.as_str());
+            if !is_start {
+                assert!(input.value.slice.is_none(), "only weights are cut here: {name}");
+                job.define(0, vec![(name.clone(), Tensor::zeros(spec.ty.clone()))]);
+            }
+        }
+        let task = TaskId { job: JobId(1), round: 0, stage, part: 0 };
+        let work = Work::Part { state, stage, part: 0 };
+        let built = job.task_frame(LeaseId(1), task, 1000, 1, &work).expect("a task");
+        let TaskBytes::Deferred { bytes, build } = built.frame else {
+            panic!("a part's frame is made on the driver's task");
+        };
+        assert!(start.gathered().is_none(), "the batch was gathered on the driver's task");
+        let frame = build().expect("made");
+        assert!(start.gathered().is_some());
+        let decoded = Frame::decode(&frame, &FrameLimits::TO_CONTRIBUTOR).expect("a frame");
+        let attached: usize = decoded.tensors().map(|tensor| tensor.data.len()).sum();
+        assert_eq!(attached, bytes, "counted as what it is");
+        let values = job.round_values().expect("a round").all().expect("values");
+        let expected = operands(&inputs, &values).expect("operands");
+        let found = decoded.tensors().map(|tensor| (tensor.name.to_owned(), tensor.data.to_vec()));
+        let expected = expected.into_iter().map(|(name, tensor)| (name, tensor.data.to_vec()));
+        assert!(found.eq(expected));
+    }
 }

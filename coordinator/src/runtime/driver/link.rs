@@ -1,7 +1,7 @@
 //! The driver's end of one session.
 
 use crate::runtime::leases::LeaseTable;
-use crate::runtime::outbox::{Ending, Outbox};
+use crate::runtime::outbox::{Build, Ending, Outbox, Overflow};
 use crate::runtime::session::Refusal;
 use axum::body::Bytes;
 use raven_engine::SessionProfile;
@@ -50,13 +50,27 @@ impl Link {
         }
     }
 
+    /// Leases that the session may answer.
+    pub(super) fn lease_table(&self) -> Arc<Mutex<LeaseTable>> {
+        self.leases.clone()
+    }
+
     pub(super) fn leases(&self) -> MutexGuard<'_, LeaseTable> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues a frame; a peer that does not drain its socket is told goodbye.
     pub(super) fn send(&self, frame: Bytes) {
-        if let Err(overflow) = self.outbox.push(frame) {
+        self.told(self.outbox.push(frame));
+    }
+
+    /// Queues a frame of `bytes` that is made when its turn has come.
+    pub(super) fn defer(&self, bytes: usize, build: Build) {
+        self.told(self.outbox.defer(bytes, build));
+    }
+
+    fn told(&self, queued: Result<(), Overflow>) {
+        if let Err(overflow) = queued {
             self.close(GoodbyeReason::TooSlow, overflow.detail());
         }
     }

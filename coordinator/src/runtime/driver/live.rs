@@ -1,5 +1,7 @@
 //! A job's speed between two records.
 
+use crate::store::Clock;
+use crate::time::UnixMs;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -15,8 +17,10 @@ pub struct Progress {
     began: Option<Instant>,
     /// Rows and time of the last rounds.
     recent: VecDeque<(f64, Duration)>,
-    /// Sessions in the last recorded round.
+    /// Contributors to the last recorded round.
     pub(super) contributors: u32,
+    /// When work on the first round of this process began.
+    started: Option<UnixMs>,
     train: Duration,
 }
 
@@ -24,6 +28,7 @@ impl Progress {
     /// Work on a round was given out or begun.
     pub(super) fn working(&mut self, now: Instant) {
         self.began.get_or_insert(now);
+        self.started.get_or_insert_with(UnixMs::now);
     }
 
     /// A round of so many rows has ended in new weights.
@@ -49,6 +54,11 @@ impl Progress {
             .iter()
             .fold((0.0, Duration::ZERO), |sum, round| (sum.0 + round.0, sum.1 + round.1));
         if took.is_zero() { 0.0 } else { rows / took.as_secs_f64() }
+    }
+
+    /// What the store is told with a record.
+    pub(super) fn clock(&self) -> Clock {
+        Clock { process_train_ms: Some(self.train_ms()), started: self.started }
     }
 
     /// Milliseconds spent on rounds.

@@ -48,13 +48,8 @@ pub enum Input {
     },
     /// A job that is stored.
     AddJob { job: Box<NewJob>, resume: Option<ResumePoint>, taken: oneshot::Sender<()> },
-    /// A record is durable, or not.
-    Saved {
-        effect: EffectId,
-        outcome: Result<Outcome, EffectError>,
-        /// The job that ended with it.
-        ended: Option<JobId>,
-    },
+    /// Something of a job is durable, or not.
+    Saved { job: JobId, effect: EffectId, outcome: Result<Outcome, EffectError> },
 }
 
 /// What an executor's answer belongs to.
@@ -184,20 +179,28 @@ impl Driver {
             Input::AddJob { job, resume, taken } => {
                 let plan = Box::new(job.context.plan.clone());
                 self.jobs.entry(plan.job).or_insert_with(|| Job::new(*job));
+                let id = plan.job;
                 self.tell(Event::JobAdded { plan, resume });
+                self.let_go(id);
                 // The requester may have given up waiting.
                 let _ = taken.send(());
             }
-            Input::Saved { effect, outcome, ended } => {
+            Input::Saved { job, effect, outcome } => {
                 self.tell(Event::EffectDone { effect, outcome });
-                if let Some(job) = ended {
-                    self.jobs.remove(&job);
-                    if let Some(view) = self.engine.job(job) {
-                        let (tasks, slices) = (view.tasks_accepted, view.slices_shown_max);
-                        tracing::info!(%job, state = ?view.state, tasks, slices, "a job has ended");
-                    }
-                }
+                self.let_go(job);
             }
+        }
+    }
+
+    /// Forgets a job that the engine no longer holds.
+    fn let_go(&mut self, job: JobId) {
+        if self.engine.holds(job) || self.jobs.remove(&job).is_none() {
+            return;
+        }
+        self.executor.forget(job);
+        if let Some(view) = self.engine.job(job) {
+            let (tasks, slices) = (view.tasks_accepted, view.slices_shown_max);
+            tracing::info!(%job, state = ?view.state, tasks, slices, "a job has ended");
         }
     }
 

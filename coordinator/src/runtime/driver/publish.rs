@@ -23,9 +23,11 @@ impl Driver {
             };
             Some((id, live))
         });
+        let stats = self.engine.stats(self.now());
         let snapshot = NetworkSnapshot {
+            contributors: stats.contributors_online,
             workers: nodes.iter().map(|node| u64::from(node.workers)).sum(),
-            tasks_per_s: self.engine.stats(self.now()).tasks_per_s,
+            tasks_per_s: stats.tasks_per_s,
             jobs: jobs.collect(),
             nodes,
         };
@@ -47,6 +49,8 @@ impl Driver {
             share: view.share,
             workers: view.workers,
             flops_per_s: view.flops_per_s as u64,
+            measured: view.measured,
+            takes_tasks: matches!(view.status, SessionStatus::Working | SessionStatus::Idle),
             tasks_accepted: view.tasks_accepted,
             state,
             joined_s_ago: link.joined.elapsed().as_secs(),

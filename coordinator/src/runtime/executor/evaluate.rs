@@ -8,38 +8,74 @@ use super::runner::Run;
 use super::state::State;
 use super::tensor::Tensor;
 use crate::job::{JobContext, RowGraph};
-use raven_protocol::ShardRef;
+use raven_protocol::{JobId, ShardRef};
 use std::collections::HashMap;
+use std::sync::Arc;
 
-/// Rows of one run, so that other jobs' operations need not wait for long.
+/// Rows of one run; beyond it nothing is gained.
 const ROWS_MAX: u32 = 8192;
+/// Operations of one run, half a second of a core or so: other jobs' operations
+/// wait for one run, not for the whole evaluation.
+const RUN_FLOPS_MAX: u64 = 4_000_000_000;
+
+/// An evaluation that is going on: run after run over all held-out rows, summed
+/// along the same tree as training does.
+#[derive(Debug)]
+pub struct Evaluation {
+    context: Arc<JobContext>,
+    state: Arc<State>,
+    micro_batches: u32,
+    /// Micro-batches of one run. It decides how long others wait, not the bits.
+    run_max: u32,
+    parts: Vec<Part>,
+}
+
+impl Evaluation {
+    /// The job whose state is measured.
+    pub fn job(&self) -> JobId {
+        self.context.job()
+    }
+
+    /// Micro-batches that were run.
+    fn done(&self) -> u32 {
+        self.parts.last().map_or(0, |part| part.start + part.count)
+    }
+}
 
 impl Worker {
-    /// Runs the evaluation graph over all held-out rows and sums along the
-    /// same tree as training does.
-    pub(super) fn evaluate(
-        &mut self,
-        context: &JobContext,
-        state: &State,
-    ) -> Result<Done, ExecutorError> {
-        let graph = &context.evaluate;
-        let micro_batches = context.data.test_rows.div_ceil(graph.rows.max(1));
+    pub(super) fn evaluation(&self, context: Arc<JobContext>, state: Arc<State>) -> Evaluation {
+        let (graph, data) = (&context.evaluate, &context.data);
         let run_max = run_max(
             graph.rows,
-            context.data.test_rows,
-            &context.data.test_shards,
+            graph.graph.cost().flops,
+            data.test_rows,
+            &data.test_shards,
             self.shard_bytes_max(),
         );
-        let mut parts = Vec::new();
-        for start in (0..micro_batches).step_by(run_max as usize) {
-            let count = run_max.min(micro_batches - start);
+        let micro_batches = data.test_rows.div_ceil(graph.rows.max(1));
+        Evaluation { context, state, micro_batches, run_max, parts: Vec::new() }
+    }
+
+    /// Does one run more; answers the metrics after the last.
+    ///
+    /// # Errors
+    /// [`ExecutorError`], with which the job ends.
+    pub fn go_on(&mut self, evaluation: &mut Evaluation) -> Result<Option<Done>, ExecutorError> {
+        let start = evaluation.done();
+        if start < evaluation.micro_batches {
+            let count = evaluation.run_max.min(evaluation.micro_batches - start);
+            let (context, state) = (&evaluation.context, &evaluation.state);
             let values = self.evaluate_run(context, state, start, count)?;
-            parts.push(Part { start, count, values });
+            evaluation.parts.push(Part { start, count, values });
         }
-        let outputs = output_types(graph)?;
-        let sums = self.sum(context.job(), Purpose::SumMetrics, parts, &outputs)?;
+        if evaluation.done() < evaluation.micro_batches {
+            return Ok(None);
+        }
+        let graph = &evaluation.context.evaluate;
+        let (outputs, parts) = (output_types(graph)?, std::mem::take(&mut evaluation.parts));
+        let sums = self.sum(evaluation.job(), Purpose::SumMetrics, parts, &outputs)?;
         let metrics = metrics_of(graph, |name| scalar(&sums, name))?;
-        Ok(Done::Evaluated { metrics })
+        Ok(Some(Done::Evaluated { metrics }))
     }
 
     fn evaluate_run(
@@ -76,11 +112,12 @@ impl Worker {
 }
 
 /// Micro-batches of one run: a power of two, so that every run is a node of the
-/// reduction tree, and few enough that the shards of any run fit `bytes_max`
-/// together. At least one, whatever its shards' size.
-fn run_max(rows: u32, test_rows: u32, shards: &[ShardRef], bytes_max: u64) -> u32 {
+/// reduction tree, and few enough that a run is short and its shards fit
+/// `bytes_max` together. At least one, whatever its size.
+fn run_max(rows: u32, flops: u64, test_rows: u32, shards: &[ShardRef], bytes_max: u64) -> u32 {
     let rows = rows.max(1);
-    let mut run_max = 1u32 << (ROWS_MAX / rows).max(1).ilog2();
+    let by_flops = u32::try_from(RUN_FLOPS_MAX / flops.max(1)).unwrap_or(u32::MAX);
+    let mut run_max = 1u32 << (ROWS_MAX / rows).min(by_flops).max(1).ilog2();
     let fits = |run_max: u32| {
         let step = run_max.saturating_mul(rows);
         (0..test_rows).step_by(step as usize).all(|first| {
@@ -125,11 +162,14 @@ mod tests {
                 bytes: 50_000,
             })
             .collect();
-        let of = |bytes_max| run_max(8, 10_000, &shards, bytes_max);
+        let of = |bytes_max| run_max(8, 1000, 10_000, &shards, bytes_max);
         assert_eq!(of(u64::MAX), 1024, "8192 rows");
         // 4096 rows touch up to 18 shards of the 40.
         assert_eq!(of(900_000), 512);
         assert_eq!(of(200_000), 64);
         assert_eq!(of(1), 1, "one micro-batch at least");
+        let costing = |flops| run_max(8, flops, 10_000, &shards, u64::MAX);
+        assert_eq!(costing(RUN_FLOPS_MAX / 100), 64);
+        assert_eq!(costing(RUN_FLOPS_MAX * 2), 1, "one micro-batch at least");
     }
 }

@@ -7,6 +7,7 @@
 use super::ExecutorError;
 use super::kernel::read_frame;
 use super::operations::{Done, Worker, summed};
+use super::state::State;
 use super::tensor::Tensor;
 use crate::blobs::Blobs;
 use crate::job::JobContext;
@@ -15,6 +16,7 @@ use raven_graph::cut::{AxisSlice, PartInput, Stage};
 use raven_graph::{DType, Shape, TensorType, ValidGraph};
 use raven_protocol::{OutputSpec, ReduceRule, Seed, ShardRef};
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A round's values by name. Cloning copies names, not tensors.
 pub type Values = HashMap<String, Tensor>;
@@ -119,6 +121,71 @@ impl RowSource {
     }
 }
 
+/// What a round starts from: parameters, rows and mask. Gathering the rows
+/// copies a batch, so whoever needs them first does it, and the task that owns
+/// the engine never does.
+#[derive(Debug)]
+pub struct RoundStart {
+    context: Arc<JobContext>,
+    source: Arc<RowSource>,
+    state: Arc<State>,
+    /// Numbers of the batch's rows, in order.
+    rows: Vec<i32>,
+    gathered: Mutex<Option<Arc<Values>>>,
+}
+
+impl RoundStart {
+    /// A start of which nothing is gathered yet.
+    pub fn new(
+        context: Arc<JobContext>,
+        source: Arc<RowSource>,
+        state: Arc<State>,
+        rows: Vec<i32>,
+    ) -> Self {
+        RoundStart { context, source, state, rows, gathered: Mutex::default() }
+    }
+
+    /// The values, gathered once. Blocks.
+    ///
+    /// # Errors
+    /// As [`RowSource::gather`].
+    pub fn values(&self) -> Result<Arc<Values>, ExecutorError> {
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(values) = &*gathered {
+            return Ok(values.clone());
+        }
+        let rows = self.rows.clone();
+        let values = Arc::new(self.source.begin(&self.context, self.state.params(), rows)?);
+        *gathered = Some(values.clone());
+        Ok(values)
+    }
+
+    /// The values, where someone has gathered them.
+    pub fn gathered(&self) -> Option<Arc<Values>> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The values of a round at one moment: its start, and what its stages have
+/// defined since. Cloning copies nothing.
+#[derive(Clone, Debug)]
+pub struct RoundValues {
+    pub start: Arc<RoundStart>,
+    pub defined: Arc<Values>,
+}
+
+impl RoundValues {
+    /// All values by name. Blocks where the rows are not gathered yet.
+    ///
+    /// # Errors
+    /// As [`RowSource::gather`].
+    pub fn all(&self) -> Result<Values, ExecutorError> {
+        let mut all = Values::clone(&*self.start.values()?);
+        all.extend(self.defined.iter().map(|(name, tensor)| (name.clone(), tensor.clone())));
+        Ok(all)
+    }
+}
+
 /// The tensors that a piece binds, by the piece's input names.
 ///
 /// # Errors
@@ -186,12 +253,12 @@ impl Worker {
         context: &JobContext,
         stage: u32,
         seed: Seed,
-        values: &Values,
+        values: &RoundValues,
     ) -> Result<Done, ExecutorError> {
         let Stage::Local(piece) = stage_of(context, stage)? else {
             return Err(ExecutorError::Missing { name: format!("local stage {stage}") });
         };
-        let bound = operands(&piece.inputs, values)?;
+        let bound = operands(&piece.inputs, &values.all()?)?;
         let sources = bound.iter().map(|(name, tensor)| (name.clone(), tensor)).collect();
         let names = piece.graph.outputs().iter().map(|output| output.name.as_str());
         let outputs = names.clone().map(|name| whole(&piece.graph, name)).collect();

@@ -5,6 +5,7 @@
 
 mod compose;
 mod evaluate;
+mod fold;
 pub mod kernel;
 mod master;
 mod operations;
@@ -13,9 +14,10 @@ mod runner;
 mod state;
 mod tensor;
 
+pub use evaluate::Evaluation;
 pub use kernel::{Kernel, KernelError, KernelModule};
-pub use master::{RowSource, Values, operands};
-pub use operations::{Done, Operation, Part, ROWS, Worker, attached, row_bindings};
+pub use master::{RoundStart, RoundValues, RowSource, Values, operands};
+pub use operations::{Begun, Done, Fold, Operation, Part, ROWS, Worker, attached, row_bindings};
 pub use pool::{Executor, Request};
 pub use runner::{Run, Runner};
 pub use state::{State, Weights};

@@ -2,7 +2,9 @@
 
 use super::ExecutorError;
 use super::compose::{TreeShape, part_input, step_graph, sum_graph, sum_output};
-use super::master::Values;
+use super::evaluate::Evaluation;
+use super::fold::Folds;
+use super::master::RoundValues;
 use super::runner::{Run, Runner};
 use super::state::State;
 use super::tensor::Tensor;
@@ -31,6 +33,16 @@ pub struct Part {
     pub values: HashMap<String, Tensor>,
 }
 
+/// A result that will be among the parts of its round's [`Operation::Step`].
+#[derive(Debug)]
+pub struct Fold {
+    pub context: Arc<JobContext>,
+    pub round: u32,
+    /// Micro-batches of the round.
+    pub total: u32,
+    pub part: Part,
+}
+
 /// One thing to compute.
 #[derive(Debug)]
 pub enum Operation {
@@ -40,6 +52,7 @@ pub enum Operation {
     Step {
         context: Arc<JobContext>,
         state: Arc<State>,
+        round: u32,
         parts: Vec<Part>,
         learning_rate: f32,
         /// Counted from 1.
@@ -48,7 +61,7 @@ pub enum Operation {
     /// Loss and accuracy on the held-out rows.
     Evaluate { context: Arc<JobContext>, state: Arc<State> },
     /// A local stage of master placement.
-    Local { context: Arc<JobContext>, stage: u32, seed: Seed, values: Values },
+    Local { context: Arc<JobContext>, stage: u32, seed: Seed, values: RoundValues },
     /// Combines the parts of a pushed stage, in part order.
     Combine { context: Arc<JobContext>, stage: u32, parts: Vec<Tensor> },
 }
@@ -90,11 +103,21 @@ impl Operation {
     }
 }
 
+/// What beginning an operation came to.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is done.
+    Done(Done),
+    /// To be gone on with, see [`Worker::go_on`].
+    Evaluation(Box<Evaluation>),
+}
+
 /// A runner and the graphs that were composed for it.
 #[derive(Debug)]
 pub struct Worker {
     runner: Runner,
     composed: HashMap<ComposedKey, Arc<ValidGraph>>,
+    folds: Folds,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -115,7 +138,7 @@ pub(super) enum Purpose {
 impl Worker {
     /// A worker on its own kernel instance.
     pub fn new(runner: Runner) -> Self {
-        Worker { runner, composed: HashMap::new() }
+        Worker { runner, composed: HashMap::new(), folds: Folds::default() }
     }
 
     /// Runs a graph on this worker's kernel.
@@ -128,22 +151,67 @@ impl Worker {
         self.runner.shard_bytes_max()
     }
 
-    /// Computes an operation.
+    /// Computes an operation to its end. [`Worker::begin`] lets others in between.
     ///
     /// # Errors
     /// [`ExecutorError`], with which the job ends.
     pub fn perform(&mut self, operation: Operation) -> Result<Done, ExecutorError> {
         match operation {
             Operation::Init { context } => self.init(&context),
-            Operation::Step { context, state, parts, learning_rate, step } => {
+            Operation::Step { context, state, round, parts, learning_rate, step } => {
+                let parts = self.folds.take(context.job(), round, parts);
                 self.step(&context, &state, parts, learning_rate, step)
             }
-            Operation::Evaluate { context, state } => self.evaluate(&context, &state),
+            Operation::Evaluate { context, state } => {
+                let mut evaluation = self.evaluation(context, state);
+                loop {
+                    if let Some(done) = self.go_on(&mut evaluation)? {
+                        return Ok(done);
+                    }
+                }
+            }
             Operation::Local { context, stage, seed, values } => {
                 self.local(&context, stage, seed, &values)
             }
             Operation::Combine { context, stage, parts } => self.combine(&context, stage, &parts),
         }
+    }
+
+    /// Computes an operation, or begins it where it takes long.
+    ///
+    /// # Errors
+    /// [`ExecutorError`], with which the job ends.
+    pub fn begin(&mut self, operation: Operation) -> Result<Begun, ExecutorError> {
+        match operation {
+            Operation::Evaluate { context, state } => {
+                Ok(Begun::Evaluation(Box::new(self.evaluation(context, state))))
+            }
+            operation => self.perform(operation).map(Begun::Done),
+        }
+    }
+
+    /// Takes a result of a round that is going on, and sums what can be summed.
+    /// Where that fails nothing is lost: the round's step has all results.
+    ///
+    /// # Errors
+    /// [`ExecutorError`].
+    pub fn fold(&mut self, fold: Fold) -> Result<(), ExecutorError> {
+        let Fold { context, round, total, part } = fold;
+        let job = context.job();
+        let mut due = self.folds.add(job, round, total, part);
+        while let Some(parts) = due {
+            let start = parts[0].start;
+            let count = tree_shape(&parts)?.total;
+            let outputs = output_types(&context.train)?;
+            let values = self.sum(job, Purpose::SumTrain, parts, &outputs)?;
+            due = self.folds.summed(job, round, Part { start, count, values });
+        }
+        Ok(())
+    }
+
+    /// Lets go of what an ended job left of a round.
+    pub fn forget(&mut self, job: JobId) {
+        self.folds.forget(job);
     }
 
     fn init(&mut self, context: &JobContext) -> Result<Done, ExecutorError> {

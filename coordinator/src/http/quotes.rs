@@ -1,0 +1,80 @@
+//! `/v1/quotes`: what a job would come to, from the same document.
+
+use super::auth::Owner;
+use super::body::{JSON_BYTES_MAX, JsonBody};
+use super::idempotency::{Once, Turn};
+use super::jobs::{Prepared, prepare};
+use super::{App, Problem};
+use crate::job::{JobSpec, Quote, Speeds, calculations, quote};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use raven_engine::rates;
+use serde_json::{Value, json};
+
+pub fn routes() -> Router<App> {
+    Router::new().route("/v1/quotes", post(create).layer(DefaultBodyLimit::max(JSON_BYTES_MAX)))
+}
+
+/// Who could work on a job now.
+fn speeds(app: &App) -> Speeds {
+    let snapshot = app.network.snapshot();
+    let nodes = snapshot.nodes.iter().filter(|node| node.takes_tasks);
+    Speeds {
+        flops_per_s: nodes.map(|node| node.flops_per_s).collect(),
+        jobs_running: snapshot.jobs.values().filter(|job| !job.phase.is_end()).count() as u64,
+    }
+}
+
+/// Quotes a job under the present network.
+pub fn of(app: &App, prepared: &Prepared) -> Quote {
+    quote(&prepared.spec, &prepared.context, &prepared.facts, &speeds(app))
+}
+
+async fn create(
+    State(app): State<App>,
+    owner: Owner,
+    once: Once,
+    JsonBody(spec, digest): JsonBody<JobSpec>,
+) -> Result<Response, Problem> {
+    let claim = match once.begin(&app, owner, digest).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
+    let prepared = prepare(&app, owner, spec).await?;
+    let answer = answer(&app, &prepared, &of(&app, &prepared));
+    claim.keep(&app, StatusCode::OK, &answer).await?;
+    Ok(Json(answer).into_response())
+}
+
+fn answer(app: &App, prepared: &Prepared, quote: &Quote) -> Value {
+    let snapshot = app.network.snapshot();
+    let rates = rates::CLASSES
+        .map(|device| json!({ "device": device, "pico_usd_per_calculation": rates::rate(device) }));
+    let (time, reason) = match quote.time {
+        Some(time) => (json!({ "least_s": time.least_s, "most_s": time.most_s }), Value::Null),
+        None if snapshot.contributors == 0 => (Value::Null, "no contributor is online".into()),
+        None => (Value::Null, "no contributor online takes tasks now".into()),
+    };
+    let measured = snapshot.nodes.iter().filter(|node| node.measured).count();
+    json!({
+        "flops": { "least": quote.flops_least, "planned": quote.flops_planned },
+        "calculations": {
+            "least": calculations(quote.flops_least),
+            "planned": calculations(quote.flops_planned),
+        },
+        "price": {
+            "least_nano_usd": quote.price_least,
+            "most_nano_usd": quote.price_most,
+            "rates": rates,
+        },
+        "time": time,
+        "time_reason": reason,
+        "contributors_online": snapshot.contributors,
+        "sessions_measured": measured,
+        "parameters": prepared.facts.parameters,
+        "rounds": prepared.facts.steps,
+    })
+}

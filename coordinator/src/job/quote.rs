@@ -1,0 +1,102 @@
+//! What a job comes to before anyone works for it: operations, price, time.
+//! Integers throughout, so that a quote and the books agree.
+
+use super::{JobContext, JobFacts, JobSpec};
+use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, NanoUsd};
+use raven_engine::{Algorithm, Placement, StagePlan, rates};
+
+/// Assumed link of a contributor, in bytes per second: the engine assumes the
+/// same until it has measured one.
+const LINK_BYTES_PER_S: u64 = 2_500_000;
+/// What a round waits for beside computing and transfers: two round trips.
+const ROUND_OVERHEAD_MS: u64 = 100;
+/// Of the speed that is there now, one in so many is counted on to stay.
+const CAUTION: u64 = 2;
+
+/// Who could work on the job now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Speeds {
+    /// Speed of each session that takes tasks, all workers at their share, in flop/s.
+    pub flops_per_s: Vec<u64>,
+    /// Jobs that are being worked on already.
+    pub jobs_running: u64,
+}
+
+/// From when to when, in seconds from the first round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeRange {
+    pub least_s: u64,
+    pub most_s: u64,
+}
+
+/// A quote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// Operations of the fewest epochs that early stopping allows, and of all.
+    pub flops_least: u64,
+    pub flops_planned: u64,
+    /// For the fewest operations at the lowest rate; `None` beyond the books.
+    pub price_least: Option<NanoUsd>,
+    /// For all of them at the highest.
+    pub price_most: Option<NanoUsd>,
+    /// `None` where nobody is online.
+    pub time: Option<TimeRange>,
+}
+
+/// Operations in whole calculations, rounded up.
+pub const fn calculations(flops: u64) -> u64 {
+    flops.div_ceil(FLOPS_PER_CALCULATION)
+}
+
+/// Quotes a lowered job.
+pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Speeds) -> Quote {
+    let flops_least = facts.flops_least(&spec.training);
+    let price = |flops, rate| Charge::of(Flops(flops), rate).rounded_up();
+    Quote {
+        flops_least,
+        flops_planned: facts.flops_planned,
+        price_least: price(flops_least, rates::LOWEST),
+        price_most: price(facts.flops_planned, rates::HIGHEST),
+        time: time(context, facts, flops_least, speeds),
+    }
+}
+
+/// At the least: the fewest operations at the whole speed of those who can work
+/// at the same time. At the most: all of them at the part of that speed that is
+/// counted on, shared with the jobs that run, and each round's weights and
+/// results over an assumed link.
+fn time(
+    context: &JobContext,
+    facts: &JobFacts,
+    flops_least: u64,
+    speeds: &Speeds,
+) -> Option<TimeRange> {
+    let Algorithm::SyncSgd(sgd) = &context.plan.algorithm;
+    let (at_once, bytes) = match &sgd.placement {
+        Placement::Replica { result_bytes, .. } => {
+            let runs = sgd.batch.div_ceil(sgd.micro_batch.max(1));
+            (runs as usize, sgd.weights_bytes.saturating_add(*result_bytes))
+        }
+        Placement::Master { stages, .. } => {
+            let parts = stages.iter().filter_map(|stage| match stage {
+                StagePlan::Pushed { parts } => Some(parts),
+                StagePlan::Local => None,
+            });
+            let widest = parts.clone().map(Vec::len).max().unwrap_or(1);
+            let moved = parts.flatten().map(|part| part.operand_bytes + part.result_bytes);
+            (widest, moved.fold(0, u64::saturating_add))
+        }
+    };
+    let mut fastest: Vec<u64> = speeds.flops_per_s.iter().copied().filter(|&s| s > 0).collect();
+    fastest.sort_unstable_by(|a, b| b.cmp(a));
+    let speed = fastest.iter().take(at_once.max(1)).fold(0, |sum: u64, &s| sum.saturating_add(s));
+    if speed == 0 {
+        return None;
+    }
+    let share = CAUTION.saturating_mul(speeds.jobs_running.saturating_add(1));
+    let computing = u128::from(facts.flops_planned) * u128::from(share) / u128::from(speed);
+    let round_ms = bytes.saturating_mul(1000) / LINK_BYTES_PER_S + ROUND_OVERHEAD_MS;
+    let waiting = u128::from(facts.steps) * u128::from(round_ms) / 1000;
+    let most_s = u64::try_from(computing + waiting + 1).unwrap_or(u64::MAX);
+    Some(TimeRange { least_s: flops_least.div_ceil(speed).max(1), most_s })
+}

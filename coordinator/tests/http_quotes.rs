@@ -1,0 +1,112 @@
+//! What a job would come to.
+
+mod server;
+
+use raven_coordinator::runtime::NodeSnapshot;
+use raven_protocol::{DeviceClass, KernelId, NumericClass, SessionId};
+use serde_json::{Value, json};
+use server::{Server, job};
+
+fn node(number: u64, flops_per_s: u64) -> NodeSnapshot {
+    NodeSnapshot {
+        session: SessionId(number),
+        device: DeviceClass::Desktop,
+        numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
+        share: 0.5,
+        workers: 1,
+        flops_per_s,
+        measured: true,
+        takes_tasks: true,
+        tasks_accepted: 1,
+        state: "idle",
+        joined_s_ago: 1,
+    }
+}
+
+fn online(server: &Server, nodes: Vec<NodeSnapshot>) {
+    *server.network.nodes.lock().expect("no panic") = nodes;
+}
+
+fn quoted(server: &Server, document: &Value) -> Value {
+    let answer = server.post("/v1/quotes", document);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+#[test]
+fn a_quote_is_the_jobs_own_cost_in_integers() {
+    let server = Server::start();
+    let document = job(&server.small_dataset());
+    let quote = quoted(&server, &document);
+    let posted = server.post("/v1/jobs", &document).json();
+    let flops = posted["cost"]["flops_planned"].as_u64().expect("a count");
+    assert_eq!(quote["flops"], json!({"least": flops, "planned": flops}));
+    assert_eq!(quote["calculations"]["planned"], flops.div_ceil(50_000_000));
+    assert_eq!(quote["rounds"], posted["rounds"]);
+    assert_eq!(quote["parameters"], posted["parameters"]);
+    // flops x pico-USD / 50e6 / 1000, rounded up.
+    let price = |rate: u128| (u128::from(flops) * rate).div_ceil(50_000_000_000) as u64;
+    assert_eq!(quote["price"]["least_nano_usd"], price(12_000));
+    assert_eq!(quote["price"]["most_nano_usd"], price(20_000));
+    assert_eq!(quote["price"]["rates"].as_array().map(Vec::len), Some(3));
+    assert_eq!(server.network.jobs.lock().expect("no panic").len(), 1, "a quote is no job");
+}
+
+#[test]
+fn early_stopping_makes_the_least_less() {
+    let server = Server::start();
+    let mut document = job(&server.small_dataset());
+    document["training"]["epochs"] = json!(10);
+    document["training"]["early_stopping"] = json!({"patience": 1});
+    let quote = quoted(&server, &document);
+    let of = |name: &str| quote["flops"][name].as_u64().expect("a count");
+    assert_eq!(of("least") * 10, of("planned") * 3, "one gain and two without");
+    assert!(quote["price"]["least_nano_usd"].as_u64() < quote["price"]["most_nano_usd"].as_u64());
+}
+
+#[test]
+fn time_is_that_of_those_who_are_there() {
+    let server = Server::start();
+    let mut document = job(&server.small_dataset());
+    document["training"]["epochs"] = json!(10_000);
+    let nobody = quoted(&server, &document);
+    assert_eq!((&nobody["time"], &nobody["contributors_online"]), (&json!(null), &json!(0)));
+    assert_eq!(nobody["time_reason"], "no contributor is online");
+    let flops = nobody["flops"]["planned"].as_u64().expect("a count");
+    online(&server, vec![node(1, 1_000_000)]);
+    let one = quoted(&server, &document);
+    assert_eq!(one["time"]["least_s"], flops.div_ceil(1_000_000));
+    assert!(one["time"]["most_s"].as_u64() > one["time"]["least_s"].as_u64());
+    // A batch of 20 in runs of 10 keeps two busy, the fastest ones.
+    online(&server, vec![node(1, 1_000_000), node(2, 3_000_000), node(3, 2_000_000)]);
+    let three = quoted(&server, &document);
+    assert_eq!(three["time"]["least_s"], flops.div_ceil(5_000_000));
+    assert_eq!(three["contributors_online"], 3);
+    let paused = NodeSnapshot { takes_tasks: false, state: "paused", ..node(1, 1_000_000) };
+    online(&server, vec![paused]);
+    let none = quoted(&server, &document);
+    assert_eq!(none["time_reason"], "no contributor online takes tasks now");
+}
+
+#[test]
+fn a_quote_refuses_what_a_job_refuses() {
+    let server = Server::start();
+    let dataset = server.small_dataset();
+    let cases = [
+        ("/training/epochs", json!(0), "training.epochs"),
+        ("/training/batch", json!(101), "training.batch"),
+        ("/dataset", json!("ds_0000000000000001"), "dataset"),
+        ("/name", json!(""), "name"),
+    ];
+    for (pointer, value, field) in cases {
+        let mut document = job(&dataset);
+        *document.pointer_mut(pointer).expect("there") = value;
+        let quote = server.post("/v1/quotes", &document).problem(422);
+        let posted = server.post("/v1/jobs", &document).problem(422);
+        assert_eq!(quote, posted, "the same problem");
+        assert_eq!(quote["field"], field);
+    }
+    let first = server.post_once("/v1/quotes", &job(&dataset), "a name");
+    online(&server, vec![node(1, 1_000_000)]);
+    assert_eq!(server.post_once("/v1/quotes", &job(&dataset), "a name").body, first.body);
+}
