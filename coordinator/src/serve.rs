@@ -148,9 +148,8 @@ pub async fn serve(
         stats: Arc::default(),
         stopping,
     };
-    if upkeep::remove_strays(&app).await.is_err() {
-        // The log has the cause; strays cost room and nothing else.
-    }
+    // The log has the cause of a failure; strays cost room and nothing else.
+    let _ = upkeep::remove_strays(&app).await;
     tokio::spawn(upkeep::run(app.clone()));
     ready(address);
     let routes = router(app).merge(handle.router());

@@ -3,12 +3,18 @@
 
 mod server;
 
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::data_type::{DoubleType, Int32Type};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::store::DatasetId;
 use raven_protocol::{Frame, FrameLimits};
 use serde_json::{Value, json};
 use server::Server;
 use server::files::gzip;
+use std::sync::Arc;
 
 /// Row groups of 4 rows, and with columns of times and of lists.
 const SNAPPY: &[u8] = include_bytes!("server/parquet/people.snappy.parquet");
@@ -130,6 +136,44 @@ fn pages_that_unpack_to_too_much_are_not_unpacked() {
     assert_eq!(
         (&problem["field"], &problem["limit"]),
         (&json!("table.unpacked_bytes"), &json!(300))
+    );
+}
+
+/// A column of zeros in one page, and a target.
+fn zeros(rows: usize) -> Vec<u8> {
+    let schema = parse_message_type("message m { REQUIRED DOUBLE x; REQUIRED INT32 y; }");
+    let properties = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_data_page_size_limit(usize::MAX)
+        .set_data_page_row_count_limit(usize::MAX);
+    let mut file = Vec::new();
+    let schema = Arc::new(schema.expect("a schema"));
+    let mut writer = SerializedFileWriter::new(&mut file, schema, Arc::new(properties.build()))
+        .expect("a writer");
+    let mut group = writer.next_row_group().expect("a row group");
+    let mut x = group.next_column().expect("a column").expect("x");
+    x.typed::<DoubleType>().write_batch(&vec![0.0; rows], None, None).expect("written");
+    x.close().expect("closed");
+    let mut y = group.next_column().expect("a column").expect("y");
+    y.typed::<Int32Type>().write_batch(&vec![1; rows], None, None).expect("written");
+    y.close().expect("closed");
+    group.close().expect("closed");
+    writer.close().expect("closed");
+    file
+}
+
+#[test]
+fn a_page_that_unpacks_to_eighty_megabytes_is_refused_by_its_header() {
+    let server = Server::start();
+    let spec = json!({"name": "z", "format": "parquet", "target": "classes", "classes": 2});
+    assert_eq!(server.upload(&spec, &[("table", zeros(1000))]).status, 201);
+    let bomb = zeros(10_000_000);
+    assert!(bomb.len() < 100_000, "{} bytes", bomb.len());
+    let problem = server.upload(&spec, &[("table", bomb)]).problem(422);
+    assert_eq!(
+        (&problem["field"], &problem["limit"], &problem["found"]),
+        (&json!("table.page_bytes"), &json!(64 << 20), &json!(80_000_000))
     );
 }
 

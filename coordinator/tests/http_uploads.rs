@@ -75,6 +75,30 @@ fn pieces_make_the_data_set_that_one_request_makes() {
 }
 
 #[test]
+fn a_request_that_is_sent_again_begins_and_uses_up_nothing_twice() {
+    let server = Server::start();
+    let files: serde_json::Map<String, Value> = small_idx()
+        .into_iter()
+        .map(|(name, bytes)| {
+            let body = json!({"bytes": bytes.len()});
+            let [first, second] = [0, 1].map(|_| server.post_once("/v1/uploads", &body, name));
+            assert_eq!((first.status, second.status), (201, 201), "{}", second.text());
+            assert_eq!(second.header("idempotency-replayed"), "true");
+            assert_eq!(first.json(), second.json());
+            let id = first.json()["id"].as_str().expect("an id").to_owned();
+            assert_eq!(piece(&server, &id, 0, &bytes).json()["complete"], true);
+            (name.to_owned(), json!(id))
+        })
+        .collect();
+    let body = json!({"spec": idx_spec(), "files": files});
+    let first = server.post_once("/v1/datasets", &body, "d");
+    assert_eq!(first.status, 201, "{}", first.text());
+    let second = server.post_once("/v1/datasets", &body, "d");
+    assert_eq!((second.status, second.json()), (201, first.json()));
+    server.post("/v1/datasets", &body).problem(422);
+}
+
+#[test]
 fn offsets_are_checked_and_told() {
     let server = Server::start();
     let id = begin(&server, 10, None);

@@ -65,13 +65,14 @@ class Client:
 
         `files` maps part names (`train_x`, `train_y`, `test_x`, `test_y`, `table` or `archive`) to
         paths, bytes or open binary files. Large ones, or all where `resumable` is true, are sent in
-        pieces and go on where they broke off; otherwise the request is not repeated on failure, and
+        pieces and go on where they broke off; otherwise the request is not repeated on failure.
         `idempotency_key` lets the caller repeat it without a second data set.
         """
         if resumable is None:
             resumable = sum(source_bytes(source) for source in files.values()) >= uploads.RESUMABLE_BYTES_MIN
         if resumable:
-            return self.create_dataset(spec, {name: self.upload_file(source) for name, source in files.items()})
+            sent = {name: self.upload_file(source) for name, source in files.items()}
+            return self.create_dataset(spec, sent, idempotency_key)
         form = Form(spec, files)
         headers = {"Content-Type": form.content_type, "Content-Length": str(len(form))}
         if idempotency_key is not None:
@@ -90,7 +91,7 @@ class Client:
         with uploads.opened(source) as file:
             count, sha256 = uploads.measure(file)
             begun = [one for one in self.uploads() if one["bytes"] == count and one["sha256"] == sha256]
-            upload = begun[0] if begun else self._json("POST", "/v1/uploads", {"bytes": count, "sha256": sha256})
+            upload = begun[0] if begun else self._post("/v1/uploads", {"bytes": count, "sha256": sha256}, None)
             uploads.send(self._document, upload, file, piece_bytes, retry_s_max)
             return upload["id"]
 
@@ -103,9 +104,11 @@ class Client:
         with self._request("DELETE", f"/v1/uploads/{quote(upload_id, safe='')}", {}, None) as response:
             response.read()
 
-    def create_dataset(self, spec: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+    def create_dataset(
+        self, spec: Mapping[str, Any], files: Mapping[str, str], idempotency_key: str | None = None
+    ) -> dict[str, Any]:
         """Makes a data set of uploads by their ids; they are used up by it."""
-        return self._json("POST", "/v1/datasets", {"spec": spec, "files": files})
+        return self._post("/v1/datasets", {"spec": spec, "files": files}, idempotency_key)
 
     def delete_dataset(self, dataset_id: str) -> None:
         """Deletes a data set. One that an open job uses is refused with an `ApiError`."""

@@ -161,18 +161,18 @@ async fn upload(
     if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")) {
         return from_uploads(&app, owner, once, request).await;
     }
-    let mut multipart = Multipart::from_request(request, &app)
+    let multipart = Multipart::from_request(request, &app)
         .await
         .map_err(|rejection| Problem::malformed(rejection.body_text()))?;
-    let mut pace = Pace::new(&limits);
-    // Boundaries differ from one attempt to the next; what they hold does not.
-    let mut digest = blake3::Hasher::new();
-    let spec = read_spec(&mut multipart, &limits, &mut pace, &mut digest).await?;
+    let (pace, digest) = (Pace::new(&limits), blake3::Hasher::new());
+    let mut form = Form { multipart, limits, pace, digest };
+    let spec = form.spec().await?;
     spec.check().map_err(refusal)?;
     let folder = Folder::create(&app.settings.upload_folder).await?;
-    let files =
-        receive(&mut multipart, &spec, &folder.0, &limits, (&mut pace, &mut digest)).await?;
-    let claim = match once.begin(&app, owner, *digest.finalize().as_bytes()).await? {
+    let files = form.files(&spec, &folder.0).await?;
+    // Boundaries differ from one attempt to the next; what they hold does not.
+    let digest = *form.digest.finalize().as_bytes();
+    let claim = match once.begin(&app, owner, digest).await? {
         Turn::Answered(answer) => return Ok(answer),
         Turn::Mine(claim) => claim,
     };
@@ -203,33 +203,16 @@ async fn from_uploads(
         Problem::malformed(format!("a body of at most {limit} bytes is needed: {error}"))
     })?;
     let UploadedSpec { spec, files } = body::parse(&bytes)?;
-    spec.check().map_err(refusal)?;
-    // Asked before the uploads are looked for: they are gone once this has had its effect.
+    // Before the uploads are looked for: where this was answered, they are used up.
     let claim = match once.begin(app, owner, *blake3::hash(&bytes).as_bytes()).await? {
         Turn::Answered(answer) => return Ok(answer),
         Turn::Mine(claim) => claim,
     };
+    spec.check().map_err(refusal)?;
     let folder = Folder::create(&app.settings.upload_folder).await?;
-    let (upload, taken) = link_uploads(app, owner, &spec, &files, &folder).await?;
-    let answer = store(app, owner, spec, upload, folder, claim).await?;
-    for id in taken {
-        uploads::discard(app, id).await?;
-    }
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
-}
-
-/// Gives the uploads' files names of their own in `folder`: their bytes stay
-/// while they are read, whatever becomes of the uploads.
-async fn link_uploads(
-    app: &App,
-    owner: Owner,
-    spec: &DatasetSpec,
-    files: &BTreeMap<String, String>,
-    folder: &Folder,
-) -> Result<(Upload, Vec<UploadId>), Problem> {
     let mut upload = Upload::default();
     let mut taken: Vec<UploadId> = Vec::new();
-    for (name, id) in files {
+    for (name, id) in &files {
         let part = upload.expect(spec.format, name).map_err(refusal)?;
         let field = format!("files.{part}");
         let row = uploads::find(app, owner, id).await.map_err(|problem| {
@@ -244,54 +227,61 @@ async fn link_uploads(
             let detail = format!("{field}: {} of {} bytes are here", row.received, row.bytes);
             return Err(Problem::conflict(detail).with_field(field));
         }
+        // A name of its own: the bytes stay while they are read, whatever becomes of the upload.
         let path = folder.0.join(part);
         let linked = tokio::fs::hard_link(uploads::file(app, row.id), &path).await;
         linked.map_err(|error| Problem::internal(&error))?;
         upload.add(part, path);
         taken.push(row.id);
     }
-    Ok((upload, taken))
+    let answer = store(app, owner, spec, upload, folder, claim).await?;
+    for id in taken {
+        uploads::discard(app, id).await?;
+    }
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-async fn read_spec(
-    multipart: &mut Multipart,
-    limits: &UploadLimits,
-    pace: &mut Pace,
-    digest: &mut blake3::Hasher,
-) -> Result<DatasetSpec, Problem> {
-    let first = next_part(multipart, limits, pace).await?;
-    let mut part = first
-        .filter(|part| part.name() == Some("spec"))
-        .ok_or_else(|| Problem::invalid("the first part must be spec").with_field("spec"))?;
-    let mut text = Vec::new();
-    while let Some(chunk) = next_chunk(&mut part, limits, pace).await? {
-        if text.len() + chunk.len() > limits.spec_bytes_max {
-            let limit = limits.spec_bytes_max as u64;
-            return Err(Problem::invalid(format!("spec: more than {limit} bytes"))
-                .with_field("spec")
-                .with_limit(limit, None));
+/// An upload that is being received.
+struct Form {
+    multipart: Multipart,
+    limits: UploadLimits,
+    pace: Pace,
+    /// Of names and contents of the parts.
+    digest: blake3::Hasher,
+}
+
+impl Form {
+    async fn spec(&mut self) -> Result<DatasetSpec, Problem> {
+        let Form { multipart, limits, pace, digest } = self;
+        let first = next_part(multipart, limits, pace).await?;
+        let mut part = first
+            .filter(|part| part.name() == Some("spec"))
+            .ok_or_else(|| Problem::invalid("the first part must be spec").with_field("spec"))?;
+        let mut text = Vec::new();
+        while let Some(chunk) = next_chunk(&mut part, limits, pace).await? {
+            if text.len() + chunk.len() > limits.spec_bytes_max {
+                let limit = limits.spec_bytes_max as u64;
+                return Err(Problem::invalid(format!("spec: more than {limit} bytes"))
+                    .with_field("spec")
+                    .with_limit(limit, None));
+            }
+            text.extend_from_slice(&chunk);
         }
-        text.extend_from_slice(&chunk);
+        part_digest(digest, "spec", blake3::hash(&text));
+        body::parse(&text).map_err(|problem| problem.within("spec"))
     }
-    part_digest(digest, "spec", blake3::hash(&text));
-    body::parse(&text).map_err(|problem| problem.within("spec"))
-}
 
-async fn receive(
-    multipart: &mut Multipart,
-    spec: &DatasetSpec,
-    folder: &FilePath,
-    limits: &UploadLimits,
-    (pace, digest): (&mut Pace, &mut blake3::Hasher),
-) -> Result<Upload, Problem> {
-    let mut files = Upload::default();
-    while let Some(part) = next_part(multipart, limits, pace).await? {
-        let name = files.expect(spec.format, part.name().unwrap_or("")).map_err(refusal)?;
-        let path = folder.join(name);
-        part_digest(digest, name, save(part, &path, limits, pace).await?);
-        files.add(name, path);
+    async fn files(&mut self, spec: &DatasetSpec, folder: &FilePath) -> Result<Upload, Problem> {
+        let Form { multipart, limits, pace, digest } = self;
+        let mut files = Upload::default();
+        while let Some(part) = next_part(multipart, limits, pace).await? {
+            let name = files.expect(spec.format, part.name().unwrap_or("")).map_err(refusal)?;
+            let path = folder.join(name);
+            part_digest(digest, name, save(part, &path, limits, pace).await?);
+            files.add(name, path);
+        }
+        Ok(files)
     }
-    Ok(files)
 }
 
 /// Adds a part to the digest of an upload.

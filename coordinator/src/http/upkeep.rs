@@ -13,9 +13,8 @@ const EVERY: Duration = Duration::from_secs(60);
 pub async fn run(app: App) {
     let mut stopping = app.stopping.clone();
     loop {
-        if sweep(&app, UnixMs::now()).await.is_err() {
-            // The log has the cause; the next turn tries again.
-        }
+        // The log has the cause of a failure; the next turn tries again.
+        let _ = sweep(&app, UnixMs::now()).await;
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             _ = stopping.wait_for(|stopping| *stopping) => return,

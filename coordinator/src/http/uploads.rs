@@ -6,12 +6,12 @@
 use super::auth::Owner;
 use super::body::{JSON_BYTES_MAX, JsonBody};
 use super::extract::Path;
-use super::idempotency::{self, Once};
+use super::idempotency::{Once, Turn};
 use super::pace::Pace;
 use super::{App, Problem};
 use crate::random;
 use crate::runtime::session::hex;
-use crate::store::{UploadId, UploadRow};
+use crate::store::{UploadBounds, UploadId, UploadRow};
 use crate::time::UnixMs;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
@@ -61,14 +61,14 @@ struct Slot {
 }
 
 /// The right to write to an upload, until a newer request asks for it.
-struct Turn {
+struct Writer {
     _guard: OwnedMutexGuard<()>,
     newest: watch::Receiver<u64>,
     own: u64,
 }
 
 impl Incoming {
-    async fn take(&self, id: UploadId) -> Turn {
+    async fn take(&self, id: UploadId) -> Writer {
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.entry(id).or_default().clone()
@@ -79,7 +79,7 @@ impl Incoming {
             own = *newest;
         });
         let newest = slot.newest.subscribe();
-        Turn { _guard: slot.turn.clone().lock_owned().await, newest, own }
+        Writer { _guard: slot.turn.clone().lock_owned().await, newest, own }
     }
 
     fn forget(&self, id: UploadId) {
@@ -87,13 +87,12 @@ impl Incoming {
     }
 }
 
-impl Turn {
+impl Writer {
     /// Resolves once a newer request waits.
     async fn superseded(&mut self) {
         let own = self.own;
-        if self.newest.wait_for(|newest| *newest != own).await.is_err() {
-            // The slot is gone with its upload.
-        }
+        // It fails where the slot is gone with its upload, which is as final.
+        let _ = self.newest.wait_for(|newest| *newest != own).await;
     }
 }
 
@@ -156,8 +155,8 @@ async fn create(
     JsonBody(spec, digest): JsonBody<UploadSpec>,
 ) -> Result<Response, Problem> {
     let claim = match once.begin(&app, owner, digest).await? {
-        idempotency::Turn::Answered(answer) => return Ok(answer),
-        idempotency::Turn::Mine(claim) => claim,
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
     };
     let limit = app.settings.upload_limits.file_bytes_max;
     if spec.bytes == 0 || spec.bytes > limit {
@@ -173,15 +172,6 @@ async fn create(
         }
         given => given.flatten(),
     };
-    let sums = app.store.upload_sums(owner.0).await?;
-    if sums.count >= UPLOADS_MAX {
-        return Err(Problem::quota("uploads", UPLOADS_MAX, sums.count));
-    }
-    let held = app.store.dataset_bytes(owner.0).await?.saturating_add(sums.bytes);
-    let limit = app.settings.dataset_bytes_max;
-    if held.saturating_add(spec.bytes) > limit {
-        return Err(Problem::quota("bytes of data sets and uploads", limit, held));
-    }
     let row = UploadRow {
         id: UploadId(random::nonzero_u64()),
         bytes: spec.bytes,
@@ -194,8 +184,13 @@ async fn create(
     tokio::task::spawn_blocking(move || create_synced(&path)).await?.map_err(failed)?;
     let answer = answer(&row);
     let remembered = claim.remember(StatusCode::CREATED, &answer);
-    // A file without a row is removed at the next start.
-    app.store.add_upload(owner.0, &row, remembered.as_ref()).await?;
+    let bytes_max = app.settings.dataset_bytes_max;
+    let bounds = UploadBounds { count_max: UPLOADS_MAX, bytes_max };
+    if let Err(error) = app.store.add_upload(owner.0, &row, bounds, remembered.as_ref()).await {
+        // What stays is removed at the next start.
+        let _ = tokio::fs::remove_file(file(&app, row.id)).await;
+        return Err(error.into());
+    }
     let place = [(header::LOCATION, format!("/v1/uploads/{}", row.id))];
     Ok(with_offset(&row, (StatusCode::CREATED, place, Json(answer))))
 }
@@ -233,7 +228,7 @@ async fn remove(
 
 /// Ends an upload, whoever is writing to it, and removes its bytes.
 pub async fn discard(app: &App, id: UploadId) -> Result<(), Problem> {
-    let _turn = app.incoming.take(id).await;
+    let _writer = app.incoming.take(id).await;
     app.store.remove_upload(id).await?;
     app.incoming.forget(id);
     match tokio::fs::remove_file(file(app, id)).await {
@@ -262,7 +257,7 @@ async fn append(
     let _permit = app.uploads.clone().try_acquire_owned().map_err(|_| {
         Problem::unavailable("as many uploads as this coordinator takes are going on")
     })?;
-    let mut turn = app.incoming.take(id).await;
+    let mut writer = app.incoming.take(id).await;
     // What an older request left, now that it has let go.
     let mut row = find(&app, owner, &id.to_string()).await?;
     if offset != row.received {
@@ -270,7 +265,7 @@ async fn append(
         let problem = Problem::conflict(detail).with_field("Upload-Offset");
         return Ok(with_offset(&row, problem.with_found(offset)));
     }
-    let outcome = receive(&app, &mut row, &mut turn, body).await;
+    let outcome = receive(&app, &mut row, &mut writer, body).await;
     if let Err(problem) = outcome {
         return Ok(with_offset(&row, problem));
     }
@@ -284,7 +279,7 @@ async fn append(
 async fn receive(
     app: &App,
     row: &mut UploadRow,
-    turn: &mut Turn,
+    writer: &mut Writer,
     body: Body,
 ) -> Result<(), Problem> {
     let mut file =
@@ -299,7 +294,7 @@ async fn receive(
     let outcome = loop {
         let next = tokio::select! {
             next = pace.wait(stream.next()) => next,
-            () = turn.superseded() => {
+            () = writer.superseded() => {
                 break Err(Problem::conflict("a newer request goes on with this upload"));
             }
             _ = stopping.wait_for(|stopping| *stopping) => {

@@ -73,7 +73,8 @@ fn part_name(test: bool) -> &'static str {
     if test { "test" } else { "train" }
 }
 
-async fn held_bytes<'c>(
+/// Bytes of all shards of a key's data sets; shared ones count each time.
+pub(super) async fn held_bytes<'c>(
     connection: impl sqlx::Executor<'c, Database = sqlx::Sqlite>,
     owner: KeyId,
 ) -> Result<u64, StoreError> {
@@ -160,7 +161,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn remove_dataset(&self, id: DatasetId) -> Result<Removal, StoreError> {
-        let mut transaction = self.writer().begin().await.map_err(failed("begin"))?;
+        let mut transaction = self.begin().await?;
         let row = sqlx::query(
             "SELECT (SELECT COUNT(*) FROM jobs j WHERE j.dataset = d.id) AS jobs,
                     (SELECT COUNT(*) FROM jobs j WHERE j.dataset = d.id

@@ -1,8 +1,9 @@
 //! Files that arrive in pieces.
 
-use super::idempotency::{Remembered, remember};
+use super::datasets::held_bytes;
+use super::idempotency::remember;
 use super::{
-    KeyId, Store, StoreError, column, count_to_sql, failed, from_sql, to_sql, u64_column,
+    Remembered,    KeyId, Store, StoreError, column, count_to_sql, failed, from_sql, to_sql, u64_column,
     unreadable,
 };
 use crate::time::UnixMs;
@@ -46,12 +47,13 @@ pub struct UploadRow {
     pub expires: UnixMs,
 }
 
-/// What a key holds of uploads.
+/// What a key may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UploadSums {
-    pub count: u64,
-    /// Declared bytes, received or not.
-    pub bytes: u64,
+pub struct UploadBounds {
+    /// Uploads that no data set was made of yet.
+    pub count_max: u64,
+    /// Bytes of data sets and of uploads as they were declared, received or not.
+    pub bytes_max: u64,
 }
 
 const TABLE: &str = "uploads";
@@ -70,17 +72,37 @@ fn read(row: &SqliteRow) -> Result<UploadRow, StoreError> {
 }
 
 impl Store {
-    /// Stores an upload of which nothing has been received.
+    /// Stores an upload of which nothing has been received, where its owner then
+    /// keeps to `bounds`, and the answer to its request.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError::Quota`], [`StoreError::Answered`], [`StoreError::Database`].
     pub async fn add_upload(
         &self,
         owner: KeyId,
         upload: &UploadRow,
+        bounds: UploadBounds,
         answer: Option<&Remembered>,
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
+        let row = sqlx::query(
+            "SELECT COUNT(*) AS count, COALESCE(SUM(bytes), 0) AS bytes
+             FROM uploads WHERE owner = ?1",
+        )
+        .bind(owner.0)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed("measure uploads"))?;
+        let found = u64_column(&row, TABLE, "count")?;
+        if found >= bounds.count_max {
+            return Err(StoreError::Quota { what: "uploads", limit: bounds.count_max, found });
+        }
+        let found = held_bytes(&mut *transaction, owner).await?;
+        let found = found.saturating_add(u64_column(&row, TABLE, "bytes")?);
+        if found.saturating_add(upload.bytes) > bounds.bytes_max {
+            let (what, limit) = ("bytes of data sets and uploads", bounds.bytes_max);
+            return Err(StoreError::Quota { what, limit, found });
+        }
         sqlx::query(
             "INSERT INTO uploads (id, owner, bytes, sha256, created_ms, expires_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -97,7 +119,7 @@ impl Store {
         if let Some(answer) = answer {
             remember(&mut transaction, answer).await?;
         }
-        transaction.commit().await.map_err(failed("add an upload"))
+        transaction.commit().await.map_err(failed("commit an upload"))
     }
 
     /// The owner's upload of that id, unless it has expired.
@@ -143,25 +165,6 @@ impl Store {
         .await
         .map_err(failed("list uploads"))?;
         rows.iter().map(read).collect()
-    }
-
-    /// How many uploads a key has, and their declared bytes.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn upload_sums(&self, owner: KeyId) -> Result<UploadSums, StoreError> {
-        let row = sqlx::query(
-            "SELECT COUNT(*) AS count, COALESCE(SUM(bytes), 0) AS bytes
-             FROM uploads WHERE owner = ?1",
-        )
-        .bind(owner.0)
-        .fetch_one(self.writer())
-        .await
-        .map_err(failed("measure uploads"))?;
-        Ok(UploadSums {
-            count: u64_column(&row, TABLE, "count")?,
-            bytes: u64_column(&row, TABLE, "bytes")?,
-        })
     }
 
     /// Notes that so many bytes are on the disk, and puts the end off.
