@@ -11,6 +11,10 @@ pub struct NetworkSnapshot {
     pub nodes: Vec<NodeSnapshot>,
     /// Workers of all sessions.
     pub workers: u64,
+    /// Leases that no session has answered yet.
+    pub leases: u64,
+    /// Results that are held in memory.
+    pub payloads: u64,
     /// Accepted tasks a second, over the last ten seconds.
     pub tasks_per_s: f64,
     /// Jobs that the engine holds.

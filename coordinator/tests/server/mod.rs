@@ -158,6 +158,13 @@ impl Server {
     }
 
     pub fn start_with(upload_limits: UploadLimits) -> Self {
+        Self::start_with_settings(upload_limits, |_| {})
+    }
+
+    pub fn start_with_settings(
+        upload_limits: UploadLimits,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let folder = tempfile::tempdir().expect("a folder");
         let (stop, stopping) = watch::channel(false);
@@ -174,14 +181,18 @@ impl Server {
             });
             let upload_folder = folder.path().join("uploads");
             std::fs::create_dir_all(&upload_folder).expect("a folder");
-            let settings = Settings {
+            let mut settings = Settings {
                 origin: ORIGIN.into(),
                 upload_folder,
                 upload_limits,
                 open_jobs_max: 3,
                 dataset_bytes_max: 8 << 20,
                 sites_max: 2,
+                admin_token: None,
+                blob_bytes_max: None,
+                disk_free_bytes_min: 0,
             };
+            change(&mut settings);
             let app = App {
                 blobs: Blobs::open(&folder.path().join("blobs")).expect("blobs"),
                 tickets: Tickets::new(store.clone()).await.expect("tickets"),
