@@ -3,15 +3,22 @@
 //! A blob is written to a temporary file, synced, renamed, and its folder
 //! synced, so that a name never stands for half a file. Readers hash what they
 //! read: a file that rots on disk is an error, never a wrong model.
+//!
+//! What nothing refers to is swept away while the coordinator serves. A blob is
+//! written before the record that refers to it, so writers take a [`Hold`] until
+//! that record is durable, and a sweep leaves alone whatever was put since the
+//! oldest hold that was open when it began.
 
+use crate::health::Trouble;
 use axum::body::Bytes;
 use raven_protocol::frame::{TensorPart, encode};
 use raven_protocol::{BlobId, Frame, FrameError, FrameLimits, ToContributor, blob_id};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Why a blob cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +35,76 @@ pub enum BlobError {
     Io { action: &'static str, path: PathBuf, error: io::Error },
 }
 
+impl BlobError {
+    /// Whether the disk is at fault, in a way that may pass.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            BlobError::Io { error, .. } => Trouble::of_io(error),
+            _ => None,
+        }
+    }
+
+    /// Whether the blob was here and is not any more, or not as it was.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            BlobError::Missing { .. } | BlobError::NotAFrame { .. } | BlobError::Corrupt { .. }
+        )
+    }
+}
+
+/// Damaged blobs that are remembered; beyond them the log has to do.
+const DAMAGED_MAX: usize = 1000;
+
 /// A folder of blobs. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     root: Arc<PathBuf>,
     next_temporary: Arc<AtomicU64>,
+    /// Bytes of all blobs.
+    used: Arc<AtomicU64>,
+    recent: Arc<Mutex<Recent>>,
+    damaged: Arc<Mutex<BTreeSet<BlobId>>>,
+}
+
+/// Blobs that were put a short while ago, by a clock that counts events.
+#[derive(Debug, Default)]
+struct Recent {
+    clock: u64,
+    put: HashMap<BlobId, u64>,
+    /// When each open hold began.
+    holds: BTreeSet<u64>,
+}
+
+impl Recent {
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+}
+
+/// While it is held, no sweep takes what is put.
+#[derive(Debug)]
+pub struct Hold {
+    began: u64,
+    recent: Arc<Mutex<Recent>>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        lock(&self.recent).holds.remove(&self.began);
+    }
+}
+
+/// A sweep: what was put since its cutoff stays.
+#[derive(Debug)]
+pub struct Sweep {
+    cutoff: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics half-way through a change of these.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const LIMITS: FrameLimits = FrameLimits::TO_CONTRIBUTOR;
@@ -59,23 +131,117 @@ impl Blobs {
             fs::remove_dir_all(&temporary).map_err(io_error("remove", &temporary))?;
         }
         fs::create_dir_all(&temporary).map_err(io_error("create", &temporary))?;
-        Ok(Blobs { root: Arc::new(root.to_owned()), next_temporary: Arc::default() })
+        let blobs = Blobs {
+            root: Arc::new(root.to_owned()),
+            next_temporary: Arc::default(),
+            used: Arc::default(),
+            recent: Arc::default(),
+            damaged: Arc::default(),
+        };
+        let sizes = blobs.list()?.into_iter().map(|id| blobs.size(id)).sum();
+        blobs.used.store(sizes, Ordering::Relaxed);
+        Ok(blobs)
+    }
+
+    /// Bytes of all blobs.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the disk below has left for this user.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    pub fn disk_free(&self) -> Result<u64, BlobError> {
+        let found = rustix::fs::statvfs(self.root.as_path());
+        let found = found.map_err(|error| io_error("look at", &self.root)(error.into()))?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    /// Keeps what is put from now on from being swept away until the hold is
+    /// dropped, which comes after the record that refers to it is durable.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        let mut recent = lock(&self.recent);
+        let began = recent.tick();
+        recent.holds.insert(began);
+        drop(recent);
+        Hold { began, recent: self.recent.clone() }
+    }
+
+    /// Begins a sweep. References are read after this, and before any removal.
+    pub fn begin_sweep(&self) -> Sweep {
+        let mut recent = lock(&self.recent);
+        let now = recent.tick();
+        Sweep { cutoff: recent.holds.first().copied().unwrap_or(now) }
+    }
+
+    /// Removes a blob to which nothing refers, unless it was put since the
+    /// sweep's cutoff; whether it was removed. Blocks.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    pub fn sweep_away(&self, sweep: &Sweep, id: BlobId) -> Result<bool, BlobError> {
+        // Held over the removal: whoever puts it again waits, and then finds it gone.
+        let recent = lock(&self.recent);
+        if recent.put.get(&id).is_some_and(|&at| at >= sweep.cutoff) {
+            return Ok(false);
+        }
+        self.remove(id)?;
+        drop(recent);
+        Ok(true)
+    }
+
+    /// Forgets what no later sweep needs to know.
+    pub fn end_sweep(&self, sweep: &Sweep) {
+        lock(&self.recent).put.retain(|_, at| *at >= sweep.cutoff);
+    }
+
+    /// Blobs that were found damaged or missing, and have not been put again.
+    pub fn damaged(&self) -> Vec<BlobId> {
+        lock(&self.damaged).iter().copied().collect()
+    }
+
+    /// Notes that a blob is not here as it should be.
+    pub fn note_damage(&self, id: BlobId) {
+        let mut damaged = lock(&self.damaged);
+        if damaged.len() < DAMAGED_MAX && damaged.insert(id) {
+            tracing::error!(blob = %id, "a blob is damaged or missing");
+        }
+    }
+
+    /// Bytes of a blob's file; 0 where there is none.
+    fn size(&self, id: BlobId) -> u64 {
+        fs::metadata(self.path(id)).map_or(0, |metadata| metadata.len())
     }
 
     fn path(&self, id: BlobId) -> PathBuf {
-        let name = id.to_string();
-        self.root.join(&name[..2]).join(format!("{name}.blob"))
+        path_in(&self.root, id)
+    }
+
+    /// A blob of a folder that another process may use, checked. Blocks.
+    ///
+    /// # Errors
+    /// As [`Blobs::get`].
+    pub fn look(root: &Path, id: BlobId) -> Result<Bytes, BlobError> {
+        read_checked(&path_in(root, id), id)
     }
 
     /// Stores a frame whose tensors have the id `id`. Durable on return; a blob
-    /// that is there already is left as it is. Blocks.
+    /// that is there already is left as it is, unless it is damaged. Blocks.
     ///
     /// # Errors
     /// [`BlobError::Io`].
     pub fn put(&self, id: BlobId, frame: &[u8]) -> Result<(), BlobError> {
+        let mut recent = lock(&self.recent);
+        let now = recent.tick();
+        recent.put.insert(id, now);
+        drop(recent);
         let path = self.path(id);
         let folder = path.parent().unwrap_or(&self.root);
-        if path.exists() {
+        let replaced = self.size(id);
+        // Read, so that what has rotted unnoticed is written anew.
+        if read_checked(&path, id).is_ok() {
             // Another thread may have renamed it a moment ago and not yet synced its folder.
             return sync_folder(folder);
         }
@@ -88,6 +254,9 @@ impl Blobs {
             let _ = fs::remove_file(&temporary);
         })?;
         fs::rename(&temporary, &path).map_err(io_error("rename", &path))?;
+        self.used.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        self.used.fetch_sub(replaced, Ordering::Relaxed);
+        lock(&self.damaged).remove(&id);
         sync_folder(folder)?;
         if is_new_folder {
             sync_folder(&self.root)?;
@@ -115,22 +284,11 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Missing`], [`BlobError::NotAFrame`], [`BlobError::Corrupt`], [`BlobError::Io`].
     pub fn get(&self, id: BlobId) -> Result<Bytes, BlobError> {
-        let path = self.path(id);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(BlobError::Missing { id });
-            }
-            Err(error) => return Err(io_error("read", &path)(error)),
-        };
-        let frame =
-            Frame::decode(&bytes, &LIMITS).map_err(|error| BlobError::NotAFrame { id, error })?;
-        let found = content_id(&frame);
-        if found != id {
-            return Err(BlobError::Corrupt { id, found });
+        let read = read_checked(&self.path(id), id);
+        if let Err(BlobError::NotAFrame { .. } | BlobError::Corrupt { .. }) = &read {
+            self.note_damage(id);
         }
-        drop(frame);
-        Ok(Bytes::from(bytes))
+        read
     }
 
     /// The ids of all blobs, by the names of their files. Other files are left out. Blocks.
@@ -166,13 +324,42 @@ impl Blobs {
     /// [`BlobError::Io`].
     pub fn remove(&self, id: BlobId) -> Result<(), BlobError> {
         let path = self.path(id);
+        let bytes = self.size(id);
         match fs::remove_file(&path) {
+            Ok(()) => {
+                self.used.fetch_sub(bytes, Ordering::Relaxed);
+                lock(&self.damaged).remove(&id);
+                Ok(())
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(io_error("remove", &path)(error))
             }
             _ => Ok(()),
         }
     }
+}
+
+fn path_in(root: &Path, id: BlobId) -> PathBuf {
+    let name = id.to_string();
+    root.join(&name[..2]).join(format!("{name}.blob"))
+}
+
+fn read_checked(path: &Path, id: BlobId) -> Result<Bytes, BlobError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(BlobError::Missing { id });
+        }
+        Err(error) => return Err(io_error("read", path)(error)),
+    };
+    let frame =
+        Frame::decode(&bytes, &LIMITS).map_err(|error| BlobError::NotAFrame { id, error })?;
+    let found = content_id(&frame);
+    if found != id {
+        return Err(BlobError::Corrupt { id, found });
+    }
+    drop(frame);
+    Ok(Bytes::from(bytes))
 }
 
 /// The id of the tensors and their frame.
@@ -217,6 +404,75 @@ mod tests {
         assert_eq!(frame.len() as u64, bytes);
         let frame = Frame::decode(&frame, &LIMITS).expect("a frame");
         assert_eq!(frame.tensor("x").expect("x").data, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_sweep_takes_what_nothing_refers_to_and_leaves_what_is_on_its_way() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(folder.path()).expect("opens");
+        let put = |byte| blobs.put_tensors(&[part(&[byte; 50])]).expect("stored").0;
+        let (old, again) = (put(1), put(2));
+        // An upload has begun: what it finds there counts as much as what it writes.
+        let hold = blobs.hold();
+        assert_eq!((put(2), put(3)), (again, put(3)));
+        let fresh = put(3);
+        let sweep = blobs.begin_sweep();
+        // Its record was stored between the references were read and now.
+        drop(hold);
+        assert!(blobs.sweep_away(&sweep, old).expect("swept"));
+        assert!(!blobs.sweep_away(&sweep, again).expect("left"));
+        assert!(!blobs.sweep_away(&sweep, fresh).expect("left"));
+        // Put after the sweep has begun, by whoever.
+        let late = put(4);
+        assert!(!blobs.sweep_away(&sweep, late).expect("left"));
+        blobs.end_sweep(&sweep);
+        let next = blobs.begin_sweep();
+        for id in [again, fresh, late] {
+            assert!(blobs.sweep_away(&next, id).expect("swept"));
+        }
+        blobs.end_sweep(&next);
+        assert!(lock(&blobs.recent).put.is_empty());
+        assert_eq!((blobs.used(), blobs.list().expect("listed")), (0, Vec::new()));
+    }
+
+    #[test]
+    fn puts_and_sweeps_at_once_lose_nothing_that_is_held() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(folder.path()).expect("opens");
+        std::thread::scope(|scope| {
+            let sweeper = scope.spawn(|| {
+                for _ in 0..300 {
+                    let sweep = blobs.begin_sweep();
+                    for id in blobs.list().expect("listed") {
+                        blobs.sweep_away(&sweep, id).expect("swept");
+                    }
+                    blobs.end_sweep(&sweep);
+                }
+            });
+            let mut round = 0u32;
+            while !sweeper.is_finished() {
+                let _hold = blobs.hold();
+                // The same few blobs over and over: often there, often just swept.
+                let byte = (round % 3) as u8;
+                let (id, _) = blobs.put_tensors(&[part(&[byte; 40])]).expect("stored");
+                assert!(blobs.get(id).is_ok(), "round {round}");
+                round += 1;
+            }
+            println!("{round} puts beside 300 sweeps");
+        });
+    }
+
+    #[test]
+    fn a_damaged_blob_is_known_until_it_is_put_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(folder.path()).expect("opens");
+        let (id, bytes) = blobs.put_tensors(&[part(&[7; 100])]).expect("stored");
+        fs::write(blobs.path(id), b"rot").expect("written");
+        assert!(blobs.get(id).is_err());
+        assert_eq!(blobs.damaged(), [id]);
+        blobs.put_tensors(&[part(&[7; 100])]).expect("stored again");
+        assert!(blobs.get(id).is_ok() && blobs.damaged().is_empty());
+        assert_eq!(Blobs::open(folder.path()).expect("opens").used(), bytes);
     }
 
     #[test]

@@ -1,46 +1,41 @@
 //! The command line.
 
+use crate::config::{ConfigError, Environment, SETTINGS, Serve, resolve};
 use crate::keys::KeyMode;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-/// What is printed for `--help` and after a mistake.
-pub const USAGE: &str = "\
-coordinator serve --data DIR [--listen 127.0.0.1:8080] [--origin URL] [--embed DIR] [--www DIR] [--kernel FILE]
+const COMMANDS: &str = "\
+coordinator serve --data DIR [--config FILE] [--SETTING VALUE ...]
 coordinator keys create --data DIR [--live]
 coordinator keys revoke --data DIR KEY
 coordinator sites revoke --data DIR SITE_ID
+coordinator signing rotate --data DIR
+coordinator doctor --data DIR [--config FILE] [--SETTING VALUE ...]
 
-  --data    folder of the store, blobs and caches; made where it is missing
-  --listen  address and port (port 0: any free one, printed at the start)
-  --origin  origin under which browsers reach this coordinator; the listen address if absent
-  --embed   built tag, frame and workers (web-snippet/dist)
-  --www     built network page
-  --kernel  kernel module (dist/kernel/raven_kernel.wasm)
+--config names a file of settings, one `name = value` a line (TOML). A setting is a
+flag, RAVEN_NAME in the environment, or a line of that file, in this order:
 ";
 
-const LISTEN: &str = "127.0.0.1:8080";
-const KERNEL: &str = "dist/kernel/raven_kernel.wasm";
+/// What is printed for `--help` and after a mistake.
+pub fn usage() -> String {
+    let lines = SETTINGS.iter().map(|setting| {
+        let given = format!("{} {}", setting.flag(), setting.takes);
+        format!("  {given:<40} {}\n", setting.what)
+    });
+    std::iter::once(COMMANDS.to_owned()).chain(lines).collect()
+}
 
 /// One invocation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     Help,
-    Serve(Serve),
+    Serve(Box<Serve>),
+    Doctor(Box<Serve>),
     CreateKey { data: PathBuf, mode: KeyMode },
     RevokeKey { data: PathBuf, key: String },
     RevokeSite { data: PathBuf, site: String },
-}
-
-/// What `serve` is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Serve {
-    pub data: PathBuf,
-    pub listen: SocketAddr,
-    pub origin: Option<String>,
-    pub embed: Option<PathBuf>,
-    pub www: Option<PathBuf>,
-    pub kernel: PathBuf,
+    RotateSigning { data: PathBuf },
 }
 
 /// Why a command line is not understood.
@@ -56,8 +51,8 @@ pub enum CliError {
     Unknown(String),
     #[error("{0} is given twice")]
     Twice(String),
-    #[error("--listen: not an address and port")]
-    Listen,
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 /// Arguments by name, and those without one.
@@ -122,29 +117,38 @@ impl Arguments {
     }
 }
 
+/// Settings from flags and the other places.
+fn settings(
+    arguments: impl Iterator<Item = String>,
+    environment: Environment<'_>,
+) -> Result<Box<Serve>, CliError> {
+    let flags: Vec<String> = SETTINGS.iter().map(|setting| setting.flag()).collect();
+    let mut names: Vec<&str> = flags.iter().map(String::as_str).collect();
+    names.push("--config");
+    let read = Arguments::read(arguments, &names, &[])?;
+    read.none()?;
+    let given: BTreeMap<&'static str, String> = SETTINGS
+        .iter()
+        .filter_map(|setting| Some((setting.name, read.value(&setting.flag())?.to_owned())))
+        .collect();
+    let config = read.value("--config").map(Path::new);
+    Ok(Box::new(resolve(&given, config, environment)?))
+}
+
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
 /// [`CliError`].
-pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Command, CliError> {
+pub fn parse(
+    mut arguments: impl Iterator<Item = String>,
+    environment: Environment<'_>,
+) -> Result<Command, CliError> {
     let Some(first) = arguments.next() else { return Ok(Command::Help) };
     match first.as_str() {
         "--help" | "-h" | "help" => Ok(Command::Help),
-        "serve" => {
-            let names = ["--data", "--listen", "--origin", "--embed", "--www", "--kernel"];
-            let read = Arguments::read(arguments, &names, &[])?;
-            read.none()?;
-            let listen = read.value("--listen").unwrap_or(LISTEN);
-            Ok(Command::Serve(Serve {
-                data: read.data()?,
-                listen: listen.parse().map_err(|_| CliError::Listen)?,
-                origin: read.value("--origin").map(str::to_owned),
-                embed: read.path("--embed"),
-                www: read.path("--www"),
-                kernel: read.path("--kernel").unwrap_or_else(|| KERNEL.into()),
-            }))
-        }
-        "keys" | "sites" => {
+        "serve" => Ok(Command::Serve(settings(arguments, environment)?)),
+        "doctor" => Ok(Command::Doctor(settings(arguments, environment)?)),
+        "keys" | "sites" | "signing" => {
             let verb = arguments.next().ok_or(CliError::Missing("a verb such as create"))?;
             let read = Arguments::read(arguments, &["--data"], &["--live"])?;
             let data = read.data()?;
@@ -158,6 +162,10 @@ pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Command, Cli
                 ("sites", "revoke") => {
                     Ok(Command::RevokeSite { data, site: read.only("a site's id")? })
                 }
+                ("signing", "rotate") => {
+                    read.none()?;
+                    Ok(Command::RotateSigning { data })
+                }
                 (noun, verb) => Err(CliError::Command(format!("{noun} {verb}"))),
             }
         }
@@ -170,7 +178,7 @@ mod tests {
     use super::*;
 
     fn read(line: &str) -> Result<Command, CliError> {
-        parse(line.split_whitespace().map(str::to_owned))
+        parse(line.split_whitespace().map(str::to_owned), &|_| None)
     }
 
     #[test]
@@ -178,7 +186,7 @@ mod tests {
         let Ok(Command::Serve(serve)) = read("serve --data d --embed e --kernel k.wasm") else {
             panic!("not read");
         };
-        assert_eq!(serve.listen.to_string(), LISTEN);
+        assert_eq!(serve.listen.to_string(), "127.0.0.1:8080");
         assert_eq!((serve.embed, serve.www), (Some("e".into()), None));
         let mode = KeyMode::Live;
         let create = Command::CreateKey { data: "d".into(), mode };
@@ -188,11 +196,13 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        assert_eq!(read("serve"), Err(CliError::Missing("--data")));
+        let missing = ConfigError::Missing("--data".into());
+        assert_eq!(read("serve"), Err(CliError::Config(missing)));
         assert_eq!(read("serve --data"), Err(CliError::Value("--data".into())));
         assert_eq!(read("serve --data d --data e"), Err(CliError::Twice("--data".into())));
         assert_eq!(read("serve --data d --port 1"), Err(CliError::Unknown("--port".into())));
-        assert_eq!(read("serve --data d --listen x"), Err(CliError::Listen));
+        let refused = read("serve --data d --listen x").expect_err("refused").to_string();
+        assert!(refused.starts_with("--listen: "), "{refused}");
         assert_eq!(read("keys burn --data d"), Err(CliError::Command("keys burn".into())));
         assert_eq!(read("keys revoke --data d"), Err(CliError::Missing("a key")));
     }

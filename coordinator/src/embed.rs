@@ -142,6 +142,11 @@ impl Embed {
         Ok(())
     }
 
+    /// Whether there is a frame to show.
+    pub fn has_frame(&self) -> bool {
+        self.frame.is_some()
+    }
+
     /// A file of this version. The frame's page is not one: it differs by visitor.
     pub fn file(&self, version: &str, path: &str) -> Option<&StaticFile> {
         if version != self.version || path == FRAME {

@@ -4,20 +4,27 @@
 
 pub mod blobs;
 pub mod cli;
+pub mod config;
 pub mod dataset;
+pub mod doctor;
 pub mod embed;
 pub mod files;
+pub mod front;
+pub mod health;
 pub mod http;
 pub mod job;
 pub mod keys;
 pub mod loaders;
 pub mod model_file;
 pub mod network;
+pub mod process;
 pub mod random;
 pub mod runtime;
 pub mod serve;
+pub mod signing;
 pub mod sites;
 pub mod store;
+pub mod sweep;
 pub mod ticket;
 pub mod time;
 pub mod www;

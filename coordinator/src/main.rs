@@ -1,31 +1,44 @@
 //! The coordinator's program.
 
-use raven_coordinator::cli::{self, Command, USAGE};
+use raven_coordinator::cli::{self, Command};
+use raven_coordinator::doctor::{Verdict, examine};
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::serve::{data_folder, serve, store_file};
+use raven_coordinator::signing::SigningKeys;
 use raven_coordinator::store::{Store, parse_site};
+use raven_coordinator::ticket::{TICKET_MS, signing_folder};
+use raven_coordinator::time::UnixMs;
 use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
-    let command = match cli::parse(std::env::args().skip(1)) {
+/// For tasks that still run when everything is done: e.g. a name that is looked up.
+const LEAVE: Duration = Duration::from_millis(500);
+
+fn main() -> ExitCode {
+    let environment = |name: &str| std::env::var(name).ok();
+    let command = match cli::parse(std::env::args().skip(1), &environment) {
         Ok(command) => command,
         Err(error) => {
-            eprint!("{error}\n\n{USAGE}");
+            eprint!("{error}\n\n{}", cli::usage());
             return ExitCode::from(2);
         }
     };
-    match run(command).await {
+    log(matches!(&command, Command::Serve(config) if config.log_json));
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("coordinator: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(command));
+    // An operation of the executor may still run; nobody waits for what it comes to.
+    runtime.shutdown_timeout(LEAVE);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("coordinator: {error}");
@@ -34,19 +47,57 @@ async fn main() -> ExitCode {
     }
 }
 
+fn log(json: bool) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
+    if json {
+        lines.json().flatten_event(true).with_current_span(false).with_span_list(true).init();
+    } else {
+        lines.init();
+    }
+}
+
+/// Ends with the first signal. A second one ends the process at once.
+async fn stop(mut terminate: Signal, mut interrupt: Signal) {
+    asked(&mut terminate, &mut interrupt).await;
+    tokio::spawn(async move {
+        asked(&mut terminate, &mut interrupt).await;
+        eprintln!("coordinator: asked twice, ending at once");
+        std::process::exit(1);
+    });
+}
+
+async fn asked(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
 async fn run(command: Command) -> Result<(), Box<dyn Error>> {
     match command {
-        Command::Help => print!("{USAGE}"),
+        Command::Help => print!("{}", cli::usage()),
         Command::Serve(config) => {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            let stop = async move {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-            };
-            serve(config, stop, |address| println!("listening on http://{address}")).await?;
+            let terminate = signal(SignalKind::terminate())?;
+            let interrupt = signal(SignalKind::interrupt())?;
+            let stop = stop(terminate, interrupt);
+            serve(*config, stop, |address| println!("listening on http://{address}")).await?;
+        }
+        Command::RotateSigning { data } => {
+            data_folder(&data)?;
+            let key = SigningKeys::rotate(&signing_folder(&data), UnixMs::now(), TICKET_MS)?;
+            println!("{} signs from now on; tickets of older keys hold until they expire", key.id);
+        }
+        Command::Doctor(config) => {
+            let findings = examine(&config).await;
+            findings.iter().for_each(|finding| println!("{finding}"));
+            let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
+            if bad > 0 {
+                return Err(format!("{bad} of {} checks are bad", findings.len()).into());
+            }
         }
         Command::CreateKey { data, mode } => create_key(&data, mode).await?,
         Command::RevokeKey { data, key } => {

@@ -1,21 +1,22 @@
 //! A coordinator from start to end.
 
 use crate::blobs::{BlobError, Blobs};
-use crate::cli::Serve;
+use crate::config::Serve;
 use crate::dataset::UploadLimits;
 use crate::embed::{Embed, EmbedError};
+use crate::front::Front;
 use crate::http::{App, Incoming, Settings, Streams, Turns, router, upkeep};
 use crate::job::resume;
 use crate::network::Network;
+use crate::process::raise_open_files;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
+use crate::signing::SigningError;
 use crate::sites::check_origin;
 use crate::store::{Store, StoreError};
+use crate::sweep::{SweepError, sweep, sweep_for_ever};
 use crate::ticket::Tickets;
 use crate::www::Www;
-use axum::Router;
-use axum::serve::ListenerExt;
 use raven_engine::JobPhase;
-use std::collections::HashSet;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -23,7 +24,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 
 /// Open jobs of one key: enough for a sweep over settings.
 const OPEN_JOBS_MAX: u64 = 50;
@@ -37,8 +39,15 @@ const UPLOADS_MAX: usize = 4;
 const STREAMS_MAX: usize = 512;
 /// Of those, streams of one key: a few readers of each of a sweep's jobs.
 const STREAMS_OF_KEY_MAX: usize = 64;
-/// Requests that are being answered when the process is asked to end.
+/// For requests that are being answered when the process is asked to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// For goodbyes, records in hand and an operation that the executor has begun.
+/// What is not done by then is done again by the next process.
+const SHUTDOWN: Duration = Duration::from_secs(12);
+/// For statements that run.
+const CLOSE: Duration = Duration::from_secs(3);
+/// Files beside connections: the store, blobs, uploads, the log.
+const OTHER_FILES: u64 = 256;
 
 /// Why a coordinator does not start, or stops.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +68,10 @@ pub enum ServeError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error("serving: {0}")]
@@ -126,7 +139,7 @@ pub async fn serve(
     let (stopping_out, stopping) = watch::channel(false);
     let app = App {
         store: store.clone(),
-        blobs,
+        blobs: blobs.clone(),
         tickets,
         network: Arc::new(handle.clone()),
         settings: Arc::new(Settings {
@@ -137,6 +150,9 @@ pub async fn serve(
             open_jobs_max: OPEN_JOBS_MAX,
             dataset_bytes_max: DATASET_BYTES_MAX,
             sites_max: SITES_MAX,
+            admin_token: config.admin_token.clone(),
+            blob_bytes_max: config.blob_bytes_max,
+            disk_free_bytes_min: config.disk_free_bytes_min,
         }),
         embed: Arc::new(embed),
         www: Arc::new(www),
@@ -146,13 +162,18 @@ pub async fn serve(
         streams: Streams::new(STREAMS_MAX, STREAMS_OF_KEY_MAX),
         turns: Turns::default(),
         stats: Arc::default(),
-        stopping,
+        stopping: stopping.clone(),
     };
     // The log has the cause of a failure; strays cost room and nothing else.
     let _ = upkeep::remove_strays(&app).await;
     tokio::spawn(upkeep::run(app.clone()));
+    let mut front = config.front.clone();
+    let files = usize::try_from(raise_open_files().saturating_sub(OTHER_FILES));
+    front.connections.all_max = front.connections.all_max.min(files.unwrap_or(usize::MAX)).max(1);
+    let front = Front::new(front, stopping);
+    let routes = front.before(router(app).merge(handle.router()));
+    let sweeping = tokio::spawn(sweep_for_ever(store.clone(), blobs));
     ready(address);
-    let routes = router(app).merge(handle.router());
     let failing = handle.clone();
     let end = async move {
         tokio::select! {
@@ -162,46 +183,20 @@ pub async fn serve(
         }
         // Event streams end, contributors hear goodbye, and what was accepted is stored.
         stopping_out.send_replace(true);
-        handle.shutdown().await;
+        if timeout(SHUTDOWN, handle.shutdown()).await.is_err() {
+            tracing::warn!(
+                "the runtime did not stop in time; the next process goes on from its last records"
+            );
+        }
     };
-    let served = answer(listener, routes, end).await;
-    store.close().await;
+    front.serve(listener, routes, end, DRAIN).await;
+    sweeping.abort();
+    if timeout(CLOSE, store.close()).await.is_err() {
+        tracing::warn!("the store was not closed in time");
+    }
     match failing.failure() {
         Some(error) => Err(error.into()),
-        None => served,
-    }
-}
-
-/// Answers requests until `end` has ended, then those in hand, for no longer than [`DRAIN`].
-async fn answer(
-    listener: TcpListener,
-    routes: Router,
-    end: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), ServeError> {
-    let (ended_out, ended) = oneshot::channel();
-    let end = async move {
-        end.await;
-        // Nobody listens where serving has failed first.
-        let _ = ended_out.send(());
-    };
-    // Leases, commitments and reveals are small and follow each other: waiting
-    // to fill a packet would cost every round an acknowledgement's delay.
-    let listener = listener.tap_io(|socket| {
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "a socket keeps its delay");
-        }
-    });
-    let service = routes.into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(end);
-    let overdue = async move {
-        match ended.await {
-            Ok(()) => tokio::time::sleep(DRAIN).await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        served = serving => served.map_err(ServeError::Serving),
-        () = overdue => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -217,6 +212,12 @@ async fn start_runtime(
     let mut runtime_config =
         RuntimeConfig::new(config.kernel.clone(), vec![origin.to_owned()], text);
     runtime_config.cache_dir = Some(config.data.join("cache"));
+    if let Some(limit) = config.sessions_max {
+        runtime_config.sessions_max = limit;
+    }
+    if let Some(limit) = config.sessions_per_network_max {
+        runtime_config.sessions_per_network_max = limit;
+    }
     let handle =
         runtime::start(runtime_config, store.clone(), blobs.clone(), tickets.clone()).await?;
     Ok(handle)
@@ -264,23 +265,6 @@ async fn go_on(store: &Store, handle: &RuntimeHandle) -> Result<(), ServeError> 
             tracing::error!(%job, %reason, "a job cannot go on");
             store.end_job(job, JobPhase::Failed, Some(&reason)).await?;
         }
-    }
-    Ok(())
-}
-
-/// Removes blobs that nothing refers to: states and shards whose owners were
-/// not stored before the last process ended.
-async fn sweep(store: &Store, blobs: &Blobs) -> Result<(), ServeError> {
-    let kept: HashSet<_> = store.referenced_blobs().await?.into_iter().collect();
-    let mut removed = 0u32;
-    for id in blobs.list()? {
-        if !kept.contains(&id) {
-            blobs.remove(id)?;
-            removed += 1;
-        }
-    }
-    if removed > 0 {
-        tracing::info!(removed, "blobs that nothing refers to");
     }
     Ok(())
 }

@@ -112,7 +112,7 @@ fn mistakes_on_the_command_line_are_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path();
     for (arguments, told) in [
-        (["serve", "--listen", "0.0.0.0:0"].as_slice(), "--origin: is needed"),
+        (["serve", "--listen", "0.0.0.0:0"].as_slice(), "set admin_token_file first"),
         (&["serve", "--listen", "127.0.0.1:0", "--origin", "https://x.example/"], "--origin: "),
     ] {
         let refused = run(data, arguments);

@@ -450,7 +450,7 @@ impl Leased {
         loop {
             match self.socket.receive().await.0 {
                 ToContributor::Reveal { lease } if lease == self.task.lease => return,
-                ToContributor::Goodbye { reason, detail } => panic!("{reason:?}: {detail}"),
+                ToContributor::Goodbye { reason, detail, .. } => panic!("{reason:?}: {detail}"),
                 _ => {}
             }
         }
@@ -565,7 +565,7 @@ async fn a_duplicate_of_an_accepted_result_is_harmless() {
                 assert_eq!(task.task.round, 1);
                 break;
             }
-            ToContributor::Goodbye { reason, detail } => panic!("{reason:?}: {detail}"),
+            ToContributor::Goodbye { reason, detail, .. } => panic!("{reason:?}: {detail}"),
             _ => {}
         }
     }
@@ -681,7 +681,10 @@ async fn a_coordinator_that_goes_down_says_so() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let stopping = coordinator.runtime.clone();
     let stopped = tokio::spawn(async move { stopping.shutdown().await });
-    socket.refused(GoodbyeReason::Draining, "going down").await;
+    let ended = socket.ended().await;
+    assert_eq!(ended.reason, Some(GoodbyeReason::Draining), "{ended:?}");
+    assert!(ended.detail.contains("going down"), "{ended:?}");
+    assert_eq!(ended.retry_after_ms, Some(5000));
     stopped.await.expect("stops");
 }
 

@@ -234,7 +234,13 @@ pub enum ToContributor {
         graphs: Vec<GraphId>,
     },
     /// The session ends.
-    Goodbye { reason: GoodbyeReason, detail: String },
+    Goodbye {
+        reason: GoodbyeReason,
+        detail: String,
+        /// Milliseconds after which coming back may help, where it may at all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
 }
 
 /// A leased task.

@@ -61,7 +61,16 @@ fn outgoing() -> Vec<ToContributor> {
         ToContributor::Reveal { lease },
         ToContributor::Cancel { lease },
         ToContributor::Drop { blobs: vec![BlobId([1; 32])], graphs: vec![] },
-        ToContributor::Goodbye { reason: GoodbyeReason::Draining, detail: "later".into() },
+        ToContributor::Goodbye {
+            reason: GoodbyeReason::Draining,
+            detail: "later".into(),
+            retry_after_ms: Some(5000),
+        },
+        ToContributor::Goodbye {
+            reason: GoodbyeReason::Incompatible,
+            detail: "never".into(),
+            retry_after_ms: None,
+        },
     ]
 }
 

@@ -129,7 +129,7 @@ impl Folder {
     async fn create(parent: &FilePath) -> Result<Self, Problem> {
         let name = format!("{:016x}", random::nonzero_u64());
         let folder = Folder(parent.join(name));
-        tokio::fs::create_dir_all(&folder.0).await.map_err(|error| Problem::internal(&error))?;
+        tokio::fs::create_dir_all(&folder.0).await.map_err(|error| Problem::disk(&error))?;
         Ok(folder)
     }
 }
@@ -153,6 +153,7 @@ async fn upload(
     if !once.is_named() && held >= app.settings.dataset_bytes_max {
         return Err(Problem::quota("bytes of data sets", app.settings.dataset_bytes_max, held));
     }
+    app.room()?;
     let _permit = app.uploads.clone().try_acquire_owned().map_err(|_| {
         Problem::unavailable("as many uploads as this coordinator takes are going on")
     })?;
@@ -297,7 +298,7 @@ async fn save(
     pace: &mut Pace,
 ) -> Result<blake3::Hash, Problem> {
     let mut digest = blake3::Hasher::new();
-    let failed = |error: std::io::Error| Problem::internal(&error);
+    let failed = |error: std::io::Error| Problem::disk(&error);
     let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
     while let Some(chunk) = next_chunk(&mut part, limits, pace).await? {
         digest.update(&chunk);
@@ -334,8 +335,13 @@ fn interrupted(error: &MultipartError, limits: &UploadLimits) -> Problem {
 }
 
 fn refusal(error: DatasetError) -> Problem {
-    if !error.is_refusal() {
-        return Problem::internal(&error);
+    match &error {
+        DatasetError::Io { error } => return Problem::disk(error),
+        DatasetError::Blobs { error } => {
+            let trouble = error.trouble();
+            return trouble.map_or_else(|| Problem::internal(error), Problem::storage);
+        }
+        _ => {}
     }
     let mut problem =
         Problem::invalid(error.to_string()).named("dataset", "The data set is refused");
@@ -361,6 +367,8 @@ async fn store(
     let app = app.clone();
     let work = async move {
         let _turn = app.ingestion.clone().lock_owned().await;
+        // Until the data set refers to its shards.
+        let _hold = app.blobs.hold();
         let (blobs, limits) = (app.blobs.clone(), app.settings.upload_limits);
         let ingested = tokio::task::spawn_blocking(move || ingest(&spec, &files, &blobs, &limits));
         let ingested = ingested.await?;

@@ -20,6 +20,8 @@ use tokio::sync::{broadcast, watch};
 
 /// Between two comments on a quiet stream, so that proxies keep it open.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// When a client of a coordinator that goes down is to connect again.
+const RETURN: Duration = Duration::from_secs(crate::front::RETURN_S);
 /// Events read at once.
 const PAGE: u32 = 256;
 /// The store is asked again after this long without a notice, should one be missed.
@@ -112,13 +114,14 @@ impl Reader {
         !*self.stopping.borrow()
     }
 
-    async fn next(&mut self) -> Option<StoredEvent> {
+    async fn next(&mut self) -> Option<Next> {
         if self.ended {
             return None;
         }
         while self.ready.is_empty() {
             if !self.wait().await {
-                return None;
+                self.ended = true;
+                return Some(Next::ComeBack);
             }
             if let Err(problem) = self.fill().await {
                 // The client connects again and goes on where it was.
@@ -128,8 +131,15 @@ impl Reader {
         }
         let event = self.ready.pop_front()?;
         self.ended = is_end(&event);
-        Some(event)
+        Some(Next::Event(event))
     }
+}
+
+/// What a stream says next.
+enum Next {
+    Event(StoredEvent),
+    /// The process ends: nothing more from this one.
+    ComeBack,
 }
 
 /// Whether nothing follows an event.
@@ -144,8 +154,12 @@ fn is_end(event: &StoredEvent) -> bool {
 
 fn stream(reader: Reader) -> impl Stream<Item = Result<Event, Infallible>> {
     unfold(reader, |mut reader| async {
-        let event = reader.next().await?;
-        let sent = Event::default().id(event.id.to_string()).event(event.kind).data(event.data);
+        let sent = match reader.next().await? {
+            Next::Event(event) => {
+                Event::default().id(event.id.to_string()).event(event.kind).data(event.data)
+            }
+            Next::ComeBack => Event::default().retry(RETURN),
+        };
         Some((Ok(sent), reader))
     })
 }

@@ -1,11 +1,16 @@
 //! `/healthz`, `/readyz` and `/metrics`, for operators.
 
+use super::auth::bearer;
 use super::{App, Problem};
-use axum::Router;
+use crate::front::{Front, RETURN_S};
+use crate::health::Trouble;
+use crate::process;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
+use std::sync::Arc;
 
 pub fn routes() -> Router<App> {
     Router::new()
@@ -14,10 +19,15 @@ pub fn routes() -> Router<App> {
         .route("/metrics", get(metrics))
 }
 
-/// Ready while the store answers, the runtime moves and the process is not ending.
-async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
+/// Ready while the store answers, records can be stored, the runtime moves and
+/// the process is not ending. Damaged blobs harm single jobs only: they are told beside it.
+async fn ready(State(app): State<App>) -> Result<String, Problem> {
     if *app.stopping.borrow() {
-        return Err(Problem::unavailable("the coordinator is going down"));
+        let problem = Problem::unavailable("the coordinator is going down");
+        return Err(problem.with_retry_after(RETURN_S));
+    }
+    if let Some(trouble) = app.store.health().trouble() {
+        return Err(Problem::storage(trouble));
     }
     if let Some(failure) = app.network.failure() {
         tracing::error!(%failure, "not ready");
@@ -27,10 +37,26 @@ async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
         tracing::error!(%error, "not ready");
         Problem::unavailable("the store does not answer")
     })?;
-    Ok("ready\n")
+    let damaged = app.blobs.damaged();
+    Ok(match damaged.first() {
+        None => "ready\n".to_owned(),
+        Some(first) => {
+            let count = damaged.len();
+            format!("ready\ndegraded: {count} damaged or missing blobs, {first} among them\n")
+        }
+    })
 }
 
-async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
+async fn metrics(
+    State(app): State<App>,
+    front: Option<Extension<Arc<Front>>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if let Some(token) = &app.settings.admin_token
+        && !bearer(&headers).is_some_and(|sent| token.is(sent))
+    {
+        return Err(Problem::unauthorized("send the admin token as a bearer token"));
+    }
     let totals = app.store.totals().await?;
     let phases = app.store.job_phases().await?;
     let mut text = String::new();
@@ -53,6 +79,28 @@ async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
         .map(|(phase, count)| (format!("{{phase=\"{phase}\"}}"), (*count).into()))
         .collect();
     family("raven_jobs", "gauge", "Stored jobs by phase.", &jobs);
+    let trouble = app.store.health().trouble();
+    let kinds = [Trouble::StorageFull, Trouble::StoreBusy, Trouble::StorageFails];
+    let troubles = kinds
+        .map(|kind| (format!("{{kind=\"{}\"}}", kind.name()), u128::from(trouble == Some(kind))));
+    family("raven_storage_trouble", "gauge", "Why nothing can be stored now.", &troubles);
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        family(name, "gauge", help, &one(value.into()));
+    };
+    gauge("raven_blob_bytes", "Bytes of all blobs.", app.blobs.used());
+    gauge("raven_blobs_damaged", "Damaged or missing blobs.", app.blobs.damaged().len() as u64);
+    if let Ok(free) = app.blobs.disk_free() {
+        gauge("raven_disk_free_bytes", "Bytes left on the disk.", free);
+    }
+    if let Some(usage) = process::usage() {
+        gauge("process_resident_memory_bytes", "Memory of this process.", usage.resident_bytes);
+        gauge("process_open_fds", "Open files and sockets.", usage.open_files);
+    }
+    if let Some(Extension(front)) = &front {
+        let open = front.connections().open() as u64;
+        gauge("raven_connections_open", "Open connections.", open);
+        text += &front.counters();
+    }
     text += &app.network.metrics();
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())

@@ -23,6 +23,7 @@ pub mod upkeep;
 mod uploads;
 mod www;
 
+pub use auth::bearer;
 pub use idempotency::Turns;
 pub use network::StatsCache;
 pub use problem::Problem;
@@ -30,8 +31,10 @@ pub use streams::Streams;
 pub use uploads::Incoming;
 
 use crate::blobs::Blobs;
+use crate::config::AdminToken;
 use crate::dataset::UploadLimits;
 use crate::embed::Embed;
+use crate::health::Trouble;
 use crate::network::Network;
 use crate::store::Store;
 use crate::ticket::Tickets;
@@ -86,6 +89,33 @@ pub struct Settings {
     pub dataset_bytes_max: u64,
     /// Sites of one key.
     pub sites_max: u64,
+    /// What operators send for `/metrics`; anyone may read it where there is none.
+    pub admin_token: Option<AdminToken>,
+    /// Bytes of all blobs beyond which no upload is taken.
+    pub blob_bytes_max: Option<u64>,
+    /// Bytes that uploads leave free on the disk.
+    pub disk_free_bytes_min: u64,
+}
+
+impl App {
+    /// Whether there is room for another upload.
+    ///
+    /// # Errors
+    /// A problem that says what is full.
+    pub fn room(&self) -> Result<(), Problem> {
+        if let Some(trouble) = self.store.health().trouble() {
+            return Err(Problem::storage(trouble));
+        }
+        let used = self.blobs.used();
+        if let Some(limit) = self.settings.blob_bytes_max.filter(|limit| used >= *limit) {
+            return Err(Problem::full("bytes of blobs").with_limit(limit, Some(used)));
+        }
+        let free = self.blobs.disk_free().map_err(|error| Problem::internal(&error))?;
+        if free < self.settings.disk_free_bytes_min {
+            return Err(Problem::storage(Trouble::StorageFull));
+        }
+        Ok(())
+    }
 }
 
 /// All routes but `/v1/contribute`, which the runtime brings.

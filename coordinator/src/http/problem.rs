@@ -1,10 +1,15 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
+use crate::health::Trouble;
 use crate::store::StoreError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
+use std::time::Duration;
+
+/// While nothing can be stored: an operator needs a while, another process less.
+const STORAGE_RETRY_S: u64 = 10;
 
 /// What went wrong, for programs (`type`, `field`, `limit`) and people (`detail`).
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +31,9 @@ struct Document {
     limit: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     found: Option<Value>,
+    /// For the header `Retry-After`.
+    #[serde(skip)]
+    retry_after_s: Option<u64>,
 }
 
 fn status_number<S: serde::Serializer>(
@@ -51,6 +59,7 @@ impl Problem {
             field: None,
             limit: None,
             found: None,
+            retry_after_s: None,
         }))
     }
 
@@ -103,6 +112,44 @@ impl Problem {
             .with_limit(limit, Some(found))
     }
 
+    /// More requests than are answered in a time.
+    pub fn rate(what: &str, per_s: f64, wait: Duration) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let detail = format!("{what}: the limit is {per_s} a second");
+        Problem::new(status, "rate", "Too many requests", detail)
+            .with_limit(per_s as u64, None)
+            // Whole seconds, and never too early.
+            .with_retry_after(wait.as_secs() + 1)
+    }
+
+    /// The disk, or what the coordinator may use of it, is full.
+    pub fn full(what: &str) -> Self {
+        let status = StatusCode::INSUFFICIENT_STORAGE;
+        let detail = format!("{what}: this coordinator has no room for more");
+        Problem::new(status, "storage-full", "No room", detail)
+    }
+
+    /// Nothing can be stored for now.
+    pub fn storage(trouble: Trouble) -> Self {
+        let status = match trouble {
+            Trouble::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+            Trouble::StoreBusy | Trouble::StorageFails => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Problem::new(status, trouble.name(), "Nothing can be stored now", trouble.sentence())
+            .with_retry_after(STORAGE_RETRY_S)
+    }
+
+    /// A file could not be read or written.
+    pub fn disk(error: &std::io::Error) -> Self {
+        match Trouble::of_io(error) {
+            Some(trouble) => {
+                tracing::error!(%error, "a request failed");
+                Problem::storage(trouble)
+            }
+            None => Problem::internal(error),
+        }
+    }
+
     /// Come back later.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -120,6 +167,13 @@ impl Problem {
     /// The status that it is answered with.
     pub fn status(&self) -> StatusCode {
         self.0.status
+    }
+
+    /// Says in how many seconds coming back may help.
+    #[must_use]
+    pub fn with_retry_after(mut self, seconds: u64) -> Self {
+        self.0.retry_after_s = Some(seconds);
+        self
     }
 
     /// Names the field.
@@ -170,6 +224,9 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         let content_type = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, content_type);
+        if let Some(seconds) = self.0.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         if self.0.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -185,7 +242,13 @@ impl From<StoreError> for Problem {
                     .with_field("Idempotency-Key")
             }
             StoreError::Quota { what, limit, found } => Problem::quota(what, limit, found),
-            error => Problem::internal(&error),
+            error => match error.trouble() {
+                Some(trouble) => {
+                    tracing::error!(%error, "a request failed");
+                    Problem::storage(trouble)
+                }
+                None => Problem::internal(&error),
+            },
         }
     }
 }

@@ -110,6 +110,11 @@ pub struct LeaseTable {
 }
 
 impl LeaseTable {
+    /// Leases that are not answered yet.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
     /// A task is about to be sent.
     pub fn lease(&mut self, lease: LeaseId, held: Held) {
         self.open.insert(lease, (Turn::Leased, held));

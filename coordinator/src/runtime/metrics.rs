@@ -61,6 +61,8 @@ pub struct Metrics {
     pub flops_accepted: Counter,
     /// Records made durable.
     pub records: Counter,
+    /// Tries to store a record that the disk or the database did not let through.
+    pub record_retries: Counter,
     /// Milliseconds that executor threads were busy.
     pub executor_busy_ms: Counter,
     /// Operations of the executor.
@@ -93,7 +95,7 @@ impl Metrics {
         text
     }
 
-    fn rows(&self) -> [(&'static str, &'static str, &Counter); 14] {
+    fn rows(&self) -> [(&'static str, &'static str, &Counter); 15] {
         [
             ("frames_in_total", "Frames from contributors.", &self.frames_in),
             ("frames_out_total", "Frames to contributors.", &self.frames_out),
@@ -106,6 +108,7 @@ impl Metrics {
             ("tasks_accepted_total", "Tasks with a durable result.", &self.tasks_accepted),
             ("flops_accepted_total", "Static cost of accepted tasks.", &self.flops_accepted),
             ("records_total", "Records made durable.", &self.records),
+            ("record_retries_total", "Records tried again.", &self.record_retries),
             ("executor_busy_ms_total", "Busy time of the executor.", &self.executor_busy_ms),
             ("executor_runs_total", "Operations of the executor.", &self.executor_runs),
             ("executor_failures_total", "Failed operations.", &self.executor_failures),

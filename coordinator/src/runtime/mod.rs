@@ -270,6 +270,8 @@ impl RuntimeHandle {
             ("raven_sessions", "Open sessions.", snapshot.nodes.len() as u64),
             ("raven_workers", "Workers of open sessions.", snapshot.workers),
             ("raven_jobs_open", "Jobs that have not ended.", snapshot.jobs.len() as u64),
+            ("raven_leases_open", "Leases that are not answered yet.", snapshot.leases),
+            ("raven_payloads_held", "Results in memory.", snapshot.payloads),
         ];
         for (name, help, value) in gauges {
             text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"));

@@ -5,12 +5,18 @@ use super::driver::Input;
 use super::executor::State;
 use super::metrics::Metrics;
 use crate::blobs::{BlobError, Blobs};
-use crate::store::{Clock, Store};
+use crate::health::Trouble;
+use crate::store::{Clock, Store, StoreError};
 use raven_engine::{ContributorId, EffectError, EffectId, Outcome, Record};
 use raven_protocol::{BlobId, JobId};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
+use tracing::Instrument as _;
+
+/// Between two tries while the disk is full or the database held.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Something to be made durable.
 #[derive(Debug)]
@@ -31,6 +37,34 @@ pub enum Item {
     Record { record: Box<Record>, state: Option<Arc<State>>, clock: Clock },
     /// That a contributor is shown a slice of the weights.
     Shown { contributor: ContributorId, slice: u32 },
+}
+
+/// Why a record is not durable.
+#[derive(Debug, thiserror::Error)]
+enum SaveError {
+    #[error("{0}")]
+    Blobs(#[from] BlobError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl SaveError {
+    fn trouble(&self) -> Option<Trouble> {
+        match self {
+            SaveError::Blobs(error) => error.trouble(),
+            SaveError::Store(error) => error.trouble(),
+            SaveError::Task(_) => None,
+        }
+    }
+
+    fn stage(&self) -> &'static str {
+        match self {
+            SaveError::Store(_) => "store",
+            SaveError::Blobs(_) | SaveError::Task(_) => "blobs",
+        }
+    }
 }
 
 /// The state that a record keeps as a checkpoint.
@@ -67,18 +101,18 @@ impl Persister {
     pub async fn run(mut self, mut savings: mpsc::UnboundedReceiver<Saving>) {
         while let Some(Saving { effect, job, item }) = savings.recv().await {
             let is_record = matches!(item, Item::Record { .. });
-            let result = match item {
-                Item::Record { record, state, clock } => self.save(&record, state, clock).await,
-                Item::Shown { contributor, slice } => {
-                    let shown = self.store.show_slice(job, contributor, slice).await;
-                    shown.map_err(|error| failure("store", &error))
-                }
-            };
+            let span = tracing::info_span!("saving", %job, step = tracing::field::Empty);
+            if let Item::Record { record, .. } = &item {
+                span.record("step", record.step);
+            }
+            let result = self.save_in_the_end(job, &item).instrument(span).await;
             if let Err(error) = &result {
                 tracing::error!(%job, %error, "something was not stored");
             }
             let is_stored = result.is_ok();
-            let outcome = result.map(|()| Outcome::Persisted);
+            let failed =
+                |error: SaveError| EffectError { stage: error.stage(), reason: error.to_string() };
+            let outcome = result.map(|()| Outcome::Persisted).map_err(failed);
             if self.inputs.send(Input::Saved { job, effect, outcome }).await.is_err() {
                 tracing::debug!(%job, "nobody waits for the store any more");
             }
@@ -89,18 +123,43 @@ impl Persister {
         }
     }
 
+    /// Saves something, and tries again for as long as the disk is at fault:
+    /// the job waits, and goes on from here once there is room.
+    async fn save_in_the_end(&mut self, job: JobId, item: &Item) -> Result<(), SaveError> {
+        loop {
+            let result = match item {
+                Item::Record { record, state, clock } => {
+                    self.save(record, state.clone(), *clock).await
+                }
+                Item::Shown { contributor, slice } => {
+                    let shown = self.store.show_slice(job, *contributor, *slice).await;
+                    shown.map_err(SaveError::from)
+                }
+            };
+            let trouble = result.as_ref().err().and_then(SaveError::trouble);
+            self.store.health().set(trouble);
+            if trouble.is_none() || self.inputs.is_closed() {
+                return result;
+            }
+            self.metrics.record_retries.add(1);
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
     async fn save(
         &mut self,
         record: &Record,
         state: Option<Arc<State>>,
         clock: Clock,
-    ) -> Result<(), EffectError> {
+    ) -> Result<(), SaveError> {
+        // Until the record refers to its state.
+        let _hold = self.blobs.hold();
         self.know(record.job).await?;
         if let Some(kept) = kept_state(record) {
             self.put(kept, state).await?;
             self.kept.entry(record.job).or_default().insert(kept);
         }
-        self.store.persist_timed(record, clock).await.map_err(|error| failure("store", &error))?;
+        self.store.persist_timed(record, clock).await?;
         self.metrics.records.add(1);
         self.metrics.tasks_accepted.add(record.credits.len() as u64);
         let flops = record.credits.iter().map(|credit| credit.flops).sum();
@@ -113,59 +172,43 @@ impl Persister {
     }
 
     /// Checkpoints of an earlier process are let go of by this one as well.
-    async fn know(&mut self, job: JobId) -> Result<(), EffectError> {
+    async fn know(&mut self, job: JobId) -> Result<(), SaveError> {
         if !self.kept.contains_key(&job) {
-            let known = self.store.checkpoint_blobs(job).await;
-            let known = known.map_err(|error| failure("store", &error))?;
+            let known = self.store.checkpoint_blobs(job).await?;
             self.kept.insert(job, known.into_iter().collect());
         }
         Ok(())
     }
 
     /// Makes a state's blob durable before a record names it.
-    async fn put(&self, id: BlobId, state: Option<Arc<State>>) -> Result<(), EffectError> {
+    async fn put(&self, id: BlobId, state: Option<Arc<State>>) -> Result<(), SaveError> {
         let blobs = self.blobs.clone();
         let put = move || match state {
             Some(state) => blobs.put(id, &state.frame()),
             None if blobs.contains(id) => Ok(()),
             None => Err(BlobError::Missing { id }),
         };
-        let put = tokio::task::spawn_blocking(put).await;
-        let put = put.map_err(|error| failure("blobs", &error))?;
-        put.map_err(|error| failure("blobs", &error))
+        Ok(tokio::task::spawn_blocking(put).await??)
     }
 
     /// Removes the files of states that are no checkpoint of any job now.
-    async fn sweep(&mut self, record: &Record) -> Result<(), EffectError> {
+    async fn sweep(&mut self, record: &Record) -> Result<(), SaveError> {
         let job = record.job;
-        let wanted: HashSet<BlobId> = self
-            .store
-            .checkpoint_blobs(job)
-            .await
-            .map_err(|error| failure("store", &error))?
-            .into_iter()
-            .collect();
+        let wanted: HashSet<BlobId> = self.store.checkpoint_blobs(job).await?.into_iter().collect();
         let known = self.kept.entry(job).or_default();
         let stale: Vec<BlobId> = known.difference(&wanted).copied().collect();
         known.clone_from(&wanted);
         for blob in stale {
             // Jobs of one model and seed share states.
-            let shared = self.store.is_checkpoint(blob).await;
-            if shared.map_err(|error| failure("store", &error))? {
+            if self.store.is_checkpoint(blob).await? {
                 continue;
             }
             let blobs = self.blobs.clone();
-            let removed = tokio::task::spawn_blocking(move || blobs.remove(blob)).await;
-            let removed = removed.map_err(|error| failure("blobs", &error))?;
-            removed.map_err(|error| failure("blobs", &error))?;
+            tokio::task::spawn_blocking(move || blobs.remove(blob)).await??;
         }
         if record.phase.is_end() {
             self.kept.remove(&job);
         }
         Ok(())
     }
-}
-
-fn failure(stage: &'static str, error: &dyn std::fmt::Display) -> EffectError {
-    EffectError { stage, reason: error.to_string() }
 }

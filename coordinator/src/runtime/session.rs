@@ -285,7 +285,8 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+/// Reads what [`hex`] writes.
+pub fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
     let lower = |digit: &u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
     if digits.len() != 2 * N || !digits.iter().all(lower) {

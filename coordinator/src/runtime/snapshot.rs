@@ -13,6 +13,10 @@ pub struct NetworkSnapshot {
     pub workers: u64,
     /// Contributors of these sessions: one may have several.
     pub contributors: usize,
+    /// Leases that no session has answered yet.
+    pub leases: u64,
+    /// Results that are held in memory.
+    pub payloads: u64,
     /// Accepted tasks a second, over the last minute.
     pub tasks_per_s: f64,
     /// Jobs that the engine holds.

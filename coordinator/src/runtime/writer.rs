@@ -95,9 +95,20 @@ async fn farewell(sink: &mut SplitSink<Socket, Message>, ending: Ending) -> Resu
     };
     let code = reason.close_code().into();
     let close = CloseFrame { code, reason: Utf8Bytes::from(shortened(&detail)) };
-    let goodbye = ToContributor::Goodbye { reason, detail };
+    let retry_after_ms = retry_after_ms(reason);
+    let goodbye = ToContributor::Goodbye { reason, detail, retry_after_ms };
     sink.send(Message::Binary(encode(&goodbye, &[]).into())).await?;
     sink.send(Message::Close(Some(close))).await
+}
+
+/// When coming back may help. A coordinator that goes down is mostly started
+/// again at once; one that is full stays so for as long as its visitors read.
+fn retry_after_ms(reason: GoodbyeReason) -> Option<u64> {
+    match reason {
+        GoodbyeReason::Draining => Some(crate::front::RETURN_S * 1000),
+        GoodbyeReason::Full => Some(30_000),
+        _ => None,
+    }
 }
 
 /// As much of a text as a close frame holds.

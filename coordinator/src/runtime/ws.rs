@@ -24,7 +24,7 @@ use raven_engine::Event;
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError, ResultDigest,
-    SessionId, ToContributor, result_digest,
+    SessionId, TaskId, ToContributor, result_digest,
 };
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +34,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
+use tracing::Instrument as _;
 
 /// Before consent a peer has nothing to say but two short headers.
 const OPENING: FrameLimits =
@@ -118,9 +119,12 @@ async fn serve(socket: Socket, gate: Gate, shared: Arc<Shared>, peer: IpAddr, fr
         shared: shared.clone(),
         idle: timeouts.idle,
     };
-    let ending = match slot {
-        Ok(_slot) => match shared.door.enter(network_prefix(peer)) {
-            Ok(place) => reader.run(peer, from_browser, &place).await,
+    let ending = match &slot {
+        Ok(_) => match shared.door.enter(network_prefix(peer)) {
+            Ok(place) => {
+                let span = tracing::info_span!("session", session = tracing::field::Empty);
+                reader.run(peer, from_browser, &place).instrument(span).await
+            }
             Err(refusal) => Ending::Goodbye(refusal),
         },
         Err(_) => {
@@ -140,6 +144,8 @@ async fn serve(socket: Socket, gate: Gate, shared: Arc<Shared>, peer: IpAddr, fr
         }
         Err(error) => tracing::error!(%error, "a session's writer failed"),
     }
+    // Who waits for all slots waits for every goodbye to be read.
+    drop(slot);
 }
 
 /// Why reading ended: nothing more is to be said, or this.
@@ -215,6 +221,7 @@ impl Reader {
         let text_version = self.shared.config.consent_text_version.clone();
         let waiting = AwaitConsent::new(hello, site, text_version.clone())?;
         let session = waiting.session();
+        tracing::Span::current().record("session", tracing::field::display(session));
         self.send(&ToContributor::Welcome {
             session,
             nonce: waiting.nonce().to_owned(),
@@ -347,12 +354,16 @@ impl Reader {
         let session = active.session;
         let event = match message {
             FromContributor::Commit { lease, digest, elapsed_ms: _ } => {
-                let Answer::Taken(_) = active.leases().commit(lease)? else { return Ok(()) };
+                let Answer::Taken(held) = active.leases().commit(lease)? else { return Ok(()) };
+                let TaskId { job, round, .. } = held.task;
+                tracing::debug!(%job, round, task = %held.task, %lease, "committed");
                 self.shared.metrics.commits.add(1);
                 Event::Committed { session, lease, digest }
             }
             FromContributor::Result { lease } => {
                 let Answer::Taken(held) = active.leases().result(lease)? else { return Ok(()) };
+                let TaskId { job, round, .. } = held.task;
+                tracing::debug!(%job, round, task = %held.task, %lease, bytes = bytes.len(), "revealed");
                 return self.result(session, lease, held, bytes).await;
             }
             FromContributor::Refuse { lease, reason, detail } => {

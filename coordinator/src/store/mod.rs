@@ -7,6 +7,7 @@
 mod datasets;
 mod events;
 mod idempotency;
+mod inspect;
 mod jobs;
 mod keys;
 mod records;
@@ -18,23 +19,24 @@ mod uploads;
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
 pub use idempotency::Remembered;
+pub use inspect::{Inspection, inspect};
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
 pub use keys::KeyId;
 pub use records::Clock;
 pub(crate) use records::state_reason;
 pub use sites::{SiteRow, parse_site, site_text};
 pub use stats::{Curve, Totals};
-pub use uploads::{UploadId, UploadRow, UploadSums};
+pub use uploads::{UploadBounds, UploadId, UploadRow};
 
-use crate::random;
+use crate::health::{Health, Trouble};
 use crate::time::UnixMs;
-use raven_protocol::BlobId;
+use raven_protocol::{BlobId, JobId};
 use sqlx::sqlite::{
-    Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
+    Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Executor as _, Row as _, Transaction};
-use std::path::Path;
+use sqlx::{Connection as _, Executor as _, Row as _, Transaction};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +46,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0002_jobs.sql"),
     include_str!("../../migrations/0003_session_receipts.sql"),
     include_str!("../../migrations/0004_datasets.sql"),
+    include_str!("../../migrations/0005_operations.sql"),
 ];
 
 /// Connections that read at the same time.
@@ -73,6 +76,16 @@ pub enum StoreError {
     UnknownJob { job: raven_protocol::JobId },
 }
 
+impl StoreError {
+    /// Whether the disk or the file is at fault, in a way that may pass.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            StoreError::Database { error, .. } => Trouble::of_sqlite(error),
+            _ => None,
+        }
+    }
+}
+
 /// Turns a database error into a [`StoreError`] that says what was tried.
 pub(crate) fn failed(action: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     move |error| StoreError::Database { action, error }
@@ -88,6 +101,8 @@ pub struct Store {
 struct Inner {
     writer: SqlitePool,
     readers: SqlitePool,
+    health: Health,
+    folder: PathBuf,
 }
 
 impl Store {
@@ -105,6 +120,7 @@ impl Store {
             .busy_timeout(Duration::from_secs(10));
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
+            .after_release(|connection, _| Box::pin(is_clean(connection)))
             .connect_with(options.clone())
             .await
             .map_err(failed("open the file"))?;
@@ -114,7 +130,9 @@ impl Store {
             .connect_with(options.read_only(true))
             .await
             .map_err(failed("open the file for reading"))?;
-        Ok(Store { inner: Arc::new(Inner { writer, readers }) })
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        let health = Health::default();
+        Ok(Store { inner: Arc::new(Inner { writer, readers, health, folder }) })
     }
 
     /// Forgets what only holds within one process: open sessions and running clocks.
@@ -148,24 +166,30 @@ impl Store {
             .map_err(failed("answer a ping"))
     }
 
-    /// The secret of that name, made on first use.
+    /// What keeps records from being stored, if anything does.
+    pub fn health(&self) -> &Health {
+        &self.inner.health
+    }
+
+    /// Where the file lies.
+    pub fn folder(&self) -> &Path {
+        &self.inner.folder
+    }
+
+    /// Jobs that have not ended and whose rows are in this shard.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn secret(&self, name: &str) -> Result<[u8; 32], StoreError> {
-        let fresh = random::bytes::<32>();
-        sqlx::query("INSERT INTO secrets (name, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
-            .bind(name)
-            .bind(&fresh[..])
-            .execute(self.writer())
-            .await
-            .map_err(failed("make a secret"))?;
-        let row = sqlx::query("SELECT value FROM secrets WHERE name = ?1")
-            .bind(name)
-            .fetch_one(self.writer())
-            .await
-            .map_err(failed("read a secret"))?;
-        hash_column(&row, "secrets", "value")
+    pub async fn open_jobs_on(&self, shard: BlobId) -> Result<Vec<JobId>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT DISTINCT j.id AS id FROM shards s JOIN jobs j ON j.dataset = s.dataset
+             WHERE s.blob = ?1 AND j.phase NOT IN ('completed', 'failed', 'cancelled')",
+        )
+        .bind(&shard.0[..])
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("look for a shard's jobs"))?;
+        rows.iter().map(|row| Ok(JobId(from_sql(column(row, "jobs", "id")?)))).collect()
     }
 
     /// Every blob that a shard or checkpoint refers to.
@@ -200,6 +224,16 @@ impl Store {
     fn readers(&self) -> &SqlitePool {
         &self.inner.readers
     }
+}
+
+/// Whether a connection may be used again. Where the disk is full, SQLite ends a
+/// transaction by itself; the driver's own roll-back then fails, and it goes on
+/// to count a transaction that is none. What it would commit later would not be
+/// durable, so such a connection is closed and another one opened.
+async fn is_clean(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // Answered after a roll-back that is still to be done.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {

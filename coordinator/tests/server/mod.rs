@@ -170,7 +170,14 @@ impl Server {
     }
 
     pub fn start_with(upload_limits: UploadLimits) -> Self {
-        Self::open(tempfile::tempdir().expect("a folder"), None, upload_limits)
+        Self::open(tempfile::tempdir().expect("a folder"), None, upload_limits, |_| {})
+    }
+
+    pub fn start_with_settings(
+        upload_limits: UploadLimits,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        Self::open(tempfile::tempdir().expect("a folder"), None, upload_limits, change)
     }
 
     /// The next process on the same folder.
@@ -178,13 +185,14 @@ impl Server {
         let Server { folder, key, owner, runtime, app, .. } = self;
         runtime.block_on(app.store.close());
         runtime.shutdown_background();
-        Self::open(folder, Some((key, owner)), UploadLimits::default())
+        Self::open(folder, Some((key, owner)), UploadLimits::default(), |_| {})
     }
 
     fn open(
         folder: tempfile::TempDir,
         known: Option<(String, KeyId)>,
         upload_limits: UploadLimits,
+        change: impl FnOnce(&mut Settings),
     ) -> Self {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let (stop, stopping) = watch::channel(false);
@@ -211,7 +219,7 @@ impl Server {
             std::fs::create_dir_all(&upload_folder).expect("a folder");
             let incoming_folder = folder.path().join("incoming");
             std::fs::create_dir_all(&incoming_folder).expect("a folder");
-            let settings = Settings {
+            let mut settings = Settings {
                 origin: ORIGIN.into(),
                 upload_folder,
                 incoming_folder,
@@ -219,7 +227,11 @@ impl Server {
                 open_jobs_max: 3,
                 dataset_bytes_max: 8 << 20,
                 sites_max: 2,
+                admin_token: None,
+                blob_bytes_max: None,
+                disk_free_bytes_min: 0,
             };
+            change(&mut settings);
             let app = App {
                 blobs: Blobs::open(&folder.path().join("blobs")).expect("blobs"),
                 tickets: Tickets::new(store.clone()).await.expect("tickets"),

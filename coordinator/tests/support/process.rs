@@ -64,14 +64,19 @@ impl Process {
 
     /// Starts one with these arguments beside data and kernel, and waits until it listens.
     pub fn start_with(data: &Path, arguments: &[&str]) -> Self {
-        let mut child = Self::spawn(data, arguments);
+        Self::launch(Self::command(data, arguments))
+    }
+
+    /// Starts this command and waits until it listens.
+    pub fn launch(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
         let url = line.trim().strip_prefix("listening on ").map(str::to_owned);
         let Some(url) = url else {
             let mut log = String::new();
-            let _ = child.stderr.take().expect("piped").read_to_string(&mut log);
+            let _ = child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut log));
             panic!("{line:?} names no address; {log}");
         };
         Process { child, url }
@@ -79,10 +84,16 @@ impl Process {
 
     /// Starts one and does not wait for it.
     pub fn spawn(data: &Path, arguments: &[&str]) -> Child {
+        Self::command(data, arguments).spawn().expect("starts")
+    }
+
+    /// The command that serves from a data folder.
+    pub fn command(data: &Path, arguments: &[&str]) -> Command {
         let mut command = program();
         command.arg("serve").args(arguments).arg("--data").arg(data);
         command.arg("--kernel").arg(kernel_file());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 
     pub fn address(&self) -> SocketAddr {

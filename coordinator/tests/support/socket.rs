@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// The consent text that the welcome named.
+    text_version: String,
 }
 
 /// How a session ended: the goodbye frame, and the WebSocket close code.
@@ -28,6 +30,7 @@ pub struct Socket {
 pub struct Ended {
     pub reason: Option<GoodbyeReason>,
     pub detail: String,
+    pub retry_after_ms: Option<u64>,
     pub code: Option<u16>,
 }
 
@@ -43,7 +46,7 @@ impl Socket {
             request.headers_mut().insert("origin", origin.parse().expect("a header"));
         }
         let (stream, _) = connect_async(request).await?;
-        Ok(Socket { stream })
+        Ok(Socket { stream, text_version: CONSENT_TEXT.into() })
     }
 
     pub async fn send_bytes(&mut self, bytes: impl Into<Bytes>) {
@@ -85,18 +88,20 @@ impl Socket {
 
     /// Reads on until the session has ended.
     pub async fn ended(mut self) -> Ended {
-        let mut ended = Ended { reason: None, detail: String::new(), code: None };
+        let mut ended =
+            Ended { reason: None, detail: String::new(), retry_after_ms: None, code: None };
         let reading = async {
             while let Some(Ok(message)) = self.stream.next().await {
                 match message {
                     Message::Binary(bytes) => {
                         let frame = Frame::decode(&bytes, &FrameLimits::TO_CONTRIBUTOR);
                         let header = frame.expect("a frame").header().to_owned();
-                        if let Ok(ToContributor::Goodbye { reason, detail }) =
+                        if let Ok(ToContributor::Goodbye { reason, detail, retry_after_ms }) =
                             ToContributor::from_header(&header)
                         {
                             ended.reason = Some(reason);
                             ended.detail = detail;
+                            ended.retry_after_ms = retry_after_ms;
                         }
                     }
                     Message::Close(frame) => ended.code = frame.map(|frame| frame.code.into()),
@@ -119,7 +124,10 @@ impl Socket {
 
     pub async fn welcome(&mut self) -> (SessionId, String) {
         match self.receive().await.0 {
-            ToContributor::Welcome { session, nonce, .. } => (session, nonce),
+            ToContributor::Welcome { session, nonce, consent_text_version, .. } => {
+                self.text_version = consent_text_version;
+                (session, nonce)
+            }
             other => panic!("no welcome but {other:?}"),
         }
     }
@@ -133,7 +141,9 @@ impl Socket {
         let hello = hello(key, kernel);
         self.send(&FromContributor::Hello(hello.clone())).await;
         let (session, nonce) = self.welcome().await;
-        self.send(&consent(&receipt(&hello, &nonce, None), key)).await;
+        let mut receipt = receipt(&hello, &nonce, None);
+        receipt.text_version.clone_from(&self.text_version);
+        self.send(&consent(&receipt, key)).await;
         match self.receive().await.0 {
             ToContributor::Ready { grant } => (session, grant, nonce),
             other => panic!("not ready but {other:?}"),

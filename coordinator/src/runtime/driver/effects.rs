@@ -306,7 +306,8 @@ impl Driver {
             }
         };
         let Some(link) = self.links.get(&session) else { return };
-        tracing::trace!(%session, %lease, %task, flops, bytes = built.frame.bytes(), "task");
+        let (job, round, bytes) = (task.job, task.round, built.frame.bytes());
+        tracing::debug!(%session, %job, round, %task, %lease, flops, bytes, "leased");
         self.shared.metrics.leases.add(1);
         let shards = built.shards.iter().map(|shard| shard.blob);
         self.shared.grants.allow(&link.grant, shards);

@@ -161,6 +161,8 @@ impl Driver {
         match input {
             Input::Opened(opened) => {
                 let (session, profile) = (opened.session, opened.profile.clone());
+                let (share, workers) = (profile.share, profile.workers);
+                tracing::info!(%session, share, workers, "a session has consented");
                 self.links.insert(session, Link::new(*opened));
                 self.tell(Event::SessionOpened { session, profile });
             }

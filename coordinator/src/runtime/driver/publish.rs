@@ -12,11 +12,14 @@ impl Driver {
         let mut views = self.engine.sessions();
         views.sort_by_key(|view| (view.opened, view.session));
         let nodes: Vec<NodeSnapshot> = views.iter().filter_map(|view| self.node(view)).collect();
+        // Nothing is promised while records cannot be stored, so every job waits.
+        let trouble = self.shared.store.health().trouble();
+        let trouble = trouble.map(|trouble| trouble.sentence().to_owned());
         let jobs = self.jobs.iter().filter_map(|(&id, job)| {
             let view = self.engine.job(id)?;
             let live = JobLive {
                 phase: view.state.phase(),
-                reason: state_reason(&view.state),
+                reason: trouble.clone().or_else(|| state_reason(&view.state)),
                 contributors: job.progress.contributors,
                 images_per_s: job.progress.rows_per_s(),
                 train_ms: job.progress.train_ms(),
@@ -27,6 +30,8 @@ impl Driver {
         let snapshot = NetworkSnapshot {
             contributors: stats.contributors_online,
             workers: nodes.iter().map(|node| u64::from(node.workers)).sum(),
+            leases: self.links.values().map(|link| link.leases().open() as u64).sum(),
+            payloads: self.payloads.len() as u64,
             tasks_per_s: stats.tasks_per_s,
             jobs: jobs.collect(),
             nodes,
