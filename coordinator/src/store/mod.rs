@@ -24,7 +24,7 @@ pub use records::Clock;
 pub(crate) use records::state_reason;
 pub use sites::{SiteRow, parse_site, site_text};
 pub use stats::{Curve, Totals};
-pub use uploads::{UploadId, UploadRow, UploadSums};
+pub use uploads::{UploadBounds, UploadId, UploadRow};
 
 use crate::random;
 use crate::time::UnixMs;

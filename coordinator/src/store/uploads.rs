@@ -3,8 +3,8 @@
 use super::datasets::held_bytes;
 use super::idempotency::remember;
 use super::{
-    Remembered,    KeyId, Store, StoreError, column, count_to_sql, failed, from_sql, to_sql, u64_column,
-    unreadable,
+    KeyId, Remembered, Store, StoreError, column, count_to_sql, failed, from_sql, to_sql,
+    u64_column, unreadable,
 };
 use crate::time::UnixMs;
 use sqlx::sqlite::SqliteRow;
