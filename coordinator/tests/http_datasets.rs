@@ -4,31 +4,12 @@ mod server;
 
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::store::DatasetId;
-use raven_protocol::{Frame, FrameLimits};
 use serde_json::{Value, json};
 use server::Server;
 use server::files::*;
 
 fn classes(format: &str) -> Value {
     json!({"name": "d", "format": format, "target": "classes", "classes": 4})
-}
-
-/// All rows of one part, as the shards hold them.
-fn rows(server: &Server, id: &str, test: bool) -> (Vec<u8>, Vec<u8>, u32) {
-    let id: DatasetId = id.parse().expect("an id");
-    let shards = server.runtime.block_on(server.app.store.shards(id, test)).expect("shards");
-    let (mut x, mut y, mut next) = (Vec::new(), Vec::new(), 0);
-    for shard in &shards {
-        assert_eq!(shard.first_row, next, "rows are numbered without gaps");
-        next += shard.rows;
-        let bytes = server.app.blobs.get(shard.blob).expect("the blob");
-        assert_eq!(bytes.len() as u64, shard.bytes);
-        let frame = Frame::decode(&bytes, &FrameLimits::TO_CONTRIBUTOR).expect("a frame");
-        assert!(frame.header().contains("\"type\":\"blob\""), "{}", frame.header());
-        x.extend_from_slice(frame.tensor("x").expect("x").data);
-        y.extend_from_slice(frame.tensor("y").expect("y").data);
-    }
-    (x, y, next)
 }
 
 fn i32s(labels: &[u8]) -> Vec<u8> {
@@ -46,8 +27,8 @@ fn idx_keeps_bytes_and_splits_as_the_files_do() {
     assert_eq!(facts["features"], json!({"dtype": "u8", "shape": [SIDE, SIDE]}));
     assert_eq!(facts["target"], json!({"kind": "classes", "classes": 4}));
     let id = facts["id"].as_str().expect("an id");
-    assert_eq!(rows(&server, id, false), (pixels(0, TRAIN), i32s(&labels(0, TRAIN)), 100));
-    assert_eq!(rows(&server, id, true), (pixels(TRAIN, TEST), i32s(&labels(TRAIN, TEST)), 20));
+    assert_eq!(server.rows(id, false), (pixels(0, TRAIN), i32s(&labels(0, TRAIN)), 100));
+    assert_eq!(server.rows(id, true), (pixels(TRAIN, TEST), i32s(&labels(TRAIN, TEST)), 20));
     assert_eq!(server.get(&format!("/v1/datasets/{id}")).json(), facts);
     assert_eq!(server.get("/v1/datasets").json(), json!({"datasets": [facts]}));
 }
@@ -66,8 +47,8 @@ fn many_rows_become_shards_of_a_power_of_two() {
     let sizes: Vec<u32> = shards.iter().map(|shard| shard.rows).collect();
     // A fifth is held out.
     assert_eq!(sizes, [1024, 1024, 352]);
-    let (x, _, train) = rows(&server, &id.to_string(), false);
-    let (held_out, _, test) = rows(&server, &id.to_string(), true);
+    let (x, _, train) = server.rows(&id.to_string(), false);
+    let (held_out, _, test) = server.rows(&id.to_string(), true);
     assert_eq!((train, test), (2400, 600));
     assert_eq!([x, held_out].concat(), bytes);
 }
@@ -86,7 +67,7 @@ fn npy_and_npz_convert_numbers() {
         let answer = server.upload(&classes("npz"), &[("table", table)]);
         assert_eq!(answer.status, 201, "{}", answer.text());
         let id = answer.json()["id"].as_str().expect("an id").to_owned();
-        let (x, y, count) = rows(&server, &id, false);
+        let (x, y, count) = server.rows(&id, false);
         assert_eq!(count, 8);
         assert_eq!(x, f32s((0..24).map(|i| i as f32 / 4.0)));
         assert_eq!(y, i32s(&[0, 1, 2, 3, 0, 1, 2, 3]));
@@ -111,7 +92,7 @@ fn safetensors_and_values_of_any_width() {
     let facts = answer.json();
     assert_eq!(facts["target"], json!({"kind": "values", "width": 2}));
     assert_eq!(facts["features"], json!({"dtype": "f32", "shape": [1]}));
-    let (x, y, count) = rows(&server, facts["id"].as_str().expect("an id"), false);
+    let (x, y, count) = server.rows(facts["id"].as_str().expect("an id"), false);
     assert_eq!((count, x), (3, f32s([0.0, -1.0, -2.0])));
     assert_eq!(y, f32s((0..6).map(|i| i as f32)));
 }
@@ -127,7 +108,7 @@ fn csv_with_and_without_names() {
     assert_eq!(answer.status, 201, "{}", answer.text());
     let facts = answer.json();
     assert_eq!(facts["features"]["shape"], json!([2, 2]));
-    let (x, y, count) = rows(&server, facts["id"].as_str().expect("an id"), false);
+    let (x, y, count) = server.rows(facts["id"].as_str().expect("an id"), false);
     assert_eq!(count, 4);
     assert_eq!(x[..48], f32s([1., 2., 3., 4., 5., 6., 7., 8., -1.5, 0., 100., 2.]));
     assert_eq!(y, i32s(&[0, 1, 3, 2]));
@@ -136,11 +117,11 @@ fn csv_with_and_without_names() {
         named.lines().map(|line| format!("\"{}\"\r\n", line.replace(',', "\",\""))).collect();
     let answer = server.upload(&spec, &[("table", quoted.into_bytes())]);
     assert_eq!(answer.status, 201, "{}", answer.text());
-    let again = rows(&server, answer.json()["id"].as_str().expect("an id"), false);
+    let again = server.rows(answer.json()["id"].as_str().expect("an id"), false);
     assert_eq!(again, (x, y, count));
     let quoted = "\"a\", \"b\",label\n\"1\", \"2\",0\n\"3\",4,\"1\"\n5,6,2\n";
     let answer = server.upload(&classes("csv"), &[("table", quoted.into())]);
-    let (x, y, _) = rows(&server, answer.json()["id"].as_str().expect("an id"), false);
+    let (x, y, _) = server.rows(answer.json()["id"].as_str().expect("an id"), false);
     assert_eq!((x, y), (f32s([1.0, 2.0, 3.0, 4.0]), i32s(&[0, 1])));
     let plain = "1,2,0\n3,4,1\n5,6,2\n";
     let answer = server.upload(&classes("csv"), &[("table", plain.into())]);
@@ -390,7 +371,7 @@ fn equal_rows_share_blobs_and_a_failed_upload_takes_none_away() {
     let mut files = small_idx();
     files[3].1 = idx(8, &[TEST as u32], &[9; TEST]);
     server.upload(&classes("idx"), &files).problem(422);
-    assert_eq!(rows(&server, &first, false).2, TRAIN as u32);
+    assert_eq!(server.rows(&first, false).2, TRAIN as u32);
 }
 
 #[test]

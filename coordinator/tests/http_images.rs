@@ -4,11 +4,9 @@
 mod server;
 
 use raven_coordinator::dataset::UploadLimits;
-use raven_coordinator::store::DatasetId;
-use raven_protocol::{Frame, FrameLimits};
 use serde_json::{Value, json};
-use server::Server;
 use server::files::gzip;
+use server::{Server, id};
 use std::io::{Cursor, Write};
 
 const GREY_JPEG: &[u8] = include_bytes!("server/images/grey.jpg");
@@ -59,18 +57,12 @@ fn taken(server: &Server, spec: &Value, archive: Vec<u8>) -> Value {
 
 /// Pixels and labels of one part, in order.
 fn rows(server: &Server, facts: &Value, test: bool) -> Vec<(Vec<u8>, i32)> {
-    let id: DatasetId = facts["id"].as_str().expect("an id").parse().expect("an id");
-    let shards = server.runtime.block_on(server.app.store.shards(id, test)).expect("shards");
-    let mut found = Vec::new();
-    for shard in &shards {
-        let bytes = server.app.blobs.get(shard.blob).expect("the blob");
-        let frame = Frame::decode(&bytes, &FrameLimits::TO_CONTRIBUTOR).expect("a frame");
-        let (x, y) = (frame.tensor("x").expect("x"), frame.tensor("y").expect("y"));
-        let width = x.data.len() / shard.rows as usize;
-        let labels = y.data.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().expect("4")));
-        found.extend(x.data.chunks_exact(width).map(<[u8]>::to_vec).zip(labels));
+    let (x, y, count) = server.rows(id(facts), test);
+    if count == 0 {
+        return Vec::new();
     }
-    found
+    let labels = y.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().expect("4")));
+    x.chunks_exact(x.len() / count as usize).map(<[u8]>::to_vec).zip(labels).collect()
 }
 
 #[test]

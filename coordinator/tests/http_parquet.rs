@@ -9,11 +9,9 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use raven_coordinator::dataset::UploadLimits;
-use raven_coordinator::store::DatasetId;
-use raven_protocol::{Frame, FrameLimits};
 use serde_json::{Value, json};
-use server::Server;
 use server::files::gzip;
+use server::{Server, id};
 use std::sync::Arc;
 
 /// Row groups of 4 rows, and with columns of times and of lists.
@@ -51,19 +49,6 @@ fn taken(server: &Server, spec: &Value, table: &[u8]) -> Value {
     answer.json()
 }
 
-fn bytes(server: &Server, facts: &Value, test: bool) -> (Vec<u8>, Vec<u8>) {
-    let id: DatasetId = facts["id"].as_str().expect("an id").parse().expect("an id");
-    let shards = server.runtime.block_on(server.app.store.shards(id, test)).expect("shards");
-    let (mut x, mut y) = (Vec::new(), Vec::new());
-    for shard in &shards {
-        let bytes = server.app.blobs.get(shard.blob).expect("the blob");
-        let frame = Frame::decode(&bytes, &FrameLimits::TO_CONTRIBUTOR).expect("a frame");
-        x.extend_from_slice(frame.tensor("x").expect("x").data);
-        y.extend_from_slice(frame.tensor("y").expect("y").data);
-    }
-    (x, y)
-}
-
 #[test]
 fn every_packing_gives_the_rows_that_text_gives() {
     let server = Server::start();
@@ -80,7 +65,7 @@ fn every_packing_gives_the_rows_that_text_gives() {
             assert_eq!(facts[field], text[field], "{name}: {field}");
         }
         for test in [false, true] {
-            assert_eq!(bytes(&server, &facts, test), bytes(&server, &text, test), "{name}");
+            assert_eq!(server.rows(id(&facts), test), server.rows(id(&text), test), "{name}");
         }
         let named = |facts: &Value| -> Vec<Value> {
             let columns = facts["table"]["columns"].as_array().expect("columns").clone();

@@ -3,24 +3,14 @@
 
 mod server;
 
-use raven_coordinator::store::DatasetId;
-use raven_protocol::{Frame, FrameLimits};
 use serde_json::{Value, json};
-use server::Server;
 use server::files::*;
+use server::{Server, id};
 use std::process::Command;
 
 /// The rows of one part: features and the bytes of the targets.
 fn rows(server: &Server, facts: &Value, test: bool) -> (Vec<Vec<f32>>, Vec<u8>) {
-    let id: DatasetId = facts["id"].as_str().expect("an id").parse().expect("an id");
-    let shards = server.runtime.block_on(server.app.store.shards(id, test)).expect("shards");
-    let (mut x, mut y) = (Vec::new(), Vec::new());
-    for shard in &shards {
-        let bytes = server.app.blobs.get(shard.blob).expect("the blob");
-        let frame = Frame::decode(&bytes, &FrameLimits::TO_CONTRIBUTOR).expect("a frame");
-        x.extend_from_slice(frame.tensor("x").expect("x").data);
-        y.extend_from_slice(frame.tensor("y").expect("y").data);
-    }
+    let (x, y, _) = server.rows(id(facts), test);
     let floats = |bytes: &[u8]| {
         bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect()
     };

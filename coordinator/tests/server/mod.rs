@@ -15,11 +15,11 @@ use raven_coordinator::job::JobContext;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::network::{Network, NetworkError};
 use raven_coordinator::runtime::{JobLive, NetworkSnapshot, NodeSnapshot};
-use raven_coordinator::store::{KeyId, Store};
+use raven_coordinator::store::{DatasetId, KeyId, Store};
 use raven_coordinator::ticket::Tickets;
 use raven_coordinator::www::Www;
 use raven_engine::{JobPhase, JobState, Record, ResumePoint};
-use raven_protocol::{BlobId, JobId, KernelId};
+use raven_protocol::{BlobId, Frame, FrameLimits, JobId, KernelId};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -164,6 +164,11 @@ impl Answer {
     }
 }
 
+/// The id in a data set's facts.
+pub fn id(facts: &Value) -> &str {
+    facts["id"].as_str().expect("an id")
+}
+
 impl Server {
     pub fn start() -> Self {
         Self::start_with(UploadLimits::default())
@@ -178,6 +183,25 @@ impl Server {
         change: impl FnOnce(&mut Settings),
     ) -> Self {
         Self::open(tempfile::tempdir().expect("a folder"), None, upload_limits, change)
+    }
+
+    /// All rows of one part of a data set, as its shards hold them: features,
+    /// targets, and how many there are.
+    pub fn rows(&self, id: &str, test: bool) -> (Vec<u8>, Vec<u8>, u32) {
+        let id: DatasetId = id.parse().expect("an id");
+        let shards = self.runtime.block_on(self.app.store.shards(id, test)).expect("shards");
+        let (mut x, mut y, mut next) = (Vec::new(), Vec::new(), 0);
+        for shard in &shards {
+            assert_eq!(shard.first_row, next, "rows are numbered without gaps");
+            next += shard.rows;
+            let bytes = self.app.blobs.get(shard.blob).expect("the blob");
+            assert_eq!(bytes.len() as u64, shard.bytes);
+            let frame = Frame::decode(&bytes, &FrameLimits::TO_CONTRIBUTOR).expect("a frame");
+            assert!(frame.header().contains("\"type\":\"blob\""), "{}", frame.header());
+            x.extend_from_slice(frame.tensor("x").expect("x").data);
+            y.extend_from_slice(frame.tensor("y").expect("y").data);
+        }
+        (x, y, next)
     }
 
     /// The next process on the same folder.
