@@ -332,6 +332,33 @@ fn a_round_of_a_convolutional_model_costs_the_master_little() {
 }
 
 #[test]
+fn results_that_wait_take_no_operation_s_place() {
+    let bench = Bench::new(&Rows { train: 200, test: 16_500 }, &job("replica", 1, 104, 8));
+    let (counters, (out, mut done)) = (Arc::<Counters>::default(), mpsc::unbounded_channel());
+    let executor = Executor::start(&bench.module, &bench.blobs, 1, MEMORY_BYTES, &counters, &out);
+    let executor = executor.expect("a thread");
+    let mut worker = bench.worker();
+    let state = bench.init(&mut worker);
+    let part = bench.part(&mut bench.runner(MEMORY_BYTES), &state, 0, 1);
+    // While the thread is busy, more results than its queue has places.
+    let context = || bench.context.clone();
+    let evaluate = Operation::Evaluate { context: context(), state: state.clone() };
+    executor.submit(Request { effect: EffectId(1), operation: evaluate }).expect("submitted");
+    for start in 0..8192 {
+        let part = Part { start, ..part.clone() };
+        executor.fold(Fold { context: context(), round: 0, total: 8192, part });
+    }
+    let request =
+        Request { effect: EffectId(2), operation: Operation::Init { context: context() } };
+    executor.submit(request).expect("there is room for an operation");
+    let mut answered: Vec<u64> =
+        (0..2).map(|_| done.blocking_recv().expect("an answer").0.0).collect();
+    answered.sort_unstable();
+    assert_eq!(answered, [1, 2]);
+    executor.stop();
+}
+
+#[test]
 fn an_evaluation_lets_other_operations_in_between() {
     // Three runs of at most 8192 rows.
     let bench = Bench::new(&Rows { train: 100, test: 20_000 }, &job("replica", 1, 100, 20));

@@ -13,15 +13,19 @@ use raven_protocol::JobId;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// What may wait for one thread. A job has one or two operations at a time and
-/// as many results as come in meanwhile, so this is far above what the engine's
-/// bound on active jobs leads to.
+/// What may wait for one thread. A job has one or two operations at a time, so
+/// that beside the results this is far above what the engine's bound on active
+/// jobs leads to.
 const QUEUE_MAX: usize = 4096;
+/// Of it, results to be summed before their step: they are a saving only and
+/// must not take an operation's place, whose job would end for it.
+const FOLDS_MAX: usize = QUEUE_MAX / 4;
 /// Operations that are begun between two runs of an evaluation: rounds of other
 /// jobs go on, and the evaluation does as well.
 const REQUESTS_BETWEEN_RUNS: usize = 8;
@@ -50,6 +54,8 @@ pub type Answer = (EffectId, Result<Done, ExecutorError>);
 #[derive(Debug)]
 pub struct Executor {
     queues: Vec<SyncSender<Item>>,
+    /// Results that wait for the threads, all together.
+    folds: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -67,16 +73,18 @@ impl Executor {
         metrics: &Arc<Metrics>,
         done: &UnboundedSender<Answer>,
     ) -> std::io::Result<Self> {
-        let mut executor = Executor { queues: Vec::new(), threads: Vec::new() };
+        let folds = Arc::<AtomicUsize>::default();
+        let (queues, waiting) = (Vec::new(), folds.clone());
+        let mut executor = Executor { queues, folds, threads: Vec::new() };
         for index in 0..threads.max(1) {
             let (queue, items) = sync_channel(QUEUE_MAX);
             let (module, blobs) = (module.clone(), blobs.clone());
-            let (metrics, done) = (metrics.clone(), done.clone());
+            let (metrics, done, folds) = (metrics.clone(), done.clone(), waiting.clone());
             let fresh =
                 move || Worker::new(Runner::new(module.clone(), blobs.clone(), memory_bytes));
             let thread = std::thread::Builder::new()
                 .name(format!("executor-{index}"))
-                .spawn(move || serve(&fresh, &items, &metrics, &done))?;
+                .spawn(move || serve(&fresh, &items, &folds, &metrics, &done))?;
             executor.queues.push(queue);
             executor.threads.push(thread);
         }
@@ -95,7 +103,12 @@ impl Executor {
     /// no room the step does it: nothing is lost but time.
     pub fn fold(&self, fold: Fold) {
         let job = fold.context.job();
+        if self.folds.fetch_add(1, Ordering::Relaxed) >= FOLDS_MAX {
+            self.folds.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
         if let Err(error) = self.send(job, Item::Fold(fold)) {
+            self.folds.fetch_sub(1, Ordering::Relaxed);
             tracing::debug!(%job, %error, "a result is not summed before its step");
         }
     }
@@ -130,6 +143,7 @@ impl Executor {
 struct Thread<'a> {
     fresh: &'a dyn Fn() -> Worker,
     worker: Worker,
+    folds: &'a AtomicUsize,
     metrics: &'a Metrics,
     done: &'a UnboundedSender<Answer>,
     /// Evaluations that are going on; they take turns.
@@ -139,11 +153,13 @@ struct Thread<'a> {
 fn serve(
     fresh: &dyn Fn() -> Worker,
     items: &Receiver<Item>,
+    folds: &AtomicUsize,
     metrics: &Metrics,
     done: &UnboundedSender<Answer>,
 ) {
     let worker = fresh();
-    let mut thread = Thread { fresh, worker, metrics, done, evaluations: VecDeque::new() };
+    let evaluations = VecDeque::new();
+    let mut thread = Thread { fresh, worker, folds, metrics, done, evaluations };
     loop {
         if thread.evaluations.is_empty() {
             let Ok(item) = items.recv() else { return };
@@ -171,6 +187,7 @@ impl Thread<'_> {
 
     /// Sums what can be summed of a round; its step does what this does not.
     fn fold(&mut self, fold: Fold) {
+        self.folds.fetch_sub(1, Ordering::Relaxed);
         if self.done.is_closed() {
             return;
         }
