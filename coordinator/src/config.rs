@@ -11,6 +11,10 @@ use std::str::FromStr;
 
 const LISTEN: &str = "127.0.0.1:8080";
 const KERNEL: &str = "dist/kernel/raven_kernel.wasm";
+/// What a visit may move unless the operator says otherwise.
+const VISIT_MB: u32 = 25;
+/// More than any visit moves: a terabyte.
+const VISIT_MB_MAX: u32 = 1_000_000;
 /// A gibibyte: an upload of the largest size may still be in the middle.
 const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
 /// A configuration file is a page of text.
@@ -53,6 +57,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("key_requests_per_s", "NUMBER", "requests a second with one API key"),
     setting("key_requests_burst", "NUMBER", "of those, at once"),
     setting("blob_bytes_max", "BYTES", "all blobs together; uploads beyond it are refused"),
+    setting("operator", "yes|no", "whether jobs may call for this machine where nobody is there"),
+    setting("visit_mb", "NUMBER", "megabytes that one visit may move over the network, both ways"),
     setting("disk_free_bytes_min", "BYTES", "what uploads leave free on the disk"),
 ];
 
@@ -102,6 +108,9 @@ pub struct Serve {
     pub sessions_per_network_max: Option<usize>,
     pub blob_bytes_max: Option<u64>,
     pub disk_free_bytes_min: u64,
+    pub visit_mb: u32,
+    /// Whether jobs may call for this machine where nobody is there.
+    pub operator: bool,
 }
 
 /// Why settings are not taken. Each names the setting and where it stands.
@@ -233,6 +242,11 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         Some((_, "json")) => true,
         Some((given, _)) => return Err(given.refuse("text or json")),
     };
+    let operator = match found.get("operator").map(|given| (given, given.text.as_str())) {
+        None | Some((_, "yes")) => true,
+        Some((_, "no")) => false,
+        Some((given, _)) => return Err(given.refuse("yes or no")),
+    };
     Ok(Serve {
         data,
         listen,
@@ -247,7 +261,17 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         sessions_per_network_max: found.count("sessions_per_network_max")?,
         blob_bytes_max: found.count("blob_bytes_max")?,
         disk_free_bytes_min: found.count("disk_free_bytes_min")?.unwrap_or(DISK_FREE_BYTES_MIN),
+        visit_mb: visit_mb(found)?,
+        operator,
     })
+}
+
+fn visit_mb(found: &Found) -> Result<u32, ConfigError> {
+    let Some(given) = found.get("visit_mb") else { return Ok(VISIT_MB) };
+    let rule = "a whole number from 1 to 1000000";
+    let value: u32 = given.parse(rule)?;
+    let fits = (1..=VISIT_MB_MAX).contains(&value);
+    fits.then_some(value).ok_or_else(|| given.refuse(format!("{:?} is not {rule}", given.text)))
 }
 
 fn proxies(found: &Found) -> Result<Proxies, ConfigError> {

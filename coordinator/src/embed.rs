@@ -12,6 +12,8 @@ use std::path::Path;
 
 const LOADER: &str = "raven.js";
 const FRAME: &str = "frame.html";
+/// Where the words of the card are, a file for each language.
+const WORDS: &str = "text/";
 /// The kernel's files, all of one build.
 const KERNEL_FILES: [&str; 3] = ["raven_kernel.wasm", "raven_kernel.js", "kernel.json"];
 
@@ -46,6 +48,7 @@ pub struct Embed {
     pinned: BTreeMap<String, StaticFile>,
     frame: Option<String>,
     consent_text_version: String,
+    visit_mb: String,
 }
 
 /// What one visitor's frame is told.
@@ -91,10 +94,7 @@ impl Embed {
             }
             None => None,
         };
-        // The text that visitors agree to is part of the page, so its hash is the text's version.
-        let mut text = blake3::Hasher::new();
-        text.update(frame.as_deref().unwrap_or("").as_bytes());
-        let consent_text_version = short_hash(&text);
+        let consent_text_version = consent_text_version(&files);
         let loader = files.get(LOADER).map(|file| Loader {
             file: file.clone(),
             name: loader_name(&file.bytes),
@@ -102,11 +102,17 @@ impl Embed {
         });
         let pinned =
             loader.iter().map(|loader| (loader.name.clone(), loader.file.clone())).collect();
-        let embed = Embed { version, files, loader, pinned, frame, consent_text_version };
+        let visit_mb = String::new();
+        let embed = Embed { version, files, loader, pinned, frame, consent_text_version, visit_mb };
         // Filled once with nothing, so that a place without a value is found now.
         let nothing = FrameValues { ticket: "", site_key: "", site_name: "" };
         embed.frame(&nothing).transpose()?;
         Ok(embed)
+    }
+
+    /// Says on the card what one visit may move, in megabytes.
+    pub fn set_visit_mb(&mut self, megabytes: u32) {
+        self.visit_mb = megabytes.to_string();
     }
 
     /// 16 hex digits.
@@ -165,11 +171,24 @@ impl Embed {
             "ticket" => Some(values.ticket),
             "site" => Some(values.site_key),
             "site_name" => Some(values.site_name),
+            "visit_mb" => Some(self.visit_mb.as_str()),
             "consent_text_version" => Some(self.consent_text_version.as_str()),
             _ => None,
         };
         Some(fill(self.frame.as_ref()?, value))
     }
+}
+
+/// The version of the text that visitors agree to: of the frame's page and of
+/// the words in every language. One for all languages, since a receipt names one.
+fn consent_text_version(files: &BTreeMap<String, StaticFile>) -> String {
+    let mut text = blake3::Hasher::new();
+    for (path, file) in files {
+        if path == FRAME || path.starts_with(WORDS) {
+            text.update(&(file.bytes.len() as u64).to_le_bytes()).update(&file.bytes);
+        }
+    }
+    short_hash(&text)
 }
 
 /// Puts escaped values into `{{name}}` places, in one pass: a value that looks
@@ -271,6 +290,22 @@ mod tests {
         assert!(a.file(a.version(), "raven.js").is_some());
         assert!(a.file(b.version(), "raven.js").is_none());
         assert!(a.file(a.version(), "frame.html").is_none());
+    }
+
+    #[test]
+    fn the_consent_text_is_the_page_with_the_words_of_every_language() {
+        let version = |changed: &str| {
+            let files = ["frame.html", "frame.js", "text/en.js", "text/fr.js"].map(|path| {
+                let text = if path == changed { "new" } else { "old" };
+                let file = StaticFile::new("text/plain", text.into()).expect("packed");
+                (path.to_owned(), file)
+            });
+            Embed::new(files.into_iter().collect()).expect("valid").consent_text_version
+        };
+        assert_eq!(version("frame.js"), version(""));
+        for text in ["frame.html", "text/en.js", "text/fr.js"] {
+            assert_ne!(version(text), version(""), "{text}");
+        }
     }
 
     #[test]

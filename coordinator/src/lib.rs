@@ -27,4 +27,5 @@ pub mod store;
 pub mod sweep;
 pub mod ticket;
 pub mod time;
+pub mod verify;
 pub mod www;

@@ -6,8 +6,7 @@ use crate::dataset::UploadLimits;
 use crate::embed::{Embed, EmbedError};
 use crate::front::Front;
 use crate::http::{App, Incoming, Settings, Streams, Turns, router, upkeep};
-use crate::job::resume;
-use crate::network::Network;
+use crate::job::{JobContext, resume};
 use crate::process::raise_open_files;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
 use crate::signing::SigningError;
@@ -16,7 +15,7 @@ use crate::store::{Store, StoreError};
 use crate::sweep::{SweepError, sweep, sweep_for_ever};
 use crate::ticket::Tickets;
 use crate::www::Www;
-use raven_engine::JobPhase;
+use raven_engine::{Cause, ResumePoint};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -126,6 +125,7 @@ pub async fn serve(
     std::fs::create_dir_all(&incoming)
         .map_err(|error| ServeError::Folder { path: incoming.clone(), error })?;
     let mut embed = Embed::read(config.embed.as_deref(), &config.kernel)?;
+    embed.set_visit_mb(config.visit_mb);
     embed.keep_loaders(&config.data.join("loaders")).map_err(EmbedError::Io)?;
     let www = Www::read(config.www.as_deref()).map_err(ServeError::Www)?;
     let listener = TcpListener::bind(config.listen)
@@ -153,9 +153,11 @@ pub async fn serve(
             admin_token: config.admin_token.clone(),
             blob_bytes_max: config.blob_bytes_max,
             disk_free_bytes_min: config.disk_free_bytes_min,
+            operator: config.operator,
         }),
         embed: Arc::new(embed),
         www: Arc::new(www),
+        verifier: Arc::default(),
         ingestion: Arc::default(),
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         incoming: Incoming::default(),
@@ -218,6 +220,7 @@ async fn start_runtime(
     if let Some(limit) = config.sessions_per_network_max {
         runtime_config.sessions_per_network_max = limit;
     }
+    runtime_config.operator = config.operator;
     let handle =
         runtime::start(runtime_config, store.clone(), blobs.clone(), tickets.clone()).await?;
     Ok(handle)
@@ -252,21 +255,43 @@ async fn go_on(store: &Store, handle: &RuntimeHandle) -> Result<(), ServeError> 
     for row in store.open_jobs().await? {
         let job = row.id;
         let outcome = match resume(store, &row, handle.kernel()).await {
-            Ok((context, point)) => {
-                let step = point.as_ref().map_or(0, |point| point.step);
-                tracing::info!(%job, step, "going on with a job");
-                Network::add_job(handle, Arc::new(context), point)
-                    .await
-                    .map_err(|error| error.to_string())
-            }
+            Ok((context, point)) => go_on_from(store, handle, Arc::new(context), point).await?,
             Err(error) => Err(error.to_string()),
         };
         if let Err(reason) = outcome {
             tracing::error!(%job, %reason, "a job cannot go on");
-            store.end_job(job, JobPhase::Failed, Some(&reason)).await?;
+            store.end_job(job, Cause::Coordinator, Some(&reason)).await?;
         }
     }
     Ok(())
+}
+
+/// Goes on with a job from its last checkpoint, or from the one before where
+/// the last one is damaged: rounds between them are computed again, to the same
+/// bits, and nobody is charged twice. Otherwise the reason why it cannot go on.
+async fn go_on_from(
+    store: &Store,
+    handle: &RuntimeHandle,
+    context: Arc<JobContext>,
+    mut point: Option<ResumePoint>,
+) -> Result<Result<(), String>, ServeError> {
+    let job = context.job();
+    let mut first = None;
+    loop {
+        let step = point.as_ref().map_or(0, |point| point.step);
+        tracing::info!(%job, step, "going on with a job");
+        let Err(error) = handle.add_job(context.clone(), point).await else { return Ok(Ok(())) };
+        let is_damage = error.is_damage();
+        let reason = first.get_or_insert_with(|| error.to_string()).clone();
+        point = match is_damage {
+            true => store.resume_point(job, Some(step)).await?,
+            false => None,
+        };
+        if point.is_none() {
+            return Ok(Err(reason));
+        }
+        tracing::warn!(%job, step, %error, "a checkpoint is damaged; the one before is tried");
+    }
 }
 
 fn empty_folder(path: &Path) -> Result<PathBuf, ServeError> {

@@ -1,16 +1,36 @@
-//! Peers that misbehave below or beside the API: heads that never come, and
-//! uploads that break off.
+//! Peers that misbehave below or beside the API: heads that never come, more
+//! connections than anyone needs, and uploads that break off.
 
 mod support;
 
 use serde_json::json;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use support::process::{Installation, Process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
+/// For an answer. A handshake that found the queue of connections full is
+/// repeated by the system after seconds.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Longer than a head may take.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection from another network than that of `127.0.0.1`.
+async fn connect_from(source: &str, address: SocketAddr) -> tokio::net::TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(format!("{source}:0").parse().expect("an address")).expect("bound");
+    socket.connect(address).await.expect("connects")
+}
+
+async fn healthz(mut stream: tokio::net::TcpStream) -> String {
+    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
 
 #[test]
 fn handshakes_that_drip_are_given_up_and_disturb_nobody() {
@@ -48,6 +68,64 @@ fn handshakes_that_drip_are_given_up_and_disturb_nobody() {
     );
     assert!(began.elapsed() > Duration::from_secs(10), "nobody honest is that slow");
     assert_eq!(silent.read(&mut [0; 16]).expect("closed, not timed out"), 0);
+    process.terminate();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_connections_of_one_network_are_bounded() {
+    let installation = Installation::new();
+    let arguments = ["--listen", "127.0.0.1:0", "--connections-per-network-max", "150"];
+    let process = Process::start_with(&installation.data(), &arguments);
+    let address = process.address();
+    let mut held = Vec::new();
+    let mut refused = 0;
+    let mut answers = Vec::new();
+    for number in 0..10_000 {
+        let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else {
+            refused += 1;
+            continue;
+        };
+        if number < 150 {
+            held.push(stream);
+            continue;
+        }
+        refused += 1;
+        // A look at every hundredth is enough; all of them are let go of.
+        if number % 100 == 0 {
+            let mut answer = String::new();
+            let read = tokio::time::timeout(ANSWER, stream.read_to_string(&mut answer));
+            read.await.expect("closed at once").expect("an answer");
+            answers.push(answer);
+        }
+    }
+    println!("{} held, {refused} refused", held.len());
+    assert_eq!((held.len(), refused), (150, 9850));
+    for answer in answers {
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("retry-after: 5\r\n"), "{answer}");
+        assert!(answer.contains("urn:raven:problem:crowded"), "{answer}");
+        assert!(answer.contains("one network: the limit is 150"), "{answer}");
+    }
+    // Those who came first are served, and so is everyone from elsewhere.
+    let first = held.remove(0);
+    assert!(healthz(first).await.starts_with("HTTP/1.1 200 "));
+    let elsewhere = connect_from("127.1.0.1", address).await;
+    assert!(healthz(elsewhere).await.starts_with("HTTP/1.1 200 "));
+    drop(held);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let stream = connect_from("127.1.0.1", address).await;
+        assert!(healthz(stream).await.starts_with("HTTP/1.1 200 "));
+        let metrics = process.try_call("", "/metrics", None);
+        let metrics = metrics.map(|answer| answer.body).unwrap_or_default();
+        let open = metrics.lines().find_map(|line| line.strip_prefix("raven_connections_open "));
+        if open.and_then(|open| open.parse::<u32>().ok()).is_some_and(|open| open <= 2) {
+            assert!(metrics.contains("raven_connections_refused_total 98"), "{metrics}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "places are given back: {open:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     process.terminate();
 }
 

@@ -79,6 +79,29 @@ fn the_frame_may_be_shown_by_its_sites_origins_only() {
 }
 
 #[test]
+fn a_page_may_ask_why_its_frame_stays_dark() {
+    let server = Server::start();
+    let site = site(&server);
+    let ask = |key: &str, origin: &str| {
+        let answer = server.get_with(&format!("/embed/check?site={key}"), &[("origin", origin)]);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.header("access-control-allow-origin"), "*");
+        assert_eq!(answer.header("cache-control"), "no-store");
+        let answer = answer.json();
+        let text = |field: &str| answer[field].as_str().expect("text").to_owned();
+        (text("site"), text("origin"))
+    };
+    let both = |site: &str, origin: &str| (site.to_owned(), origin.to_owned());
+    let key = key_of(&site);
+    assert_eq!(ask(key, "https://n.example"), both("registered", "registered"));
+    assert_eq!(ask(key, "https://n.example.evil"), both("registered", "not_registered"));
+    assert_eq!(ask("pk_test_x", "https://n.example"), both("unknown", "not_registered"));
+    let id = parse_site(site["id"].as_str().expect("an id")).expect("an id");
+    assert!(server.runtime.block_on(server.app.store.revoke_site(id)).expect("revoked"));
+    assert_eq!(ask(key, "https://n.example"), both("unknown", "not_registered"));
+}
+
+#[test]
 fn tickets_expire() {
     use raven_coordinator::ticket::TICKET_MS;
     use raven_coordinator::time::UnixMs;

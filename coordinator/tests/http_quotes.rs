@@ -3,6 +3,7 @@
 mod server;
 
 use raven_coordinator::runtime::NodeSnapshot;
+use raven_coordinator::time::UnixMs;
 use raven_protocol::{DeviceClass, KernelId, NumericClass, SessionId};
 use serde_json::{Value, json};
 use server::{Server, job};
@@ -109,4 +110,63 @@ fn a_quote_refuses_what_a_job_refuses() {
     let first = server.post_once("/v1/quotes", &job(&dataset), "a name");
     online(&server, vec![node(1, 1_000_000)]);
     assert_eq!(server.post_once("/v1/quotes", &job(&dataset), "a name").body, first.body);
+}
+
+#[test]
+fn terms_are_checked_against_the_quote() {
+    let server = Server::start();
+    let mut document = job(&server.small_dataset());
+    document["training"]["epochs"] = json!(1000);
+    let quote = quoted(&server, &document);
+    let (least, price) =
+        (&quote["calculations"]["least"], &quote["price"]["least_budget_nano_usd"]);
+    let (least, price) = (least.as_u64().expect("a count"), price.as_u64().expect("a price"));
+    online(&server, vec![node(1, 1_000_000)]);
+    let needed_s = quoted(&server, &document)["time"]["least_s"].as_u64().expect("a time");
+    let within = |s: i64| UnixMs(UnixMs::now().0 + s * 1000).rfc3339();
+    let mut post = |field: &str, value: Value| {
+        let before = document.clone();
+        document[field] = value;
+        let answer = server.post("/v1/jobs", &document);
+        document = before;
+        answer
+    };
+    for (field, value, path) in [
+        ("budget", json!({"calculations": least - 1}), "budget.calculations"),
+        ("budget", json!({"nano_usd": price - 1}), "budget.nano_usd"),
+        ("budget", json!({"usd": 1}), "budget.usd"),
+        ("budget", json!({"nano_usd": 1.5}), "budget"),
+        ("deadline", json!(within(-5)), "deadline"),
+        ("deadline", json!("tomorrow"), "deadline"),
+        ("fallback", json!("pray"), "fallback"),
+        ("fallback_after_s", json!(2_592_001), "fallback_after_s"),
+    ] {
+        let problem = post(field, value.clone()).problem(422);
+        let found = problem["field"].as_str().unwrap_or_default();
+        assert!(found.starts_with(path) || path.starts_with(found), "{value}: {problem}");
+    }
+    let answer = post("budget", json!({"nano_usd": price}));
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    assert_eq!(answer.json()["budget"], json!({"nano_usd": price}));
+    // Others may come online: a deadline that those who are there cannot keep is no mistake.
+    let deadline = within(needed_s as i64 / 2);
+    let answer = post("deadline", json!(deadline));
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    assert_eq!(answer.json()["deadline"], json!(deadline));
+    let answer = post("fallback", json!("operator")).json();
+    let terms = (&answer["fallback"], &answer["fallback_after_s"], &answer["cause"]);
+    assert_eq!(terms, (&json!("operator"), &json!(300), &json!(null)));
+}
+
+#[test]
+fn an_operator_without_a_node_is_not_called_for() {
+    let mut server = Server::start();
+    let mut settings = (*server.app.settings).clone();
+    settings.operator = false;
+    server.serve_with(settings);
+    let mut document = job(&server.small_dataset());
+    document["fallback"] = json!("operator");
+    assert_eq!(server.post("/v1/jobs", &document).problem(422)["field"], "fallback");
+    document["fallback"] = json!("cancel");
+    assert_eq!(server.post("/v1/jobs", &document).status, 202);
 }

@@ -6,7 +6,7 @@ use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::http::upkeep;
 use raven_coordinator::store::Store;
 use raven_coordinator::time::UnixMs;
-use raven_engine::{JobPhase, JobState, Record};
+use raven_engine::{Cause, JobPhase, JobState, Record};
 use serde_json::{Value, json};
 use server::files::*;
 use server::{Answer, Server, job, record};
@@ -302,8 +302,8 @@ fn uploads_have_bounds_and_an_end() {
 fn end(server: &Server, id: &str) {
     let job = id.parse().expect("an id");
     let phase = JobPhase::Failed;
-    let record =
-        Record { phase, state: JobState::Failed { reason: "test".into() }, ..record(job, 0) };
+    let state = JobState::Failed { cause: Cause::Coordinator, reason: "test".into() };
+    let record = Record { phase, state, ..record(job, 0) };
     server.runtime.block_on(server.app.store.persist(&record)).expect("persisted");
 }
 

@@ -153,7 +153,7 @@ async fn a_restarted_coordinator_goes_on_to_the_same_bits() {
     let coordinator = coordinator.restart(|_| {}).await;
     drop(contributor);
     let context = coordinator.store_job(id, &ROWS, &spec).await;
-    let resume = coordinator.store.resume_point(id).await.expect("read");
+    let resume = coordinator.store.resume_point(id, None).await.expect("read");
     coordinator.runtime.add_job(context, resume).await.expect("taken again");
     let contributor = Contributor::start(coordinator.address, 2, Habits::default());
     let row = coordinator.finished(id, PATIENCE).await;
@@ -203,7 +203,8 @@ async fn what_contributors_were_shown_counts_in_the_next_process() {
     }
     let coordinator = coordinator.restart(|_| {}).await;
     let again = coordinator.store_job(id, &ROWS, &spec).await;
-    let resume = coordinator.store.resume_point(id).await.expect("read").expect("a checkpoint");
+    let resume =
+        coordinator.store.resume_point(id, None).await.expect("read").expect("a checkpoint");
     assert_eq!(resume.shown.len(), 2, "{:?}", resume.shown);
     // They come back in the other order.
     let [second, first] = start(coordinator.address, [2, 1]);

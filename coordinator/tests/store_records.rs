@@ -2,12 +2,16 @@
 
 mod server;
 
+use axum::response::IntoResponse as _;
+use raven_coordinator::http::Problem;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::runtime::JobLive;
-use raven_coordinator::store::Clock;
+use raven_coordinator::store::{Clock, NewJob, Removal, StoreError};
 use raven_coordinator::time::UnixMs;
+use raven_engine::money::PicoUsd;
 use raven_engine::{
-    CompletedReason, ContributorId, Credit, JobPhase, JobState, Metrics, Patience, Record, SiteId,
+    Cause, CompletedReason, ContributorId, Credit, JobPhase, JobState, Metrics, Patience, Record,
+    SiteId,
 };
 use raven_protocol::{BlobId, JobId, ResultDigest, SessionId, TaskId};
 use serde_json::json;
@@ -24,6 +28,7 @@ fn credit(job: JobId, round: u32, part: u32, who: u8) -> Credit {
         session: SessionId(u64::MAX - u64::from(who)),
         site: Some(SiteId(u64::MAX)),
         flops: 1000,
+        rate: PicoUsd(16_000),
         digest: ResultDigest([9; 32]),
     }
 }
@@ -117,7 +122,7 @@ fn a_round_that_runs_again_with_another_cut_is_credited_once() {
     let totals = || server.runtime.block_on(store.totals()).expect("totals");
     assert_eq!((totals().tasks, totals().flops), (4, 4000));
     // So does a round whose repetition ends in the middle: its record tells of no round.
-    let cancelled = JobState::Cancelled;
+    let cancelled = JobState::Cancelled { cause: Cause::Owner };
     persist(&server, &cut_in_two(3));
     let half = vec![credit(job, 2, 1, 3), credit(job, 3, 0, 3)];
     persist(
@@ -143,7 +148,8 @@ fn the_last_two_checkpoints_and_the_best_are_kept() {
     let kept = server.runtime.block_on(store.checkpoints(job)).expect("kept");
     let kept: Vec<(u32, bool)> = kept.iter().map(|row| (row.step, row.best)).collect();
     assert_eq!(kept, [(10, true), (20, false), (25, false)]);
-    let point = server.runtime.block_on(store.resume_point(job)).expect("read").expect("a point");
+    let point =
+        server.runtime.block_on(store.resume_point(job, None)).expect("read").expect("a point");
     assert_eq!((point.step, point.weights, point.epochs_done), (25, blob(25), 5));
     assert_eq!((point.best, point.patience.stale), (Some((0.5, blob(10))), 3));
     let shown = server.get(&format!("/v1/jobs/{job}")).json();
@@ -167,7 +173,8 @@ fn a_crash_between_an_epoch_and_its_evaluation_costs_neither() {
     // Rounds after the checkpoint are lost with the process.
     (11..=12).for_each(|step| persist(&server, &round(job, step)));
     let store = &server.app.store;
-    let point = server.runtime.block_on(store.resume_point(job)).expect("read").expect("a point");
+    let point =
+        server.runtime.block_on(store.resume_point(job, None)).expect("read").expect("a point");
     assert_eq!((point.step, point.epochs_done, point.patience.stale), (10, 1, 0));
     // They run again: nothing is credited or told twice, and the job stands where it is.
     let before = server.runtime.block_on(store.events_after(job, 0, 1000)).expect("events");
@@ -207,7 +214,7 @@ fn a_job_tells_why_it_waits_and_ends_only_when_that_is_durable() {
     let waits = says(JobPhase::WaitingForContributors, Some("nobody is online"));
     assert_eq!(waits, (json!("waiting_for_contributors"), json!("nobody is online")));
     assert_eq!(says(JobPhase::Failed, Some("NaN")), (json!("running"), json!(null)));
-    let state = JobState::Failed { reason: "NaN".into() };
+    let state = JobState::Failed { cause: Cause::NotFinite, reason: "NaN".into() };
     persist(&server, &Record { phase: JobPhase::Failed, state, ..record(job, 1) });
     assert_eq!(says(JobPhase::Running, None), (json!("failed"), json!("NaN")));
 }
@@ -259,7 +266,7 @@ fn a_job_tells_when_its_first_round_began_and_when_it_ended() {
     // Another process begins later; the job did not.
     timed(&round(job, 2), began(1_795_336_999_000));
     assert_eq!(times(), (json!("2026-11-22T08:30:00.125Z"), json!(null)));
-    let state = JobState::Cancelled;
+    let state = JobState::Cancelled { cause: Cause::Owner };
     persist(&server, &Record { phase: JobPhase::Cancelled, state, ..record(job, 2) });
     assert!(times().1.is_string());
 }
@@ -274,7 +281,7 @@ fn early_stopping_goes_on_after_a_restart_where_it_was() {
     for (epoch, loss) in [1.0, 0.9, 0.8, 0.7].into_iter().enumerate() {
         persist(&server, &evaluation(job, 5 * (epoch as u32 + 1), loss, true));
     }
-    let point = server.runtime.block_on(server.app.store.resume_point(job));
+    let point = server.runtime.block_on(server.app.store.resume_point(job, None));
     let point = point.expect("read").expect("a point");
     // The third was a gain over the first, the fourth none over the third.
     assert_eq!(point.patience, Patience { gain: Some(0.8), stale: 1 });
@@ -302,7 +309,7 @@ fn an_end_is_final() {
     let reason = "the loss was not a number".to_owned();
     let failed = Record {
         phase: JobPhase::Failed,
-        state: JobState::Failed { reason: reason.clone() },
+        state: JobState::Failed { cause: Cause::NotFinite, reason: reason.clone() },
         train: Some(metrics(f32::NAN, 20.0)),
         ..record(job, 2)
     };
@@ -353,6 +360,31 @@ fn everything_is_there_in_the_next_process() {
 }
 
 #[test]
+fn no_job_is_stored_on_a_data_set_that_is_deleted_meanwhile() {
+    let (server, job) = with_job();
+    let store = &server.app.store;
+    server.runtime.block_on(async {
+        let row = store.open_jobs().await.expect("listed").remove(0);
+        store.end_job(job, Cause::Owner, None).await.expect("ended");
+        let removal = store.remove_dataset(row.dataset).await.expect("removed");
+        assert!(matches!(removal, Removal::Removed { .. }), "{removal:?}");
+        let late = NewJob {
+            id: JobId(job.0 + 1),
+            owner: row.owner,
+            dataset: row.dataset,
+            spec: row.spec,
+            facts: row.facts,
+            kernel: row.kernel,
+            created: row.created,
+        };
+        let error = store.add_job(&late, 100, None).await.expect_err("refused");
+        assert!(matches!(error, StoreError::NoDataset { dataset } if dataset == row.dataset));
+        let problem = Problem::from(error).into_response();
+        assert_eq!(problem.status(), 422, "an answer for the requester, no defect");
+    });
+}
+
+#[test]
 fn curves_are_thinned_and_public_only_where_listed() {
     let (server, job) = with_job();
     (1..=1203).for_each(|step| persist(&server, &round(job, step)));
@@ -380,4 +412,48 @@ fn curves_are_thinned_and_public_only_where_listed() {
     assert!(metrics.contains("raven_credited_tasks_total 2406\n"), "{metrics}");
     assert!(metrics.contains("raven_jobs{phase=\"queued\"} 1\n"), "{metrics}");
     assert!(metrics.ends_with("quiet 1\n"));
+}
+
+#[test]
+fn the_store_refuses_what_no_job_does() {
+    // What stands where, and what cannot follow; every other step is in the table of phases.
+    let (server, job) = with_job();
+    let store = &server.app.store;
+    let become_ = |phase, state: JobState| {
+        let record = Record { phase, state, ..record(job, 1) };
+        server.runtime.block_on(store.persist(&record))
+    };
+    persist(&server, &round(job, 1));
+    let queued = become_(JobPhase::Queued, JobState::Queued).expect_err("refused");
+    assert!(matches!(queued, StoreError::Transition { .. }), "{queued}");
+    let initializing = become_(JobPhase::Initializing, JobState::Initializing);
+    assert!(initializing.expect_err("refused").to_string().contains("running"));
+    become_(JobPhase::Evaluating, JobState::Evaluating { epoch: 0 }).expect("it follows");
+    become_(JobPhase::Running, JobState::Running { epoch: 0, step: 2, steps: 10 })
+        .expect("so does this");
+    let shown = server.get(&format!("/v1/jobs/{job}")).json();
+    assert_eq!((&shown["state"], &shown["cause"]), (&json!("running"), &json!(null)));
+}
+
+#[test]
+fn what_a_job_costs_is_kept_exactly() {
+    let (server, job) = with_job();
+    let huge = u64::MAX / 2 - 1;
+    for step in 1..=2 {
+        let mut record = round(job, step);
+        record.credits[0].flops = huge;
+        record.credits[1].rate = PicoUsd(20_000);
+        persist(&server, &record);
+        persist(&server, &record);
+    }
+    let exact = 2 * (i128::from(huge) * 16_000 + 1000 * 20_000);
+    let row = server.runtime.block_on(server.app.store.job(server.owner, job));
+    assert_eq!(row.expect("read").expect("a job").charge.units(), exact);
+    let shown = server.get(&format!("/v1/jobs/{job}")).json();
+    assert_eq!(shown["cost"]["nano_usd"], (exact / 50_000_000_000 + 1) as u64);
+    persist(&server, &Record { checkpoint: true, ..round(job, 3) });
+    let point = server.runtime.block_on(server.app.store.resume_point(job, None));
+    let point = point.expect("read").expect("a point");
+    assert_eq!(point.credited_rounds, 3);
+    assert_eq!(point.spent.charge.units(), exact + 2000 * 16_000);
 }

@@ -136,3 +136,31 @@ async fn a_page_that_reconnects_is_taken_under_its_old_key() {
     assert_eq!(row.phase, JobPhase::Completed, "{:?}", row.reason);
     drop(second);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visit_moves_no_more_than_it_may_and_its_work_is_not_lost() {
+    let coordinator = Coordinator::start(|_| {}).await;
+    let id = JobId(1);
+    coordinator.add_job(id, &Rows { train: 400, test: 50 }, &job("replica", 40, 64, 16)).await;
+    for cap in [20_000, 300_000, 1_000_000] {
+        let habits = Habits { traffic: Some(cap), ..Habits::default() };
+        let capped = Contributor::start(coordinator.address, 7, habits);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !capped.is_gone() {
+            assert!(tokio::time::Instant::now() < deadline, "{cap}: {} moved", capped.moved());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (moved, commits) = (capped.moved(), capped.commits());
+        println!("cap {cap}: {moved} bytes moved, {commits} tasks done");
+        assert_eq!(capped.goodbye(), Some(GoodbyeReason::TrafficCap));
+        assert!(moved <= cap, "{moved} bytes moved, the cap is {cap}");
+        // What it was given it could use: with a large cap most of it is moved.
+        assert!(cap < 300_000 || (moved > cap / 2 && commits > 0), "{moved} of {cap} only");
+    }
+    // The job goes on with whoever may move more.
+    assert_eq!(coordinator.row(id).await.phase, JobPhase::Running);
+    let free = Contributor::start(coordinator.address, 8, Habits::default());
+    let row = coordinator.finished(id, PATIENCE).await;
+    assert_eq!(row.phase, JobPhase::Completed, "{:?}", row.reason);
+    drop(free);
+}

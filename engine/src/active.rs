@@ -5,10 +5,12 @@ use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::effect::{Credit, Work};
 use crate::event::{ContributorId, Metrics, Millis, PayloadId};
 use crate::job::JobState;
+use crate::money::PicoUsd;
 use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd};
 use crate::runs::RunPool;
 use crate::sampling::{EpochOrder, Layout, LayoutError};
 use crate::stage::{Demand, Need, Segment, Stage, Supply, Task};
+use crate::terms::{Spent, Terms};
 use raven_protocol::{BlobId, JobId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -56,6 +58,15 @@ pub(crate) struct Job {
     /// Whether it may run: the others are queued.
     pub(crate) active: bool,
     pub(crate) ending: Option<Ending>,
+    pub(crate) terms: Terms,
+    /// What its accepted work has cost, that of earlier processes included.
+    pub(crate) spent: Spent,
+    /// Rounds that an earlier process has credited already.
+    credited_rounds: u32,
+    /// Whether nobody could work on it when that was last looked at.
+    pub(crate) nobody: bool,
+    /// Whether the coordinator's own node is called for.
+    pub(crate) operator: bool,
     /// Why nobody works on it, while nobody may.
     pub(crate) waiting: Option<String>,
     pub(crate) stage: Option<Stage>,
@@ -151,6 +162,7 @@ impl Job {
     pub(crate) fn new(
         plan: JobPlan,
         resume: Option<ResumePoint>,
+        terms: Terms,
         config: &EngineConfig,
     ) -> Result<Self, PlanError> {
         let Algorithm::SyncSgd(sgd) = &plan.algorithm;
@@ -158,6 +170,8 @@ impl Job {
         let sgd = Arc::new(sgd.clone());
         let sliced = sliced(&sgd.placement);
         let shown = resume.as_ref().map(|resume| resume.shown.clone()).unwrap_or_default();
+        let spent = resume.as_ref().map(|resume| resume.spent).unwrap_or_default();
+        let credited_rounds = resume.as_ref().map_or(0, |resume| resume.credited_rounds);
         Ok(Job {
             id: plan.job,
             plan: Arc::new(plan),
@@ -166,6 +180,11 @@ impl Job {
             layout,
             active: false,
             ending: None,
+            terms,
+            spent,
+            credited_rounds,
+            nobody: false,
+            operator: false,
             waiting: None,
             stage: None,
             order: None,
@@ -200,6 +219,32 @@ impl Job {
             Some(reason) => JobState::WaitingForContributors { reason: reason.clone() },
             None => self.driver.job_state(),
         }
+    }
+
+    /// Notes the cost of an accepted task, unless its round is credited already.
+    pub(crate) fn spend(&mut self, round: u32, flops: u64, rate: PicoUsd) {
+        if round >= self.credited_rounds {
+            self.spent.add(flops, rate);
+        }
+    }
+
+    /// Whether what is left of `round` from `stage` on is within the budget,
+    /// whoever does it.
+    pub(crate) fn affords(&self, round: u32, stage: u32) -> bool {
+        let Some(budget) = self.terms.budget else { return true };
+        let flops = match &self.sgd.placement {
+            Placement::Replica { flops, .. } => {
+                flops.saturating_mul(self.layout.micro_batches(round).into())
+            }
+            Placement::Master { stages, .. } => {
+                let parts = stages.iter().skip(stage as usize).flat_map(|stage| match stage {
+                    StagePlan::Local => &[][..],
+                    StagePlan::Pushed { parts } => parts,
+                });
+                parts.fold(0, |sum: u64, part| sum.saturating_add(part.flops))
+            }
+        };
+        round < self.credited_rounds || !self.spent.could_exceed(budget, flops)
     }
 
     /// Slices that one contributor may ever be shown; `None` where none are counted.

@@ -4,8 +4,9 @@ use crate::dispatch::Notify;
 use crate::effect::{Credit, Effect, TreePart};
 use crate::engine::Engine;
 use crate::event::{PayloadId, SessionProfile};
-use crate::job::JobState;
+use crate::job::{Cause, JobState};
 use crate::lease::LeaseState;
+use crate::rates;
 use crate::session::{Holdings, Session, Standing};
 use crate::speed::{Link, Speed};
 use crate::stage::{Accepted, Supply};
@@ -51,7 +52,9 @@ impl Engine {
             flops_accepted: 0,
             profile: SessionProfile { share, workers, ..profile },
         };
-        *self.contributors.entry(session.profile.contributor).or_default() += 1;
+        if !session.profile.operator {
+            *self.contributors.entry(session.profile.contributor).or_default() += 1;
+        }
         self.world.sessions.insert(id, session);
         self.contributors_changed();
     }
@@ -67,7 +70,9 @@ impl Engine {
             self.stats.leases_lost += 1;
             self.end_lease(lease, Notify::Silent);
         }
-        if let Some(session) = self.world.sessions.remove(&id) {
+        if let Some(session) = self.world.sessions.remove(&id)
+            && !session.profile.operator
+        {
             let contributor = session.profile.contributor;
             if let Some(count) = self.contributors.get_mut(&contributor) {
                 *count -= 1;
@@ -86,10 +91,13 @@ impl Engine {
             self.stats.ignored.unknown_session += 1;
             return;
         };
-        let share = sane_share(share);
-        session.speed.scale(share / session.profile.share);
+        let (share, workers) = (sane_share(share), workers.clamp(1, 256));
+        // The share is spread over the workers, and the speed is that of one.
+        let duty = |share: f64, workers: u32| share / f64::from(workers);
+        let before = duty(session.profile.share, session.profile.workers);
+        session.speed.scale(duty(share, workers) / before);
         session.profile.share = share;
-        session.profile.workers = workers.clamp(1, 256);
+        session.profile.workers = workers;
         self.start_next(id);
         self.contributors_changed();
     }
@@ -134,8 +142,10 @@ impl Engine {
         self.timers.stop(Timer::LeaseOverdue(id));
         self.world.queued.remove(&id);
         self.world.overdue.remove(&id);
+        let mut is_first = false;
         if let Some(session) = self.world.sessions.get_mut(&session_id) {
             session.open -= 1;
+            is_first = !session.speed.is_measured();
             if let LeaseState::Running { since } = before {
                 let elapsed = now.saturating_sub(since) as f64;
                 // A task that was sent to an idle worker also crossed the wire.
@@ -143,6 +153,10 @@ impl Engine {
                 let computing = (elapsed - transfer_ms - wire).max(elapsed * 0.25);
                 session.speed.observe(flops, computing);
             }
+        }
+        if is_first {
+            // The runs were chosen by its claim.
+            self.contributors_changed();
         }
         self.start_next(session_id);
         let task = self.stage_mut(job).and_then(|stage| stage.tasks.get(&part)).cloned();
@@ -201,6 +215,7 @@ impl Engine {
         session.tasks_accepted += 1;
         session.flops_accepted = session.flops_accepted.saturating_add(lease.flops);
         let (contributor, site) = (session.profile.contributor, session.profile.site);
+        let rate = rates::rate(session.profile.device);
         let Some(job) = self.world.jobs.get_mut(&lease.job) else { return };
         let key = job.part_key(lease.task);
         let Some(stage) = &mut job.stage else { return };
@@ -218,12 +233,14 @@ impl Engine {
         job.service += u128::from(lease.flops);
         job.tasks_accepted += 1;
         job.flops_accepted = job.flops_accepted.saturating_add(lease.flops);
+        job.spend(lease.task.round, lease.flops, rate);
         job.credits.push(Credit {
             task: lease.task,
             contributor,
             session: lease.session,
             site,
             flops: lease.flops,
+            rate,
             digest,
         });
         self.stats.tasks_accepted += 1;
@@ -298,7 +315,8 @@ impl Engine {
         callers.insert(contributor);
         if callers.len() >= self.world.config.invalid_refusals_max {
             let reason = format!("{} contributors call task {} invalid", callers.len(), lease.task);
-            self.begin_end(lease.job, JobState::Failed { reason });
+            let cause = Cause::InvalidTasks;
+            self.begin_end(lease.job, JobState::Failed { cause, reason });
         }
     }
 }

@@ -38,16 +38,12 @@ impl Engine {
         if pass.tried_moves {
             self.moves_due = self.now + MOVES_APART_MS;
         }
-        let waiting: Vec<(JobId, Option<String>)> = self
-            .world
-            .jobs
-            .values()
-            .map(|job| (job.id, scheduler::waiting_reason(&self.world, job)))
-            .collect();
-        for (id, reason) in waiting {
-            if let Some(job) = self.world.jobs.get_mut(&id) {
-                job.waiting = reason;
-            }
+        let jobs: Vec<JobId> = self.world.jobs.keys().copied().collect();
+        for id in jobs {
+            let Some(job) = self.world.jobs.get(&id) else { continue };
+            let waiting = scheduler::waiting(&self.world, job);
+            let helped = job.operator && scheduler::has_contributors(&self.world, job);
+            self.note_waiting(id, waiting, helped);
         }
     }
 
@@ -134,6 +130,8 @@ impl Engine {
         };
         let missing_bytes = self.send_needs(session_id, job_id, &task) + task.demand.operand_bytes;
         let now = self.now;
+        let Some(session) = self.world.sessions.get_mut(&session_id) else { return };
+        session.reserve_traffic(missing_bytes.saturating_add(task.demand.result_bytes));
         let Some(session) = self.world.sessions.get(&session_id) else { return };
         let transfer_ms = session.link.transfer_ms(missing_bytes);
         let estimate_ms = transfer_ms + session.speed.task_ms(task.demand.flops);

@@ -3,6 +3,7 @@
 use crate::event::{ContributorId, SiteId};
 use crate::event::{Metrics, PayloadId};
 use crate::job::{JobPhase, JobState};
+use crate::money::PicoUsd;
 use raven_protocol::{
     BlobId, GoodbyeReason, GraphId, JobId, LeaseId, ResultDigest, SessionId, TaskId,
 };
@@ -51,6 +52,8 @@ pub struct Credit {
     pub site: Option<SiteId>,
     /// Static cost of the task. Flops are stored, never a rounded count.
     pub flops: u64,
+    /// What they cost, by the class of the device that did them.
+    pub rate: PicoUsd,
     /// What was accepted.
     pub digest: ResultDigest,
 }

@@ -4,15 +4,16 @@ use crate::active::Job;
 use crate::config::EngineConfig;
 use crate::effect::{Effect, EffectId};
 use crate::event::{ContributorId, Event, Millis, PayloadId};
-use crate::job::JobState;
+use crate::job::{Cause, JobState};
 use crate::lease::LeaseTable;
 use crate::progress::{Pending, TurnedAway};
+use crate::scheduler;
 use crate::session::{Session, Standing};
 use crate::stats::{Stats, Window};
 use crate::timer::{Timer, TimerTable};
 use crate::view::{JobView, SessionStatus, SessionView};
 use crate::world::World;
-use raven_protocol::JobId;
+use raven_protocol::{JobId, SessionId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Jobs, rounds, leases and sessions of one coordinator.
@@ -80,12 +81,19 @@ impl Engine {
         self.now = self.now.max(now);
         match event {
             Event::Tick => {}
-            Event::JobAdded { plan, resume } => self.job_added(*plan, resume),
-            Event::JobCancelled { job } => self.begin_end(job, JobState::Cancelled),
+            Event::JobAdded { plan, resume, terms } => self.job_added(*plan, resume, terms),
+            Event::JobCancelled { job } => {
+                self.begin_end(job, JobState::Cancelled { cause: Cause::Owner });
+            }
             Event::SessionOpened { session, profile } => self.session_opened(session, profile),
             Event::SessionClosed { session } => self.session_closed(session),
             Event::PaceChanged { session, share, workers } => {
                 self.pace_changed(session, share, workers);
+            }
+            Event::TrafficLeft { session, bytes } => {
+                if let Some(session) = self.world.sessions.get_mut(&session) {
+                    session.profile.traffic_bytes = Some(bytes);
+                }
             }
             Event::Paused { session } => self.standing_changed(session, Standing::Paused),
             Event::Resumed { session } => self.standing_changed(session, Standing::Active),
@@ -114,6 +122,8 @@ impl Engine {
                     self.contributors_changed();
                 }
                 Timer::SaveEnd(job) => self.save_end(job),
+                Timer::Deadline(job) => self.deadline_passed(job),
+                Timer::Fallback(job) => self.fall_back(job),
             }
         }
     }
@@ -144,6 +154,15 @@ impl Engine {
     /// Whether the job is open, or its end not durable yet.
     pub fn holds(&self, id: JobId) -> bool {
         self.world.jobs.contains_key(&id) || self.turned_away.contains_key(&id)
+    }
+
+    /// Whether a session works on nothing and no job's work fits into what its
+    /// visit may still move.
+    pub fn is_spent(&self, id: SessionId) -> bool {
+        let session = self.world.sessions.get(&id);
+        session.is_some_and(|session| {
+            session.leases.is_empty() && scheduler::is_spent(&self.world, session)
+        })
     }
 
     /// Open sessions by id.

@@ -2,6 +2,7 @@
 
 use crate::effect::EffectId;
 use crate::plan::{JobPlan, ResumePoint};
+use crate::terms::Terms;
 use raven_protocol::{
     BlobId, DeviceClass, JobId, LeaseId, NumericClass, RefuseReason, ResultDigest, SessionId,
 };
@@ -43,6 +44,11 @@ pub struct SessionProfile {
     pub workers: u32,
     /// Bytes that one worker may hold.
     pub memory_bytes: u64,
+    /// Bytes that its visit may still move over the network; `None` where nothing limits it.
+    pub traffic_bytes: Option<u64>,
+    /// The coordinator's own node: it works on jobs that call for it, is shown
+    /// anything, and is not counted as a contributor online.
+    pub operator: bool,
 }
 
 /// A payload that the shell holds in memory until the engine releases it.
@@ -91,7 +97,7 @@ pub enum Event {
     /// Time passed; timers that are due fire.
     Tick,
     /// A requester's job was accepted and stored.
-    JobAdded { plan: Box<JobPlan>, resume: Option<ResumePoint> },
+    JobAdded { plan: Box<JobPlan>, resume: Option<ResumePoint>, terms: Terms },
     /// Its owner cancels it.
     JobCancelled { job: JobId },
     /// A contributor has consented and is ready.
@@ -100,6 +106,8 @@ pub enum Event {
     SessionClosed { session: SessionId },
     /// The visitor chose another share.
     PaceChanged { session: SessionId, share: f64, workers: u32 },
+    /// What its visit may still move over the network, besides the results that it owes.
+    TrafficLeft { session: SessionId, bytes: u64 },
     /// No new tasks until resumed.
     Paused { session: SessionId },
     /// Tasks again.

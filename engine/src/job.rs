@@ -53,6 +53,38 @@ impl JobPhase {
         }
     }
 
+    /// The phases that may follow this one. The one table of a job's life: the
+    /// store refuses whatever is not in it.
+    pub const fn followers(self) -> &'static [JobPhase] {
+        use JobPhase::{
+            Cancelled, Completed, Evaluating, Failed, Initializing, Queued, Running,
+            WaitingForContributors,
+        };
+        match self {
+            // A job that goes on after a restart goes straight to where it was.
+            Queued => &[
+                Initializing,
+                WaitingForContributors,
+                Running,
+                Evaluating,
+                Completed,
+                Failed,
+                Cancelled,
+            ],
+            Initializing => &[WaitingForContributors, Running, Failed, Cancelled],
+            WaitingForContributors => &[Running, Failed, Cancelled],
+            // Evaluating is not stored on its own: the record after it is.
+            Running => &[WaitingForContributors, Evaluating, Completed, Failed, Cancelled],
+            Evaluating => &[WaitingForContributors, Running, Completed, Failed, Cancelled],
+            Completed | Failed | Cancelled => &[],
+        }
+    }
+
+    /// Whether a job of this phase may come to `next`; staying is no change.
+    pub fn may_become(self, next: JobPhase) -> bool {
+        (self == next && !self.is_end()) || self.followers().contains(&next)
+    }
+
     /// Whether nothing follows.
     pub const fn is_end(self) -> bool {
         matches!(self, JobPhase::Completed | JobPhase::Failed | JobPhase::Cancelled)
@@ -95,9 +127,89 @@ pub enum JobState {
     /// The model is ready.
     Completed { reason: CompletedReason },
     /// `reason` is a sentence for its owner.
-    Failed { reason: String },
-    /// Its owner cancelled it.
-    Cancelled,
+    Failed { cause: Cause, reason: String },
+    /// By its owner's wish, at once or under the terms that it was posted with.
+    Cancelled { cause: Cause },
+}
+
+/// Why a job has ended, as programs read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Completed: all epochs were run.
+    EpochsDone,
+    /// Completed: the evaluation loss no longer fell.
+    EarlyStopped,
+    /// Failed: it was not taken in.
+    Refused,
+    /// Failed: a loss or gradient was not a finite number.
+    NotFinite,
+    /// Failed: several contributors call its tasks invalid.
+    InvalidTasks,
+    /// Failed: the coordinator could not go on with it.
+    Coordinator,
+    /// Failed: its deadline has passed.
+    Deadline,
+    /// Failed: the next round could cost more than its budget.
+    Budget,
+    /// Cancelled: nobody was there for as long as it waits.
+    NoContributors,
+    /// Cancelled by its owner.
+    Owner,
+}
+
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Cause; 10] = [
+        Cause::EpochsDone,
+        Cause::EarlyStopped,
+        Cause::Refused,
+        Cause::NotFinite,
+        Cause::InvalidTasks,
+        Cause::Coordinator,
+        Cause::Deadline,
+        Cause::Budget,
+        Cause::NoContributors,
+        Cause::Owner,
+    ];
+
+    /// The name in stores and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Cause::EpochsDone => "epochs_done",
+            Cause::EarlyStopped => "early_stopped",
+            Cause::Refused => "refused",
+            Cause::NotFinite => "not_finite",
+            Cause::InvalidTasks => "invalid_tasks",
+            Cause::Coordinator => "coordinator",
+            Cause::Deadline => "deadline",
+            Cause::Budget => "budget",
+            Cause::NoContributors => "no_contributors",
+            Cause::Owner => "owner",
+        }
+    }
+
+    /// The phase that a job ends in by it.
+    pub const fn phase(self) -> JobPhase {
+        match self {
+            Cause::EpochsDone | Cause::EarlyStopped => JobPhase::Completed,
+            Cause::Refused
+            | Cause::NotFinite
+            | Cause::InvalidTasks
+            | Cause::Coordinator
+            | Cause::Deadline
+            | Cause::Budget => JobPhase::Failed,
+            Cause::NoContributors | Cause::Owner => JobPhase::Cancelled,
+        }
+    }
+}
+
+impl FromStr for Cause {
+    type Err = UnknownPhase;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPhase> {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == text).ok_or(UnknownPhase)
+    }
 }
 
 /// Why a job was complete.
@@ -121,7 +233,19 @@ impl JobState {
             JobState::Evaluating { .. } => JobPhase::Evaluating,
             JobState::Completed { .. } => JobPhase::Completed,
             JobState::Failed { .. } => JobPhase::Failed,
-            JobState::Cancelled => JobPhase::Cancelled,
+            JobState::Cancelled { .. } => JobPhase::Cancelled,
+        }
+    }
+
+    /// Why it has ended, if it has.
+    pub const fn cause(&self) -> Option<Cause> {
+        match self {
+            JobState::Completed { reason: CompletedReason::EpochsDone } => Some(Cause::EpochsDone),
+            JobState::Completed { reason: CompletedReason::EarlyStopped } => {
+                Some(Cause::EarlyStopped)
+            }
+            JobState::Failed { cause, .. } | JobState::Cancelled { cause } => Some(*cause),
+            _ => None,
         }
     }
 
@@ -141,6 +265,35 @@ mod tests {
             assert_eq!(phase.as_str().parse(), Ok(phase));
         }
         assert_eq!("Running".parse::<JobPhase>(), Err(UnknownPhase));
+    }
+
+    #[test]
+    fn every_cause_is_read_back_and_belongs_to_an_end() {
+        for cause in Cause::ALL {
+            assert_eq!(cause.as_str().parse(), Ok(cause));
+            assert!(cause.phase().is_end());
+        }
+    }
+
+    #[test]
+    fn phases_follow_each_other_as_the_table_says() {
+        use JobPhase::*;
+        // Rows: from; columns in the order of `ALL`: q i w r e c f x.
+        let table = [
+            (Queued, "yyyyyyyy"),
+            (Initializing, "nyyynnyy"),
+            (WaitingForContributors, "nnyynnyy"),
+            (Running, "nnyyyyyy"),
+            (Evaluating, "nnyyyyyy"),
+            (Completed, "nnnnnnnn"),
+            (Failed, "nnnnnnnn"),
+            (Cancelled, "nnnnnnnn"),
+        ];
+        for (from, row) in table {
+            for (next, expected) in JobPhase::ALL.into_iter().zip(row.chars()) {
+                assert_eq!(from.may_become(next), expected == 'y', "{from} to {next}");
+            }
+        }
     }
 
     #[test]

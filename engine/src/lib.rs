@@ -28,6 +28,7 @@ mod session;
 mod speed;
 mod stage;
 pub mod stats;
+mod terms;
 mod timer;
 pub mod view;
 mod world;
@@ -40,7 +41,7 @@ pub use event::{
     ContributorId, EffectError, Event, Metrics, Millis, NetworkPrefix, Outcome, PayloadId,
     SessionProfile, SiteId,
 };
-pub use job::{CompletedReason, JobPhase, JobState};
+pub use job::{Cause, CompletedReason, JobPhase, JobState};
 pub use plan::{
     Algorithm, EarlyStopping, JobPlan, PartPlan, Patience, Placement, ResumePoint, StagePlan,
     SyncSgd,
@@ -48,4 +49,5 @@ pub use plan::{
 pub use raven_protocol::tree;
 pub use sampling::{EpochOrder, Layout, LayoutError, micro_batch_rows};
 pub use stats::Stats;
+pub use terms::{Budget, Fallback, Spent, Terms};
 pub use view::{JobView, SessionStatus, SessionView};

@@ -43,6 +43,24 @@ impl Charge {
     /// How many of a charge's units are one nano-USD.
     pub const PER_NANO_USD: i128 = FLOPS_PER_CALCULATION as i128 * 1_000;
 
+    /// More than any sum of charges.
+    pub const MAX: Charge = Charge(i128::MAX);
+
+    /// That many whole nano-USD.
+    pub const fn nano_usd(amount: u64) -> Self {
+        Charge(amount as i128 * Self::PER_NANO_USD)
+    }
+
+    /// The exact number of units, for stores.
+    pub const fn units(self) -> i128 {
+        self.0
+    }
+
+    /// What [`Charge::units`] gave.
+    pub const fn from_units(units: i128) -> Self {
+        Charge(units)
+    }
+
     /// `flops × rate / 50e6`, exact. Two u64 multiply within i128.
     pub const fn of(flops: Flops, rate: PicoUsd) -> Self {
         Charge(flops.0 as i128 * rate.0 as i128)

@@ -1,6 +1,7 @@
 //! What the engine knows of a job: sizes, costs and ids, never a tensor.
 
 use crate::event::ContributorId;
+use crate::terms::Spent;
 use raven_graph::schedule::Schedule;
 use raven_protocol::{BlobId, GraphId, JobId, KernelId, Numerics, Seed, ShardRef};
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,4 +137,8 @@ pub struct ResumePoint {
     /// Slices of the weights that contributors were shown. Where the job has
     /// no checkpoint nothing was: a part is of a state, and states are durable first.
     pub shown: BTreeMap<ContributorId, BTreeSet<u32>>,
+    /// Rounds that are credited already: work on them again is free.
+    pub credited_rounds: u32,
+    /// What was credited.
+    pub spent: Spent,
 }

@@ -6,8 +6,9 @@ use crate::dispatch::Notify;
 use crate::effect::{Effect, EffectId, Record};
 use crate::engine::Engine;
 use crate::event::{ContributorId, EffectError, Outcome, PayloadId};
-use crate::job::JobState;
+use crate::job::{Cause, JobState};
 use crate::plan::{JobPlan, Placement, ResumePoint, StagePlan};
+use crate::terms::Terms;
 use crate::timer::Timer;
 use raven_protocol::{GraphId, JobId, LeaseId, SessionId};
 use std::collections::BTreeSet;
@@ -50,7 +51,7 @@ pub(crate) struct TurnedAway {
 const SAVES_WITH_WEIGHTS: u32 = 3;
 
 impl Engine {
-    pub(crate) fn job_added(&mut self, plan: JobPlan, resume: Option<ResumePoint>) {
+    pub(crate) fn job_added(&mut self, plan: JobPlan, resume: Option<ResumePoint>, terms: Terms) {
         let id = plan.job;
         let known = self.world.jobs.contains_key(&id) || self.ended.iter().any(|v| v.job == id);
         if known {
@@ -62,8 +63,11 @@ impl Engine {
             self.turn_away(id, format!("{open} jobs are open, the limit is {max}"));
             return;
         }
-        match Job::new(plan, resume, &self.world.config) {
+        match Job::new(plan, resume, terms, &self.world.config) {
             Ok(job) => {
+                if let Some(deadline) = terms.deadline {
+                    self.timers.set(Timer::Deadline(id), deadline);
+                }
                 self.world.jobs.insert(id, job);
                 self.queue.push_back(id);
             }
@@ -74,7 +78,7 @@ impl Engine {
     /// Fails a job that was never taken in.
     fn turn_away(&mut self, id: JobId, reason: String) {
         self.stats.jobs_refused += 1;
-        let state = JobState::Failed { reason };
+        let state = JobState::Failed { cause: Cause::Refused, reason };
         let view = crate::view::JobView::refused(id, state.clone());
         self.remember(view);
         self.turned_away.insert(id, TurnedAway { state, saves_failed: 0 });
@@ -142,12 +146,16 @@ impl Engine {
                 });
             }
             Action::OpenRuns { round, state } => {
-                if let Some(job) = self.world.jobs.get_mut(&id) {
+                if self.affords(id, round, 0)
+                    && let Some(job) = self.world.jobs.get_mut(&id)
+                {
                     job.open_runs(round, state);
                 }
             }
             Action::OpenParts { round, stage, state } => {
-                if let Some(job) = self.world.jobs.get_mut(&id) {
+                if self.affords(id, round, stage)
+                    && let Some(job) = self.world.jobs.get_mut(&id)
+                {
                     job.open_parts(round, stage, state);
                 }
             }
@@ -261,7 +269,8 @@ impl Engine {
             (Ok(input), Some(ending)) => self.drained(pending.job, input, ending),
             (Err(error), None) => {
                 self.restore_credits(pending.job);
-                self.begin_end(pending.job, JobState::Failed { reason: error.to_string() });
+                let (cause, reason) = (Cause::Coordinator, error.to_string());
+                self.begin_end(pending.job, JobState::Failed { cause, reason });
             }
             (Err(_), Some(Ending::Saving(_))) => {
                 // Nobody can begin or cancel it before its end is durable, so it
@@ -316,6 +325,9 @@ impl Engine {
     /// slice that `part` shows; false where that is so already.
     pub(crate) fn show_first(&mut self, session: SessionId, id: JobId, part: u32) -> bool {
         let Some(session) = self.world.sessions.get(&session) else { return false };
+        if session.profile.operator {
+            return false;
+        }
         let contributor = session.profile.contributor;
         let Some(job) = self.world.jobs.get_mut(&id) else { return false };
         let task = job.stage.as_ref().and_then(|stage| stage.tasks.get(&part));
@@ -378,6 +390,9 @@ impl Engine {
             return;
         };
         job.ending = Some(Ending::Draining(state));
+        self.timers.stop(Timer::Deadline(id));
+        self.timers.stop(Timer::Fallback(id));
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let payloads = job.stage_payloads();
         let leases: Vec<LeaseId> = job
             .stage
@@ -405,6 +420,8 @@ impl Engine {
     /// The job is over and durably so.
     fn finalize(&mut self, id: JobId, state: JobState) {
         let Some(mut job) = self.world.jobs.remove(&id) else { return };
+        self.timers.stop(Timer::Deadline(id));
+        self.timers.stop(Timer::Fallback(id));
         for state in job.driver.states() {
             self.out.push_back(Effect::ReleaseState { job: id, state });
         }

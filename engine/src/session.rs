@@ -140,6 +140,13 @@ impl Session {
         if self.strikes > 0 { 1 } else { self.profile.workers.saturating_mul(leases_per_worker) }
     }
 
+    /// Counts what a lease moves, until the shell tells what is left indeed.
+    pub(crate) fn reserve_traffic(&mut self, bytes: u64) {
+        if let Some(left) = &mut self.profile.traffic_bytes {
+            *left = left.saturating_sub(bytes);
+        }
+    }
+
     /// Speed of all workers.
     pub(crate) fn flops_per_ms(&self) -> f64 {
         self.speed.flops_per_ms() * f64::from(self.profile.workers)

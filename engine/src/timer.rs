@@ -15,6 +15,10 @@ pub(crate) enum Timer {
     SessionBackoff(SessionId),
     /// The job's end is offered to the store once more.
     SaveEnd(JobId),
+    /// The job ends, whatever it has come to.
+    Deadline(JobId),
+    /// Nobody was there for as long as the job waits.
+    Fallback(JobId),
 }
 
 /// Timers by time. Those due at once fire in the order of [`Timer`].

@@ -59,6 +59,10 @@ pub struct Hello {
     /// Ticket that the frame was served with; binds the session to a site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<String>,
+    /// Bytes that may still cross in this visit, both ways together, frames and
+    /// shards alike. Without it there is no cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_bytes_left: Option<u64>,
 }
 
 /// What the visitor agreed to. Signed as the exact text that is sent.
@@ -126,6 +130,8 @@ pub enum GoodbyeReason {
     Full,
     /// A payload did not match its commitment.
     BrokenCommitment,
+    /// No more work fits into what the visit may still move.
+    TrafficCap,
 }
 
 impl GoodbyeReason {
@@ -142,6 +148,7 @@ impl GoodbyeReason {
             GoodbyeReason::TooSlow => 4007,
             GoodbyeReason::Full => 4008,
             GoodbyeReason::BrokenCommitment => 4009,
+            GoodbyeReason::TrafficCap => 4010,
         }
     }
 }

@@ -118,6 +118,7 @@ fn the_page_states_codes_limits_and_reasons() {
         TooSlow,
         Full,
         BrokenCommitment,
+        TrafficCap,
     ] {
         let name = serde_json::to_value(reason).expect("name");
         let row = format!("| `{}` | {} |", name.as_str().expect("text"), reason.close_code());

@@ -60,6 +60,21 @@ ensure_chromium() {
     export RAVEN_CHROMIUM
 }
 
+# Sets RAVEN_FIREFOX to a Firefox that speaks WebDriver BiDi; tests go without where there is none.
+ensure_firefox() {
+    local name
+    for name in "${RAVEN_FIREFOX:-}" firefox-esr firefox; do
+        if [[ -n "$name" ]] && have "$name"; then
+            RAVEN_FIREFOX="$(command -v "$name")"
+            export RAVEN_FIREFOX
+            return 0
+        fi
+    done
+    ensure_debian firefox-esr || return 1
+    RAVEN_FIREFOX="$(command -v firefox-esr)" || return 1
+    export RAVEN_FIREFOX
+}
+
 # Sets PYTHON to an interpreter with the pinned NumPy.
 ensure_python() {
     have python3 || die "Python 3 is missing: install version 3.11 or later, then try again"

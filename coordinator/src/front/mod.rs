@@ -25,6 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use raven_engine::NetworkPrefix;
 use std::convert::Infallible;
 use std::future::Future;
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -276,11 +277,17 @@ fn refuse(stream: TcpStream, crowded: Crowded, permit: Option<tokio::sync::Owned
          content-length: {}\r\nretry-after: {RETURN_S}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );
-    let _ = stream.try_write(answer.as_bytes());
+    // Of the standard library, whose sockets are written to without asking
+    // first whether they are ready: a fresh one is, and nobody has looked yet.
+    let Ok(mut stream) = stream.into_std() else { return };
+    let said = stream.write_all(answer.as_bytes());
+    if said.and_then(|()| stream.shutdown(std::net::Shutdown::Write)).is_err() {
+        return;
+    }
     let Some(permit) = permit else { return };
     tokio::spawn(async move {
         let _permit = permit;
-        let mut stream = stream;
+        let Ok(mut stream) = TcpStream::from_std(stream) else { return };
         let mut unread = [0; 1024];
         // Closing a socket with unread bytes resets it, and the answer with it.
         let drained = async { while stream.read(&mut unread).await.is_ok_and(|n| n > 0) {} };

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use raven_engine::JobPhase;
+use raven_engine::Cause;
 use raven_protocol::BlobId;
 
 pub fn routes() -> Router<App> {
@@ -65,7 +65,7 @@ async fn end_jobs_on(app: App, shard: BlobId, error: String) {
         let reason = format!("its data is damaged: {error}");
         tracing::error!(%job, %reason, "a job cannot go on");
         // Stored first: an end is final, so the network's own record of it changes nothing.
-        if let Err(error) = app.store.end_job(job, JobPhase::Failed, Some(&reason)).await {
+        if let Err(error) = app.store.end_job(job, Cause::Coordinator, Some(&reason)).await {
             tracing::error!(%job, %error, "a job's end was not stored");
         }
         // Where the network is gone, so is the job's work.

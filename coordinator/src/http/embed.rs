@@ -3,13 +3,15 @@
 use super::extract::{Path, Query};
 use super::{App, Problem};
 use crate::embed::FrameValues;
+use crate::store::SiteRow;
 use crate::time::UnixMs;
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use serde::Deserialize;
+use serde_json::json;
 
 /// Content never changes under its name.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -21,6 +23,7 @@ pub fn routes() -> Router<App> {
     Router::new()
         .route("/embed/{file}", get(loader))
         .route("/embed/frame.html", get(frame))
+        .route("/embed/check", get(check))
         .route("/embed/v/{version}/{*path}", get(file))
 }
 
@@ -97,6 +100,27 @@ async fn frame(
     let page = page.ok_or_else(|| Problem::unavailable("no frame is deployed here"))?;
     let page = page.map_err(|error| Problem::internal(&error))?;
     Ok(framed(&app, Html(page), &site.origins))
+}
+
+/// Tells a page why its frame stays dark: a browser shows neither side the
+/// other's reasons. It says nothing that the frame's own headers do not say.
+async fn check(
+    State(app): State<App>,
+    Query(query): Query<FrameQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let site = app.store.site_by_key(&query.site).await?.filter(|site| !site.revoked);
+    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+    let is_registered =
+        |site: &SiteRow| site.origins.iter().any(|known| Some(known.as_str()) == origin);
+    let (site, origin) = match &site {
+        None => ("unknown", "not_registered"),
+        Some(site) if is_registered(site) => ("registered", "registered"),
+        Some(_) => ("registered", "not_registered"),
+    };
+    let mut response = Json(json!({"site": site, "origin": origin})).into_response();
+    open_to_all(&mut response, "no-store");
+    Ok(response)
 }
 
 fn framed(app: &App, page: impl IntoResponse, ancestors: &[String]) -> Response {

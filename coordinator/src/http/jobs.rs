@@ -1,21 +1,24 @@
 //! `/v1/jobs`: posting, watching and ending jobs.
 
 use super::auth::Owner;
-use super::body::{JSON_BYTES_MAX, JsonBody};
+use super::body::JsonBody;
 use super::extract::Path;
 use super::idempotency::{Claim, Once, Turn};
-use super::{App, Problem, datasets, model};
-use crate::job::{JobContext, JobError, JobFacts, JobSpec, Lowering, SeedNumber, lower_job};
+use super::{App, Problem, datasets, model, quotes};
+use crate::job::{
+    BudgetSpec, Deadline, JobContext, JobError, JobFacts, JobSpec, Lowering, SeedNumber,
+    calculations, lower_job,
+};
 use crate::random;
 use crate::store::{DatasetId, JobRow, JobSummary, MeanMetrics, NewJob};
 use crate::time::UnixMs;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use raven_engine::JobPhase;
 use raven_engine::money::FLOPS_PER_CALCULATION;
+use raven_engine::{Cause, Fallback, JobPhase};
 use raven_protocol::{JobId, Seed};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,7 +32,7 @@ const UNKNOWN_AFTER: Duration = Duration::from_secs(5);
 
 pub fn routes() -> Router<App> {
     Router::new()
-        .route("/v1/jobs", post(create).get(list).layer(DefaultBodyLimit::max(JSON_BYTES_MAX)))
+        .route("/v1/jobs", post(create).get(list))
         .route("/v1/jobs/{id}", get(show))
         .route("/v1/jobs/{id}/cancel", post(cancel))
 }
@@ -60,17 +63,54 @@ pub struct Prepared {
     pub facts: JobFacts,
 }
 
-fn no_dataset() -> Problem {
-    Problem::invalid("dataset: no data set of this key has that id").with_field("dataset")
+fn dataset_id(spec: &JobSpec) -> Result<DatasetId, Problem> {
+    spec.dataset.parse().map_err(|()| Problem::no_dataset())
 }
 
-fn dataset_id(spec: &JobSpec) -> Result<DatasetId, Problem> {
-    spec.dataset.parse().map_err(|()| no_dataset())
+/// Refuses a job that its own terms would end for certain.
+fn admit(app: &App, prepared: &Prepared, now: UnixMs) -> Result<(), Problem> {
+    let (terms, quote) = (prepared.spec.terms(), quotes::of(app, prepared));
+    if terms.fallback == Fallback::Operator && !app.settings.operator {
+        let detail = "fallback: this coordinator has no node of its own";
+        return Err(Problem::invalid(detail)
+            .named("job", "The job is refused")
+            .with_field("fallback"));
+    }
+    let refuse = |field: &str, limit: u64, found: u64, detail: String| {
+        let problem = Problem::invalid(detail).named("job", "The job is refused");
+        Err(problem.with_field(field).with_limit(limit, Some(found)))
+    };
+    if let Some(Deadline(at)) = terms.deadline {
+        // Whether it can be kept is the quote's affair: others may come online.
+        if at <= now {
+            let detail = format!("deadline: {} has passed", at.rfc3339());
+            return Err(Problem::invalid(detail)
+                .named("job", "The job is refused")
+                .with_field("deadline"));
+        }
+    }
+    match terms.budget {
+        Some(BudgetSpec::Calculations(most)) if calculations(quote.flops_least) > most => {
+            let least = calculations(quote.flops_least);
+            let detail = format!("budget: the job takes {least} calculations at least");
+            refuse("budget.calculations", most, least, detail)
+        }
+        Some(BudgetSpec::NanoUsd(most)) => {
+            let least = quote.budget_least.map_or(u64::MAX, |price| price.0.unsigned_abs());
+            if least <= most {
+                return Ok(());
+            }
+            let detail = format!("budget: the job needs {least} nano-USD at least");
+            refuse("budget.nano_usd", most, least, detail)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Validates and lowers a job's document; nothing is stored.
 pub async fn prepare(app: &App, owner: Owner, mut spec: JobSpec) -> Result<Prepared, Problem> {
-    let dataset = datasets::find(app, owner, &spec.dataset).await?.ok_or_else(no_dataset)?;
+    let dataset =
+        datasets::find(app, owner, &spec.dataset).await?.ok_or_else(Problem::no_dataset)?;
     let seed = Seed(spec.seed.map_or_else(random::nonzero_u64, |seed| seed.0));
     spec.seed = Some(SeedNumber(seed.0));
     let (job, kernel) = (JobId(random::nonzero_u64()), app.network.kernel());
@@ -105,7 +145,9 @@ async fn create(
     if open >= limit {
         return Err(Problem::quota("open jobs", limit, open));
     }
-    let Prepared { spec, context, facts } = prepare(&app, owner, spec).await?;
+    let prepared = prepare(&app, owner, spec).await?;
+    admit(&app, &prepared, UnixMs::now())?;
+    let Prepared { spec, context, facts } = prepared;
     let (id, kernel, dataset) = (context.job(), context.plan.kernel, dataset_id(&spec)?);
     let created = UnixMs::now();
     let job = NewJob { id, owner: owner.0, dataset, spec, facts, kernel, created };
@@ -128,7 +170,7 @@ async fn hand_over(
     app.store.add_job(&job, app.settings.open_jobs_max, remembered.as_ref()).await?;
     drop(claim);
     if let Err(error) = app.network.add_job(Arc::new(context), None).await {
-        app.store.end_job(job.id, JobPhase::Failed, Some(&error.to_string())).await?;
+        app.store.end_job(job.id, Cause::Coordinator, Some(&error.to_string())).await?;
         return Err(Problem::unavailable(error.to_string()));
     }
     let row = app.store.job(job.owner, job.id).await?;
@@ -195,7 +237,7 @@ async fn cancel(
 async fn end_unknown(app: App, job: JobId) {
     tokio::time::sleep(UNKNOWN_AFTER).await;
     let is_held = app.network.snapshot().jobs.contains_key(&job);
-    if !is_held && let Err(error) = app.store.end_job(job, JobPhase::Cancelled, None).await {
+    if !is_held && let Err(error) = app.store.end_job(job, Cause::Owner, None).await {
         tracing::error!(%job, %error, "a cancelled job was not ended");
     }
     // Where the network is gone, so is the job's work.
@@ -242,12 +284,17 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "id": row.id,
         "name": row.spec.name,
         "state": phase,
+        "cause": row.cause,
         "reason": reason,
         "created_at": row.created.rfc3339(),
         "started_at": row.started.map(UnixMs::rfc3339),
         "ended_at": row.ended.map(UnixMs::rfc3339),
         "dataset": row.dataset.to_string(),
         "listed": row.spec.listed,
+        "deadline": row.spec.deadline,
+        "budget": row.spec.budget,
+        "fallback": row.spec.fallback,
+        "fallback_after_s": row.spec.fallback_after_s,
         "placement": row.spec.placement.name(),
         "numerics": row.spec.numerics,
         "seed": row.spec.seed,
@@ -268,6 +315,7 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
             "flops": row.flops,
             "calculations": row.flops as f64 / FLOPS_PER_CALCULATION as f64,
             "flops_planned": row.facts.flops_planned,
+            "nano_usd": row.charge.rounded_up(),
         },
         "model_sha256": row.model_sha256,
     }))

@@ -38,6 +38,7 @@ use crate::health::Trouble;
 use crate::network::Network;
 use crate::store::Store;
 use crate::ticket::Tickets;
+use crate::verify::Verifier;
 use crate::www::Www;
 use axum::Router;
 use axum::http::{Method, StatusCode};
@@ -56,6 +57,8 @@ pub struct App {
     pub settings: Arc<Settings>,
     pub embed: Arc<Embed>,
     pub www: Arc<Www>,
+    /// Spaces out the looks at partner pages.
+    pub verifier: Arc<Verifier>,
     /// One upload is read at a time: it keeps a core and the disk busy, and a
     /// failed one may then remove its blobs without taking another's.
     pub ingestion: Arc<tokio::sync::Mutex<()>>,
@@ -89,6 +92,8 @@ pub struct Settings {
     pub dataset_bytes_max: u64,
     /// Sites of one key.
     pub sites_max: u64,
+    /// Whether jobs may call for the coordinator's own node.
+    pub operator: bool,
     /// What operators send for `/metrics`; anyone may read it where there is none.
     pub admin_token: Option<AdminToken>,
     /// Bytes of all blobs beyond which no upload is taken.

@@ -112,6 +112,11 @@ impl Problem {
             .with_limit(limit, Some(found))
     }
 
+    /// A job names a data set that its key does not have, or no longer has.
+    pub fn no_dataset() -> Self {
+        Problem::invalid("dataset: no data set of this key has that id").with_field("dataset")
+    }
+
     /// More requests than are answered in a time.
     pub fn rate(what: &str, per_s: f64, wait: Duration) -> Self {
         let status = StatusCode::TOO_MANY_REQUESTS;
@@ -242,6 +247,7 @@ impl From<StoreError> for Problem {
                     .with_field("Idempotency-Key")
             }
             StoreError::Quota { what, limit, found } => Problem::quota(what, limit, found),
+            StoreError::NoDataset { .. } => Problem::no_dataset(),
             error => match error.trouble() {
                 Some(trouble) => {
                     tracing::error!(%error, "a request failed");

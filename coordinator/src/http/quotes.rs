@@ -1,12 +1,12 @@
 //! `/v1/quotes`: what a job would come to, from the same document.
 
 use super::auth::Owner;
-use super::body::{JSON_BYTES_MAX, JsonBody};
+use super::body::JsonBody;
 use super::idempotency::{Once, Turn};
 use super::jobs::{Prepared, prepare};
 use super::{App, Problem};
 use crate::job::{JobSpec, Quote, Speeds, calculations, quote};
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -15,7 +15,7 @@ use raven_engine::rates;
 use serde_json::{Value, json};
 
 pub fn routes() -> Router<App> {
-    Router::new().route("/v1/quotes", post(create).layer(DefaultBodyLimit::max(JSON_BYTES_MAX)))
+    Router::new().route("/v1/quotes", post(create))
 }
 
 /// Who could work on a job now.
@@ -68,6 +68,7 @@ fn answer(app: &App, prepared: &Prepared, quote: &Quote) -> Value {
         "price": {
             "least_nano_usd": quote.price_least,
             "most_nano_usd": quote.price_most,
+            "least_budget_nano_usd": quote.budget_least,
             "rates": rates,
         },
         "time": time,

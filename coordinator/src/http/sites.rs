@@ -1,22 +1,28 @@
 //! `/v1/sites`: partner sites.
 
 use super::auth::Owner;
-use super::body::{JSON_BYTES_MAX, JsonBody};
+use super::body::{JsonBody, RawBody, parse};
+use super::extract::Path;
 use super::idempotency::{Once, Turn};
 use super::{App, Problem};
 use crate::sites::new_site;
-use crate::store::site_text;
-use axum::extract::{DefaultBodyLimit, State};
+use crate::store::{SiteRow, parse_site, site_text};
+use crate::verify::{Finding, PageReport, check_page, check_url};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub fn routes() -> Router<App> {
-    Router::new().route("/v1/sites", post(create).layer(DefaultBodyLimit::max(JSON_BYTES_MAX)))
+    Router::new().route("/v1/sites", post(create)).route("/v1/sites/{id}/verify", post(verify))
 }
+
+/// Pages of one request that are read at a time.
+const PAGES_AT_A_TIME: usize = 8;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,4 +69,71 @@ async fn create(
     let remembered = claim.remember(StatusCode::CREATED, &answer);
     app.store.add_site(owner.0, &site, app.settings.sites_max, remembered.as_ref()).await?;
     Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifySpec {
+    /// The page to look at; the first page of every origin where it is absent.
+    page: Option<String>,
+}
+
+async fn verify(
+    State(app): State<App>,
+    owner: Owner,
+    once: Once,
+    Path(id): Path<String>,
+    RawBody(body): RawBody,
+) -> Result<Response, Problem> {
+    let claim = match once.begin(&app, owner, *blake3::hash(&body).as_bytes()).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
+    let spec: VerifySpec = if body.is_empty() { VerifySpec::default() } else { parse(&body)? };
+    let id = parse_site(&id);
+    let site = match id {
+        Some(id) => app.store.owned_site(owner.0, id).await?,
+        None => None,
+    };
+    let site = site.ok_or_else(|| Problem::not_found("no such site of this key"))?;
+    if site.revoked {
+        return Err(Problem::conflict("the site is revoked: its tag shows nothing"));
+    }
+    let origin = app.settings.origin.clone();
+    let pages = match spec.page {
+        Some(page) => {
+            check_url(&origin, &site, &page)
+                .map_err(|error| Problem::invalid(error.to_string()).with_field("page"))?;
+            vec![page]
+        }
+        None => site.origins.iter().map(|origin| format!("{origin}/")).collect(),
+    };
+    let turn = app.verifier.begin(site.id).map_err(|busy| {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Problem::new(status, "too-soon", "Asked again too soon", busy.to_string())
+    })?;
+    // A client that hangs up takes its handler with it, but not the looks, which
+    // block threads: they keep their turn until they are over.
+    let looks = tokio::spawn(async move {
+        let reports = look(origin, &site, pages).await?;
+        drop(turn);
+        let live = reports.iter().any(|report| matches!(report.finding, Finding::Live { .. }));
+        let answer = json!({"id": site_text(site.id), "live": live, "pages": reports});
+        claim.keep(&app, StatusCode::OK, &answer).await?;
+        Ok::<Value, Problem>(answer)
+    });
+    Ok(Json(looks.await??).into_response())
+}
+
+/// Looks at some pages at a time; the answers come in the pages' order.
+async fn look(
+    origin: String,
+    site: &SiteRow,
+    pages: Vec<String>,
+) -> Result<Vec<PageReport>, Problem> {
+    let looks = stream::iter(pages).map(|page| {
+        let (origin, site) = (origin.clone(), site.clone());
+        tokio::task::spawn_blocking(move || check_page(&origin, &site, &page))
+    });
+    Ok(looks.buffered(PAGES_AT_A_TIME).try_collect().await?)
 }

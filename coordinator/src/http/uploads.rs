@@ -4,7 +4,7 @@
 //! across a restart. Bytes of a piece that breaks off count as far as they came.
 
 use super::auth::Owner;
-use super::body::{JSON_BYTES_MAX, JsonBody};
+use super::body::JsonBody;
 use super::extract::Path;
 use super::idempotency::{Once, Turn};
 use super::pace::Pace;
@@ -41,9 +41,7 @@ const LENGTH: &str = "upload-length";
 
 pub fn routes() -> Router<App> {
     let piece = get(show).patch(append).delete(remove).layer(DefaultBodyLimit::disable());
-    Router::new()
-        .route("/v1/uploads", post(create).get(list).layer(DefaultBodyLimit::max(JSON_BYTES_MAX)))
-        .route("/v1/uploads/{id}", piece)
+    Router::new().route("/v1/uploads", post(create).get(list)).route("/v1/uploads/{id}", piece)
 }
 
 /// Who writes to which upload. One request at a time does; a newer one takes

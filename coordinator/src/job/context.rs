@@ -1,5 +1,6 @@
 //! What the runtime needs of a job, beyond the engine's tensor-free plan.
 
+use super::JobTerms;
 use raven_engine::JobPlan;
 use raven_graph::{Cut, TensorType, ValidGraph};
 use raven_protocol::{JobId, OutputSpec, ShardRef};
@@ -15,6 +16,8 @@ pub struct JobContext {
     pub name: String,
     /// Whether the public network page may show it.
     pub listed: bool,
+    /// Until when, for how much, and what happens where nobody is there.
+    pub terms: JobTerms,
     /// The model's parameters, in order: the tensors of every state blob come
     /// first in this order, then those of `slots`.
     pub params: Vec<TensorSpec>,

@@ -5,6 +5,7 @@
 use super::error::graph_error;
 use super::sizes::{self, RUN_FLOPS_MAX, Weighed, bytes};
 use super::sliced::SlicedCut;
+use super::terms::FALLBACK_AFTER_S_MAX;
 use super::{
     DataContext, JobContext, JobError, JobFacts, JobSpec, PlacementKind, RowGraph, StepGraph,
     TensorSpec,
@@ -97,6 +98,7 @@ pub fn lower_job(
         plan,
         name: spec.name.clone(),
         listed: spec.listed,
+        terms: spec.terms(),
         params: tensors(&train.params),
         slots: tensors(&step.slots),
         step: step_context(&train.params, &step.slots, step.graph),
@@ -118,6 +120,10 @@ fn check(spec: &JobSpec, data: &DatasetFacts) -> Result<(), JobError> {
     let name_bytes = spec.name.len();
     if spec.name.trim().is_empty() || name_bytes > NAME_BYTES_MAX {
         return Err(field("name", "1 to 100 bytes", format!("{name_bytes} bytes")));
+    }
+    if spec.fallback_after_s > FALLBACK_AFTER_S_MAX {
+        let (limit, found) = (FALLBACK_AFTER_S_MAX.into(), spec.fallback_after_s.into());
+        return Err(JobError::Limit { field: "fallback_after_s", unit: "seconds", limit, found });
     }
     let training = &spec.training;
     if !(1..=EPOCHS_MAX).contains(&training.epochs) {

@@ -8,6 +8,7 @@ mod resume;
 mod sizes;
 mod sliced;
 mod spec;
+mod terms;
 
 pub use context::{DataContext, JobContext, RowGraph, StepGraph, TensorSpec};
 pub use error::JobError;
@@ -17,6 +18,8 @@ pub use resume::{ResumeError, resume};
 pub use spec::{
     Adam, EarlyStoppingSpec, JobSpec, Optimizer, PlacementKind, SeedNumber, Sgd, Training,
 };
+
+pub use terms::{BudgetSpec, Deadline, JobTerms};
 
 use serde::{Deserialize, Serialize};
 

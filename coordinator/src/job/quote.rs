@@ -39,6 +39,9 @@ pub struct Quote {
     pub price_least: Option<NanoUsd>,
     /// For all of them at the highest.
     pub price_most: Option<NanoUsd>,
+    /// The least budget with which a job can be done: a round is begun only where
+    /// it fits at the highest rate, so this is counted for the last one.
+    pub budget_least: Option<NanoUsd>,
     /// `None` where nobody is online.
     pub time: Option<TimeRange>,
 }
@@ -57,8 +60,28 @@ pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Sp
         flops_planned: facts.flops_planned,
         price_least: price(flops_least, rates::LOWEST),
         price_most: price(facts.flops_planned, rates::HIGHEST),
+        budget_least: budget_least(context, flops_least),
         time: time(context, facts, flops_least, speeds),
     }
+}
+
+fn budget_least(context: &JobContext, flops_least: u64) -> Option<NanoUsd> {
+    let Algorithm::SyncSgd(sgd) = &context.plan.algorithm;
+    let round = match &sgd.placement {
+        Placement::Replica { flops, .. } => {
+            flops.saturating_mul(sgd.batch.div_ceil(sgd.micro_batch.max(1)).into())
+        }
+        Placement::Master { stages, .. } => {
+            let parts = stages.iter().flat_map(|stage| match stage {
+                StagePlan::Pushed { parts } => &parts[..],
+                StagePlan::Local => &[],
+            });
+            parts.fold(0, |sum: u64, part| sum.saturating_add(part.flops))
+        }
+    };
+    let last = round.min(flops_least);
+    let before = Charge::of(Flops(flops_least - last), rates::LOWEST);
+    before.plus(Charge::of(Flops(last), rates::HIGHEST))?.rounded_up()
 }
 
 /// At the least: the fewest operations at the whole speed of those who can work

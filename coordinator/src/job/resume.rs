@@ -35,7 +35,7 @@ pub async fn resume(
     let dataset = store.dataset(row.owner, row.dataset).await?.ok_or(ResumeError::NoDataset)?;
     let train_shards = store.shards(row.dataset, false).await?;
     let test_shards = store.shards(row.dataset, true).await?;
-    let point = store.resume_point(row.id).await?;
+    let point = store.resume_point(row.id, None).await?;
     let (spec, job) = (row.spec.clone(), row.id);
     let lowered = tokio::task::spawn_blocking(move || {
         // The seed was filled in before the document was stored.

@@ -1,6 +1,8 @@
 //! The job document as a requester posts it. Layers and schedules are the graph
 //! crate's, whose JSON is the documented one.
 
+use super::terms::{BudgetSpec, Deadline, FALLBACK_AFTER_S, JobTerms};
+use raven_engine::Fallback;
 use raven_graph::{AdamSpec, ModelSpec, OptimizerSpec, Schedule, SgdSpec};
 use raven_protocol::{Numerics, Seed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -22,6 +24,17 @@ pub struct JobSpec {
     pub numerics: Numerics,
     #[serde(default)]
     pub placement: PlacementKind,
+    /// When it ends at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Deadline>,
+    /// What it may cost at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetSpec>,
+    /// What happens where nobody can work on it for `fallback_after_s`.
+    #[serde(default)]
+    pub fallback: Fallback,
+    #[serde(default = "fallback_after_s")]
+    pub fallback_after_s: u32,
     /// A list of layers.
     pub model: ModelSpec,
     pub optimizer: Optimizer,
@@ -57,6 +70,10 @@ impl<'de> Deserialize<'de> for SeedNumber {
             Err(_) => Err(serde::de::Error::custom(rule)),
         }
     }
+}
+
+const fn fallback_after_s() -> u32 {
+    FALLBACK_AFTER_S
 }
 
 const fn strict() -> Numerics {
@@ -117,6 +134,16 @@ impl Default for Adam {
 }
 
 impl JobSpec {
+    /// The terms that it is posted with.
+    pub fn terms(&self) -> JobTerms {
+        JobTerms {
+            deadline: self.deadline,
+            budget: self.budget,
+            fallback: self.fallback,
+            fallback_after_s: self.fallback_after_s,
+        }
+    }
+
     /// The optimizer as the graph crate builds it.
     pub fn optimizer(&self) -> OptimizerSpec {
         let Training { weight_decay, clip_norm, .. } = self.training;

@@ -18,7 +18,8 @@ pub struct RuntimeConfig {
     pub consent_text_version: String,
     /// Threads that run the kernel for the master.
     pub executor_threads: usize,
-    /// Bytes of graphs, blobs and values that one executor instance may hold.
+    /// Bytes of graphs, blobs and values that one executor instance may hold, and
+    /// the operator's own node as much again.
     pub executor_memory_bytes: u64,
     /// Open sessions; each may hold a message of the greatest size in memory.
     pub sessions_max: usize,
@@ -30,6 +31,8 @@ pub struct RuntimeConfig {
     pub opening_max: usize,
     /// Of those, sockets of one network.
     pub opening_per_network_max: usize,
+    /// Whether the coordinator's own node works on jobs that call for it.
+    pub operator: bool,
     /// Waiting times of sessions.
     pub timeouts: Timeouts,
 }
@@ -52,6 +55,7 @@ impl RuntimeConfig {
             sessions_per_network_max: 512,
             opening_max: 64,
             opening_per_network_max: 32,
+            operator: true,
             timeouts: Timeouts::default(),
         }
     }

@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// at most a few hundred leases at once, so anything older is no accident.
 const ENDED_MAX: usize = 4096;
 
+/// A commit and a result without tensors take less than this together.
+const RESULT_HEAD_BYTES: u64 = 1 << 10;
+
 /// What a task must return, known before it is sent.
 #[derive(Debug, PartialEq)]
 pub struct Expected {
@@ -39,6 +42,17 @@ pub enum ResultError {
 }
 
 impl Expected {
+    /// Bytes of the result's frame at most.
+    pub fn frame_bytes(&self) -> u64 {
+        // A header entry and its padding, beside a name that is in the header.
+        const ENTRY_BYTES: u64 = 128;
+        let output = |output: &ExpectedOutput| {
+            output.ty.bytes().unwrap_or(u64::MAX).saturating_add(output.name.len() as u64)
+        };
+        let outputs = self.outputs.iter().map(|one| output(one).saturating_add(ENTRY_BYTES));
+        outputs.fold(RESULT_HEAD_BYTES, u64::saturating_add)
+    }
+
     /// Checks a result's tensors: names, order and exact types.
     ///
     /// # Errors
@@ -113,6 +127,17 @@ impl LeaseTable {
     /// Leases that are not answered yet.
     pub fn open(&self) -> usize {
         self.open.len()
+    }
+
+    /// Whether nothing is asked for any more.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Bytes of the results that may still come.
+    pub fn owed_bytes(&self) -> u64 {
+        let owed = self.open.values().map(|(_, held)| held.expected.frame_bytes());
+        owed.fold(0, u64::saturating_add)
     }
 
     /// A task is about to be sent.

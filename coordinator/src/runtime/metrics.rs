@@ -21,7 +21,7 @@ impl Counter {
 }
 
 /// Every reason for which a session ends, in the order of [`Metrics::goodbyes`].
-pub const GOODBYES: [(GoodbyeReason, &str); 10] = [
+pub const GOODBYES: [(GoodbyeReason, &str); 11] = [
     (GoodbyeReason::Stopped, "stopped"),
     (GoodbyeReason::Draining, "draining"),
     (GoodbyeReason::Incompatible, "incompatible"),
@@ -32,6 +32,7 @@ pub const GOODBYES: [(GoodbyeReason, &str); 10] = [
     (GoodbyeReason::TooSlow, "too_slow"),
     (GoodbyeReason::Full, "full"),
     (GoodbyeReason::BrokenCommitment, "broken_commitment"),
+    (GoodbyeReason::TrafficCap, "traffic_cap"),
 ];
 
 /// What the runtime counts. Nothing here names a person or an address.

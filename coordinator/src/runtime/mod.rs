@@ -14,10 +14,12 @@ mod grants;
 mod leases;
 pub mod metrics;
 mod open_session;
+mod operator;
 mod outbox;
 mod persister;
 pub mod session;
 pub mod snapshot;
+mod traffic;
 mod upgrade;
 mod wishes;
 mod writer;
@@ -25,17 +27,19 @@ mod ws;
 
 pub use config::{RuntimeConfig, Timeouts};
 pub use metrics::Metrics;
+pub use operator::contributor as operator_contributor;
 pub use snapshot::{JobLive, NetworkSnapshot, NodeSnapshot, SessionRecord};
 
 use crate::blobs::{BlobError, Blobs};
 use crate::job::JobContext;
 use crate::random;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::ticket::Tickets;
 use door::Door;
 use driver::{Driver, Input, NewJob};
 use executor::{Executor, ExecutorError, KernelError, KernelModule, RowSource, State};
 use grants::Grants;
+use operator::Operator;
 use persister::Persister;
 use raven_engine::{Engine, EngineConfig, Event, ResumePoint};
 use raven_protocol::{BlobId, JobId, KernelId};
@@ -57,10 +61,19 @@ pub enum RuntimeError {
     Threads(#[from] std::io::Error),
     #[error("the job's data or checkpoint: {0}")]
     Job(#[from] ExecutorError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("the coordinator is going down")]
     Stopped,
     #[error("the runtime's {task} panicked; the log says where")]
     Panicked { task: &'static str },
+}
+
+impl RuntimeError {
+    /// Whether a job's blob was here and is not any more, or not as it was.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, RuntimeError::Job(ExecutorError::Blob(error)) if error.is_damage())
+    }
 }
 
 impl From<BlobError> for RuntimeError {
@@ -145,10 +158,14 @@ pub async fn start(
     });
     let driver = Driver::new(engine, shared.clone(), executor, savings_out, snapshot_out);
     let (failure_out, failure) = watch::channel(None);
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(guard("driver", driver.run(inputs, done, stopping), failure_out.clone())),
         tokio::spawn(guard("persister", persister.run(savings), failure_out)),
     ];
+    if shared.config.operator {
+        let node = Operator::new(shared.clone(), module, blobs.clone()).await?;
+        tasks.push(tokio::spawn(node.run()));
+    }
     Ok(RuntimeHandle {
         shared,
         blobs,

@@ -229,7 +229,7 @@ impl AwaitConsent {
         signature: String,
         prefix: NetworkPrefix,
     ) -> Consented {
-        let Hello { numeric, device, share, workers, .. } = self.hello;
+        let Hello { numeric, device, share, workers, traffic_bytes_left, .. } = self.hello;
         let contributor = ContributorId(self.terms.key.to_bytes());
         let site = self.site.map(|site| site.site);
         let profile = SessionProfile {
@@ -242,6 +242,8 @@ impl AwaitConsent {
             share,
             workers,
             memory_bytes: device.memory_bytes,
+            traffic_bytes: traffic_bytes_left,
+            operator: false,
         };
         let session = self.session;
         let record = SessionRecord {
@@ -321,6 +323,7 @@ mod tests {
             workers: 2,
             session_key: hex(key.verifying_key().as_bytes()),
             ticket: None,
+            traffic_bytes_left: None,
         }
     }
 

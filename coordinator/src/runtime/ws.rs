@@ -8,6 +8,7 @@ use super::leases::{Answer, Held, LeaseTable};
 use super::open_session::OpenSession;
 use super::outbox::{Ending, Outbox};
 use super::session::{AwaitConsent, Raise, Refusal, check_hello, network_prefix};
+use super::traffic::Traffic;
 use super::upgrade::{self, Gate, Socket, TooLong};
 use super::wishes::{Bucket, Wishes};
 use super::writer;
@@ -118,6 +119,7 @@ async fn serve(socket: Socket, gate: Gate, shared: Arc<Shared>, peer: IpAddr, fr
         outbox: outbox.clone(),
         shared: shared.clone(),
         idle: timeouts.idle,
+        traffic: Arc::default(),
     };
     let ending = match &slot {
         Ok(_) => match shared.door.enter(network_prefix(peer)) {
@@ -163,6 +165,8 @@ struct Reader {
     outbox: Outbox,
     shared: Arc<Shared>,
     idle: Duration,
+    /// What this session may still move.
+    traffic: Arc<Traffic>,
 }
 
 /// What an open session reads against.
@@ -205,6 +209,7 @@ impl Reader {
         let timeouts = self.shared.config.timeouts;
         let hello = self.hello(Instant::now() + timeouts.hello).await?;
         check_hello(&hello, self.shared.kernel)?;
+        self.traffic = Arc::new(Traffic::of(hello.traffic_bytes_left));
         let site = match &hello.ticket {
             Some(ticket) => {
                 let site = self.shared.tickets.verify(ticket).await;
@@ -247,6 +252,7 @@ impl Reader {
             outbox: self.outbox.clone(),
             leases: leases.clone(),
             grant: open.grant().to_owned(),
+            traffic: self.traffic.clone(),
         };
         Ok((open, Active { session, leases, wishes }, opened))
     }
@@ -330,6 +336,7 @@ impl Reader {
             Message::Binary(bytes) => {
                 self.shared.metrics.frames_in.add(1);
                 self.shared.metrics.bytes_in.add(bytes.len() as u64);
+                self.traffic.message(bytes.len());
                 Ok(Some(bytes))
             }
             Message::Text(_) => {
@@ -437,7 +444,9 @@ impl Reader {
     }
 
     fn send(&self, message: &ToContributor) -> Read<()> {
-        let pushed = self.outbox.push(encode(message, &[]).into());
+        let frame = encode(message, &[]);
+        self.traffic.message(frame.len());
+        let pushed = self.outbox.push(frame.into());
         pushed.map_err(|overflow| Refusal::new(GoodbyeReason::TooSlow, overflow.detail()).into())
     }
 
@@ -473,7 +482,10 @@ impl Active {
 }
 
 /// A result's tensors, checked against the task, and their digest.
-fn verify(held: &Held, bytes: &Bytes) -> Result<(ResultDigest, HashMap<String, Tensor>), Refusal> {
+pub(super) fn verify(
+    held: &Held,
+    bytes: &Bytes,
+) -> Result<(ResultDigest, HashMap<String, Tensor>), Refusal> {
     let frame = Frame::decode(bytes, &ACTIVE)?;
     held.expected.check(&frame)?;
     let encodings = held.expected.outputs.iter().map(|output| output.encoding);

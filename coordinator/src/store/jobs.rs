@@ -7,7 +7,8 @@ use super::{
 };
 use crate::job::{JobFacts, JobSpec};
 use crate::time::UnixMs;
-use raven_engine::{ContributorId, JobPhase, Patience, ResumePoint};
+use raven_engine::money::Charge;
+use raven_engine::{Cause, ContributorId, JobPhase, Patience, ResumePoint, Spent};
 use raven_protocol::{BlobId, JobId, KernelId};
 use sqlx::sqlite::SqliteRow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,11 +39,13 @@ impl NewJob {
             facts: self.facts.clone(),
             kernel: self.kernel,
             phase: JobPhase::Queued,
+            cause: None,
             reason: None,
             step: 0,
             epochs_done: 0,
             tasks: 0,
             flops: 0,
+            charge: Charge::default(),
             train_ms: 0,
             model_sha256: None,
             created: self.created,
@@ -62,6 +65,8 @@ pub struct JobRow {
     pub facts: JobFacts,
     pub kernel: KernelId,
     pub phase: JobPhase,
+    /// Why it has ended.
+    pub cause: Option<Cause>,
     /// A sentence for its owner, where there is one.
     pub reason: Option<String>,
     /// Optimizer steps done.
@@ -71,6 +76,8 @@ pub struct JobRow {
     /// Credited tasks and their flops.
     pub tasks: u64,
     pub flops: u64,
+    /// What they cost.
+    pub charge: Charge,
     /// Milliseconds spent on rounds.
     pub train_ms: u64,
     /// Digest of the model file, once it is ready.
@@ -129,6 +136,13 @@ impl MeanMetrics {
     }
 }
 
+/// What a job's credited work has cost.
+pub(super) fn charge_column(row: &SqliteRow) -> Result<Charge, StoreError> {
+    let units: &str = column(row, "jobs", "charge")?;
+    let units = units.parse().map_err(|error| unreadable("jobs", "charge", error))?;
+    Ok(Charge::from_units(units))
+}
+
 fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
     let document = |name| column::<&str>(row, "jobs", name);
     let phase: &str = column(row, "jobs", "phase")?;
@@ -142,11 +156,16 @@ fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
             .map_err(|error| unreadable("jobs", "facts", error))?,
         kernel: KernelId(hash_column(row, "jobs", "kernel")?),
         phase: phase.parse().map_err(|error| unreadable("jobs", "phase", error))?,
+        cause: column::<Option<&str>>(row, "jobs", "cause")?
+            .map(str::parse)
+            .transpose()
+            .map_err(|error| unreadable("jobs", "cause", error))?,
         reason: column(row, "jobs", "reason")?,
         step: u32_column(row, "jobs", "step")?,
         epochs_done: u32_column(row, "jobs", "epochs_done")?,
         tasks: u64_column(row, "jobs", "tasks")?,
         flops: u64_column(row, "jobs", "flops")?,
+        charge: charge_column(row)?,
         train_ms: u64_column(row, "jobs", "train_ms")?,
         model_sha256: column(row, "jobs", "model_sha256")?,
         created: UnixMs(column(row, "jobs", "created_ms")?),
@@ -175,7 +194,7 @@ impl Store {
     /// `open_max` that have not ended, and the answer to its request.
     ///
     /// # Errors
-    /// [`StoreError::Quota`], [`StoreError::Answered`], [`StoreError`].
+    /// [`StoreError::Quota`], [`StoreError::NoDataset`], [`StoreError::Answered`], [`StoreError`].
     pub async fn add_job(
         &self,
         job: &NewJob,
@@ -186,8 +205,17 @@ impl Store {
             value.map_err(|error| unreadable("jobs", column, error))
         };
         let now = job.created;
-        // There is one writer: nobody adds a job between the count and the insert.
+        // There is one writer: nobody adds a job between the count and the insert,
+        // and nobody deletes its data set.
         let mut transaction = self.begin().await?;
+        let dataset = sqlx::query("SELECT 1 FROM datasets WHERE id = ?1 AND deleted_ms IS NULL")
+            .bind(to_sql(job.dataset.0))
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(failed("look for a job's data set"))?;
+        if dataset.is_none() {
+            return Err(StoreError::NoDataset { dataset: job.dataset });
+        }
         let open = count_open(&mut *transaction, job.owner).await?;
         if open >= open_max {
             return Err(StoreError::Quota { what: "open jobs", limit: open_max, found: open });
@@ -209,7 +237,7 @@ impl Store {
         .execute(&mut *transaction)
         .await
         .map_err(failed("add a job"))?;
-        let event = super::records::state_event(now, JobPhase::Queued, None);
+        let event = super::records::state_event(now, JobPhase::Queued, None, None);
         super::events::append(&mut transaction, job.id, "state", &event, now.0).await?;
         if let Some(answer) = answer {
             remember(&mut transaction, answer).await?;
@@ -319,6 +347,28 @@ impl Store {
         })
     }
 
+    /// Who was credited for a job, with their number of tasks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn job_contributors(
+        &self,
+        id: JobId,
+    ) -> Result<Vec<(ContributorId, u64)>, StoreError> {
+        let table = "job_contributors";
+        let rows = sqlx::query("SELECT contributor, tasks FROM job_contributors WHERE job = ?1")
+            .bind(to_sql(id.0))
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list a job's contributors"))?;
+        rows.iter()
+            .map(|row| {
+                let contributor = ContributorId(hash_column(row, table, "contributor")?);
+                Ok((contributor, u64_column(row, table, "tasks")?))
+            })
+            .collect()
+    }
+
     /// The states that are kept, by step.
     ///
     /// # Errors
@@ -362,19 +412,26 @@ impl Store {
             .map_err(failed("look for a checkpoint"))
     }
 
-    /// Where the job goes on: its last checkpoint, or `None` to start anew.
+    /// Where the job goes on: its last checkpoint of a step below `below`, or
+    /// `None` where there is none.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn resume_point(&self, id: JobId) -> Result<Option<ResumePoint>, StoreError> {
-        let checkpoints = self.checkpoints(id).await?;
+    pub async fn resume_point(
+        &self,
+        id: JobId,
+        below: Option<u32>,
+    ) -> Result<Option<ResumePoint>, StoreError> {
+        let mut checkpoints = self.checkpoints(id).await?;
+        checkpoints.retain(|checkpoint| below.is_none_or(|below| checkpoint.step < below));
         let Some(last) = checkpoints.last() else { return Ok(None) };
         let row = sqlx::query("SELECT * FROM jobs WHERE id = ?1")
             .bind(to_sql(id.0))
             .fetch_one(self.readers())
             .await
             .map_err(failed("look up a job"))?;
-        let early_stopping = read(&row)?.spec.training.early_stopping;
+        let job = read(&row)?;
+        let early_stopping = job.spec.training.early_stopping;
         let min_delta = early_stopping.map_or(0.0, |early| early.min_delta);
         let rows =
             sqlx::query("SELECT * FROM evaluations WHERE job = ?1 AND step <= ?2 ORDER BY step")
@@ -403,7 +460,20 @@ impl Store {
             best: best.filter(|_| best_loss.is_finite()).map(|best| (best_loss, best.weights)),
             patience,
             shown: self.slices_shown(id).await?,
+            credited_rounds: self.credited_rounds(id).await?,
+            spent: Spent { flops: job.flops, charge: job.charge },
         }))
+    }
+
+    /// Rounds that are stored, and so credited.
+    async fn credited_rounds(&self, id: JobId) -> Result<u32, StoreError> {
+        let sql = "SELECT COALESCE(MAX(step), 0) AS rounds FROM rounds WHERE job = ?1";
+        let row = sqlx::query(sql)
+            .bind(to_sql(id.0))
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed("count rounds"))?;
+        u32_column(&row, "rounds", "rounds")
     }
 
     /// Makes durable that a contributor is shown a slice of a job's weights.
@@ -455,26 +525,27 @@ impl Store {
     pub async fn end_job(
         &self,
         id: JobId,
-        phase: JobPhase,
+        cause: Cause,
         reason: Option<&str>,
     ) -> Result<(), StoreError> {
-        let now = UnixMs::now();
+        let (now, phase) = (UnixMs::now(), cause.phase());
         let mut transaction = self.begin().await?;
         let done = sqlx::query(
-            "UPDATE jobs SET phase = ?2, reason = ?3, ended_ms = ?4
+            "UPDATE jobs SET phase = ?2, reason = ?3, ended_ms = ?4, cause = ?5
              WHERE id = ?1 AND phase NOT IN ('completed', 'failed', 'cancelled')",
         )
         .bind(to_sql(id.0))
         .bind(phase.as_str())
         .bind(reason)
         .bind(now.0)
+        .bind(cause.as_str())
         .execute(&mut *transaction)
         .await
         .map_err(failed("end a job"))?;
         if done.rows_affected() == 0 {
             return Ok(());
         }
-        let event = super::records::state_event(now, phase, reason);
+        let event = super::records::state_event(now, phase, Some(cause), reason);
         super::events::append(&mut transaction, id, "state", &event, now.0).await?;
         transaction.commit().await.map_err(failed("commit a job's end"))
     }

@@ -30,6 +30,7 @@ pub use uploads::{UploadBounds, UploadId, UploadRow};
 
 use crate::health::{Health, Trouble};
 use crate::time::UnixMs;
+use raven_engine::JobPhase;
 use raven_protocol::{BlobId, JobId};
 use sqlx::sqlite::{
     Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
@@ -47,6 +48,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003_session_receipts.sql"),
     include_str!("../../migrations/0004_datasets.sql"),
     include_str!("../../migrations/0005_operations.sql"),
+    include_str!("../../migrations/0006_job_terms.sql"),
 ];
 
 /// Connections that read at the same time.
@@ -68,6 +70,12 @@ pub enum StoreError {
     /// it would have more than `limit`.
     #[error("store: a key has {found} {what}, the limit is {limit}")]
     Quota { what: &'static str, limit: u64, found: u64 },
+    /// No job of the one phase comes to the other.
+    #[error("store: job {job} is {from} and cannot become {to}")]
+    Transition { job: raven_protocol::JobId, from: JobPhase, to: JobPhase },
+    /// A job names a data set that is deleted, or was never stored.
+    #[error("store: data set {dataset} is not stored")]
+    NoDataset { dataset: DatasetId },
     /// A request of the same name was answered in the meantime.
     #[error("store: the idempotency key was used already")]
     Answered,
@@ -152,6 +160,26 @@ impl Store {
             .await
             .map_err(failed("reset clocks"))?;
         Ok(())
+    }
+
+    /// The random number of that name, made on first use.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn identity(&self, name: &str) -> Result<[u8; 32], StoreError> {
+        let fresh = crate::random::bytes::<32>();
+        sqlx::query("INSERT INTO identities (name, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+            .bind(name)
+            .bind(&fresh[..])
+            .execute(self.writer())
+            .await
+            .map_err(failed("make an identity"))?;
+        let row = sqlx::query("SELECT value FROM identities WHERE name = ?1")
+            .bind(name)
+            .fetch_one(self.writer())
+            .await
+            .map_err(failed("read an identity"))?;
+        hash_column(&row, "identities", "value")
     }
 
     /// Whether a query gets an answer.

@@ -3,8 +3,8 @@
 use super::jobs::MeanMetrics;
 use super::{Store, StoreError, column, count_to_sql, events, failed, hash_column, to_sql};
 use crate::time::UnixMs;
-use raven_engine::money::FLOPS_PER_CALCULATION;
-use raven_engine::{CompletedReason, Credit, JobPhase, JobState, Metrics, Record};
+use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
+use raven_engine::{Cause, CompletedReason, Credit, JobPhase, JobState, Metrics, Record};
 use raven_protocol::JobId;
 use serde_json::{Value, json};
 use sqlx::sqlite::Sqlite;
@@ -16,23 +16,37 @@ const LAST_KEPT: i64 = 2;
 /// The sentence that goes with a state.
 pub(crate) fn state_reason(state: &JobState) -> Option<String> {
     match state {
-        JobState::WaitingForContributors { reason } | JobState::Failed { reason } => {
+        JobState::WaitingForContributors { reason } | JobState::Failed { reason, .. } => {
             Some(reason.clone())
         }
         JobState::Completed { reason: CompletedReason::EarlyStopped } => {
             Some("the evaluation loss no longer fell".into())
+        }
+        JobState::Cancelled { cause: Cause::NoContributors } => {
+            Some("nobody was there for as long as the job waits".into())
         }
         JobState::Completed { reason: CompletedReason::EpochsDone }
         | JobState::Queued
         | JobState::Initializing
         | JobState::Running { .. }
         | JobState::Evaluating { .. }
-        | JobState::Cancelled => None,
+        | JobState::Cancelled { .. } => None,
     }
 }
 
-pub(super) fn state_event(at: UnixMs, phase: JobPhase, reason: Option<&str>) -> Value {
-    json!({ "at": at.rfc3339(), "state": phase.as_str(), "reason": reason })
+pub(super) fn state_event(
+    at: UnixMs,
+    phase: JobPhase,
+    cause: Option<Cause>,
+    reason: Option<&str>,
+) -> Value {
+    let cause = cause.map(Cause::as_str);
+    json!({ "at": at.rfc3339(), "state": phase.as_str(), "cause": cause, "reason": reason })
+}
+
+/// The one place where a stored job's phase is judged.
+pub(super) fn check_transition(job: JobId, from: JobPhase, to: JobPhase) -> Result<(), StoreError> {
+    if from.may_become(to) { Ok(()) } else { Err(StoreError::Transition { job, from, to }) }
 }
 
 /// A record's sums as they are stored.
@@ -80,6 +94,8 @@ struct Before {
     last_record_ms: Option<i64>,
     /// Whether its loss is over classes.
     has_classes: bool,
+    /// What its credited work has cost.
+    charge: Charge,
     /// Rounds that are stored: those below this number, counted from 0.
     rounds: i64,
 }
@@ -108,6 +124,7 @@ impl Store {
             // An end is final. What the record adds was refused or is there already.
             return Ok(());
         }
+        check_transition(record.job, before.phase, record.phase)?;
         if let Some(metrics) = &record.train {
             let sums = Sums::of(metrics, before.has_classes);
             add_round(&mut transaction, record, &sums, now).await?;
@@ -120,11 +137,13 @@ impl Store {
         // other ids: it was credited as a whole with its record and is not again,
         // even where its repetition ends before it comes to a record of its own.
         let is_new = |credit: &&Credit| i64::from(credit.task.round) >= before.rounds;
+        let mut charge = before.charge;
         for credit in record.credits.iter().filter(is_new) {
-            add_credit(&mut transaction, record.job, credit).await?;
+            let added = add_credit(&mut transaction, record.job, credit).await?;
+            charge = charge.plus(added).unwrap_or(Charge::MAX);
         }
         keep_checkpoint(&mut transaction, record).await?;
-        update_job(&mut transaction, record, &before, clock, now).await?;
+        update_job(&mut transaction, record, &before, clock, charge, now).await?;
         transaction.commit().await.map_err(failed("commit a record"))
     }
 }
@@ -134,7 +153,7 @@ async fn read_before(
     job: JobId,
 ) -> Result<Before, StoreError> {
     let row = sqlx::query(
-        "SELECT phase, reason, last_record_ms, json_extract(spec, '$.model.loss') AS loss,
+        "SELECT phase, reason, last_record_ms, charge, json_extract(spec, '$.model.loss') AS loss,
              (SELECT COALESCE(MAX(step), 0) FROM rounds WHERE job = ?1) AS rounds
          FROM jobs WHERE id = ?1",
     )
@@ -147,6 +166,7 @@ async fn read_before(
     let loss: &str = column(&row, "jobs", "loss")?;
     Ok(Before {
         has_classes: loss == "cross_entropy",
+        charge: super::jobs::charge_column(&row)?,
         phase: phase.parse().map_err(|error| super::unreadable("jobs", "phase", error))?,
         reason: column(&row, "jobs", "reason")?,
         last_record_ms: column(&row, "jobs", "last_record_ms")?,
@@ -243,15 +263,17 @@ async fn add_evaluation(
     events::append(transaction, record.job, "evaluation", &event, now.0).await
 }
 
+/// Credits a task, unless it is credited already; answers what that costs.
 async fn add_credit(
     transaction: &mut Transaction<'_, Sqlite>,
     job: JobId,
     credit: &Credit,
-) -> Result<(), StoreError> {
+) -> Result<Charge, StoreError> {
     let flops = count_to_sql(credit.flops);
     let added = sqlx::query(
-        "INSERT INTO credits (job, round, stage, part, contributor, session, site, flops, digest)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+        "INSERT INTO credits
+             (job, round, stage, part, contributor, session, site, flops, digest, rate)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
     )
     .bind(to_sql(job.0))
     .bind(i64::from(credit.task.round))
@@ -262,11 +284,12 @@ async fn add_credit(
     .bind(credit.site.map(|site| to_sql(site.0)))
     .bind(flops)
     .bind(&credit.digest.0[..])
+    .bind(count_to_sql(credit.rate.0))
     .execute(&mut **transaction)
     .await
     .map_err(failed("add a credit"))?;
     if added.rows_affected() == 0 {
-        return Ok(());
+        return Ok(Charge::default());
     }
     sqlx::query(
         "INSERT INTO job_contributors (job, contributor, tasks, flops) VALUES (?1, ?2, 1, ?3)
@@ -300,8 +323,8 @@ async fn add_credit(
     .bind(unit)
     .execute(&mut **transaction)
     .await
-    .map(drop)
-    .map_err(failed("count a task"))
+    .map_err(failed("count a task"))?;
+    Ok(Charge::of(Flops(credit.flops), credit.rate))
 }
 
 /// Adds the record's state where it is to be kept, and lets go of those that are
@@ -351,6 +374,7 @@ async fn update_job(
     record: &Record,
     before: &Before,
     clock: Clock,
+    charge: Charge,
     now: UnixMs,
 ) -> Result<(), StoreError> {
     let reason = state_reason(&record.state);
@@ -363,6 +387,7 @@ async fn update_job(
         "UPDATE jobs SET phase = ?2, reason = ?3, step = ?4,
              train_ms = COALESCE(train_before_ms + ?5, train_ms + ?6),
              last_record_ms = ?7, ended_ms = ?8, started_ms = COALESCE(started_ms, ?9),
+             cause = ?10, charge = ?11,
              epochs_done = (SELECT COUNT(*) FROM evaluations WHERE job = ?1 AND step <= ?4)
          WHERE id = ?1",
     )
@@ -375,11 +400,13 @@ async fn update_job(
     .bind(is_work.then_some(now.0))
     .bind(record.phase.is_end().then_some(now.0))
     .bind(clock.started.map(|started| started.0))
+    .bind(record.state.cause().map(Cause::as_str))
+    .bind(charge.units().to_string())
     .execute(&mut **transaction)
     .await
     .map_err(failed("update a job"))?;
     if record.phase != before.phase || reason != before.reason {
-        let event = state_event(now, record.phase, reason.as_deref());
+        let event = state_event(now, record.phase, record.state.cause(), reason.as_deref());
         events::append(transaction, record.job, "state", &event, now.0).await?;
     }
     Ok(())

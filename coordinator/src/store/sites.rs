@@ -130,6 +130,25 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
+    /// The site with that id where it belongs to that key, revoked or not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn owned_site(
+        &self,
+        owner: KeyId,
+        id: SiteId,
+    ) -> Result<Option<SiteRow>, StoreError> {
+        let sql = format!("{} AND owner = ?2", select_by(COLUMNS, "id"));
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(to_sql(id.0))
+            .bind(owner.0)
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("look up a site"))?;
+        row.as_ref().map(read).transpose()
+    }
+
     /// Takes a site's right to show the frame; whether there was one to take.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use raven_coordinator::runtime::{JobLive, NetworkSnapshot, NodeSnapshot};
 use raven_coordinator::store::{DatasetId, KeyId, Store};
 use raven_coordinator::ticket::Tickets;
 use raven_coordinator::www::Www;
-use raven_engine::{JobPhase, JobState, Record, ResumePoint};
+use raven_engine::{Cause, JobPhase, JobState, Record, ResumePoint};
 use raven_protocol::{BlobId, Frame, FrameLimits, JobId, KernelId};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -64,7 +64,11 @@ impl Network for Quiet {
     fn cancel_job(&self, job: JobId) -> BoxFuture<'_, Result<(), NetworkError>> {
         Box::pin(async move {
             let phase = JobPhase::Cancelled;
-            let record = Record { phase, state: JobState::Cancelled, ..record(job, 0) };
+            let record = Record {
+                phase,
+                state: JobState::Cancelled { cause: Cause::Owner },
+                ..record(job, 0)
+            };
             self.store.persist(&record).await.expect("persisted");
             let _ = self.notices.send(job);
             Ok(())
@@ -175,14 +179,19 @@ impl Server {
     }
 
     pub fn start_with(upload_limits: UploadLimits) -> Self {
-        Self::open(tempfile::tempdir().expect("a folder"), None, upload_limits, |_| {})
+        Self::start_at(ORIGIN, upload_limits)
+    }
+
+    /// One that browsers reach under that origin.
+    pub fn start_at(origin: &str, upload_limits: UploadLimits) -> Self {
+        Self::open(origin, tempfile::tempdir().expect("a folder"), None, upload_limits, |_| {})
     }
 
     pub fn start_with_settings(
         upload_limits: UploadLimits,
         change: impl FnOnce(&mut Settings),
     ) -> Self {
-        Self::open(tempfile::tempdir().expect("a folder"), None, upload_limits, change)
+        Self::open(ORIGIN, tempfile::tempdir().expect("a folder"), None, upload_limits, change)
     }
 
     /// All rows of one part of a data set, as its shards hold them: features,
@@ -209,10 +218,12 @@ impl Server {
         let Server { folder, key, owner, runtime, app, .. } = self;
         runtime.block_on(app.store.close());
         runtime.shutdown_background();
-        Self::open(folder, Some((key, owner)), UploadLimits::default(), |_| {})
+        let origin = app.settings.origin.clone();
+        Self::open(&origin, folder, Some((key, owner)), UploadLimits::default(), |_| {})
     }
 
     fn open(
+        origin: &str,
         folder: tempfile::TempDir,
         known: Option<(String, KeyId)>,
         upload_limits: UploadLimits,
@@ -244,7 +255,7 @@ impl Server {
             let incoming_folder = folder.path().join("incoming");
             std::fs::create_dir_all(&incoming_folder).expect("a folder");
             let mut settings = Settings {
-                origin: ORIGIN.into(),
+                origin: origin.into(),
                 upload_folder,
                 incoming_folder,
                 upload_limits,
@@ -254,6 +265,7 @@ impl Server {
                 admin_token: None,
                 blob_bytes_max: None,
                 disk_free_bytes_min: 0,
+                operator: true,
             };
             change(&mut settings);
             let app = App {
@@ -264,6 +276,7 @@ impl Server {
                 settings: Arc::new(settings),
                 embed: Arc::new(embed()),
                 www: Arc::new(Www::default()),
+                verifier: Arc::default(),
                 ingestion: Arc::default(),
                 uploads: Arc::new(Semaphore::new(2)),
                 incoming: Incoming::default(),
@@ -283,6 +296,18 @@ impl Server {
             .timeout_global(Some(std::time::Duration::from_secs(60)));
         let agent = ureq::Agent::new_with_config(config.build());
         Server { address, app, network, key, owner, folder, stop, runtime, agent }
+    }
+
+    /// Answers with other settings from now on, on another port.
+    pub fn serve_with(&mut self, settings: Settings) {
+        self.app.settings = Arc::new(settings);
+        let service = router(self.app.clone());
+        self.address = self.runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            tokio::spawn(async move { axum::serve(listener, service).await });
+            address
+        });
     }
 
     pub fn url(&self, path: &str) -> String {

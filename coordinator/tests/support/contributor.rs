@@ -6,7 +6,9 @@ use super::{cache_dir, kernel_file};
 use ed25519_dalek::SigningKey;
 use raven_coordinator::runtime::executor::{Kernel, KernelModule};
 use raven_protocol::frame::encode;
-use raven_protocol::{Frame, FrameLimits, FromContributor, TaskId, ToContributor};
+use raven_protocol::{
+    Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, TaskId, ToContributor,
+};
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,12 +37,16 @@ pub struct Habits {
     pub returns: bool,
     /// Breaks the connection in the middle of the payload that follows so many commitments.
     pub cuts_upload_after: Option<u64>,
+    /// Says that it may move so many bytes.
+    pub traffic: Option<u64>,
 }
 
 /// A running contributor.
 pub struct Contributor {
     stop: Arc<AtomicBool>,
     commits: Arc<AtomicU64>,
+    moved: Arc<AtomicU64>,
+    goodbye: Arc<Mutex<Option<GoodbyeReason>>>,
     tasks: Arc<Mutex<Vec<TaskId>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -49,16 +55,29 @@ impl Contributor {
     pub fn start(address: SocketAddr, number: u8, habits: Habits) -> Self {
         let (stop, commits) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let tasks = Arc::<Mutex<Vec<TaskId>>>::default();
+        let (moved, goodbye) = (Arc::<AtomicU64>::default(), Arc::<Mutex<_>>::default());
         let mut worker = Worker {
             address,
             number,
             habits,
             stop: stop.clone(),
             commits: commits.clone(),
+            moved: moved.clone(),
+            goodbye: goodbye.clone(),
             tasks: tasks.clone(),
         };
         let thread = std::thread::spawn(move || worker.run());
-        Contributor { stop, commits, tasks, thread: Some(thread) }
+        Contributor { stop, commits, moved, goodbye, tasks, thread: Some(thread) }
+    }
+
+    /// Bytes of frames since its hello, both ways, and of shards.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Why the coordinator took leave of it.
+    pub fn goodbye(&self) -> Option<GoodbyeReason> {
+        *self.goodbye.lock().expect("nobody panics")
     }
 
     /// Every task that it was sent.
@@ -96,6 +115,8 @@ struct Worker {
     habits: Habits,
     stop: Arc<AtomicBool>,
     commits: Arc<AtomicU64>,
+    moved: Arc<AtomicU64>,
+    goodbye: Arc<Mutex<Option<GoodbyeReason>>>,
     tasks: Arc<Mutex<Vec<TaskId>>>,
 }
 
@@ -132,7 +153,7 @@ impl Worker {
     fn session(&mut self, module: &KernelModule, mut socket: Socket) {
         let mut kernel = Kernel::new(module, MEMORY_BYTES).expect("an instance");
         let key = SigningKey::from_bytes(&[self.number; 32]);
-        let hello = hello(&key, module.id());
+        let hello = Hello { traffic_bytes_left: self.habits.traffic, ..hello(&key, module.id()) };
         send(&mut socket, &FromContributor::Hello(hello.clone()));
         let mut grant = String::new();
         while let Some(bytes) = self.read(&mut socket) {
@@ -140,7 +161,7 @@ impl Worker {
                 ToContributor::Welcome { nonce, consent_text_version, .. } => {
                     let mut receipt = receipt(&hello, &nonce, None);
                     receipt.text_version = consent_text_version;
-                    send(&mut socket, &consent(&receipt, &key));
+                    self.write(&mut socket, encode(&consent(&receipt, &key), &[]));
                 }
                 ToContributor::Ready { grant: token } => grant = token,
                 ToContributor::Task(task) => {
@@ -149,7 +170,10 @@ impl Worker {
                         return;
                     }
                 }
-                ToContributor::Goodbye { .. } => return,
+                ToContributor::Goodbye { reason, .. } => {
+                    *self.goodbye.lock().expect("nobody panics") = Some(reason);
+                    return;
+                }
                 message => {
                     let is_reveal = matches!(message, ToContributor::Reveal { .. });
                     let Some(reply) = kernel.accept(&bytes).expect("a good frame") else {
@@ -159,7 +183,7 @@ impl Worker {
                         half_written(&mut socket, &reply);
                         return;
                     }
-                    write(&mut socket, reply);
+                    self.write(&mut socket, reply);
                 }
             }
         }
@@ -172,11 +196,12 @@ impl Worker {
                 assert!(self.habits.returns, "the shard is granted");
                 return false;
             };
+            self.moved.fetch_add(body.len() as u64, Ordering::Relaxed);
             kernel.accept(&body).expect("a good shard");
         }
         let began = Instant::now();
         if let Some(refusal) = kernel.begin(frame).expect("a good frame") {
-            write(socket, refusal);
+            self.write(socket, refusal);
             return true;
         }
         while !kernel.step(STEP_FLOPS).expect("steps") {
@@ -186,7 +211,7 @@ impl Worker {
         }
         std::thread::sleep(self.habits.slow);
         let elapsed_ms = began.elapsed().as_millis() as u64;
-        write(socket, kernel.finish(elapsed_ms).expect("finishes"));
+        self.write(socket, kernel.finish(elapsed_ms).expect("finishes"));
         let commits = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
         self.habits.dies_after.is_none_or(|limit| commits < limit)
     }
@@ -205,13 +230,21 @@ impl Worker {
         self.commits.load(Ordering::Relaxed)
     }
 
+    fn write(&self, socket: &mut Socket, frame: Vec<u8>) {
+        self.moved.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        write(socket, frame);
+    }
+
     fn read(&self, socket: &mut Socket) -> Option<Vec<u8>> {
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
             match socket.read() {
-                Ok(Message::Binary(bytes)) => return Some(bytes.to_vec()),
+                Ok(Message::Binary(bytes)) => {
+                    self.moved.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    return Some(bytes.to_vec());
+                }
                 Ok(Message::Close(_)) => return None,
                 Ok(_) => {}
                 Err(Error::Io(error))

@@ -220,6 +220,15 @@ impl Process {
     }
 }
 
+/// A test that fails must not leave a coordinator behind.
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended already is not killed again.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// What came back.
 #[derive(Debug)]
 pub struct Answer {

@@ -165,6 +165,7 @@ pub fn hello(key: &SigningKey, kernel: KernelId) -> Hello {
         workers: 1,
         session_key: hex(key.verifying_key().as_bytes()),
         ticket: None,
+        traffic_bytes_left: None,
     }
 }
 

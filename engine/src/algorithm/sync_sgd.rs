@@ -13,7 +13,7 @@
 use super::{Action, Draft, Input};
 use crate::effect::TreePart;
 use crate::event::Metrics;
-use crate::job::{CompletedReason, JobState};
+use crate::job::{Cause, CompletedReason, JobState};
 use crate::plan::{Patience, Placement, ResumePoint, StagePlan, SyncSgd};
 use crate::sampling::Layout;
 use raven_protocol::BlobId;
@@ -296,7 +296,8 @@ impl SyncSgdDriver {
 
     fn failed(&mut self, reason: String) -> Action {
         self.phase = Phase::Ended;
-        Action::End { state: JobState::Failed { reason }, persisted: false }
+        let cause = Cause::NotFinite;
+        Action::End { state: JobState::Failed { cause, reason }, persisted: false }
     }
 }
 

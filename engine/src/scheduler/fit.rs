@@ -10,8 +10,12 @@ use raven_protocol::NumericClass;
 /// Why a session cannot have a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Unfit {
+    /// The coordinator's own node, while the job does not call for it.
+    NotCalled,
     Kernel,
     Memory,
+    /// Its visit may not move as much any more.
+    Traffic,
     Refused,
     /// It was shown as many slices of the weights as it may be.
     Slices,
@@ -26,6 +30,9 @@ pub(super) fn may_work(
     stage: u32,
     key: Option<u32>,
 ) -> Result<(), Unfit> {
+    if session.profile.operator && !job.operator {
+        return Err(Unfit::NotCalled);
+    }
     match session.profile.numeric {
         NumericClass::Cpu { kernel } if kernel == job.plan.kernel => {}
         NumericClass::Cpu { .. } => return Err(Unfit::Kernel),
@@ -36,10 +43,25 @@ pub(super) fn may_work(
     Ok(())
 }
 
+/// What frames and requests add to what they carry: a sixty-fourth, and this.
+const OVERHEAD_BYTES: u64 = 16 << 10;
+
+/// Whether a visit may move what `demand` needs there and yields. What does not
+/// fit is not begun: it would use up the visit for nothing.
+pub(super) fn may_move(session: &Session, demand: &Demand) -> bool {
+    let Some(left) = session.profile.traffic_bytes else { return true };
+    let bytes = session.holdings.missing_bytes(demand).saturating_add(demand.operand_bytes);
+    let bytes = bytes.saturating_add(demand.result_bytes);
+    bytes.saturating_add(bytes / 64).saturating_add(OVERHEAD_BYTES) <= left
+}
+
 /// Whether the blobs and values of `demand` fit beside what running leases pin.
 pub(super) fn fits(world: &World, session: &Session, demand: &Demand) -> Result<(), Unfit> {
     if demand.memory_bytes() > session.profile.memory_bytes {
         return Err(Unfit::Memory);
+    }
+    if !may_move(session, demand) {
+        return Err(Unfit::Traffic);
     }
     let pinned = world.pinned(session);
     match session.holdings.to_evict(demand, &pinned, session.profile.memory_bytes) {

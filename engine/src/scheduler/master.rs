@@ -32,6 +32,7 @@ impl<'a> Coverage<'a> {
         let contributors: BTreeSet<ContributorId> = world
             .sessions
             .values()
+            .filter(|s| !s.profile.operator)
             .filter(|s| s.is_available() && s.profile.memory_bytes >= bytes_max)
             .filter(|s| may_work(job, s, 0, None).is_ok() && !refused_any(s, job.id))
             .map(|s| s.profile.contributor)
@@ -51,6 +52,11 @@ impl<'a> Coverage<'a> {
             capacity: contributors.iter().map(left).sum(),
             present,
         }
+    }
+
+    /// Whether those who are available could hold all slices between them.
+    pub(super) fn is_whole(&self) -> bool {
+        self.capacity >= self.unseen + self.absent.len()
     }
 
     /// Slices that `contributor` was shown, and whether `slice` would be a new
@@ -139,7 +145,9 @@ pub(super) fn part_fit(
 ) -> Result<(bool, usize), Unfit> {
     may_work(job, session, task.id.stage, job.part_key(task.id))?;
     let slices = match (task.demand.slice, coverage) {
-        (Some(slice), Some(coverage)) => coverage.may_show(&session.profile.contributor, slice)?,
+        (Some(slice), Some(coverage)) if !session.profile.operator => {
+            coverage.may_show(&session.profile.contributor, slice)?
+        }
         _ => (false, 0),
     };
     fits(world, session, &task.demand)?;

@@ -15,7 +15,7 @@ mod replica;
 mod waiting;
 
 pub(crate) use replica::choose_run_length;
-pub(crate) use waiting::waiting_reason;
+pub(crate) use waiting::{Waiting, has_contributors, is_spent, waiting};
 
 use crate::active::Job;
 use crate::event::Millis;
@@ -78,7 +78,11 @@ pub(crate) struct Pass {
 
 impl Pass {
     pub(crate) fn new(world: &World, may_move: bool) -> Self {
-        let sessions = || world.sessions.values();
+        // The coordinator's own node is looked at only while a job calls for it.
+        let is_called = world.jobs.values().any(|job| job.operator);
+        let sessions = || {
+            world.sessions.values().filter(move |session| is_called || !session.profile.operator)
+        };
         let ready = sessions().filter(|session| world.has_capacity(session));
         let available = sessions().filter(|session| session.is_available());
         Pass {

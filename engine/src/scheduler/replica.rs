@@ -1,7 +1,7 @@
 //! Runs of replica rounds.
 
 use super::Decision;
-use super::fit::{finish_ms, fits, may_work};
+use super::fit::{finish_ms, fits, may_move, may_work};
 use crate::active::Job;
 use crate::event::Millis;
 use crate::run_length::{Contributor, choose, longest_run};
@@ -51,7 +51,7 @@ impl Candidates {
         let sessions: Vec<&Session> = ready
             .iter()
             .filter_map(|id| world.sessions.get(id))
-            .filter(|session| may_work(job, session, stage.stage, None).is_ok())
+            .filter(|session| may_run(job, session, stage))
             .collect();
         let idle = sessions.iter().filter(|session| session.leases.is_empty());
         let longest_idle = idle.min_by_key(|session| (session.leased, session.id));
@@ -131,6 +131,13 @@ impl Candidates {
     }
 }
 
+/// Whether a session may take runs at all, of one micro-batch at least.
+fn may_run(job: &Job, session: &Session, stage: &Stage) -> bool {
+    let moves = || job.run_task(0, 1).is_some_and(|task| may_move(session, &task.demand));
+    may_work(job, session, stage.stage, None).is_ok()
+        && (session.profile.traffic_bytes.is_none() || moves())
+}
+
 fn candidate(world: &World, job: &Job, stage: &Stage, session: &Session, now: Millis) -> Candidate {
     let flops = unit_flops(stage).saturating_mul(run_length(world, stage, session).into());
     let weights = session.holdings.has_blob(stage.state);
@@ -147,13 +154,17 @@ fn soonest_busy(world: &World, job: &Job, stage: &Stage, length: u32, now: Milli
         .sessions
         .values()
         .filter(|session| session.is_available() && !world.has_capacity(session))
-        .filter(|session| may_work(job, session, stage.stage, None).is_ok())
+        .filter(|session| may_run(job, session, stage))
         .map(|session| finish_ms(world, session, flops, 0, now))
         .fold(f64::INFINITY, f64::min)
 }
 
-/// How long a run `session` takes from `stage`.
+/// How long a run `session` takes from `stage`. A claim may be far too high:
+/// before anything was measured a run is as short as can be.
 fn run_length(world: &World, stage: &Stage, session: &Session) -> u32 {
+    if !session.speed.is_measured() {
+        return 1;
+    }
     let unit_ms = session.speed.task_ms(unit_flops(stage));
     stage.run_length.unwrap_or(1).min(longest_run(unit_ms, world.config.task_ms_max))
 }
@@ -200,7 +211,7 @@ pub(crate) fn choose_run_length(world: &World, job: &Job, stage: &Stage) -> u32 
         .sessions
         .values()
         .filter(|session| session.is_available())
-        .filter(|session| may_work(job, session, stage.stage, None).is_ok())
+        .filter(|session| may_run(job, session, stage))
         .map(|session| {
             let held = session.holdings.has_blob(stage.state);
             let weights = if held { 0 } else { job.sgd.weights_bytes };

@@ -66,6 +66,8 @@ def running(root: Path, data: Path, log: Path) -> Iterator[Running]:
         binary, "serve", "--data", data, "--listen", f"127.0.0.1:{port}",
         "--embed", root / "web-snippet/dist", "--www", root / "www/dist",
         "--kernel", root / "dist/kernel/raven_kernel.wasm",
+        # Three visitors do here what takes thousands on the web: each moves more than a visitor should.
+        "--visit-mb", "100000",
     ]
     url = f"http://127.0.0.1:{port}"
     with open(log, "wb") as output:

@@ -6,7 +6,7 @@ use crate::shell::Shell;
 use raven_engine::{
     Credit, Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPhase, JobState,
     JobView, Outbound, Outcome, PayloadId, Placement, Record, ResumePoint, SessionProfile,
-    StagePlan, Work, tree,
+    StagePlan, Work, rates, tree,
 };
 use raven_protocol::{
     BlobId, GraphId, JobId, LeaseId, RefuseReason, ResultDigest, SessionId, TaskId,
@@ -82,6 +82,8 @@ pub struct Auditor {
     /// States that the shell keeps, by job: two jobs may come to equal weights.
     states: BTreeSet<(JobId, BlobId)>,
     accepted: u64,
+    /// Where each job stood after the last event.
+    phases: BTreeMap<JobId, JobPhase>,
     /// The lease that the event in hand must make the engine accept.
     expected: Option<LeaseId>,
 }
@@ -98,6 +100,7 @@ impl Auditor {
             payloads: BTreeSet::new(),
             states: BTreeSet::new(),
             accepted: 0,
+            phases: BTreeMap::new(),
             expected: None,
         }
     }
@@ -159,7 +162,8 @@ impl Auditor {
             Event::Tick
             | Event::JobCancelled { .. }
             | Event::Paused { .. }
-            | Event::Resumed { .. } => {}
+            | Event::Resumed { .. }
+            | Event::TrafficLeft { .. } => {}
         }
     }
 
@@ -182,6 +186,7 @@ impl Auditor {
             session,
             site: profile.site,
             flops: lease.flops,
+            rate: rates::rate(profile.device),
             digest,
         };
         let job = self.jobs.get_mut(&lease.task.job).expect("a lease is of a job");
@@ -434,7 +439,8 @@ impl Auditor {
         assert!(held + needs.bytes <= memory, "{session} holds {held} + {} bytes", needs.bytes);
         let contributor = model.profile.contributor;
         let workers = u64::from(model.profile.workers);
-        if let Some((slice, held_max)) = needs.slice {
+        let operator = model.profile.operator;
+        if let Some((slice, held_max)) = needs.slice.filter(|_| !operator) {
             let job = self.jobs.get_mut(&task.job).expect("a lease is of a job");
             let shown = job.shown.entry(contributor).or_default();
             assert!(shown.contains(&slice), "{task} is sent before it is durable who sees it");
@@ -485,9 +491,20 @@ impl Auditor {
         assert_eq!(stats.payloads_held, self.payloads.len(), "held payloads");
         assert!(stats.sessions_open <= self.config.sessions_max);
         assert!(stats.jobs_open <= self.config.jobs_max);
-        // Two timers per lease, one per session, and one per job whose end the store did not take.
-        let timers_max = 2 * stats.leases_open + stats.sessions_open + self.jobs.len();
+        // Two timers per lease, one per session; a job's deadline, its fallback, and the end
+        // that the store did not take.
+        let timers_max = 2 * stats.leases_open + stats.sessions_open + 3 * self.jobs.len();
         assert!(stats.timers_armed <= timers_max, "timers");
+        for view in engine.jobs() {
+            let now = view.state.phase();
+            // An end counts once it is durable: a completion on its way overtakes a wish to end.
+            if now.is_end() && self.jobs.get(&view.job).is_some_and(|job| !job.ended) {
+                continue;
+            }
+            let before = self.phases.insert(view.job, now).unwrap_or(JobPhase::Queued);
+            let stays = before == now;
+            assert!(stays || before.may_become(now), "{}: {before} became {now}", view.job);
+        }
         let mut copies: BTreeMap<TaskId, usize> = BTreeMap::new();
         for lease in self.live.values() {
             let count = copies.entry(lease.task).or_default();

@@ -32,6 +32,8 @@ impl Sim {
             share: entry.share,
             workers: entry.workers,
             memory_bytes: entry.spec.memory_bytes,
+            traffic_bytes: entry.spec.traffic_bytes,
+            operator: entry.spec.operator,
         };
         self.sessions.insert(session, node);
         self.plan_freeze(node, faults.freeze_mean_us);

@@ -15,11 +15,15 @@ pub struct NodeSpec {
     pub flops_per_s: u64,
     pub share: f64,
     pub memory_bytes: u64,
+    /// What its visit may move, if that is limited.
+    pub traffic_bytes: Option<u64>,
     pub link: LinkSpec,
     /// When it comes.
     pub joins_at: Micros,
     /// When it freezes for good, if it does.
     pub freezes_at: Option<Micros>,
+    /// Whether it is the coordinator's own node.
+    pub operator: bool,
 }
 
 impl NodeSpec {
@@ -29,9 +33,11 @@ impl NodeSpec {
         flops_per_s: 10_000_000_000,
         share: 1.0,
         memory_bytes: 1 << 30,
+        traffic_bytes: None,
         link: LinkSpec::HOUSEHOLD,
         joins_at: 0,
         freezes_at: None,
+        operator: false,
     };
 }
 

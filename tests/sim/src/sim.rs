@@ -9,7 +9,7 @@ use crate::rng::Rng;
 use crate::shell::{Shell, Story};
 use raven_engine::{
     Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Outbound,
-    Outcome as Answer, Record, ResumePoint, Stats, Work,
+    Outcome as Answer, Record, ResumePoint, Stats, Terms, Work,
 };
 use raven_protocol::{JobId, LeaseId, ResultDigest, SessionId, TaskId};
 use std::cmp::Reverse;
@@ -25,6 +25,8 @@ pub struct Scenario {
     pub jobs: Vec<(Micros, JobPlan, Story)>,
     /// Jobs that go on where an earlier coordinator left them.
     pub resumes: BTreeMap<JobId, ResumePoint>,
+    /// Terms of the jobs that have any.
+    pub terms: BTreeMap<JobId, Terms>,
     /// When jobs are cancelled.
     pub cancels: Vec<(Micros, JobId)>,
     pub faults: Faults,
@@ -43,6 +45,7 @@ impl Scenario {
             jobs: Vec::new(),
             cancels: Vec::new(),
             resumes: BTreeMap::new(),
+            terms: BTreeMap::new(),
             faults: Faults::NONE,
             network: Network::TEN_GIGABIT,
             engine: EngineConfig { seed, ..EngineConfig::default() },
@@ -348,7 +351,8 @@ impl Sim {
                     self.shell.states.insert((plan.job, resume.weights), 0);
                     self.auditor.resumed(plan.job, resume);
                 }
-                self.tell(Event::JobAdded { plan: Box::new(plan), resume });
+                let terms = self.scenario.terms.get(&plan.job).copied().unwrap_or_default();
+                self.tell(Event::JobAdded { plan: Box::new(plan), resume, terms });
             }
             Happening::CancelJob { job } => self.tell(Event::JobCancelled { job }),
         }

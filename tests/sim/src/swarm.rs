@@ -8,7 +8,9 @@ use crate::plans::Replica;
 use crate::rng::Rng;
 use crate::shell::Story;
 use crate::sim::{Outcome, Scenario};
-use raven_engine::{EarlyStopping, EngineConfig, JobPlan, JobState};
+use raven_engine::{
+    Budget, Cause, EarlyStopping, EngineConfig, Fallback, JobPlan, JobState, Terms,
+};
 use raven_protocol::JobId;
 
 /// A random contributor: phones to servers, near and far.
@@ -20,6 +22,7 @@ fn node(rng: &mut Rng) -> NodeSpec {
         flops_per_s: (3e8 * 100f64.powf(exponent)) as u64,
         share: 0.05 + 0.95 * rng.unit(),
         memory_bytes: rng.between(12 << 20, 256 << 20),
+        traffic_bytes: None,
         link: LinkSpec {
             latency_us: rng.between(MS, 200 * MS),
             down_bytes_per_s: rng.between(200_000, 50_000_000),
@@ -27,6 +30,7 @@ fn node(rng: &mut Rng) -> NodeSpec {
         },
         joins_at: if rng.chance(0.5) { 0 } else { rng.wait(20 * SECOND) },
         freezes_at: rng.chance(0.03).then(|| rng.wait(60 * SECOND)),
+        operator: false,
     }
 }
 
@@ -69,6 +73,16 @@ fn job(rng: &mut Rng, id: u64) -> (JobPlan, Story) {
     (plan, story(rng))
 }
 
+fn terms(rng: &mut Rng) -> Terms {
+    let fallbacks = [Fallback::Wait, Fallback::Cancel, Fallback::Operator];
+    Terms {
+        deadline: rng.chance(0.2).then(|| rng.between(1, 300_000)),
+        budget: rng.chance(0.3).then(|| Budget::Flops(rng.between(1, 1_000_000_000_000))),
+        fallback: fallbacks[rng.below(3) as usize],
+        fallback_after_ms: rng.between(0, 30_000),
+    }
+}
+
 /// Everything at once, from one seed.
 pub fn scenario(seed: u64) -> Scenario {
     let mut rng = Rng::new(seed).fork(1);
@@ -102,7 +116,26 @@ pub fn scenario(seed: u64) -> Scenario {
         ..EngineConfig::default()
     };
     let until_us = 1_200 * SECOND;
-    Scenario { nodes, jobs, cancels, faults, network, engine, until_us, ..Scenario::new(seed) }
+    let mut nodes: Vec<NodeSpec> = nodes;
+    if rng.chance(0.3) {
+        nodes.push(NodeSpec { operator: true, ..node(&mut rng) });
+    }
+    let mut some_terms = |id| {
+        let has = rng.chance(0.3);
+        if has { Some((JobId(id), terms(&mut rng))) } else { None }
+    };
+    let terms = (1..=count).filter_map(&mut some_terms).collect();
+    Scenario {
+        terms,
+        nodes,
+        jobs,
+        cancels,
+        faults,
+        network,
+        engine,
+        until_us,
+        ..Scenario::new(seed)
+    }
 }
 
 /// Faults that pass: everybody comes back, thaws and stops refusing. Every job
@@ -137,6 +170,7 @@ pub fn lively(seed: u64) -> Scenario {
         })
         .collect();
     scenario.cancels.clear();
+    scenario.terms.clear();
     let faults = scenario.faults;
     scenario.faults = Faults {
         leave_for_good: 0.0,
@@ -172,7 +206,7 @@ pub fn judge(scenario: &Scenario, outcome: &Outcome) {
         let Some(job) = outcome.jobs.get(&plan.job) else { continue };
         let came_to_its_end = match &job.state {
             JobState::Completed { .. } => true,
-            JobState::Failed { reason } => reason.contains("NaN"),
+            JobState::Failed { cause, .. } => *cause == Cause::NotFinite,
             _ => false,
         };
         if came_to_its_end {

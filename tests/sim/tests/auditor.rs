@@ -1,8 +1,8 @@
 //! The auditor itself: what it must catch, it catches.
 
 use raven_engine::{
-    ContributorId, Credit, Effect, EffectId, EngineConfig, Event, JobPhase, JobState, Outbound,
-    PayloadId, Record,
+    Cause, ContributorId, Credit, Effect, EffectId, EngineConfig, Event, JobPhase, JobState,
+    Outbound, PayloadId, Record, Terms, rates,
 };
 use raven_protocol::{BlobId, JobId, LeaseId, ResultDigest, SessionId, TaskId};
 use raven_sim::auditor::Auditor;
@@ -17,7 +17,7 @@ fn auditor() -> (Auditor, Shell) {
     let mut shell = Shell::default();
     let plan = Replica::default().plan(1, 7, 0);
     shell.kernel.add(plan.clone());
-    auditor.event(&Event::JobAdded { plan: Box::new(plan), resume: None });
+    auditor.event(&Event::JobAdded { plan: Box::new(plan), resume: None, terms: Terms::default() });
     (auditor, shell)
 }
 
@@ -25,7 +25,7 @@ fn record(credits: Vec<Credit>) -> Effect {
     let record = Record {
         job: JOB,
         phase: JobPhase::Cancelled,
-        state: JobState::Cancelled,
+        state: JobState::Cancelled { cause: Cause::Owner },
         step: 0,
         epoch: 0,
         weights: None,
@@ -50,6 +50,7 @@ fn pay_without_work_is_caught() {
         session: SessionId(1),
         site: None,
         flops: 1,
+        rate: rates::LOWEST,
         digest: ResultDigest([2; 32]),
     };
     auditor.effect(&record(vec![credit]), &mut shell);

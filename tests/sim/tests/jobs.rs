@@ -1,8 +1,10 @@
 //! How jobs begin, wait and end, one story each.
 
+use raven_engine::money::{Charge, Flops};
+use raven_engine::rates;
 use raven_engine::{
-    CompletedReason, ContributorId, EarlyStopping, EngineConfig, JobPhase, JobState, Patience,
-    Record, ResumePoint,
+    Budget, Cause, CompletedReason, ContributorId, EarlyStopping, EngineConfig, Fallback, JobPhase,
+    JobState, Patience, Record, ResumePoint, Spent, Terms,
 };
 use raven_protocol::JobId;
 use raven_sim::faults::{Faults, MS, SECOND};
@@ -53,7 +55,7 @@ fn a_job_runs_its_epochs_and_keeps_its_checkpoints() {
 fn a_loss_that_is_not_a_number_ends_the_job_and_pays_the_round() {
     let (job, records) = run(scenario(2, Story { nan_at_step: Some(6), ..Story::default() }));
     let reason = "the loss became NaN at step 6".to_owned();
-    assert_eq!(job.state, JobState::Failed { reason });
+    assert_eq!(job.state, JobState::Failed { cause: Cause::NotFinite, reason });
     assert_eq!(job.steps, 5);
     let last = records.last().expect("an end is recorded");
     assert_eq!((last.phase, last.step, last.checkpoint), (JobPhase::Failed, 5, true));
@@ -103,7 +105,10 @@ fn an_end_that_the_store_does_not_take_is_offered_until_it_does() {
     let down = whole.took_us / 2;
     broken.faults = Faults { store_down: Some((down, down + 20 * SECOND)), ..Faults::NONE };
     let (job, records) = run(broken);
-    assert_eq!(job.state, JobState::Failed { reason: "store: the disk is full".into() });
+    assert_eq!(
+        job.state,
+        JobState::Failed { cause: Cause::Coordinator, reason: "store: the disk is full".into() }
+    );
     // The auditor checks that the last of them became durable, with its credits.
     let ends: Vec<&Record> = records.iter().filter(|r| r.phase == JobPhase::Failed).collect();
     assert!(ends.len() > 2, "{} offers", ends.len());
@@ -137,7 +142,10 @@ fn a_shell_that_fails_ends_the_job_with_its_reason() {
     let mut scenario = scenario(2, Story::default());
     scenario.faults = Faults { effect_failure: 1.0, ..Faults::NONE };
     let (job, _) = run(scenario);
-    assert_eq!(job.state, JobState::Failed { reason: "store: the disk is full".into() });
+    assert_eq!(
+        job.state,
+        JobState::Failed { cause: Cause::Coordinator, reason: "store: the disk is full".into() }
+    );
 }
 
 #[test]
@@ -154,7 +162,17 @@ fn a_resumed_job_ends_with_the_same_weights() {
         let mut scenario = scenario(3, Story::default());
         let (step, patience) = (record.step, Patience { gain: best.map(|best| best.0), stale: 0 });
         let shown = BTreeMap::new();
-        let point = ResumePoint { weights, step, epochs_done, best, patience, shown };
+        let (credited_rounds, spent) = (step, Spent::default());
+        let point = ResumePoint {
+            weights,
+            step,
+            epochs_done,
+            best,
+            patience,
+            shown,
+            credited_rounds,
+            spent,
+        };
         scenario.resumes.insert(JOB, point);
         let (job, _) = run(scenario);
         assert_eq!(job.weights, whole.weights, "resumed at step {step}");
@@ -239,6 +257,8 @@ fn what_contributors_were_shown_counts_after_a_restart() {
             best: None,
             patience: Patience::default(),
             shown: shown.collect::<BTreeMap<ContributorId, BTreeSet<u32>>>(),
+            credited_rounds: 0,
+            spent: Spent::default(),
         };
         let mut scenario = master(nodes);
         scenario.resumes.insert(JOB, point);
@@ -332,7 +352,10 @@ fn bounds_turn_away_with_a_reason() {
     let states: Vec<&JobState> = outcome.jobs.values().map(|job| &job.state).collect();
     let reason = "2 jobs are open, the limit is 2".to_owned();
     assert_eq!(
-        states.iter().filter(|s| ***s == JobState::Failed { reason: reason.clone() }).count(),
+        states
+            .iter()
+            .filter(|s| ***s == JobState::Failed { cause: Cause::Refused, reason: reason.clone() })
+            .count(),
         2
     );
 }
@@ -342,7 +365,209 @@ fn a_plan_that_does_not_fit_fails_by_field() {
     let mut scenario = scenario(1, Story::default());
     scenario.jobs[0].1 = Replica { batch: 7, micro_batch: 3, ..sizes() }.plan(1, 7, 0);
     let (job, records) = run(scenario);
-    let JobState::Failed { reason } = job.state else { panic!("{:?}", job.state) };
+    let JobState::Failed { reason, .. } = job.state else { panic!("{:?}", job.state) };
     assert!(reason.starts_with("plan.batch: 7 rows"), "{reason}");
     assert_eq!(records.len(), 1, "the refusal is durable");
+}
+
+/// The reference scenario under these terms.
+fn under(nodes: usize, terms: Terms) -> Scenario {
+    let mut scenario = scenario(nodes, Story::default());
+    scenario.terms.insert(JOB, terms);
+    scenario
+}
+
+fn round_flops() -> u64 {
+    let sizes = sizes();
+    sizes.flops * u64::from(sizes.batch / sizes.micro_batch)
+}
+
+#[test]
+fn a_budget_is_never_exceeded_and_the_best_so_far_stays() {
+    let rounds = 7;
+    let flops = rounds * round_flops();
+    // One operation less would be a round less.
+    for (budget, done) in [
+        (Budget::Flops(flops), rounds),
+        (Budget::Flops(flops - 1), rounds - 1),
+        (Budget::Flops(round_flops() - 1), 0),
+        (Budget::Charge(Charge::of(Flops(flops), rates::HIGHEST)), 0),
+    ] {
+        let (job, records) = run(under(2, Terms { budget: Some(budget), ..Terms::default() }));
+        let JobState::Failed { cause: Cause::Budget, .. } = job.state else {
+            panic!("{budget:?}: {:?}", job.state);
+        };
+        let last = records.last().expect("an end");
+        assert!(last.checkpoint && last.weights.is_some(), "what was trained is kept");
+        match budget {
+            Budget::Flops(most) => {
+                assert!(job.flops <= most);
+                assert_eq!(job.flops, done * round_flops(), "{budget:?}");
+            }
+            Budget::Charge(most) => {
+                // Desktops cost less than the highest rate, so more than seven rounds are done.
+                let credits = records.iter().flat_map(|record| &record.credits);
+                let charge = credits.fold(Charge::default(), |sum, credit| {
+                    sum.plus(Charge::of(Flops(credit.flops), credit.rate)).expect("small")
+                });
+                assert!(charge <= most && job.flops > flops, "{charge:?}");
+            }
+        }
+    }
+    let all = Budget::Flops(16 * round_flops());
+    let (job, _) = run(under(2, Terms { budget: Some(all), ..Terms::default() }));
+    assert_eq!(job.state.phase(), JobPhase::Completed);
+}
+
+#[test]
+fn a_budget_counts_rounds_once_over_restarts() {
+    let (_, records) = run(scenario(2, Story::default()));
+    let first = records[0].weights.expect("the first weights");
+    let resumed = |credited_rounds: u32, budget_rounds: u64| {
+        let spent = Spent { flops: 3 * round_flops(), ..Spent::default() };
+        let point = ResumePoint {
+            weights: first,
+            step: 0,
+            epochs_done: 0,
+            best: None,
+            patience: Patience::default(),
+            shown: BTreeMap::new(),
+            credited_rounds,
+            spent,
+        };
+        let budget = Some(Budget::Flops(budget_rounds * round_flops()));
+        let mut scenario = under(2, Terms { budget, ..Terms::default() });
+        scenario.resumes.insert(JOB, point);
+        run(scenario).0
+    };
+    // Three rounds run again for nothing, then two more are paid.
+    let job = resumed(3, 5);
+    assert_eq!(job.state.cause(), Some(Cause::Budget));
+    assert_eq!(job.steps, 5);
+    assert_eq!(resumed(3, 16).state.phase(), JobPhase::Completed);
+    assert_eq!(resumed(0, 3).steps, 0, "nothing is left for a round that is not credited");
+}
+
+#[test]
+fn a_budget_holds_for_placement_master_as_well() {
+    let sizes = Replica { epochs: 1, flops: 20_000_000, ..sizes() };
+    let mut whole = scenario(2, Story::default());
+    whole.jobs[0].1 = sizes.master(1, 7, 4, 2);
+    let (job, _) = run(whole.clone());
+    assert_eq!(job.state.phase(), JobPhase::Completed);
+    let budget = Some(Budget::Flops(job.flops - 1));
+    whole.terms.insert(JOB, Terms { budget, ..Terms::default() });
+    let (less, _) = run(whole);
+    assert_eq!(less.state.cause(), Some(Cause::Budget));
+    assert_eq!(less.steps, job.steps - 1, "no round is begun that cannot be paid");
+    assert!(less.flops < job.flops);
+}
+
+#[test]
+fn a_deadline_ends_a_job_wherever_it_stands() {
+    let (whole, _) = run(scenario(2, Story::default()));
+    for tenth in 1..10 {
+        let at = whole.took_us * tenth / 10;
+        let deadline = Some(at / MS);
+        let (job, records) = run(under(2, Terms { deadline, ..Terms::default() }));
+        assert_eq!(job.state.cause(), Some(Cause::Deadline), "{:?}", job.state);
+        assert!(job.took_us + SECOND >= at && job.took_us <= at + SECOND, "{}", job.took_us);
+        assert!(records.iter().any(|record| record.checkpoint));
+    }
+    let (job, _) = run(under(0, Terms { deadline: Some(5_000), ..Terms::default() }));
+    assert_eq!(job.state.cause(), Some(Cause::Deadline), "waiting is no excuse");
+    let deadline = Some(2 * whole.took_us / MS);
+    let (job, _) = run(under(2, Terms { deadline, ..Terms::default() }));
+    assert_eq!(job.state.phase(), JobPhase::Completed);
+}
+
+#[test]
+fn a_job_that_nobody_works_on_falls_back_as_it_was_told() {
+    let (whole, _) = run(scenario(2, Story::default()));
+    let fallback = |fallback| Terms { fallback, fallback_after_ms: 30_000, ..Terms::default() };
+    let with_operator = |nodes: usize, terms| {
+        let mut scenario = under(nodes, terms);
+        scenario.nodes.push(NodeSpec { operator: true, ..NodeSpec::PLAIN });
+        scenario.until_us = 1_000 * SECOND;
+        scenario
+    };
+    // Waiting goes on for ever, although the operator's node is there.
+    let (job, _) = run(with_operator(0, fallback(Fallback::Wait)));
+    let reason = "no contributor is online".to_owned();
+    assert_eq!(job.state, JobState::WaitingForContributors { reason });
+    let (job, _) = run(with_operator(0, fallback(Fallback::Cancel)));
+    assert_eq!(job.state, JobState::Cancelled { cause: Cause::NoContributors });
+    assert!((30..32).contains(&(job.took_us / SECOND)), "{}", job.took_us);
+    let (job, records) = run(with_operator(0, fallback(Fallback::Operator)));
+    assert_eq!(job.state.phase(), JobPhase::Completed);
+    assert_eq!(job.weights, whole.weights, "the same bits as by contributors");
+    assert!(job.took_us > 30 * SECOND);
+    let credits: Vec<_> = records.iter().flat_map(|record| &record.credits).collect();
+    assert!(!credits.is_empty() && credits.iter().all(|c| c.contributor == contributor(0)));
+    // Where contributors are, nothing falls back.
+    for kind in [Fallback::Cancel, Fallback::Operator] {
+        let outcome = with_operator(2, fallback(kind)).run();
+        assert_eq!(outcome.jobs[&JOB].state.phase(), JobPhase::Completed);
+        assert_eq!(outcome.tasks_by_node[2], 0, "the operator's node was not called");
+    }
+}
+
+#[test]
+fn the_operators_node_makes_way_for_contributors() {
+    let terms =
+        Terms { fallback: Fallback::Operator, fallback_after_ms: 5_000, ..Terms::default() };
+    let mut scenario = under(1, terms);
+    scenario.jobs[0].1 = Replica { epochs: 40, ..sizes() }.plan(1, 7, 0);
+    scenario.nodes.push(NodeSpec { operator: true, ..NodeSpec::PLAIN });
+    scenario.nodes[0].joins_at = 20 * SECOND;
+    let outcome = scenario.run();
+    assert_eq!(outcome.jobs[&JOB].state.phase(), JobPhase::Completed);
+    let credits = || outcome.records[&JOB].iter().flat_map(|record| &record.credits);
+    let of = |node| credits().filter(move |credit| credit.contributor == contributor(node));
+    let last = of(1).map(|credit| credit.task.round).max().expect("it was called");
+    let first = of(0).map(|credit| credit.task.round).min().expect("somebody came");
+    assert!(last <= first + 1, "rounds {first} on are the contributor's, {last} was not");
+}
+
+#[test]
+fn the_operators_node_may_be_shown_the_whole_model() {
+    let sizes = Replica { epochs: 1, flops: 20_000_000, ..sizes() };
+    let terms =
+        Terms { fallback: Fallback::Operator, fallback_after_ms: 5_000, ..Terms::default() };
+    let mut scenario = under(1, terms);
+    scenario.jobs[0].1 = sizes.master(1, 7, 4, 2);
+    scenario.nodes.push(NodeSpec { operator: true, ..NodeSpec::PLAIN });
+    scenario.until_us = 1_000 * SECOND;
+    // One contributor may hold half of the slices; the rest is nobody's but the operator's.
+    let (job, _) = run(scenario);
+    assert_eq!(job.state.phase(), JobPhase::Completed, "{:?}", job.state);
+    // The rest is not waited for at every stage: only before the first.
+    assert!(job.took_us < 10 * SECOND, "{} s", job.took_us / SECOND);
+}
+
+#[test]
+fn a_visit_that_may_not_move_what_a_job_needs_works_on_another() {
+    let other = JobId(2);
+    let mut scenario = scenario(1, Story::default());
+    let large = Replica { weights_bytes: 30 << 20, ..sizes() };
+    let terms = Terms { fallback: Fallback::Cancel, fallback_after_ms: 20_000, ..Terms::default() };
+    scenario.jobs = vec![
+        (0, large.plan(1, 7, 0), Story::default()),
+        (0, Replica { epochs: 40, ..sizes() }.plan(2, 7, 0), Story::default()),
+    ];
+    scenario.terms.insert(JOB, terms);
+    scenario.nodes[0].traffic_bytes = Some(25_000_000);
+    scenario.until_us = 1_000 * SECOND;
+    let outcome = scenario.run();
+    // Nobody could work on it, and that somebody works on another is no help.
+    let cause = Cause::NoContributors;
+    assert_eq!(outcome.jobs[&JOB].state, JobState::Cancelled { cause });
+    let JobState::WaitingForContributors { reason } = &outcome.jobs[&other].state else {
+        panic!("{:?}", outcome.jobs[&other].state)
+    };
+    assert!(reason.contains("may still move in its visit"), "{reason}");
+    // Its weights go down and its gradients up, both within what was left.
+    let tasks = outcome.tasks_by_node[0];
+    let least = sizes().weights_bytes;
+    assert!(tasks > 8 && tasks * least < 25_000_000, "{tasks} tasks");
 }

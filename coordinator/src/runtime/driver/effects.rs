@@ -229,7 +229,11 @@ impl Driver {
         let result = match message {
             Outbound::Graph { job, graph } => {
                 let frame = self.job_mut(job).and_then(|job| job.graph_frame(graph));
-                frame.map(|frame| self.push(session, frame))
+                frame.map(|frame| {
+                    if self.fits(session, frame.len()) {
+                        self.push(session, frame);
+                    }
+                })
             }
             Outbound::Weights { job, state } => self.send_weights(session, job, state),
             Outbound::Task { lease, task, lease_ms, flops, work } => {
@@ -275,7 +279,9 @@ impl Driver {
     ) -> Result<(), ExecutorError> {
         let weights = self.job(job)?.state(state)?.weights().clone();
         let link = self.links.get_mut(&session);
-        if link.is_some_and(|link| link.hold_weights(state, weights.id)) {
+        if link.is_some_and(|link| link.hold_weights(state, weights.id))
+            && self.fits(session, weights.frame.len())
+        {
             self.push(session, weights.frame);
         }
         Ok(())
@@ -305,7 +311,14 @@ impl Driver {
                 return;
             }
         };
-        let Some(link) = self.links.get(&session) else { return };
+        let Some(link) = self.links.get_mut(&session) else { return };
+        if !link.fits(built.frame.bytes(), &built.shards, built.expected.frame_bytes()) {
+            self.cap(session);
+            let reason = RefuseReason::Stopping;
+            self.own_events.push_back(Event::Refused { session, lease, reason });
+            return;
+        }
+        link.name_shards(&built.shards);
         let (job, round, bytes) = (task.job, task.round, built.frame.bytes());
         tracing::debug!(%session, %job, round, %task, %lease, flops, bytes, "leased");
         self.shared.metrics.leases.add(1);

@@ -3,9 +3,10 @@
 use crate::runtime::leases::LeaseTable;
 use crate::runtime::outbox::{Build, Ending, Outbox, Overflow};
 use crate::runtime::session::Refusal;
+use crate::runtime::traffic::{EXCHANGE_BYTES, Traffic};
 use axum::body::Bytes;
 use raven_engine::SessionProfile;
-use raven_protocol::{BlobId, GoodbyeReason, SessionId};
+use raven_protocol::{BlobId, GoodbyeReason, SessionId, ShardRef};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -23,6 +24,8 @@ pub struct Opened {
     pub leases: Arc<Mutex<LeaseTable>>,
     /// Its token for data shards.
     pub grant: String,
+    /// What it may still move.
+    pub traffic: Arc<Traffic>,
 }
 
 /// An open session.
@@ -36,6 +39,13 @@ pub struct Link {
     /// By weights blob, the states that were sent as it. States that differ in
     /// their optimizer slots alone are one blob to a contributor.
     weights: HashMap<BlobId, HashSet<BlobId>>,
+    traffic: Arc<Traffic>,
+    /// Shards of its tasks, which are fetched beside the socket, once each.
+    shards: HashSet<BlobId>,
+    /// Of what it may still move, what the engine was told last.
+    traffic_told: Option<u64>,
+    /// Whether something did not fit into what it may still move.
+    is_capped: bool,
 }
 
 impl Link {
@@ -47,7 +57,52 @@ impl Link {
             outbox: opened.outbox,
             leases: opened.leases,
             weights: HashMap::new(),
+            traffic: opened.traffic,
+            shards: HashSet::new(),
+            traffic_told: None,
+            is_capped: false,
         }
+    }
+
+    /// Whether a frame, shards that were not named before, and a result fit
+    /// beside the results that are owed. Once something did not, nothing does.
+    pub(super) fn fits(&mut self, frame_bytes: usize, shards: &[ShardRef], result: u64) -> bool {
+        let new = shards.iter().filter(|shard| !self.shards.contains(&shard.blob));
+        let fetched = new.map(|shard| shard.bytes.saturating_add(EXCHANGE_BYTES));
+        let bytes = fetched.fold(frame_bytes as u64, u64::saturating_add);
+        let owed = self.leases().owed_bytes().saturating_add(result);
+        self.is_capped |= !self.traffic.fits(bytes.saturating_add(owed));
+        !self.is_capped
+    }
+
+    /// What it may still move besides the results that it owes, where that has changed.
+    pub(super) fn traffic_news(&mut self) -> Option<u64> {
+        let left = self.traffic.left()?.saturating_sub(self.leases().owed_bytes());
+        let is_news = self.traffic_told.replace(left) != Some(left);
+        is_news.then_some(left)
+    }
+
+    pub(super) fn has_less_than(&self, bytes: u64) -> bool {
+        self.traffic.left().is_some_and(|left| left < bytes)
+    }
+
+    /// It gets no more work.
+    pub(super) fn cap(&mut self) {
+        self.is_capped = true;
+    }
+
+    /// Notes the shards of a task that is sent.
+    pub(super) fn name_shards(&mut self, shards: &[ShardRef]) {
+        for shard in shards {
+            if self.shards.insert(shard.blob) {
+                self.traffic.spend(shard.bytes.saturating_add(EXCHANGE_BYTES));
+            }
+        }
+    }
+
+    /// Whether it is capped and has answered all that it was asked.
+    pub(super) fn is_spent(&self) -> bool {
+        self.is_capped && self.leases().is_empty()
     }
 
     /// Leases that the session may answer.
@@ -61,11 +116,13 @@ impl Link {
 
     /// Queues a frame; a peer that does not drain its socket is told goodbye.
     pub(super) fn send(&self, frame: Bytes) {
+        self.traffic.message(frame.len());
         self.told(self.outbox.push(frame));
     }
 
     /// Queues a frame of `bytes` that is made when its turn has come.
     pub(super) fn defer(&self, bytes: usize, build: Build) {
+        self.traffic.message(bytes);
         self.told(self.outbox.defer(bytes, build));
     }
 
@@ -129,6 +186,8 @@ mod tests {
             share: 1.0,
             workers: 1,
             memory_bytes: 1,
+            traffic_bytes: None,
+            operator: false,
         };
         let mut link = Link::new(Opened {
             session: SessionId(1),
@@ -136,6 +195,7 @@ mod tests {
             outbox: Outbox::default(),
             leases: Arc::default(),
             grant: String::new(),
+            traffic: Arc::default(),
         });
         let (sgd, adam, weights) = (BlobId([1; 32]), BlobId([2; 32]), BlobId([3; 32]));
         let shard = BlobId([4; 32]);

@@ -7,6 +7,7 @@ mod job;
 mod link;
 mod live;
 mod publish;
+mod traffic;
 
 pub use job::{NewJob, task_seed};
 pub use link::Opened;
@@ -15,11 +16,12 @@ use super::Shared;
 use super::executor::{Done, Executor, ExecutorError, Tensor};
 use super::persister::Saving;
 use super::snapshot::NetworkSnapshot;
+use crate::time::UnixMs;
 use job::Job;
 use link::Link;
 use raven_engine::{EffectError, EffectId, Engine, Event, Millis, Outcome, PayloadId, ResumePoint};
 use raven_protocol::{GoodbyeReason, JobId, LeaseId, ResultDigest, SessionId};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -67,6 +69,8 @@ pub struct Driver {
     start: Instant,
     jobs: HashMap<JobId, Job>,
     links: HashMap<SessionId, Link>,
+    /// Of those, the ones that may move no more than what they were asked for.
+    capped: HashSet<SessionId>,
     payloads: HashMap<PayloadId, HashMap<String, Tensor>>,
     next_payload: u64,
     asked: HashMap<EffectId, Asked>,
@@ -92,6 +96,7 @@ impl Driver {
             start: Instant::now(),
             jobs: HashMap::new(),
             links: HashMap::new(),
+            capped: HashSet::new(),
             payloads: HashMap::new(),
             next_payload: 1,
             asked: HashMap::new(),
@@ -118,7 +123,10 @@ impl Driver {
                 Some((effect, result)) = done.recv() => self.computed(effect, result),
                 Some(input) = inputs.recv() => self.take(input),
                 () = sleep_until(self.wake()) => self.tell(Event::Tick),
-                _ = refresh.tick() => self.publish(),
+                _ = refresh.tick() => {
+                    self.note_traffic();
+                    self.publish();
+                }
             }
         }
         for link in self.links.values() {
@@ -155,6 +163,7 @@ impl Driver {
                 self.perform(effect);
             }
         }
+        self.release_capped();
     }
 
     fn take(&mut self, input: Input) {
@@ -162,7 +171,11 @@ impl Driver {
             Input::Opened(opened) => {
                 let (session, profile) = (opened.session, opened.profile.clone());
                 let (share, workers) = (profile.share, profile.workers);
-                tracing::info!(%session, share, workers, "a session has consented");
+                if profile.operator {
+                    tracing::info!(%session, "the operator's node is ready");
+                } else {
+                    tracing::info!(%session, share, workers, "a session has consented");
+                }
                 self.links.insert(session, Link::new(*opened));
                 self.tell(Event::SessionOpened { session, profile });
             }
@@ -180,9 +193,10 @@ impl Driver {
             }
             Input::AddJob { job, resume, taken } => {
                 let plan = Box::new(job.context.plan.clone());
+                let terms = job.context.terms.on(self.now(), UnixMs::now());
                 self.jobs.entry(plan.job).or_insert_with(|| Job::new(*job));
                 let id = plan.job;
-                self.tell(Event::JobAdded { plan, resume });
+                self.tell(Event::JobAdded { plan, resume, terms });
                 self.let_go(id);
                 // The requester may have given up waiting.
                 let _ = taken.send(());

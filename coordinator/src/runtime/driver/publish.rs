@@ -41,6 +41,9 @@ impl Driver {
 
     fn node(&self, view: &SessionView) -> Option<NodeSnapshot> {
         let link = self.links.get(&view.session)?;
+        if link.profile.operator {
+            return None;
+        }
         let state = match view.status {
             SessionStatus::Working => "working",
             SessionStatus::Idle => "idle",
