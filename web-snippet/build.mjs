@@ -2,7 +2,7 @@
 // outgrows its limit. `node build.mjs --watch` is not offered on purpose: the
 // build takes well under a second.
 import { cp, mkdir, readdir, readFile, rm } from 'node:fs/promises';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
@@ -11,10 +11,15 @@ const here = fileURLToPath(new URL('.', import.meta.url));
 const out = `${here}dist/`;
 const kernel = `${here}../dist/kernel/`;
 
+/** Languages of the card; each is a file of its own, since a visitor needs one. English is in the frame's script too. */
+const LANGUAGES = readdirSync(`${here}src/frame/text`).map((file) => file.replace(/\.ts$/, '')).sort();
+const FRAME = ['frame.js', 'frame.css', 'frame.html'];
+
 /** Limits in bytes of gzip. The workers are fetched after a yes; their limit only guards against accidents. */
 const BUNDLES = [
   { name: 'loader', files: ['raven.js'], limit: 6_000 },
-  { name: 'frame', files: ['frame.js', 'frame.css', 'frame.html'], limit: 20_000 },
+  { name: 'frame', files: FRAME, limit: 20_000 },
+  ...LANGUAGES.map((language) => ({ name: `frame, ${language}`, files: [...FRAME, `text/${language}.js`], limit: 20_000 })),
   { name: 'workers', files: ['hub.js', 'kernel-worker.js'], limit: 20_000 },
 ];
 
@@ -39,6 +44,7 @@ async function compile() {
       ...common,
       entryPoints: {
         frame: 'src/frame/main.ts',
+        ...Object.fromEntries(LANGUAGES.map((language) => [`text/${language}`, `src/frame/text/${language}.ts`])),
         hub: 'src/hub/main.ts',
         'kernel-worker': 'src/kernel-worker/main.ts',
       },

@@ -26,6 +26,6 @@ const files = tests.map((file) => `${out}${file.replace(/\.ts$/, '.mjs')}`);
 const { status } = spawnSync(process.execPath, ['--enable-source-maps', '--test', ...files], {
   stdio: 'inherit',
   // Tests that need the kernel module are skipped where it has not been built.
-  env: { ...process.env, RAVEN_KERNEL_DIR: `${root}dist/kernel` },
+  env: { ...process.env, RAVEN_KERNEL_DIR: `${root}dist/kernel`, RAVEN_SOURCE: folder },
 });
 process.exit(status ?? 1);

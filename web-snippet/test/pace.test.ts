@@ -106,4 +106,7 @@ test('tries spread out, double and end at a minute', () => {
   late.reset();
   assert.ok(late.next(false) <= 1_000);
   assert.ok(new Backoff(() => 0).next(true) >= 7_500, 'a crowded coordinator is given time');
+  const asked = [0, 0.999999].map((random) => new Backoff(() => random).next(true, 5_000));
+  assert.ok(asked[0] === 5_000 && asked[1]! < 8_000, `${asked}: not before it asked for, and soon after`);
+  assert.ok(new Backoff(() => 0.5).next(true, Number.MAX_SAFE_INTEGER) <= 90_000, 'nor at the end of days');
 });

@@ -52,6 +52,8 @@ function setUp(share: number, cores: number) {
       ports.push(port);
       return port;
     },
+    run: (act) => act(),
+    ownMs: () => 3,
     send: (frame) => {
       const { type, lease } = decodeFrame(new Uint8Array(frame), TO_CONTRIBUTOR).header;
       sent.push(`${String(type)} ${String(lease)}`);
@@ -93,6 +95,7 @@ test('tasks go to free workers in order, and their answers to the coordinator', 
   ports[0]?.ready();
   ports[1]?.ready();
   assert.deepEqual(ports.map((port) => port.kinds()), [['task a'], ['task b']]);
+  assert.ok(ports[0]?.got.every((message) => message.kind === 'task' && message.hubMs === 3), 'the hub is rested for');
   ports[1]?.answer('b', 'commit');
   assert.deepEqual(ports[1]?.kinds(), ['task b', 'task c']);
   pool.reveal('b', new ArrayBuffer(16));

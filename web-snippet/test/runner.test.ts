@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
+import { Meter } from '../src/hub/meter.ts';
 import type { Kernel, KernelModule } from '../src/kernel-worker/kernel.ts';
 import { measure } from '../src/kernel-worker/measure.ts';
 import { Runner, type Host } from '../src/kernel-worker/runner.ts';
@@ -10,8 +11,11 @@ import type { FromKernel } from '../src/shared/kernel-port.ts';
 import { decodeFrame, encodeFrame } from '../src/wire/frame.ts';
 import { TO_CONTRIBUTOR } from '../src/wire/limits.ts';
 
-/** A kernel that takes `ms` of the test's time per step and keeps a log. */
+/** A kernel whose steps and frames take the test's time, and that keeps a log. */
 class FakeKernel implements Kernel {
+  stepMs = 10;
+  acceptMs = 0;
+  worked = 0;
   readonly log: string[] = [];
   lacks: string[] = [];
   refuses = false;
@@ -28,12 +32,17 @@ class FakeKernel implements Kernel {
   }
 
   accept(frame: Uint8Array): Uint8Array | undefined {
+    this.#spend(this.acceptMs);
     const { header } = decodeFrame(frame, TO_CONTRIBUTOR);
     this.log.push(`accept ${String(header.type)}`);
     if (header.type === 'bad') throw new Error('not for me');
     if (header.type === 'blob') this.lacks = this.lacks.filter((id) => id !== header.id);
     if (header.type === 'cancel' && header.lease === this.#lease) this.#left = 0;
     return header.type === 'reveal' ? encodeFrame({ type: 'result', lease: header.lease }) : undefined;
+  }
+  #spend(ms: number): void {
+    this.#clock.now += ms;
+    this.worked += ms;
   }
   missing(): string[] {
     return [...this.lacks];
@@ -48,7 +57,7 @@ class FakeKernel implements Kernel {
   }
   step(): boolean {
     assert.ok(this.#left > 0, 'stepped without a task');
-    this.#clock.now += 10;
+    this.#spend(this.stepMs);
     this.#done += 1e7;
     this.#left -= 1;
     this.trapAt -= 1;
@@ -80,8 +89,8 @@ function setUp(duty: number, steps = 5) {
     now: () => clock.now,
     pause: async (ms) => {
       sleeps.push(ms);
-      clock.now += ms;
       await Promise.resolve();
+      clock.now += ms;
       hooks.onPause?.();
     },
     post: (message) => posted.push(message),
@@ -93,7 +102,7 @@ function setUp(duty: number, steps = 5) {
 
 const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
 const frame = (header: object): ArrayBuffer => encodeFrame(header).buffer;
-const task = (lease: string) => ({ kind: 'task', lease, frame: frame({ type: 'task', lease }) }) as const;
+const task = (lease: string) => ({ kind: 'task', lease, frame: frame({ type: 'task', lease }), hubMs: 0 }) as const;
 const answers = (posted: FromKernel[]): string[] =>
   posted.map((message) => (message.kind === 'answer' ? `${message.outcome} ${message.lease}` : message.kind));
 
@@ -118,6 +127,56 @@ test('the rest owed by one task comes before the next', async () => {
   await settle();
   assert.deepEqual(answers(posted), ['commit a', 'commit b']);
   assert.deepEqual(sleeps.filter((ms) => ms > 0), [10]);
+});
+
+test('a step that is longer than any sleep is rested for in full', async () => {
+  const { clock, kernel, posted, runner, sleeps } = setUp(0.1, 3);
+  kernel.stepMs = 900;
+  runner.handle(task('a'));
+  await settle();
+  runner.handle(task('b'));
+  await settle();
+  assert.deepEqual(answers(posted), ['commit a', 'commit b']);
+  assert.ok(sleeps.every((ms) => ms <= 2_000), 'a change of the share is felt soon');
+  // The last step's rest is still owed.
+  const duty = kernel.worked / (clock.now + 900 * 9);
+  assert.ok(Math.abs(duty - 0.1) < 0.001, `${duty}`);
+});
+
+test('frames that are taken count as work', async () => {
+  const { clock, kernel, posted, runner } = setUp(0.25, 1);
+  kernel.acceptMs = 40;
+  for (let at = 0; at < 50; at += 1) {
+    runner.handle({ kind: 'accept', frame: frame({ type: 'graph' }) });
+    runner.handle(task(`${at}`));
+    await settle();
+  }
+  assert.equal(posted.length, 50);
+  const duty = kernel.worked / clock.now;
+  assert.ok(Math.abs(duty - 0.25) < 0.01, `${duty}`);
+});
+
+test('what the hub has computed is rested for with the next task', async () => {
+  const { sleeps, posted, runner } = setUp(0.5, 1);
+  runner.handle({ ...task('a'), hubMs: 30 });
+  await settle();
+  assert.deepEqual(answers(posted), ['commit a']);
+  assert.deepEqual(sleeps.filter((ms) => ms > 0), [30]);
+});
+
+test('time within time counts once', () => {
+  let now = 0;
+  const meter = new Meter(() => now);
+  meter.run(() => {
+    now += 2;
+    meter.run(() => void (now += 3));
+  });
+  assert.throws(() => meter.run(() => {
+    now += 5;
+    throw new Error('counted too');
+  }));
+  assert.equal(meter.take(), 10);
+  assert.equal(meter.take(), 0);
 });
 
 test('blobs that are missing are asked for, and the task begins with the last one', async () => {

@@ -1,152 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FrameStore, readExactly, ShardFetcher } from '../src/hub/blobs.ts';
-import { Controller, type ControllerHost } from '../src/hub/controller.ts';
 import { Identity } from '../src/hub/identity.ts';
 import { hasSimd } from '../src/hub/kernel-files.ts';
-import type { Port } from '../src/hub/pool.ts';
-import type { Socket } from '../src/hub/session.ts';
-import type { FromHub, HubConfig } from '../src/shared/hub-port.ts';
-import type { FromKernel, ToKernel } from '../src/shared/kernel-port.ts';
-import { decodeFrame, encodeFrame } from '../src/wire/frame.ts';
-import { TO_COORDINATOR } from '../src/wire/limits.ts';
-
-const GRAPH = 'cd'.repeat(32);
-const LEASE = `lease_${'1'.repeat(32)}`;
-
-class FakeSocket implements Socket {
-  binaryType = '';
-  onopen: ((event: Event) => void) | null = null;
-  onmessage: ((event: MessageEvent) => void) | null = null;
-  onclose: ((event: CloseEvent) => void) | null = null;
-  readonly sent: Array<Record<string, unknown>> = [];
-  closedWith: number | undefined;
-
-  send(data: ArrayBuffer | Uint8Array<ArrayBuffer>): void {
-    this.sent.push(decodeFrame(new Uint8Array(data), TO_COORDINATOR).header);
-  }
-  close(code?: number): void {
-    this.closedWith ??= code;
-  }
-  open(): void {
-    this.onopen?.({} as Event);
-  }
-  say(header: object): void {
-    this.receive(encodeFrame(header).buffer);
-  }
-  receive(data: unknown): void {
-    this.onmessage?.({ data } as MessageEvent);
-  }
-  lose(code = 1006): void {
-    this.onclose?.({ code, reason: '' } as CloseEvent);
-  }
-  types(): unknown[] {
-    return this.sent.map((header) => header.type);
-  }
-}
-
-class FakeWorker implements Port {
-  onmessage: ((message: FromKernel) => void) | undefined;
-  onerror: ((detail: string) => void) | undefined;
-  readonly got: ToKernel[] = [];
-  isTerminated = false;
-  post(message: ToKernel): void {
-    this.got.push(message);
-  }
-  terminate(): void {
-    this.isTerminated = true;
-  }
-}
-
-const CONFIG: HubConfig = {
-  ticket: 'ticket-1',
-  site: 'pk_test_x',
-  textVersion: 'text-1',
-  frameUrl: 'http://c/embed/frame.html?site=pk_test_x',
-  filesUrl: 'http://c/embed/v/1/',
-  share: 0.5,
-  cores: 2,
-  phone: false,
-  memoryGib: undefined,
-};
-
-/** Lets promises and, with `ms`, timers run. */
-const settle = (ms = 0): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function until(what: () => boolean): Promise<void> {
-  for (let tries = 0; tries < 200 && !what(); tries += 1) await settle(5);
-  assert.ok(what(), 'it did not happen in a second');
-}
-
-interface World {
-  readonly controller: Controller;
-  readonly sockets: FakeSocket[];
-  readonly workers: FakeWorker[];
-  readonly statuses: FromHub[];
-  readonly renewals: string[];
-  readonly last: () => FromHub['phase'] | undefined;
-}
-
-function setUp(overrides: Partial<ControllerHost> = {}): World {
-  const sockets: FakeSocket[] = [];
-  const workers: FakeWorker[] = [];
-  const statuses: FromHub[] = [];
-  const renewals: string[] = [];
-  const controller = new Controller({
-    origin: 'http://c',
-    now: () => performance.now(),
-    // Tries come after the shortest wait: half a second.
-    random: () => 0,
-    fetch: () => Promise.reject(new Error('no network')),
-    connect: (url) => {
-      assert.equal(url, 'ws://c/v1/contribute');
-      const socket = new FakeSocket();
-      sockets.push(socket);
-      return socket;
-    },
-    spawn: () => {
-      const worker = new FakeWorker();
-      workers.push(worker);
-      setTimeout(() => worker.onmessage?.({ kind: 'ready', flopsPerS: 7e9 }), 0);
-      return worker;
-    },
-    loadKernel: async () => ({ kernel: 'ef'.repeat(32), glueUrl: 'http://c/k.js', module: {} as WebAssembly.Module }),
-    renewTicket: async (frameUrl) => {
-      renewals.push(frameUrl);
-      return 'ticket-2';
-    },
-    post: (message) => statuses.push(message),
-    ...overrides,
-  });
-  return { controller, sockets, workers, statuses, renewals, last: () => statuses.at(-1)?.phase };
-}
-
-const welcome = (nonce: string, text = 'text-1') => ({
-  type: 'welcome',
-  session: `ses_${'0'.repeat(16)}`,
-  nonce,
-  consent_text_version: text,
-  consent_ms_max: 10_000,
-});
-
-async function connected(world: World, at = 0): Promise<FakeSocket> {
-  await until(() => world.sockets.length > at);
-  const socket = world.sockets[at] as FakeSocket;
-  socket.open();
-  return socket;
-}
-
-async function ready(world: World, at = 0): Promise<FakeSocket> {
-  const socket = await connected(world, at);
-  socket.say(welcome(`nonce-${at}`));
-  await until(() => socket.types().includes('consent'));
-  socket.say({ type: 'ready', grant: 'grant-1' });
-  return socket;
-}
-
-function fromHex(hex: unknown): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(Buffer.from(String(hex), 'hex'));
-}
+import { encodeFrame } from '../src/wire/frame.ts';
+import { body, CONFIG, connected, type FakeSocket, fromHex, GRAPH, LEASE, ready, setUp, settle, until, welcome } from './hub-world.ts';
 
 test('hello, welcome, consent, ready: the receipt is signed by the hello’s key', async () => {
   const world = setUp();
@@ -154,7 +12,7 @@ test('hello, welcome, consent, ready: the receipt is signed by the hello’s key
   const socket = await ready(world);
   const [hello, consent] = socket.sent;
   assert.deepEqual(
-    { ...hello, session_key: undefined },
+    { ...hello, session_key: undefined, traffic_bytes_left: undefined },
     {
       type: 'hello',
       protocol: 1,
@@ -164,8 +22,11 @@ test('hello, welcome, consent, ready: the receipt is signed by the hello’s key
       workers: 1,
       ticket: 'ticket-1',
       session_key: undefined,
+      traffic_bytes_left: undefined,
     },
   );
+  // The kernel has been moved already, and some is kept back.
+  assert.equal(hello?.traffic_bytes_left, 25_000_000 - 300_000 - (32 << 10));
   const receipt = String(consent?.receipt);
   assert.deepEqual(JSON.parse(receipt), {
     text_version: 'text-1',
@@ -437,27 +298,20 @@ test('a kernel that cannot be loaded is said', async () => {
   assert.deepEqual(world.last(), { name: 'failed', failure: 'kernel_load', detail: 'status 404' });
 });
 
-function body(...chunks: number[][]): ReadableStream<Uint8Array> {
-  return new ReadableStream({
-    start(controller) {
-      for (const chunk of chunks) controller.enqueue(new Uint8Array(chunk));
-      controller.close();
-    },
-  });
-}
-
 test('a body must have exactly the stated length', async () => {
   assert.deepEqual([...new Uint8Array(await readExactly(body([1, 2], [3]), 3))], [1, 2, 3]);
   await assert.rejects(readExactly(body([1, 2], [3]), 2), /longer than/);
   await assert.rejects(readExactly(body([1]), 2), /1 bytes, 2 stated/);
 });
 
+const free = { reserve: () => true, settle: () => undefined };
+
 test('shards are fetched with the grant, once for all who wait', async () => {
   const requests: string[] = [];
   const fetcher = new ShardFetcher('http://c', async (input, init) => {
     requests.push(`${String(input)} ${new Headers(init?.headers).get('authorization')}`);
     return new Response(body([1, 2, 3, 4]));
-  });
+  }, free);
   const [one, two] = await Promise.all([fetcher.get('s', 4, 'g'), fetcher.get('s', 4, 'g')]);
   assert.deepEqual(requests, ['http://c/v1/blobs/s Bearer g']);
   assert.notEqual(one, two, 'each has its own, to hand it on');
@@ -467,7 +321,7 @@ test('shards are fetched with the grant, once for all who wait', async () => {
 });
 
 test('a refused or oversized shard is an error', async () => {
-  const fetcher = new ShardFetcher('http://c', async () => new Response('no', { status: 403 }));
+  const fetcher = new ShardFetcher('http://c', async () => new Response('no', { status: 403 }), free);
   await assert.rejects(fetcher.get('s', 4, 'g'), /answered 403/);
   await assert.rejects(fetcher.get('s', 2 ** 40, 'g'), /exceeds the limit/);
 });
@@ -489,7 +343,7 @@ test('paused from the start: nothing is downloaded or measured before it resumes
   const world = setUp({
     loadKernel: async () => {
       loads += 1;
-      return { kernel: 'ef'.repeat(32), glueUrl: 'http://c/k.js', module: {} as WebAssembly.Module };
+      return { kernel: 'ef'.repeat(32), glueUrl: 'http://c/k.js', module: {} as WebAssembly.Module, bytes: 300_000 };
     },
   });
   world.controller.handle({ kind: 'start', config: CONFIG, paused: 'battery' });
@@ -504,7 +358,7 @@ test('paused from the start: nothing is downloaded or measured before it resumes
 
 test('paused while the kernel is loaded: nothing is measured before it resumes', async () => {
   let loaded = (): void => undefined;
-  const files = { kernel: 'ef'.repeat(32), glueUrl: 'http://c/k.js', module: {} as WebAssembly.Module };
+  const files = { kernel: 'ef'.repeat(32), glueUrl: 'http://c/k.js', module: {} as WebAssembly.Module, bytes: 300_000 };
   let loads = 0;
   const world = setUp({
     loadKernel: () => {

@@ -128,7 +128,10 @@ test('messages are read with their fields', () => {
     type: 'goodbye',
     reason: 'full',
     detail: '',
+    retryAfterMs: undefined,
   });
+  const asked = parseToContributor({ type: 'goodbye', reason: 'draining', detail: '', retry_after_ms: 5000 });
+  assert.equal(asked.type === 'goodbye' && asked.retryAfterMs, 5000);
 });
 
 test('a wrong field is named', () => {
@@ -150,6 +153,7 @@ test('a wrong field is named', () => {
     [{ type: 'task', lease: LEASE, flops: 1, spec: { shards: Array(5_000).fill({}) } }, /^spec\.shards: 5000/],
     [{ type: 'drop', blobs: ['x'] }, /^blobs\[0\]:/],
     [{ type: 'goodbye', reason: 'constructor', detail: '' }, /^reason:/],
+    [{ type: 'goodbye', reason: 'full', detail: '', retry_after_ms: -1 }, /^retry_after_ms:/],
   ];
   for (const [header, expected] of cases) {
     assert.throws(
@@ -165,5 +169,6 @@ test('close codes are those of the protocol', () => {
   assert.equal(closeCode('broken_commitment'), 4009);
   assert.equal(reasonOfCloseCode(4006), 'bad_ticket');
   assert.equal(reasonOfCloseCode(1006), undefined);
-  assert.equal(reasonOfCloseCode(4010), undefined);
+  assert.equal(closeCode('traffic_cap'), 4010);
+  assert.equal(reasonOfCloseCode(4011), undefined);
 });

@@ -22,12 +22,18 @@ export function chromiumPath() {
   throw new Error('no Chromium found: install it or set RAVEN_CHROMIUM to its path');
 }
 
-/** A headless browser. Chromium's sandbox does not run as root. */
-export function launch(extraFlags = []) {
+function options(extraFlags) {
+  // Chromium's sandbox does not run as root.
   const sandbox = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
-  return chromium.launch({
-    executablePath: chromiumPath(),
-    headless: true,
-    args: [...FLAGS, ...sandbox, ...extraFlags],
-  });
+  return { executablePath: chromiumPath(), headless: true, args: [...FLAGS, ...sandbox, ...extraFlags] };
+}
+
+/** A headless browser. Its contexts are private windows, which deny storage to frames of other sites. */
+export function launch(extraFlags = []) {
+  return chromium.launch(options(extraFlags));
+}
+
+/** The one context of a headless browser with a profile in `folder`, where frames of other sites have storage. */
+export function launchProfile(folder, extraFlags = []) {
+  return chromium.launchPersistentContext(folder, { ...options(extraFlags), viewport: { width: 1280, height: 800 } });
 }

@@ -18,13 +18,23 @@ async function slide(slider, percent) {
 }
 
 export class Visitor {
-  /** Opens `pageUrl`. `prepare(page)` runs before the page is loaded. */
-  static async open(browser, pageUrl, { viewport = { width: 1280, height: 800 }, prepare = () => {} } = {}) {
+  /** Opens `pageUrl`. `prepare(page)` runs before the page is loaded; all else is the context's, such as `locale`. */
+  static async open(browser, pageUrl, { viewport = { width: 1280, height: 800 }, prepare = () => {}, ...context } = {}) {
     const visitor = new Visitor();
-    visitor.context = await browser.newContext({ viewport });
+    visitor.context = await browser.newContext({ viewport, ...context });
     visitor.page = await visitor.context.newPage();
     visitor.page.setDefaultTimeout(STEP_MS_MAX);
     await prepare(visitor.page);
+    await visitor.page.goto(pageUrl);
+    visitor.card = visitor.page.frameLocator(FRAME);
+    return visitor;
+  }
+
+  /** Opens `pageUrl` in one more tab of a context that others use too. */
+  static async tab(context, pageUrl) {
+    const visitor = new Visitor();
+    visitor.page = await context.newPage();
+    visitor.page.setDefaultTimeout(STEP_MS_MAX);
     await visitor.page.goto(pageUrl);
     visitor.card = visitor.page.frameLocator(FRAME);
     return visitor;
@@ -35,6 +45,11 @@ export class Visitor {
     await this.card.locator('#raven-open').click();
     await slide(this.card.locator('#raven-share'), share);
     await this.card.locator('#raven-yes').click();
+  }
+
+  /** Moves the slider while working. */
+  async share(percent) {
+    await slide(this.card.locator('#raven-share'), percent);
   }
 
   /** What the partner's page is told: `{phase, tasks}`. */
@@ -63,8 +78,22 @@ export class Visitor {
     await this.card.locator('#raven-stop').click();
   }
 
+  /** What the card says of the work. */
+  status() {
+    return this.card.locator('#raven-status').textContent();
+  }
+
+  /** Makes the page believe that its tab went to the background, or came back. */
+  hide(hidden = true) {
+    return this.page.evaluate((value) => {
+      Object.defineProperty(document, 'hidden', { configurable: true, get: () => value });
+      Object.defineProperty(document, 'visibilityState', { configurable: true, get: () => (value ? 'hidden' : 'visible') });
+      document.dispatchEvent(new Event('visibilitychange'));
+    }, hidden);
+  }
+
   /** Closes the tab without a goodbye from the page. */
   close() {
-    return this.context.close();
+    return this.context ? this.context.close() : this.page.close();
   }
 }

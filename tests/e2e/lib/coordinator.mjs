@@ -20,12 +20,14 @@ export async function freePort() {
 
 /** A running coordinator with an empty data folder and one API key. Its log goes to `target/e2e/NAME.log`. */
 export class Coordinator {
-  static async start({ name = 'coordinator', embed = embedDir } = {}) {
+  static async start({ name = 'coordinator', embed = embedDir, visitMb = 100_000, flags = () => [] } = {}) {
     const self = new Coordinator();
     self.embed = embed;
     self.dataDir = mkdtempSync(join(tmpdir(), 'raven-e2e-'));
     self.port = await freePort();
     self.origin = `http://127.0.0.1:${self.port}`;
+    /** More flags of `serve`, once the port is known. */
+    self.flags = ['--visit-mb', String(visitMb), ...(await flags(self.port))];
     const { stdout } = await promisify(execFile)(coordinatorBin, ['keys', 'create', '--data', self.dataDir]);
     self.key = stdout.match(/rk_\w+/)?.[0];
     if (!self.key) throw new Error(`keys create printed no key: ${stdout}`);
@@ -58,7 +60,7 @@ export class Coordinator {
     this.child = spawn(
       coordinatorBin,
       ['serve', '--data', this.dataDir, '--listen', `127.0.0.1:${this.port}`, '--embed', this.embed,
-        '--www', wwwDir, '--kernel', join(kernelDir, 'raven_kernel.wasm')],
+        '--www', wwwDir, '--kernel', join(kernelDir, 'raven_kernel.wasm'), ...this.flags],
       { stdio: ['ignore', 'pipe', 'pipe'] },
     );
     this.child.stdout.pipe(log);

@@ -8,9 +8,9 @@ const DIGITS_MLP = [
 ];
 
 /** The body of a job that trains the digits MLP. */
-export function digitsJob(dataset, { seed = 7, epochs = 4, batch = 64, microBatch = 16, placement = 'replica', name = 'digits' } = {}) {
+export function digitsJob(dataset, { seed = 7, epochs = 4, batch = 64, microBatch = 16, placement = 'replica', name = 'digits', ...terms } = {}) {
   return {
-    name, dataset, listed: true, seed, numerics: 'strict', placement,
+    ...terms, name, dataset, listed: true, seed, numerics: 'strict', placement,
     model: { layers: structuredClone(DIGITS_MLP), loss: 'cross_entropy' },
     optimizer: { kind: 'adam' },
     training: {

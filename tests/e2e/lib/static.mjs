@@ -14,7 +14,7 @@ const TYPES = {
 };
 
 /**
- * Serves `routes` (path to `{type, body}` or a string of HTML) and, below `mounts`
+ * Serves `routes` (path to `{type, body, headers}` or a string of HTML) and, below `mounts`
  * (path prefix to folder), files. Resolves once it listens.
  */
 export async function serveStatic({ routes = {}, mounts = {}, port = 0 } = {}) {
@@ -22,8 +22,8 @@ export async function serveStatic({ routes = {}, mounts = {}, port = 0 } = {}) {
     const path = decodeURIComponent(new URL(request.url, 'http://localhost').pathname);
     const route = routes[path];
     if (route !== undefined) {
-      const { type, body } = typeof route === 'string' ? { type: TYPES['.html'], body: route } : route;
-      response.writeHead(200, { 'Content-Type': type, 'Cache-Control': 'no-store' }).end(body);
+      const { type, body, headers = {} } = typeof route === 'string' ? { type: TYPES['.html'], body: route } : route;
+      response.writeHead(200, { 'Content-Type': type, 'Cache-Control': 'no-store', ...headers }).end(body);
       return;
     }
     const file = find(path, mounts);

@@ -6,6 +6,7 @@ import { launch } from './browser.mjs';
 import { Visitor } from './contributor.mjs';
 import { TERMINAL } from './jobs.mjs';
 import { root } from './paths.mjs';
+import { shapedLink } from './link.mjs';
 import { serveStatic } from './static.mjs';
 
 const site = join(root, 'scripts/lib/demo-site');
@@ -14,10 +15,14 @@ const site = join(root, 'scripts/lib/demo-site');
 export const article = (tag) => readFileSync(join(site, 'index.html'), 'utf8').replace('<!-- raven tag -->', tag);
 
 export class World {
-  static async start(name) {
+  /**
+   * With `uplinkBytesPerS` browsers reach the coordinator through a link that sends no faster.
+   * A visit may move `visitMb`, by default so much that a few visitors can do the work of many.
+   */
+  static async start(name, options = {}) {
     const world = new World();
     try {
-      await world.#open(name);
+      await world.#open(name, options);
     } catch (error) {
       // What did start would keep this process alive for ever.
       await world.stop();
@@ -26,9 +31,14 @@ export class World {
     return world;
   }
 
-  async #open(name) {
+  async #open(name, { uplinkBytesPerS, visitMb }) {
     const world = this;
-    world.coordinator = await Coordinator.start({ name });
+    const flags = async (port) => {
+      if (!uplinkBytesPerS) return [];
+      world.link = await shapedLink(port, uplinkBytesPerS);
+      return ['--origin', `http://127.0.0.1:${world.link.port}`];
+    };
+    world.coordinator = await Coordinator.start({ name, visitMb, flags });
     world.partner = await serveStatic({ mounts: { '/': site } });
     // Another site than 127.0.0.1: a port alone would be the same site.
     world.origin = `http://news.localhost:${world.partner.port}`;
@@ -81,6 +91,7 @@ export class World {
   async stop() {
     await this.browser?.close();
     await this.partner?.close();
+    await this.link?.close();
     return this.coordinator?.stop();
   }
 }

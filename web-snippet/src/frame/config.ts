@@ -1,13 +1,28 @@
 /** What the coordinator wrote into the frame's page. */
 
+/** Where the page does not say what a visit may move. */
+const VISIT_MB = 25;
+
 export interface PageConfig {
   readonly ticket: string;
   readonly site: string;
+  /** Name of the site, for people. */
+  readonly siteName: string;
   readonly textVersion: string;
+  /** Bytes that a visit may move, both ways together. */
+  readonly visitBytesMax: number;
 }
 
 export function readConfig(page: Document): PageConfig {
   const meta = (name: string): string =>
     page.querySelector<HTMLMetaElement>(`meta[name="raven-${name}"]`)?.content ?? '';
-  return { ticket: meta('ticket'), site: meta('site'), textVersion: meta('consent-text') };
+  const megabytes = Number(meta('visit-mb'));
+  const visitBytesMax = (megabytes > 0 ? megabytes : VISIT_MB) * 1e6;
+  return {
+    ticket: meta('ticket'),
+    site: meta('site'),
+    siteName: meta('site-name'),
+    textVersion: meta('consent-text'),
+    visitBytesMax,
+  };
 }

@@ -1,6 +1,6 @@
 /** Starts and ends the hub worker. */
 
-import type { FromHub, HubConfig, ToHub } from '../shared/hub-port.ts';
+import { channelName, type FromHub, type HubConfig, type ToHub } from '../shared/hub-port.ts';
 import { SHARE_MIN } from '../shared/pace.ts';
 import type { PageConfig } from './config.ts';
 
@@ -12,16 +12,20 @@ interface NavigatorExtras {
   readonly userAgentData?: { readonly mobile?: boolean };
 }
 
-function hubConfig(page: PageConfig, share: number): HubConfig {
+function hubConfig(page: PageConfig, share: number, bytesUsed: number): HubConfig {
   const extras = navigator as NavigatorExtras;
   return {
-    ...page,
+    ticket: page.ticket,
+    site: page.site,
+    textVersion: page.textVersion,
     frameUrl: location.href,
     filesUrl: new URL('.', import.meta.url).href,
     share: Math.max(SHARE_MIN, share),
     cores: navigator.hardwareConcurrency || 1,
     phone: extras.userAgentData?.mobile ?? /Mobi|Android/.test(navigator.userAgent),
     memoryGib: extras.deviceMemory,
+    bytesUsed,
+    bytesMax: page.visitBytesMax,
   };
 }
 
@@ -29,27 +33,52 @@ export class HubClient {
   #worker: Worker;
   #ended = false;
 
-  constructor(page: PageConfig, share: number, paused: string | undefined, status: (message: FromHub) => void) {
+  /**
+   * @param visit share and traffic so far.
+   * @param receive also hears the last counts of a hub that was stopped.
+   */
+  constructor(
+    page: PageConfig,
+    visit: { readonly share: number; readonly bytes: number },
+    paused: string | undefined,
+    receive: (message: FromHub) => void,
+  ) {
     this.#worker = new Worker(new URL('hub.js', import.meta.url), { type: 'module' });
-    this.#worker.onmessage = (event: MessageEvent<FromHub>) => {
-      if (!this.#ended) status(event.data);
+    const start = hubConfig(page, visit.share, visit.bytes);
+    let bytes = start.bytesUsed;
+    this.#worker.onmessage = ({ data }: MessageEvent<FromHub>) => {
+      if (data.kind === 'status') bytes = data.bytes;
+      receive(data);
     };
     this.#worker.onerror = (event) => {
       event.preventDefault();
       if (this.#ended) return;
       const detail = event.message || 'the hub could not be started';
-      status({ kind: 'status', phase: { name: 'failed', failure: 'kernel_load', detail }, tasks: 0 });
+      const { bytesMax } = start;
+      receive({ kind: 'status', phase: { name: 'failed', failure: 'kernel_load', detail }, tasks: 0, bytes, bytesMax, moved: 0 });
     };
-    this.post({ kind: 'start', config: hubConfig(page, share), paused });
+    this.post({ kind: 'start', config: start, paused });
   }
 
   post(message: ToHub): void {
     if (!this.#ended) this.#worker.postMessage(message);
   }
 
-  stop(): void {
-    this.post({ kind: 'stop' });
+  /** @param everywhere whether the visitor said so, for the site's other tabs too. */
+  stop(everywhere: boolean): void {
+    this.post({ kind: 'stop', everywhere });
     this.#ended = true;
     setTimeout(() => this.#worker.terminate(), GOODBYE_MS_MAX);
+  }
+}
+
+/** Says stop to the hubs of the site's other tabs, where this tab has none that would. */
+export function stopOtherTabs(site: string): void {
+  try {
+    const channel = new BroadcastChannel(channelName(site));
+    channel.postMessage({ kind: 'stop' });
+    channel.close();
+  } catch {
+    // Where storage is denied no tab hears another.
   }
 }

@@ -17,6 +17,24 @@ interface NavigatorExtras {
   readonly connection?: Connection;
 }
 
+/** Offered where the browser will tell when the device runs on battery. */
+const SHARE_OFFERED = 0.2;
+/** Where it will not, work goes on on battery: less of it. */
+const SHARE_OFFERED_BLIND = 0.1;
+
+/** The part of a frame's surroundings that says what it may learn of the battery. */
+export interface BatteryRules {
+  readonly getBattery?: unknown;
+  /** The page's rules for the frame, where the browser has them. */
+  readonly featurePolicy?: { allowsFeature(name: string): boolean } | undefined;
+}
+
+/** The share that the card offers. */
+export function offeredShare(rules: BatteryRules): number {
+  const tells = typeof rules.getBattery === 'function' && (rules.featurePolicy?.allowsFeature('battery') ?? true);
+  return tells ? SHARE_OFFERED : SHARE_OFFERED_BLIND;
+}
+
 export class Pauses {
   readonly #reasons = new Set<PauseReason>();
   readonly #changed: () => void;

@@ -6,39 +6,61 @@ import type { HubPhase } from '../shared/hub-port.ts';
 /** Why work rests although the visitor agreed. */
 export type PauseReason = 'hidden' | 'battery' | 'data_saver';
 
+/** What a visit has moved, and may move in all, both ways together. */
+export interface Traffic {
+  readonly bytes: number;
+  readonly bytesMax: number;
+}
+
 export type View =
   /** Collapsed, with its question. */
   | { readonly at: 'chip' }
-  /** Collapsed after a "not now": only the mark is left. */
+  /** Collapsed after a "not now", of now or of an earlier page: only the mark is left. */
   | { readonly at: 'icon' }
   /** The question with all that belongs to it. */
   | { readonly at: 'card' }
   /** The visitor agreed. */
-  | { readonly at: 'live'; readonly phase: HubPhase; readonly tasks: number }
+  | { readonly at: 'live'; readonly phase: HubPhase; readonly tasks: number; readonly traffic?: Traffic | undefined }
   /** Work ended: by the visitor, or because it can't go on. */
   | { readonly at: 'over'; readonly phase: HubPhase; readonly tasks: number }
   /** This page can't take part at all. */
   | { readonly at: 'unavailable'; readonly reason: 'insecure' | 'not_embedded' };
 
 export type Event =
+  /** The page remembers a "not now". */
+  | { readonly type: 'quiet' }
   | { readonly type: 'open' }
   | { readonly type: 'dismiss' }
   | { readonly type: 'not_now' }
+  | { readonly type: 'never' }
   | { readonly type: 'agree' }
+  /** The visitor agreed on an earlier page of the site, and the yes still holds. */
+  | { readonly type: 'recall' }
   | { readonly type: 'stop' }
   | { readonly type: 'close' }
-  | { readonly type: 'status'; readonly phase: HubPhase; readonly tasks: number };
+  | {
+      readonly type: 'status';
+      readonly phase: HubPhase;
+      readonly tasks: number;
+      readonly traffic?: Traffic | undefined;
+    };
 
 export function next(view: View, event: Event): View {
   switch (event.type) {
+    case 'quiet':
+      return view.at === 'chip' ? { at: 'icon' } : view;
     case 'open':
       return view.at === 'chip' || view.at === 'icon' || view.at === 'over' ? { at: 'card' } : view;
     case 'dismiss':
       return view.at === 'card' ? { at: 'chip' } : view;
     case 'not_now':
+    case 'never':
+      // The page takes the frame away after a "never"; one with an old loader keeps the mark.
       return view.at === 'card' ? { at: 'icon' } : view;
     case 'agree':
       return view.at === 'card' ? { at: 'live', phase: { name: 'loading' }, tasks: 0 } : view;
+    case 'recall':
+      return view.at === 'chip' ? { at: 'live', phase: { name: 'loading' }, tasks: 0 } : view;
     case 'stop':
       return view.at === 'live' ? { at: 'over', phase: { name: 'stopped' }, tasks: view.tasks } : view;
     case 'close':
@@ -46,7 +68,8 @@ export function next(view: View, event: Event): View {
     case 'status': {
       if (view.at !== 'live') return view;
       const ended = event.phase.name === 'failed' || event.phase.name === 'stopped';
-      return { at: ended ? 'over' : 'live', phase: event.phase, tasks: event.tasks };
+      const { phase, tasks, traffic } = event;
+      return ended ? { at: 'over', phase, tasks } : { at: 'live', phase, tasks, traffic };
     }
   }
 }
@@ -79,20 +102,21 @@ function livePhase(phase: HubPhase): EmbedPhase {
     case 'paused':
     case 'stopped':
       return phase.name;
+    // To the page it is one visitor, who is at work.
+    case 'elsewhere':
+      return 'paused';
     case 'failed':
       return 'unavailable';
   }
 }
 
-/** Width that a view wants, in CSS pixels; its height follows from its content. */
-export function viewWidth(view: View): number {
+/** Width that a view wants, in CSS pixels; its height follows from its content, as does the width of the chip. */
+export function viewWidth(view: Exclude<View, { at: 'chip' }>): number {
   switch (view.at) {
     case 'icon':
       return 44;
     case 'card':
       return 344;
-    case 'chip':
-      return 288;
     case 'live':
     case 'over':
     case 'unavailable':

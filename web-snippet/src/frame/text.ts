@@ -1,70 +1,126 @@
-/** The frame's sentences that are not in its page. */
+/** The frame's sentences, made from the words of one language. */
 
 import type { FailureKind, HubPhase } from '../shared/hub-port.ts';
 import type { Sight } from './gate.ts';
+import type { Words } from './language.ts';
 import type { PauseReason, View } from './state.ts';
+import type { Messages } from './text/en.ts';
 
-const PAUSES: Record<PauseReason, string> = {
-  hidden: 'Paused: page hidden',
-  battery: 'Paused: on battery',
-  data_saver: 'Paused: saving data',
+type Key = keyof Messages;
+
+const PAUSES: Record<PauseReason, Key> = {
+  hidden: 'pausedHidden',
+  battery: 'pausedBattery',
+  data_saver: 'pausedSaver',
 };
 
-export function liveText(phase: HubPhase, pause: PauseReason | undefined): string {
-  switch (phase.name) {
-    case 'loading':
-    case 'connecting':
-      return 'Starting';
-    case 'idle':
-      return 'Idle, no work now';
-    case 'working':
-      return 'Working';
-    case 'paused':
-      return pause ? PAUSES[pause] : 'Paused';
-    case 'waiting':
-      return phase.full ? 'Waiting for a place' : 'Reconnecting';
-    case 'failed':
-    case 'stopped':
-      return 'Stopped';
-  }
-}
-
-const FAILURES: Record<FailureKind, string> = {
-  kernel_load: 'The program could not be loaded. Please try again later.',
-  unsupported: 'This browser is too old to take part.',
-  incompatible: 'There is a newer version. Please reload the page.',
-  text_changed: 'The terms have changed. Please reload the page and read them again.',
-  no_consent: 'Your consent could not be recorded, so nothing is computed.',
-  bad_ticket: 'This site is not registered any more, or the page is too old. Please reload it.',
-  kernel_crash: 'The program stopped repeatedly on this device, perhaps for lack of memory.',
-  rejected: 'The server and this browser do not understand each other. Please reload the page.',
+const FAILURES: Record<FailureKind, Key> = {
+  kernel_load: 'failedLoad',
+  unsupported: 'failedUnsupported',
+  incompatible: 'failedIncompatible',
+  text_changed: 'failedTextChanged',
+  no_consent: 'failedNoConsent',
+  bad_ticket: 'failedTicket',
+  traffic_cap: 'failedTraffic',
+  kernel_crash: 'failedCrash',
+  rejected: 'failedRejected',
 };
-
-export function taskCount(tasks: number): string {
-  return tasks === 1 ? '1 task done' : `${tasks.toLocaleString('en')} tasks done`;
-}
-
-export function overText(phase: HubPhase, tasks: number): string {
-  if (phase.name === 'failed') return FAILURES[phase.failure];
-  return tasks > 0 ? `Stopped. Thank you: ${taskCount(tasks)}.` : 'Stopped. Nothing is running.';
-}
-
-export function unavailableText(reason: Extract<View, { at: 'unavailable' }>['reason']): string {
-  switch (reason) {
-    case 'insecure':
-      return 'Lending computing power needs a page served over https.';
-    case 'not_embedded':
-      return 'This page is a part of other sites and does nothing by itself.';
-  }
-}
 
 /** What keeps the visitor from agreeing, where they can do something about it. */
-export const SIGHT_HINTS: Record<Sight, string> = {
-  waiting: '',
-  covered: 'Something covers this card. Please uncover it before you agree.',
-  cramped: 'There is too little room for this card. Please enlarge or turn the window.',
-  unread: 'Please scroll through the text before you agree.',
-  seen: '',
+const SIGHTS: Record<Sight, Key | undefined> = {
+  waiting: undefined,
+  covered: 'covered',
+  cramped: 'cramped',
+  unread: 'unread',
+  seen: undefined,
 };
 
-export const HINT_PRESS_AGAIN = 'Please press once more.';
+/** Splits a sentence at its `{places}`: plain parts and the names of places, in order. */
+export function parts(sentence: string): readonly ({ readonly text: string } | { readonly place: string })[] {
+  const pieces = sentence.split(/\{(\w+)\}/);
+  return pieces.map((piece, index) => (index % 2 === 0 ? { text: piece } : { place: piece }));
+}
+
+export class Text {
+  readonly #words: Words;
+  readonly #percent: Intl.NumberFormat;
+  readonly #count: Intl.NumberFormat;
+  readonly #megabytes: Intl.NumberFormat;
+
+  constructor(words: Words) {
+    this.#words = words;
+    const { language } = words;
+    this.#percent = new Intl.NumberFormat(language, { style: 'percent' });
+    this.#count = new Intl.NumberFormat(language);
+    const unit = { style: 'unit', unit: 'megabyte', unitDisplay: 'short' } as const;
+    this.#megabytes = new Intl.NumberFormat(language, { ...unit, maximumFractionDigits: 1 });
+  }
+
+  get language(): string {
+    return this.#words.language;
+  }
+
+  /** A sentence as it is, its places unfilled. */
+  raw(key: Key): string {
+    return this.#words.messages[key];
+  }
+
+  fill(key: Key, values: Readonly<Record<string, string>> = {}): string {
+    const pieces = parts(this.raw(key));
+    return pieces.map((piece) => ('text' in piece ? piece.text : (values[piece.place] ?? ''))).join('');
+  }
+
+  /** `share` is a part of one. */
+  percent(share: number): string {
+    return this.#percent.format(share);
+  }
+
+  /** Bytes as megabytes of 10^6, as providers count them. */
+  megabytes(bytes: number): string {
+    return this.#megabytes.format(bytes / 1e6);
+  }
+
+  live(phase: HubPhase, pause: PauseReason | undefined, share: number): string {
+    const zero = this.percent(0);
+    switch (phase.name) {
+      case 'loading':
+      case 'connecting':
+        return this.fill('starting');
+      case 'idle':
+        return this.fill('idle', { zero });
+      case 'working':
+        return this.fill('working', { share: this.percent(share) });
+      case 'paused':
+        return this.fill(pause ? PAUSES[pause] : 'paused', { zero });
+      case 'elsewhere':
+        return this.fill('elsewhere', { zero });
+      case 'waiting':
+        return this.fill(phase.full ? 'waitingFull' : 'waitingLost', { zero });
+      case 'failed':
+      case 'stopped':
+        return this.fill('stopped');
+    }
+  }
+
+  tasks(tasks: number): string {
+    return this.fill('tasks', { count: this.#count.format(tasks) });
+  }
+
+  traffic(bytes: number, bytesMax: number): string {
+    return this.fill('used', { used: this.megabytes(bytes), cap: this.megabytes(bytesMax) });
+  }
+
+  over(phase: HubPhase, tasks: number): string {
+    if (phase.name === 'failed') return this.fill(FAILURES[phase.failure]);
+    return tasks > 0 ? this.fill('thanks', { count: this.#count.format(tasks) }) : this.fill('stopped');
+  }
+
+  unavailable(reason: Extract<View, { at: 'unavailable' }>['reason']): string {
+    return this.fill(reason === 'insecure' ? 'needsHttps' : 'notEmbedded');
+  }
+
+  sight(sight: Sight): string {
+    const key = SIGHTS[sight];
+    return key ? this.fill(key) : '';
+  }
+}

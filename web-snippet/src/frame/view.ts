@@ -1,7 +1,8 @@
 /** The frame's elements, and how a view is put into them. */
 
 import type { PauseReason, View } from './state.ts';
-import { HINT_PRESS_AGAIN, liveText, overText, SIGHT_HINTS, taskCount, unavailableText } from './text.ts';
+import { parts, type Text } from './text.ts';
+import type { Messages } from './text/en.ts';
 import type { Sight } from './gate.ts';
 
 function element<T extends HTMLElement>(id: string): T {
@@ -22,9 +23,12 @@ export class Elements {
   readonly actions = element('actions');
   readonly yes = element<HTMLButtonElement>('yes');
   readonly no = element<HTMLButtonElement>('no');
+  readonly never = element<HTMLButtonElement>('never');
   readonly stop = element<HTMLButtonElement>('stop');
   readonly again = element<HTMLButtonElement>('again');
   readonly close = element<HTMLButtonElement>('close');
+  readonly #chipText = element('ask');
+  readonly #text: Text;
   readonly #shareText = element<HTMLOutputElement>('share-text');
   readonly #shareField = element('share-field');
   readonly #shareHome = element('share-home');
@@ -33,28 +37,51 @@ export class Elements {
   readonly #live = element('live');
   readonly #status = element('status');
   readonly #tasks = element('tasks');
+  readonly #traffic = element('traffic');
   readonly #over = element('over');
   readonly #overText = element('over-text');
+
+  /** Writes the words of the card; `values` stand in bold where a sentence names them. */
+  constructor(text: Text, values: Readonly<Record<string, string>>) {
+    this.#text = text;
+    document.documentElement.lang = text.language;
+    for (const target of document.querySelectorAll<HTMLElement>('[data-text]')) {
+      target.replaceChildren(...sentence(text.raw(target.dataset.text as keyof Messages), values));
+    }
+  }
+
+  /** Width in CSS pixels at which the question of the chip is whole. */
+  get chipWidth(): number {
+    const style = getComputedStyle(this.open);
+    const around = ['paddingLeft', 'paddingRight', 'borderLeftWidth', 'borderRightWidth', 'columnGap'] as const;
+    const mark = this.open.firstElementChild?.getBoundingClientRect().width ?? 0;
+    return Math.ceil(around.reduce((sum, side) => sum + (parseFloat(style[side]) || 0), mark + this.#chipText.scrollWidth));
+  }
 
   /** The chosen share, as a part of one. */
   get shareValue(): number {
     return Number(this.share.value) / 100;
   }
 
+  setShare(share: number): void {
+    this.share.value = String(Math.round(share * 100));
+    this.showShare();
+  }
+
   showShare(): void {
-    const text = `${this.share.value} %`;
+    const text = this.#text.percent(this.shareValue);
     this.#shareText.value = text;
     this.share.setAttribute('aria-valuetext', text);
   }
 
   showSight(sight: Sight): void {
     this.yes.disabled = sight !== 'seen';
-    setText(this.#hint, SIGHT_HINTS[sight]);
+    setText(this.#hint, this.#text.sight(sight));
   }
 
   /** After a click that could have been meant for the page. */
   showPressAgain(): void {
-    setText(this.#hint, HINT_PRESS_AGAIN);
+    setText(this.#hint, this.#text.fill('pressAgain'));
   }
 
   show(view: View, pause: PauseReason | undefined): void {
@@ -68,16 +95,26 @@ export class Elements {
     if (this.#shareField.parentElement !== home) home.append(this.#shareField);
     if (view.at === 'live') {
       this.root.dataset.work = view.phase.name;
-      setText(this.#status, liveText(view.phase, pause));
-      setText(this.#tasks, taskCount(view.tasks));
+      setText(this.#status, this.#text.live(view.phase, pause, this.shareValue));
+      setText(this.#tasks, this.#text.tasks(view.tasks));
+      setText(this.#traffic, view.traffic ? this.#text.traffic(view.traffic.bytes, view.traffic.bytesMax) : '');
     } else if (view.at === 'over') {
-      setText(this.#overText, overText(view.phase, view.tasks));
+      setText(this.#overText, this.#text.over(view.phase, view.tasks));
       this.again.hidden = this.close.hidden = false;
     } else if (view.at === 'unavailable') {
-      setText(this.#overText, unavailableText(view.reason));
+      setText(this.#overText, this.#text.unavailable(view.reason));
       this.again.hidden = this.close.hidden = true;
     }
   }
+}
+
+function sentence(raw: string, values: Readonly<Record<string, string>>): Node[] {
+  return parts(raw).map((part) => {
+    if ('text' in part) return document.createTextNode(part.text);
+    const bold = document.createElement('b');
+    bold.textContent = values[part.place] ?? '';
+    return bold;
+  });
 }
 
 /** Writes only what changed: screen readers announce every write to a status. */

@@ -15,11 +15,17 @@ export class Backoff {
     this.#random = random;
   }
 
-  /** Milliseconds until the next try; half of it is random, so that a crowd spreads out. */
-  next(crowded: boolean): number {
-    const whole = Math.min(LONGEST_MS, (crowded ? CROWDED_MS : FIRST_MS) * 2 ** Math.min(this.#failures, 10));
+  /**
+   * Milliseconds until the next try; a part of it is random, so that a crowd spreads out.
+   *
+   * @param askedMs what the coordinator asked for: it is never called on before, unless that is unreasonable.
+   */
+  next(crowded: boolean, askedMs?: number): number {
+    const asked = Math.min(LONGEST_MS, askedMs ?? 0);
+    const first = crowded && askedMs === undefined ? CROWDED_MS : Math.max(FIRST_MS, asked);
+    const whole = Math.min(LONGEST_MS, first * 2 ** Math.min(this.#failures, 10));
     this.#failures += 1;
-    return whole * (0.5 + 0.5 * this.#random());
+    return Math.max(whole * 0.5, asked) + whole * 0.5 * this.#random();
   }
 
   /** After a session that lasted. */

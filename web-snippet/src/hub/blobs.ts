@@ -1,6 +1,10 @@
 /** Blobs and graphs of a session, and shards from the coordinator's HTTP side. */
 
 import { TO_CONTRIBUTOR } from '../wire/limits.ts';
+import { transferred } from './traffic.ts';
+
+/** Headers of a request and its answer. */
+const EXCHANGE_BYTES = 1 << 10;
 
 /** Bytes kept for handing to workers: some generations of one job's weights, and graphs. */
 const STORE_BYTES_MAX = 320 << 20;
@@ -62,6 +66,20 @@ export class BlobError extends Error {
   }
 }
 
+/** What a download asks before, and says after. */
+export interface ShardTraffic {
+  /** Sets so much aside; `false` where the visit may not move it. */
+  reserve(bytes: number): boolean;
+  /** Of what was set aside so much was moved. */
+  settle(reserved: number, moved: number): void;
+}
+
+interface Download {
+  waiters: number;
+  readonly answer: Promise<ArrayBuffer>;
+  readonly abort: () => void;
+}
+
 /**
  * Fetches shards. Nothing is kept here: a shard goes to the worker that asked,
  * and the browser's cache has it for the next one. Requests for a shard that
@@ -70,11 +88,13 @@ export class BlobError extends Error {
 export class ShardFetcher {
   readonly #origin: string;
   readonly #fetch: typeof fetch;
-  readonly #underway = new Map<string, { waiters: number; answer: Promise<ArrayBuffer> }>();
+  readonly #traffic: ShardTraffic;
+  readonly #underway = new Map<string, Download>();
 
-  constructor(origin: string, fetchFunction: typeof fetch) {
+  constructor(origin: string, fetchFunction: typeof fetch, traffic: ShardTraffic) {
     this.#origin = origin;
     this.#fetch = fetchFunction;
+    this.#traffic = traffic;
   }
 
   /**
@@ -84,8 +104,7 @@ export class ShardFetcher {
    * @throws {BlobError}
    */
   async get(id: string, bytes: number, grant: string): Promise<ArrayBuffer> {
-    const shared = this.#underway.get(id) ?? { waiters: 0, answer: this.#download(id, bytes, grant) };
-    this.#underway.set(id, shared);
+    const shared = this.#underway.get(id) ?? this.#begin(id, bytes, grant);
     shared.waiters += 1;
     try {
       const frame = await shared.answer;
@@ -97,16 +116,47 @@ export class ShardFetcher {
     }
   }
 
-  async #download(id: string, bytes: number, grant: string): Promise<ArrayBuffer> {
+  /** Ends every download: nobody waits for them any more. */
+  abort(): void {
+    for (const { abort } of this.#underway.values()) abort();
+    // Who asks from now on gets a download that has not been aborted.
+    this.#underway.clear();
+  }
+
+  #begin(id: string, bytes: number, grant: string): Download {
+    const aborting = new AbortController();
+    const answer = this.#download(id, bytes, grant, aborting);
+    const download = { waiters: 0, answer, abort: () => aborting.abort() };
+    this.#underway.set(id, download);
+    return download;
+  }
+
+  async #download(id: string, bytes: number, grant: string, aborting: AbortController): Promise<ArrayBuffer> {
     const bytesMax = 32 + TO_CONTRIBUTOR.headerBytesMax + TO_CONTRIBUTOR.bodyBytesMax;
     if (bytes > bytesMax) throw new BlobError(`spec.shards.bytes: ${bytes} exceeds the limit of ${bytesMax}`);
-    const response = await this.#fetch(`${this.#origin}/v1/blobs/${id}`, {
-      headers: { authorization: `Bearer ${grant}` },
-      credentials: 'omit',
-      signal: AbortSignal.timeout(FETCH_MS_MAX),
-    });
-    if (!response.ok || !response.body) throw new BlobError(`blob: the coordinator answered ${response.status}`);
-    return readExactly(response.body, bytes);
+    const reserved = bytes + EXCHANGE_BYTES;
+    // Before the first byte: several shards are on their way at once, and a page may be left in the middle of one.
+    if (!this.#traffic.reserve(reserved)) throw new BlobError('blob: more than the visit may still move');
+    // Without a body only headers have moved.
+    let moved = EXCHANGE_BYTES;
+    const timer = setTimeout(() => aborting.abort(), FETCH_MS_MAX);
+    try {
+      const url = `${this.#origin}/v1/blobs/${id}`;
+      const headers = { authorization: `Bearer ${grant}` };
+      const response = await this.#fetch(url, { headers, credentials: 'omit', signal: aborting.signal });
+      if (!response.ok || !response.body) {
+        void response.body?.cancel().catch(() => undefined);
+        throw new BlobError(`blob: the coordinator answered ${response.status}`);
+      }
+      // Of a body that breaks off nobody knows how much has come.
+      moved = reserved;
+      const frame = await readExactly(response.body, bytes);
+      moved = transferred(url, reserved);
+      return frame;
+    } finally {
+      clearTimeout(timer);
+      this.#traffic.settle(reserved, moved);
+    }
   }
 }
 

@@ -3,17 +3,19 @@
  * its work to the pool, and tells the frame how things stand.
  */
 
-import type { FailureKind, FromHub, HubConfig, HubPhase, ToHub } from '../shared/hub-port.ts';
+import { ELSEWHERE, type FailureKind, type FromHub, type HubConfig, type HubPhase, type ToHub } from '../shared/hub-port.ts';
 import { paceFor, type Pace } from '../shared/pace.ts';
 import type { GoodbyeReason, RefuseReason } from '../wire/message.ts';
 import { PROTOCOL_VERSION, TEXT_BYTES_MAX, TO_COORDINATOR } from '../wire/limits.ts';
 import { encodeFrame } from '../wire/frame.ts';
 import { Backoff } from './backoff.ts';
 import { FrameStore, ShardFetcher } from './blobs.ts';
-import { Identity } from './identity.ts';
-import { KernelLoadError, type KernelFiles } from './kernel-files.ts';
+import type { Identity } from './identity.ts';
+import { KERNEL_FILES_BYTES, KernelLoadError, type KernelFiles } from './kernel-files.ts';
+import { Meter } from './meter.ts';
 import { Pool, type PoolHost, type Port } from './pool.ts';
 import { Session, type End, type Socket, type WorkMessage } from './session.ts';
+import { CountedSocket, Traffic } from './traffic.ts';
 
 const GIB = 2 ** 30;
 /** Budget of one kernel: a quarter of the machine's memory over all cores, within these bounds. */
@@ -27,6 +29,8 @@ const STABLE_MS = 30_000;
 const IDLE_SHOWN_AFTER_MS = 1_500;
 /** Counts are told this often at most: small tasks end many times a second. */
 const COUNT_TOLD_EVERY_MS = 250;
+/** So many bytes are told at once: a page that is left now must not leave them uncounted. */
+const TOLD_AT_ONCE_BYTES = 64 << 10;
 /** The coordinator hears of the slider this often at most; workers follow it at once. */
 const PACE_TOLD_EVERY_MS = 300;
 /** How often in a row our messages may be refused before we give up. */
@@ -39,6 +43,8 @@ export interface ControllerHost {
   now(): number;
   random(): number;
   fetch: typeof fetch;
+  /** The key of the visit to a site. */
+  identity(site: string): Promise<Identity>;
   connect(url: string): Socket;
   spawn(files: KernelFiles, memoryBytes: number, duty: number, flopsPerS: number | undefined): Port;
   loadKernel(filesUrl: string): Promise<KernelFiles>;
@@ -71,23 +77,27 @@ export class Controller {
   readonly #shards: ShardFetcher;
   readonly #store = new FrameStore();
   readonly #backoff: Backoff;
+  readonly #meter: Meter;
   #config: HubConfig | undefined;
   #machine: Machine | undefined;
   /**
-   * One key for the page's life, so that a coordinator knows after a
-   * reconnection which part of a model this visitor has seen. It is never
-   * stored; every session's receipt is signed over that session's nonce.
+   * One key for the visit, so that a coordinator knows after a reconnection
+   * which part of a model this visitor has seen. Every session's receipt is
+   * signed over that session's nonce.
    */
   #identity: Identity | undefined;
   #pace: Pace = paceFor(0, 1);
+  readonly #traffic = new Traffic();
   #ticket = '';
   #ticketRenewed = false;
   #rejections = 0;
   #paused: string | undefined;
   #state: State = { at: 'new' };
   #busyUntil = 0;
-  #told: FromHub | undefined;
+  #told: Extract<FromHub, { kind: 'status' }> | undefined;
   #toldAt = 0;
+  /** This hub's part of the traffic, as last told. */
+  #toldOwn = 0;
   #tellTimer: ReturnType<typeof setTimeout> | undefined;
   #paceToldAt = -Infinity;
   #paceTimer: ReturnType<typeof setTimeout> | undefined;
@@ -95,7 +105,16 @@ export class Controller {
   constructor(host: ControllerHost) {
     this.#host = host;
     this.#backoff = new Backoff(host.random);
-    this.#shards = new ShardFetcher(host.origin, host.fetch);
+    this.#meter = new Meter(() => host.now());
+    this.#shards = new ShardFetcher(host.origin, host.fetch, {
+      reserve: (bytes) => this.#reserve(bytes),
+      settle: (reserved, moved) => this.#spend(moved - reserved),
+    });
+  }
+
+  /** What the visit has moved or is about to, as far as this tab knows. */
+  get bytes(): number {
+    return this.#traffic.used;
   }
 
   handle(message: ToHub): void {
@@ -112,6 +131,9 @@ export class Controller {
       case 'resume':
         this.#resume();
         return;
+      case 'traffic':
+        this.noteTraffic(0, message.bytes);
+        return;
       case 'stop':
         this.#finish({ name: 'stopped' });
         return;
@@ -120,6 +142,7 @@ export class Controller {
 
   async #start(config: HubConfig, paused: string | undefined): Promise<void> {
     this.#config = config;
+    this.#traffic.begin(config.bytesUsed, config.bytesMax);
     this.#paused = paused;
     this.#ticket = config.ticket;
     this.#pace = paceFor(config.share, config.cores);
@@ -132,13 +155,20 @@ export class Controller {
       this.#become({ at: 'held' });
       return;
     }
+    if (!this.#traffic.isWorthwhile) {
+      this.#capReached();
+      return;
+    }
     this.#become({ at: 'loading' });
     try {
       // The key is made before anything is downloaded: without Ed25519 there is no point.
-      this.#identity ??= await Identity.generate().catch(() => {
+      this.#identity ??= await this.#host.identity(config.site).catch(() => {
         throw new KernelLoadError('unsupported', 'Ed25519 keys are missing');
       });
+      // Counted before they come: the page may be left meanwhile. Of a failure nobody knows what it has moved.
+      this.#spend(KERNEL_FILES_BYTES);
       const files = await this.#host.loadKernel(config.filesUrl);
+      this.#spend(files.bytes - KERNEL_FILES_BYTES);
       // Meanwhile the visitor may have stopped or the page been hidden. The browser keeps the files.
       if (this.#state.at !== 'loading') return;
       if (this.#paused === undefined) this.#open(files, config);
@@ -156,6 +186,8 @@ export class Controller {
     const poolHost: PoolHost = {
       now: () => this.#host.now(),
       spawn: (duty, flopsPerS) => this.#host.spawn(files, memoryBytes, duty, flopsPerS),
+      run: (act) => this.#meter.run(act),
+      ownMs: () => this.#meter.take(),
       send: (frame) => this.#sendFrame(frame),
       refuse: (lease, reason, detail) => this.#refuse(lease, reason, detail),
       shard: (shard) => this.#shards.get(shard.blob, shard.bytes, this.#grant()),
@@ -175,12 +207,16 @@ export class Controller {
     const config = this.#config;
     const identity = this.#identity;
     if (!machine || !config || !identity || this.#state.at === 'over') return;
+    if (!this.#traffic.isWorthwhile) {
+      this.#capReached();
+      return;
+    }
     this.#become({ at: 'connecting' });
     const url = `${this.#host.origin.replace(/^http/, 'ws')}/v1/contribute`;
     const facts = { hello: this.#hello(machine, config), textVersion: config.textVersion, site: config.site };
     let socket: Socket;
     try {
-      socket = this.#host.connect(url);
+      socket = new CountedSocket(this.#host.connect(url), (bytes) => this.#spend(bytes), (act) => this.#meter.run(act));
     } catch {
       // Some browsers throw where a policy forbids the connection, others close it later.
       this.#retry(false);
@@ -206,6 +242,7 @@ export class Controller {
       },
       share: this.#pace.share,
       workers: this.#pace.workers,
+      traffic_bytes_left: this.#traffic.left,
       ...(this.#ticket === '' ? {} : { ticket: this.#ticket }),
     } as const;
   }
@@ -256,12 +293,12 @@ export class Controller {
         this.#fail('text_changed', '');
         return;
       case 'goodbye':
-        this.#afterGoodbye(end.reason, end.detail);
+        this.#afterGoodbye(end.reason, end.detail, end.retryAfterMs);
         return;
     }
   }
 
-  #afterGoodbye(reason: GoodbyeReason, detail: string): void {
+  #afterGoodbye(reason: GoodbyeReason, detail: string, retryAfterMs: number | undefined): void {
     switch (reason) {
       case 'stopped':
       case 'too_slow':
@@ -269,13 +306,16 @@ export class Controller {
         return;
       case 'draining':
       case 'full':
-        this.#retry(true);
+        this.#retry(true, retryAfterMs);
         return;
       case 'incompatible':
         this.#fail('incompatible', detail);
         return;
       case 'no_consent':
         this.#fail('no_consent', detail);
+        return;
+      case 'traffic_cap':
+        this.#capReached();
         return;
       case 'bad_ticket':
         if (this.#ticketRenewed) this.#fail('bad_ticket', detail);
@@ -307,13 +347,13 @@ export class Controller {
     this.#connect();
   }
 
-  #retry(crowded: boolean): void {
+  #retry(crowded: boolean, askedMs?: number): void {
     if (this.#state.at === 'over') return;
     if (this.#paused !== undefined) {
       this.#become({ at: 'asleep' });
       return;
     }
-    const timer = setTimeout(() => this.#connect(), this.#backoff.next(crowded));
+    const timer = setTimeout(() => this.#connect(), this.#backoff.next(crowded, askedMs));
     this.#become({ at: 'waiting', timer, full: crowded });
   }
 
@@ -334,17 +374,60 @@ export class Controller {
   }
 
   #pause(detail: string): void {
-    if (this.#paused !== undefined) return;
+    if (this.#paused !== undefined) {
+      this.#paused = detail;
+      this.#report();
+      return;
+    }
     this.#paused = detail;
     this.#busyUntil = 0;
     // First the wish for no more tasks, then those in hand.
     this.#tell({ type: 'pause', detail });
     this.#machine?.pool.pause();
+    this.#shards.abort();
     if (this.#state.at === 'waiting') {
       clearTimeout(this.#state.timer);
       this.#become({ at: 'asleep' });
     }
     this.#report();
+  }
+
+  /** Gives up a connection that is only paused: another tab has one. */
+  sleep(): void {
+    if (this.#paused === undefined || this.#state.at !== 'session') return;
+    this.#state.session.stop();
+    this.#machine?.pool.endSession();
+    this.#become({ at: 'asleep' });
+  }
+
+  /** Another tab has moved so many bytes more, and knows of `total`. */
+  noteTraffic(bytes: number, total: number): void {
+    this.#traffic.hear(bytes, total);
+    this.#report();
+  }
+
+  #spend(bytes: number): void {
+    this.#traffic.spend(bytes);
+    if (this.#traffic.isOver) this.#capReached();
+    else this.#report();
+  }
+
+  /** Sets aside what is about to be moved, where it may be. */
+  #reserve(bytes: number): boolean {
+    const fits = this.#mayMove(bytes);
+    if (fits) this.#spend(bytes);
+    return fits;
+  }
+
+  /** Whether so much more may be moved. Where it may not, the work of this visit is over. */
+  #mayMove(bytes: number): boolean {
+    const fits = this.#traffic.fits(bytes);
+    if (!fits) this.#capReached();
+    return fits;
+  }
+
+  #capReached(): void {
+    this.#fail('traffic_cap', `${this.#traffic.used} of ${this.#traffic.max} bytes`);
   }
 
   #resume(): void {
@@ -364,7 +447,8 @@ export class Controller {
 
   #sendFrame(frame: ArrayBuffer): void {
     const bytesMax = 32 + TO_COORDINATOR.headerBytesMax + TO_COORDINATOR.bodyBytesMax;
-    if (this.#state.at === 'session' && frame.byteLength <= bytesMax) this.#state.session.sendFrame(frame);
+    if (this.#state.at !== 'session' || frame.byteLength > bytesMax || !this.#mayMove(frame.byteLength)) return;
+    this.#state.session.sendFrame(frame);
   }
 
   #refuse(lease: string, reason: RefuseReason, detail: string): void {
@@ -385,6 +469,7 @@ export class Controller {
   #finish(phase: HubPhase): void {
     if (this.#state.at === 'over') return;
     this.#machine?.pool.stop();
+    this.#shards.abort();
     clearTimeout(this.#paceTimer);
     if (this.#state.at === 'waiting') clearTimeout(this.#state.timer);
     if (this.#state.at === 'session') this.#state.session.stop();
@@ -400,7 +485,7 @@ export class Controller {
   #phase(): HubPhase {
     const state = this.#state;
     if (state.at === 'over') return state.phase;
-    if (this.#paused !== undefined) return { name: 'paused' };
+    if (this.#paused !== undefined) return { name: this.#paused === ELSEWHERE ? 'elsewhere' : 'paused' };
     switch (state.at) {
       case 'new':
       case 'loading':
@@ -424,15 +509,24 @@ export class Controller {
     return now < this.#busyUntil;
   }
 
-  /** Tells the frame how things stand: a new phase at once, a new count soon. */
+  /** Tells the frame how things stand: a new phase and many bytes at once, a new count soon. */
   #report(): void {
-    const message: FromHub = { kind: 'status', phase: this.#phase(), tasks: this.#machine?.pool.committedTasks ?? 0 };
+    const message = {
+      kind: 'status',
+      phase: this.#phase(),
+      tasks: this.#machine?.pool.committedTasks ?? 0,
+      bytes: this.#traffic.used,
+      bytesMax: this.#traffic.max,
+      moved: this.#traffic.own - this.#toldOwn,
+    } as const;
     const now = this.#host.now();
     const isNewPhase = JSON.stringify(message.phase) !== JSON.stringify(this.#told?.phase);
-    const isNewCount = message.tasks !== this.#told?.tasks;
-    const waitMs = isNewPhase ? 0 : this.#toldAt + COUNT_TOLD_EVERY_MS - now;
+    const isNewCount = message.tasks !== this.#told?.tasks || message.bytes !== this.#told?.bytes || message.moved !== 0;
+    const isUrgent = isNewPhase || Math.abs(message.moved) >= TOLD_AT_ONCE_BYTES;
+    const waitMs = isUrgent ? 0 : this.#toldAt + COUNT_TOLD_EVERY_MS - now;
     if ((isNewPhase || isNewCount) && waitMs <= 0) {
       this.#told = message;
+      this.#toldOwn = this.#traffic.own;
       this.#toldAt = now;
       this.#host.post(message);
       this.#reportIn(message.phase.name === 'working' ? IDLE_SHOWN_AFTER_MS : undefined);

@@ -1,4 +1,4 @@
-/** The key of one page and the receipts that it signs, one per session. */
+/** The key of one visit and the receipts that it signs. */
 
 import type { Receipt } from '../wire/message.ts';
 
@@ -15,7 +15,7 @@ export interface SignedReceipt {
   readonly signature: string;
 }
 
-/** A key pair that lives in memory for one page and cannot be exported. */
+/** A key pair that signs for one visit and cannot be exported. */
 export class Identity {
   readonly publicKey: string;
   readonly #privateKey: CryptoKey;
@@ -23,6 +23,16 @@ export class Identity {
   private constructor(publicKey: string, privateKey: CryptoKey) {
     this.publicKey = publicKey;
     this.#privateKey = privateKey;
+  }
+
+  /** A key pair that was kept. */
+  static kept(publicKey: string, privateKey: CryptoKey): Identity {
+    return new Identity(publicKey, privateKey);
+  }
+
+  /** Cannot be exported, only kept as it is. */
+  get privateKey(): CryptoKey {
+    return this.#privateKey;
   }
 
   /** @throws where the browser has no Ed25519. */

@@ -1,11 +1,23 @@
 /** Loading of the kernel module, once for all workers. */
 
+import { transferred } from './traffic.ts';
+
 export interface KernelFiles {
   /** Content id of the module. */
   readonly kernel: string;
   readonly glueUrl: string;
   readonly module: WebAssembly.Module;
+  /** What was moved over the network to get it. */
+  readonly bytes: number;
 }
+
+/** What the module takes compressed, where the browser does not say what it moved. */
+const KERNEL_BYTES_GUESS = 400_000;
+/** Its JavaScript door and its description, compressed; each worker loads the door, from the cache after the first. */
+const GLUE_BYTES = 8_000;
+
+/** What is set aside before the files are fetched. */
+export const KERNEL_FILES_BYTES = KERNEL_BYTES_GUESS + GLUE_BYTES;
 
 /** Why no kernel can run here; `unsupported` is the browser's lack, `load` the network's or the server's. */
 export class KernelLoadError extends Error {
@@ -41,9 +53,12 @@ export async function loadKernel(filesUrl: string): Promise<KernelFiles> {
   if (typeof kernel !== 'string' || !/^[0-9a-f]{64}$/.test(kernel)) {
     throw new KernelLoadError('load', 'kernel.json: kernel is not an id');
   }
-  const response = await get(new URL('raven_kernel.wasm', folder));
+  const url = new URL('raven_kernel.wasm', folder);
+  const response = await get(url);
   try {
-    return { kernel, glueUrl: new URL('raven_kernel.js', folder).href, module: await compile(response) };
+    const module = await compile(response);
+    const bytes = transferred(url.href, KERNEL_BYTES_GUESS) + GLUE_BYTES;
+    return { kernel, glueUrl: new URL('raven_kernel.js', folder).href, module, bytes };
   } catch (error) {
     throw new KernelLoadError('load', error instanceof Error ? error.message : 'the module does not compile');
   }

@@ -1,11 +1,16 @@
 /** Entry of the hub worker. */
 
-import type { FromHub, ToHub } from '../shared/hub-port.ts';
+import { channelName, type FromHub, type ToHub } from '../shared/hub-port.ts';
+import { forgetKey } from '../shared/key-store.ts';
 import type { FromKernel, KernelSource, ToKernel } from '../shared/kernel-port.ts';
 import { Controller } from './controller.ts';
+import type { Identity } from './identity.ts';
 import { loadKernel } from './kernel-files.ts';
 import type { Port } from './pool.ts';
+import { readTabMessage, Tabs, type TabMessage } from './tabs.ts';
 import { renewTicket } from './ticket.ts';
+import { Turn } from './turn.ts';
+import { visitIdentity } from './visit.ts';
 
 /** The part of a dedicated worker's scope that is used; the DOM's types describe windows. */
 interface WorkerScope {
@@ -31,19 +36,74 @@ function spawn(source: KernelSource, duty: number): Port {
   return port;
 }
 
-const controller = new Controller({
-  origin: new URL(import.meta.url).origin,
-  now: () => performance.now(),
-  random: () => Math.random(),
-  fetch: (input, init) => fetch(input, init),
-  connect: (url) => new WebSocket(url),
-  spawn: (files, memoryBytes, duty, flopsPerS) => {
-    const source = { glueUrl: files.glueUrl, module: files.module, memoryBytes };
-    return spawn(flopsPerS === undefined ? source : { ...source, flopsPerS }, duty);
-  },
-  loadKernel,
-  renewTicket,
-  post: (message) => scope.postMessage(message),
-});
+/** To the hubs of the site's other tabs. Some browsers refuse a channel where storage is denied. */
+function openChannel(site: string): BroadcastChannel | undefined {
+  try {
+    return new BroadcastChannel(channelName(site));
+  } catch {
+    return undefined;
+  }
+}
 
-scope.onmessage = (event) => controller.handle(event.data);
+/** The hub of one site among those of its other tabs; all that they share is named after the site. */
+class Hub {
+  readonly #site: string;
+  readonly #channel: BroadcastChannel | undefined;
+  readonly #tabs: Tabs;
+  #identity: Promise<Identity> | undefined;
+
+  constructor(site: string) {
+    this.#site = site;
+    this.#channel = openChannel(site);
+    this.#tabs = new Tabs(this.#control(), {
+      turn: (name, changed) => new Turn(navigator.locks as LockManager | undefined, name, changed),
+      broadcast: (message: TabMessage) => this.#channel?.postMessage(message),
+      post: (message) => scope.postMessage(message),
+    });
+    if (!this.#channel) return;
+    this.#channel.onmessage = (event: MessageEvent<unknown>) => {
+      const message = readTabMessage(event.data);
+      if (message) this.#tabs.hear(message);
+    };
+  }
+
+  handle(message: ToHub): void {
+    // With a channel the other tabs tell themselves, sooner and more exactly.
+    if (message.kind === 'traffic' && this.#channel) return;
+    this.#tabs.handle(message);
+    if (message.kind === 'stop' && message.everywhere) void this.#forget();
+  }
+
+  #control(): Controller {
+    return new Controller({
+      origin: new URL(import.meta.url).origin,
+      now: () => performance.now(),
+      random: () => Math.random(),
+      fetch: (input, init) => fetch(input, init),
+      identity: (site) => (this.#identity = visitIdentity(site)),
+      connect: (url) => new WebSocket(url),
+      spawn: (files, memoryBytes, duty, flopsPerS) => {
+        const source = { glueUrl: files.glueUrl, module: files.module, memoryBytes };
+        return spawn(flopsPerS === undefined ? source : { ...source, flopsPerS }, duty);
+      },
+      loadKernel,
+      renewTicket,
+      post: (message) => {
+        scope.postMessage(message);
+        if (message.kind === 'status') this.#tabs.tellTraffic(message.moved);
+      },
+    });
+  }
+
+  /** Forgets the visit's key, also one that is only being made. */
+  async #forget(): Promise<void> {
+    await this.#identity?.catch(() => undefined);
+    await forgetKey(this.#site);
+  }
+}
+
+let hub: Hub | undefined;
+scope.onmessage = ({ data }) => {
+  if (data.kind === 'start') hub ??= new Hub(data.config.site);
+  hub?.handle(data);
+};

@@ -35,6 +35,10 @@ export interface PoolHost {
   now(): number;
   /** A new worker, with its kernel on the way; `flopsPerS` where a worker has measured already. */
   spawn(duty: number, flopsPerS: number | undefined): Port;
+  /** Runs what counts as the hub's own computing. */
+  run(act: () => void): void;
+  /** Milliseconds of it that no worker has rested for yet. */
+  ownMs(): number;
   /** Sends a frame of a kernel to the coordinator. */
   send(frame: ArrayBuffer): void;
   refuse(lease: string, reason: RefuseReason, detail: string): void;
@@ -229,7 +233,7 @@ export class Pool {
   #spawn(): void {
     const port = this.#host.spawn(this.#pace.duty, this.#flopsPerS);
     const slot: Slot = { port, stage: { at: 'starting' }, committed: new Set(), retireAt: undefined };
-    port.onmessage = (message) => this.#receive(slot, message);
+    port.onmessage = (message) => this.#host.run(() => this.#receive(slot, message));
     port.onerror = (detail) => this.#crash(slot, detail);
     this.#slots.push(slot);
     this.#giveGraphs(slot);
@@ -282,7 +286,7 @@ export class Pool {
       if (!task) return;
       this.#queuedBytes -= task.frame.byteLength;
       slot.stage = { at: 'busy', task };
-      post(slot, { kind: 'task', lease: task.lease, frame: task.frame });
+      post(slot, { kind: 'task', lease: task.lease, frame: task.frame, hubMs: this.#host.ownMs() });
       this.#host.changed();
     }
   }
@@ -357,7 +361,8 @@ export class Pool {
       if (!isAt(slot, lease)) return;
       slot.stage = { at: 'free' };
       slot.port.post({ kind: 'forget', lease }, []);
-      this.#host.refuse(lease, 'missing', error instanceof Error ? error.message : 'a blob cannot be had');
+      // A pause ends downloads; that is no fault of theirs.
+      this.#host.refuse(lease, this.#paused ? 'stopping' : 'missing', error instanceof Error ? error.message : 'a blob cannot be had');
       this.#settle(slot);
       this.#host.changed();
     }

@@ -38,7 +38,7 @@ export type WorkMessage = Extract<
 
 /** Why a session is over. */
 export type End =
-  | { readonly kind: 'goodbye'; readonly reason: GoodbyeReason; readonly detail: string }
+  | { readonly kind: 'goodbye'; readonly reason: GoodbyeReason; readonly detail: string; readonly retryAfterMs?: number | undefined }
   /** The connection failed or broke without a word. */
   | { readonly kind: 'lost' }
   /** Another consent text is in force than the one that the visitor saw. */
@@ -157,7 +157,7 @@ export class Session {
   #dispatch(message: ToContributor, frame: ArrayBuffer): void {
     switch (message.type) {
       case 'goodbye':
-        this.#end({ kind: 'goodbye', reason: message.reason, detail: message.detail });
+        this.#end({ kind: 'goodbye', reason: message.reason, detail: message.detail, retryAfterMs: message.retryAfterMs });
         this.#socket.close(1000);
         return;
       case 'welcome':

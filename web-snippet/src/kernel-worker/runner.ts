@@ -36,6 +36,10 @@ export class Runner {
   readonly #pacer: Pacer;
   readonly #host: Host;
   #state: State;
+  /** Time spent on messages so far: it is work, whatever the state. */
+  #handledMs = 0;
+  /** When the message that is being handled came. */
+  #handlingSince: number | undefined;
 
   constructor(kernel: Kernel, speed: Speed, duty: number, host: Host) {
     this.#kernel = kernel;
@@ -45,13 +49,25 @@ export class Runner {
     this.#state = { at: 'idle', since: host.now() };
   }
 
+  /** A clock that stands still while messages are handled, for times of rest. */
+  #restNow(): number {
+    return (this.#handlingSince ?? this.#host.now()) - this.#handledMs;
+  }
+
   /** Obeys one message. A trap of the kernel is reported, anything else that it throws belongs to a lease. */
   handle(command: Command): void {
+    const start = this.#host.now();
+    this.#handlingSince = start;
     try {
       this.#obey(command);
     } catch (error) {
       this.#fail('lease' in command ? command.lease : undefined, error);
     }
+    // Weights are copied and results framed here, which takes its time as well.
+    const ms = this.#host.now() - start;
+    this.#handlingSince = undefined;
+    this.#handledMs += ms;
+    this.#pacer.worked(ms);
   }
 
   #obey(command: Command): void {
@@ -66,6 +82,7 @@ export class Runner {
         this.#supply(command.id, new Uint8Array(command.frame));
         return;
       case 'task':
+        this.#pacer.worked(command.hubMs);
         this.#take({ lease: command.lease, frame: new Uint8Array(command.frame), since: this.#host.now() });
         return;
       case 'forget':
@@ -84,7 +101,7 @@ export class Runner {
   }
 
   #rest(): void {
-    this.#state = { at: 'idle', since: this.#host.now() };
+    this.#state = { at: 'idle', since: this.#restNow() };
   }
 
   #take(task: Task): void {
@@ -125,7 +142,7 @@ export class Runner {
       this.#answer(task.lease, refusal);
       return;
     }
-    this.#pacer.rested(this.#host.now() - idleSince);
+    this.#pacer.rested(this.#restNow() - idleSince);
     this.#state = { at: 'running', task };
     void this.#loop(task);
   }
@@ -139,11 +156,10 @@ export class Runner {
         const start = this.#host.now();
         const before = this.#kernel.flopsDone();
         const finished = this.#kernel.step(this.#speed.stepFlops());
-        const ms = this.#host.now() - start;
-        this.#speed.observe(this.#kernel.flopsDone() - before, ms);
-        this.#pacer.worked(ms);
+        this.#speed.observe(this.#kernel.flopsDone() - before, this.#host.now() - start);
+        const frame = finished ? this.#kernel.finish(Math.round(this.#host.now() - task.since)) : undefined;
+        this.#pacer.worked(this.#host.now() - start);
         if (finished) {
-          const frame = this.#kernel.finish(Math.round(this.#host.now() - task.since));
           this.#rest();
           this.#answer(task.lease, frame);
           return;
@@ -156,12 +172,15 @@ export class Runner {
     }
   }
 
-  /** Sleeps for the rest that is due, and lets messages in at any rate. */
+  /** Sleeps until no rest is due, and lets messages in at any rate. */
   async #breathe(isMine: () => boolean): Promise<void> {
-    const start = this.#host.now();
-    await this.#host.pause(this.#pacer.due());
-    // After an abort the time counts as idle time of the next task instead.
-    if (isMine()) this.#pacer.rested(this.#host.now() - start);
+    do {
+      const start = this.#restNow();
+      await this.#host.pause(this.#pacer.due());
+      // After an abort the time counts as idle time of the next task instead.
+      if (!isMine()) return;
+      this.#pacer.rested(this.#restNow() - start);
+    } while (this.#pacer.due() > 0);
   }
 
   #cancel(lease: string, frame: Uint8Array): void {
@@ -195,7 +214,7 @@ export class Runner {
   #fail(lease: string | undefined, error: unknown): void {
     const detail = error instanceof Error ? error.message : String(error);
     if (error instanceof WebAssembly.RuntimeError) {
-      this.#state = { at: 'idle', since: this.#host.now() };
+      this.#rest();
       this.#host.post({ kind: 'broken', detail }, []);
     } else if (lease !== undefined) {
       this.#host.post({ kind: 'unable', lease, detail }, []);

@@ -13,17 +13,30 @@ export type EmbedPhase = 'asking' | 'starting' | 'working' | 'idle' | 'paused' |
 const PHASES: readonly EmbedPhase[] = ['asking', 'starting', 'working', 'idle', 'paused', 'stopped', 'unavailable'];
 
 export type ToFrame =
-  /** First message: from now on the frame knows the page's origin. */
-  | { readonly type: 'hello' }
+  /**
+   * First message: from now on the frame knows the page's origin. `quiet`: the visitor has lately said "not now".
+   * `forget`: the page took a yes back while there was no frame to tell.
+   */
+  | { readonly type: 'hello'; readonly quiet: boolean; readonly forget: boolean }
   /** Whether the page is visible. */
   | { readonly type: 'visibility'; readonly visible: boolean }
-  | { readonly type: 'stop' };
+  | { readonly type: 'stop' }
+  /** The page takes the yes back: the frame ends its work, forgets, and says so. */
+  | { readonly type: 'forget' };
+
+/** What the visitor said to the card. */
+export type Answer = 'yes' | 'not_now' | 'never';
+
+const ANSWERS: readonly Answer[] = ['yes', 'not_now', 'never'];
 
 export type ToLoader =
   | { readonly type: 'ready' }
   /** Size that the frame wants, in CSS pixels. */
   | { readonly type: 'resize'; readonly width: number; readonly height: number }
-  | { readonly type: 'state'; readonly phase: EmbedPhase; readonly tasks: number };
+  | { readonly type: 'state'; readonly phase: EmbedPhase; readonly tasks: number }
+  | { readonly type: 'answer'; readonly answer: Answer }
+  /** Nothing of a yes is left; the frame may be removed. */
+  | { readonly type: 'forgotten' };
 
 type Enveloped<T> = T & { readonly raven: number };
 
@@ -43,7 +56,10 @@ export function readToFrame(data: unknown): ToFrame | undefined {
   const message = fields(data);
   switch (message?.type) {
     case 'hello':
+      // Loaders that were pinned before the fields existed leave them out.
+      return { type: 'hello', quiet: message.quiet === true, forget: message.forget === true };
     case 'stop':
+    case 'forget':
       return { type: message.type };
     case 'visibility':
       return typeof message.visible === 'boolean' ? { type: 'visibility', visible: message.visible } : undefined;
@@ -61,7 +77,8 @@ export function readToLoader(data: unknown): ToLoader | undefined {
   const message = fields(data);
   switch (message?.type) {
     case 'ready':
-      return { type: 'ready' };
+    case 'forgotten':
+      return { type: message.type };
     case 'resize': {
       const width = size(message.width);
       const height = size(message.height);
@@ -71,6 +88,10 @@ export function readToLoader(data: unknown): ToLoader | undefined {
       const phase = PHASES.find((known) => known === message.phase);
       const tasks = message.tasks;
       return phase && typeof tasks === 'number' && tasks >= 0 ? { type: 'state', phase, tasks } : undefined;
+    }
+    case 'answer': {
+      const answer = ANSWERS.find((known) => known === message.answer);
+      return answer && { type: 'answer', answer };
     }
     default:
       return undefined;

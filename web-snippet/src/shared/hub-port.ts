@@ -17,7 +17,18 @@ export interface HubConfig {
   readonly phone: boolean;
   /** Gibibytes of memory where the browser says so, else `undefined`. */
   readonly memoryGib: number | undefined;
+  /** Bytes that the visit has moved before, and may move in all. */
+  readonly bytesUsed: number;
+  readonly bytesMax: number;
 }
+
+/** Where the hubs of a site's tabs hear each other. Pages of one host may belong to several sites, which stay apart. */
+export function channelName(site: string): string {
+  return `raven hub ${site}`;
+}
+
+/** A reason to rest that the hub itself finds: another tab of the site has the pool. */
+export const ELSEWHERE = 'elsewhere';
 
 export type ToHub =
   /** With `paused`, the reason to rest from the start: nothing is downloaded before the first resume. */
@@ -25,7 +36,10 @@ export type ToHub =
   | { readonly kind: 'share'; readonly share: number }
   | { readonly kind: 'pause'; readonly detail: string }
   | { readonly kind: 'resume' }
-  | { readonly kind: 'stop' };
+  /** What the visit has moved at least, where the hub can't hear it from the other tabs. */
+  | { readonly kind: 'traffic'; readonly bytes: number }
+  /** `everywhere`: the visitor said stop, which holds for the site's other tabs too. */
+  | { readonly kind: 'stop'; readonly everywhere?: boolean };
 
 /** Why the hub gave up; each has its own sentence in the frame. */
 export type FailureKind =
@@ -41,6 +55,8 @@ export type FailureKind =
   | 'no_consent'
   /** The site's key is unknown or revoked, or the ticket cannot be renewed. */
   | 'bad_ticket'
+  /** The visit has moved as much as it may. */
+  | 'traffic_cap'
   /** The kernel crashed too often. */
   | 'kernel_crash'
   /** The coordinator refused our messages too often. */
@@ -52,9 +68,23 @@ export type HubPhase =
   | { readonly name: 'idle' }
   | { readonly name: 'working' }
   | { readonly name: 'paused' }
+  /** Another tab of the site has the pool; this one waits for its turn. */
+  | { readonly name: 'elsewhere' }
   /** The coordinator can't be reached or is full; the next try is near. */
   | { readonly name: 'waiting'; readonly full: boolean }
   | { readonly name: 'failed'; readonly failure: FailureKind; readonly detail: string }
   | { readonly name: 'stopped' };
 
-export type FromHub = { readonly kind: 'status'; readonly phase: HubPhase; readonly tasks: number };
+export type FromHub =
+  | {
+      readonly kind: 'status';
+      readonly phase: HubPhase;
+      readonly tasks: number;
+      /** Bytes that the visit has moved or is about to, both ways together and in all tabs, and may move in all. */
+      readonly bytes: number;
+      readonly bytesMax: number;
+      /** Those that this hub has added since its last status: below zero where less was moved than was set aside. */
+      readonly moved: number;
+    }
+  /** The visitor moved the slider in another tab of the site. */
+  | { readonly kind: 'share'; readonly share: number };

@@ -19,7 +19,8 @@ export type ToKernel =
   | { readonly kind: 'accept'; readonly frame: ArrayBuffer }
   /** A blob that the worker said it needs. */
   | { readonly kind: 'supply'; readonly id: string; readonly frame: ArrayBuffer }
-  | { readonly kind: 'task'; readonly lease: string; readonly frame: ArrayBuffer }
+  /** With `hubMs`, what the hub has computed itself: the worker rests for that too. */
+  | { readonly kind: 'task'; readonly lease: string; readonly frame: ArrayBuffer; readonly hubMs: number }
   /** Forget a task whose blobs cannot be had; the hub has answered for it. */
   | { readonly kind: 'forget'; readonly lease: string }
   | { readonly kind: 'reveal'; readonly lease: string; readonly frame: ArrayBuffer }

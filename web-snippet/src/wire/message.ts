@@ -16,7 +16,8 @@ export type GoodbyeReason =
   | 'bad_ticket'
   | 'too_slow'
   | 'full'
-  | 'broken_commitment';
+  | 'broken_commitment'
+  | 'traffic_cap';
 
 /** In the order of their WebSocket close codes, which start at 4000. */
 const GOODBYE_REASONS: readonly GoodbyeReason[] = [
@@ -30,6 +31,7 @@ const GOODBYE_REASONS: readonly GoodbyeReason[] = [
   'too_slow',
   'full',
   'broken_commitment',
+  'traffic_cap',
 ];
 const CLOSE_CODE_FIRST = 4000;
 
@@ -72,6 +74,7 @@ export type FromContributor =
       readonly workers: number;
       readonly session_key: string;
       readonly ticket?: string;
+      readonly traffic_bytes_left?: number;
     }
   | { readonly type: 'consent'; readonly receipt: string; readonly signature: string }
   | { readonly type: 'refuse'; readonly lease: string; readonly reason: RefuseReason; readonly detail: string }
@@ -108,7 +111,7 @@ export type ToContributor =
   | { readonly type: 'reveal'; readonly lease: string }
   | { readonly type: 'cancel'; readonly lease: string }
   | { readonly type: 'drop'; readonly blobs: readonly string[]; readonly graphs: readonly string[] }
-  | { readonly type: 'goodbye'; readonly reason: GoodbyeReason; readonly detail: string };
+  | { readonly type: 'goodbye'; readonly reason: GoodbyeReason; readonly detail: string; readonly retryAfterMs: number | undefined };
 
 /** Why a header is not a message of the expected direction. */
 export class MessageError extends Error {
@@ -178,7 +181,8 @@ function shards(spec: Fields): ShardRef[] {
 function goodbye(header: Fields): ToContributor {
   const reason = GOODBYE_REASONS.find((known) => known === header.reason);
   if (reason === undefined) throw new MessageError('reason: not a reason of this protocol');
-  return { type: 'goodbye', reason, detail: text(header, 'detail') };
+  const retryAfterMs = header.retry_after_ms === undefined ? undefined : natural(header, 'retry_after_ms');
+  return { type: 'goodbye', reason, detail: text(header, 'detail'), retryAfterMs };
 }
 
 /**

@@ -1,0 +1,261 @@
+/** The frame at work: its view, the hub behind it, and the page around it. */
+
+import type { Answer, ToFrame } from '../shared/embed-port.ts';
+import type { FromHub } from '../shared/hub-port.ts';
+import { forgetKey } from '../shared/key-store.ts';
+import type { PageConfig } from './config.ts';
+import type { Embed } from './embed.ts';
+import { Gate } from './gate.ts';
+import { HubClient, stopOtherTabs } from './hub-client.ts';
+import { Memory } from './memory.ts';
+import { offeredShare, Pauses, type BatteryRules } from './pauses.ts';
+import { Presence } from './presence.ts';
+import { embedPhase, next, viewWidth, type Event as FrameEvent, type View } from './state.ts';
+import type { Text } from './text.ts';
+import { Elements } from './view.ts';
+
+/** A question that is not laid out yet has no width. */
+const CHIP_WIDTH_MIN = 120;
+
+function firstView(): View {
+  if (parent === window) return { at: 'unavailable', reason: 'not_embedded' };
+  if (!isSecureContext) return { at: 'unavailable', reason: 'insecure' };
+  return { at: 'chip' };
+}
+
+export class Card {
+  readonly #config: PageConfig;
+  readonly #embed: Embed;
+  readonly #elements: Elements;
+  readonly #gate: Gate;
+  readonly #presence = new Presence(document);
+  readonly #pauses: Pauses;
+  #view: View = firstView();
+  #hub: HubClient | undefined;
+  #lastSent = '';
+  readonly #memory: Memory;
+  /** Bytes that the visit has moved, as far as this page knows. */
+  #bytes = 0;
+
+  constructor(config: PageConfig, text: Text, embed: Embed) {
+    this.#config = config;
+    const { site, textVersion } = config;
+    this.#memory = new Memory(() => localStorage, () => Date.now(), site, textVersion, () => forgetKey(site));
+    this.#embed = embed;
+    this.#elements = new Elements(text, { site: config.siteName, cap: text.megabytes(config.visitBytesMax) });
+    this.#gate = new Gate(this.#elements, (sight) => this.#elements.showSight(sight));
+    this.#pauses = new Pauses(() => this.#applyPause());
+    this.#listen();
+    const { getBattery } = navigator as BatteryRules;
+    this.#elements.setShare(offeredShare({ getBattery, featurePolicy: (document as BatteryRules).featurePolicy }));
+    this.#elements.showSight('waiting');
+    this.#elements.show(this.#view, undefined);
+  }
+
+  obeyPage(message: ToFrame): void {
+    switch (message.type) {
+      case 'hello':
+        if (message.forget) void this.#forget();
+        if (message.quiet) this.#dispatch({ type: 'quiet' });
+        this.#lastSent = '';
+        this.#embed.send({ type: 'ready' });
+        this.#tellPage();
+        this.#recall();
+        return;
+      case 'visibility':
+        this.#pauses.setPageVisible(message.visible);
+        return;
+      case 'stop':
+        this.#stop();
+        return;
+      case 'forget':
+        void this.#forget();
+        return;
+    }
+  }
+
+  #listen(): void {
+    const { open, again, close, no, never, stop, yes, share, root } = this.#elements;
+    open.addEventListener('click', () => this.#dispatch({ type: 'open' }));
+    again.addEventListener('click', () => this.#dispatch({ type: 'open' }));
+    close.addEventListener('click', () => this.#dispatch({ type: 'close' }));
+    no.addEventListener('click', () => void this.#answer('not_now'));
+    never.addEventListener('click', () => void this.#answer('never'));
+    stop.addEventListener('click', () => this.#stop());
+    yes.addEventListener('click', (event) => this.#agree(event));
+    share.addEventListener('input', () => this.#elements.showShare());
+    share.addEventListener('change', () => {
+      this.#hub?.post({ kind: 'share', share: this.#elements.shareValue });
+      this.#memory.noteShare(this.#elements.shareValue);
+      this.#elements.show(this.#view, this.#pauses.reason);
+    });
+    addEventListener('keydown', (event) => {
+      if (event.key === 'Escape' && this.#view.at === 'card') this.#dispatch({ type: 'dismiss' });
+    });
+    // In another tab of the site the visitor said stop, or no. A hub hears that too, but not before it has started.
+    addEventListener('storage', (event) => {
+      if (this.#memory.isTakenBack(event)) this.#end();
+    });
+    new ResizeObserver(() => this.#tellPage()).observe(root);
+  }
+
+  #dispatch(event: FrameEvent): void {
+    const before = this.#view;
+    const after = next(before, event);
+    this.#view = after;
+    if (before.at === 'card' && after.at !== 'card') this.#gate.stop();
+    this.#elements.show(after, this.#pauses.reason);
+    if (before.at !== 'card' && after.at === 'card') this.#gate.start();
+    // What had the focus may be hidden now. Focus elsewhere in the page is left alone.
+    if (before.at !== after.at && document.hasFocus()) this.#focusTarget(after)?.focus({ preventScroll: true });
+    if (after.at !== 'live') this.#stopHub(false);
+    this.#tellPage();
+  }
+
+  /** @param everywhere whether the visitor said so, for the site's other tabs too. */
+  #stopHub(everywhere: boolean): void {
+    this.#hub?.stop(everywhere);
+    this.#hub = undefined;
+  }
+
+  /** The visitor's word, or the page's, against a yes: nothing goes on, in no tab of the site, and nothing is kept of it. */
+  #takeBack(): Promise<void> {
+    if (this.#hub) this.#stopHub(true);
+    else stopOtherTabs(this.#config.site);
+    return this.#memory.forget();
+  }
+
+  #stop(): void {
+    void this.#takeBack();
+    this.#dispatch({ type: 'stop' });
+  }
+
+  /** Ends the work of this tab, whose yes was taken back in another one. */
+  #end(): void {
+    void this.#memory.forget();
+    this.#dispatch({ type: 'stop' });
+  }
+
+  /** The page took the yes back. It removes the frame once nothing is left. */
+  async #forget(): Promise<void> {
+    const forgotten = this.#takeBack();
+    this.#dispatch({ type: 'stop' });
+    await forgotten;
+    this.#embed.send({ type: 'forgotten' });
+  }
+
+  /** Where the keyboard goes on in a view that the visitor has just opened. */
+  #focusTarget(opened: View): HTMLElement | undefined {
+    switch (opened.at) {
+      case 'chip':
+      case 'icon':
+        return this.#elements.open;
+      case 'card':
+        return this.#elements.title;
+      case 'live':
+        return this.#elements.stop;
+      case 'over':
+        return this.#elements.again;
+      case 'unavailable':
+        return undefined;
+    }
+  }
+
+  /** Tells the page the phase and the wanted size, if they are new. */
+  #tellPage(): void {
+    const view = this.#view;
+    const tasks = view.at === 'live' || view.at === 'over' ? view.tasks : 0;
+    const height = Math.max(44, Math.ceil(this.#elements.root.getBoundingClientRect().height));
+    const width = view.at === 'chip' ? Math.max(CHIP_WIDTH_MIN, this.#elements.chipWidth) : viewWidth(view);
+    const size = { type: 'resize', width, height } as const;
+    const state = { type: 'state', phase: embedPhase(view), tasks } as const;
+    const text = JSON.stringify([size, state]);
+    if (text === this.#lastSent) return;
+    this.#lastSent = text;
+    this.#embed.send(size);
+    this.#embed.send(state);
+  }
+
+  #applyPause(): void {
+    const { reason } = this.#pauses;
+    if (!this.#hub) return;
+    if (reason) this.#hub.post({ kind: 'pause', detail: reason });
+    else this.#hub.post({ kind: 'resume' });
+    this.#elements.show(this.#view, reason);
+  }
+
+  /** A no of either kind. The page remembers it. */
+  async #answer(answer: Exclude<Answer, 'yes'>): Promise<void> {
+    if (this.#view.at !== 'card') return;
+    // The card may be open in one tab while work goes on in another.
+    const takenBack = this.#takeBack();
+    this.#dispatch({ type: answer });
+    // After a "never" the page removes the frame, which must have forgotten by then.
+    await takenBack;
+    this.#embed.send({ type: 'answer', answer });
+  }
+
+  /** A yes on an earlier page of the site holds for a day. */
+  #recall(): void {
+    // Looked at in any case: what has run out is removed.
+    const remembered = this.#memory.recall();
+    if (!remembered || this.#view.at !== 'chip') return;
+    this.#bytes = Math.max(this.#bytes, remembered.bytes);
+    this.#elements.setShare(remembered.share);
+    this.#dispatch({ type: 'recall' });
+    void this.#startHub();
+  }
+
+  #agree(event: MouseEvent): void {
+    // A script of the page can't click here, but one of an extension could.
+    if (!event.isTrusted || !this.#gate.isOpen || this.#view.at !== 'card') return;
+    if (!this.#presence.vouchesFor(event)) {
+      this.#elements.showPressAgain();
+      return;
+    }
+    this.#bytes = this.#memory.agree(this.#elements.shareValue, this.#bytes).bytes;
+    this.#dispatch({ type: 'agree' });
+    this.#embed.send({ type: 'answer', answer: 'yes' });
+    void this.#startHub();
+  }
+
+  /** Starts the hub once it is known whether it may work now: where it may not, it downloads nothing yet. */
+  async #startHub(): Promise<void> {
+    const wasKept = this.#memory.recall() !== undefined;
+    await this.#pauses.watch();
+    // The visitor may have stopped meanwhile, and even agreed again.
+    if (this.#view.at !== 'live' || this.#hub) return;
+    if (wasKept && !this.#memory.recall()) {
+      // They stopped in another tab, and there was no hub yet to hear of it.
+      this.#end();
+      return;
+    }
+    const { reason } = this.#pauses;
+    const visit = { share: this.#elements.shareValue, bytes: this.#bytes };
+    const hub = new HubClient(this.#config, visit, reason, (message) => this.#receive(hub, message));
+    this.#hub = hub;
+    this.#elements.show(this.#view, reason);
+  }
+
+  #receive(hub: HubClient, message: FromHub): void {
+    if (message.kind === 'status') this.#count(message);
+    // One that was stopped has nothing else to say.
+    if (hub !== this.#hub) return;
+    if (message.kind === 'share') {
+      this.#elements.setShare(message.share);
+      return;
+    }
+    const { phase, tasks, bytes, bytesMax } = message;
+    // Another tab has been told to stop.
+    if (phase.name === 'stopped') void this.#memory.forget();
+    this.#dispatch({ type: 'status', phase, tasks, traffic: { bytes, bytesMax } });
+  }
+
+  /** Adds what this tab has moved, or set aside, to what the visit has. Other tabs add theirs. */
+  #count({ bytes, moved }: Extract<FromHub, { kind: 'status' }>): void {
+    this.#bytes = bytes;
+    const kept = moved === 0 ? undefined : this.#memory.addBytes(moved, bytes);
+    // Where tabs can't hear each other, they learn of each other's traffic here.
+    if (kept !== undefined && kept > bytes) this.#hub?.post({ kind: 'traffic', bytes: kept });
+  }
+}

@@ -1,0 +1,140 @@
+/**
+ * What is kept of a yes, so that the next page of the same site need not ask
+ * again: in the frame's own storage, which browsers keep apart for each site
+ * around the frame. Where storage is denied nothing is kept.
+ */
+
+/** A yes holds for a day. */
+const CONSENT_MS = 24 * 60 * 60 * 1000;
+/** A visit ends after half an hour without a page of the site. */
+const VISIT_GAP_MS = 30 * 60 * 1000;
+
+/** A yes that still holds. */
+export interface Remembered {
+  readonly share: number;
+  /** Bytes that the visit has moved so far. */
+  readonly bytes: number;
+}
+
+interface Record extends Remembered {
+  readonly text: string;
+  readonly until: number;
+  readonly seen: number;
+}
+
+/** What a `storage` event says. */
+export type StorageChange = Pick<StorageEvent, 'key' | 'oldValue' | 'newValue'>;
+
+export class Memory {
+  readonly #storage: () => Storage;
+  readonly #now: () => number;
+  readonly #key: string;
+  readonly #text: string;
+  readonly #forgotten: () => Promise<void>;
+
+  /**
+   * @param storage is called each time, because reaching for denied storage throws.
+   * @param forgotten forgets what else is kept with a yes; called when one is removed.
+   */
+  constructor(storage: () => Storage, now: () => number, site: string, textVersion: string, forgotten: () => Promise<void>) {
+    this.#storage = storage;
+    this.#now = now;
+    this.#key = `raven ${site}`;
+    this.#text = textVersion;
+    this.#forgotten = forgotten;
+  }
+
+  /** The yes to this very text, if it was less than a day ago. Anything else is removed: it is of no use any more. */
+  recall(): Remembered | undefined {
+    const record = this.#read();
+    if (!record) void this.forget();
+    return record && { share: record.share, bytes: this.#bytesOf(record) };
+  }
+
+  /**
+   * Keeps a new yes. A visit that goes on keeps its count of bytes.
+   *
+   * @param known bytes that the visit has moved, as far as this page knows.
+   */
+  agree(share: number, known: number): Remembered {
+    const before = this.#read();
+    const bytes = Math.max(known, before ? this.#bytesOf(before) : 0);
+    this.#write({ text: this.#text, share, bytes, until: this.#now() + CONSENT_MS, seen: this.#now() });
+    return { share, bytes };
+  }
+
+  /** Notes a new share; without a yes there is nothing to change. */
+  noteShare(share: number): void {
+    const record = this.#read();
+    if (record) this.#write({ ...record, share, seen: this.#now() });
+  }
+
+  /**
+   * Adds what this page has moved: other pages of the visit add theirs, and none may write over what another has added.
+   *
+   * @param total what this page knows of the whole visit; it may have heard of more than is kept.
+   * @returns what the visit has moved, where a yes is kept.
+   */
+  addBytes(moved: number, total: number): number | undefined {
+    const record = this.#read();
+    if (!record) return undefined;
+    const bytes = Math.max(0, this.#bytesOf(record) + moved, total);
+    this.#write({ ...record, bytes, seen: this.#now() });
+    return bytes;
+  }
+
+  /** Whether another page of the site has taken the yes back, as a `storage` event tells. One that has run out was not. */
+  isTakenBack({ key, oldValue, newValue }: StorageChange): boolean {
+    // All of the storage was cleared.
+    if (key === null) return this.#read() === undefined;
+    const before = key === this.#key && newValue === null ? this.#parse(oldValue) : undefined;
+    if (!before) return false;
+    // A count that this page wrote at that moment is not a new yes, which would hold for longer.
+    const now = this.#read();
+    return !now || now.until <= before.until;
+  }
+
+  forget(): Promise<void> {
+    try {
+      const storage = this.#storage();
+      if (storage.getItem(this.#key) === null) return Promise.resolve();
+      storage.removeItem(this.#key);
+      return this.#forgotten();
+    } catch {
+      // Then nothing was kept either.
+      return Promise.resolve();
+    }
+  }
+
+  #bytesOf(record: Record): number {
+    return this.#now() - record.seen < VISIT_GAP_MS ? record.bytes : 0;
+  }
+
+  #read(): Record | undefined {
+    try {
+      return this.#parse(this.#storage().getItem(this.#key));
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** A yes that holds now, to this very text. */
+  #parse(kept: string | null): Record | undefined {
+    try {
+      const { text, share, bytes, until, seen } = JSON.parse(kept ?? '{}');
+      const isWhole = [share, bytes, until, seen].every((value) => typeof value === 'number' && value >= 0);
+      const holds = isWhole && text === this.#text && share <= 1 && until > this.#now() && until <= this.#now() + CONSENT_MS;
+      return holds ? { text, share, bytes, until, seen } : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  #write(record: Record): void {
+    try {
+      this.#storage().setItem(this.#key, JSON.stringify(record));
+    } catch {
+      // The yes holds for this page.
+    }
+  }
+}

@@ -1,0 +1,218 @@
+import assert from 'node:assert/strict';
+import { afterEach, test } from 'node:test';
+import { Card } from '../src/frame/card.ts';
+import type { Embed } from '../src/frame/embed.ts';
+import { Text } from '../src/frame/text.ts';
+import { messages } from '../src/frame/text/en.ts';
+import type { ToLoader } from '../src/shared/embed-port.ts';
+import { channelName, type FromHub, type ToHub } from '../src/shared/hub-port.ts';
+import { FakeElement, FakeIndexedDb, FakeObserver, fakeStorage, stub } from './fakes.ts';
+
+const SITE = 'pk_test_x';
+const KEY = `raven ${SITE}`;
+const CONFIG = { ticket: 't', site: SITE, siteName: 'News', textVersion: 'text-1', visitBytesMax: 25e6 };
+const settle = (ms = 5): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** The hub of a tab, as its frame sees it. */
+class FakeHub {
+  onmessage: ((event: { data: FromHub }) => void) | undefined;
+  onerror: unknown;
+  readonly got: ToHub[] = [];
+  isTerminated = false;
+  postMessage(message: ToHub): void {
+    this.got.push(message);
+  }
+  terminate(): void {
+    this.isTerminated = true;
+  }
+  say(message: Partial<Extract<FromHub, { kind: 'status' }>>): void {
+    const status = { kind: 'status', phase: { name: 'working' }, tasks: 1, bytes: 0, bytesMax: 25e6, moved: 0 } as const;
+    this.onmessage?.({ data: { ...status, ...message } });
+  }
+}
+
+interface Tab {
+  readonly card: Card;
+  readonly hubs: FakeHub[];
+  /** What was said to the hubs of other tabs. */
+  readonly channel: string[];
+  readonly toPage: ToLoader[];
+  readonly held: Map<string, string>;
+  readonly database: FakeIndexedDb;
+  click(id: string): void;
+  /** What the browser says of a removal in another tab. */
+  removedElsewhere(): void;
+  view(): string | undefined;
+}
+
+let restore = (): void => undefined;
+afterEach(() => restore());
+
+const yes = (until = Date.now() + 3_600_000, text = 'text-1'): string =>
+  JSON.stringify({ text, share: 0.2, bytes: 100, until, seen: Date.now() });
+
+const charging = { charging: true, addEventListener: () => undefined };
+
+/** @param kept the remembered yes. */
+function open(kept?: string, battery: Promise<unknown> = Promise.resolve(charging)): Tab {
+  restore();
+  const elements = new Map<string, FakeElement>();
+  const byId = (id: string): FakeElement => {
+    const found = elements.get(id) ?? new FakeElement();
+    elements.set(id, found);
+    return found;
+  };
+  const window = new EventTarget();
+  const document = Object.assign(new EventTarget(), {
+    getElementById: byId,
+    querySelectorAll: () => [],
+    documentElement: new FakeElement(),
+    hidden: false,
+    hasFocus: () => false,
+  });
+  const { storage, held } = fakeStorage(new Map(kept === undefined ? [] : [[KEY, kept]]));
+  const [hubs, channel, toPage]: [FakeHub[], string[], ToLoader[]] = [[], [], []];
+  const database = new FakeIndexedDb();
+  restore = stub({
+    window, document, parent: {}, isSecureContext: true, innerWidth: 344, innerHeight: 600, location: { href: 'https://c/frame.html' },
+    addEventListener: window.addEventListener.bind(window),
+    navigator: { hardwareConcurrency: 2, userAgent: '', getBattery: () => battery },
+    getComputedStyle: () => ({}),
+    IntersectionObserver: FakeObserver,
+    ResizeObserver: FakeObserver,
+    localStorage: storage,
+    indexedDB: database,
+    Worker: class extends FakeHub {
+      constructor() {
+        super();
+        hubs.push(this);
+      }
+    },
+    BroadcastChannel: class {
+      constructor(readonly name: string) {}
+      postMessage({ kind }: { kind: string }): void {
+        channel.push(`${this.name}: ${kind}`);
+      }
+      close(): void {}
+    },
+  });
+  const embed = { send: (message: ToLoader) => void toPage.push(message) } as unknown as Embed;
+  const card = new Card(CONFIG, new Text({ language: 'en', messages }), embed);
+  return {
+    card, hubs, channel, toPage, held, database,
+    click: (id) => byId(`raven-${id}`).click(),
+    removedElsewhere: () => {
+      const oldValue = held.get(KEY) ?? null;
+      held.delete(KEY);
+      window.dispatchEvent(Object.assign(new Event('storage'), { key: KEY, oldValue, newValue: null }));
+    },
+    view: () => byId('raven').dataset.view,
+  };
+}
+
+const hello = { type: 'hello', quiet: false, forget: false } as const;
+const types = (tab: Tab): string[] => tab.toPage.map(({ type }) => type);
+
+/** A tab at work by a yes of an earlier page. */
+async function working(): Promise<{ tab: Tab; hub: FakeHub }> {
+  const tab = open(yes());
+  tab.card.obeyPage(hello);
+  await settle();
+  const [hub] = tab.hubs;
+  assert.ok(hub);
+  assert.equal(tab.view(), 'live');
+  return { tab, hub };
+}
+
+test('a page that takes the yes back: work ends everywhere, nothing is kept, and the frame says so', async () => {
+  const { tab, hub } = await working();
+  tab.card.obeyPage({ type: 'forget' });
+  assert.deepEqual(hub.got.at(-1), { kind: 'stop', everywhere: true });
+  assert.equal(tab.held.size, 0);
+  await settle(20);
+  assert.equal(tab.database.uses, 1, 'the key is forgotten too');
+  assert.equal(types(tab).at(-1), 'forgotten');
+  assert.equal(tab.view(), 'over');
+  tab.card.obeyPage(hello);
+  await settle();
+  assert.equal(tab.hubs.length, 1, 'a yes is asked for anew');
+});
+
+test('a page that took the yes back before there was a frame: nothing starts', async () => {
+  const tab = open(yes());
+  tab.card.obeyPage({ ...hello, forget: true });
+  await settle(20);
+  assert.deepEqual([tab.hubs.length, tab.held.size, tab.view()], [0, 0, 'chip']);
+  assert.equal(types(tab).at(-1), 'forgotten');
+});
+
+for (const [button, answer] of [['no', 'not_now'], ['never', 'never']] as const) {
+  test(`"${answer}" in one tab ends what a yes began in others`, async () => {
+    const tab = open();
+    tab.card.obeyPage(hello);
+    tab.click('open');
+    // Agreed in another tab, while this one shows its card.
+    tab.held.set(KEY, yes());
+    tab.click(button);
+    assert.equal(tab.held.size, 0, 'the yes');
+    assert.deepEqual(tab.channel, [`${channelName(SITE)}: stop`]);
+    assert.equal(tab.view(), 'icon');
+    assert.ok(!types(tab).includes('answer'), 'the page may remove the frame only then');
+    await settle(20);
+    assert.equal(tab.database.uses, 1, 'the key');
+    assert.deepEqual(tab.toPage.at(-1), { type: 'answer', answer });
+  });
+}
+
+test('a no without a yes before it opens no database', async () => {
+  const tab = open();
+  tab.card.obeyPage(hello);
+  tab.click('open');
+  tab.click('no');
+  await settle();
+  assert.equal(tab.database.uses, 0);
+  assert.equal(tab.held.size, 0);
+  assert.ok(types(tab).includes('answer'));
+});
+
+test('a stop in another tab is heard before there is a hub, and after', async () => {
+  let tell = (): void => undefined;
+  const battery = new Promise((resolve) => (tell = () => resolve(charging)));
+  const starting = open(yes(), battery);
+  starting.card.obeyPage(hello);
+  assert.equal(starting.view(), 'live');
+  starting.held.delete(KEY);
+  tell();
+  await settle();
+  assert.deepEqual([starting.hubs.length, starting.view()], [0, 'over'], 'looked at again before the hub');
+
+  const { tab, hub } = await working();
+  tab.removedElsewhere();
+  assert.deepEqual(hub.got.at(-1), { kind: 'stop', everywhere: false });
+  assert.equal(tab.view(), 'over');
+});
+
+test('a yes that has run out is removed, also where the page wants quiet', async () => {
+  for (const kept of [yes(Date.now() - 1), yes(undefined, 'text-0'), '{']) {
+    const tab = open(kept);
+    tab.card.obeyPage({ ...hello, quiet: true });
+    await settle(20);
+    assert.deepEqual([tab.hubs.length, tab.held.size, tab.database.uses], [0, 0, 1], kept);
+  }
+});
+
+test('what the hub moves is added to the visit, also after it was stopped', async () => {
+  const { tab, hub } = await working();
+  const bytes = (): number => JSON.parse(tab.held.get(KEY) ?? '{}').bytes;
+  hub.say({ bytes: 2_100, moved: 2_000 });
+  assert.equal(bytes(), 2_100);
+  // Another tab, which this one has not heard of.
+  tab.held.set(KEY, JSON.stringify({ ...JSON.parse(tab.held.get(KEY) ?? ''), bytes: 9_100 }));
+  hub.say({ bytes: 2_150, moved: 50 });
+  assert.equal(bytes(), 9_150, 'added, and not written over');
+  assert.deepEqual(hub.got.at(-1), { kind: 'traffic', bytes: 9_150 }, 'the hub learns of it');
+  hub.say({ bytes: 9_150, moved: 0, phase: { name: 'failed', failure: 'traffic_cap', detail: '' } });
+  assert.equal(tab.view(), 'over');
+  hub.say({ bytes: 9_100, moved: -50 });
+  assert.equal(bytes(), 9_100, 'what was set aside and did not come');
+});

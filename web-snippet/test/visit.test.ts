@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, test } from 'node:test';
+import { visitIdentity } from '../src/hub/visit.ts';
+import { channelName } from '../src/shared/hub-port.ts';
+import { forgetKey, keepKey, keptKey } from '../src/shared/key-store.ts';
+import { FakeIndexedDb, stub } from './fakes.ts';
+
+let database: FakeIndexedDb;
+let restore: () => void;
+beforeEach(() => {
+  database = new FakeIndexedDb();
+  restore = stub({ indexedDB: database });
+});
+afterEach(() => restore());
+
+const kept = (): string[] => [...database.databases.keys()];
+
+test('a visit keeps its key, and each site of one host has its own', async () => {
+  const first = await visitIdentity('pk_test_a');
+  assert.equal((await visitIdentity('pk_test_a')).publicKey, first.publicKey);
+  assert.notEqual((await visitIdentity('pk_test_b')).publicKey, first.publicKey);
+  assert.deepEqual(kept(), ['raven pk_test_a', 'raven pk_test_b']);
+  await forgetKey('pk_test_b');
+  assert.deepEqual(kept(), ['raven pk_test_a'], 'the other site forgets nothing');
+  assert.notEqual(channelName('pk_test_a'), channelName('pk_test_b'));
+});
+
+test('a key is kept for a day, and then removed when it is found', async () => {
+  await keepKey('pk_test_a', { publicKey: 'ab', privateKey: {} as CryptoKey, until: 1_000 });
+  assert.equal((await keptKey('pk_test_a', 999))?.publicKey, 'ab');
+  assert.equal(await keptKey('pk_test_a', 1_000), undefined);
+  assert.deepEqual(kept(), []);
+});
+
+test('where there is no database a visit has a key all the same', async () => {
+  restore();
+  assert.match((await visitIdentity('pk_test_a')).publicKey, /^[0-9a-f]{64}$/);
+  await forgetKey('pk_test_a');
+});
