@@ -668,7 +668,14 @@ async fn more_sessions_than_allowed_are_told_so() {
     let third = Socket::connect(coordinator.address).await;
     third.refused(GoodbyeReason::Full, "limit is 2").await;
     drop(first);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // Its place is free once it is known that it has gone.
+    let gone = async {
+        while coordinator.runtime.snapshot().nodes.len() > 1 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), gone).await.expect("it is noticed");
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let mut fourth = Socket::connect(coordinator.address).await;
     fourth.open(&key(4), kernel).await;
 }

@@ -106,10 +106,13 @@ test('the page learns the phase only', () => {
 
 test('a smaller share is offered where the browser keeps the battery to itself', () => {
   const getBattery = (): void => undefined;
-  const policy = (allowed: boolean) => ({ allowsFeature: (name: string) => name === 'battery' && allowed });
+  const policy = (allowed: boolean) => ({ features: () => ['battery'], allowsFeature: (name: string) => name === 'battery' && allowed });
+  // A browser that has no such rule answers no to whatever it is asked.
+  const withoutRule = { features: () => ['camera'], allowsFeature: () => false };
   assert.equal(offeredShare({}), 0.1);
   assert.equal(offeredShare({ getBattery, featurePolicy: policy(false) }), 0.1);
   assert.equal(offeredShare({ getBattery, featurePolicy: policy(true) }), 0.2);
+  assert.equal(offeredShare({ getBattery, featurePolicy: withoutRule }), 0.2);
   assert.equal(offeredShare({ getBattery }), 0.2);
 });
 

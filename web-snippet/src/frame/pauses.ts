@@ -25,13 +25,15 @@ const SHARE_OFFERED_BLIND = 0.1;
 /** The part of a frame's surroundings that says what it may learn of the battery. */
 export interface BatteryRules {
   readonly getBattery?: unknown;
-  /** The page's rules for the frame, where the browser has them. */
-  readonly featurePolicy?: { allowsFeature(name: string): boolean } | undefined;
+  /** The page's rules for the frame, where the browser has them; it may have none for the battery. */
+  readonly featurePolicy?: { features(): readonly string[]; allowsFeature(name: string): boolean } | undefined;
 }
 
 /** The share that the card offers. */
 export function offeredShare(rules: BatteryRules): number {
-  const tells = typeof rules.getBattery === 'function' && (rules.featurePolicy?.allowsFeature('battery') ?? true);
+  const policy = rules.featurePolicy;
+  const isForbidden = policy?.features().includes('battery') === true && !policy.allowsFeature('battery');
+  const tells = typeof rules.getBattery === 'function' && !isForbidden;
   return tells ? SHARE_OFFERED : SHARE_OFFERED_BLIND;
 }
 
