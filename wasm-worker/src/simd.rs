@@ -7,7 +7,8 @@ pub const LANES: usize = 4;
 #[cfg(target_arch = "wasm32")]
 mod lanes {
     use core::arch::wasm32::{
-        f32x4_add, f32x4_mul, f32x4_splat, i32x4_shuffle, v128, v128_load, v128_store,
+        f32x4_add, f32x4_gt, f32x4_mul, f32x4_ne, f32x4_splat, i32x4_shuffle, v128, v128_and,
+        v128_andnot, v128_any_true, v128_bitselect, v128_load, v128_store,
     };
 
     /// Four numbers.
@@ -66,6 +67,56 @@ mod lanes {
                 [first(ab, cd), second(ab, cd), first(ab_high, cd_high), second(ab_high, cd_high)];
             columns.map(F32x4)
         }
+
+        /// Where `self` is greater; false where either is NaN.
+        #[inline(always)]
+        pub fn greater(self, other: Self) -> Mask {
+            Mask(f32x4_gt(self.0, other.0))
+        }
+
+        /// Whether any lane is NaN.
+        #[inline(always)]
+        pub fn has_nan(self) -> bool {
+            v128_any_true(f32x4_ne(self.0, self.0))
+        }
+
+        /// The lanes at even and at odd places of eight.
+        #[inline(always)]
+        pub fn split([a, b]: [Self; 2]) -> [Self; 2] {
+            [i32x4_shuffle::<0, 2, 4, 6>(a.0, b.0), i32x4_shuffle::<1, 3, 5, 7>(a.0, b.0)]
+                .map(F32x4)
+        }
+
+        /// The inverse of [`F32x4::split`].
+        #[inline(always)]
+        pub fn merge([even, odd]: [Self; 2]) -> [Self; 2] {
+            [i32x4_shuffle::<0, 4, 1, 5>(even.0, odd.0), i32x4_shuffle::<2, 6, 3, 7>(even.0, odd.0)]
+                .map(F32x4)
+        }
+    }
+
+    /// A truth value per lane.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Mask(v128);
+
+    impl Mask {
+        /// `a` where true, else `b`.
+        #[inline(always)]
+        pub fn pick(self, a: F32x4, b: F32x4) -> F32x4 {
+            F32x4(v128_bitselect(a.0, b.0, self.0))
+        }
+
+        /// `x` where true, else 0.
+        #[inline(always)]
+        pub fn keep(self, x: F32x4) -> F32x4 {
+            F32x4(v128_and(x.0, self.0))
+        }
+
+        /// `x` where false, else 0.
+        #[inline(always)]
+        pub fn drop(self, x: F32x4) -> F32x4 {
+            F32x4(v128_andnot(x.0, self.0))
+        }
     }
 }
 
@@ -116,6 +167,54 @@ mod lanes {
         #[inline(always)]
         pub fn turn(rows: [Self; 4]) -> [Self; 4] {
             std::array::from_fn(|i| F32x4(std::array::from_fn(|j| rows[j].0[i])))
+        }
+
+        /// Where `self` is greater; false where either is NaN.
+        #[inline(always)]
+        pub fn greater(self, other: Self) -> Mask {
+            Mask(std::array::from_fn(|lane| self.0[lane] > other.0[lane]))
+        }
+
+        /// Whether any lane is NaN.
+        #[inline(always)]
+        pub fn has_nan(self) -> bool {
+            self.0.iter().any(|x| x.is_nan())
+        }
+
+        /// The lanes at even and at odd places of eight.
+        #[inline(always)]
+        pub fn split([a, b]: [Self; 2]) -> [Self; 2] {
+            [0, 1].map(|odd| F32x4([a.0[odd], a.0[odd + 2], b.0[odd], b.0[odd + 2]]))
+        }
+
+        /// The inverse of [`F32x4::split`].
+        #[inline(always)]
+        pub fn merge([even, odd]: [Self; 2]) -> [Self; 2] {
+            [0, 2].map(|at| F32x4([even.0[at], odd.0[at], even.0[at + 1], odd.0[at + 1]]))
+        }
+    }
+
+    /// A truth value per lane.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Mask([bool; 4]);
+
+    impl Mask {
+        /// `a` where true, else `b`.
+        #[inline(always)]
+        pub fn pick(self, a: F32x4, b: F32x4) -> F32x4 {
+            F32x4(std::array::from_fn(|lane| if self.0[lane] { a.0[lane] } else { b.0[lane] }))
+        }
+
+        /// `x` where true, else 0.
+        #[inline(always)]
+        pub fn keep(self, x: F32x4) -> F32x4 {
+            self.pick(x, F32x4([0.0; 4]))
+        }
+
+        /// `x` where false, else 0.
+        #[inline(always)]
+        pub fn drop(self, x: F32x4) -> F32x4 {
+            self.pick(F32x4([0.0; 4]), x)
         }
     }
 }
