@@ -23,6 +23,8 @@ const INNER: usize = 512;
 const ROWS_BLOCK: usize = 128;
 /// Columns per block: with 512 steps, one megabyte.
 const COLUMNS_BLOCK: usize = 512;
+/// The same where all rows are one block: what was packed is used once and stays close by.
+const COLUMNS_OF_FEW_ROWS: usize = 64;
 
 /// Bytes of both packed blocks at most.
 pub const PACK_BYTES_MAX: u64 = (4 * INNER * (ROWS_BLOCK + COLUMNS_BLOCK)) as u64;
@@ -89,22 +91,32 @@ pub fn gemm_strided(
         1 => Vec::new(),
         _ => vec![[0f32; ROWS]; k.min(INNER) * m.min(ROWS_BLOCK).div_ceil(ROWS)],
     };
-    for columns in blocks(n, COLUMNS_BLOCK) {
-        for inner in blocks(k, INNER) {
+    for inner in blocks(k, INNER) {
+        // A block of rows is packed again for each block of columns, unless it is the only one.
+        let mut packed_rows = None;
+        for columns in blocks(n, columns_block(m)) {
             let right = blocks_of_b.pack(columns.clone(), inner.clone());
             for rows in blocks(m, ROWS_BLOCK) {
                 let accumulate = accumulate || inner.start > 0;
                 let mut target = Target { out, out_step, accumulate };
                 if a.column_step == 1 {
                     rows_in_place(&a, rows, &inner, &right, &mut target);
-                } else {
-                    let panels = &mut panels[..inner.len() * rows.len().div_ceil(ROWS)];
-                    pack::left(&a, rows.clone(), inner.clone(), panels);
-                    rows_in_panels(panels, rows, &right, &mut target);
+                    continue;
                 }
+                let panels = &mut panels[..inner.len() * rows.len().div_ceil(ROWS)];
+                if packed_rows.as_ref() != Some(&rows) {
+                    pack::left(&a, rows.clone(), inner.clone(), panels);
+                    packed_rows = Some(rows.clone());
+                }
+                rows_in_panels(panels, rows, &right, &mut target);
             }
         }
     }
+}
+
+/// Columns per block of a product with `rows` rows.
+fn columns_block(rows: usize) -> usize {
+    if rows <= ROWS_BLOCK { COLUMNS_OF_FEW_ROWS } else { COLUMNS_BLOCK }
 }
 
 fn blocks(extent: usize, block: usize) -> impl Iterator<Item = Range<usize>> {
@@ -131,7 +143,7 @@ impl<'a> RightBlocks<'a> {
     fn new(matrix: &'a Matrix<'a>, rows: usize) -> Self {
         let in_place = matrix.column_step == 1 && rows <= IN_PLACE_ROWS;
         // In place, only the last columns are packed.
-        let columns = if in_place { COLUMNS } else { matrix.columns.min(COLUMNS_BLOCK) };
+        let columns = if in_place { COLUMNS } else { matrix.columns.min(columns_block(rows)) };
         let size = matrix.rows.min(INNER) * pack::right_width(columns);
         RightBlocks { matrix, in_place, packed: vec![0f32; size] }
     }
