@@ -11,6 +11,7 @@ mod scattered;
 #[cfg(test)]
 mod tests;
 
+use crate::buffer::Buffer;
 use crate::simd::LANES;
 use micro::{COLUMNS, Left, Out, ROWS, Right};
 pub use scattered::{Scattered, WholeRight, scattered};
@@ -88,8 +89,8 @@ pub fn gemm_strided(
     assert!(n <= out_step && (m - 1) * out_step + n <= out.len(), "the result fits its slice");
     let mut blocks_of_b = RightBlocks::new(&b, m);
     let mut panels = match a.column_step {
-        1 => Vec::new(),
-        _ => vec![[0f32; ROWS]; k.min(INNER) * m.min(ROWS_BLOCK).div_ceil(ROWS)],
+        1 => Buffer::stale(0),
+        _ => Buffer::stale(k.min(INNER) * m.min(ROWS_BLOCK).div_ceil(ROWS)),
     };
     for inner in blocks(k, INNER) {
         // A block of rows is packed again for each block of columns, unless it is the only one.
@@ -127,7 +128,7 @@ fn blocks(extent: usize, block: usize) -> impl Iterator<Item = Range<usize>> {
 struct RightBlocks<'a> {
     matrix: &'a Matrix<'a>,
     in_place: bool,
-    packed: Vec<f32>,
+    packed: Buffer<f32>,
 }
 
 /// A block of the right operand: panels of up to eight columns.
@@ -145,7 +146,7 @@ impl<'a> RightBlocks<'a> {
         // In place, only the last columns are packed.
         let columns = if in_place { COLUMNS } else { matrix.columns.min(columns_block(rows)) };
         let size = matrix.rows.min(INNER) * pack::right_width(columns);
-        RightBlocks { matrix, in_place, packed: vec![0f32; size] }
+        RightBlocks { matrix, in_place, packed: Buffer::stale(size) }
     }
 
     fn pack(&mut self, columns: Range<usize>, inner: Range<usize>) -> RightBlock<'_> {

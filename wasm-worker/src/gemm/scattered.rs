@@ -3,6 +3,7 @@
 
 use super::micro::{self, COLUMNS, Out, ROWS, Right};
 use super::{INNER, Matrix, ROWS_BLOCK, blocks, pack};
+use crate::buffer::Buffer;
 use crate::simd::LANES;
 use std::ops::Range;
 
@@ -27,11 +28,17 @@ impl<'a> Scattered<'a> {
 }
 
 /// A right operand, packed as a whole to be used many times.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WholeRight {
     rows: usize,
     columns: usize,
-    packed: Vec<f32>,
+    packed: Buffer<f32>,
+}
+
+impl Default for WholeRight {
+    fn default() -> Self {
+        WholeRight { rows: 0, columns: 0, packed: Buffer::stale(0) }
+    }
 }
 
 impl WholeRight {
@@ -45,7 +52,9 @@ impl WholeRight {
         assert!(b.in_bounds(), "the operand lies in its slice");
         let width = pack::right_width(b.columns);
         (self.rows, self.columns) = (b.rows, b.columns);
-        self.packed.resize(b.rows * width, 0.0);
+        if self.packed.len() != b.rows * width {
+            self.packed = Buffer::stale(b.rows * width);
+        }
         for inner in blocks(b.rows, INNER) {
             let to = &mut self.packed[inner.start * width..inner.end * width];
             pack::right(b, 0..b.columns, inner, to);

@@ -6,6 +6,7 @@
 //! `dw^T [k, o] += patches^T [k, p] dy^T [p, o]` swaps positions and taps, and
 //! the input gradient is a forward pass over `dy` with turned kernels.
 
+use crate::buffer::Buffer;
 use crate::gemm::{Matrix, Scattered, WholeRight, scattered};
 
 /// The extents of one image and how taps meet it.
@@ -55,21 +56,21 @@ pub struct Framed {
     extents: Extents,
     rows: usize,
     pitch: usize,
-    frame: Vec<f32>,
+    frame: Buffer<f32>,
 }
 
 impl Framed {
     /// A frame for images of these extents.
     pub fn new(extents: Extents) -> Self {
         let [rows, pitch] = extents.frame().map(|extent| extent as usize);
-        let frame = vec![0f32; extents.channels * rows * pitch];
+        let frame = Buffer::filled(extents.channels * rows * pitch, 0f32);
         Framed { extents, rows, pitch, frame }
     }
 
     /// Offset of each tap (channel, row, column) from a position's first one, in units of `unit`.
-    fn taps(&self, unit: usize) -> Vec<usize> {
+    fn taps(&self, unit: usize) -> Buffer<usize> {
         let Extents { channels, kernel, dilation, .. } = self.extents;
-        let mut taps = Vec::with_capacity(channels * kernel[0] * kernel[1]);
+        let mut taps = Buffer::empty(channels * kernel[0] * kernel[1]);
         for channel in 0..channels {
             for row in 0..kernel[0] {
                 let row = channel * self.rows + row * dilation[0];
@@ -81,9 +82,9 @@ impl Framed {
     }
 
     /// Offset of each position's first tap, in units of `unit`.
-    fn positions(&self, unit: usize) -> Vec<usize> {
+    fn positions(&self, unit: usize) -> Buffer<usize> {
         let Extents { stride, out, .. } = self.extents;
-        let mut positions = Vec::with_capacity(out[0] * out[1]);
+        let mut positions = Buffer::empty(out[0] * out[1]);
         for row in 0..out[0] {
             let columns = (0..out[1]).map(|column| column * stride[1]);
             positions.extend(columns.map(|column| (row * stride[0] * self.pitch + column) * unit));
@@ -116,8 +117,8 @@ const ELEMENT: usize = size_of::<f32>();
 #[derive(Debug)]
 pub struct Correlation {
     framed: Framed,
-    positions: Vec<usize>,
-    taps: Vec<usize>,
+    positions: Buffer<usize>,
+    taps: Buffer<usize>,
     weights: WholeRight,
 }
 
@@ -143,8 +144,8 @@ impl Correlation {
 #[derive(Debug)]
 pub struct WeightGradient {
     framed: Framed,
-    positions: Vec<usize>,
-    taps: Vec<usize>,
+    positions: Buffer<usize>,
+    taps: Buffer<usize>,
     dy: WholeRight,
 }
 

@@ -10,6 +10,7 @@ mod framed;
 mod geometry;
 mod unrolled;
 
+use crate::buffer::Buffer;
 use crate::gemm;
 use crate::tensor::{Tensor, dims_of};
 use framed::{Correlation, WeightGradient};
@@ -20,10 +21,10 @@ use raven_graph::{Conv2dAttrs, Op, TensorType};
 pub fn forward(attrs: &Conv2dAttrs, x: &Tensor, weight: &Tensor, dims: &[usize]) -> Tensor {
     let geometry = Geometry::new(attrs, x.dims(), weight.dims(), dims);
     let (images, weights) = (x.elements::<f32>(), weight.elements::<f32>());
-    let mut result = vec![0f32; dims.iter().product()];
+    let mut result = Buffer::stale(dims.iter().product());
     let Some(extents) = geometry.framed() else {
         unrolled::forward(&geometry, images, weights, &mut result);
-        return Tensor::new(dims, result);
+        return Tensor::of(dims, result);
     };
     for group in 0..geometry.groups {
         let weights = &weights[geometry.weight_range(group)];
@@ -33,17 +34,17 @@ pub fn forward(attrs: &Conv2dAttrs, x: &Tensor, weight: &Tensor, dims: &[usize])
             correlation.run(&images[geometry.image_range(image, group)], out);
         }
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }
 
 /// `weight [o, c / groups, kh, kw]`, `dy [n, o, oh, ow]` to `dims = [n, c, h, w]`.
 pub fn input_grad(attrs: &Conv2dAttrs, weight: &Tensor, dy: &Tensor, dims: &[usize]) -> Tensor {
     let geometry = Geometry::new(attrs, dims, weight.dims(), dy.dims());
     let (weights, grads) = (weight.elements::<f32>(), dy.elements::<f32>());
-    let mut result = vec![0f32; dims.iter().product()];
+    let mut result = Buffer::filled(dims.iter().product(), 0f32);
     let Some(extents) = geometry.framed_input_grad() else {
         unrolled::input_grad(&geometry, weights, grads, &mut result);
-        return Tensor::new(dims, result);
+        return Tensor::of(dims, result);
     };
     for group in 0..geometry.groups {
         let turned = turned(&geometry, &weights[geometry.weight_range(group)]);
@@ -53,14 +54,14 @@ pub fn input_grad(attrs: &Conv2dAttrs, weight: &Tensor, dy: &Tensor, dims: &[usi
             correlation.run(&grads[geometry.out_range(image, group)], dx);
         }
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }
 
 /// Kernels `[filters, channels, taps]` turned by half a circle, as `[channels, filters, taps]`:
 /// the input gradient is a correlation of `dy` with them.
-fn turned(geometry: &Geometry, weights: &[f32]) -> Vec<f32> {
+fn turned(geometry: &Geometry, weights: &[f32]) -> Buffer<f32> {
     let (taps, channels) = (geometry.taps(), geometry.channels);
-    let mut turned = Vec::with_capacity(weights.len());
+    let mut turned = Buffer::empty(weights.len());
     for channel in 0..channels {
         for kernels in weights.chunks_exact(channels * taps) {
             turned.extend(kernels[channel * taps..][..taps].iter().rev());
@@ -74,10 +75,10 @@ fn turned(geometry: &Geometry, weights: &[f32]) -> Vec<f32> {
 pub fn weight_grad(attrs: &Conv2dAttrs, x: &Tensor, dy: &Tensor, dims: &[usize]) -> Tensor {
     let geometry = Geometry::new(attrs, x.dims(), dims, dy.dims());
     let (images, grads) = (x.elements::<f32>(), dy.elements::<f32>());
-    let mut result = vec![0f32; dims.iter().product()];
+    let mut result = Buffer::filled(dims.iter().product(), 0f32);
     let Some(extents) = geometry.framed() else {
         unrolled::weight_grad(&geometry, images, grads, &mut result);
-        return Tensor::new(dims, result);
+        return Tensor::of(dims, result);
     };
     for group in 0..geometry.groups {
         let mut gradient = WeightGradient::new(extents);
@@ -87,7 +88,7 @@ pub fn weight_grad(attrs: &Conv2dAttrs, x: &Tensor, dy: &Tensor, dims: &[usize])
             gradient.add(&images[geometry.image_range(image, group)], dy, dw);
         }
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }
 
 /// Bytes that a convolution needs beyond its operands and its result; 0 for other ops.

@@ -2,6 +2,7 @@
 
 mod tiles;
 
+use crate::buffer::Buffer;
 use crate::tensor::Tensor;
 use raven_graph::Pool2dAttrs;
 use std::ops::Range;
@@ -87,7 +88,7 @@ fn beats(value: f32, greatest: f32) -> bool {
 /// `x [n, c, h, w]` to `dims = [n, c, oh, ow]`; padding never wins.
 pub fn max(attrs: &Pool2dAttrs, x: &Tensor, dims: &[usize]) -> Tensor {
     let pool = Pool::new(attrs, x.dims(), dims);
-    let mut result = vec![0f32; dims.iter().product()];
+    let mut result = Buffer::stale(dims.iter().product());
     let planes = x.elements::<f32>().chunks_exact(pool.plane);
     for (plane, out) in planes.zip(result.chunks_exact_mut(pool.out_plane)) {
         if tiles::serve(attrs) {
@@ -101,14 +102,14 @@ pub fn max(attrs: &Pool2dAttrs, x: &Tensor, dims: &[usize]) -> Tensor {
             });
         }
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }
 
 /// `x [n, c, h, w]`, `dy [n, c, oh, ow]` to `[n, c, h, w]`; ties go to the first maximum.
 pub fn max_grad(attrs: &Pool2dAttrs, x: &Tensor, dy: &Tensor) -> Tensor {
     let pool = Pool::new(attrs, x.dims(), dy.dims());
     let dy_width = dy.dims()[3];
-    let mut result = vec![0f32; x.len()];
+    let mut result = Buffer::filled(x.len(), 0f32);
     let planes = x.elements::<f32>().chunks_exact(pool.plane);
     let dy_planes = dy.elements::<f32>().chunks_exact(pool.out_plane);
     for ((plane, dy), dx) in planes.zip(dy_planes).zip(result.chunks_exact_mut(pool.plane)) {
@@ -121,14 +122,14 @@ pub fn max_grad(attrs: &Pool2dAttrs, x: &Tensor, dy: &Tensor) -> Tensor {
             pool.for_each(|at, rows, columns| dx[pool.first_max(plane, rows, columns)] += dy[at]);
         }
     }
-    Tensor::new(x.dims(), result)
+    Tensor::of(x.dims(), result)
 }
 
 /// `x [n, c, h, w]` to `dims = [n, c, oh, ow]`; padding counts in the mean.
 pub fn average(attrs: &Pool2dAttrs, x: &Tensor, dims: &[usize]) -> Tensor {
     let pool = Pool::new(attrs, x.dims(), dims);
     let count = window_elements(attrs);
-    let mut result = vec![0f32; dims.iter().product()];
+    let mut result = Buffer::stale(dims.iter().product());
     let planes = x.elements::<f32>().chunks_exact(pool.plane);
     for (plane, out) in planes.zip(result.chunks_exact_mut(pool.out_plane)) {
         pool.for_each(|at, rows, columns| {
@@ -142,14 +143,14 @@ pub fn average(attrs: &Pool2dAttrs, x: &Tensor, dims: &[usize]) -> Tensor {
             out[at] = sum / count;
         });
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }
 
 /// `dy [n, c, oh, ow]` to `dims = [n, c, h, w]`.
 pub fn average_grad(attrs: &Pool2dAttrs, dy: &Tensor, dims: &[usize]) -> Tensor {
     let pool = Pool::new(attrs, dims, dy.dims());
     let count = window_elements(attrs);
-    let mut result = vec![0f32; dims.iter().product()];
+    let mut result = Buffer::filled(dims.iter().product(), 0f32);
     let dy_planes = dy.elements::<f32>().chunks_exact(pool.out_plane);
     for (dy, dx) in dy_planes.zip(result.chunks_exact_mut(pool.plane)) {
         pool.for_each(|at, rows, columns| {
@@ -162,7 +163,7 @@ pub fn average_grad(attrs: &Pool2dAttrs, dy: &Tensor, dims: &[usize]) -> Tensor 
             }
         });
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }
 
 /// Elements of a whole window, padding included.
