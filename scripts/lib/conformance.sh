@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the conformance suite on everything that computes: NumPy writes what is
-# expected; the native library, the module under wasmtime, in Node and in
-# Chromium must agree with it, and the last three with each other bit for bit.
+# expected; the native library, the module under wasmtime, in Node, Chromium and
+# Firefox must agree with it, and the module with itself bit for bit everywhere.
 # Usage: scripts/lib/conformance.sh
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
@@ -13,6 +13,7 @@ cd "$ROOT"
 ensure_rust
 ensure_python || die "a Python environment with NumPy is needed"
 ensure_chromium || die "a Chromium is needed"
+ensure_firefox || say "no Firefox is here: it is left out"
 ensure_npm .
 bash scripts/build kernel
 

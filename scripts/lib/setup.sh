@@ -94,6 +94,22 @@ ensure_python() {
     "$PYTHON" -m pip install --quiet --disable-pip-version-check "numpy==$NUMPY_VERSION"
 }
 
+# Sets RAVEN_NATIVE_PEER to an interpreter with TensorFlow; fails where it can't be had.
+ensure_native_peer() {
+    have python3 || return 1
+    local venv="$RAVEN_CACHE/venv-peers" version=2.21.0
+    export RAVEN_NATIVE_PEER="$venv/bin/python"
+    if [[ ! -x "$RAVEN_NATIVE_PEER" ]] ||
+        ! "$RAVEN_NATIVE_PEER" -m pip show --quiet tensorflow-cpu 2>/dev/null; then
+        say "making a Python environment with TensorFlow $version in $venv"
+        if ! python3 -m venv "$venv" ||
+            ! "$RAVEN_NATIVE_PEER" -m pip install --quiet --disable-pip-version-check "tensorflow-cpu==$version"; then
+            unset RAVEN_NATIVE_PEER
+            return 1
+        fi
+    fi
+}
+
 # Sets FASHION_MNIST to the folder with the four files; fails where they can't be had.
 ensure_fashion_mnist() {
     if [[ ! -f "$FASHION_MNIST_DIR/train-images-idx3-ubyte.gz" ]]; then

@@ -1,7 +1,7 @@
 // Runs the conformance suite on the compiled kernel, in Node or in a browser's worker.
 //
-// In Node:    node tests/conformance/run.mjs [KERNEL_DIR] [SUITE_DIR] [--json FILE]
-// In a page:  import { runSuite } from '.../run.mjs';
+// In Node:    node tests/conformance/run.mjs [KERNEL_DIR] [SUITE_DIR] [--seeds N] [--json FILE]
+// In a page:  import { runSeeds, runSuite } from '.../run.mjs';
 //             const report = await runSuite(Kernel, suiteJson, suiteBytes);
 // with `Kernel` from an initialised raven_kernel.js, `suiteJson` the parsed
 // suite.json and `suiteBytes` a Uint8Array of suite.bin.
@@ -102,10 +102,77 @@ export async function runSuite(Kernel, suite, file) {
       return { name: entry.name, family: entry.family, reason: String(error) };
     }
   });
-  const text = new TextEncoder().encode(cases.map((result) => result.digest ?? result.reason).join('\n'));
-  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', text));
-  const digest = [...hash].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  const digest = await sha256(cases.map((result) => result.digest ?? result.reason).join('\n'));
   return { cases, failed: cases.filter((result) => result.reason), digest };
+}
+
+/** The `i`-th random word of a seed; tests/module.rs counts on the same. */
+function word(seed, i) {
+  let x = (Math.imul(i, 0x9e3779b9) + Math.imul(seed, 0x85ebca6b)) >>> 0;
+  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
+  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
+  return (x ^ (x >>> 16)) >>> 0;
+}
+
+/**
+ * A task's frame with other f32 operands: numbers from -4 to 4, and among them words taken as
+ * they are: infinities, NaN of all kinds, numbers next to nothing.
+ */
+export function reseeded(task, seed) {
+  const bytes = task.slice();
+  const view = new DataView(bytes.buffer);
+  const align = (at) => (at + 15) & ~15;
+  const width = { f32: 4, i32: 4, u8: 1, bool: 1 };
+  const headerBytes = view.getUint32(8, true);
+  const { tensors = [] } = JSON.parse(new TextDecoder().decode(bytes.subarray(16, 16 + headerBytes)));
+  let at = align(16 + headerBytes);
+  let count = 0;
+  for (const { dtype, shape } of tensors) {
+    at = align(at);
+    const end = at + shape.reduce((n, d) => n * d, 1) * width[dtype];
+    for (; dtype === 'f32' && at < end; at += 4) {
+      const x = word(seed, count);
+      count += 1;
+      if (x % 61 === 0) view.setUint32(at, word(seed ^ 0x5bd1e995, count), true);
+      else view.setFloat32(at, ((x >>> 8) - 2 ** 23) * 2 ** -21, true);
+    }
+    at = end;
+  }
+  return bytes;
+}
+
+const sha256 = async (text) => {
+  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text)));
+  return [...hash].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+};
+
+/**
+ * Runs every case on other operands, once per seed. The report holds per case one digest over
+ * the digests of all seeds: bits only, nobody says what is right.
+ */
+export async function runSeeds(Kernel, suite, file, seeds) {
+  const bytes = new Uint8Array(file.buffer, file.byteOffset, file.byteLength);
+  const span = ([offset, length]) => bytes.subarray(offset, offset + length);
+  const cases = [];
+  for (const { name, setup, task } of suite.cases) {
+    const kernel = new Kernel(512 * 2 ** 20);
+    const digests = [];
+    try {
+      for (const frame of setup) kernel.accept(span(frame));
+      for (let seed = 1; seed <= seeds; seed += 1) {
+        const refused = kernel.begin(reseeded(span(task), seed));
+        if (refused) throw new Error(parseFrame(refused).header.detail);
+        while (!kernel.step(Infinity)) { /* whole */ }
+        const { lease, digest } = parseFrame(kernel.finish(0)).header;
+        kernel.accept(frameOf({ type: 'reveal', lease }));
+        digests.push(digest);
+      }
+    } finally {
+      kernel.free();
+    }
+    cases.push({ name, digest: await sha256(digests.join('\n')) });
+  }
+  return { cases, digest: await sha256(cases.map(({ digest }) => digest).join('\n')) };
 }
 
 async function main() {
@@ -113,13 +180,17 @@ async function main() {
   const { resolve } = await import('node:path');
   const { pathToFileURL } = await import('node:url');
   const words = process.argv.slice(2);
-  const json = words.includes('--json') ? words.splice(words.indexOf('--json'), 2)[1] : undefined;
+  const option = (name) => (words.includes(name) ? words.splice(words.indexOf(name), 2)[1] : undefined);
+  const json = option('--json');
+  const seeds = Number(option('--seeds') ?? 0);
   const kernelDir = resolve(words[0] ?? 'dist/kernel');
   const suiteDir = resolve(words[1] ?? 'target/conformance');
   const { default: init, Kernel } = await import(pathToFileURL(`${kernelDir}/raven_kernel.js`));
   await init({ module_or_path: readFileSync(`${kernelDir}/raven_kernel.wasm`) });
   const suite = JSON.parse(readFileSync(`${suiteDir}/suite.json`, 'utf8'));
-  const report = await runSuite(Kernel, suite, readFileSync(`${suiteDir}/suite.bin`));
+  const file = readFileSync(`${suiteDir}/suite.bin`);
+  const report = await runSuite(Kernel, suite, file);
+  if (seeds > 0) report.seeds = await runSeeds(Kernel, suite, file, seeds);
   for (const { name, reason } of report.failed) console.error(`FAILED ${name}: ${reason}`);
   console.log(`node: ${report.cases.length} cases, ${report.failed.length} failed, digest ${report.digest.slice(0, 16)}`);
   if (json) writeFileSync(json, JSON.stringify(report));

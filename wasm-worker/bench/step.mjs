@@ -1,7 +1,8 @@
 // Measures training steps on the compiled kernel in Node:
 //   cargo run --release -p raven-worker --example train_frames -- target/bench-frames
 //   node wasm-worker/bench/step.mjs [KERNEL_DIR] [FRAMES_DIR] [--ops]
-// With --ops the nodes that take longest are listed.
+// With --ops the nodes that take longest are listed. The second line of a network is one
+// micro-batch of a round: weights in, gradients out, and where that time goes.
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -36,6 +37,49 @@ function profile(kernel, entry, task) {
   }
 }
 
+/** A frame without tensors. */
+function message(header) {
+  const text = Buffer.from(JSON.stringify(header));
+  const frame = Buffer.alloc((16 + text.length + 15) & ~15);
+  frame.write('RAVN');
+  frame.writeUInt16LE(1, 4);
+  frame.writeUInt32LE(text.length, 8);
+  text.copy(frame, 16);
+  return frame;
+}
+
+const headerOf = (frame) => JSON.parse(Buffer.from(frame.subarray(16, 16 + Buffer.from(frame.buffer, frame.byteOffset).readUInt32LE(8))).toString());
+
+/** One micro-batch of a round after another, each with weights that are new to the kernel. */
+function rounds(name, entry) {
+  const kernel = new Kernel(512 * 2 ** 20);
+  const load = (part) => readFileSync(`${framesDir}/${entry.round[part]}`);
+  const [weights, task] = [load('weights'), load('task')];
+  kernel.accept(load('graph'));
+  const forget = message({ type: 'drop', blobs: [headerOf(weights).id], graphs: [] });
+  const reveal = message({ type: 'reveal', lease: headerOf(task).lease });
+  const parts = {
+    weights: () => kernel.accept(weights),
+    begin: () => kernel.begin(task),
+    run: () => kernel.step(1e18),
+    finish: () => kernel.finish(0),
+    reveal: () => kernel.accept(reveal),
+    drop: () => kernel.accept(forget),
+  };
+  const best = Object.fromEntries(Object.keys(parts).map((part) => [part, Infinity]));
+  for (let i = 0; i < 40; i += 1) {
+    for (const [part, run] of Object.entries(parts)) {
+      const start = performance.now();
+      run();
+      best[part] = Math.min(best[part], performance.now() - start);
+    }
+  }
+  const total = Object.values(best).reduce((sum, ms) => sum + ms, 0);
+  console.log(`  a round: ${((entry.batch * 1000) / total).toFixed(0)} images/s, ${total.toFixed(2)} ms: `
+    + Object.entries(best).map(([part, ms]) => `${part} ${ms.toFixed(2)}`).join(', '));
+  kernel.free();
+}
+
 const frames = JSON.parse(readFileSync(`${framesDir}/frames.json`, 'utf8'));
 for (const [name, entry] of Object.entries(frames)) {
   const kernel = new Kernel(512 * 2 ** 20);
@@ -58,6 +102,7 @@ for (const [name, entry] of Object.entries(frames)) {
         + `${((seconds * 1000) / entry.steps).toFixed(2)} ms a step, ${calls} pauses possible, digest ${digest}`);
     }
   }
+  rounds(name, entry);
   if (listOps) profile(kernel, entry, task);
   kernel.free();
 }

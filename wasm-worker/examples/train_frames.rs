@@ -1,16 +1,18 @@
-//! Writes the frames of a training task for measurements: a `Scan` of plain
-//! gradient-descent steps at batch 64 on random images.
+//! Writes the frames of training tasks for measurements, at batch 64 on random
+//! images: a `Scan` of plain gradient-descent steps, and one micro-batch of a
+//! round as a coordinator sends it, weights first.
 //!
 //! `cargo run --release -p raven-worker --example train_frames -- OUT_DIR [STEPS]`
-//! writes `OUT_DIR/{mlp,cnn}.{graph,task}.frame` and `OUT_DIR/frames.json`.
+//! writes `OUT_DIR/{mlp,cnn}.{graph,task}.frame`, the same with `.round` and its
+//! weights, and `OUT_DIR/frames.json`.
 
-use raven_graph::model::{ModelSpec, lower};
+use raven_graph::model::{LoweredModel, ModelSpec, lower};
 use raven_graph::philox::{key, philox4x32, unit_f32};
-use raven_graph::{BinaryFn, DType, GraphBuilder, Limits, TensorType, ValidGraph};
+use raven_graph::{BinaryFn, DType, GraphBuilder, InputSpec, Limits, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Binding, Carry, Encoding, GraphText, JobId, LeaseId, Numerics, OutputSpec, Program, ReduceRule,
-    Seed, TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
+    Seed, TaskId, TaskMessage, TaskSpec, TensorPart, TensorView, ToContributor, blob_id,
 };
 use std::error::Error;
 use std::path::Path;
@@ -39,11 +41,15 @@ const MODELS: [(&str, &str, &str); 2] = [
     ),
 ];
 
+fn train_graph(data: &str, model: &str) -> Result<LoweredModel, Box<dyn Error>> {
+    let model: ModelSpec = serde_json::from_str(model)?;
+    Ok(lower(&model, &serde_json::from_str(data)?, BATCH, &Limits::default())?)
+}
+
 /// The gradient graph with `p - lr / batch * gradient` added for every parameter.
 fn step_graph(data: &str, model: &str) -> Result<(ValidGraph, Vec<String>), Box<dyn Error>> {
     let limits = Limits::default();
-    let model: ModelSpec = serde_json::from_str(model)?;
-    let lowered = lower(&model, &serde_json::from_str(data)?, BATCH, &limits)?;
+    let lowered = train_graph(data, model)?;
     let gradients: Vec<_> = lowered.train.outputs().to_vec();
     let mut b = GraphBuilder::resume(lowered.train, &limits);
     let mut names = Vec::new();
@@ -81,6 +87,95 @@ fn contents(name: &str, ty: &TensorType, stream: u32) -> Vec<u8> {
     }
 }
 
+/// Tensors of one frame, by name.
+type Tensors = Vec<(String, TensorType, Vec<u8>)>;
+
+fn parts(tensors: &Tensors) -> Vec<TensorPart<'_>> {
+    tensors
+        .iter()
+        .map(|(name, ty, data)| TensorPart { name: name.clone(), ty: ty.clone(), data })
+        .collect()
+}
+
+fn inputs(graph: &ValidGraph) -> Tensors {
+    let input = |(i, input): (usize, &InputSpec)| {
+        (input.name.clone(), input.ty.clone(), contents(&input.name, &input.ty, i as u32))
+    };
+    graph.inputs().iter().enumerate().map(input).collect()
+}
+
+fn task_frame(spec: TaskSpec, flops: u64, attached: &Tensors) -> Vec<u8> {
+    let message = TaskMessage {
+        lease: LeaseId(1),
+        task: TaskId { job: JobId(1), round: 0, stage: 0, part: 0 },
+        lease_ms: 60_000,
+        flops,
+        spec,
+    };
+    encode(&ToContributor::Task(Box::new(message)), &parts(attached))
+}
+
+fn output(name: String) -> OutputSpec {
+    OutputSpec { name, encoding: Encoding::Raw, reduce: ReduceRule::Sum }
+}
+
+fn attached(name: &String) -> Binding {
+    Binding::Attached { input: name.clone(), tensor: name.clone() }
+}
+
+/// Steps of gradient descent within one task.
+fn scan(graph: &ValidGraph, params: &[String], steps: u32) -> Vec<u8> {
+    let tensors = inputs(graph);
+    let next = |param: &String| format!("next.{param}");
+    let carry = params.iter().map(|param| Carry { input: param.clone(), output: next(param) });
+    let mut outputs = vec![output("loss".into())];
+    outputs.extend(params.iter().map(next).map(output));
+    let spec = TaskSpec {
+        program: Program::Scan { graph: graph.id(), steps, carry: carry.collect() },
+        seed: Seed(1),
+        bindings: tensors.iter().map(|(name, ..)| attached(name)).collect(),
+        shards: Vec::new(),
+        outputs,
+        numerics: Numerics::Strict,
+    };
+    task_frame(spec, graph.cost().flops * u64::from(steps), &tensors)
+}
+
+/// One micro-batch of a round: the frame of its weights and of its task.
+fn round(graph: &ValidGraph, params: &[String]) -> (Vec<u8>, Vec<u8>) {
+    let (weights, data): (Tensors, Tensors) =
+        inputs(graph).into_iter().partition(|(name, ..)| params.contains(name));
+    let blob_parts = parts(&weights);
+    let views = blob_parts.iter().map(|part| TensorView {
+        name: &part.name,
+        dtype: part.ty.dtype,
+        shape: &part.ty.shape,
+        data: part.data,
+    });
+    let blob = blob_id(views);
+    let from_blob = |(name, ..): &(String, TensorType, Vec<u8>)| Binding::Blob {
+        input: name.clone(),
+        blob,
+        tensor: name.clone(),
+    };
+    let bindings =
+        weights.iter().map(from_blob).chain(data.iter().map(|(name, ..)| attached(name)));
+    let spec = TaskSpec {
+        program: Program::Map { graph: graph.id(), start: 0, count: 1 },
+        seed: Seed(1),
+        bindings: bindings.collect(),
+        shards: Vec::new(),
+        outputs: graph.outputs().iter().map(|out| output(out.name.clone())).collect(),
+        numerics: Numerics::Strict,
+    };
+    let weights = encode(&ToContributor::Blob { id: blob }, &blob_parts);
+    (weights, task_frame(spec, graph.cost().flops, &data))
+}
+
+fn graph_frame(graph: &ValidGraph) -> Vec<u8> {
+    encode(&ToContributor::Graph { id: graph.id(), graph: GraphText::of(graph) }, &[])
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let out = Path::new(arguments.first().ok_or("usage: train_frames OUT_DIR [STEPS]")?);
@@ -88,60 +183,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(out)?;
     let mut index = serde_json::Map::new();
     for (name, data, model) in MODELS {
-        let (graph, params) = step_graph(data, model)?;
-        let id = graph.id();
-        let tensors: Vec<(String, TensorType, Vec<u8>)> = graph
-            .inputs()
-            .iter()
-            .enumerate()
-            .map(|(i, input)| {
-                let bytes = contents(&input.name, &input.ty, i as u32);
-                (input.name.clone(), input.ty.clone(), bytes)
-            })
-            .collect();
-        let attached =
-            |name: &String| Binding::Attached { input: name.clone(), tensor: name.clone() };
-        let output =
-            |name: String| OutputSpec { name, encoding: Encoding::Raw, reduce: ReduceRule::Sum };
-        let carry = params
-            .iter()
-            .map(|param| Carry { input: param.clone(), output: format!("next.{param}") });
-        let mut outputs = vec![output("loss".into())];
-        outputs.extend(params.iter().map(|param| output(format!("next.{param}"))));
-        let spec = TaskSpec {
-            program: Program::Scan { graph: id, steps, carry: carry.collect() },
-            seed: Seed(1),
-            bindings: tensors.iter().map(|(name, ..)| attached(name)).collect(),
-            shards: Vec::new(),
-            outputs,
-            numerics: Numerics::Strict,
+        let write = |part: &str, bytes: Vec<u8>| -> std::io::Result<String> {
+            let file = format!("{name}.{part}.frame");
+            std::fs::write(out.join(&file), bytes)?;
+            Ok(file)
         };
-        let flops = graph.cost().flops * u64::from(steps);
-        let task = ToContributor::Task(Box::new(TaskMessage {
-            lease: LeaseId(1),
-            task: TaskId { job: JobId(1), round: 0, stage: 0, part: 0 },
-            lease_ms: 60_000,
-            flops,
-            spec,
-        }));
-        let parts: Vec<TensorPart<'_>> = tensors
-            .iter()
-            .map(|(name, ty, data)| TensorPart { name: name.clone(), ty: ty.clone(), data })
-            .collect();
-        std::fs::write(out.join(format!("{name}.task.frame")), encode(&task, &parts))?;
-        let message = ToContributor::Graph { id, graph: GraphText::of(&graph) };
-        std::fs::write(out.join(format!("{name}.graph.frame")), encode(&message, &[]))?;
-        index.insert(
-            name.into(),
-            serde_json::json!({
-                "graph": format!("{name}.graph.frame"),
-                "task": format!("{name}.task.frame"),
-                "steps": steps,
-                "batch": BATCH,
-                "flops": flops,
-                "nodes": graph.graph().nodes.len(),
-            }),
-        );
+        let (graph, params) = step_graph(data, model)?;
+        let train = train_graph(data, model)?.train;
+        let (weights, round) = round(&train, &params);
+        let entry = serde_json::json!({
+            "graph": write("graph", graph_frame(&graph))?,
+            "task": write("task", scan(&graph, &params, steps))?,
+            "steps": steps,
+            "batch": BATCH,
+            "flops": graph.cost().flops * u64::from(steps),
+            "nodes": graph.graph().nodes.len(),
+            "round": {
+                "graph": write("round.graph", graph_frame(&train))?,
+                "weights": write("round.weights", weights)?,
+                "task": write("round.task", round)?,
+                "flops": train.cost().flops,
+            },
+        });
+        index.insert(name.into(), entry);
     }
     std::fs::write(out.join("frames.json"), serde_json::Value::Object(index).to_string())?;
     Ok(())

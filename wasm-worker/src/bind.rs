@@ -1,5 +1,6 @@
 //! Where a task's inputs come from, checked once when the task begins.
 
+use crate::buffer::Buffer;
 use crate::cache::{Blob, Cache};
 use crate::error::TaskError;
 use crate::plan::Plan;
@@ -136,7 +137,9 @@ impl Bindings {
             Source::RowMask { numbers } => {
                 let mask =
                     row_numbers(numbers, run).iter().map(|&row| f32::from(u8::from(row >= 0)));
-                Tensor::new(&dims_of(&ty.shape), mask.collect())
+                let mut elements = Buffer::empty(numbers.dims()[1]);
+                elements.extend(mask);
+                Tensor::of(&dims_of(&ty.shape), elements)
             }
         }
     }
@@ -153,7 +156,7 @@ impl Bindings {
     fn rows_of<T: Element>(&self, ty: &TensorType, parts: &[Tensor], numbers: &[i32]) -> Tensor {
         let dims = dims_of(&ty.shape);
         let width: usize = dims[1..].iter().product();
-        let mut elements = Vec::with_capacity(numbers.len() * width);
+        let mut elements = Buffer::empty(numbers.len() * width);
         for &number in numbers {
             match locate(&self.shards, number) {
                 Some((shard, row)) => {
@@ -163,7 +166,7 @@ impl Bindings {
                 None => elements.extend(std::iter::repeat_n(T::default(), width)),
             }
         }
-        Tensor::new(&dims, elements)
+        Tensor::of(&dims, elements)
     }
 }
 
@@ -186,7 +189,7 @@ fn locate(shards: &[ShardRef], number: i32) -> Option<(usize, usize)> {
 fn slice_of(tensor: &Tensor, run: u32, ty: &TensorType) -> Tensor {
     fn typed<T: Element>(tensor: &Tensor, run: usize, dims: &[usize]) -> Tensor {
         let size: usize = dims.iter().product();
-        Tensor::new(dims, tensor.elements::<T>()[run * size..(run + 1) * size].to_vec())
+        Tensor::of(dims, Buffer::copy_of(&tensor.elements::<T>()[run * size..(run + 1) * size]))
     }
     let (run, dims) = (run as usize, dims_of(&ty.shape));
     match ty.dtype {

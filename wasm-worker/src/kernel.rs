@@ -1,5 +1,6 @@
 //! The kernel: frames in, frames out, within a declared budget of memory.
 
+use crate::buffer;
 use crate::cache::{Blob, Cache};
 use crate::error::{KernelError, TaskError};
 use crate::plan::Plan;
@@ -129,6 +130,7 @@ impl Kernel {
         let plan = Plan::new(graph);
         let others = self.bytes_beside_cache();
         self.cache.make_room("graph", plan.held_bytes(), others, self.budget)?;
+        self.limit_buffers(plan.held_bytes());
         self.cache.put_graph(claimed, plan);
         Ok(())
     }
@@ -144,6 +146,7 @@ impl Kernel {
         let bytes = frame.tensors().map(|tensor| tensor.data.len() as u64).sum();
         let others = self.bytes_beside_cache();
         self.cache.make_room("blob", bytes, others, self.budget)?;
+        self.limit_buffers(bytes);
         self.cache.put_blob(claimed, Blob::from_frame(frame));
         Ok(())
     }
@@ -185,6 +188,7 @@ impl Kernel {
         match Task::begin(&message, &frame, &mut self.cache, others, self.budget) {
             Ok(task) => {
                 self.state = State::Running(Box::new(task));
+                self.limit_buffers(0);
                 Ok(None)
             }
             Err(error) => Ok(Some(refusal(message.lease, &error))),
@@ -218,6 +222,7 @@ impl Kernel {
     pub fn finish(&mut self, elapsed_ms: u64) -> Result<Vec<u8>, KernelError> {
         let Finished { lease, digest, frame } = self.take_finished()?;
         self.keep(lease, frame);
+        self.limit_buffers(0);
         Ok(encode(&FromContributor::Commit { lease, digest, elapsed_ms }, &[]))
     }
 
@@ -275,6 +280,12 @@ impl Kernel {
     /// Bytes of graphs, blobs, kept results and the running task.
     pub fn held_bytes(&self) -> u64 {
         self.cache.bytes() + self.bytes_beside_cache()
+    }
+
+    /// Keeps no more buffers of dead values than the budget leaves beside what is held and
+    /// `coming`.
+    fn limit_buffers(&self, coming: u64) {
+        buffer::limit(self.budget.saturating_sub(self.held_bytes().saturating_add(coming)));
     }
 
     fn bytes_beside_cache(&self) -> u64 {

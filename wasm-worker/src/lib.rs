@@ -12,6 +12,7 @@
 
 pub mod backend;
 pub mod bind;
+pub mod buffer;
 pub mod cache;
 pub mod doors;
 pub mod error;

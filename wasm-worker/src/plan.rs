@@ -87,11 +87,19 @@ impl Run {
     /// Begins a run with a value for every input, in the order of
     /// [`ValidGraph::inputs`]. The caller has checked their types.
     pub fn new(plan: &Plan, inputs: Vec<Tensor>, context: RunContext) -> Self {
-        let mut values = vec![None; plan.graph.graph().nodes.len()];
+        let mut run = Run { values: Vec::new(), next: 0, context };
+        run.begin_again(plan, inputs, context);
+        run
+    }
+
+    /// The same in the place of a run of the same plan that has ended.
+    pub fn begin_again(&mut self, plan: &Plan, inputs: Vec<Tensor>, context: RunContext) {
+        self.values.clear();
+        self.values.resize(plan.graph.graph().nodes.len(), None);
         for (spec, tensor) in plan.graph.inputs().iter().zip(inputs) {
-            values[spec.node.index()] = Some(tensor);
+            self.values[spec.node.index()] = Some(tensor);
         }
-        Run { values, next: 0, context }
+        (self.next, self.context) = (0, context);
     }
 
     /// Runs one node and returns its operations, or `None` at the end.
@@ -116,20 +124,23 @@ impl Run {
         self.next == plan.steps.len()
     }
 
-    /// The outputs of a finished run, in the order of [`ValidGraph::outputs`].
-    pub fn into_outputs(mut self, plan: &Plan) -> Vec<Tensor> {
+    /// The outputs of a finished run, in the order of [`ValidGraph::outputs`];
+    /// whatever else it held is gone.
+    pub fn take_outputs(&mut self, plan: &Plan) -> Vec<Tensor> {
         let outputs = plan.graph.outputs();
         let mut left = vec![0u32; self.values.len()];
         for output in outputs {
             left[output.node.index()] += 1;
         }
-        let values = outputs.iter().map(|output| {
+        let taken = outputs.iter().map(|output| {
             let at = output.node.index();
             left[at] -= 1;
             let value =
                 if left[at] == 0 { self.values[at].take() } else { self.values[at].clone() };
             value.expect("every step has run, and outputs outlive their last use")
         });
-        values.collect()
+        let taken = taken.collect();
+        self.values.clear();
+        taken
     }
 }

@@ -42,7 +42,7 @@ fn add(left: Tensor, right: &Tensor) -> Tensor {
     for (sum, &right) in sum.iter_mut().zip(right.elements::<f32>()) {
         *sum += right;
     }
-    Tensor::new(&dims, sum)
+    Tensor::of(&dims, sum)
 }
 
 /// Joins values along their first axis, as the bytes that are sent.

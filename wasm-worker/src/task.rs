@@ -1,6 +1,7 @@
 //! A task in the making: checked once, then advanced node by node.
 
 use crate::bind::Bindings;
+use crate::buffer;
 use crate::cache::Cache;
 use crate::error::TaskError;
 use crate::ops::RunContext;
@@ -53,6 +54,8 @@ pub struct Task {
     /// Runs that are complete.
     done: u32,
     run: Option<Run>,
+    /// The run before, for the next one to take its place.
+    ended: Option<Run>,
     carry: Vec<CarrySlot>,
     /// Per graph input, the value that the next step takes instead of its binding.
     carried: Vec<Option<Tensor>>,
@@ -189,6 +192,8 @@ impl Task {
         if bytes > available {
             return Err(TaskError::TooLarge { needed: bytes, available, budget });
         }
+        // What is kept of values that died must not stand in the task's way.
+        buffer::limit(available.saturating_sub(bytes.saturating_add(cache.bytes())));
         let bindings = Bindings::resolve(spec, &plan, frame, cache)?;
         cache.make_room("task", bytes, others, budget).map_err(|_| TaskError::TooLarge {
             needed: bytes,
@@ -210,6 +215,7 @@ impl Task {
             runs,
             done: 0,
             run: None,
+            ended: None,
             carry,
             slots,
             flops_done: 0,
@@ -270,7 +276,13 @@ impl Task {
     fn next_run(&mut self) -> Run {
         let inputs = self.bindings.inputs(self.done, &mut self.carried);
         let context = RunContext { seed: self.seed, run: self.start + self.done };
-        Run::new(&self.plan, inputs, context)
+        match self.ended.take() {
+            Some(mut run) => {
+                run.begin_again(&self.plan, inputs, context);
+                run
+            }
+            None => Run::new(&self.plan, inputs, context),
+        }
     }
 
     fn end_run_if_complete(&mut self) {
@@ -281,8 +293,9 @@ impl Task {
 
     /// Takes the outputs of a finished run.
     fn end_run(&mut self) {
-        let Some(run) = self.run.take() else { return };
-        let mut outputs = run.into_outputs(&self.plan);
+        let Some(mut run) = self.run.take() else { return };
+        let mut outputs = run.take_outputs(&self.plan);
+        self.ended = Some(run);
         self.done += 1;
         let is_last = self.is_done();
         for slot in &mut self.slots {

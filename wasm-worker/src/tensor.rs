@@ -1,39 +1,64 @@
 //! Values between ops: typed, row-major, shared until written.
 
+use crate::buffer::{Buffer, Pooled};
 use burn_ndarray::{NdArrayTensor, SharedArray};
 use ndarray::{ArrayD, IxDyn};
 use raven_graph::{DType, Shape, TensorType};
+use std::rc::Rc;
 
 /// The only bits in which a NaN leaves the kernel.
 pub const CANONICAL_NAN: u32 = 0x7fc0_0000;
 
-/// A tensor on burn's ndarray backend.
-///
-/// Invariant: the array is in standard (row-major, gapless) layout, so every
-/// kernel may read it as one slice. A clone shares the buffer.
+/// Axes at most: eight of a graph's values, one more where values of all runs lie in one tensor.
+const RANK_MAX: usize = 9;
+
+/// Extents, outermost first.
+#[derive(Clone, Copy, Debug)]
+struct Dims {
+    extents: [usize; RANK_MAX],
+    rank: usize,
+}
+
+impl Dims {
+    fn new(dims: &[usize]) -> Self {
+        let mut extents = [1; RANK_MAX];
+        extents[..dims.len()].copy_from_slice(dims);
+        Dims { extents, rank: dims.len() }
+    }
+}
+
+/// Elements in row-major order without gaps, so that every kernel may read
+/// them as one slice. A clone shares the buffer.
 #[derive(Clone, Debug)]
-pub enum Tensor {
+pub struct Tensor {
+    dims: Dims,
+    data: Data,
+}
+
+/// The elements of a [`Tensor`].
+#[derive(Clone, Debug)]
+pub enum Data {
     /// Element type f32.
-    F32(SharedArray<f32>),
+    F32(Rc<Buffer<f32>>),
     /// Element type i32.
-    I32(SharedArray<i32>),
+    I32(Rc<Buffer<i32>>),
     /// Element type u8.
-    U8(SharedArray<u8>),
+    U8(Rc<Buffer<u8>>),
     /// Element type bool.
-    Bool(SharedArray<bool>),
+    Bool(Rc<Buffer<bool>>),
 }
 
 /// An element type that a [`Tensor`] can hold.
-pub trait Element: Copy + Default + PartialEq + 'static {
+pub trait Element: Pooled + PartialEq {
     /// `a` where `condition`, else `b`, by masking: a branch on data that
     /// nobody can predict would cost ten times as much.
     fn pick(condition: bool, a: Self, b: Self) -> Self;
-    /// Wraps an array in standard layout.
-    fn wrap(array: SharedArray<Self>) -> Tensor;
-    /// The array, if the tensor holds this element type.
-    fn array(tensor: &Tensor) -> Option<&SharedArray<Self>>;
-    /// The array by value, if the tensor holds this element type.
-    fn into_array(tensor: Tensor) -> Option<SharedArray<Self>>;
+    /// Wraps elements.
+    fn wrap(elements: Rc<Buffer<Self>>) -> Data;
+    /// The elements, if they have this type.
+    fn buffer(data: &Data) -> Option<&Rc<Buffer<Self>>>;
+    /// The elements by value, if they have this type.
+    fn into_buffer(data: Data) -> Option<Rc<Buffer<Self>>>;
 }
 
 macro_rules! element {
@@ -44,14 +69,14 @@ macro_rules! element {
                 let pick: fn(bool, Self, Self) -> Self = $pick;
                 pick(condition, a, b)
             }
-            fn wrap(array: SharedArray<Self>) -> Tensor {
-                Tensor::$variant(array)
+            fn wrap(elements: Rc<Buffer<Self>>) -> Data {
+                Data::$variant(elements)
             }
-            fn array(tensor: &Tensor) -> Option<&SharedArray<Self>> {
-                if let Tensor::$variant(array) = tensor { Some(array) } else { None }
+            fn buffer(data: &Data) -> Option<&Rc<Buffer<Self>>> {
+                if let Data::$variant(elements) = data { Some(elements) } else { None }
             }
-            fn into_array(tensor: Tensor) -> Option<SharedArray<Self>> {
-                if let Tensor::$variant(array) = tensor { Some(array) } else { None }
+            fn into_buffer(data: Data) -> Option<Rc<Buffer<Self>>> {
+                if let Data::$variant(elements) = data { Some(elements) } else { None }
             }
         }
     };
@@ -80,25 +105,28 @@ impl Tensor {
     /// Where the number of elements does not match the shape: a mistake of a
     /// kernel, since shapes are inferred before anything runs.
     pub fn new<T: Element>(dims: &[usize], elements: Vec<T>) -> Tensor {
-        let array = ArrayD::from_shape_vec(IxDyn(dims), elements)
-            .expect("a kernel yields as many elements as its shape has");
-        T::wrap(array.into_shared())
+        Tensor::of(dims, Buffer::from(elements))
+    }
+
+    /// The same from a buffer.
+    ///
+    /// # Panics
+    /// As [`Tensor::new`].
+    pub fn of<T: Element>(dims: &[usize], elements: Buffer<T>) -> Tensor {
+        let count: usize = dims.iter().product();
+        assert_eq!(elements.len(), count, "a kernel yields as many elements as its shape has");
+        Tensor { dims: Dims::new(dims), data: T::wrap(Rc::new(elements)) }
     }
 
     /// A tensor with one value everywhere.
     pub fn filled<T: Element>(dims: &[usize], value: T) -> Tensor {
         let count = dims.iter().product();
-        Tensor::new(dims, vec![value; count])
+        Tensor::of(dims, Buffer::filled(count, value))
     }
 
     /// Extents, outermost first.
     pub fn dims(&self) -> &[usize] {
-        match self {
-            Tensor::F32(array) => array.shape(),
-            Tensor::I32(array) => array.shape(),
-            Tensor::U8(array) => array.shape(),
-            Tensor::Bool(array) => array.shape(),
-        }
+        &self.dims.extents[..self.dims.rank]
     }
 
     /// Number of elements.
@@ -113,21 +141,21 @@ impl Tensor {
 
     /// Whether nobody else holds the buffer, so that it may be written in place.
     pub fn is_unique(&self) -> bool {
-        match self {
-            Tensor::F32(array) => array.is_unique(),
-            Tensor::I32(array) => array.is_unique(),
-            Tensor::U8(array) => array.is_unique(),
-            Tensor::Bool(array) => array.is_unique(),
+        match &self.data {
+            Data::F32(elements) => Rc::strong_count(elements) == 1,
+            Data::I32(elements) => Rc::strong_count(elements) == 1,
+            Data::U8(elements) => Rc::strong_count(elements) == 1,
+            Data::Bool(elements) => Rc::strong_count(elements) == 1,
         }
     }
 
     /// Element type.
     pub fn dtype(&self) -> DType {
-        match self {
-            Tensor::F32(_) => DType::F32,
-            Tensor::I32(_) => DType::I32,
-            Tensor::U8(_) => DType::U8,
-            Tensor::Bool(_) => DType::Bool,
+        match self.data {
+            Data::F32(_) => DType::F32,
+            Data::I32(_) => DType::I32,
+            Data::U8(_) => DType::U8,
+            Data::Bool(_) => DType::Bool,
         }
     }
 
@@ -147,10 +175,7 @@ impl Tensor {
     /// # Panics
     /// Where the tensor holds another element type; validation excludes it.
     pub fn elements<T: Element>(&self) -> &[T] {
-        T::array(self)
-            .expect("validation has checked element types")
-            .as_slice()
-            .expect("tensors are in standard layout")
+        T::buffer(&self.data).expect("validation has checked element types")
     }
 
     /// The elements in row-major order, without copying where nobody else
@@ -158,21 +183,9 @@ impl Tensor {
     ///
     /// # Panics
     /// As [`Tensor::elements`].
-    pub fn into_elements<T: Element>(self) -> Vec<T> {
-        let array = T::into_array(self).expect("validation has checked element types");
-        let count = array.len();
-        match array.try_into_owned_nocopy() {
-            Ok(owned) => {
-                let (mut elements, offset) = owned.into_raw_vec_and_offset();
-                let offset = offset.unwrap_or(0);
-                if offset > 0 {
-                    elements.drain(..offset);
-                }
-                elements.truncate(count);
-                elements
-            }
-            Err(shared) => shared.iter().copied().collect(),
-        }
+    pub fn into_elements<T: Element>(self) -> Buffer<T> {
+        let elements = T::into_buffer(self.data).expect("validation has checked element types");
+        Rc::try_unwrap(elements).unwrap_or_else(|shared| Buffer::copy_of(&shared))
     }
 
     /// The same elements under other extents of the same count; never copies.
@@ -180,42 +193,50 @@ impl Tensor {
     /// # Panics
     /// Where the counts differ; validation excludes it.
     pub fn reshaped(self, dims: &[usize]) -> Tensor {
-        fn apply<T: Element>(array: SharedArray<T>, dims: &[usize]) -> Tensor {
-            T::wrap(
-                array
-                    .into_shape_with_order(IxDyn(dims))
-                    .expect("validation has checked the number of elements"),
-            )
-        }
-        match self {
-            Tensor::F32(array) => apply(array, dims),
-            Tensor::I32(array) => apply(array, dims),
-            Tensor::U8(array) => apply(array, dims),
-            Tensor::Bool(array) => apply(array, dims),
-        }
+        let count: usize = dims.iter().product();
+        assert_eq!(self.len(), count, "validation has checked the number of elements");
+        Tensor { dims: Dims::new(dims), data: self.data }
     }
 
-    /// As a tensor of burn's backend; shares the buffer.
+    /// As a tensor of burn's backend, without copying where nobody else holds the buffer.
     pub fn into_burn(self) -> NdArrayTensor {
-        match self {
-            Tensor::F32(array) => array.into(),
-            Tensor::I32(array) => array.into(),
-            Tensor::U8(array) => array.into(),
-            Tensor::Bool(array) => array.into(),
+        fn array<T: Element>(tensor: Tensor) -> SharedArray<T> {
+            let dims = IxDyn(tensor.dims());
+            let elements = tensor.into_elements::<T>().into_vec();
+            ArrayD::from_shape_vec(dims, elements)
+                .expect("a tensor has as many elements as its shape")
+                .into_shared()
+        }
+        match self.data {
+            Data::F32(_) => array::<f32>(self).into(),
+            Data::I32(_) => array::<i32>(self).into(),
+            Data::U8(_) => array::<u8>(self).into(),
+            Data::Bool(_) => array::<bool>(self).into(),
         }
     }
 
-    /// From a tensor of burn's backend, brought to standard layout.
+    /// From a tensor of burn's backend, brought to row-major order.
     ///
     /// # Panics
     /// On element types that no graph has.
     pub fn from_burn(tensor: NdArrayTensor) -> Tensor {
         fn standard<T: Element>(array: SharedArray<T>) -> Tensor {
-            if array.is_standard_layout() {
-                T::wrap(array)
-            } else {
-                T::wrap(array.as_standard_layout().into_owned().into_shared())
-            }
+            let dims = array.shape().to_vec();
+            let array = match array.is_standard_layout() {
+                true => array,
+                false => array.as_standard_layout().into_owned().into_shared(),
+            };
+            let elements = match array.try_into_owned_nocopy() {
+                Ok(owned) => {
+                    let count = owned.len();
+                    let (mut elements, offset) = owned.into_raw_vec_and_offset();
+                    elements.drain(..offset.unwrap_or(0));
+                    elements.truncate(count);
+                    elements
+                }
+                Err(shared) => shared.iter().copied().collect(),
+            };
+            Tensor::new(&dims, elements)
         }
         match tensor {
             NdArrayTensor::F32(storage) => standard(storage.into_shared()),
@@ -229,38 +250,35 @@ impl Tensor {
     /// Reads little-endian elements. The caller has checked that `bytes` has
     /// the length of `ty` and that bools are 0 or 1; the rest is read as is.
     pub fn from_le_bytes(ty: &TensorType, bytes: &[u8]) -> Tensor {
-        let dims = dims_of(&ty.shape);
+        fn read<T: Element, const N: usize>(
+            ty: &TensorType,
+            bytes: &[u8],
+            element: impl Fn([u8; N]) -> T,
+        ) -> Tensor {
+            let (words, _) = bytes.as_chunks::<N>();
+            let mut elements = Buffer::empty(words.len());
+            elements.extend(words.iter().map(|&word| element(word)));
+            Tensor::of(&dims_of(&ty.shape), elements)
+        }
         match ty.dtype {
-            DType::F32 => {
-                let words = bytes.chunks_exact(4);
-                Tensor::new(
-                    &dims,
-                    words.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-                )
-            }
-            DType::I32 => {
-                let words = bytes.chunks_exact(4);
-                Tensor::new(
-                    &dims,
-                    words.map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-                )
-            }
-            DType::U8 => Tensor::new(&dims, bytes.to_vec()),
-            DType::Bool => Tensor::new(&dims, bytes.iter().map(|&byte| byte != 0).collect()),
+            DType::F32 => read(ty, bytes, f32::from_le_bytes),
+            DType::I32 => read(ty, bytes, i32::from_le_bytes),
+            DType::U8 => read(ty, bytes, |[byte]: [u8; 1]| byte),
+            DType::Bool => read(ty, bytes, |[byte]: [u8; 1]| byte != 0),
         }
     }
 
     /// The elements as little-endian bytes, every NaN as [`CANONICAL_NAN`].
     pub fn to_le_bytes(&self) -> Vec<u8> {
-        match self {
-            Tensor::F32(_) => self
+        match self.data {
+            Data::F32(_) => self
                 .elements::<f32>()
                 .iter()
                 .flat_map(|&x| canonical_bits(x).to_le_bytes())
                 .collect(),
-            Tensor::I32(_) => self.elements::<i32>().iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Tensor::U8(_) => self.elements::<u8>().to_vec(),
-            Tensor::Bool(_) => self.elements::<bool>().iter().map(|&x| u8::from(x)).collect(),
+            Data::I32(_) => self.elements::<i32>().iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::U8(_) => self.elements::<u8>().to_vec(),
+            Data::Bool(_) => self.elements::<bool>().iter().map(|&x| u8::from(x)).collect(),
         }
     }
 }

@@ -42,7 +42,7 @@ fn kernels(graph: &ValidGraph, bindings: &Bindings) -> Bindings {
     let context = RunContext { seed: DRAW.seed, run: DRAW.micro_batch };
     let mut run = Run::new(&plan, inputs, context);
     while run.step(&plan).is_some() {}
-    let values = run.into_outputs(&plan);
+    let values = run.take_outputs(&plan);
     let outputs = graph.outputs().iter().zip(values);
     outputs
         .filter(|(output, _)| graph.ty(output.node).dtype == DType::F32)

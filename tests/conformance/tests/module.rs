@@ -1,9 +1,12 @@
 //! The suite on the shipped module, under wasmtime as the coordinator runs it:
-//! within tolerance of NumPy, and with exactly the digests that Node got.
+//! within tolerance of NumPy, and with exactly the digests that Node got, on
+//! the suite's operands and on random ones.
 
 use raven_conformance::{suite::Suite, verdict};
+use raven_graph::DType;
 use raven_protocol::{Frame, FrameLimits, FromContributor};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use wasmtime::{Config, Engine, Instance, Linker, Memory, Module, Store, TypedFunc};
@@ -85,12 +88,19 @@ impl Host {
     }
 }
 
+/// How often every case runs on other operands.
+fn seeds() -> u32 {
+    let text = std::env::var("RAVEN_BIT_SEEDS").unwrap_or_else(|_| "3".into());
+    text.parse().expect("RAVEN_BIT_SEEDS is a number")
+}
+
 /// The report of `run.mjs` in Node on the same files.
-fn node_report() -> Value {
-    let file = root().join("target/conformance/node.json");
+fn node_report(seeds: u32) -> Value {
+    let file = root().join(format!("target/conformance/node-{seeds}.json"));
     let status = Command::new("node")
         .current_dir(root())
-        .args(["tests/conformance/run.mjs", "dist/kernel", "target/conformance", "--json"])
+        .args(["tests/conformance/run.mjs", "dist/kernel", "target/conformance"])
+        .args(["--seeds", &seeds.to_string(), "--json"])
         .arg(&file)
         .status()
         .expect("node runs");
@@ -102,7 +112,7 @@ fn node_report() -> Value {
 #[ignore = "needs the module and the suite: run scripts/lib/conformance.sh"]
 fn wasmtime_and_node_agree_bit_for_bit() {
     let suite = Suite::read(&root().join("target/conformance")).expect("the suite");
-    let report = node_report();
+    let report = node_report(0);
     let node = report["cases"].as_array().expect("cases");
     assert_eq!(node.len(), suite.cases.len());
     let mut host = Host::new();
@@ -123,7 +133,7 @@ fn wasmtime_and_node_agree_bit_for_bit() {
         if let Err(reason) = verdict::check(&suite, case, &result) {
             wrong.push(format!("{}: {reason}", case.name));
         }
-        let digest = commit(&mut host, kernel, suite.span(case.task));
+        let digest = commit(&mut host, kernel, suite.span(case.task), 1.0);
         if node["digest"] != digest.as_str() {
             wrong.push(format!("{}: wasmtime {digest}, node {}", case.name, node["digest"]));
         }
@@ -133,13 +143,74 @@ fn wasmtime_and_node_agree_bit_for_bit() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The `i`-th random word of a seed, as `run.mjs` has it.
+fn word(seed: u32, i: u32) -> u32 {
+    let mut x = i.wrapping_mul(0x9e37_79b9).wrapping_add(seed.wrapping_mul(0x85eb_ca6b));
+    x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
+    x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);
+    x ^ (x >> 16)
+}
+
+/// A task's frame with other f32 operands, as `run.mjs` makes them.
+fn reseeded(task: &[u8], seed: u32) -> Vec<u8> {
+    let frame = Frame::decode(task, &FrameLimits::TO_CONTRIBUTOR).expect("a frame");
+    let start = task.as_ptr() as usize;
+    let floats = frame.tensors().filter(|tensor| tensor.dtype == DType::F32);
+    let places = floats.map(|tensor| (tensor.data.as_ptr() as usize - start, tensor.data.len()));
+    let (mut bytes, mut count) = (task.to_vec(), 0u32);
+    for (at, len) in places {
+        for element in bytes[at..at + len].as_chunks_mut::<4>().0 {
+            let x = word(seed, count);
+            count += 1;
+            let bits = if x.is_multiple_of(61) {
+                word(seed ^ 0x5bd1_e995, count)
+            } else {
+                // Exact: a number of 24 bits times a power of two.
+                (((x >> 8) as i32 - (1 << 23)) as f32 * (1.0 / 2_097_152.0)).to_bits()
+            };
+            *element = bits.to_le_bytes();
+        }
+    }
+    bytes
+}
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+#[ignore = "needs the module and the suite: run scripts/lib/conformance.sh"]
+fn wasmtime_and_node_agree_on_random_operands() {
+    let suite = Suite::read(&root().join("target/conformance")).expect("the suite");
+    let seeds = seeds();
+    let report = node_report(seeds);
+    let node = report["seeds"]["cases"].as_array().expect("cases");
+    let mut host = Host::new();
+    let mut wrong = Vec::new();
+    for (case, node) in suite.cases.iter().zip(node) {
+        let kernel = host.kernel(1 << 29);
+        for &frame in &case.setup {
+            host.call("raven_accept", kernel, suite.span(frame));
+        }
+        let digests: Vec<String> = (1..=seeds)
+            .map(|seed| commit(&mut host, kernel, &reseeded(suite.span(case.task), seed), f64::MAX))
+            .collect();
+        if node["digest"] != sha256(&digests.join("\n")).as_str() {
+            wrong.push(&case.name);
+        }
+        host.end(kernel);
+    }
+    println!("wasmtime: {} cases with {seeds} seeds, digests as in node", suite.cases.len());
+    assert!(wrong.is_empty(), "other bits than in node: {wrong:?}");
+}
+
 /// Begins, steps and finishes a task; the digest of its commit.
-fn commit(host: &mut Host, kernel: u32, task: &[u8]) -> String {
+fn commit(host: &mut Host, kernel: u32, task: &[u8], flops: f64) -> String {
     assert_eq!(host.call("raven_begin", kernel, task), NO_REPLY);
     let step: TypedFunc<(u32, f64), i32> =
         host.instance.get_typed_func(&mut host.store, "raven_step").expect("export");
     loop {
-        match step.call(&mut host.store, (kernel, 1.0)).expect("no trap") {
+        match step.call(&mut host.store, (kernel, flops)).expect("no trap") {
             0 => {}
             1 => break,
             other => panic!("step answered {other}"),

@@ -1,5 +1,6 @@
 //! NumPy broadcasting for kernels of our own.
 
+use crate::buffer::{Buffer, Pooled};
 use crate::tensor::Element;
 
 /// Steps between neighbours along each axis of `out` within an operand of
@@ -71,13 +72,13 @@ impl<const N: usize> Loops<N> {
 }
 
 /// `f(a, b)` over the broadcast of two operands.
-pub fn zip<A: Element, B: Element, R>(
+pub fn zip<A: Element, B: Element, R: Pooled>(
     (a, a_dims): (&[A], &[usize]),
     (b, b_dims): (&[B], &[usize]),
     out: &[usize],
     f: impl Fn(A, B) -> R,
-) -> Vec<R> {
-    let mut result = Vec::with_capacity(out.iter().product());
+) -> Buffer<R> {
+    let mut result = Buffer::empty(out.iter().product());
     let loops = Loops::new([a_dims, b_dims], out);
     let row = loops.row;
     loops.for_each_row(|[at_a, at_b]| match loops.row_steps {
@@ -123,8 +124,8 @@ pub fn select<T: Element>(
     (a, a_dims): (&[T], &[usize]),
     (b, b_dims): (&[T], &[usize]),
     out: &[usize],
-) -> Vec<T> {
-    let mut result = Vec::with_capacity(out.iter().product());
+) -> Buffer<T> {
+    let mut result = Buffer::empty(out.iter().product());
     let loops = Loops::new([condition_dims, a_dims, b_dims], out);
     let row = loops.row;
     let [_, step_a, step_b] = loops.row_steps;
@@ -155,8 +156,8 @@ pub fn select<T: Element>(
 }
 
 /// Repeats an operand over the extents `out`.
-pub fn expand<T: Element>((x, dims): (&[T], &[usize]), out: &[usize]) -> Vec<T> {
-    let mut result = Vec::with_capacity(out.iter().product());
+pub fn expand<T: Element>((x, dims): (&[T], &[usize]), out: &[usize]) -> Buffer<T> {
+    let mut result = Buffer::empty(out.iter().product());
     let loops = Loops::new([dims], out);
     loops.for_each_row(|[at]| match loops.row_steps {
         [0] => result.extend(std::iter::repeat_n(x[at], loops.row)),

@@ -1,10 +1,13 @@
 //! Casts between element types.
 
+use crate::buffer::Buffer;
 use crate::tensor::{Element, Tensor};
 use raven_graph::DType;
 
 fn map<A: Element, B: Element>(x: &Tensor, f: impl Fn(A) -> B) -> Tensor {
-    Tensor::new(x.dims(), x.elements::<A>().iter().map(|&a| f(a)).collect())
+    let mut result = Buffer::empty(x.len());
+    result.extend(x.elements::<A>().iter().map(|&a| f(a)));
+    Tensor::of(x.dims(), result)
 }
 
 /// `x` in another element type. Floats truncate towards zero and saturate, NaN

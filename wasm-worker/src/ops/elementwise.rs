@@ -3,18 +3,17 @@
 use super::broadcast;
 use crate::backend::Cpu;
 use crate::tensor::{Element, Tensor};
-use burn_backend::ops::{ActivationOps, FloatTensorOps};
-use burn_ndarray::NdArrayTensor;
+use burn_backend::ops::FloatTensorOps;
 use raven_graph::{BinaryFn, CompareFn, DType, UnaryFn};
 
 /// `f` of each element, in place where nobody else holds the buffer.
 fn map(x: Tensor, f: impl Fn(f32) -> f32) -> Tensor {
     let dims = x.dims().to_vec();
     let mut elements = x.into_elements::<f32>();
-    for element in &mut elements {
+    for element in elements.iter_mut() {
         *element = f(*element);
     }
-    Tensor::new(&dims, elements)
+    Tensor::of(&dims, elements)
 }
 
 /// A function of one number.
@@ -31,7 +30,8 @@ pub fn unary(function: UnaryFn, x: Tensor) -> Tensor {
         UnaryFn::Tanh => Tensor::from_burn(Cpu::float_tanh(x.into_burn())),
         // Burn's goes through a logarithm and loses three digits for large x.
         UnaryFn::Sigmoid => map(x, |x| 1.0 / (1.0 + libm::expf(-x))),
-        UnaryFn::Relu => Tensor::from_burn(Cpu::relu(x.into_burn())),
+        // Burn's takes new memory.
+        UnaryFn::Relu => map(x, |x| if x < 0.0 { 0.0 } else { x }),
         // Burn goes through f64.
         UnaryFn::Floor => map(x, f32::floor),
     }
@@ -54,7 +54,7 @@ fn zip<T: Element, R: Element>(
     f: impl Fn(T, T) -> R,
 ) -> Tensor {
     let pair = ((a.elements::<T>(), a.dims()), (b.elements::<T>(), b.dims()));
-    Tensor::new(dims, broadcast::zip(pair.0, pair.1, dims, f))
+    Tensor::of(dims, broadcast::zip(pair.0, pair.1, dims, f))
 }
 
 /// A function of two numbers, broadcast to `dims`.
@@ -63,10 +63,10 @@ pub fn binary(function: BinaryFn, a: Tensor, b: Tensor, dims: &[usize]) -> Tenso
         return binary_i32(function, &a, &b, dims);
     }
     match function {
-        BinaryFn::Add => arithmetic(a, b, dims, Cpu::float_add, |a, b| a + b),
-        BinaryFn::Sub => arithmetic(a, b, dims, Cpu::float_sub, |a, b| a - b),
-        BinaryFn::Mul => arithmetic(a, b, dims, Cpu::float_mul, |a, b| a * b),
-        BinaryFn::Div => arithmetic(a, b, dims, Cpu::float_div, |a, b| a / b),
+        BinaryFn::Add => arithmetic(a, b, dims, |a, b| a + b),
+        BinaryFn::Sub => arithmetic(a, b, dims, |a, b| a - b),
+        BinaryFn::Mul => arithmetic(a, b, dims, |a, b| a * b),
+        BinaryFn::Div => arithmetic(a, b, dims, |a, b| a / b),
         BinaryFn::Max => zip(&a, &b, dims, maximum),
         BinaryFn::Min => zip(&a, &b, dims, minimum),
         BinaryFn::Pow => zip(&a, &b, dims, libm::powf),
@@ -74,23 +74,13 @@ pub fn binary(function: BinaryFn, a: Tensor, b: Tensor, dims: &[usize]) -> Tenso
 }
 
 /// Arithmetic that rounds once, so that every way gives the same bits: in
-/// place where an operand's buffer is free and has the result's extents,
-/// else burn's for equal shapes and ours for broadcast ones.
-fn arithmetic(
-    a: Tensor,
-    b: Tensor,
-    dims: &[usize],
-    burn: impl Fn(NdArrayTensor, NdArrayTensor) -> NdArrayTensor,
-    f: impl Fn(f32, f32) -> f32,
-) -> Tensor {
+/// place where an operand's buffer is free and has the result's extents.
+fn arithmetic(a: Tensor, b: Tensor, dims: &[usize], f: impl Fn(f32, f32) -> f32) -> Tensor {
     if a.dims() == dims && a.is_unique() {
         return in_place(a, &b, f);
     }
     if b.dims() == dims && b.is_unique() {
         return in_place(b, &a, |b, a| f(a, b));
-    }
-    if a.dims() == b.dims() {
-        return Tensor::from_burn(burn(a.into_burn(), b.into_burn()));
     }
     zip(&a, &b, dims, f)
 }
@@ -99,7 +89,7 @@ fn in_place(target: Tensor, other: &Tensor, f: impl Fn(f32, f32) -> f32) -> Tens
     let dims = target.dims().to_vec();
     let mut elements = target.into_elements::<f32>();
     broadcast::zip_into((&mut elements, &dims), (other.elements::<f32>(), other.dims()), f);
-    Tensor::new(&dims, elements)
+    Tensor::of(&dims, elements)
 }
 
 /// Integers wrap around: an overflow must not depend on how the kernel was built.
@@ -145,7 +135,7 @@ pub fn select(condition: Tensor, a: Tensor, b: Tensor, dims: &[usize]) -> Tensor
             (b.elements::<T>(), b.dims()),
             dims,
         );
-        Tensor::new(dims, chosen)
+        Tensor::of(dims, chosen)
     }
     match a.dtype() {
         DType::F32 => typed::<f32>(&condition, &a, &b, dims),

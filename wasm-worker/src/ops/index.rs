@@ -1,5 +1,6 @@
 //! Ops that read or write by index.
 
+use crate::buffer::Buffer;
 use crate::tensor::{Element, Tensor};
 use raven_graph::DType;
 
@@ -15,7 +16,7 @@ pub fn gather(x: &Tensor, index: &Tensor, axis: usize, dims: &[usize]) -> Tensor
         let (outer, size) = (before.iter().product::<usize>(), after[0]);
         let inner: usize = after[1..].iter().product();
         let source = x.elements::<T>();
-        let mut result = vec![T::default(); dims.iter().product()];
+        let mut result = Buffer::filled(dims.iter().product(), T::default());
         let mut rows = result.chunks_exact_mut(inner);
         for plane in source.chunks_exact(size * inner).take(outer) {
             // The index comes first: a zip asks its first side first, and a row
@@ -26,7 +27,7 @@ pub fn gather(x: &Tensor, index: &Tensor, axis: usize, dims: &[usize]) -> Tensor
                 }
             }
         }
-        Tensor::new(dims, result)
+        Tensor::of(dims, result)
     }
     let index = index.elements::<i32>();
     match x.dtype() {
@@ -43,7 +44,7 @@ pub fn scatter_add(updates: &Tensor, index: &Tensor, axis: usize, dims: &[usize]
     let size = dims[axis];
     let inner: usize = dims[axis + 1..].iter().product();
     let index = index.elements::<i32>();
-    let mut result = vec![0f32; dims.iter().product()];
+    let mut result = Buffer::filled(dims.iter().product(), 0f32);
     let mut rows = updates.elements::<f32>().chunks_exact(inner);
     for plane in result.chunks_exact_mut(size * inner) {
         for (&at, row) in index.iter().zip(rows.by_ref()) {
@@ -53,16 +54,16 @@ pub fn scatter_add(updates: &Tensor, index: &Tensor, axis: usize, dims: &[usize]
             }
         }
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }
 
 /// `index [s..]` to `[s.., depth]`: 1 at the index, zeros elsewhere and where it is out of range.
 pub fn one_hot(index: &Tensor, depth: usize, dims: &[usize]) -> Tensor {
-    let mut result = vec![0f32; dims.iter().product()];
+    let mut result = Buffer::filled(dims.iter().product(), 0f32);
     for (row, &at) in result.chunks_exact_mut(depth).zip(index.elements::<i32>()) {
         if let Some(at) = within(at, depth) {
             row[at] = 1.0;
         }
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }

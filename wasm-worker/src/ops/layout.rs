@@ -2,6 +2,7 @@
 
 use super::broadcast;
 use crate::backend::Cpu;
+use crate::buffer::Buffer;
 use crate::tensor::{Element, Tensor};
 use burn_backend::Slice;
 use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
@@ -10,7 +11,7 @@ use raven_graph::DType;
 /// `x` repeated over the extents `dims`.
 pub fn broadcast(x: Tensor, dims: &[usize]) -> Tensor {
     fn typed<T: Element>(x: &Tensor, dims: &[usize]) -> Tensor {
-        Tensor::new(dims, broadcast::expand((x.elements::<T>(), x.dims()), dims))
+        Tensor::of(dims, broadcast::expand((x.elements::<T>(), x.dims()), dims))
     }
     if x.dims() == dims {
         return x;
@@ -65,10 +66,10 @@ pub fn concat(parts: Vec<Tensor>, axis: usize) -> Tensor {
 /// `x` placed at `low` within extents `dims`, filled with `value`.
 pub fn pad(x: &Tensor, low: &[u32], value: f32, dims: &[usize]) -> Tensor {
     let (source, from) = (x.elements::<f32>(), x.dims());
-    let mut padded = vec![value; dims.iter().product()];
+    let mut padded = Buffer::filled(dims.iter().product(), value);
     let Some(lead) = dims.len().checked_sub(1) else {
         padded.copy_from_slice(source);
-        return Tensor::new(dims, padded);
+        return Tensor::of(dims, padded);
     };
     let row = from[lead];
     let mut index = vec![0usize; lead];
@@ -85,5 +86,5 @@ pub fn pad(x: &Tensor, low: &[u32], value: f32, dims: &[usize]) -> Tensor {
             index[axis] = 0;
         }
     }
-    Tensor::new(dims, padded)
+    Tensor::of(dims, padded)
 }

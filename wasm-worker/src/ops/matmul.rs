@@ -1,5 +1,6 @@
 //! Batched matrix multiplication; transposed operands are read where they lie.
 
+use crate::buffer::Buffer;
 use crate::gemm::{Matrix, gemm};
 use crate::tensor::Tensor;
 
@@ -52,17 +53,17 @@ pub fn matmul(
     dims: &[usize],
 ) -> Tensor {
     let (lhs, rhs) = (Stack::new(lhs, transpose_lhs), Stack::new(rhs, transpose_rhs));
-    let mut result = vec![0f32; dims.iter().product()];
+    let mut result = Buffer::stale(dims.iter().product());
     if rhs.lead.is_empty() && !lhs.transposed {
         // One right operand for all: the left matrices stacked are one tall matrix.
         let rows = lhs.elements.len() / lhs.columns;
         let tall = Matrix::new(lhs.elements, rows, lhs.columns);
         gemm(tall, rhs.at(0, &[]), &mut result);
-        return Tensor::new(dims, result);
+        return Tensor::of(dims, result);
     }
     let lead = &dims[..dims.len() - 2];
     for (index, out) in result.chunks_exact_mut(lhs.rows * rhs.columns).enumerate() {
         gemm(lhs.at(index, lead), rhs.at(index, lead), out);
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }

@@ -16,6 +16,7 @@ mod random;
 mod reduce;
 mod softmax;
 
+use crate::gemm;
 use crate::tensor::{Tensor, dims_of};
 use raven_graph::{DType, Op, TensorType};
 
@@ -120,16 +121,12 @@ fn constant(dtype: DType, dims: &[usize], value: f32) -> Tensor {
     }
 }
 
-/// Bytes of the blocks that a matrix product packs its operands into, whatever
-/// their size: 256 by 1024 and 64 by 256 elements, rounded up.
-const GEMM_PACK_BYTES: u64 = 2 << 20;
-
 /// Bytes that an op needs beyond its operands and its result, at most.
 pub fn scratch_bytes(op: &Op, operands: &[&TensorType], out: &TensorType) -> u64 {
     match op {
-        Op::MatMul { .. } => GEMM_PACK_BYTES,
+        Op::MatMul { .. } => gemm::PACK_BYTES_MAX,
         Op::Conv2d(_) | Op::Conv2dInputGrad { .. } | Op::Conv2dWeightGrad { .. } => {
-            GEMM_PACK_BYTES.saturating_add(conv::scratch_bytes(op, operands, out))
+            conv::scratch_bytes(op, operands, out)
         }
         _ => 0,
     }

@@ -1,6 +1,7 @@
 //! Counter-based random tensors.
 
 use super::RunContext;
+use crate::buffer::Buffer;
 use crate::tensor::Tensor;
 use raven_graph::Distribution;
 use raven_graph::philox::{key, philox4x32, unit_f32};
@@ -22,7 +23,7 @@ pub fn random(
     let count: usize = dims.iter().product();
     let key = key(context.seed);
     // Rounded up to whole blocks of four, so that a pair is never split.
-    let mut elements = Vec::with_capacity(count.next_multiple_of(4));
+    let mut elements = Buffer::empty(count.next_multiple_of(4));
     for block in 0..count.div_ceil(4) as u64 {
         let counter = [block as u32, stream, context.run, (block >> 32) as u32];
         let words = philox4x32(counter, key);
@@ -35,7 +36,7 @@ pub fn random(
         }
     }
     elements.truncate(count);
-    Tensor::new(dims, elements)
+    Tensor::of(dims, elements)
 }
 
 /// Two independent standard normal numbers. The angle is taken in f64, where

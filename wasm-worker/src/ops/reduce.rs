@@ -1,6 +1,7 @@
 //! Reductions. The order of additions is fixed by the shape alone.
 
 use super::elementwise::{maximum, minimum};
+use crate::buffer::Buffer;
 use crate::tensor::Tensor;
 use raven_graph::ReduceFn;
 
@@ -111,11 +112,11 @@ fn fold<F: Fold>(values: &[f32], groups: &[Group], out: &mut [f32]) {
                 values.chunks_exact(part).for_each(|part| fold::<F>(part, inner, out));
                 return;
             }
-            let mut sums = vec![F::IDENTITY; out.len()];
+            let mut sums = Buffer::filled(out.len(), F::IDENTITY);
             for block in values.chunks(part * BLOCK) {
                 sums.fill(F::IDENTITY);
                 block.chunks_exact(part).for_each(|part| fold::<F>(part, inner, &mut sums));
-                for (total, &sum) in out.iter_mut().zip(&sums) {
+                for (total, &sum) in out.iter_mut().zip(sums.iter()) {
                     *total = F::merge(*total, sum);
                 }
             }
@@ -132,8 +133,8 @@ fn fold<F: Fold>(values: &[f32], groups: &[Group], out: &mut [f32]) {
 
 /// `x` reduced over `axes` to extents `dims`.
 pub fn reduce(function: ReduceFn, x: &Tensor, axes: &[u32], dims: &[usize]) -> Tensor {
-    fn run<F: Fold>(x: &Tensor, axes: &[u32], dims: &[usize]) -> Vec<f32> {
-        let mut out = vec![F::IDENTITY; dims.iter().product()];
+    fn run<F: Fold>(x: &Tensor, axes: &[u32], dims: &[usize]) -> Buffer<f32> {
+        let mut out = Buffer::filled(dims.iter().product(), F::IDENTITY);
         fold::<F>(x.elements(), &groups(x.dims(), axes), &mut out);
         out
     }
@@ -144,20 +145,20 @@ pub fn reduce(function: ReduceFn, x: &Tensor, axes: &[u32], dims: &[usize]) -> T
         ReduceFn::Mean => {
             let mut sums = run::<Sum>(x, axes, dims);
             let count = (x.len() / sums.len()) as f32;
-            for sum in &mut sums {
+            for sum in sums.iter_mut() {
                 *sum /= count;
             }
             sums
         }
     };
-    Tensor::new(dims, out)
+    Tensor::of(dims, out)
 }
 
 /// The index of the first maximum along `axis`; the first NaN counts as the maximum.
 pub fn arg_max(x: &Tensor, axis: usize, dims: &[usize]) -> Tensor {
     let extent = x.dims()[axis];
     let inner: usize = x.dims()[axis + 1..].iter().product();
-    let mut result = Vec::with_capacity(dims.iter().product());
+    let mut result = Buffer::empty(dims.iter().product());
     for plane in x.elements::<f32>().chunks_exact(extent * inner) {
         for column in 0..inner {
             let mut best = (0, plane[column]);
@@ -170,5 +171,5 @@ pub fn arg_max(x: &Tensor, axis: usize, dims: &[usize]) -> Tensor {
             result.push(best.0 as i32);
         }
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }

@@ -2,6 +2,7 @@
 //! no exponential overflows.
 
 use super::elementwise::maximum;
+use crate::buffer::Buffer;
 use crate::tensor::Tensor;
 
 fn row_max(row: &[f32]) -> f32 {
@@ -42,9 +43,9 @@ fn along(x: Tensor, axis: usize, f: impl Fn(&mut [f32])) -> Tensor {
     let mut elements = x.into_elements::<f32>();
     if inner == 1 {
         elements.chunks_exact_mut(extent).for_each(f);
-        return Tensor::new(&dims, elements);
+        return Tensor::of(&dims, elements);
     }
-    let mut row = vec![0f32; extent];
+    let mut row = Buffer::filled(extent, 0f32);
     for plane in elements.chunks_exact_mut(extent * inner) {
         for column in 0..inner {
             for (at, x) in row.iter_mut().enumerate() {
@@ -56,7 +57,7 @@ fn along(x: Tensor, axis: usize, f: impl Fn(&mut [f32])) -> Tensor {
             }
         }
     }
-    Tensor::new(&dims, elements)
+    Tensor::of(&dims, elements)
 }
 
 /// `exp(x) / sum(exp(x))` along `axis`.
@@ -84,7 +85,9 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
             log_sum - (row[at] - max)
         })
     });
-    Tensor::new(labels.dims(), losses.collect())
+    let mut result = Buffer::empty(labels.len());
+    result.extend(losses);
+    Tensor::of(labels.dims(), result)
 }
 
 /// `logits [b, c]`, `labels [b]`, `dloss [b]` to `[b, c]`; zeros where a label is out of range.
@@ -104,5 +107,5 @@ pub fn cross_entropy_grad(logits: Tensor, labels: &Tensor, dloss: &Tensor) -> Te
             *x *= scale;
         }
     }
-    Tensor::new(&dims, elements)
+    Tensor::of(&dims, elements)
 }

@@ -1,6 +1,7 @@
 //! The extents of a convolution.
 
-use super::direct::{self, Extents};
+use super::framed::Extents;
+use crate::gemm::WholeRight;
 use raven_graph::Conv2dAttrs;
 use std::ops::Range;
 
@@ -121,29 +122,27 @@ impl Geometry {
         self.kernel[0] * self.kernel[1]
     }
 
-    /// What [`direct`] needs for the forward pass, where it serves.
-    pub fn direct_forward(&self) -> Option<Extents> {
+    /// What [`super::framed`] needs for the forward pass and the weight gradient, where it serves.
+    pub fn framed(&self) -> Option<Extents> {
         let [top, _, left, _] = self.attrs.padding.map(|zeros| zeros as usize);
-        let row_stride = self.attrs.stride[0];
-        self.direct(self.channels, [self.height, self.width], [top, left], row_stride, direct::TILE)
-    }
-
-    /// The same for the weight gradient, which reads the same frame.
-    pub fn direct_weight_grad(&self) -> Option<Extents> {
-        let [top, _, left, _] = self.attrs.padding.map(|zeros| zeros as usize);
-        let row_stride = self.attrs.stride[0];
-        self.direct(
-            self.channels,
-            [self.height, self.width],
-            [top, left],
-            row_stride,
-            direct::LANES,
-        )
+        // A kernel of one tap is a plain matrix product.
+        if self.is_pointwise() {
+            return None;
+        }
+        within_bounds(Extents {
+            channels: self.channels,
+            image: [self.height, self.width],
+            before: [top, left],
+            kernel: self.kernel,
+            dilation: self.attrs.dilation.map(|step| step as usize),
+            stride: self.attrs.stride.map(|step| step as usize),
+            out: [self.out_height, self.out_width],
+        })
     }
 
     /// The same for the input gradient: `dy` is read, the image is written.
-    pub fn direct_input_grad(&self) -> Option<Extents> {
-        if self.attrs.stride[0] != 1 {
+    pub fn framed_input_grad(&self) -> Option<Extents> {
+        if self.attrs.stride != [1, 1] || self.is_pointwise() {
             return None;
         }
         let [top, _, left, _] = self.attrs.padding;
@@ -151,10 +150,15 @@ impl Geometry {
             let before = self.reach(axis).checked_sub(zeros.into())?;
             usize::try_from(before).ok()
         };
-        let before = [before(0, top)?, before(1, left)?];
-        let turned = Geometry { out_height: self.height, out_width: self.width, ..*self };
-        let dy = [self.out_height, self.out_width];
-        turned.direct(self.filters, dy, before, 1, direct::TILE)
+        within_bounds(Extents {
+            channels: self.filters,
+            image: [self.out_height, self.out_width],
+            before: [before(0, top)?, before(1, left)?],
+            kernel: self.kernel,
+            dilation: self.attrs.dilation.map(|step| step as usize),
+            stride: [1, 1],
+            out: [self.height, self.width],
+        })
     }
 
     /// How far the last tap of an axis lies from the first.
@@ -162,43 +166,22 @@ impl Geometry {
         u64::from(self.attrs.dilation[axis]) * (self.kernel[axis] as u64 - 1)
     }
 
-    fn direct(
-        &self,
-        channels: usize,
-        image: [usize; 2],
-        before: [usize; 2],
-        row_stride: u32,
-        registers: usize,
-    ) -> Option<Extents> {
-        let row = self.out_width.next_multiple_of(registers);
-        // Short rows would mostly compute what is thrown away; a kernel of one
-        // tap is a plain matrix product.
-        if self.attrs.stride[1] != 1 || 2 * row > 3 * self.out_width || self.is_pointwise() {
-            return None;
-        }
-        let rows = (self.out_height as u64 - 1) * u64::from(row_stride) + self.reach(0) + 1;
-        let pitch = row as u64 + self.reach(1);
-        let plane = rows.checked_mul(pitch)?;
-        let plane_max =
-            FRAME_TIMES_MAX * (image[0] * image[1]) as u64 + FRAME_EXTRA_MAX / channels as u64;
-        (plane <= plane_max).then(|| Extents {
-            channels,
-            image,
-            before,
-            kernel: self.kernel,
-            dilation: self.attrs.dilation.map(|step| step as usize),
-            row_stride: row_stride as usize,
-            out: [self.out_height, self.out_width],
-        })
+    /// Elements of the right operands of [`super::framed`]: packed weights for the forward pass,
+    /// turned and packed ones for the input gradient, packed `dy` for the weight gradient.
+    pub fn right_elements(&self) -> [u64; 3] {
+        let turned = self.filters * self.taps();
+        [
+            WholeRight::elements(self.patch(), self.filters),
+            WholeRight::elements(turned, self.channels) + (turned * self.channels) as u64,
+            WholeRight::elements(self.out_plane(), self.filters),
+        ]
     }
+}
 
-    /// Elements of what [`direct`] lays out anew of weights or of `dy`, from above.
-    pub fn panel_elements(&self) -> u64 {
-        let four = |count: usize| count.next_multiple_of(4) as u64;
-        // One more of each for the offsets of taps and of registers.
-        let forward = (four(self.filters) + 1) * self.patch() as u64;
-        let input_grad = (four(self.channels) + 1) * (self.filters * self.taps()) as u64;
-        let weight_grad = (four(self.filters) + 1) * self.out_height as u64 * four(self.out_width);
-        forward.max(input_grad).max(weight_grad)
-    }
+/// The extents, unless the frame would be nearly all zeros.
+fn within_bounds(extents: Extents) -> Option<Extents> {
+    let [rows, pitch] = extents.frame();
+    let [height, width] = extents.image.map(|extent| extent as u64);
+    let plane_max = FRAME_TIMES_MAX * height * width + FRAME_EXTRA_MAX / extents.channels as u64;
+    (rows.checked_mul(pitch)? <= plane_max).then_some(extents)
 }

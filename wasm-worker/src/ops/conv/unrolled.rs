@@ -7,6 +7,7 @@
 //! added back to where the patches came from.
 
 use super::geometry::Geometry;
+use crate::buffer::Buffer;
 use crate::gemm::{Matrix, gemm_strided};
 use std::ops::Range;
 
@@ -92,7 +93,7 @@ fn roll_up(geometry: &Geometry, cols: &[f32], rows: &Range<usize>, image: &mut [
 
 /// See [`super::forward`].
 pub fn forward(geometry: &Geometry, images: &[f32], weights: &[f32], result: &mut [f32]) {
-    let mut cols = vec![0f32; tile_elements_max(geometry) as usize];
+    let mut cols = Buffer::stale(tile_elements_max(geometry) as usize);
     let (patch, filters, out_plane) = (geometry.patch(), geometry.filters, geometry.out_plane());
     for image in 0..geometry.images {
         for group in 0..geometry.groups {
@@ -116,7 +117,7 @@ pub fn forward(geometry: &Geometry, images: &[f32], weights: &[f32], result: &mu
 
 /// See [`super::input_grad`].
 pub fn input_grad(geometry: &Geometry, weights: &[f32], grads: &[f32], result: &mut [f32]) {
-    let mut cols = vec![0f32; tile_elements_max(geometry) as usize];
+    let mut cols = Buffer::stale(tile_elements_max(geometry) as usize);
     let (patch, filters, out_plane) = (geometry.patch(), geometry.filters, geometry.out_plane());
     for image in 0..geometry.images {
         for group in 0..geometry.groups {
@@ -141,7 +142,7 @@ pub fn input_grad(geometry: &Geometry, weights: &[f32], grads: &[f32], result: &
 
 /// See [`super::weight_grad`].
 pub fn weight_grad(geometry: &Geometry, images: &[f32], grads: &[f32], result: &mut [f32]) {
-    let mut cols = vec![0f32; tile_elements_max(geometry) as usize];
+    let mut cols = Buffer::stale(tile_elements_max(geometry) as usize);
     let (patch, filters, out_plane) = (geometry.patch(), geometry.filters, geometry.out_plane());
     for image in 0..geometry.images {
         for group in 0..geometry.groups {

@@ -1,6 +1,9 @@
 //! Two-dimensional pooling and its gradients.
 
-use crate::tensor::{Element, Tensor};
+mod tiles;
+
+use crate::buffer::Buffer;
+use crate::tensor::Tensor;
 use raven_graph::Pool2dAttrs;
 use std::ops::Range;
 
@@ -75,11 +78,6 @@ impl Pool {
     }
 }
 
-/// Whether windows are the common 2 by 2 tiles without padding.
-fn is_tiled_by_two(attrs: &Pool2dAttrs) -> bool {
-    attrs.kernel == [2, 2] && attrs.stride == [2, 2] && attrs.padding == [0; 4]
-}
-
 /// Whether a later element takes the place of the maximum so far. Without
 /// short circuits: where the maximum lies is random, and a branch that nobody
 /// can predict costs more than two comparisons.
@@ -87,37 +85,16 @@ fn beats(value: f32, greatest: f32) -> bool {
     (value > greatest) | (value.is_nan() & !greatest.is_nan())
 }
 
-/// The first maximum (or the first NaN) of a 2 by 2 tile and its place: 0 and
-/// 1 above, 2 and 3 below.
-fn tile_max(tile: [f32; 4]) -> (f32, usize) {
-    let first_of = |wins: fn(f32, f32) -> bool| {
-        let (mut greatest, mut best) = (tile[0], 0);
-        for (place, &value) in tile.iter().enumerate().skip(1) {
-            let wins = wins(value, greatest);
-            greatest = if wins { value } else { greatest };
-            best = if wins { place } else { best };
-        }
-        (greatest, best)
-    };
-    // One NaN makes the sum one, so that all other tiles are spared the question.
-    let sum = (tile[0] + tile[1]) + (tile[2] + tile[3]);
-    if sum.is_nan() { first_of(beats) } else { first_of(|value, greatest| value > greatest) }
-}
-
 /// `x [n, c, h, w]` to `dims = [n, c, oh, ow]`; padding never wins.
 pub fn max(attrs: &Pool2dAttrs, x: &Tensor, dims: &[usize]) -> Tensor {
     let pool = Pool::new(attrs, x.dims(), dims);
-    let mut result = vec![0f32; dims.iter().product()];
+    let mut result = Buffer::stale(dims.iter().product());
     let planes = x.elements::<f32>().chunks_exact(pool.plane);
     for (plane, out) in planes.zip(result.chunks_exact_mut(pool.out_plane)) {
-        if is_tiled_by_two(attrs) {
+        if tiles::serve(attrs) {
             let pairs = plane.chunks_exact(2 * pool.width);
             for (rows, out) in pairs.zip(out.chunks_exact_mut(dims[3])) {
-                let (above, below) = rows.split_at(pool.width);
-                let tiles = above.chunks_exact(2).zip(below.chunks_exact(2));
-                for (out, (above, below)) in out.iter_mut().zip(tiles) {
-                    *out = tile_max([above[0], above[1], below[0], below[1]]).0;
-                }
+                tiles::max_row(rows.split_at(pool.width), out);
             }
         } else {
             pool.for_each(|at, rows, columns| {
@@ -125,52 +102,34 @@ pub fn max(attrs: &Pool2dAttrs, x: &Tensor, dims: &[usize]) -> Tensor {
             });
         }
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }
 
 /// `x [n, c, h, w]`, `dy [n, c, oh, ow]` to `[n, c, h, w]`; ties go to the first maximum.
 pub fn max_grad(attrs: &Pool2dAttrs, x: &Tensor, dy: &Tensor) -> Tensor {
     let pool = Pool::new(attrs, x.dims(), dy.dims());
     let dy_width = dy.dims()[3];
-    let mut result = vec![0f32; x.len()];
+    let mut result = Buffer::filled(x.len(), 0f32);
     let planes = x.elements::<f32>().chunks_exact(pool.plane);
     let dy_planes = dy.elements::<f32>().chunks_exact(pool.out_plane);
     for ((plane, dy), dx) in planes.zip(dy_planes).zip(result.chunks_exact_mut(pool.plane)) {
-        if is_tiled_by_two(attrs) {
+        if tiles::serve(attrs) {
             let pairs = plane.chunks_exact(2 * pool.width).zip(dx.chunks_exact_mut(2 * pool.width));
             for ((rows, dx), dy) in pairs.zip(dy.chunks_exact(dy_width)) {
-                grad_of_tiles(rows.split_at(pool.width), dx.split_at_mut(pool.width), dy);
+                tiles::grad_row(rows.split_at(pool.width), dx.split_at_mut(pool.width), dy);
             }
         } else {
             pool.for_each(|at, rows, columns| dx[pool.first_max(plane, rows, columns)] += dy[at]);
         }
     }
-    Tensor::new(x.dims(), result)
-}
-
-/// One row of tiles: each `dy` goes to its tile's first maximum. All four
-/// places are written, so that no address depends on where it lies.
-fn grad_of_tiles(
-    (above, below): (&[f32], &[f32]),
-    (dx_above, dx_below): (&mut [f32], &mut [f32]),
-    dy: &[f32],
-) {
-    let tiles = above.as_chunks::<2>().0.iter().zip(below.as_chunks::<2>().0);
-    let dx_above = dx_above.as_chunks_mut::<2>().0.iter_mut();
-    let dx_tiles = dx_above.zip(dx_below.as_chunks_mut::<2>().0);
-    for (((above, below), (dx_above, dx_below)), &dy) in tiles.zip(dx_tiles).zip(dy) {
-        let (_, place) = tile_max([above[0], above[1], below[0], below[1]]);
-        let share = |here: usize| f32::pick(place == here, dy, 0.0);
-        *dx_above = [share(0), share(1)];
-        *dx_below = [share(2), share(3)];
-    }
+    Tensor::of(x.dims(), result)
 }
 
 /// `x [n, c, h, w]` to `dims = [n, c, oh, ow]`; padding counts in the mean.
 pub fn average(attrs: &Pool2dAttrs, x: &Tensor, dims: &[usize]) -> Tensor {
     let pool = Pool::new(attrs, x.dims(), dims);
     let count = window_elements(attrs);
-    let mut result = vec![0f32; dims.iter().product()];
+    let mut result = Buffer::stale(dims.iter().product());
     let planes = x.elements::<f32>().chunks_exact(pool.plane);
     for (plane, out) in planes.zip(result.chunks_exact_mut(pool.out_plane)) {
         pool.for_each(|at, rows, columns| {
@@ -184,14 +143,14 @@ pub fn average(attrs: &Pool2dAttrs, x: &Tensor, dims: &[usize]) -> Tensor {
             out[at] = sum / count;
         });
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }
 
 /// `dy [n, c, oh, ow]` to `dims = [n, c, h, w]`.
 pub fn average_grad(attrs: &Pool2dAttrs, dy: &Tensor, dims: &[usize]) -> Tensor {
     let pool = Pool::new(attrs, dims, dy.dims());
     let count = window_elements(attrs);
-    let mut result = vec![0f32; dims.iter().product()];
+    let mut result = Buffer::filled(dims.iter().product(), 0f32);
     let dy_planes = dy.elements::<f32>().chunks_exact(pool.out_plane);
     for (dy, dx) in dy_planes.zip(result.chunks_exact_mut(pool.plane)) {
         pool.for_each(|at, rows, columns| {
@@ -204,7 +163,7 @@ pub fn average_grad(attrs: &Pool2dAttrs, dy: &Tensor, dims: &[usize]) -> Tensor 
             }
         });
     }
-    Tensor::new(dims, result)
+    Tensor::of(dims, result)
 }
 
 /// Elements of a whole window, padding included.

@@ -1,0 +1,302 @@
+//! Single-precision matrix multiplication: packed panels, tiles in registers.
+//!
+//! Blocks have fixed extents, and every element is a sum over blocks of the
+//! inner axis of sums in order (see [`micro`]). So the bits of a product depend
+//! on the inner extent alone: not on the machine, not on how operands lie, and
+//! not on how many rows or columns are computed at once.
+
+mod micro;
+mod pack;
+mod scattered;
+#[cfg(test)]
+mod tests;
+
+use crate::buffer::Buffer;
+use crate::simd::LANES;
+use micro::{COLUMNS, Left, Out, ROWS, Right};
+pub use scattered::{Scattered, WholeRight, scattered};
+use std::ops::Range;
+
+/// Steps of the inner axis that are summed at once: a right panel of 16 KiB
+/// stays in a first-level cache.
+const INNER: usize = 512;
+/// Rows per block: 128 of 512 steps are a quarter of a megabyte.
+const ROWS_BLOCK: usize = 128;
+/// Columns per block: with 512 steps, one megabyte.
+const COLUMNS_BLOCK: usize = 512;
+/// The same where all rows are one block: what was packed is used once and stays close by.
+const COLUMNS_OF_FEW_ROWS: usize = 64;
+
+/// Bytes of both packed blocks at most.
+pub const PACK_BYTES_MAX: u64 = (4 * INNER * (ROWS_BLOCK + COLUMNS_BLOCK)) as u64;
+
+/// Up to as many rows, the right operand is read where it lies: each of its elements is used
+/// so few times that packing would cost more than it spares.
+const IN_PLACE_ROWS: usize = 8;
+
+/// A matrix somewhere in a slice.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    elements: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_step: usize,
+    column_step: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Row-major `[rows, columns]`.
+    pub fn new(elements: &'a [f32], rows: usize, columns: usize) -> Self {
+        Matrix { elements, rows, columns, row_step: columns, column_step: 1 }
+    }
+
+    /// `[rows, columns]`, stored row-major as `[columns, rows]`.
+    pub fn transposed(elements: &'a [f32], rows: usize, columns: usize) -> Self {
+        Matrix { elements, rows, columns, row_step: 1, column_step: rows }
+    }
+
+    /// Row-major `[rows, columns]` whose rows lie `row_step` apart.
+    pub fn strided(elements: &'a [f32], rows: usize, columns: usize, row_step: usize) -> Self {
+        Matrix { elements, rows, columns, row_step, column_step: 1 }
+    }
+
+    fn in_bounds(&self) -> bool {
+        let last = |count: usize, step: usize| count.saturating_sub(1) * step;
+        last(self.rows, self.row_step) + last(self.columns, self.column_step) < self.elements.len()
+    }
+}
+
+/// `out = a b`, row-major and gapless.
+pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
+    let columns = b.columns;
+    gemm_strided(a, b, false, out, columns);
+}
+
+/// `out = a b`, or `out += a b` with `accumulate`; rows of `out` lie `out_step` apart.
+///
+/// # Panics
+/// Where inner extents differ or a matrix does not fit its slice: a mistake of the caller.
+pub fn gemm_strided(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    accumulate: bool,
+    out: &mut [f32],
+    out_step: usize,
+) {
+    assert_eq!(a.columns, b.rows, "inner extents");
+    assert!(a.in_bounds() && b.in_bounds(), "operands lie in their slices");
+    let (m, k, n) = (a.rows, a.columns, b.columns);
+    assert!(n <= out_step && (m - 1) * out_step + n <= out.len(), "the result fits its slice");
+    let mut blocks_of_b = RightBlocks::new(&b, m);
+    let mut panels = match a.column_step {
+        1 => Buffer::stale(0),
+        _ => Buffer::stale(k.min(INNER) * m.min(ROWS_BLOCK).div_ceil(ROWS)),
+    };
+    for inner in blocks(k, INNER) {
+        // A block of rows is packed again for each block of columns, unless it is the only one.
+        let mut packed_rows = None;
+        for columns in blocks(n, columns_block(m)) {
+            let right = blocks_of_b.pack(columns.clone(), inner.clone());
+            for rows in blocks(m, ROWS_BLOCK) {
+                let accumulate = accumulate || inner.start > 0;
+                let mut target = Target { out, out_step, accumulate };
+                if a.column_step == 1 {
+                    rows_in_place(&a, rows, &inner, &right, &mut target);
+                    continue;
+                }
+                let panels = &mut panels[..inner.len() * rows.len().div_ceil(ROWS)];
+                if packed_rows.as_ref() != Some(&rows) {
+                    pack::left(&a, rows.clone(), inner.clone(), panels);
+                    packed_rows = Some(rows.clone());
+                }
+                rows_in_panels(panels, rows, &right, &mut target);
+            }
+        }
+    }
+}
+
+/// Columns per block of a product with `rows` rows.
+fn columns_block(rows: usize) -> usize {
+    if rows <= ROWS_BLOCK { COLUMNS_OF_FEW_ROWS } else { COLUMNS_BLOCK }
+}
+
+fn blocks(extent: usize, block: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..extent).step_by(block).map(move |start| start..(start + block).min(extent))
+}
+
+/// Packs blocks of the right operand, where that pays.
+struct RightBlocks<'a> {
+    matrix: &'a Matrix<'a>,
+    in_place: bool,
+    packed: Buffer<f32>,
+}
+
+/// A block of the right operand: panels of up to eight columns.
+struct RightBlock<'a> {
+    matrix: &'a Matrix<'a>,
+    columns: Range<usize>,
+    inner: Range<usize>,
+    in_place: bool,
+    packed: &'a [f32],
+}
+
+impl<'a> RightBlocks<'a> {
+    fn new(matrix: &'a Matrix<'a>, rows: usize) -> Self {
+        let in_place = matrix.column_step == 1 && rows <= IN_PLACE_ROWS;
+        // In place, only the last columns are packed.
+        let columns = if in_place { COLUMNS } else { matrix.columns.min(columns_block(rows)) };
+        let size = matrix.rows.min(INNER) * pack::right_width(columns);
+        RightBlocks { matrix, in_place, packed: Buffer::stale(size) }
+    }
+
+    fn pack(&mut self, columns: Range<usize>, inner: Range<usize>) -> RightBlock<'_> {
+        let whole = columns.len() / COLUMNS * COLUMNS;
+        let packed =
+            if self.in_place { columns.start + whole..columns.end } else { columns.clone() };
+        let size = inner.len() * pack::right_width(packed.len());
+        pack::right(self.matrix, packed, inner.clone(), &mut self.packed[..size]);
+        RightBlock {
+            matrix: self.matrix,
+            columns,
+            inner,
+            in_place: self.in_place,
+            packed: &self.packed[..size],
+        }
+    }
+}
+
+impl RightBlock<'_> {
+    /// Calls `visit` with each panel and the columns that it holds. Every panel holds as many
+    /// steps as the block, of two registers where it has more than four columns, else of one.
+    #[inline(always)]
+    fn for_each_panel(&self, mut visit: impl FnMut(Right, Range<usize>)) {
+        let (mut rest, depth) = (self.packed, self.inner.len());
+        for first in self.columns.clone().step_by(COLUMNS) {
+            let held = first..(first + COLUMNS).min(self.columns.end);
+            if self.in_place && held.len() == COLUMNS {
+                let step = self.matrix.row_step;
+                let from = &self.matrix.elements[self.inner.start * step + first..];
+                assert!((depth - 1) * step + COLUMNS <= from.len(), "the panel lies in its slice");
+                visit(Right { at: from.as_ptr(), step }, held);
+                continue;
+            }
+            let step = pack::right_width(held.len());
+            let (panel, after) = rest.split_at(depth * step);
+            rest = after;
+            visit(Right { at: panel.as_ptr(), step }, held);
+        }
+    }
+}
+
+/// Where tiles go.
+struct Target<'a> {
+    out: &'a mut [f32],
+    out_step: usize,
+    accumulate: bool,
+}
+
+impl Target<'_> {
+    /// Computes `R` rows of `V` registers and puts the first `rows` and `columns` of them.
+    ///
+    /// # Safety
+    /// As [`micro::tile`] says of `a` and `b`.
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const V: usize, const PACKED: bool>(
+        &mut self,
+        depth: usize,
+        (a, b): (Left, Right),
+        row: usize,
+        rows: usize,
+        columns: &Range<usize>,
+    ) {
+        let at = row * self.out_step + columns.start;
+        if rows == R && columns.len() == V * LANES {
+            let last = at + (R - 1) * self.out_step + V * LANES;
+            assert!(last <= self.out.len(), "the result fits its slice");
+            // SAFETY: the tile lies in `out`, as was just checked; the rest is promised.
+            unsafe {
+                let out = Out {
+                    at: self.out.as_mut_ptr().add(at),
+                    row_step: self.out_step,
+                    accumulate: self.accumulate,
+                };
+                micro::tile::<R, V, PACKED>(depth, a, b, out);
+            }
+            return;
+        }
+        let mut whole = [[[0f32; LANES]; V]; R];
+        let out = Out { at: whole.as_mut_ptr().cast(), row_step: V * LANES, accumulate: false };
+        // SAFETY: `whole` has the tile's extents; the rest is promised.
+        unsafe { micro::tile::<R, V, PACKED>(depth, a, b, out) };
+        for (r, part) in whole.iter().enumerate().take(rows) {
+            let to = &mut self.out[at + r * self.out_step..][..columns.len()];
+            for (to, &x) in to.iter_mut().zip(part.as_flattened()) {
+                *to = if self.accumulate { *to + x } else { x };
+            }
+        }
+    }
+}
+
+fn rows_in_panels(
+    panels: &[[f32; ROWS]],
+    rows: Range<usize>,
+    right: &RightBlock<'_>,
+    target: &mut Target<'_>,
+) {
+    let depth = right.inner.len();
+    right.for_each_panel(|b, held| {
+        for (panel, row) in panels.chunks_exact(depth).zip(rows.clone().step_by(ROWS)) {
+            let count = ROWS.min(rows.end - row);
+            let a = Left { at: panel.as_ptr().cast(), row_step: 1 };
+            // SAFETY: panels of both sides hold `depth` steps, and `b` as many registers as it
+            // has columns for.
+            unsafe {
+                if held.len() > LANES {
+                    target.tile::<ROWS, 2, true>(depth, (a, b), row, count, &held);
+                } else {
+                    target.tile::<ROWS, 1, true>(depth, (a, b), row, count, &held);
+                }
+            }
+        }
+    });
+}
+
+fn rows_in_place(
+    a: &Matrix<'_>,
+    rows: Range<usize>,
+    inner: &Range<usize>,
+    right: &RightBlock<'_>,
+    target: &mut Target<'_>,
+) {
+    fn sweep<const V: usize>(
+        a: &Matrix<'_>,
+        rows: &Range<usize>,
+        inner: &Range<usize>,
+        b: Right,
+        held: &Range<usize>,
+        target: &mut Target<'_>,
+    ) {
+        let depth = inner.len();
+        for row in rows.clone().step_by(ROWS) {
+            let at = a.elements[row * a.row_step + inner.start..].as_ptr();
+            let left = Left { at, row_step: a.row_step };
+            // SAFETY: `a` was checked to lie in its slice, and no row is read beyond its last
+            // one; the panel holds `depth` steps of `V` registers.
+            unsafe {
+                match rows.end - row {
+                    1 => target.tile::<1, V, false>(depth, (left, b), row, 1, held),
+                    2 => target.tile::<2, V, false>(depth, (left, b), row, 2, held),
+                    3 => target.tile::<3, V, false>(depth, (left, b), row, 3, held),
+                    _ => target.tile::<ROWS, V, false>(depth, (left, b), row, ROWS, held),
+                }
+            }
+        }
+    }
+    right.for_each_panel(|b, held| {
+        if held.len() > LANES {
+            sweep::<2>(a, &rows, inner, b, &held, target);
+        } else {
+            sweep::<1>(a, &rows, inner, b, &held, target);
+        }
+    });
+}
