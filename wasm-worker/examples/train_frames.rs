@@ -119,8 +119,8 @@ fn output(name: String) -> OutputSpec {
     OutputSpec { name, encoding: Encoding::Raw, reduce: ReduceRule::Sum }
 }
 
-fn attached(name: &String) -> Binding {
-    Binding::Attached { input: name.clone(), tensor: name.clone() }
+fn attached(name: &str) -> Binding {
+    Binding::Attached { input: name.to_owned(), tensor: name.to_owned() }
 }
 
 /// Steps of gradient descent within one task.

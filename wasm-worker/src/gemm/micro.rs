@@ -142,8 +142,9 @@ pub unsafe fn scattered<const R: usize, const V: usize, const NEIGHBOURS: bool>(
             at = at.add(b.step);
             left -= 1;
         }
-        for v in 0..V {
-            let four = std::array::from_fn(|r| if r < R { sums[r][v] } else { F32x4::splat(0.0) });
+        let zeros = [F32x4::splat(0.0); V];
+        let rows: [[F32x4; V]; ROWS] = std::array::from_fn(|r| *sums.get(r).unwrap_or(&zeros));
+        for (v, four) in (0..V).map(|v| (v, rows.map(|row| row[v]))) {
             for (lane, column) in F32x4::turn(four).into_iter().enumerate() {
                 let to = out.at.add((v * LANES + lane) * out.row_step);
                 if R == ROWS {

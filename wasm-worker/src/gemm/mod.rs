@@ -34,6 +34,10 @@ pub const PACK_BYTES_MAX: u64 = (4 * INNER * (ROWS_BLOCK + COLUMNS_BLOCK)) as u6
 /// so few times that packing would cost more than it spares.
 const IN_PLACE_ROWS: usize = 8;
 
+/// From as many columns, rows of the left operand that lie in order are packed too: four rows
+/// then have one address instead of four, in each of the loops that read them.
+const PACKED_COLUMNS_MIN: usize = 32;
+
 /// A matrix somewhere in a slice.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
@@ -88,9 +92,10 @@ pub fn gemm_strided(
     let (m, k, n) = (a.rows, a.columns, b.columns);
     assert!(n <= out_step && (m - 1) * out_step + n <= out.len(), "the result fits its slice");
     let mut blocks_of_b = RightBlocks::new(&b, m);
-    let mut panels = match a.column_step {
-        1 => Buffer::stale(0),
-        _ => Buffer::stale(k.min(INNER) * m.min(ROWS_BLOCK).div_ceil(ROWS)),
+    let rows_stay = a.column_step == 1 && (n < PACKED_COLUMNS_MIN || m < ROWS);
+    let mut panels = match rows_stay {
+        true => Buffer::stale(0),
+        false => Buffer::stale(k.min(INNER) * m.min(ROWS_BLOCK).div_ceil(ROWS)),
     };
     for inner in blocks(k, INNER) {
         // A block of rows is packed again for each block of columns, unless it is the only one.
@@ -100,7 +105,7 @@ pub fn gemm_strided(
             for rows in blocks(m, ROWS_BLOCK) {
                 let accumulate = accumulate || inner.start > 0;
                 let mut target = Target { out, out_step, accumulate };
-                if a.column_step == 1 {
+                if rows_stay {
                     rows_in_place(&a, rows, &inner, &right, &mut target);
                     continue;
                 }

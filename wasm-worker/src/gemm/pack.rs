@@ -12,9 +12,41 @@ const RIGHT_PANELS: usize = 4;
 
 /// Rows `rows` of `a`, steps `inner`, as panels `[k][4]`; rows that are not
 /// there are zeros.
-///
-/// `a` is stored column by column: neighbouring rows lie side by side.
 pub fn left(a: &Matrix<'_>, rows: Range<usize>, inner: Range<usize>, to: &mut [[f32; ROWS]]) {
+    if a.column_step == 1 {
+        left_by_rows(a, rows, inner, to);
+    } else {
+        left_by_columns(a, rows, inner, to);
+    }
+}
+
+/// `a` is stored row by row: four steps of each row are loaded at once and turned.
+fn left_by_rows(a: &Matrix<'_>, rows: Range<usize>, inner: Range<usize>, to: &mut [[f32; ROWS]]) {
+    for (panel, first) in to.chunks_exact_mut(inner.len()).zip(rows.clone().step_by(ROWS)) {
+        // Where the last panel has fewer rows, its last one stands in: nobody reads those sums.
+        let rows: [&[f32]; ROWS] = std::array::from_fn(|r| {
+            let row = (first + r).min(rows.end - 1);
+            &a.elements[row * a.row_step + inner.start..][..inner.len()]
+        });
+        let chunks = rows.map(|row| row.as_chunks::<LANES>());
+        let (blocks, rest) = panel.as_chunks_mut::<LANES>();
+        for (at, block) in blocks.iter_mut().enumerate() {
+            let turned = F32x4::turn(chunks.map(|(chunks, _)| F32x4::load(&chunks[at])));
+            block.iter_mut().zip(turned).for_each(|(line, turned)| turned.store(line));
+        }
+        for (at, line) in rest.iter_mut().enumerate() {
+            *line = chunks.map(|(_, rest)| rest[at]);
+        }
+    }
+}
+
+/// `a` is stored column by column: neighbouring rows lie side by side.
+fn left_by_columns(
+    a: &Matrix<'_>,
+    rows: Range<usize>,
+    inner: Range<usize>,
+    to: &mut [[f32; ROWS]],
+) {
     let depth = inner.len();
     let groups = to.chunks_mut(depth * LEFT_PANELS);
     for (group, first) in groups.zip(rows.clone().step_by(ROWS * LEFT_PANELS)) {

@@ -26,7 +26,7 @@ fn places(above: &[f32], below: &[f32]) -> [F32x4; 4] {
 fn groups(count: usize) -> impl Iterator<Item = usize> {
     let last = count.checked_sub(LANES);
     let whole = (0..count / LANES).map(|group| group * LANES);
-    whole.chain(last.filter(|_| count % LANES != 0))
+    whole.chain(last.filter(|_| !count.is_multiple_of(LANES)))
 }
 
 /// Whether a tile may hold a NaN: one NaN makes the sum one.
