@@ -216,3 +216,20 @@ test('what the hub moves is added to the visit, also after it was stopped', asyn
   hub.say({ bytes: 9_100, moved: -50 });
   assert.equal(bytes(), 9_100, 'what was set aside and did not come');
 });
+
+test('counts are shown now and then, a new phase at once, and the last count before a stop', async () => {
+  const { tab, hub } = await working();
+  const counts = (): number[] => tab.toPage.flatMap((message) => (message.type === 'state' && message.phase === 'working' ? [message.tasks] : []));
+  const before = counts().length;
+  for (let tasks = 10; tasks < 30; tasks += 1) hub.say({ tasks });
+  assert.ok(counts().length <= before + 1, `${counts()}`);
+  hub.say({ tasks: 30, phase: { name: 'idle' } });
+  hub.say({ tasks: 31, phase: { name: 'idle' } });
+  await settle(600);
+  const states = tab.toPage.filter((message) => message.type === 'state');
+  assert.equal(states.at(-1)?.tasks, 31);
+  hub.say({ tasks: 40 });
+  hub.say({ tasks: 41 });
+  tab.click('stop');
+  assert.equal(tab.toPage.filter((message) => message.type === 'state').at(-1)?.tasks, 41);
+});

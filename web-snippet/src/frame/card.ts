@@ -16,6 +16,10 @@ import { Elements } from './view.ts';
 
 /** A question that is not laid out yet has no width. */
 const CHIP_WIDTH_MIN = 120;
+/** Counts of tasks and bytes are shown this often at most. */
+const COUNT_SHOWN_EVERY_MS = 500;
+
+type StatusEvent = Extract<FrameEvent, { type: 'status' }>;
 
 function firstView(): View {
   if (parent === window) return { at: 'unavailable', reason: 'not_embedded' };
@@ -36,6 +40,9 @@ export class Card {
   readonly #memory: Memory;
   /** Bytes that the visit has moved, as far as this page knows. */
   #bytes = 0;
+  /** What is not shown yet, because something has just been. */
+  #unshown: StatusEvent | undefined;
+  #countTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(config: PageConfig, text: Text, embed: Embed) {
     this.#config = config;
@@ -101,7 +108,10 @@ export class Card {
 
   #dispatch(event: FrameEvent): void {
     const before = this.#view;
-    const after = next(before, event);
+    // A count that is still to be shown came first.
+    const known = this.#unshown ? next(before, this.#unshown) : before;
+    this.#unshown = undefined;
+    const after = next(known, event);
     this.#view = after;
     if (before.at === 'card' && after.at !== 'card') this.#gate.stop();
     this.#elements.show(after, this.#pauses.reason);
@@ -248,7 +258,24 @@ export class Card {
     const { phase, tasks, bytes, bytesMax } = message;
     // Another tab has been told to stop.
     if (phase.name === 'stopped') void this.#memory.forget();
-    this.#dispatch({ type: 'status', phase, tasks, traffic: { bytes, bytesMax } });
+    this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax } });
+  }
+
+  /** Shows a new phase at once, and mere counts now and then: to show is to lay out, which the page may have to wait for. */
+  #showStatus(status: StatusEvent): void {
+    const view = this.#view;
+    const isCount = view.at === 'live' && JSON.stringify(view.phase) === JSON.stringify(status.phase);
+    if (isCount && this.#countTimer !== undefined) {
+      this.#unshown = status;
+      return;
+    }
+    this.#unshown = undefined;
+    clearTimeout(this.#countTimer);
+    this.#countTimer = setTimeout(() => {
+      this.#countTimer = undefined;
+      if (this.#unshown && this.#view.at === 'live') this.#showStatus(this.#unshown);
+    }, COUNT_SHOWN_EVERY_MS);
+    this.#dispatch(status);
   }
 
   /** Adds what this tab has moved, or set aside, to what the visit has. Other tabs add theirs. */
