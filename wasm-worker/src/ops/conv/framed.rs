@@ -95,9 +95,10 @@ impl Framed {
     /// Copies an image into the frame; the zeros around it stay.
     fn fill(&mut self, image: &[f32]) {
         let Extents { image: [height, width], before: [top, left], .. } = self.extents;
-        // An image may reach beyond what is read.
-        let height_read = height.min(self.rows.saturating_sub(top));
-        let width_read = width.min(self.pitch.saturating_sub(left));
+        // An image may reach beyond what is read, or begin there.
+        let (top, left) = (top.min(self.rows), left.min(self.pitch));
+        let height_read = height.min(self.rows - top);
+        let width_read = width.min(self.pitch - left);
         for (plane, framed) in image
             .chunks_exact(height * width)
             .zip(self.frame.chunks_exact_mut(self.rows * self.pitch))

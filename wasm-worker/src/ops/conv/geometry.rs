@@ -5,8 +5,8 @@ use crate::gemm::WholeRight;
 use raven_graph::Conv2dAttrs;
 use std::ops::Range;
 
-/// A frame may take this many times the image, and as many elements more: with
-/// wide padding or dilation it would be nearly all zeros.
+/// The frames of all groups may take this many times the image, and as many
+/// elements more: with wide padding or dilation they would be nearly all zeros.
 const FRAME_TIMES_MAX: u64 = 4;
 const FRAME_EXTRA_MAX: u64 = 64 * 1024;
 
@@ -129,7 +129,7 @@ impl Geometry {
         if self.is_pointwise() {
             return None;
         }
-        within_bounds(Extents {
+        self.within_bounds(Extents {
             channels: self.channels,
             image: [self.height, self.width],
             before: [top, left],
@@ -150,7 +150,7 @@ impl Geometry {
             let before = self.reach(axis).checked_sub(zeros.into())?;
             usize::try_from(before).ok()
         };
-        within_bounds(Extents {
+        self.within_bounds(Extents {
             channels: self.filters,
             image: [self.out_height, self.out_width],
             before: [before(0, top)?, before(1, left)?],
@@ -159,6 +159,15 @@ impl Geometry {
             stride: [1, 1],
             out: [self.height, self.width],
         })
+    }
+
+    /// The extents of one group, unless its frame would be nearly all zeros.
+    fn within_bounds(&self, extents: Extents) -> Option<Extents> {
+        let [rows, pitch] = extents.frame();
+        let [height, width] = extents.image.map(|extent| extent as u64);
+        let planes = (self.groups * extents.channels) as u64;
+        let plane_max = FRAME_TIMES_MAX * height * width + FRAME_EXTRA_MAX / planes;
+        (rows.checked_mul(pitch)? <= plane_max).then_some(extents)
     }
 
     /// How far the last tap of an axis lies from the first.
@@ -176,12 +185,4 @@ impl Geometry {
             WholeRight::elements(self.out_plane(), self.filters),
         ]
     }
-}
-
-/// The extents, unless the frame would be nearly all zeros.
-fn within_bounds(extents: Extents) -> Option<Extents> {
-    let [rows, pitch] = extents.frame();
-    let [height, width] = extents.image.map(|extent| extent as u64);
-    let plane_max = FRAME_TIMES_MAX * height * width + FRAME_EXTRA_MAX / extents.channels as u64;
-    (rows.checked_mul(pitch)? <= plane_max).then_some(extents)
 }

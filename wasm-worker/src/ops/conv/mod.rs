@@ -144,7 +144,7 @@ mod tests {
         let mut served = 0;
         // [rows, columns, kernel rows, kernel columns, top, bottom, left, right,
         // row stride, column stride, row dilation, column dilation, groups]
-        let cases: [[u32; 13]; 12] = [
+        let cases: [[u32; 13]; 15] = [
             [28, 28, 5, 5, 2, 2, 2, 2, 1, 1, 1, 1, 1],
             [14, 14, 5, 5, 2, 2, 2, 2, 1, 1, 1, 1, 2],
             [7, 7, 3, 3, 0, 0, 0, 0, 1, 1, 1, 1, 1],
@@ -157,6 +157,10 @@ mod tests {
             [12, 13, 3, 3, 1, 1, 1, 1, 2, 2, 1, 1, 1],
             [15, 11, 7, 5, 3, 3, 2, 2, 2, 3, 1, 1, 2],
             [4, 3, 2, 2, 0, 0, 0, 0, 1, 1, 1, 1, 6],
+            // Strides so wide that the image begins beyond what is read, or ends there.
+            [4, 4, 1, 1, 0, 0, 3, 0, 1, 9, 1, 1, 1],
+            [4, 4, 1, 1, 3, 0, 0, 0, 9, 1, 1, 1, 2],
+            [4, 4, 2, 2, 6, 1, 6, 1, 9, 9, 1, 1, 1],
         ];
         for case in cases {
             let [h, w, kh, kw, top, bottom, left, right, stride, s_column, d_row, d_column, groups] =
@@ -190,6 +194,23 @@ mod tests {
             served += usize::from(geometry.framed().is_some());
             served += usize::from(geometry.framed_input_grad().is_some());
         }
-        assert!(served >= 19, "{served} of 24 took the framed way");
+        assert!(served >= 22, "{served} of 30 took the framed way");
+    }
+
+    /// Zeros are bounded over all groups, not in each of them.
+    #[test]
+    fn many_groups_have_no_frames_of_zeros() {
+        for (groups, serves) in [(1, true), (2, false), (4096, false)] {
+            let attrs = Conv2dAttrs {
+                stride: [1, 1],
+                padding: [40_000, 0, 0, 0],
+                dilation: [40_000, 1],
+                groups: groups as u32,
+            };
+            let image = [1, groups, 1, 1];
+            let geometry = Geometry::new(&attrs, &image, &[groups, 1, 2, 1], &image);
+            assert_eq!(geometry.framed().is_some(), serves, "{groups} groups");
+            assert_eq!(geometry.framed_input_grad().is_some(), serves, "{groups} groups");
+        }
     }
 }
