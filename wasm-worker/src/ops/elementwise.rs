@@ -16,21 +16,31 @@ fn map(x: Tensor, f: impl Fn(f32) -> f32) -> Tensor {
     Tensor::of(&dims, elements)
 }
 
-/// A function of one number.
+/// -1, 0 or 1; 0 of a NaN.
+fn sign(x: f32) -> f32 {
+    if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else {
+        0.0
+    }
+}
+
+/// A function of one number. Where burn's would take new memory, it is ours.
 pub fn unary(function: UnaryFn, x: Tensor) -> Tensor {
     match function {
         UnaryFn::Neg => map(x, |x| -x),
         UnaryFn::Abs => Tensor::from_burn(Cpu::float_abs(x.into_burn())),
-        UnaryFn::Sign => Tensor::from_burn(Cpu::float_sign(x.into_burn())),
+        UnaryFn::Sign => map(x, sign),
         UnaryFn::Exp => Tensor::from_burn(Cpu::float_exp(x.into_burn())),
         UnaryFn::Log => Tensor::from_burn(Cpu::float_log(x.into_burn())),
         UnaryFn::Sqrt => Tensor::from_burn(Cpu::float_sqrt(x.into_burn())),
-        UnaryFn::Recip => Tensor::from_burn(Cpu::float_recip(x.into_burn())),
+        UnaryFn::Recip => map(x, |x| 1.0 / x),
         // Burn computes it in f64: slower than an f32 series, right to the last bit.
         UnaryFn::Tanh => Tensor::from_burn(Cpu::float_tanh(x.into_burn())),
         // Burn's goes through a logarithm and loses three digits for large x.
         UnaryFn::Sigmoid => map(x, |x| 1.0 / (1.0 + libm::expf(-x))),
-        // Burn's takes new memory.
         UnaryFn::Relu => map(x, |x| if x < 0.0 { 0.0 } else { x }),
         // Burn goes through f64.
         UnaryFn::Floor => map(x, f32::floor),

@@ -1,12 +1,22 @@
 //! Ops that move elements without computing.
 
 use super::broadcast;
-use crate::backend::Cpu;
+use super::loops::{Loops, row_major};
 use crate::buffer::Buffer;
 use crate::tensor::{Element, Tensor};
-use burn_backend::Slice;
-use burn_backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
 use raven_graph::DType;
+
+/// Calls a function for the element type that `$dtype` names.
+macro_rules! for_type {
+    ($dtype:expr, $function:ident($($argument:expr),*)) => {
+        match $dtype {
+            DType::F32 => $function::<f32>($($argument),*),
+            DType::I32 => $function::<i32>($($argument),*),
+            DType::U8 => $function::<u8>($($argument),*),
+            DType::Bool => $function::<bool>($($argument),*),
+        }
+    };
+}
 
 /// `x` repeated over the extents `dims`.
 pub fn broadcast(x: Tensor, dims: &[usize]) -> Tensor {
@@ -16,51 +26,58 @@ pub fn broadcast(x: Tensor, dims: &[usize]) -> Tensor {
     if x.dims() == dims {
         return x;
     }
-    match x.dtype() {
-        DType::F32 => typed::<f32>(&x, dims),
-        DType::I32 => typed::<i32>(&x, dims),
-        DType::U8 => typed::<u8>(&x, dims),
-        DType::Bool => typed::<bool>(&x, dims),
+    for_type!(x.dtype(), typed(&x, dims))
+}
+
+/// The elements of `x` from `first` on, in the order of `loops`, as extents `dims`.
+fn read(x: &Tensor, first: usize, loops: &Loops<1>, dims: &[usize]) -> Tensor {
+    fn typed<T: Element>(x: &Tensor, first: usize, loops: &Loops<1>, dims: &[usize]) -> Tensor {
+        Tensor::of(dims, loops.read(&x.elements::<T>()[first..]))
     }
+    for_type!(x.dtype(), typed(x, first, loops, dims))
 }
 
-/// Axis `i` of the result is axis `axes[i]` of `x`.
-pub fn permute(x: Tensor, axes: &[u32]) -> Tensor {
-    let axes: Vec<usize> = axes.iter().map(|&axis| axis as usize).collect();
-    let permuted = match x.dtype() {
-        DType::F32 => Cpu::float_permute(x.into_burn(), &axes),
-        DType::Bool => Cpu::bool_permute(x.into_burn(), &axes),
-        DType::I32 | DType::U8 => Cpu::int_permute(x.into_burn(), &axes),
-    };
-    Tensor::from_burn(permuted)
+/// Axis `i` of the result, whose extents are `dims`, is axis `axes[i]` of `x`.
+pub fn permute(x: Tensor, axes: &[u32], dims: &[usize]) -> Tensor {
+    let own = row_major(x.dims());
+    let steps = axes.iter().map(|&axis| own[axis as usize]).collect();
+    let loops = Loops::new(dims, &[steps]);
+    if loops.are_in_order() {
+        return x.reshaped(dims);
+    }
+    read(&x, 0, &loops, dims)
 }
 
-/// The half-open box `starts..ends` of `x`.
-pub fn slice(x: Tensor, starts: &[u32], ends: &[u32]) -> Tensor {
-    let ranges: Vec<Slice> = starts
-        .iter()
-        .zip(ends)
-        .map(|(&start, &end)| Slice::new(start as isize, Some(end as isize), 1))
-        .collect();
-    let part = match x.dtype() {
-        DType::F32 => Cpu::float_slice(x.into_burn(), &ranges),
-        DType::Bool => Cpu::bool_slice(x.into_burn(), &ranges),
-        DType::I32 | DType::U8 => Cpu::int_slice(x.into_burn(), &ranges),
-    };
-    Tensor::from_burn(part)
+/// The box of `x` that begins at `starts` and has extents `dims`.
+pub fn slice(x: Tensor, starts: &[u32], dims: &[usize]) -> Tensor {
+    if x.dims() == dims {
+        return x;
+    }
+    let steps = row_major(x.dims());
+    let first = starts.iter().zip(&steps).map(|(&start, step)| start as usize * step).sum();
+    read(&x, first, &Loops::new(dims, &[steps]), dims)
 }
 
-/// The parts joined along `axis`.
-pub fn concat(parts: Vec<Tensor>, axis: usize) -> Tensor {
-    let dtype = parts.first().map(Tensor::dtype);
-    let parts = parts.into_iter().map(Tensor::into_burn).collect();
-    let joined = match dtype {
-        Some(DType::F32) => Cpu::float_cat(parts, axis),
-        Some(DType::Bool) => Cpu::bool_cat(parts, axis),
-        Some(DType::I32 | DType::U8) => Cpu::int_cat(parts, axis),
-        None => unreachable!("validation asks for at least one part"),
-    };
-    Tensor::from_burn(joined)
+/// The parts joined along `axis` to extents `dims`.
+pub fn concat(mut parts: Vec<Tensor>, axis: usize, dims: &[usize]) -> Tensor {
+    fn typed<T: Element>(parts: &[Tensor], axis: usize, dims: &[usize]) -> Tensor {
+        // What every part gives for each index of the axes before.
+        let runs: Vec<(&[T], usize)> = parts
+            .iter()
+            .map(|part| (part.elements::<T>(), part.dims()[axis..].iter().product()))
+            .collect();
+        let mut joined = Buffer::empty(dims.iter().product());
+        for index in 0..dims[..axis].iter().product::<usize>() {
+            for (elements, run) in &runs {
+                joined.extend_from_slice(&elements[index * run..][..*run]);
+            }
+        }
+        Tensor::of(dims, joined)
+    }
+    if parts.len() == 1 {
+        return parts.remove(0);
+    }
+    for_type!(parts[0].dtype(), typed(&parts, axis, dims))
 }
 
 /// `x` placed at `low` within extents `dims`, filled with `value`.
@@ -87,4 +104,119 @@ pub fn pad(x: &Tensor, low: &[u32], value: f32, dims: &[usize]) -> Tensor {
         }
     }
     Tensor::of(dims, padded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tensor whose elements are their own places.
+    fn places(dims: &[usize]) -> Tensor {
+        Tensor::new(dims, (0..dims.iter().product::<usize>() as i32).collect())
+    }
+
+    /// Every index within `dims`, the last axis fastest.
+    fn indices(dims: &[usize]) -> Vec<Vec<usize>> {
+        let mut all = vec![Vec::new()];
+        for &extent in dims {
+            let longer = |index: &Vec<usize>| {
+                let index = index.clone();
+                (0..extent).map(move |at| [index.as_slice(), &[at]].concat())
+            };
+            all = all.iter().flat_map(longer).collect();
+        }
+        all
+    }
+
+    fn place(index: &[usize], dims: &[usize]) -> i32 {
+        index.iter().zip(dims).fold(0, |place, (at, extent)| place * extent + at) as i32
+    }
+
+    /// Every permutation of `0..count`.
+    fn orders(count: u32) -> Vec<Vec<u32>> {
+        let Some(last) = count.checked_sub(1) else { return vec![Vec::new()] };
+        let with_last = |order: Vec<u32>| {
+            (0..=order.len()).map(move |at| {
+                let (before, after) = order.split_at(at);
+                [before, &[last], after].concat()
+            })
+        };
+        orders(last).into_iter().flat_map(with_last).collect()
+    }
+
+    #[test]
+    fn axes_change_places() {
+        let shapes: [&[usize]; 6] =
+            [&[], &[5], &[3, 4], &[2, 1, 3], &[2, 3, 4, 5], &[1, 2, 2, 1, 3]];
+        for dims in shapes {
+            for axes in orders(dims.len() as u32) {
+                let to: Vec<usize> = axes.iter().map(|&axis| dims[axis as usize]).collect();
+                let expected: Vec<i32> = indices(&to)
+                    .into_iter()
+                    .map(|index| {
+                        let mut from = vec![0; dims.len()];
+                        axes.iter().zip(index).for_each(|(&axis, at)| from[axis as usize] = at);
+                        place(&from, dims)
+                    })
+                    .collect();
+                // A value that somebody else holds, and one that nobody else does.
+                let shared = places(dims);
+                for x in [shared.clone(), places(dims)] {
+                    let found = permute(x, &axes, &to);
+                    assert_eq!(found.dims(), to);
+                    assert_eq!(found.elements::<i32>(), expected, "{dims:?} {axes:?}");
+                }
+                assert_eq!(shared.elements::<i32>(), places(dims).elements::<i32>());
+            }
+        }
+    }
+
+    #[test]
+    fn boxes_are_cut_out() {
+        let cases: [(&[usize], &[u32], &[usize]); 8] = [
+            (&[], &[], &[]),
+            (&[7], &[2], &[3]),
+            (&[4, 5], &[0, 0], &[4, 5]),
+            (&[4, 5], &[1, 0], &[2, 5]),
+            (&[4, 5], &[0, 3], &[4, 1]),
+            (&[4, 5], &[3, 4], &[1, 1]),
+            (&[2, 3, 4], &[0, 1, 2], &[2, 2, 2]),
+            (&[3, 2, 4, 2], &[1, 0, 1, 0], &[2, 2, 2, 2]),
+        ];
+        for (dims, starts, to) in cases {
+            let expected: Vec<i32> = indices(to)
+                .into_iter()
+                .map(|index| {
+                    let from: Vec<usize> =
+                        index.iter().zip(starts).map(|(at, &start)| at + start as usize).collect();
+                    place(&from, dims)
+                })
+                .collect();
+            let found = slice(places(dims), starts, to);
+            assert_eq!((found.dims(), found.elements::<i32>()), (to, &expected[..]), "{dims:?}");
+        }
+    }
+
+    #[test]
+    fn parts_are_joined() {
+        let dims = [3, 4, 2];
+        for axis in [0, 1, 2] {
+            let cut = |start: usize, count: usize| {
+                let (mut starts, mut to) = ([0u32; 3], dims);
+                (starts[axis], to[axis]) = (start as u32, count);
+                slice(places(&dims), &starts, &to)
+            };
+            let whole = places(&dims);
+            let parts: [Vec<Tensor>; 3] = [
+                vec![cut(0, dims[axis])],
+                vec![cut(0, 1), cut(1, dims[axis] - 1)],
+                (0..dims[axis]).map(|at| cut(at, 1)).collect(),
+            ];
+            for parts in parts {
+                let joined = concat(parts, axis, &dims);
+                assert_eq!(joined.dims(), dims);
+                assert_eq!(joined.elements::<i32>(), whole.elements::<i32>(), "axis {axis}");
+            }
+        }
+    }
 }

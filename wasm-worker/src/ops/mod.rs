@@ -10,6 +10,7 @@ mod conv;
 mod elementwise;
 mod index;
 mod layout;
+mod loops;
 mod matmul;
 mod pool;
 mod random;
@@ -97,10 +98,10 @@ pub fn apply(op: &Op, mut operands: Operands, out: &TensorType, context: RunCont
         Op::AvgPool2dGrad { attrs, .. } => pool::average_grad(attrs, &operands.next(), &dims),
         Op::Broadcast { .. } => layout::broadcast(operands.next(), &dims),
         Op::Reshape { .. } => operands.next().reshaped(&dims),
-        Op::Permute { axes } => layout::permute(operands.next(), axes),
-        Op::Slice { starts, ends } => layout::slice(operands.next(), starts, ends),
+        Op::Permute { axes } => layout::permute(operands.next(), axes, &dims),
+        Op::Slice { starts, .. } => layout::slice(operands.next(), starts, &dims),
         Op::Pad { low, value, .. } => layout::pad(&operands.next(), low, *value, &dims),
-        Op::Concat { axis } => layout::concat(operands.rest(), *axis as usize),
+        Op::Concat { axis } => layout::concat(operands.rest(), *axis as usize, &dims),
         Op::Gather { axis } => {
             index::gather(&operands.next(), &operands.next(), *axis as usize, &dims)
         }
@@ -127,6 +128,10 @@ pub fn scratch_bytes(op: &Op, operands: &[&TensorType], out: &TensorType) -> u64
         Op::MatMul { .. } => gemm::PACK_BYTES_MAX,
         Op::Conv2d(_) | Op::Conv2dInputGrad { .. } | Op::Conv2dWeightGrad { .. } => {
             conv::scratch_bytes(op, operands, out)
+        }
+        Op::Reduce { axes, .. } => reduce::scratch_bytes(&dims_of(&operands[0].shape), axes),
+        Op::Softmax { axis } | Op::LogSoftmax { axis } => {
+            softmax::scratch_bytes(&dims_of(&out.shape), *axis as usize)
         }
         _ => 0,
     }

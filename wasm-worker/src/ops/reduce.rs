@@ -131,6 +131,23 @@ fn fold<F: Fold>(values: &[f32], groups: &[Group], out: &mut [f32]) {
     }
 }
 
+/// Bytes of the partial sums that [`reduce`] holds at once beside its result, at most.
+pub fn scratch_bytes(dims: &[usize], axes: &[u32]) -> u64 {
+    let groups = groups(dims, axes);
+    let kept = groups.iter().filter(|group| !group.reduced);
+    // Elements of the result that one part of the groups so far adds to.
+    let mut out: u64 = kept.map(|group| group.extent as u64).product();
+    let mut elements = 0;
+    for (at, Group { reduced, extent }) in groups.iter().enumerate() {
+        if !reduced {
+            out /= *extent as u64;
+        } else if *extent > BLOCK && at + 1 < groups.len() {
+            elements += out;
+        }
+    }
+    4 * elements
+}
+
 /// `x` reduced over `axes` to extents `dims`.
 pub fn reduce(function: ReduceFn, x: &Tensor, axes: &[u32], dims: &[usize]) -> Tensor {
     fn run<F: Fold>(x: &Tensor, axes: &[u32], dims: &[usize]) -> Buffer<f32> {

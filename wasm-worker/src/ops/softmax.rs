@@ -35,6 +35,12 @@ fn log_softmax_row(row: &mut [f32]) {
     }
 }
 
+/// Bytes of the run that [`along`] copies out where it does not lie in one piece.
+pub fn scratch_bytes(dims: &[usize], axis: usize) -> u64 {
+    let in_one_piece = dims[axis + 1..].iter().all(|&extent| extent == 1);
+    if in_one_piece { 0 } else { 4 * dims[axis] as u64 }
+}
+
 /// Applies `f` to each run of elements along `axis`.
 fn along(x: Tensor, axis: usize, f: impl Fn(&mut [f32])) -> Tensor {
     let dims = x.dims().to_vec();

@@ -7,32 +7,40 @@ use crate::tensor::Tensor;
 use raven_graph::Pool2dAttrs;
 use std::ops::Range;
 
-/// Where the windows of one axis lie within the image, padding cut off.
-fn windows(
-    input: usize,
-    output: usize,
-    kernel: u32,
-    stride: u32,
-    before: u32,
-) -> Vec<Range<usize>> {
-    // In 64 bits, because kernel and stride alone may fill 32.
-    let [kernel, stride, before] = [kernel, stride, before].map(u64::from);
-    (0..output as u64)
-        .map(|at| {
-            let start = at * stride;
-            let end = (start + kernel).saturating_sub(before).min(input as u64);
-            start.saturating_sub(before) as usize..end as usize
-        })
-        .collect()
+/// The windows of one axis. In 64 bits, because kernel and stride alone may fill 32.
+#[derive(Clone, Copy)]
+struct Windows {
+    input: u64,
+    count: u64,
+    kernel: u64,
+    stride: u64,
+    before: u64,
 }
 
-/// The geometry of one pooling, with windows per output row and column.
+impl Windows {
+    fn new(input: usize, output: usize, kernel: u32, stride: u32, before: u32) -> Self {
+        let [kernel, stride, before] = [kernel, stride, before].map(u64::from);
+        Windows { input: input as u64, count: output as u64, kernel, stride, before }
+    }
+
+    /// Where each lies within the image, padding cut off. A list of them could be larger than the
+    /// image.
+    fn ranges(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.count).map(move |at| {
+            let start = at * self.stride;
+            let end = (start + self.kernel).saturating_sub(self.before).min(self.input);
+            start.saturating_sub(self.before) as usize..end as usize
+        })
+    }
+}
+
+/// The geometry of one pooling, with the windows of both axes.
 struct Pool {
     width: usize,
     plane: usize,
     out_plane: usize,
-    rows: Vec<Range<usize>>,
-    columns: Vec<Range<usize>>,
+    rows: Windows,
+    columns: Windows,
 }
 
 impl Pool {
@@ -43,17 +51,17 @@ impl Pool {
             width: w,
             plane: h * w,
             out_plane: oh * ow,
-            rows: windows(h, oh, attrs.kernel[0], attrs.stride[0], top),
-            columns: windows(w, ow, attrs.kernel[1], attrs.stride[1], left),
+            rows: Windows::new(h, oh, attrs.kernel[0], attrs.stride[0], top),
+            columns: Windows::new(w, ow, attrs.kernel[1], attrs.stride[1], left),
         }
     }
 
     /// Calls `visit(output position, rows, columns)` for each window of a plane.
     fn for_each(&self, mut visit: impl FnMut(usize, Range<usize>, Range<usize>)) {
         let mut at = 0;
-        for rows in &self.rows {
-            for columns in &self.columns {
-                visit(at, rows.clone(), columns.clone());
+        for rows in self.rows.ranges() {
+            for columns in self.columns.ranges() {
+                visit(at, rows.clone(), columns);
                 at += 1;
             }
         }

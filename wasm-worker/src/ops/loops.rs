@@ -1,0 +1,94 @@
+//! Loops over the elements of a result, with the place of each operand's element.
+
+use crate::buffer::{Buffer, Pooled};
+
+/// Steps between neighbours along each axis of a row-major tensor.
+pub fn row_major(dims: &[usize]) -> Vec<usize> {
+    let mut steps = vec![1; dims.len()];
+    for axis in (1..dims.len()).rev() {
+        steps[axis - 1] = steps[axis] * dims[axis];
+    }
+    steps
+}
+
+/// The loops over a result: neighbouring axes that every operand walks evenly
+/// are one axis, and the last axis is the row.
+pub struct Loops<const N: usize> {
+    /// Extents of the axes outside of a row, with each operand's step.
+    lead: Vec<(usize, [usize; N])>,
+    /// Elements of a row.
+    pub row: usize,
+    /// Each operand's step within a row.
+    pub row_steps: [usize; N],
+}
+
+impl<const N: usize> Loops<N> {
+    /// Loops over extents `out`; `steps` are each operand's along those axes.
+    pub fn new(out: &[usize], steps: &[Vec<usize>; N]) -> Self {
+        let mut axes: Vec<(usize, [usize; N])> = Vec::with_capacity(out.len());
+        for (axis, &extent) in out.iter().enumerate().filter(|(_, extent)| **extent != 1) {
+            let inner: [usize; N] = std::array::from_fn(|operand| steps[operand][axis]);
+            match axes.last_mut() {
+                Some((outer_extent, outer))
+                    if outer.iter().zip(&inner).all(|(&outer, &inner)| outer == inner * extent) =>
+                {
+                    *outer_extent *= extent;
+                    *outer = inner;
+                }
+                _ => axes.push((extent, inner)),
+            }
+        }
+        let (row, row_steps) = axes.pop().unwrap_or((1, [0; N]));
+        Loops { lead: axes, row, row_steps }
+    }
+
+    fn rows(&self) -> usize {
+        self.lead.iter().map(|(extent, _)| extent).product()
+    }
+
+    /// Visits each row with the operands' offsets of its first element.
+    pub fn for_each_row(&self, mut visit: impl FnMut([usize; N])) {
+        let mut index = vec![0usize; self.lead.len()];
+        let mut offsets = [0usize; N];
+        for _ in 0..self.rows() {
+            visit(offsets);
+            for (at, (extent, steps)) in index.iter_mut().zip(&self.lead).rev() {
+                *at += 1;
+                let whole = *at == *extent;
+                for (offset, step) in offsets.iter_mut().zip(steps) {
+                    *offset += step;
+                    *offset -= if whole { step * extent } else { 0 };
+                }
+                if !whole {
+                    break;
+                }
+                *at = 0;
+            }
+        }
+    }
+}
+
+impl Loops<1> {
+    /// Whether the elements are read one after the other.
+    pub fn are_in_order(&self) -> bool {
+        self.lead.is_empty() && (self.row == 1 || self.row_steps == [1])
+    }
+
+    /// The elements of `x` in the order of the loops.
+    pub fn read<T: Pooled>(&self, x: &[T]) -> Buffer<T> {
+        let mut result = Buffer::stale(self.rows() * self.row);
+        let mut rows = result.chunks_exact_mut(self.row);
+        self.for_each_row(|[at]| {
+            let row = rows.next().expect("the result has every row");
+            match self.row_steps {
+                [0] => row.fill(x[at]),
+                [1] => row.copy_from_slice(&x[at..at + row.len()]),
+                [step] => {
+                    let from = x[at..].iter().step_by(step);
+                    row.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
+                }
+            }
+        });
+        result
+    }
+}
