@@ -3,27 +3,70 @@
 //! memory.
 //!
 //! What is kept is bounded by [`limit`], which the kernel sets to what its
-//! budget leaves. Each thread keeps its own; the module has one.
+//! budget leaves. What a buffer in use has to spare counts as kept too, and
+//! what has lain longest goes first. Each thread keeps its own; the module has
+//! one.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-/// A buffer serves values of at least this fraction of its size: 1 / 2.
-const TIMES_MAX: usize = 2;
+/// A buffer serves values that leave at most this part of them to spare: 1 / 8.
+/// A graph that runs again asks for the same sizes, so that most are exact.
+const SPARE_PART: usize = 8;
 /// Buffers kept of one type at most, so that looking through them stays cheap.
 const KEPT_MAX: usize = 256;
+
+#[derive(Debug)]
+struct Kept<T> {
+    elements: Vec<T>,
+    /// When it came back, by the shelves' own count.
+    since: u64,
+}
+
+/// What is kept of one type, what has lain longest first.
+#[derive(Debug)]
+pub struct Shelf<T>(Vec<Kept<T>>);
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Shelf(Vec::new())
+    }
+}
+
+/// A shelf of whatever type.
+trait AnyShelf {
+    /// Since when the first buffer lies there.
+    fn oldest(&self) -> Option<u64>;
+    /// Lets the first buffer go; returns its bytes.
+    fn forget_oldest(&mut self) -> u64;
+}
+
+impl<T> AnyShelf for Shelf<T> {
+    fn oldest(&self) -> Option<u64> {
+        self.0.first().map(|kept| kept.since)
+    }
+
+    fn forget_oldest(&mut self) -> u64 {
+        if self.0.is_empty() { 0 } else { bytes_of(&self.0.remove(0).elements) }
+    }
+}
 
 /// What is kept, by type.
 #[derive(Debug, Default)]
 pub struct Shelves {
-    f32: Vec<Vec<f32>>,
-    i32: Vec<Vec<i32>>,
-    u8: Vec<Vec<u8>>,
-    bool: Vec<Vec<bool>>,
-    usize: Vec<Vec<usize>>,
-    rows: Vec<Vec<[f32; 4]>>,
+    f32: Shelf<f32>,
+    i32: Shelf<i32>,
+    u8: Shelf<u8>,
+    bool: Shelf<bool>,
+    usize: Shelf<usize>,
+    rows: Shelf<[f32; 4]>,
+    /// Bytes on all shelves.
     bytes: u64,
+    /// Bytes that buffers in use have to spare.
+    spare: u64,
     limit: u64,
+    /// Buffers that came back so far.
+    returns: u64,
 }
 
 thread_local! {
@@ -33,16 +76,23 @@ thread_local! {
 /// A type whose buffers are kept.
 pub trait Pooled: Copy + Default + 'static {
     /// Its shelf.
-    fn shelf(shelves: &mut Shelves) -> &mut Vec<Vec<Self>>;
+    fn shelf(shelves: &mut Shelves) -> &mut Shelf<Self>;
 }
 
 macro_rules! pooled {
     ($($type:ty: $shelf:ident),*) => {
         $(impl Pooled for $type {
-            fn shelf(shelves: &mut Shelves) -> &mut Vec<Vec<Self>> {
+            fn shelf(shelves: &mut Shelves) -> &mut Shelf<Self> {
                 &mut shelves.$shelf
             }
         })*
+
+        impl Shelves {
+            fn all(&mut self) -> impl Iterator<Item = &mut dyn AnyShelf> {
+                let all: [&mut dyn AnyShelf; _] = [$(&mut self.$shelf),*];
+                all.into_iter()
+            }
+        }
     };
 }
 
@@ -52,59 +102,95 @@ fn bytes_of<T>(elements: &Vec<T>) -> u64 {
     (elements.capacity() * size_of::<T>()) as u64
 }
 
-/// Keeps at most `bytes` from now on; what is more goes at once.
-pub fn limit(bytes: u64) {
-    fn trim<T: Pooled>(shelves: &mut Shelves) {
-        while shelves.bytes > shelves.limit {
-            let Some(elements) = T::shelf(shelves).pop() else { return };
-            shelves.bytes -= bytes_of(&elements);
+/// Bytes that elements have room for beyond `count`.
+fn spare_of<T>(elements: &Vec<T>, count: usize) -> u64 {
+    (elements.capacity().saturating_sub(count) * size_of::<T>()) as u64
+}
+
+impl Shelves {
+    /// The smallest kept buffer with room for `count`, of equal ones the last that came back. It
+    /// holds whatever it held before.
+    fn find<T: Pooled>(&mut self, count: usize) -> Option<Vec<T>> {
+        let Shelf(shelf) = T::shelf(self);
+        let fits = count..=count.saturating_add(count / SPARE_PART);
+        let places = shelf.iter().enumerate().rev();
+        let places = places.map(|(at, kept)| (at, kept.elements.capacity()));
+        let (at, _) =
+            places.filter(|(_, room)| fits.contains(room)).min_by_key(|(_, room)| *room)?;
+        let Kept { elements, .. } = shelf.remove(at);
+        self.bytes -= bytes_of(&elements);
+        Some(elements)
+    }
+
+    /// Lets go what has lain longest until `coming` bytes have room.
+    fn make_room(&mut self, coming: u64) {
+        while self.bytes + self.spare + coming > self.limit {
+            let oldest = self.all().filter_map(|shelf| Some((shelf.oldest()?, shelf)));
+            let Some((_, shelf)) = oldest.min_by_key(|(since, _)| *since) else { return };
+            let bytes = shelf.forget_oldest();
+            self.bytes -= bytes;
         }
     }
+
+    /// Keeps elements that nobody needs any more, where the limit allows that at all.
+    fn put_back<T: Pooled>(&mut self, elements: Vec<T>, spare: u64) {
+        self.spare = self.spare.saturating_sub(spare);
+        let bytes = bytes_of(&elements);
+        if bytes == 0 || bytes + self.spare > self.limit {
+            return;
+        }
+        self.make_room(bytes);
+        if T::shelf(self).0.len() >= KEPT_MAX {
+            let forgotten = T::shelf(self).forget_oldest();
+            self.bytes -= forgotten;
+        }
+        self.returns += 1;
+        let since = self.returns;
+        T::shelf(self).0.push(Kept { elements, since });
+        self.bytes += bytes;
+    }
+}
+
+/// Keeps at most `bytes` from now on; what is more goes at once.
+pub fn limit(bytes: u64) {
     KEPT.with_borrow_mut(|shelves| {
         shelves.limit = bytes;
-        trim::<f32>(shelves);
-        trim::<[f32; 4]>(shelves);
-        trim::<i32>(shelves);
-        trim::<u8>(shelves);
-        trim::<bool>(shelves);
-        trim::<usize>(shelves);
+        shelves.make_room(0);
     });
 }
 
 /// Elements that are kept when nobody needs them any more.
 #[derive(Debug)]
-pub struct Buffer<T: Pooled>(Vec<T>);
+pub struct Buffer<T: Pooled> {
+    elements: Vec<T>,
+    /// Bytes of room beyond what was asked for. `None` where the elements came from outside: they
+    /// are not kept, since nobody may ever ask for their size.
+    spare: Option<u64>,
+}
 
 impl<T: Pooled> Buffer<T> {
-    /// The smallest kept buffer with room for `count`, else a new one; it holds
-    /// whatever it held before.
-    fn take(count: usize) -> Vec<T> {
-        let kept = KEPT.with_borrow_mut(|shelves| {
-            let shelf = T::shelf(shelves);
-            let fits = |elements: &Vec<T>| {
-                (count..=count.saturating_mul(TIMES_MAX)).contains(&elements.capacity())
-            };
-            let places = shelf.iter().enumerate().filter(|(_, elements)| fits(elements));
-            let (at, _) = places.min_by_key(|(_, elements)| elements.capacity())?;
-            let elements = shelf.swap_remove(at);
-            shelves.bytes -= bytes_of(&elements);
-            Some(elements)
-        });
-        kept.unwrap_or_else(|| Vec::with_capacity(count))
+    /// Room for `count` elements, kept or new.
+    fn take(count: usize) -> Self {
+        KEPT.with_borrow_mut(|shelves| {
+            let elements = shelves.find(count).unwrap_or_else(|| Vec::with_capacity(count));
+            let spare = spare_of(&elements, count);
+            shelves.spare += spare;
+            Buffer { elements, spare: Some(spare) }
+        })
     }
 
     /// No elements, with room for `count`.
     pub fn empty(count: usize) -> Self {
-        let mut elements = Self::take(count);
-        elements.clear();
-        Buffer(elements)
+        let mut buffer = Self::take(count);
+        buffer.clear();
+        buffer
     }
 
     /// `count` elements of any value, for who writes all of them.
     pub fn stale(count: usize) -> Self {
-        let mut elements = Self::take(count);
-        elements.resize(count, T::default());
-        Buffer(elements)
+        let mut buffer = Self::take(count);
+        buffer.resize(count, T::default());
+        buffer
     }
 
     /// `count` times one value.
@@ -121,44 +207,45 @@ impl<T: Pooled> Buffer<T> {
         copy
     }
 
-    /// The elements, never to come back.
+    /// The elements, to be handed to others. What comes back of them is [`Buffer::returned`].
     pub fn into_vec(mut self) -> Vec<T> {
-        std::mem::take(&mut self.0)
+        std::mem::take(&mut self.elements)
+    }
+
+    /// Elements in the place of those that [`Buffer::into_vec`] gave away, of as many bytes.
+    pub fn returned(elements: Vec<T>) -> Self {
+        let spare = spare_of(&elements, elements.len());
+        KEPT.with_borrow_mut(|shelves| shelves.spare += spare);
+        Buffer { elements, spare: Some(spare) }
     }
 }
 
+/// Elements from outside: they are not kept.
 impl<T: Pooled> From<Vec<T>> for Buffer<T> {
     fn from(elements: Vec<T>) -> Self {
-        Buffer(elements)
+        Buffer { elements, spare: None }
     }
 }
 
 impl<T: Pooled> Deref for Buffer<T> {
     type Target = Vec<T>;
     fn deref(&self) -> &Vec<T> {
-        &self.0
+        &self.elements
     }
 }
 
 impl<T: Pooled> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut Vec<T> {
-        &mut self.0
+        &mut self.elements
     }
 }
 
 impl<T: Pooled> Drop for Buffer<T> {
     fn drop(&mut self) {
-        let elements = std::mem::take(&mut self.0);
-        let bytes = bytes_of(&elements);
+        let Some(spare) = self.spare else { return };
+        let elements = std::mem::take(&mut self.elements);
         // While the thread ends, its shelves are gone and the buffer goes too.
-        let _ = KEPT.try_with(|shelves| {
-            let mut shelves = shelves.borrow_mut();
-            let has_room = shelves.bytes + bytes <= shelves.limit;
-            if bytes > 0 && has_room && T::shelf(&mut shelves).len() < KEPT_MAX {
-                T::shelf(&mut shelves).push(elements);
-                shelves.bytes += bytes;
-            }
-        });
+        let _ = KEPT.try_with(|shelves| shelves.borrow_mut().put_back(elements, spare));
     }
 }
 
@@ -166,8 +253,9 @@ impl<T: Pooled> Drop for Buffer<T> {
 mod tests {
     use super::*;
 
-    fn kept() -> u64 {
-        KEPT.with_borrow(|shelves| shelves.bytes)
+    /// Bytes on the shelves, and bytes to spare.
+    fn kept() -> (u64, u64) {
+        KEPT.with_borrow(|shelves| (shelves.bytes, shelves.spare))
     }
 
     #[test]
@@ -176,10 +264,10 @@ mod tests {
         let first = Buffer::filled(1000, 1f32);
         let address = first.as_ptr();
         drop(first);
-        assert_eq!(kept(), 4000);
-        assert_ne!(Buffer::<f32>::stale(400).as_ptr(), address, "it is too large");
-        let again = Buffer::<f32>::filled(600, 2.0);
-        assert_eq!((again.as_ptr(), again.len()), (address, 600));
+        assert_eq!(kept(), (4000, 0));
+        assert_ne!(Buffer::<f32>::stale(800).as_ptr(), address, "it is too large");
+        let again = Buffer::<f32>::filled(900, 2.0);
+        assert_eq!((again.as_ptr(), again.len()), (address, 900));
         assert!(again.iter().all(|&x| x == 2.0));
         drop(again);
         let whole = Buffer::<f32>::stale(1000);
@@ -191,11 +279,62 @@ mod tests {
     fn no_more_is_kept_than_the_limit() {
         limit(1000);
         drop(Buffer::filled(100, 0f32));
-        drop([Buffer::filled(200, 0u8), Buffer::filled(200, 1u8), Buffer::filled(300, 2u8)]);
-        assert_eq!(kept(), 800);
+        drop([Buffer::filled(200, 0u8), Buffer::filled(200, 1u8)]);
+        assert_eq!(kept(), (800, 0));
+        drop(Buffer::filled(1001, 0u8));
+        assert_eq!(kept(), (800, 0), "nothing makes room for what cannot be kept");
         limit(500);
-        assert!(kept() <= 500);
+        assert_eq!(kept(), (400, 0), "what came first goes first, whatever its type");
         limit(0);
-        assert_eq!(kept(), 0);
+        assert_eq!(kept(), (0, 0));
+    }
+
+    #[test]
+    fn what_a_buffer_has_to_spare_counts_until_it_comes_back() {
+        limit(4300);
+        drop(Buffer::filled(1000, 0f32));
+        let smaller = Buffer::filled(900, 0f32);
+        assert_eq!(kept(), (0, 400));
+        drop(Buffer::filled(1000, 0f32));
+        assert_eq!(kept(), (0, 400), "both would be more than the limit");
+        let given = smaller.into_vec();
+        assert_eq!(kept(), (0, 0));
+        let smaller = Buffer::returned(given);
+        assert_eq!(kept(), (0, 400));
+        drop(smaller);
+        assert_eq!(kept(), (4000, 0));
+        limit(0);
+    }
+
+    #[test]
+    fn what_has_lain_longest_makes_room() {
+        limit(1000);
+        let [a, b] = [0, 1].map(|x| Buffer::filled(400, x as u8));
+        let c = Buffer::filled(100, 0i32);
+        let kept_addresses = [b.as_ptr() as usize, c.as_ptr() as usize];
+        drop(a);
+        drop(b);
+        drop(c);
+        assert_eq!(kept(), (800, 0));
+        let (b, c) = (Buffer::<u8>::stale(400), Buffer::<i32>::stale(100));
+        assert_eq!([b.as_ptr() as usize, c.as_ptr() as usize], kept_addresses);
+        assert_eq!(kept(), (0, 0));
+        limit(0);
+    }
+
+    #[test]
+    fn the_shelf_of_one_type_stays_short() {
+        limit(1 << 20);
+        drop((0..KEPT_MAX + 10).map(|_| Buffer::filled(4, 0u8)).collect::<Vec<_>>());
+        assert_eq!(kept(), (4 * KEPT_MAX as u64, 0));
+        limit(0);
+    }
+
+    #[test]
+    fn what_came_from_outside_is_not_kept() {
+        limit(1 << 20);
+        drop(Buffer::from(vec![0f32; 100]));
+        assert_eq!(kept(), (0, 0));
+        limit(0);
     }
 }

@@ -294,6 +294,13 @@ impl Kernel {
     }
 }
 
+/// What was kept for this kernel's values goes with it.
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        buffer::limit(0);
+    }
+}
+
 fn wrong_id(kind: &'static str, claimed: &impl ToString, found: &impl ToString) -> KernelError {
     KernelError::WrongId { kind, claimed: claimed.to_string(), found: found.to_string() }
 }

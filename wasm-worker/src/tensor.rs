@@ -236,7 +236,7 @@ impl Tensor {
                 }
                 Err(shared) => shared.iter().copied().collect(),
             };
-            Tensor::new(&dims, elements)
+            Tensor::of(&dims, Buffer::returned(elements))
         }
         match tensor {
             NdArrayTensor::F32(storage) => standard(storage.into_shared()),
@@ -249,6 +249,7 @@ impl Tensor {
 
     /// Reads little-endian elements. The caller has checked that `bytes` has
     /// the length of `ty` and that bools are 0 or 1; the rest is read as is.
+    /// What is read may stay for long, so it takes exactly its bytes.
     pub fn from_le_bytes(ty: &TensorType, bytes: &[u8]) -> Tensor {
         fn read<T: Element, const N: usize>(
             ty: &TensorType,
@@ -256,9 +257,8 @@ impl Tensor {
             element: impl Fn([u8; N]) -> T,
         ) -> Tensor {
             let (words, _) = bytes.as_chunks::<N>();
-            let mut elements = Buffer::empty(words.len());
-            elements.extend(words.iter().map(|&word| element(word)));
-            Tensor::of(&dims_of(&ty.shape), elements)
+            let elements: Vec<T> = words.iter().map(|&word| element(word)).collect();
+            Tensor::new(&dims_of(&ty.shape), elements)
         }
         match ty.dtype {
             DType::F32 => read(ty, bytes, f32::from_le_bytes),
@@ -286,4 +286,20 @@ impl Tensor {
 /// The bits of `x`, with one pattern for all NaNs.
 pub fn canonical_bits(x: f32) -> u32 {
     if x.is_nan() { CANONICAL_NAN } else { x.to_bits() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::limit;
+
+    #[test]
+    fn what_arrives_takes_exactly_its_bytes() {
+        limit(1 << 20);
+        drop(Buffer::filled(1000, 0f32));
+        let read = Tensor::from_le_bytes(&TensorType::new(DType::F32, [950]), &[0; 3800]);
+        let Data::F32(elements) = &read.data else { panic!("{read:?}") };
+        assert_eq!(elements.capacity(), 950);
+        limit(0);
+    }
 }

@@ -1,15 +1,20 @@
 //! A step of a task that repeats takes no memory after the first ones: buffers
 //! of values that died serve the next ones, and what is allocated for
-//! bookkeeping is given back.
+//! bookkeeping is given back. A run takes no more than its plan says, and a
+//! kernel that ends leaves nothing.
 
 use raven_graph::model::{LoweredModel, ModelSpec, lower};
-use raven_graph::{BinaryFn, DType, GraphBuilder, Limits, NodeId, Op, ValidGraph};
+use raven_graph::{
+    BinaryFn, Conv2dAttrs, DType, GraphBuilder, GraphError, Limits, NodeId, Op, Pool2dAttrs,
+    ReduceFn, UnaryFn, ValidGraph,
+};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Binding, Carry, Encoding, GraphText, JobId, LeaseId, Numerics, OutputSpec, Program, ReduceRule,
     Seed, TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
 };
-use raven_worker::Kernel;
+use raven_worker::ops::RunContext;
+use raven_worker::{Kernel, Plan, Run, Tensor, buffer};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -21,11 +26,13 @@ struct Counts {
     allocations: u64,
     largest: usize,
     live: i64,
+    /// The most that was live at once.
+    peak: i64,
 }
 
 thread_local! {
     static COUNTS: Cell<Counts> =
-        const { Cell::new(Counts { allocations: 0, largest: 0, live: 0 }) };
+        const { Cell::new(Counts { allocations: 0, largest: 0, live: 0, peak: 0 }) };
 }
 
 fn count(change: impl FnOnce(&mut Counts)) {
@@ -44,6 +51,7 @@ unsafe impl GlobalAlloc for Counting {
             counts.allocations += 1;
             counts.largest = counts.largest.max(layout.size());
             counts.live += layout.size() as i64;
+            counts.peak = counts.peak.max(counts.live);
         });
         // SAFETY: passed on.
         unsafe { System.alloc(layout) }
@@ -107,6 +115,27 @@ fn step_graph(data: &str, model: &str) -> (ValidGraph, Vec<String>) {
     (graph.validate(&limits).expect("valid"), names)
 }
 
+/// A step that only moves elements, of a value that is held elsewhere and of ones that are not.
+fn moving_graph() -> (ValidGraph, Vec<String>) {
+    let build = || -> Result<ValidGraph, GraphError> {
+        let mut b = GraphBuilder::new(&Limits::default());
+        let w = b.input("w", DType::F32, [64, 48])?;
+        let left = b.slice(w, &[0, 0], &[64, 20])?;
+        let right = b.slice(w, &[0, 20], &[64, 48])?;
+        let swapped = b.concat(&[right, left], 1)?;
+        let turned = b.permute(swapped, &[1, 0])?;
+        let upper = b.slice(turned, &[0, 0], &[30, 64])?;
+        let lower = b.slice(turned, &[30, 0], &[48, 64])?;
+        let joined = b.concat(&[lower, upper], 0)?;
+        let back = b.permute(joined, &[1, 0])?;
+        let sum = b.add(back, w)?;
+        let next = b.scale(sum, 0.5)?;
+        b.output("next.w", next);
+        b.finish()
+    };
+    (build().expect("valid"), vec!["w".into()])
+}
+
 /// A scan's frame; every operand is attached.
 fn task(graph: &ValidGraph, params: &[String], steps: u32) -> Vec<u8> {
     let next = |param: &String| format!("next.{param}");
@@ -165,16 +194,17 @@ fn steps() -> u32 {
 #[test]
 fn many_steps_take_no_more_memory_than_the_first() {
     let steps = steps();
-    for (data, model) in MODELS {
-        let (graph, params) = step_graph(data, model);
+    let mut graphs = Vec::from(MODELS.map(|(data, model)| step_graph(data, model)));
+    graphs.push(moving_graph());
+    for (graph, params) in graphs {
         let mut kernel = Kernel::new(64 << 20);
         let text = GraphText::of(&graph);
         let message = ToContributor::Graph { id: graph.id(), graph: text };
         kernel.accept(&encode(&message, &[])).expect("the graph");
         let refused = kernel.begin(&task(&graph, &params, steps)).expect("a task");
         assert!(refused.is_none(), "refused");
-        // A finished run is gathered when the next begins, so that counting goes from the same
-        // place in one step to the same in another.
+        // A node without cost counts as one operation, so that counting may begin and end in the
+        // middle of a step: its values are in use there, or kept for the next ones.
         let per_step = kernel.running().expect("it runs").flops_total() / u64::from(steps);
         let done = kernel.step(WARM * per_step).expect("it runs");
         assert!(!done);
@@ -194,4 +224,97 @@ fn many_steps_take_no_more_memory_than_the_first() {
         assert!(grown.unsigned_abs() <= 64 << 10, "{grown} bytes more in use");
         kernel.abort();
     }
+}
+
+/// What a run may allocate for its bookkeeping beyond what its plan says.
+const RUN_BYTES_MAX: i64 = 8 << 10;
+
+/// A graph of one input, which its caller holds while it runs, so that nothing is done in place.
+struct Single {
+    name: &'static str,
+    dims: &'static [u32],
+    build: fn(&mut GraphBuilder, NodeId) -> Result<NodeId, GraphError>,
+}
+
+const SINGLES: [Single; 14] = [
+    Single { name: "slice", dims: &[256, 256], build: |b, x| b.slice(x, &[9, 9], &[10, 10]) },
+    Single { name: "column", dims: &[256, 256], build: |b, x| b.slice(x, &[0, 7], &[256, 8]) },
+    Single { name: "whole slice", dims: &[256, 256], build: |b, x| b.slice(x, &[0; 2], &[256; 2]) },
+    Single { name: "permute", dims: &[256, 256], build: |b, x| b.permute(x, &[1, 0]) },
+    Single { name: "concat", dims: &[256, 256], build: |b, x| b.concat(&[x, x, x], 1) },
+    Single { name: "recip", dims: &[256, 256], build: |b, x| b.unary(UnaryFn::Recip, x) },
+    Single { name: "sign", dims: &[256, 256], build: |b, x| b.unary(UnaryFn::Sign, x) },
+    Single { name: "abs", dims: &[256, 256], build: |b, x| b.unary(UnaryFn::Abs, x) },
+    Single { name: "exp", dims: &[256, 256], build: |b, x| b.unary(UnaryFn::Exp, x) },
+    Single { name: "softmax", dims: &[1 << 14, 4], build: |b, x| b.softmax(x, 0) },
+    Single {
+        name: "sum of many leading",
+        dims: &[40, 1 << 12],
+        build: |b, x| b.reduce(ReduceFn::Sum, x, &[0], false),
+    },
+    Single {
+        name: "sum of many leading, twice",
+        dims: &[40, 2, 40, 1 << 10],
+        build: |b, x| b.reduce(ReduceFn::Sum, x, &[0, 2], false),
+    },
+    Single {
+        name: "pools of one element",
+        dims: &[1, 1, 1, 1 << 14],
+        build: |b, x| {
+            b.max_pool2d(x, Pool2dAttrs { kernel: [1, 1], stride: [1, 1], padding: [0; 4] })
+        },
+    },
+    Single {
+        name: "convolution",
+        dims: &[2, 4, 32, 32],
+        build: |b, x| {
+            let weight = b.constant(DType::F32, [8, 4, 3, 3], 0.5)?;
+            let attrs =
+                Conv2dAttrs { stride: [1; 2], padding: [1; 4], dilation: [1; 2], groups: 1 };
+            b.conv2d(x, weight, attrs)
+        },
+    },
+];
+
+#[test]
+fn a_run_takes_no_more_memory_than_its_plan_says() {
+    buffer::limit(0);
+    let mut wrong = Vec::new();
+    for Single { name, dims, build } in SINGLES {
+        let mut b = GraphBuilder::new(&Limits::default());
+        let x = b.input("x", DType::F32, dims).expect("valid");
+        let y = build(&mut b, x).expect("valid");
+        b.output("y", y);
+        let plan = Plan::new(b.finish().expect("valid"));
+        let dims: Vec<usize> = dims.iter().map(|&extent| extent as usize).collect();
+        let held = Tensor::filled(&dims, 0.25f32);
+        let planned = (plan.bytes_peak() - plan.graph().cost().bytes_in) as i64;
+        let before = COUNTS.get();
+        COUNTS.set(Counts { peak: before.live, ..before });
+        let mut run = Run::new(&plan, vec![held.clone()], RunContext { seed: 1, run: 0 });
+        while run.step(&plan).is_some() {}
+        let outputs = run.take_outputs(&plan);
+        let taken = COUNTS.get().peak - before.live;
+        assert_eq!(outputs.len(), 1);
+        if taken > planned + RUN_BYTES_MAX {
+            wrong.push(format!("{name}: {taken} bytes, planned {planned}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn a_kernel_that_ends_leaves_nothing() {
+    let before = COUNTS.get().live;
+    let (data, model) = MODELS[0];
+    {
+        let (graph, params) = step_graph(data, model);
+        let mut kernel = Kernel::new(64 << 20);
+        let message = ToContributor::Graph { id: graph.id(), graph: GraphText::of(&graph) };
+        kernel.accept(&encode(&message, &[])).expect("the graph");
+        kernel.execute(&task(&graph, &params, 3)).expect("a task");
+    }
+    let left = COUNTS.get().live - before;
+    // The lists in which buffers were kept stay.
+    assert!(left <= 16 << 10, "{left} bytes are still in use");
 }
