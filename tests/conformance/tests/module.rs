@@ -185,6 +185,7 @@ fn wasmtime_and_node_agree_on_random_operands() {
     let seeds = seeds();
     let report = node_report(seeds);
     let node = report["seeds"]["cases"].as_array().expect("cases");
+    assert_eq!(node.len(), suite.cases.len());
     let mut host = Host::new();
     let mut wrong = Vec::new();
     for (case, node) in suite.cases.iter().zip(node) {

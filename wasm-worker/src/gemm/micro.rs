@@ -89,7 +89,8 @@ pub unsafe fn tile<const R: usize, const V: usize, const PACKED: bool>(
         while left > 0 {
             add_products(&mut sums, a, row_step, at);
             a = a.add(step);
-            at = at.add(b.step);
+            // Where columns are read in place, the step after the last one may lie outside.
+            at = at.wrapping_add(b.step);
             left -= 1;
         }
         for (r, sums) in sums.into_iter().enumerate() {

@@ -26,7 +26,7 @@ fn turned(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..rows * columns).map(|at| x[at % rows * columns + at / rows]).collect()
 }
 
-const SHAPES: [[usize; 3]; 14] = [
+const SHAPES: [[usize; 3]; 15] = [
     [1, 1, 1],
     [1, 7, 33],
     [2, 513, 8],
@@ -41,6 +41,8 @@ const SHAPES: [[usize; 3]; 14] = [
     [130, 9, 70],
     [31, 20, 520],
     [129, 33, 1029],
+    // More than one block of every axis.
+    [130, 520, 530],
 ];
 
 #[test]
@@ -70,16 +72,17 @@ fn every_layout_gives_the_promised_bits() {
 #[test]
 fn products_are_added_and_strided() {
     for [m, k, n] in SHAPES {
-        let (step_a, step_out) = (k + 3, n + 2);
-        let (a, b) = (numbers(m * step_a, 0), numbers(k * n, 1));
+        let (step_a, step_b, step_out) = (k + 3, n + 5, n + 2);
+        // The last row of the right operand ends with the slice.
+        let (a, b) = (numbers(m * step_a, 0), numbers((k - 1) * step_b + n, 1));
         let before = numbers(m * step_out, 2);
         let mut out = before.clone();
         let left = Matrix::strided(&a, m, k, step_a);
-        gemm_strided(left, Matrix::new(&b, k, n), true, &mut out, step_out);
+        gemm_strided(left, Matrix::strided(&b, k, n, step_b), true, &mut out, step_out);
         for (at, (&found, &before)) in out.iter().zip(&before).enumerate() {
             let (row, column) = (at / step_out, at % step_out);
             let expected = if column < n {
-                element(|s| a[row * step_a + s], |s| b[s * n + column], k, Some(before))
+                element(|s| a[row * step_a + s], |s| b[s * step_b + column], k, Some(before))
             } else {
                 before
             };
