@@ -16,6 +16,17 @@ const bytes = (field, value) => [...varint((field << 3) | 2), ...varint(value.le
 const text = (field, value) => bytes(field, [...utf8.encode(value)]);
 
 const FLOAT = 1;
+const INT64 = 7;
+
+/** A list of numbers below 256 that is part of the model. */
+function constant(name, values) {
+  const data = values.flatMap((value) => [value, 0, 0, 0, 0, 0, 0, 0]);
+  return [...number(1, values.length), ...number(2, INT64), ...text(8, name), ...bytes(9, data)];
+}
+
+function node(op, inputs, output) {
+  return [...inputs.flatMap((name) => text(1, name)), ...text(2, output), ...text(4, op)];
+}
 
 function valueInfo(name, dims) {
   const shape = dims.flatMap((extent) => bytes(1, number(1, extent)));
@@ -23,16 +34,23 @@ function valueInfo(name, dims) {
   return [...text(1, name), ...bytes(2, bytes(1, tensor))];
 }
 
-/** `c0 = a b`, and as many more times as asked, so that operands are copied in once for all. */
+/**
+ * `c0 = a b`, and as many more times as asked, so that operands are copied in once for all. One
+ * element of each product is an output, so that no product is copied out.
+ */
 export function products([m, k, n], times) {
-  const names = Array.from({ length: times }, (_, i) => `c${i}`);
-  const node = (name) => [...text(1, 'a'), ...text(1, 'b'), ...text(2, name), ...text(4, 'MatMul')];
+  const places = Array.from({ length: times }, (_, i) => i);
   const graph = [
-    ...names.flatMap((name) => bytes(1, node(name))),
+    ...places.flatMap((i) => [
+      ...bytes(1, node('MatMul', ['a', 'b'], `c${i}`)),
+      ...bytes(1, node('Slice', [`c${i}`, 'starts', 'ends'], `one${i}`)),
+    ]),
     ...text(2, 'products'),
+    ...bytes(5, constant('starts', [0, 0])),
+    ...bytes(5, constant('ends', [1, 1])),
     ...bytes(11, valueInfo('a', [m, k])),
     ...bytes(11, valueInfo('b', [k, n])),
-    ...names.flatMap((name) => bytes(12, valueInfo(name, [m, n]))),
+    ...places.flatMap((i) => bytes(12, valueInfo(`one${i}`, [1, 1]))),
   ];
   return new Uint8Array([...number(1, 8), ...bytes(7, graph), ...bytes(8, [...text(1, ''), ...number(2, 13)])]);
 }

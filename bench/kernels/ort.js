@@ -1,5 +1,5 @@
-// The peer: ONNX Runtime Web, wasm, one thread. Its calls take operands from JavaScript and give
-// results back there, so that several products share one call's copying.
+// The peer: ONNX Runtime Web, wasm, one thread. Its calls take operands from JavaScript, so that
+// several products share one call's copying; one element of each goes back.
 import * as ort from 'onnxruntime-web/wasm';
 import { SHAPES, flopsOf, nameOf } from './cases.js';
 import { products } from './onnx-model.js';

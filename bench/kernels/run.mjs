@@ -102,6 +102,7 @@ try {
       browser: `Chromium ${browser.version()}`, tfjs: versionOf('@tensorflow/tfjs-core'),
       onnxruntime_web: versionOf('onnxruntime-web'), rounds: ROUNDS, peak_gflop_per_s: peak,
     }),
+    facts: contenders.facts,
     rows,
     goals: goalsOf(rows),
   };

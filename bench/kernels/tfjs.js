@@ -9,11 +9,13 @@ export async function prepare() {
   setWasmPaths('/tfjs-wasm/');
   if (!(await tf.setBackend('wasm'))) throw new Error('no wasm back end');
   await tf.ready();
+  const simd = await tf.env().getAsync('WASM_HAS_SIMD_SUPPORT');
+  if (simd !== true) throw new Error('its wasm back end would run without SIMD');
   operands = Object.fromEntries(SHAPES.map((shape) => {
     const [m, k, n] = shape;
     return [nameOf(shape), { a: tf.randomUniform([m, k]), b: tf.randomUniform([k, n]), flops: flopsOf(shape) }];
   }));
-  return { simd: await tf.env().getAsync('WASM_HAS_SIMD_SUPPORT') };
+  return { simd };
 }
 
 /** Gflop/s of a case for at least `ms` milliseconds. */

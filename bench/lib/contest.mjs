@@ -55,6 +55,11 @@ export class Contenders {
     }
   }
 
+  /** What each said of itself when it was prepared. */
+  get facts() {
+    return Object.fromEntries(this.ready.map(({ name, facts }) => [name, facts]));
+  }
+
   async close() {
     for (const context of this.#browser.contexts()) await context.close();
   }

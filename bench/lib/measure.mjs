@@ -1,5 +1,6 @@
 // Interleaved measurements: every contender is measured in every round, so that whatever else
-// the machine does hits all of them alike, and the median of the rounds is what counts.
+// the machine does hits all of them alike, and the median of the rounds is what counts. A round
+// before the first is not counted: it warms all of them up for as long.
 
 export function median(values) {
   const sorted = [...values].sort((a, b) => a - b);
@@ -8,11 +9,12 @@ export function median(values) {
 }
 
 /**
- * Runs each contender's `run()` once per round, in turn, and reverses the order every other
- * round. Resolves to `{name: {median, min, max}}`.
+ * Runs each contender's `run()` once unmeasured, then once per round, in turn, and reverses the
+ * order every other round. Resolves to `{name: {median, min, max}}`.
  */
 export async function interleave(contenders, rounds, onRound = () => {}) {
   const values = Object.fromEntries(contenders.map(({ name }) => [name, []]));
+  for (const { run } of contenders) await run();
   for (let round = 0; round < rounds; round += 1) {
     const order = round % 2 === 0 ? contenders : [...contenders].reverse();
     for (const { name, run } of order) values[name].push(await run());

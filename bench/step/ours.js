@@ -27,7 +27,7 @@ async function frames(name) {
   };
 }
 
-/** Loads the kernel in a worker and runs both kinds of work a few times. */
+/** Loads the kernel in a worker and runs both kinds of work once. */
 export async function prepare(name) {
   current = start();
   return current.ask('prepare', await frames(name));

@@ -98,6 +98,7 @@ async function measureCase(browser, origin, name, sizes) {
     row: {
       case: `${CASES[name].title}, training step, batch ${BATCH}`, unit: 'images/s', ours: raven.median, peers: figures,
       spread: result, cannot, gflop_per_s: (raven.median * sizes.flops) / perTask / 1e9,
+      facts: Object.fromEntries(ready.map(({ name: label, facts }) => [label, facts])),
       bytes_per_image: bytesPerImage(sizes, ready[0].facts.bytes),
     },
     goal: {

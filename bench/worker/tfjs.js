@@ -54,6 +54,8 @@ export async function prepare(backend, name) {
   setWasmPaths('/tfjs-wasm/');
   if (!(await tf.setBackend(backend))) throw new Error(`no backend ${backend}`);
   await tf.ready();
+  const simd = backend === 'wasm' ? await tf.env().getAsync('WASM_HAS_SIMD_SUPPORT') : null;
+  if (backend === 'wasm' && simd !== true) throw new Error('its wasm back end would run without SIMD');
   const { shape, layers } = MODELS[name]();
   const x = tf.randomUniform(shape);
   const labels = tf.cast(tf.oneHot(tf.tensor1d(Array.from({ length: BATCH }, (_, i) => i % 10), 'int32'), 10), 'float32');
@@ -72,7 +74,7 @@ export async function prepare(backend, name) {
   const first = await step();
   const second = await step();
   if (!(second < first)) throw new Error(`training does not lower the loss: ${first}, then ${second}`);
-  return { backend: tf.getBackend(), simd: backend === 'wasm' ? await tf.env().getAsync('WASM_HAS_SIMD_SUPPORT') : null };
+  return { backend: tf.getBackend(), simd };
 }
 
 /** Steps for at least `ms` milliseconds; images per second. */
