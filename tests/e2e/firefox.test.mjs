@@ -58,6 +58,37 @@ describe('Firefox', { skip: missing }, () => {
     await page.close();
   });
 
+  it('is walked by keys, stopped, closed, and said yes to once more', async () => {
+    const page = await firefox.open(`${world.origin}/`);
+    const inCard = async (expression) => page.evaluate(expression, await cardOf(page));
+    await click(page, 'open');
+    await page.press(await cardOf(page), 'Escape');
+    await view(page, 'chip');
+    // Where the card was left, so that the keyboard goes on from there.
+    await until(() => inCard('document.activeElement.id === "raven-open"'), 'focus on the chip');
+    await page.press(await cardOf(page), 'Enter');
+    await view(page, 'card');
+    const share = Number(await inCard('document.getElementById("raven-share").value'));
+    await inCard('(document.getElementById("raven-share").focus(), true)');
+    await page.press(await cardOf(page), 'ArrowRight', 'ArrowRight');
+    assert.equal(Number(await inCard('document.getElementById("raven-share").value')), share + 10);
+    assert.equal(await inCard('document.getElementById("raven-share-text").textContent'), `${share + 10}%`);
+    await click(page, 'yes');
+    await reaches(page, 'idle', 'working');
+    await world.counts(1);
+    await click(page, 'stop');
+    await reaches(page, 'stopped');
+    await click(page, 'close');
+    await view(page, 'icon');
+    await world.counts(0);
+    await click(page, 'open');
+    await click(page, 'yes');
+    await reaches(page, 'idle', 'working');
+    await click(page, 'stop');
+    await world.counts(0);
+    await page.close();
+  });
+
   it('takes a no for now and keeps the mark', async () => {
     const page = await firefox.open(`${world.origin}/`);
     await click(page, 'open');

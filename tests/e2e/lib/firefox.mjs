@@ -23,6 +23,7 @@ const PREFERENCES = {
 const VIEWPORT = { width: 1280, height: 800 };
 /** Of the screen, with room for the window's own parts: what lies below a headless window counts as out of view. */
 const SCREEN = { MOZ_HEADLESS_WIDTH: '1400', MOZ_HEADLESS_HEIGHT: '1100' };
+const KEYS = { Enter: '\uE007', Escape: '\uE00C', ArrowRight: '\uE014' };
 /** How long the pointer rests on a target before it presses, as a person's does. */
 const HOVER_MS = 500;
 
@@ -71,6 +72,12 @@ class Page {
     });
     if (answer.type !== 'success') throw new Error(`${expression}: ${answer.exceptionDetails.text}`);
     return JSON.parse(answer.result.value);
+  }
+
+  /** Presses keys one after the other, by the names that WebDriver has for them. */
+  async press(context, ...keys) {
+    const actions = keys.flatMap((key) => [{ type: 'keyDown', value: KEYS[key] }, { type: 'keyUp', value: KEYS[key] }]);
+    await this.browser.send('input.performActions', { context, actions: [{ type: 'key', id: 'keyboard', actions }] });
   }
 
   /** Moves the mouse onto an element of a frame, rests, and clicks. */
