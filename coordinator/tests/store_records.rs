@@ -16,6 +16,7 @@ use raven_engine::{
 use raven_protocol::{BlobId, JobId, ResultDigest, SessionId, TaskId};
 use serde_json::json;
 use server::{Server, job, record};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _};
 
 fn blob(number: u8) -> BlobId {
     BlobId([number; 32])
@@ -356,6 +357,26 @@ fn everything_is_there_in_the_next_process() {
         let other = raven_protocol::KernelId([8; 32]);
         let error = raven_coordinator::job::resume(&store, &open[0], other).await;
         assert!(error.expect_err("refused").to_string().contains("kernel"));
+    });
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("raven.sqlite");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let store = raven_coordinator::store::Store::open(&path).await.expect("a new file");
+        store.close().await;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+        let mut newer = options.connect().await.expect("connects");
+        newer.execute("PRAGMA user_version = 1000").await.expect("changed");
+        newer.close().await.expect("closed");
+        let error = raven_coordinator::store::Store::open(&path).await.expect_err("refused");
+        assert!(matches!(error, StoreError::NewerSchema { found: 1000, .. }), "{error}");
+        let mut after = options.connect().await.expect("connects");
+        let row = after.fetch_one("PRAGMA user_version").await.expect("read");
+        assert_eq!(row.get::<i64, _>(0), 1000);
     });
 }
 

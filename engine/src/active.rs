@@ -144,10 +144,7 @@ fn check(plan: &SyncSgd, config: &EngineConfig) -> Result<Layout, PlanError> {
 
 fn sliced(placement: &Placement) -> (BTreeSet<u32>, u64) {
     let Placement::Master { stages, .. } = placement else { return (BTreeSet::new(), 0) };
-    let parts = stages.iter().flat_map(|stage| match stage {
-        StagePlan::Local => &[][..],
-        StagePlan::Pushed { parts } => parts,
-    });
+    let parts = stages.iter().flat_map(StagePlan::parts);
     let showing: Vec<&PartPlan> = parts.filter(|part| part.slice.is_some()).collect();
     let bytes = showing.iter().map(|part| part.bytes_peak.saturating_add(part.operand_bytes));
     let bytes_max = bytes.max().unwrap_or(0);
@@ -232,18 +229,7 @@ impl Job {
     /// whoever does it.
     pub(crate) fn affords(&self, round: u32, stage: u32) -> bool {
         let Some(budget) = self.terms.budget else { return true };
-        let flops = match &self.sgd.placement {
-            Placement::Replica { flops, .. } => {
-                flops.saturating_mul(self.layout.micro_batches(round).into())
-            }
-            Placement::Master { stages, .. } => {
-                let parts = stages.iter().skip(stage as usize).flat_map(|stage| match stage {
-                    StagePlan::Local => &[][..],
-                    StagePlan::Pushed { parts } => parts,
-                });
-                parts.fold(0, |sum: u64, part| sum.saturating_add(part.flops))
-            }
-        };
+        let flops = self.sgd.placement.flops_from(stage, self.layout.micro_batches(round));
         round < self.credited_rounds || !self.spent.could_exceed(budget, flops)
     }
 

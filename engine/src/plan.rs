@@ -100,6 +100,19 @@ pub enum Placement {
     },
 }
 
+impl Placement {
+    /// Cost of a round of `micro_batches` from `stage` on.
+    pub fn flops_from(&self, stage: u32, micro_batches: u32) -> u64 {
+        match self {
+            Placement::Replica { flops, .. } => flops.saturating_mul(micro_batches.into()),
+            Placement::Master { stages, .. } => {
+                let parts = stages.iter().skip(stage as usize).flat_map(StagePlan::parts);
+                parts.fold(0, |sum, part| sum.saturating_add(part.flops))
+            }
+        }
+    }
+}
+
 /// One stage of a master-placement round.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StagePlan {
@@ -107,6 +120,16 @@ pub enum StagePlan {
     Local,
     /// Pushed to contributors.
     Pushed { parts: Vec<PartPlan> },
+}
+
+impl StagePlan {
+    /// The tasks that it is pushed out as; none where it stays here.
+    pub fn parts(&self) -> &[PartPlan] {
+        match self {
+            StagePlan::Local => &[],
+            StagePlan::Pushed { parts } => parts,
+        }
+    }
 }
 
 /// One task of a pushed stage.

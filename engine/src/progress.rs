@@ -494,11 +494,7 @@ impl Job {
         match &self.sgd.placement {
             Placement::Replica { graph, .. } => vec![*graph],
             Placement::Master { stages, .. } => {
-                let parts = stages.iter().flat_map(|stage| match stage {
-                    StagePlan::Local => &[][..],
-                    StagePlan::Pushed { parts } => parts,
-                });
-                parts.map(|part| part.graph).collect()
+                stages.iter().flat_map(StagePlan::parts).map(|part| part.graph).collect()
             }
         }
     }

@@ -81,8 +81,7 @@ describe('Firefox', { skip: missing }, () => {
     await click(page, 'close');
     await view(page, 'icon');
     await world.counts(0);
-    await page.evaluate('(raven.show(), true)');
-    await view(page, 'card');
+    await click(page, 'open');
     await click(page, 'yes');
     await reaches(page, 'idle', 'working');
     await click(page, 'stop');

@@ -70,30 +70,24 @@ fn dataset_id(spec: &JobSpec) -> Result<DatasetId, Problem> {
 /// Refuses a job that its own terms would end for certain.
 fn admit(app: &App, prepared: &Prepared, now: UnixMs) -> Result<(), Problem> {
     let (terms, quote) = (prepared.spec.terms(), quotes::of(app, prepared));
+    let refused = |field: &str, detail: String| {
+        Problem::invalid(detail).named("job", "The job is refused").with_field(field)
+    };
     if terms.fallback == Fallback::Operator && !app.settings.operator {
         let detail = "fallback: this coordinator has no node of its own";
-        return Err(Problem::invalid(detail)
-            .named("job", "The job is refused")
-            .with_field("fallback"));
+        return Err(refused("fallback", detail.into()));
     }
-    let refuse = |field: &str, limit: u64, found: u64, detail: String| {
-        let problem = Problem::invalid(detail).named("job", "The job is refused");
-        Err(problem.with_field(field).with_limit(limit, Some(found)))
-    };
     if let Some(Deadline(at)) = terms.deadline {
         // Whether it can be kept is the quote's affair: others may come online.
         if at <= now {
-            let detail = format!("deadline: {} has passed", at.rfc3339());
-            return Err(Problem::invalid(detail)
-                .named("job", "The job is refused")
-                .with_field("deadline"));
+            return Err(refused("deadline", format!("deadline: {} has passed", at.rfc3339())));
         }
     }
     match terms.budget {
         Some(BudgetSpec::Calculations(most)) if calculations(quote.flops_least) > most => {
             let least = calculations(quote.flops_least);
             let detail = format!("budget: the job takes {least} calculations at least");
-            refuse("budget.calculations", most, least, detail)
+            Err(refused("budget.calculations", detail).with_limit(most, Some(least)))
         }
         Some(BudgetSpec::NanoUsd(most)) => {
             let least = quote.budget_least.map_or(u64::MAX, |price| price.0.unsigned_abs());
@@ -101,7 +95,7 @@ fn admit(app: &App, prepared: &Prepared, now: UnixMs) -> Result<(), Problem> {
                 return Ok(());
             }
             let detail = format!("budget: the job needs {least} nano-USD at least");
-            refuse("budget.nano_usd", most, least, detail)
+            Err(refused("budget.nano_usd", detail).with_limit(most, Some(least)))
         }
         _ => Ok(()),
     }

@@ -67,18 +67,8 @@ pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Sp
 
 fn budget_least(context: &JobContext, flops_least: u64) -> Option<NanoUsd> {
     let Algorithm::SyncSgd(sgd) = &context.plan.algorithm;
-    let round = match &sgd.placement {
-        Placement::Replica { flops, .. } => {
-            flops.saturating_mul(sgd.batch.div_ceil(sgd.micro_batch.max(1)).into())
-        }
-        Placement::Master { stages, .. } => {
-            let parts = stages.iter().flat_map(|stage| match stage {
-                StagePlan::Pushed { parts } => &parts[..],
-                StagePlan::Local => &[],
-            });
-            parts.fold(0, |sum: u64, part| sum.saturating_add(part.flops))
-        }
-    };
+    let micro_batches = sgd.batch.div_ceil(sgd.micro_batch.max(1));
+    let round = sgd.placement.flops_from(0, micro_batches);
     let last = round.min(flops_least);
     let before = Charge::of(Flops(flops_least - last), rates::LOWEST);
     before.plus(Charge::of(Flops(last), rates::HIGHEST))?.rounded_up()
@@ -101,12 +91,9 @@ fn time(
             (runs as usize, sgd.weights_bytes.saturating_add(*result_bytes))
         }
         Placement::Master { stages, .. } => {
-            let parts = stages.iter().filter_map(|stage| match stage {
-                StagePlan::Pushed { parts } => Some(parts),
-                StagePlan::Local => None,
-            });
-            let widest = parts.clone().map(Vec::len).max().unwrap_or(1);
-            let moved = parts.flatten().map(|part| part.operand_bytes + part.result_bytes);
+            let pushed = stages.iter().map(StagePlan::parts).filter(|parts| !parts.is_empty());
+            let widest = pushed.clone().map(<[_]>::len).max().unwrap_or(1);
+            let moved = pushed.flatten().map(|part| part.operand_bytes + part.result_bytes);
             (widest, moved.fold(0, u64::saturating_add))
         }
     };

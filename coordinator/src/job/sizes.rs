@@ -87,11 +87,7 @@ fn step_bytes(cost: Cost, sums: u64) -> u64 {
 /// [`JobError::Limit`].
 pub fn check_parts(placement: &Placement) -> Result<(), JobError> {
     let Placement::Master { stages, .. } = placement else { return Ok(()) };
-    let parts = stages.iter().filter_map(|stage| match stage {
-        StagePlan::Pushed { parts } => Some(parts),
-        StagePlan::Local => None,
-    });
-    parts.flatten().try_for_each(|part| {
+    stages.iter().flat_map(StagePlan::parts).try_for_each(|part| {
         first_over([
             ("training.batch", "bytes for one part", ATTACHED_BYTES_MAX, part.operand_bytes),
             ("training.batch", "bytes of a part's result", RESULT_BYTES_MAX, part.result_bytes),

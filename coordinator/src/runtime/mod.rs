@@ -142,7 +142,8 @@ pub async fn start(
     );
     let engine = Engine::new(EngineConfig {
         seed: random::nonzero_u64(),
-        sessions_max: config.sessions_max,
+        // The slots bound visitors; the coordinator's own node takes none of their places.
+        sessions_max: config.sessions_max + usize::from(config.operator),
         ..EngineConfig::default()
     });
     let shared = Arc::new(Shared {
