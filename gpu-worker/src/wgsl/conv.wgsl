@@ -23,7 +23,7 @@ const N = $N$;
 
 //# patch
 // Column j: what tap + j of the kernel meets at four pixels, 0 in the padding.
-fn patch(group: u32, pixel: u32, tap: u32) -> mat4x4<f32> {
+fn met(group: u32, pixel: u32, tap: u32) -> mat4x4<f32> {
     let pixels = vec4<i32>(i32(pixel)) + vec4<i32>(0, 1, 2, 3);
     let image = pixels / (OH * OW);
     let within = pixels % (OH * OW);
@@ -39,8 +39,8 @@ fn patch(group: u32, pixel: u32, tap: u32) -> mat4x4<f32> {
         let valid = inside & (row >= vec4<i32>(0)) & (row < vec4<i32>(H))
             & (column >= vec4<i32>(0)) & (column < vec4<i32>(W))
             & vec4<bool>(at < CG * KH * KW);
-        let from = start + (at / (KH * KW)) * (H * W) + row * W + column;
-        let safe = select(vec4<i32>(0), from, valid);
+        let source = start + (at / (KH * KW)) * (H * W) + row * W + column;
+        let safe = select(vec4<i32>(0), source, valid);
         let found = vec4<f32>($X$[safe.x], $X$[safe.y], $X$[safe.z], $X$[safe.w]);
         block[j] = select(vec4<f32>(), found, valid);
     }
@@ -49,12 +49,12 @@ fn patch(group: u32, pixel: u32, tap: u32) -> mat4x4<f32> {
 
 //# load_patch
 fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
-    return patch(batch, o, k);
+    return met(batch, o, k);
 }
 
 //# load_patch_transposed
 fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
-    return transpose(patch(batch, k, o));
+    return transpose(met(batch, k, o));
 }
 
 //# load_weight_transposed
@@ -64,10 +64,10 @@ fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     var block = mat4x4<f32>();
     for (var j = 0; j < 4; j++) {
         let at = i32(k) + j;
-        let filter = i32(batch) * OG + at / (KH * KW);
+        let plane = i32(batch) * OG + at / (KH * KW);
         let valid = (channels < vec4<i32>(CG)) & vec4<bool>(at < OG * KH * KW);
-        let from = (filter * CG + channels) * (KH * KW) + at % (KH * KW);
-        let safe = select(vec4<i32>(0), from, valid);
+        let source = (plane * CG + channels) * (KH * KW) + at % (KH * KW);
+        let safe = select(vec4<i32>(0), source, valid);
         let found = vec4<f32>($WEIGHT$[safe.x], $WEIGHT$[safe.y], $WEIGHT$[safe.z], $WEIGHT$[safe.w]);
         block[j] = select(vec4<f32>(), found, valid);
     }
@@ -84,7 +84,7 @@ fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     var block = mat4x4<f32>();
     for (var j = 0; j < 4; j++) {
         let at = i32(k) + j;
-        let filter = i32(batch) * OG + at / (KH * KW);
+        let plane = i32(batch) * OG + at / (KH * KW);
         let down = within / W + PT - ((at / KW) % KH) * DH;
         let right = within % W + PL - (at % KW) * DW;
         let row = down / SH;
@@ -93,8 +93,8 @@ fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
             & (row * SH == down) & (column * SW == right)
             & (row < vec4<i32>(OH)) & (column < vec4<i32>(OW))
             & vec4<bool>(at < OG * KH * KW);
-        let from = (image * O + filter) * (OH * OW) + row * OW + column;
-        let safe = select(vec4<i32>(0), from, valid);
+        let source = (image * O + plane) * (OH * OW) + row * OW + column;
+        let safe = select(vec4<i32>(0), source, valid);
         let found = vec4<f32>($DY$[safe.x], $DY$[safe.y], $DY$[safe.z], $DY$[safe.w]);
         block[j] = select(vec4<f32>(), found, valid);
     }
@@ -109,9 +109,9 @@ fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     for (var j = 0; j < 4; j++) {
         let pixel = i32(k) + j;
         let valid = (filters < vec4<i32>(OG)) & vec4<bool>(pixel < N * OH * OW);
-        let filter = i32(batch) * OG + filters;
-        let from = ((pixel / (OH * OW)) * O + filter) * (OH * OW) + pixel % (OH * OW);
-        let safe = select(vec4<i32>(0), from, valid);
+        let plane = i32(batch) * OG + filters;
+        let source = ((pixel / (OH * OW)) * O + plane) * (OH * OW) + pixel % (OH * OW);
+        let safe = select(vec4<i32>(0), source, valid);
         let found = vec4<f32>($DY$[safe.x], $DY$[safe.y], $DY$[safe.z], $DY$[safe.w]);
         block[j] = select(vec4<f32>(), found, valid);
     }

@@ -10,14 +10,12 @@ use std::collections::HashSet;
 const BINDING_BYTES_MAX: u64 = 128 << 20;
 const WORKGROUP_BYTES_MAX: u32 = 16 << 10;
 
-fn check(label: &str, source: &str) {
-    let fail = |error: String| -> ! { panic!("{label}: {error}\n{source}") };
-    let module = naga::front::wgsl::parse_str(source)
-        .unwrap_or_else(|error| fail(error.emit_to_string(source)));
+fn check(label: &str, source: &str) -> Result<(), String> {
+    let parsed = naga::front::wgsl::parse_str(source);
+    let module = parsed.map_err(|error| format!("{label}: {}", error.emit_to_string(source)))?;
     let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
-    validator
-        .validate(&module)
-        .unwrap_or_else(|error| fail(error.emit_to_string(source)));
+    let valid = validator.validate(&module);
+    valid.map_err(|error| format!("{label}: {}", error.emit_to_string(source)))?;
     let [x, y, z] = module.entry_points[0].workgroup_size;
     assert!(x * y * z <= 256, "{label}: {x} by {y} by {z} invocations");
     let shared: u32 = module
@@ -30,11 +28,13 @@ fn check(label: &str, source: &str) {
     let bound = module.global_variables.iter();
     let bound = bound.filter(|(_, variable)| matches!(variable.space, AddressSpace::Storage { .. }));
     assert!(bound.count() <= 8, "{label}: more than eight storage buffers");
+    Ok(())
 }
 
 #[test]
 fn every_shader_is_valid_and_keeps_to_the_default_limits() {
     let mut seen = HashSet::new();
+    let mut failed = Vec::new();
     let graphs = cases::all().into_iter().map(|(name, graph, ..)| (name, graph));
     let models = steps::MODELS.iter().map(|(name, data, model)| {
         let (graph, _) = steps::step_graph(data, model, 4);
@@ -44,10 +44,12 @@ fn every_shader_is_valid_and_keeps_to_the_default_limits() {
         let plan = Plan::new(graph, BINDING_BYTES_MAX).unwrap_or_else(|e| panic!("{name}: {e}"));
         for launch in plan.launches() {
             if seen.insert(launch.source.clone()) {
-                check(&format!("{name}, {}", launch.label), &launch.source);
+                let label = format!("{name}, {}", launch.label);
+                failed.extend(check(&label, &launch.source).err());
             }
         }
     }
     println!("{} shaders", seen.len());
+    assert!(failed.is_empty(), "{} shaders are not valid:\n{}", failed.len(), failed.join("\n"));
     assert!(seen.len() > 100, "only {} shaders", seen.len());
 }
