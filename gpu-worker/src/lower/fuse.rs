@@ -466,7 +466,10 @@ impl Chain<'_> {
                 self.call("to_u8");
                 format!("to_u8({x})")
             }
-            (DType::F32, DType::Bool) => format!("{x} != {}(0.0)", self.kind(DType::F32)),
+            // NaN is no zero; "unequal" may say it is.
+            (DType::F32, DType::Bool) => {
+                format!("!({x} == {}(0.0))", self.kind(DType::F32))
+            }
             (DType::I32, DType::Bool) => format!("{x} != {}(0)", self.kind(DType::I32)),
             (DType::U8, DType::Bool) => format!("{x} != {}(0u)", self.kind(DType::U8)),
             (DType::I32, DType::U8) => {

@@ -127,14 +127,10 @@ pub fn stored(shader: &mut Shader, side: &str, operand: Stored<'_>, extents: Ext
     let name = format!("b{side}");
     let (lines, start) = offset(shader, &name, "batch", "0u", operand.lead);
     let along = if operand.along_k { "along_k" } else { "along_own" };
-    let body = if vector {
-        snippet(OPERAND, &format!("{along}_vector")).to_owned()
-    } else {
-        [snippet(OPERAND, along), snippet(OPERAND, "elements")].concat()
-    };
+    let part = if vector { format!("{along}_vector") } else { along.to_owned() };
     let extent = if side == "a" { "p.m" } else { "p.n" };
     let code = fill(
-        &body,
+        snippet(OPERAND, &part),
         &[
             ("SIDE", side.to_owned()),
             ("EXTENT", extent.to_owned()),

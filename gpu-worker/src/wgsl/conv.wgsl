@@ -121,21 +121,19 @@ fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
 //# store_planes_vector
 // Four pixels never straddle two images: the plane is a multiple of four.
 fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
-    if (m >= p.m || n >= p.n) { return; }
-    let plane = $PLANE$u;
-    out[(((n / plane) * $PLANES$u + z * p.m + m) * plane + n % plane) >> 2u] = sums;
+    const plane = $PLANE$u;
+    if (m < p.m && n < p.n) {
+        out[(((n / plane) * $PLANES$u + z * p.m + m) * plane + n % plane) >> 2u] = sums;
+    }
 }
 
 //# store_planes
-fn store_one(z: u32, m: u32, n: u32, sum: f32) {
-    if (n >= p.n) { return; }
-    let plane = $PLANE$u;
-    out[((n / plane) * $PLANES$u + z * p.m + m) * plane + n % plane] = sum;
-}
 fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
-    if (m >= p.m) { return; }
-    store_one(z, m, n, sums.x);
-    store_one(z, m, n + 1u, sums.y);
-    store_one(z, m, n + 2u, sums.z);
-    store_one(z, m, n + 3u, sums.w);
+    const plane = $PLANE$u;
+    for (var i = 0u; i < 4u; i++) {
+        let pixel = n + i;
+        if (m < p.m && pixel < p.n) {
+            out[((pixel / plane) * $PLANES$u + z * p.m + m) * plane + pixel % plane] = sums[i];
+        }
+    }
 }

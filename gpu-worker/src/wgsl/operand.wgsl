@@ -1,62 +1,56 @@
 Loaders of matrix operands: a block of four positions along the operand's own
 axis (o: a row of the left, a column of the right operand) by four along the
 summed axis (k). Column j of the result holds the four positions at k + j.
-Outside of the operand everything is 0.
+Outside of the operand everything is 0. No early returns: they are inlined many
+times, and some compilers take exponentially long to untangle them.
 
 //# along_own_vector
 fn load_$SIDE$(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     var block = mat4x4<f32>();
-    if (o >= $EXTENT$) { return block; }
 $OFFSET_LINES$
     let at = ($OFFSET$ + k * $EXTENT$ + o) >> 2u;
     let step = $EXTENT$ >> 2u;
-    if (k < p.k) { block[0] = $SOURCE$[at]; }
-    if (k + 1u < p.k) { block[1] = $SOURCE$[at + step]; }
-    if (k + 2u < p.k) { block[2] = $SOURCE$[at + 2u * step]; }
-    if (k + 3u < p.k) { block[3] = $SOURCE$[at + 3u * step]; }
+    for (var j = 0u; j < 4u; j++) {
+        if (o < $EXTENT$ && k + j < p.k) { block[j] = $SOURCE$[at + j * step]; }
+    }
     return block;
 }
 //# along_own
-fn element_$SIDE$(start: u32, o: u32, k: u32) -> f32 {
-    if (o >= $EXTENT$ || k >= p.k) { return 0.0; }
-    return $SOURCE$[start + k * $EXTENT$ + o];
+fn load_$SIDE$(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
+    var block = mat4x4<f32>();
+$OFFSET_LINES$
+    let own = vec4<u32>(o) + vec4<u32>(0u, 1u, 2u, 3u);
+    for (var j = 0u; j < 4u; j++) {
+        let valid = (own < vec4<u32>($EXTENT$)) & vec4<bool>(k + j < p.k);
+        let at = select(vec4<u32>(0u), $OFFSET$ + (k + j) * $EXTENT$ + own, valid);
+        let found = vec4<f32>($SOURCE$[at.x], $SOURCE$[at.y], $SOURCE$[at.z], $SOURCE$[at.w]);
+        block[j] = select(vec4<f32>(), found, valid);
+    }
+    return block;
 }
 //# along_k_vector
 fn load_$SIDE$(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     var block = mat4x4<f32>();
-    if (k >= p.k) { return block; }
 $OFFSET_LINES$
     let at = ($OFFSET$ + o * p.k + k) >> 2u;
     let step = p.k >> 2u;
-    if (o < $EXTENT$) { block[0] = $SOURCE$[at]; }
-    if (o + 1u < $EXTENT$) { block[1] = $SOURCE$[at + step]; }
-    if (o + 2u < $EXTENT$) { block[2] = $SOURCE$[at + 2u * step]; }
-    if (o + 3u < $EXTENT$) { block[3] = $SOURCE$[at + 3u * step]; }
+    for (var j = 0u; j < 4u; j++) {
+        if (o + j < $EXTENT$ && k < p.k) { block[j] = $SOURCE$[at + j * step]; }
+    }
     return transpose(block);
 }
 //# along_k
-fn element_$SIDE$(start: u32, o: u32, k: u32) -> f32 {
-    if (o >= $EXTENT$ || k >= p.k) { return 0.0; }
-    return $SOURCE$[start + o * p.k + k];
-}
-//# elements
-fn column_$SIDE$(start: u32, o: u32, k: u32) -> vec4<f32> {
-    return vec4<f32>(
-        element_$SIDE$(start, o, k),
-        element_$SIDE$(start, o + 1u, k),
-        element_$SIDE$(start, o + 2u, k),
-        element_$SIDE$(start, o + 3u, k),
-    );
-}
 fn load_$SIDE$(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
+    var block = mat4x4<f32>();
 $OFFSET_LINES$
-    let start = $OFFSET$;
-    return mat4x4<f32>(
-        column_$SIDE$(start, o, k),
-        column_$SIDE$(start, o, k + 1u),
-        column_$SIDE$(start, o, k + 2u),
-        column_$SIDE$(start, o, k + 3u),
-    );
+    let own = vec4<u32>(o) + vec4<u32>(0u, 1u, 2u, 3u);
+    for (var j = 0u; j < 4u; j++) {
+        let valid = (own < vec4<u32>($EXTENT$)) & vec4<bool>(k + j < p.k);
+        let at = select(vec4<u32>(0u), $OFFSET$ + own * p.k + (k + j), valid);
+        let found = vec4<f32>($SOURCE$[at.x], $SOURCE$[at.y], $SOURCE$[at.z], $SOURCE$[at.w]);
+        block[j] = select(vec4<f32>(), found, valid);
+    }
+    return block;
 }
 //# store_vector
 fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
@@ -64,10 +58,8 @@ fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
 }
 //# store
 fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
-    if (m >= p.m) { return; }
     let at = (z * p.m + m) * p.n + n;
-    if (n < p.n) { out[at] = sums.x; }
-    if (n + 1u < p.n) { out[at + 1u] = sums.y; }
-    if (n + 2u < p.n) { out[at + 2u] = sums.z; }
-    if (n + 3u < p.n) { out[at + 3u] = sums.w; }
+    for (var i = 0u; i < 4u; i++) {
+        if (m < p.m && n + i < p.n) { out[at + i] = sums[i]; }
+    }
 }

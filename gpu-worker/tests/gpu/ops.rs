@@ -9,9 +9,12 @@ const BUDGET: u64 = 512 << 20;
 fn every_op_agrees_with_the_cpu_within_its_bounds() {
     let Some(mut gpu) = gpu(BUDGET) else { return };
     let mut failed = Vec::new();
-    let cases = cases::all();
+    let only = std::env::var("RAVEN_GPU_CASES").unwrap_or_default();
+    let mut cases = cases::all();
+    cases.retain(|(name, ..)| name.contains(&only));
     let count = cases.len();
     for (name, graph, inputs, bounds) in cases {
+        let start = std::time::Instant::now();
         let mut cpu = cpu(BUDGET);
         let frame = graph_frame(&graph);
         cpu.accept(&frame).expect("the CPU takes the graph");
@@ -22,6 +25,7 @@ fn every_op_agrees_with_the_cpu_within_its_bounds() {
         let outcome = std::panic::catch_unwind(|| {
             expect_close(&name, &expected, &result(&found), bounds);
         });
+        println!("{name}: {} ms", start.elapsed().as_millis());
         if outcome.is_err() {
             failed.push(name);
         }
