@@ -2,7 +2,7 @@
 
 use crate::cache::{Blob, Cache};
 use crate::device::{Gpu, Waiting};
-use crate::error::{KernelError, TaskError};
+use crate::error::{KernelError, TaskError, Unsupported};
 use crate::plan::{self, Plan};
 use crate::task::{Finished, Room, Task};
 use raven_graph::{GraphId, Limits, ValidGraph};
@@ -99,6 +99,21 @@ impl Kernel {
     /// [`KernelError::Unsupported`] names the first node that cannot.
     pub fn supports(&self, graph: &ValidGraph) -> Result<(), KernelError> {
         Ok(plan::supports(graph, self.gpu.binding_bytes_max())?)
+    }
+
+    /// Why the graph of a `graph` frame cannot run here; `None` where it can.
+    ///
+    /// # Errors
+    /// Bytes that are no such frame, a graph that is not valid.
+    pub fn unsupported(&self, bytes: &[u8]) -> Result<Option<Unsupported>, KernelError> {
+        let frame = decode(bytes)?;
+        match ToContributor::from_header(frame.header())? {
+            ToContributor::Graph { graph, .. } => {
+                let graph = graph.validate(&Limits::default())?;
+                Ok(plan::supports(&graph, self.gpu.binding_bytes_max()).err())
+            }
+            other => Err(KernelError::UnexpectedMessage { expected: "graph", found: kind(&other) }),
+        }
     }
 
     /// Takes a `graph`, `blob`, `drop`, `cancel` or `reveal` frame. A reveal is

@@ -13,6 +13,7 @@ pub mod doors;
 pub mod error;
 pub mod kernel;
 pub mod lower;
+pub mod measure;
 pub mod plan;
 pub mod pool;
 mod program;

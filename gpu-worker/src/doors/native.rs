@@ -2,9 +2,12 @@
 
 use crate::device::{Gpu, OpenOptions, Waiting};
 use crate::error::OpenError;
+use crate::kernel::Kernel;
+use crate::measure::Probe;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 /// Opens a device, blocking.
 ///
@@ -37,4 +40,22 @@ pub fn block_on<T>(gpu: &Gpu, mut future: Waiting<T>) -> Option<T> {
             };
         }
     }
+}
+
+/// Operations per second of the kernel's device, measured in at most 300 ms;
+/// `None` where the device did not do the work. Long launches are cut by it from
+/// then on.
+pub fn measure(kernel: &mut Kernel) -> Option<u64> {
+    let gpu = kernel.gpu_mut();
+    let mut probe = Probe::default();
+    loop {
+        let start = Instant::now();
+        let Some(submitted) = probe.submit(gpu) else { break };
+        if block_on(gpu, submitted) != Some(true) {
+            return None;
+        }
+        probe.took(start.elapsed().as_secs_f64() * 1000.0);
+    }
+    gpu.set_flops_per_s(probe.flops_per_s());
+    Some(probe.flops_per_s())
 }
