@@ -1,6 +1,7 @@
 //! The device: opened once, watched for loss, with its pipelines and bind groups.
 
 use crate::error::OpenError;
+use crate::plan::Target;
 use crate::pool::{Buffer, Pool, View};
 use crate::shader::{Launch, PARAM_BYTES};
 use std::collections::HashMap;
@@ -99,6 +100,7 @@ pub struct Gpu {
     queue: wgpu::Queue,
     name: String,
     software: bool,
+    lanes: bool,
     watch: Arc<Mutex<Watch>>,
     layouts: HashMap<usize, Layout>,
     pipelines: HashMap<Rc<str>, Rc<Pipeline>>,
@@ -193,6 +195,7 @@ impl Gpu {
             queue,
             name: info.name.clone(),
             software: is_software(&info),
+            lanes: is_software(&info),
             watch,
             layouts: HashMap::new(),
             pipelines: HashMap::new(),
@@ -231,6 +234,17 @@ impl Gpu {
     /// What has happened so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// What plans are made for on this device.
+    pub fn target(&self) -> Target {
+        Target { binding_bytes_max: self.binding_bytes_max, lanes: self.lanes }
+    }
+
+    /// Chooses the shaders for lanes or for vectors, whatever the adapter is; for
+    /// tests of either on one device. Graphs that are held already stay as they are.
+    pub fn set_lanes(&mut self, lanes: bool) {
+        self.lanes = lanes;
     }
 
     /// Bytes of one binding at most.

@@ -152,7 +152,7 @@ impl Kernel {
         if graph.id() != claimed {
             return Err(wrong_id("graph", &claimed, &graph.id()));
         }
-        let plan = Plan::new(graph, self.gpu.binding_bytes_max())?;
+        let plan = Plan::new(graph, self.gpu.target())?;
         let others = self.bytes_beside_cache();
         self.cache.make_room("graph", plan.held_bytes(), others, self.budget)?;
         self.cache.put_graph(claimed, plan);

@@ -25,4 +25,4 @@ pub mod task;
 pub use device::{Counters, Gpu, OpenOptions};
 pub use error::{KernelError, OpenError, TaskError, Unsupported};
 pub use kernel::Kernel;
-pub use plan::{Plan, supports};
+pub use plan::{Plan, Target, supports};

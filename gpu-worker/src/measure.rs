@@ -88,15 +88,15 @@ impl Probe {
 }
 
 /// The launches of one square product.
-pub fn square(size: u32) -> (Lower, [ValueId; 3]) {
-    let mut cx = Lower::default();
+fn square(size: u32, lanes: bool) -> (Lower, [ValueId; 3]) {
+    let mut cx = Lower { lanes, ..Lower::default() };
     let [a, b, out] = [0; 3].map(|_: u32| cx.value(size * size));
     let extents = Extents { batches: 1, m: size, n: size, k: size };
-    gemm::product(&mut cx, "matmul", extents, out, Store::Rows, |shader| {
+    gemm::product(&mut cx, "matmul", extents, out, Store::Rows, |shader, lanes| {
         let stored = |value, along_k| Stored { value, along_k, lead: &[] };
         [
-            gemm::stored(shader, "a", stored(a, true), extents),
-            gemm::stored(shader, "b", stored(b, false), extents),
+            gemm::stored(shader, "a", stored(a, true), extents, lanes),
+            gemm::stored(shader, "b", stored(b, false), extents, lanes),
         ]
     });
     (cx, [a, b, out])
@@ -104,7 +104,7 @@ pub fn square(size: u32) -> (Lower, [ValueId; 3]) {
 
 fn products(gpu: &mut Gpu, size: u32, repeats: u32) -> Waiting<bool> {
     const READ: u64 = 16;
-    let (cx, [.., out]) = square(size);
+    let (cx, [.., out]) = square(size, gpu.is_software());
     let (views, readback, params, commands) = gpu.guarded(|gpu| {
         let views: Vec<View> = cx
             .words

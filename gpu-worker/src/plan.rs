@@ -18,6 +18,15 @@ pub enum Place {
     Slot(usize),
 }
 
+/// What a plan is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Bytes of one binding at most.
+    pub binding_bytes_max: u64,
+    /// Invocations are the lanes of a CPU's vectors, as on software adapters.
+    pub lanes: bool,
+}
+
 /// A validated graph with its launches.
 #[derive(Debug)]
 pub struct Plan {
@@ -100,10 +109,10 @@ impl Plan {
     ///
     /// # Errors
     /// What [`supports`] refuses, scratch values included.
-    pub fn new(graph: ValidGraph, binding_bytes_max: u64) -> Result<Self, Unsupported> {
-        supports(&graph, binding_bytes_max)?;
+    pub fn new(graph: ValidGraph, target: Target) -> Result<Self, Unsupported> {
+        supports(&graph, target.binding_bytes_max)?;
         let nodes = &graph.graph().nodes;
-        let mut cx = Lower::default();
+        let mut cx = Lower { lanes: target.lanes, ..Lower::default() };
         let mut values: Vec<Option<ValueId>> = vec![None; nodes.len()];
         let mut places = Vec::new();
         for (at, input) in graph.inputs().iter().enumerate() {

@@ -19,6 +19,38 @@ struct Geometry<'a> {
     y: &'a [u32],
 }
 
+/// WGSL that divides numbers up to about `most` by `divisor`, rounding down.
+///
+/// An integer division takes a CPU's lanes one by one, and is a call elsewhere; a
+/// product with the inverse is off by one at most while the quotient has so few
+/// bits that its rounding errors stay below one.
+fn division(name: &str, divisor: u32, most: u32) -> String {
+    const QUOTIENT_MAX: u32 = 1 << 20;
+    let both = |one: String, four: String| {
+        format!(
+            "fn {name}(x: i32) -> i32 {{ return {one}; }}\n\
+             fn {name}4(x: vec4<i32>) -> vec4<i32> {{ return {four}; }}\n"
+        )
+    };
+    if divisor == 1 {
+        return both("x".into(), "x".into());
+    }
+    if divisor.is_power_of_two() {
+        let shift = divisor.trailing_zeros();
+        return both(format!("x >> {shift}u"), format!("x >> vec4<u32>({shift}u)"));
+    }
+    // Tiles reach some hundred positions beyond the end.
+    if most.saturating_add(1024) / divisor > QUOTIENT_MAX {
+        return both(format!("x / {divisor}"), format!("x / vec4<i32>({divisor})"));
+    }
+    let values = [
+        ("NAME", name.to_owned()),
+        ("DIVISOR", divisor.to_string()),
+        ("INVERSE", format!("{:?}", 1.0 / f64::from(divisor))),
+    ];
+    fill(&[snippet(CONV, "division1"), snippet(CONV, "division4")].concat(), &values)
+}
+
 impl Geometry<'_> {
     fn groups(&self) -> u32 {
         self.attrs.groups
@@ -65,17 +97,48 @@ impl Geometry<'_> {
         ];
         let values: Vec<(&str, String)> =
             values.iter().map(|(name, value)| (*name, value.to_string())).collect();
-        fill(snippet(CONV, "constants"), &values)
+        fill(snippet(CONV, "constants"), &values) + &self.divisions()
+    }
+
+    /// Division functions of the loaders, over one number and over four.
+    fn divisions(&self) -> String {
+        let (x, y, kernel) = (self.x, self.y, &self.weight[2..]);
+        let pixels = |image: &[u32]| image[0] * image[2] * image[3];
+        let window = kernel[0] * kernel[1];
+        let taps = window * self.weight[0].max(self.x[1]);
+        let far = [0, 1].map(|i| x[2 + i] + self.attrs.padding[2 * i]);
+        [
+            ("by_plane", y[2] * y[3], pixels(y)),
+            ("by_width", y[3], y[2] * y[3]),
+            ("by_area", x[2] * x[3], pixels(x)),
+            ("by_row", x[3], x[2] * x[3]),
+            ("by_window", window, taps),
+            ("by_kernel_width", kernel[1], window),
+            ("by_down", self.attrs.stride[0], far[0]),
+            ("by_right", self.attrs.stride[1], far[1]),
+        ]
+        .map(|(name, divisor, most)| division(name, divisor, most))
+        .concat()
+            + snippet(CONV, "tap")
     }
 
     /// Writes whole vectors where four pixels lie in one plane `[.., plane]`.
-    fn store(&self, image: &[u32]) -> Store {
+    fn store(&self, image: &[u32], lanes: bool) -> Store {
         let plane = image[2] * image[3];
-        let vector = plane.is_multiple_of(4);
-        let part = if vector { "store_planes_vector" } else { "store_planes" };
+        let vector = !lanes && plane.is_multiple_of(4);
+        let part = match (lanes, vector) {
+            (true, _) => "place_planes",
+            (false, true) => "store_planes_vector",
+            (false, false) => "store_planes",
+        };
         let values = [("PLANE", plane.to_string()), ("PLANES", image[1].to_string())];
-        Store::Custom { code: self.code(&[part], &values), vector }
+        Store::Planes { code: self.code(&[part], &values), vector, plane }
     }
+}
+
+/// The snippet of an operand, for blocks or for lanes.
+fn part(lanes: bool, block: &'static str, lane: &'static str) -> &'static str {
+    if lanes { lane } else { block }
 }
 
 /// `x`, `weight` to `y`: rows are filters, columns the batch's pixels, taps are summed.
@@ -83,25 +146,34 @@ pub fn forward(cx: &mut Lower, attrs: &Conv2dAttrs, x: Arg<'_>, weight: Arg<'_>,
     let g = Geometry { attrs, x: x.dims, weight: weight.dims, y: y.dims };
     let extents =
         Extents { batches: g.groups(), m: g.filters(), n: g.pixels(), k: g.taps() };
-    product(cx, "conv2d", extents, y.value, g.store(y.dims), |shader| {
+    let store = g.store(y.dims, cx.lanes);
+    product(cx, "conv2d", extents, y.value, store, |shader, lanes| {
         let lead = [(g.groups(), g.filters() * g.taps())];
         let lead = if g.groups() > 1 { &lead[..] } else { &[] };
         let weight = Stored { value: weight.value, along_k: true, lead };
-        let a = stored(shader, "a", weight, extents);
-        [a, patches(shader, &g, x, "load_patch", false)]
+        let a = stored(shader, "a", weight, extents, lanes);
+        [a, patches(shader, &g, x, lanes, false)]
     });
 }
 
+/// What taps meet at pixels; `transposed` has the taps as columns.
 fn patches(
     shader: &mut Shader,
     g: &Geometry<'_>,
     x: Arg<'_>,
-    part: &str,
-    along_k: bool,
+    lanes: bool,
+    transposed: bool,
 ) -> Loader {
     let source = shader.read(x.value, "f32");
-    let code = g.constants() + &g.code(&["patch", part], &[("X", source)]);
-    Loader { code, along_k }
+    let parts = match (lanes, transposed) {
+        (false, false) => &["met", "load_met"][..],
+        (false, true) => &["met", "load_met_transposed"],
+        (true, false) => &["lanes_met"],
+        (true, true) => &["lanes_met_transposed"],
+    };
+    let code = g.constants() + &g.code(parts, &[("X", source)]);
+    // Lanes take the taps one beside the other: where they lie is decided once.
+    Loader { code, along_k: transposed && !lanes }
 }
 
 /// `weight`, `dy` to `dx`: rows are channels, columns the input's pixels,
@@ -121,13 +193,16 @@ pub fn input_grad(
         n: dx.dims[0] * dx.dims[2] * dx.dims[3],
         k: g.filters() * taps,
     };
-    product(cx, "conv2d_input_grad", extents, dx.value, g.store(dx.dims), |shader| {
+    let store = g.store(dx.dims, cx.lanes);
+    product(cx, "conv2d_input_grad", extents, dx.value, store, |shader, lanes| {
         let sources = [
             ("WEIGHT", shader.read(weight.value, "f32")),
             ("DY", shader.read(dy.value, "f32")),
         ];
-        let a = g.constants() + &g.code(&["load_weight_transposed"], &sources);
-        let b = g.code(&["load_gradient_at_input"], &sources);
+        let a = part(lanes, "load_weight_transposed", "lanes_weight_transposed");
+        let a = g.constants() + &g.code(&[a], &sources);
+        let b = part(lanes, "load_gradient_at_input", "lanes_gradient_at_input");
+        let b = g.code(&[b], &sources);
         [Loader { code: a, along_k: true }, Loader { code: b, along_k: false }]
     });
 }
@@ -144,10 +219,10 @@ pub fn weight_grad(
     let g = Geometry { attrs, x: x.dims, weight: weight.dims, y: dy.dims };
     let extents =
         Extents { batches: g.groups(), m: g.filters(), n: g.taps(), k: g.pixels() };
-    product(cx, "conv2d_weight_grad", extents, weight.value, Store::Rows, |shader| {
+    product(cx, "conv2d_weight_grad", extents, weight.value, Store::Rows, |shader, lanes| {
         let sources = [("DY", shader.read(dy.value, "f32"))];
-        let a = g.code(&["load_gradient"], &sources);
-        let b = patches(shader, &g, x, "load_patch_transposed", true);
+        let a = g.code(&[part(lanes, "load_gradient", "lanes_gradient")], &sources);
+        let b = patches(shader, &g, x, lanes, true);
         [Loader { code: a, along_k: true }, b]
     });
 }

@@ -1,9 +1,10 @@
 //! Matrix products in register and workgroup tiles; convolutions share them.
 
-use super::{Arg, Lower, reduce};
+use super::{Arg, Lower, lanes, reduce};
 use crate::shader::{Shader, ValueId, count, fill, merged, offset, snippet, steps};
 
 const GEMM: &str = include_str!("../wgsl/gemm.wgsl");
+const LANES: &str = include_str!("../wgsl/lanes.wgsl");
 const OPERAND: &str = include_str!("../wgsl/operand.wgsl");
 
 /// Workgroups that keep a device busy; with fewer, the summed axis is cut.
@@ -16,12 +17,12 @@ const PARTS_WORDS_MAX: u64 = 4 << 20;
 /// A workgroup's tile and the sums of each invocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
-    rows: u32,
-    columns: u32,
+    pub(super) rows: u32,
+    pub(super) columns: u32,
     /// Steps of the summed axis that are held at once.
-    depth: u32,
+    pub(super) depth: u32,
     /// Rows and columns of one invocation: 4 or 8.
-    own: u32,
+    pub(super) own: u32,
     /// What an operation costs compared to the best tile's, in percent.
     weight: u64,
 }
@@ -54,6 +55,12 @@ pub struct Extents {
     pub k: u32,
 }
 
+impl Tile {
+    pub(super) fn invocations(&self) -> u32 {
+        self.rows * self.columns / (self.own * self.own)
+    }
+}
+
 impl Extents {
     fn groups(&self, tile: Tile) -> u64 {
         let tiles = u64::from(self.m.div_ceil(tile.rows)) * u64::from(self.n.div_ceil(tile.columns));
@@ -67,7 +74,11 @@ impl Extents {
     }
 
     /// The tile with the least padded work, spread over enough workgroups.
-    fn tile(&self) -> Tile {
+    fn tile(&self, lanes: bool) -> Tile {
+        // Four lanes must share a row, and a CPU's cache holds the sums of a few only.
+        let fits = |tile: &Tile| {
+            !lanes || (tile.columns / tile.own >= 4 && tile.rows * tile.columns <= 4096)
+        };
         let cost = |tile: &Tile| {
             let groups = self.groups(*tile);
             let work = groups * u64::from(tile.rows * tile.columns) * tile.weight;
@@ -75,7 +86,7 @@ impl Extents {
             let busy = (groups * parts).min(GROUPS_WANTED);
             work * GROUPS_WANTED / busy
         };
-        TILES.into_iter().min_by_key(cost).unwrap_or(TILES[1])
+        TILES.into_iter().filter(fits).min_by_key(cost).unwrap_or(TILES[1])
     }
 
     /// Length of the parts into which the summed axis is cut, a multiple of the
@@ -89,12 +100,12 @@ impl Extents {
     }
 }
 
-/// How a shader reads an operand and what it may not do.
+/// How a shader reads an operand.
 #[derive(Debug)]
 pub struct Loader {
-    /// Defines `load_a` or `load_b`.
+    /// Defines `load_a` or `load_b`; for lanes, `prepare_a` and `fetch_a` or those of b.
     pub code: String,
-    /// Blocks of four are read along the summed axis, so neighbours walk along it.
+    /// Neighbours along the summed axis are neighbours in memory.
     pub along_k: bool,
 }
 
@@ -103,8 +114,15 @@ pub struct Loader {
 pub enum Store {
     /// `[batches, m, n]`, row-major.
     Rows,
-    /// Code that defines `store`, and whether it writes vectors.
-    Custom { code: String, vector: bool },
+    /// The planes `[.., batches * m, plane]` of images.
+    Planes {
+        /// Code that defines `store` or, for lanes, `place`.
+        code: String,
+        /// Whether it writes vectors.
+        vector: bool,
+        /// Elements of a plane.
+        plane: u32,
+    },
 }
 
 /// A stored matrix operand.
@@ -119,21 +137,35 @@ pub struct Stored<'a> {
 }
 
 /// The loader of a stored operand; `side` is "a" or "b".
-pub fn stored(shader: &mut Shader, side: &str, operand: Stored<'_>, extents: Extents) -> Loader {
+pub fn stored(
+    shader: &mut Shader,
+    side: &str,
+    operand: Stored<'_>,
+    extents: Extents,
+    lanes: bool,
+) -> Loader {
     let own = if side == "a" { extents.m } else { extents.n };
     let contiguous = if operand.along_k { extents.k } else { own };
-    let vector = contiguous.is_multiple_of(4);
+    let vector = !lanes && contiguous.is_multiple_of(4);
     let source = shader.read(operand.value, if vector { "vec4<f32>" } else { "f32" });
     let name = format!("b{side}");
     let (lines, start) = offset(shader, &name, "batch", "0u", operand.lead);
-    let along = if operand.along_k { "along_k" } else { "along_own" };
-    let part = if vector { format!("{along}_vector") } else { along.to_owned() };
+    let part = match (operand.along_k, vector) {
+        _ if lanes => "prepare",
+        (true, true) => "along_k_vector",
+        (true, false) => "along_k",
+        (false, true) => "along_own_vector",
+        (false, false) => "along_own",
+    };
     let extent = if side == "a" { "p.m" } else { "p.n" };
+    let (own_step, k_step) = if operand.along_k { ("p.k", "1u") } else { ("1u", extent) };
     let code = fill(
-        snippet(OPERAND, &part),
+        snippet(OPERAND, part),
         &[
             ("SIDE", side.to_owned()),
             ("EXTENT", extent.to_owned()),
+            ("OWN_STEP", own_step.to_owned()),
+            ("K_STEP", k_step.to_owned()),
             ("SOURCE", source),
             ("OFFSET_LINES", lines),
             ("OFFSET", start),
@@ -145,7 +177,7 @@ pub fn stored(shader: &mut Shader, side: &str, operand: Stored<'_>, extents: Ext
 /// WGSL of one operand's share of filling the tiles.
 fn loads(tile: Tile, side: &str, along_k: bool) -> String {
     let (extent, first) = if side == "a" { (tile.rows, "row") } else { (tile.columns, "column") };
-    let invocations = tile.rows * tile.columns / (tile.own * tile.own);
+    let invocations = tile.invocations();
     let (across, deep) = (extent / 4, tile.depth / 4);
     let mut text = String::new();
     for pass in 0..(across * deep).div_ceil(invocations) {
@@ -208,58 +240,16 @@ fn accumulators(tile: Tile) -> String {
     text
 }
 
-fn stores(tile: Tile) -> String {
-    let mut text = String::new();
-    for row in 0..tile.own {
-        let below = (row / 4) * tile.rows / 2 + row % 4;
-        for half in 0..tile.own / 4 {
-            text.push_str(&format!(
-                "    store(z, row + ty * 4u + {below}u, column + tx * 4u + {}u, c{row}_{half});\n",
-                half * tile.columns / 2
-            ));
-        }
-    }
-    text
+/// The sums' names, in the order in which they are stored.
+fn sum_names(tile: Tile, per_row: u32) -> String {
+    let names = (0..tile.own).flat_map(|row| (0..per_row).map(move |at| format!("c{row}_{at}")));
+    names.collect::<Vec<String>>().join(", ")
 }
 
-/// Launches a product whose operands `operands` knows how to read, and, where
-/// the summed axis was cut, the sum of the parts.
-pub fn product(
-    cx: &mut Lower,
-    label: &'static str,
-    extents: Extents,
-    out: ValueId,
-    store: Store,
-    operands: impl FnOnce(&mut Shader) -> [Loader; 2],
-) {
-    let tile = extents.tile();
-    let may_cut = matches!(store, Store::Rows);
-    let part = if may_cut { extents.part(tile) } else { extents.k.next_multiple_of(tile.depth) };
-    let parts = extents.k.div_ceil(part);
-    let words = extents.batches * extents.m * extents.n;
-    let target = if parts > 1 { cx.value(parts * words) } else { out };
-    let (store_code, vector) = match store {
-        Store::Rows if extents.n.is_multiple_of(4) => {
-            (snippet(OPERAND, "store_vector").to_owned(), true)
-        }
-        Store::Rows => (snippet(OPERAND, "store").to_owned(), false),
-        Store::Custom { code, vector } => (code, vector),
-    };
-    let invocations = tile.rows * tile.columns / (tile.own * tile.own);
-    let element = if vector { "vec4<f32>" } else { "f32" };
-    let mut shader = Shader::new(label, invocations, target, element);
-    shader.field("m", extents.m);
-    shader.field("n", extents.n);
-    shader.field("k", extents.k);
-    shader.field("k_part", part);
-    shader.field("batches", extents.batches);
-    shader.field("row_tiles", extents.m.div_ceil(tile.rows));
-    shader.field("column_tiles", extents.n.div_ceil(tile.columns));
-    let [a, b] = operands(&mut shader);
-    shader.code(&a.code);
-    shader.code(&b.code);
-    shader.code(&store_code);
-    shader.code(&fill(
+/// The shader's body for devices that like vectors.
+fn vectors(tile: Tile, [a, b]: &[Loader; 2]) -> String {
+    let halves = tile.own / 4;
+    fill(
         GEMM,
         &[
             ("BM", tile.rows.to_string()),
@@ -271,9 +261,59 @@ pub fn product(
             ("ACCUMULATORS", accumulators(tile)),
             ("LOADS", loads(tile, "a", a.along_k) + &loads(tile, "b", b.along_k)),
             ("PRODUCTS", products(tile)),
-            ("STORES", stores(tile)),
+            ("SUMS", (tile.own * halves).to_string()),
+            ("SUM_NAMES", sum_names(tile, halves)),
+            ("HALVES", halves.to_string()),
+            ("HALF_ROWS", (tile.rows / 2).to_string()),
+            ("HALF_COLUMNS", (tile.columns / 2).to_string()),
         ],
-    ));
+    )
+}
+
+/// Launches a product whose operands `operands` knows how to read, and, where
+/// the summed axis was cut, the sum of the parts.
+pub fn product(
+    cx: &mut Lower,
+    label: &'static str,
+    extents: Extents,
+    out: ValueId,
+    store: Store,
+    operands: impl FnOnce(&mut Shader, bool) -> [Loader; 2],
+) {
+    let lanes = cx.lanes;
+    let tile = extents.tile(lanes);
+    let may_cut = matches!(store, Store::Rows);
+    let part = if may_cut { extents.part(tile) } else { extents.k.next_multiple_of(tile.depth) };
+    let parts = extents.k.div_ceil(part);
+    let words = extents.batches * extents.m * extents.n;
+    let target = if parts > 1 { cx.value(parts * words) } else { out };
+    let (store_code, vector, row_step) = match store {
+        Store::Rows if lanes => (snippet(OPERAND, "place").to_owned(), false, "p.n".to_owned()),
+        Store::Rows => {
+            let vector = extents.n.is_multiple_of(4);
+            let name = if vector { "store_vector" } else { "store" };
+            (snippet(OPERAND, name).to_owned(), vector, String::new())
+        }
+        Store::Planes { code, vector, plane } => (code, vector, format!("{plane}u")),
+    };
+    let element = if vector { "vec4<f32>" } else { "f32" };
+    let mut shader = Shader::new(label, tile.invocations(), target, element);
+    shader.field("m", extents.m);
+    shader.field("n", extents.n);
+    shader.field("k", extents.k);
+    shader.field("k_part", part);
+    shader.field("batches", extents.batches);
+    shader.field("row_tiles", extents.m.div_ceil(tile.rows));
+    shader.field("column_tiles", extents.n.div_ceil(tile.columns));
+    let loaders = operands(&mut shader, lanes);
+    shader.code(&loaders[0].code);
+    shader.code(&loaders[1].code);
+    shader.code(&store_code);
+    shader.code(&if lanes {
+        lanes::body(LANES, tile, &loaders, &row_step)
+    } else {
+        vectors(tile, &loaders)
+    });
     cx.push(shader.launch(extents.groups(tile) * u64::from(parts), extents.flops()));
     if parts > 1 {
         reduce::sum_leading(cx, target, parts, words, out);
@@ -313,10 +353,10 @@ pub fn matmul(
         extents = Extents { batches: 1, m: extents.batches * extents.m, ..extents };
         (a_lead, b_lead) = (Vec::new(), Vec::new());
     }
-    product(cx, "matmul", extents, out.value, Store::Rows, |shader| {
+    product(cx, "matmul", extents, out.value, Store::Rows, |shader, lanes| {
         let a = Stored { value: a.value, along_k: !transpose_a, lead: &a_lead };
         let b = Stored { value: b.value, along_k: transpose_b, lead: &b_lead };
-        [stored(shader, "a", a, extents), stored(shader, "b", b, extents)]
+        [stored(shader, "a", a, extents, lanes), stored(shader, "b", b, extents, lanes)]
     });
 }
 
@@ -327,14 +367,14 @@ mod tests {
     #[test]
     fn tiles_keep_to_the_limits_of_every_device() {
         for tile in TILES {
-            assert!(tile.rows * tile.columns / (tile.own * tile.own) <= 256, "{tile:?}");
+            assert!(tile.invocations() <= 256, "{tile:?}");
             assert!((tile.rows + tile.columns) * tile.depth * 4 <= 16 << 10, "{tile:?}");
         }
     }
 
     #[test]
     fn tiles_follow_the_shape() {
-        let tile = |m, n, k| Extents { batches: 1, m, n, k }.tile();
+        let tile = |m, n, k| Extents { batches: 1, m, n, k }.tile(false);
         assert_eq!(tile(4096, 4096, 4096).rows, 128);
         assert_eq!(tile(512, 512, 512).rows, 64);
         assert_eq!((tile(16, 50_176, 25).rows, tile(16, 50_176, 25).columns), (16, 256));

@@ -4,6 +4,7 @@ pub mod conv;
 pub mod fuse;
 pub mod gemm;
 pub mod index;
+mod lanes;
 pub mod layout;
 pub mod pool;
 pub mod reduce;
@@ -19,6 +20,8 @@ pub struct Lower {
     pub words: Vec<u32>,
     /// In the order in which they run.
     pub launches: Vec<Launch>,
+    /// Invocations are the lanes of a CPU's vectors, as on software adapters.
+    pub lanes: bool,
 }
 
 impl Lower {

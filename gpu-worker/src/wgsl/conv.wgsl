@@ -1,6 +1,9 @@
 Convolutions as matrix products whose operands are read where they lie (implicit
 GEMM). A pixel numbers the whole batch's result, a tap is (channel, row, column)
-of the kernel within one group; the batch of the product is the group.
+of the kernel within one group; the batch of the product is the group. Divisions
+by extents are functions that the host writes: by_plane and by_width of the
+result, by_area and by_row of the input, by_window and by_kernel_width of the
+kernel, by_down and by_right of the strides; with a 4, of four numbers at once.
 
 //# constants
 const H = $H$;
@@ -21,40 +24,95 @@ const C = $C$;
 const O = $O$;
 const N = $N$;
 
-//# patch
+//# division1
+fn $NAME$(x: i32) -> i32 {
+    let q = i32(f32(x) * $INVERSE$);
+    let rest = x - q * $DIVISOR$;
+    return q + select(0, 1, rest >= $DIVISOR$) - select(0, 1, rest < 0);
+}
+//# division4
+fn $NAME$4(x: vec4<i32>) -> vec4<i32> {
+    let q = vec4<i32>(vec4<f32>(x) * $INVERSE$);
+    let rest = x - q * $DIVISOR$;
+    let over = select(vec4<i32>(0), vec4<i32>(1), rest >= vec4<i32>($DIVISOR$));
+    return q + over - select(vec4<i32>(0), vec4<i32>(1), rest < vec4<i32>(0));
+}
+
+//# tap
+// Channel, kernel row and kernel column of a tap, the latter two dilated.
+fn tap_at(tap: i32) -> vec3<i32> {
+    let channel = by_window(tap);
+    let within = tap - channel * (KH * KW);
+    let line = by_kernel_width(within);
+    return vec3<i32>(channel, line * DH, (within - line * KW) * DW);
+}
+
+//# met
 // Column j: what tap + j of the kernel meets at four pixels, 0 in the padding.
 fn met(group: u32, pixel: u32, tap: u32) -> mat4x4<f32> {
     let pixels = vec4<i32>(i32(pixel)) + vec4<i32>(0, 1, 2, 3);
-    let image = pixels / (OH * OW);
-    let within = pixels % (OH * OW);
-    let top = (within / OW) * SH - PT;
-    let left = (within % OW) * SW - PL;
+    let image = by_plane4(pixels);
+    let within = pixels - image * (OH * OW);
+    let line = by_width4(within);
+    let top = line * SH - PT;
+    let left = (within - line * OW) * SW - PL;
     let start = (image * C + i32(group) * CG) * (H * W);
     let inside = pixels < vec4<i32>(N * OH * OW);
     var block = mat4x4<f32>();
     for (var j = 0; j < 4; j++) {
-        let at = i32(tap) + j;
-        let row = top + ((at / KW) % KH) * DH;
-        let column = left + (at % KW) * DW;
+        let at = tap_at(i32(tap) + j);
+        let row = top + at.y;
+        let column = left + at.z;
         let valid = inside & (row >= vec4<i32>(0)) & (row < vec4<i32>(H))
-            & (column >= vec4<i32>(0)) & (column < vec4<i32>(W))
-            & vec4<bool>(at < CG * KH * KW);
-        let source = start + (at / (KH * KW)) * (H * W) + row * W + column;
+            & (column >= vec4<i32>(0)) & (column < vec4<i32>(W)) & vec4<bool>(at.x < CG);
+        let source = start + at.x * (H * W) + row * W + column;
         let safe = select(vec4<i32>(0), source, valid);
         let found = vec4<f32>($X$[safe.x], $X$[safe.y], $X$[safe.z], $X$[safe.w]);
         block[j] = select(vec4<f32>(), found, valid);
     }
     return block;
 }
-
-//# load_patch
+//# load_met
 fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     return met(batch, o, k);
 }
-
-//# load_patch_transposed
+//# load_met_transposed
 fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     return transpose(met(batch, k, o));
+}
+//# lanes_met
+// Columns are pixels: where the window's corner lies, and that of the image.
+fn prepare_b(batch: u32, o: u32) -> vec4<i32> {
+    let image = by_plane(i32(o));
+    let within = i32(o) - image * (OH * OW);
+    let line = by_width(within);
+    let start = (image * C + i32(batch) * CG) * (H * W);
+    let left = (within - line * OW) * SW - PL;
+    return vec4<i32>(start, line * SH - PT, left, i32(o < p.n));
+}
+fn fetch_b(corner: vec4<i32>, k: u32) -> f32 {
+    let at = tap_at(i32(k));
+    let row = corner.y + at.y;
+    let column = corner.z + at.z;
+    let valid = corner.w != 0 && k < p.k && row >= 0 && row < H && column >= 0 && column < W;
+    let source = corner.x + at.x * (H * W) + row * W + column;
+    return select(0.0, $X$[select(0, source, valid)], valid);
+}
+//# lanes_met_transposed
+// Columns are taps, the summed axis is the pixel.
+fn prepare_b(batch: u32, o: u32) -> vec4<i32> {
+    let at = tap_at(i32(o));
+    return vec4<i32>((i32(batch) * CG + at.x) * (H * W), at.y - PT, at.z - PL, i32(o < p.n));
+}
+fn fetch_b(tap: vec4<i32>, k: u32) -> f32 {
+    let image = by_plane(i32(k));
+    let within = i32(k) - image * (OH * OW);
+    let line = by_width(within);
+    let row = tap.y + line * SH;
+    let column = tap.z + (within - line * OW) * SW;
+    let valid = tap.w != 0 && k < p.k && row >= 0 && row < H && column >= 0 && column < W;
+    let source = tap.x + image * (C * H * W) + row * W + column;
+    return select(0.0, $X$[select(0, source, valid)], valid);
 }
 
 //# load_weight_transposed
@@ -64,41 +122,71 @@ fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     var block = mat4x4<f32>();
     for (var j = 0; j < 4; j++) {
         let at = i32(k) + j;
-        let plane = i32(batch) * OG + at / (KH * KW);
-        let valid = (channels < vec4<i32>(CG)) & vec4<bool>(at < OG * KH * KW);
-        let source = (plane * CG + channels) * (KH * KW) + at % (KH * KW);
-        let safe = select(vec4<i32>(0), source, valid);
+        let plane = by_window(at);
+        let valid = (channels < vec4<i32>(CG)) & vec4<bool>(plane < OG);
+        let first = ((i32(batch) * OG + plane) * CG + channels) * (KH * KW);
+        let safe = select(vec4<i32>(0), first + (at - plane * (KH * KW)), valid);
         let found = vec4<f32>($WEIGHT$[safe.x], $WEIGHT$[safe.y], $WEIGHT$[safe.z], $WEIGHT$[safe.w]);
         block[j] = select(vec4<f32>(), found, valid);
     }
     return block;
+}
+//# lanes_weight_transposed
+fn prepare_a(batch: u32, o: u32) -> vec4<i32> {
+    return vec4<i32>((i32(batch) * OG * CG + i32(o)) * (KH * KW), 0, 0, i32(o < p.m));
+}
+fn fetch_a(channel: vec4<i32>, k: u32) -> f32 {
+    let plane = by_window(i32(k));
+    let source = channel.x + plane * (CG * KH * KW) + i32(k) - plane * (KH * KW);
+    let valid = channel.w != 0 && k < p.k;
+    return select(0.0, $WEIGHT$[select(0, source, valid)], valid);
 }
 
 //# load_gradient_at_input
 // Columns are pixels of the input: which results did a pixel contribute to?
 fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     let pixels = vec4<i32>(i32(o)) + vec4<i32>(0, 1, 2, 3);
-    let image = pixels / (H * W);
-    let within = pixels % (H * W);
+    let image = by_area4(pixels);
+    let within = pixels - image * (H * W);
+    let line = by_row4(within);
+    let bottom = line + PT;
+    let far = within - line * W + PL;
     let inside = pixels < vec4<i32>(N * H * W);
     var block = mat4x4<f32>();
     for (var j = 0; j < 4; j++) {
-        let at = i32(k) + j;
-        let plane = i32(batch) * OG + at / (KH * KW);
-        let down = within / W + PT - ((at / KW) % KH) * DH;
-        let right = within % W + PL - (at % KW) * DW;
-        let row = down / SH;
-        let column = right / SW;
+        let at = tap_at(i32(k) + j);
+        let down = bottom - at.y;
+        let right = far - at.z;
+        let row = by_down4(down);
+        let column = by_right4(right);
         let valid = inside & (down >= vec4<i32>(0)) & (right >= vec4<i32>(0))
             & (row * SH == down) & (column * SW == right)
-            & (row < vec4<i32>(OH)) & (column < vec4<i32>(OW))
-            & vec4<bool>(at < OG * KH * KW);
-        let source = (image * O + plane) * (OH * OW) + row * OW + column;
+            & (row < vec4<i32>(OH)) & (column < vec4<i32>(OW)) & vec4<bool>(at.x < OG);
+        let source = (image * O + i32(batch) * OG + at.x) * (OH * OW) + row * OW + column;
         let safe = select(vec4<i32>(0), source, valid);
         let found = vec4<f32>($DY$[safe.x], $DY$[safe.y], $DY$[safe.z], $DY$[safe.w]);
         block[j] = select(vec4<f32>(), found, valid);
     }
     return block;
+}
+//# lanes_gradient_at_input
+fn prepare_b(batch: u32, o: u32) -> vec4<i32> {
+    let image = by_area(i32(o));
+    let within = i32(o) - image * (H * W);
+    let line = by_row(within);
+    let start = (image * O + i32(batch) * OG) * (OH * OW);
+    return vec4<i32>(start, line + PT, within - line * W + PL, i32(o < p.n));
+}
+fn fetch_b(pixel: vec4<i32>, k: u32) -> f32 {
+    let at = tap_at(i32(k));
+    let down = pixel.y - at.y;
+    let right = pixel.z - at.z;
+    let row = by_down(down);
+    let column = by_right(right);
+    let valid = pixel.w != 0 && k < p.k && down >= 0 && right >= 0
+        && row * SH == down && column * SW == right && row < OH && column < OW;
+    let source = pixel.x + at.x * (OH * OW) + row * OW + column;
+    return select(0.0, $DY$[select(0, source, valid)], valid);
 }
 
 //# load_gradient
@@ -109,13 +197,23 @@ fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     for (var j = 0; j < 4; j++) {
         let pixel = i32(k) + j;
         let valid = (filters < vec4<i32>(OG)) & vec4<bool>(pixel < N * OH * OW);
-        let plane = i32(batch) * OG + filters;
-        let source = ((pixel / (OH * OW)) * O + plane) * (OH * OW) + pixel % (OH * OW);
-        let safe = select(vec4<i32>(0), source, valid);
+        let image = by_plane(pixel);
+        let first = (image * O + i32(batch) * OG + filters) * (OH * OW);
+        let safe = select(vec4<i32>(0), first + (pixel - image * (OH * OW)), valid);
         let found = vec4<f32>($DY$[safe.x], $DY$[safe.y], $DY$[safe.z], $DY$[safe.w]);
         block[j] = select(vec4<f32>(), found, valid);
     }
     return block;
+}
+//# lanes_gradient
+fn prepare_a(batch: u32, o: u32) -> vec4<i32> {
+    return vec4<i32>((i32(batch) * OG + i32(o)) * (OH * OW), 0, 0, i32(o < p.m));
+}
+fn fetch_a(plane: vec4<i32>, k: u32) -> f32 {
+    let image = by_plane(i32(k));
+    let source = plane.x + image * ((O - 1) * OH * OW) + i32(k);
+    let valid = plane.w != 0 && k < p.k;
+    return select(0.0, $DY$[select(0, source, valid)], valid);
 }
 
 //# store_planes_vector
@@ -126,7 +224,6 @@ fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
         out[(((n / plane) * $PLANES$u + z * p.m + m) * plane + n % plane) >> 2u] = sums;
     }
 }
-
 //# store_planes
 fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
     const plane = $PLANE$u;
@@ -136,4 +233,9 @@ fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
             out[((pixel / plane) * $PLANES$u + z * p.m + m) * plane + pixel % plane] = sums[i];
         }
     }
+}
+//# place_planes
+fn place(z: u32, n: u32) -> u32 {
+    const plane = $PLANE$u;
+    return ((n / plane) * $PLANES$u + z * p.m) * plane + n % plane;
 }

@@ -27,5 +27,12 @@ $PRODUCTS$
         }
         workgroupBarrier();
     }
-$STORES$
+    // One loop: stores written out one by one take long to compile.
+    var sums = array<vec4<f32>, $SUMS$>($SUM_NAMES$);
+    for (var i = 0u; i < $SUMS$u; i++) {
+        let down = i / $HALVES$u;
+        let m = row + (down / 4u) * $HALF_ROWS$u + ty * 4u + down % 4u;
+        let n = column + (i % $HALVES$u) * $HALF_COLUMNS$u + tx * 4u;
+        store(z, m, n, sums[i]);
+    }
 }

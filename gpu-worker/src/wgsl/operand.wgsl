@@ -1,4 +1,4 @@
-Loaders of matrix operands: a block of four positions along the operand's own
+Loaders of matrix operands. For devices that like vectors (gemm.wgsl), a block of four positions along the operand's own
 axis (o: a row of the left, a column of the right operand) by four along the
 summed axis (k). Column j of the result holds the four positions at k + j.
 Outside of the operand everything is 0. No early returns: they are inlined many
@@ -62,4 +62,18 @@ fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
     for (var i = 0u; i < 4u; i++) {
         if (m < p.m && n + i < p.n) { out[at + i] = sums[i]; }
     }
+}
+
+//# prepare
+fn prepare_$SIDE$(batch: u32, o: u32) -> vec4<i32> {
+$OFFSET_LINES$
+    return vec4<i32>(i32($OFFSET$ + o * $OWN_STEP$), 0, 0, i32(o < $EXTENT$));
+}
+fn fetch_$SIDE$(from_: vec4<i32>, k: u32) -> f32 {
+    let valid = from_.w != 0 && k < p.k;
+    return select(0.0, $SOURCE$[select(0u, u32(from_.x) + k * $K_STEP$, valid)], valid);
+}
+//# place
+fn place(z: u32, n: u32) -> u32 {
+    return z * p.m * p.n + n;
 }

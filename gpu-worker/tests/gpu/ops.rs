@@ -7,7 +7,15 @@ const BUDGET: u64 = 512 << 20;
 
 #[test]
 fn every_op_agrees_with_the_cpu_within_its_bounds() {
+    // The shaders of software adapters, then those of hardware.
+    for lanes in [true, false] {
+        all_cases(lanes);
+    }
+}
+
+fn all_cases(lanes: bool) {
     let Some(mut gpu) = gpu(BUDGET) else { return };
+    gpu.gpu_mut().set_lanes(lanes);
     let mut failed = Vec::new();
     let only = std::env::var("RAVEN_GPU_CASES").unwrap_or_default();
     let mut cases = cases::all();

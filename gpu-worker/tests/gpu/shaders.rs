@@ -4,7 +4,7 @@
 use crate::{cases, steps};
 use naga::AddressSpace;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use raven_gpu::Plan;
+use raven_gpu::{Plan, Target};
 use std::collections::HashSet;
 
 const BINDING_BYTES_MAX: u64 = 128 << 20;
@@ -41,11 +41,15 @@ fn every_shader_is_valid_and_keeps_to_the_default_limits() {
         ((*name).to_owned(), graph)
     });
     for (name, graph) in graphs.chain(models) {
-        let plan = Plan::new(graph, BINDING_BYTES_MAX).unwrap_or_else(|e| panic!("{name}: {e}"));
-        for launch in plan.launches() {
-            if seen.insert(launch.source.clone()) {
-                let label = format!("{name}, {}", launch.label);
-                failed.extend(check(&label, &launch.source).err());
+        for lanes in [false, true] {
+            let target = Target { binding_bytes_max: BINDING_BYTES_MAX, lanes };
+            let plan = Plan::new(graph.clone(), target);
+            let plan = plan.unwrap_or_else(|error| panic!("{name}: {error}"));
+            for launch in plan.launches() {
+                if seen.insert(launch.source.clone()) {
+                    let label = format!("{name}, {}", launch.label);
+                    failed.extend(check(&label, &launch.source).err());
+                }
             }
         }
     }
