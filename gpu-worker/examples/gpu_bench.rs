@@ -3,7 +3,8 @@
 //! `cargo run --release -p raven-gpu --example gpu_bench -- [SIZE] [STEPS]` opens the
 //! best Vulkan adapter (a software one too) and prints one JSON object: fp32 products
 //! of SIZE cubed (4096) and images per second of STEPS (20) training steps of two
-//! networks at batch 64. `--frames OUT_DIR [STEPS]` writes the frames of those steps
+//! networks at batch 64, once with the shaders for lanes and once with those for
+//! vectors. `--frames OUT_DIR [STEPS]` writes the frames of those steps
 //! for measurements elsewhere, as relaxed tasks, and needs no device.
 
 use raven_gpu::{Kernel, OpenOptions};
@@ -217,19 +218,13 @@ fn write_frames(out: &Path, steps: u32) -> Result<(), Failed> {
     Ok(())
 }
 
-fn main() -> Result<(), Failed> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [flag, out, rest @ ..] = arguments.as_slice()
-        && flag == "--frames"
-    {
-        return write_frames(Path::new(out), rest.first().map_or(Ok(5), |text| text.parse())?);
-    }
-    let size: u32 = arguments.first().map_or(Ok(4096), |text| text.parse())?;
-    let steps: u32 = arguments.get(1).map_or(Ok(20), |text| text.parse())?;
+/// All figures with one kind of shaders.
+fn measured(size: u32, steps: u32, lanes: bool) -> Result<serde_json::Value, Failed> {
     let mut gpu = raven_gpu::doors::native::open(OpenOptions { software: true })?;
     let adapter = gpu.name().to_owned();
     // One dispatch each: what is measured is the shader, not how it is cut.
     gpu.set_flops_per_s(u64::MAX);
+    gpu.set_lanes(lanes);
     let mut kernel = Kernel::new(gpu, BUDGET);
     let products = if size > 2048 { 8 } else { 4 };
     let seconds = best_s(&mut kernel, &product_frames(size, products)?)? / f64::from(products);
@@ -245,6 +240,22 @@ fn main() -> Result<(), Failed> {
             "images_per_s": f64::from(BATCH * steps) / seconds,
             "gflop_per_s": flops as f64 / seconds / 1e9,
         });
+    }
+    Ok(report)
+}
+
+fn main() -> Result<(), Failed> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, out, rest @ ..] = arguments.as_slice()
+        && flag == "--frames"
+    {
+        return write_frames(Path::new(out), rest.first().map_or(Ok(5), |text| text.parse())?);
+    }
+    let size: u32 = arguments.first().map_or(Ok(4096), |text| text.parse())?;
+    let steps: u32 = arguments.get(1).map_or(Ok(20), |text| text.parse())?;
+    let mut report = serde_json::json!({});
+    for (label, lanes) in [("vectors", false), ("lanes", true)] {
+        report[label] = measured(size, steps, lanes)?;
     }
     println!("{report:#}");
     Ok(())

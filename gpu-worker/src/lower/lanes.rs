@@ -23,9 +23,9 @@ fn loads(tile: Tile, side: &str, along_k: bool) -> (String, String) {
         let at = place(side, extent, tile, along_k, "o");
         let _ = write!(
             text,
-            "        for (var o = lane / {depth}u; o < {extent}u; o += {}u) {{\n            \
-             let kk = lane % {depth}u;\n            \
-             tile_{side}[{at}] = fetch_{side}(prepare_{side}(batch, {first} + o), k0 + kk);\n        }}\n",
+            "        {{\n        let kk = lane % {depth}u;\n        let at = locate_{side}(k0 + kk);\n        \
+             for (var o = lane / {depth}u; o < {extent}u; o += {}u) {{\n            \
+             tile_{side}[{at}] = fetch_{side}(prepare_{side}(batch, {first} + o), at);\n        }}\n        }}\n",
             count / depth
         );
         return (before, text);
@@ -38,13 +38,14 @@ fn loads(tile: Tile, side: &str, along_k: bool) -> (String, String) {
         ("0u".to_owned(), "lane".to_owned())
     };
     let _ = writeln!(text, "        for (var kk = {start}; kk < {depth}u; kk += {rows_at_once}u) {{");
+    let _ = writeln!(text, "            let at = locate_{side}(k0 + kk);");
     for slot in 0..(extent / count).max(1) {
         let o = format!("{lane} + {}u", slot * count);
         let _ = writeln!(before, "    let {side}_from{slot} = prepare_{side}(batch, {first} + {o});");
         let at = place(side, extent, tile, along_k, &o);
         let _ = writeln!(
             text,
-            "            tile_{side}[{at}] = fetch_{side}({side}_from{slot}, k0 + kk);"
+            "            tile_{side}[{at}] = fetch_{side}({side}_from{slot}, at);"
         );
     }
     text.push_str("        }\n");

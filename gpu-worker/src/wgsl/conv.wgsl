@@ -90,12 +90,16 @@ fn prepare_b(batch: u32, o: u32) -> vec4<i32> {
     let left = (within - line * OW) * SW - PL;
     return vec4<i32>(start, line * SH - PT, left, i32(o < p.n));
 }
-fn fetch_b(corner: vec4<i32>, k: u32) -> f32 {
+fn locate_b(k: u32) -> vec4<i32> {
     let at = tap_at(i32(k));
+    return vec4<i32>(at.x * (H * W) + at.y * W + at.z, at.y, at.z, i32(k < p.k));
+}
+fn fetch_b(corner: vec4<i32>, at: vec4<i32>) -> f32 {
     let row = corner.y + at.y;
     let column = corner.z + at.z;
-    let valid = corner.w != 0 && k < p.k && row >= 0 && row < H && column >= 0 && column < W;
-    let source = corner.x + at.x * (H * W) + row * W + column;
+    // As unsigned numbers, what lies before the image is far behind it.
+    let valid = ((corner.w & at.w) != 0) & (u32(row) < u32(H)) & (u32(column) < u32(W));
+    let source = corner.x + at.x + corner.y * W + corner.z;
     return select(0.0, $X$[select(0, source, valid)], valid);
 }
 //# lanes_met_transposed
@@ -104,14 +108,18 @@ fn prepare_b(batch: u32, o: u32) -> vec4<i32> {
     let at = tap_at(i32(o));
     return vec4<i32>((i32(batch) * CG + at.x) * (H * W), at.y - PT, at.z - PL, i32(o < p.n));
 }
-fn fetch_b(tap: vec4<i32>, k: u32) -> f32 {
+fn locate_b(k: u32) -> vec4<i32> {
     let image = by_plane(i32(k));
     let within = i32(k) - image * (OH * OW);
     let line = by_width(within);
-    let row = tap.y + line * SH;
-    let column = tap.z + (within - line * OW) * SW;
-    let valid = tap.w != 0 && k < p.k && row >= 0 && row < H && column >= 0 && column < W;
-    let source = tap.x + image * (C * H * W) + row * W + column;
+    let column = (within - line * OW) * SW;
+    return vec4<i32>(image * (C * H * W), line * SH, column, i32(k < p.k));
+}
+fn fetch_b(tap: vec4<i32>, at: vec4<i32>) -> f32 {
+    let row = tap.y + at.y;
+    let column = tap.z + at.z;
+    let valid = ((tap.w & at.w) != 0) & (u32(row) < u32(H)) & (u32(column) < u32(W));
+    let source = tap.x + at.x + row * W + column;
     return select(0.0, $X$[select(0, source, valid)], valid);
 }
 
@@ -135,11 +143,14 @@ fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
 fn prepare_a(batch: u32, o: u32) -> vec4<i32> {
     return vec4<i32>((i32(batch) * OG * CG + i32(o)) * (KH * KW), 0, 0, i32(o < p.m));
 }
-fn fetch_a(channel: vec4<i32>, k: u32) -> f32 {
+fn locate_a(k: u32) -> vec4<i32> {
     let plane = by_window(i32(k));
-    let source = channel.x + plane * (CG * KH * KW) + i32(k) - plane * (KH * KW);
-    let valid = channel.w != 0 && k < p.k;
-    return select(0.0, $WEIGHT$[select(0, source, valid)], valid);
+    let at = plane * (CG * KH * KW) + i32(k) - plane * (KH * KW);
+    return vec4<i32>(at, 0, 0, i32(k < p.k));
+}
+fn fetch_a(channel: vec4<i32>, at: vec4<i32>) -> f32 {
+    let valid = (channel.w & at.w) != 0;
+    return select(0.0, $WEIGHT$[select(0, channel.x + at.x, valid)], valid);
 }
 
 //# load_gradient_at_input
@@ -177,15 +188,18 @@ fn prepare_b(batch: u32, o: u32) -> vec4<i32> {
     let start = (image * O + i32(batch) * OG) * (OH * OW);
     return vec4<i32>(start, line + PT, within - line * W + PL, i32(o < p.n));
 }
-fn fetch_b(pixel: vec4<i32>, k: u32) -> f32 {
+fn locate_b(k: u32) -> vec4<i32> {
     let at = tap_at(i32(k));
+    return vec4<i32>(at.x * (OH * OW), at.y, at.z, i32(k < p.k));
+}
+fn fetch_b(pixel: vec4<i32>, at: vec4<i32>) -> f32 {
     let down = pixel.y - at.y;
     let right = pixel.z - at.z;
     let row = by_down(down);
     let column = by_right(right);
-    let valid = pixel.w != 0 && k < p.k && down >= 0 && right >= 0
-        && row * SH == down && column * SW == right && row < OH && column < OW;
-    let source = pixel.x + at.x * (OH * OW) + row * OW + column;
+    let valid = ((pixel.w & at.w) != 0) & (row * SH == down) & (column * SW == right)
+        & (u32(row) < u32(OH)) & (u32(column) < u32(OW));
+    let source = pixel.x + at.x + row * OW + column;
     return select(0.0, $DY$[select(0, source, valid)], valid);
 }
 
@@ -209,11 +223,13 @@ fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
 fn prepare_a(batch: u32, o: u32) -> vec4<i32> {
     return vec4<i32>((i32(batch) * OG + i32(o)) * (OH * OW), 0, 0, i32(o < p.m));
 }
-fn fetch_a(plane: vec4<i32>, k: u32) -> f32 {
+fn locate_a(k: u32) -> vec4<i32> {
     let image = by_plane(i32(k));
-    let source = plane.x + image * ((O - 1) * OH * OW) + i32(k);
-    let valid = plane.w != 0 && k < p.k;
-    return select(0.0, $DY$[select(0, source, valid)], valid);
+    return vec4<i32>(image * ((O - 1) * OH * OW) + i32(k), 0, 0, i32(k < p.k));
+}
+fn fetch_a(plane: vec4<i32>, at: vec4<i32>) -> f32 {
+    let valid = (plane.w & at.w) != 0;
+    return select(0.0, $DY$[select(0, plane.x + at.x, valid)], valid);
 }
 
 //# store_planes_vector

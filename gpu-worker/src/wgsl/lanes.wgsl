@@ -33,7 +33,7 @@ $PRODUCTS$
         let at = place(z, n);
         for (var i = 0u; i < $OWN$u; i++) {
             let m = row + ty * $OWN$u + i;
-            if (m < p.m && n < p.n) { out[at + m * $ROW_STEP$] = sums[i * $OWN$u + j]; }
+            if ((m < p.m) & (n < p.n)) { out[at + m * $ROW_STEP$] = sums[i * $OWN$u + j]; }
         }
     }
 }

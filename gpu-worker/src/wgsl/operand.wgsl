@@ -11,7 +11,7 @@ $OFFSET_LINES$
     let at = ($OFFSET$ + k * $EXTENT$ + o) >> 2u;
     let step = $EXTENT$ >> 2u;
     for (var j = 0u; j < 4u; j++) {
-        if (o < $EXTENT$ && k + j < p.k) { block[j] = $SOURCE$[at + j * step]; }
+        if ((o < $EXTENT$) & (k + j < p.k)) { block[j] = $SOURCE$[at + j * step]; }
     }
     return block;
 }
@@ -35,7 +35,7 @@ $OFFSET_LINES$
     let at = ($OFFSET$ + o * p.k + k) >> 2u;
     let step = p.k >> 2u;
     for (var j = 0u; j < 4u; j++) {
-        if (o + j < $EXTENT$ && k < p.k) { block[j] = $SOURCE$[at + j * step]; }
+        if ((o + j < $EXTENT$) & (k < p.k)) { block[j] = $SOURCE$[at + j * step]; }
     }
     return transpose(block);
 }
@@ -54,13 +54,13 @@ $OFFSET_LINES$
 }
 //# store_vector
 fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
-    if (m < p.m && n < p.n) { out[((z * p.m + m) * p.n + n) >> 2u] = sums; }
+    if ((m < p.m) & (n < p.n)) { out[((z * p.m + m) * p.n + n) >> 2u] = sums; }
 }
 //# store
 fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
     let at = (z * p.m + m) * p.n + n;
     for (var i = 0u; i < 4u; i++) {
-        if (m < p.m && n + i < p.n) { out[at + i] = sums[i]; }
+        if ((m < p.m) & (n + i < p.n)) { out[at + i] = sums[i]; }
     }
 }
 
@@ -69,9 +69,12 @@ fn prepare_$SIDE$(batch: u32, o: u32) -> vec4<i32> {
 $OFFSET_LINES$
     return vec4<i32>(i32($OFFSET$ + o * $OWN_STEP$), 0, 0, i32(o < $EXTENT$));
 }
-fn fetch_$SIDE$(from_: vec4<i32>, k: u32) -> f32 {
-    let valid = from_.w != 0 && k < p.k;
-    return select(0.0, $SOURCE$[select(0u, u32(from_.x) + k * $K_STEP$, valid)], valid);
+fn locate_$SIDE$(k: u32) -> vec4<i32> {
+    return vec4<i32>(i32(k * $K_STEP$), 0, 0, i32(k < p.k));
+}
+fn fetch_$SIDE$(own: vec4<i32>, at: vec4<i32>) -> f32 {
+    let valid = (own.w & at.w) != 0;
+    return select(0.0, $SOURCE$[select(0, own.x + at.x, valid)], valid);
 }
 //# place
 fn place(z: u32, n: u32) -> u32 {
