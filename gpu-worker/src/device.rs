@@ -193,7 +193,7 @@ impl Gpu {
         Ok(Gpu {
             device,
             queue,
-            name: info.name.clone(),
+            name: if info.name.is_empty() { "WebGPU".to_owned() } else { info.name.clone() },
             software: is_software(&info),
             lanes: is_software(&info),
             watch,

@@ -61,10 +61,15 @@ impl Probe {
         let ms = ms.max(0.1);
         self.spent_ms += ms;
         let flops = 2.0 * f64::from(self.size).powi(3) * f64::from(self.repeats);
-        self.flops_per_s = flops / ms * 1000.0;
+        let warm = self.round == Round::Warm;
+        if !warm {
+            self.flops_per_s = flops / ms * 1000.0;
+        }
         self.round = match self.round {
             Round::Warm => Round::First,
-            Round::First if ms < TOO_FAST_MS && self.size == SMALL => {
+            Round::First
+                if ms < TOO_FAST_MS && self.size == SMALL && self.spent_ms < TOTAL_MS_MAX / 2.0 =>
+            {
                 self.size = LARGE;
                 Round::Warm
             }
@@ -75,8 +80,9 @@ impl Probe {
             }
             Round::Last | Round::Done => Round::Done,
         };
-        // A round is never begun that would take too long by the last one.
-        if self.spent_ms + ms > TOTAL_MS_MAX {
+        // A round is never begun that would take too long by the last one. How long
+        // compiling took says nothing of the next round, which is a short one.
+        if !warm && self.spent_ms + ms > TOTAL_MS_MAX {
             self.round = Round::Done;
         }
     }
