@@ -103,8 +103,7 @@ fn frames(data: &str, model: &str, steps: u32) -> Result<([Vec<u8>; 2], u64), Fa
             (input.name.clone(), input.ty.clone(), contents(&input.name, &input.ty, i as u32))
         })
         .collect();
-    let attached =
-        |name: &String| Binding::Attached { input: name.clone(), tensor: name.clone() };
+    let attached = |name: &String| Binding::Attached { input: name.clone(), tensor: name.clone() };
     let output =
         |name: String| OutputSpec { name, encoding: Encoding::Raw, reduce: ReduceRule::Sum };
     let carry =
@@ -192,7 +191,9 @@ fn best_s(kernel: &mut Kernel, [graph, task]: &[Vec<u8>; 2]) -> Result<f64, Fail
         let start = Instant::now();
         let answer = kernel.execute(task)?;
         let frame = Frame::decode(&answer, &FrameLimits::TO_CONTRIBUTOR)?;
-        if let FromContributor::Refuse { detail, .. } = FromContributor::from_header(frame.header())? {
+        if let FromContributor::Refuse { detail, .. } =
+            FromContributor::from_header(frame.header())?
+        {
             return Err(detail.into());
         }
         best = best.min(start.elapsed().as_secs_f64());
@@ -207,7 +208,10 @@ fn write_frames(out: &Path, steps: u32) -> Result<(), Failed> {
         let ([graph, task], flops) = frames(data, model, steps)?;
         std::fs::write(out.join(format!("{name}.graph.frame")), graph)?;
         std::fs::write(out.join(format!("{name}.task.frame")), task)?;
-        index.insert(name.into(), serde_json::json!({"steps": steps, "batch": BATCH, "flops": flops}));
+        index.insert(
+            name.into(),
+            serde_json::json!({"steps": steps, "batch": BATCH, "flops": flops}),
+        );
     }
     let [graph, task] = product_frames(512, steps)?;
     std::fs::write(out.join("matmul.graph.frame"), graph)?;

@@ -334,9 +334,8 @@ impl Gpu {
     pub fn take_readback(&mut self, bytes: u64) -> Buffer {
         use wgpu::BufferUsages as Usage;
         let pooled = self.readbacks.take(bytes);
-        pooled.unwrap_or_else(|| {
-            self.create(Pool::rounded(bytes), Usage::MAP_READ | Usage::COPY_DST)
-        })
+        pooled
+            .unwrap_or_else(|| self.create(Pool::rounded(bytes), Usage::MAP_READ | Usage::COPY_DST))
     }
 
     /// Takes a buffer back that has been unmapped.

@@ -1,8 +1,8 @@
 //! How fast a device is, found out in at most 300 ms.
 
 use crate::device::{Gpu, Pipeline, Waiting};
-use crate::lower::gemm::{self, Extents, Store, Stored};
 use crate::lower::Lower;
+use crate::lower::gemm::{self, Extents, Store, Stored};
 use crate::pool::View;
 use crate::record::{Commands, RunContext};
 use crate::shader::{Launch, ValueId};
@@ -124,7 +124,8 @@ fn products(gpu: &mut Gpu, size: u32, repeats: u32) -> Waiting<bool> {
         for _ in 0..repeats {
             for (launch, pipeline) in &launches {
                 // A few hundred commands: far below what could be refused.
-                let _ = commands.launch(gpu, (launch, pipeline), context, |id| views[id.index()].clone());
+                let _ = commands
+                    .launch(gpu, (launch, pipeline), context, |id| views[id.index()].clone());
             }
         }
         let readback = gpu.take_readback(READ);

@@ -1,8 +1,8 @@
 //! A graph made ready for the device: its launches, and where its values lie.
 
 use crate::error::Unsupported;
-use crate::lower::fuse::{self, Role};
-use crate::lower::{self, Lower};
+use crate::lower::role::{self, Role};
+use crate::lower::{self, Lower, fuse};
 use crate::shader::{Launch, ValueId, count};
 use raven_graph::{Conv2dAttrs, NodeId, Op, Pool2dAttrs, ValidGraph};
 
@@ -63,9 +63,8 @@ pub fn supports(graph: &ValidGraph, binding_bytes_max: u64) -> Result<(), Unsupp
             return Err(Unsupported::Value { node: id.0, op, bytes, limit: binding_bytes_max });
         }
         let too_wide = |&(_, found): &(&'static str, u64)| found > WINDOW_MAX;
-        if let Some((field, found)) = geometry(&node.op, graph, node.inputs.as_slice())
-            .into_iter()
-            .find(too_wide)
+        if let Some((field, found)) =
+            geometry(&node.op, graph, node.inputs.as_slice()).into_iter().find(too_wide)
         {
             return Err(Unsupported::Geometry { node: id.0, op, field, found, limit: WINDOW_MAX });
         }
@@ -119,10 +118,10 @@ impl Plan {
             values[input.node.index()] = Some(cx.value(count(input.ty.shape.dims())));
             places.push(Some(Place::Input(at)));
         }
-        let stored = fuse::stored(&graph);
+        let stored = role::stored(&graph);
         for (index, node) in nodes.iter().enumerate() {
             let id = NodeId(index as u32);
-            let role = fuse::role(&graph, id);
+            let role = role::role(&graph, id);
             let runs = match role {
                 Role::Input | Role::Alias => false,
                 Role::Expression => stored[index],
@@ -145,7 +144,7 @@ impl Plan {
         let kept: Vec<ValueId> = graph
             .outputs()
             .iter()
-            .filter_map(|output| values[fuse::owner(&graph, output.node).index()])
+            .filter_map(|output| values[role::owner(&graph, output.node).index()])
             .collect();
         places.resize(cx.words.len(), None);
         let slots = assign(&cx, &kept, &mut places);

@@ -83,7 +83,8 @@ pub fn record(
         let context = RunContext { seed: spec.seed.0, run: start + run };
         let inputs = recorder.inputs(run, carry)?;
         recorder.launches(&inputs, context)?;
-        let outputs: Vec<View> = plan.outputs().iter().map(|place| recorder.at(*place, &inputs)).collect();
+        let outputs: Vec<View> =
+            plan.outputs().iter().map(|place| recorder.at(*place, &inputs)).collect();
         recorder.gather(slots, &outputs, (run, runs), &readback)?;
         if run + 1 < runs {
             recorder.carry(carry, &outputs)?;
@@ -267,8 +268,7 @@ impl<'a> Recorder<'a> {
 
     /// Hands outputs to the inputs of the next step.
     fn carry(&mut self, carry: &[CarrySlot], outputs: &[View]) -> Result<(), TaskError> {
-        let to: Vec<View> =
-            carry.iter().filter_map(|slot| self.own[slot.input].clone()).collect();
+        let to: Vec<View> = carry.iter().filter_map(|slot| self.own[slot.input].clone()).collect();
         let mut from: Vec<View> = carry.iter().map(|slot| outputs[slot.output].clone()).collect();
         // An output that is an input as it was must be read before that is overwritten.
         for view in &mut from {
@@ -293,7 +293,9 @@ impl<'a> Recorder<'a> {
         readback: Buffer,
         readback_bytes: u64,
     ) -> Result<Recorded, TaskError> {
-        for (number, slot) in slots.iter().enumerate().filter(|(_, slot)| slot.gather == Gather::Sum) {
+        for (number, slot) in
+            slots.iter().enumerate().filter(|(_, slot)| slot.gather == Gather::Sum)
+        {
             let bytes = bytes_of(slot.ty.shape.dims());
             let mut sum = self.trees[number].partial.pop().map(|(_, sum)| sum);
             while let Some((_, left)) = self.trees[number].partial.pop() {

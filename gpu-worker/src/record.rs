@@ -46,7 +46,8 @@ impl Commands {
         context: RunContext,
         view: impl Fn(ValueId) -> View,
     ) -> Result<(), TaskError> {
-        let views: Vec<View> = launch.reads.iter().chain([&launch.write]).map(|id| view(*id)).collect();
+        let views: Vec<View> =
+            launch.reads.iter().chain([&launch.write]).map(|id| view(*id)).collect();
         let pieces = gpu.pieces(launch);
         let piece = launch.groups.div_ceil(pieces);
         let mut first = 0;
@@ -55,7 +56,12 @@ impl Commands {
             let params = self.block(launch, [first, end], context);
             let groups = end - first;
             let grid = [groups.min(GRID_MAX), groups.div_ceil(GRID_MAX)];
-            self.push(Command::Dispatch { pipeline: pipeline.clone(), views: views.clone(), params, grid })?;
+            self.push(Command::Dispatch {
+                pipeline: pipeline.clone(),
+                views: views.clone(),
+                params,
+                grid,
+            })?;
             first = end;
         }
         Ok(())
@@ -67,7 +73,11 @@ impl Commands {
     /// [`TaskError::Limit`].
     pub fn copy(&mut self, from: View, to: View) -> Result<(), TaskError> {
         // A buffer cannot be copied onto itself, and need not be.
-        if from.buffer.id() == to.buffer.id() { Ok(()) } else { self.push(Command::Copy { from, to }) }
+        if from.buffer.id() == to.buffer.id() {
+            Ok(())
+        } else {
+            self.push(Command::Copy { from, to })
+        }
     }
 
     fn push(&mut self, command: Command) -> Result<(), TaskError> {

@@ -68,7 +68,10 @@ pub struct Task {
 
 impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Task").field("lease", &self.lease).field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Task")
+            .field("lease", &self.lease)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -222,11 +225,8 @@ impl Task {
         }
         // A first look spares the layout of attachments that cannot fit; the
         // second, in the cache, knows what this task holds on to.
-        let too_large = |needed, available| TaskError::TooLarge {
-            needed,
-            available,
-            budget: room.budget,
-        };
+        let too_large =
+            |needed, available| TaskError::TooLarge { needed, available, budget: room.budget };
         let available = room.budget.saturating_sub(room.others);
         if needed > available {
             return Err(too_large(needed, available));
@@ -364,9 +364,8 @@ fn encoded(ty: &TensorType, words: &[u8]) -> Vec<u8> {
         DType::U8 | DType::Bool => words.iter().step_by(4).copied().collect(),
         DType::F32 => {
             let bits = words.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            let bits = bits.map(|bits| {
-                if f32::from_bits(bits).is_nan() { CANONICAL_NAN } else { bits }
-            });
+            let bits =
+                bits.map(|bits| if f32::from_bits(bits).is_nan() { CANONICAL_NAN } else { bits });
             bits.flat_map(u32::to_le_bytes).collect()
         }
     }

@@ -144,8 +144,7 @@ fn part(lanes: bool, block: &'static str, lane: &'static str) -> &'static str {
 /// `x`, `weight` to `y`: rows are filters, columns the batch's pixels, taps are summed.
 pub fn forward(cx: &mut Lower, attrs: &Conv2dAttrs, x: Arg<'_>, weight: Arg<'_>, y: Arg<'_>) {
     let g = Geometry { attrs, x: x.dims, weight: weight.dims, y: y.dims };
-    let extents =
-        Extents { batches: g.groups(), m: g.filters(), n: g.pixels(), k: g.taps() };
+    let extents = Extents { batches: g.groups(), m: g.filters(), n: g.pixels(), k: g.taps() };
     let store = g.store(y.dims, cx.lanes);
     product(cx, "conv2d", extents, y.value, store, |shader, lanes| {
         let lead = [(g.groups(), g.filters() * g.taps())];
@@ -178,13 +177,7 @@ fn patches(
 
 /// `weight`, `dy` to `dx`: rows are channels, columns the input's pixels,
 /// filters and taps are summed.
-pub fn input_grad(
-    cx: &mut Lower,
-    attrs: &Conv2dAttrs,
-    weight: Arg<'_>,
-    dy: Arg<'_>,
-    dx: Arg<'_>,
-) {
+pub fn input_grad(cx: &mut Lower, attrs: &Conv2dAttrs, weight: Arg<'_>, dy: Arg<'_>, dx: Arg<'_>) {
     let g = Geometry { attrs, x: dx.dims, weight: weight.dims, y: dy.dims };
     let taps = weight.dims[2] * weight.dims[3];
     let extents = Extents {
@@ -195,10 +188,8 @@ pub fn input_grad(
     };
     let store = g.store(dx.dims, cx.lanes);
     product(cx, "conv2d_input_grad", extents, dx.value, store, |shader, lanes| {
-        let sources = [
-            ("WEIGHT", shader.read(weight.value, "f32")),
-            ("DY", shader.read(dy.value, "f32")),
-        ];
+        let sources =
+            [("WEIGHT", shader.read(weight.value, "f32")), ("DY", shader.read(dy.value, "f32"))];
         let a = part(lanes, "load_weight_transposed", "lanes_weight_transposed");
         let a = g.constants() + &g.code(&[a], &sources);
         let b = part(lanes, "load_gradient_at_input", "lanes_gradient_at_input");
@@ -209,16 +200,9 @@ pub fn input_grad(
 
 /// `x`, `dy` to the weight's gradient: rows are filters, columns taps, the
 /// batch's pixels are summed.
-pub fn weight_grad(
-    cx: &mut Lower,
-    attrs: &Conv2dAttrs,
-    x: Arg<'_>,
-    dy: Arg<'_>,
-    weight: Arg<'_>,
-) {
+pub fn weight_grad(cx: &mut Lower, attrs: &Conv2dAttrs, x: Arg<'_>, dy: Arg<'_>, weight: Arg<'_>) {
     let g = Geometry { attrs, x: x.dims, weight: weight.dims, y: dy.dims };
-    let extents =
-        Extents { batches: g.groups(), m: g.filters(), n: g.taps(), k: g.pixels() };
+    let extents = Extents { batches: g.groups(), m: g.filters(), n: g.taps(), k: g.pixels() };
     product(cx, "conv2d_weight_grad", extents, weight.value, Store::Rows, |shader, lanes| {
         let sources = [("DY", shader.read(dy.value, "f32"))];
         let a = g.code(&[part(lanes, "load_gradient", "lanes_gradient")], &sources);

@@ -63,7 +63,8 @@ impl Tile {
 
 impl Extents {
     fn groups(&self, tile: Tile) -> u64 {
-        let tiles = u64::from(self.m.div_ceil(tile.rows)) * u64::from(self.n.div_ceil(tile.columns));
+        let tiles =
+            u64::from(self.m.div_ceil(tile.rows)) * u64::from(self.n.div_ceil(tile.columns));
         tiles * u64::from(self.batches)
     }
 
@@ -347,7 +348,9 @@ pub fn matmul(
     let k = a.dims[a.dims.len() - if transpose_a { 2 } else { 1 }];
     let mut extents = Extents { batches: count(lead), m: matrix[0], n: matrix[1], k };
     let (mut a_lead, mut b_lead) = (lead_steps(a.dims, lead), lead_steps(b.dims, lead));
-    if !transpose_a && b_lead.iter().all(|(_, step)| *step == 0) && a.count() == extents.batches * extents.m * k
+    if !transpose_a
+        && b_lead.iter().all(|(_, step)| *step == 0)
+        && a.count() == extents.batches * extents.m * k
     {
         // One right operand for all: the left matrices stacked are one tall matrix.
         extents = Extents { batches: 1, m: extents.batches * extents.m, ..extents };

@@ -37,16 +37,16 @@ fn loads(tile: Tile, side: &str, along_k: bool) -> (String, String) {
     } else {
         ("0u".to_owned(), "lane".to_owned())
     };
-    let _ = writeln!(text, "        for (var kk = {start}; kk < {depth}u; kk += {rows_at_once}u) {{");
+    let _ =
+        writeln!(text, "        for (var kk = {start}; kk < {depth}u; kk += {rows_at_once}u) {{");
     let _ = writeln!(text, "            let at = locate_{side}(k0 + kk);");
     for slot in 0..(extent / count).max(1) {
         let o = format!("{lane} + {}u", slot * count);
-        let _ = writeln!(before, "    let {side}_from{slot} = prepare_{side}(batch, {first} + {o});");
+        let _ =
+            writeln!(before, "    let {side}_from{slot} = prepare_{side}(batch, {first} + {o});");
         let at = place(side, extent, tile, along_k, &o);
-        let _ = writeln!(
-            text,
-            "            tile_{side}[{at}] = fetch_{side}({side}_from{slot}, at);"
-        );
+        let _ =
+            writeln!(text, "            tile_{side}[{at}] = fetch_{side}({side}_from{slot}, at);");
     }
     text.push_str("        }\n");
     (before, text)
@@ -62,7 +62,11 @@ pub fn body(template: &str, tile: Tile, [a, b]: &[Loader; 2], row_step: &str) ->
     for i in 0..own {
         let at = place("a", rows, tile, a.along_k, &format!("ty * {own}u + {i}u"));
         let _ = writeln!(products, "            let a{i} = tile_a[{at}];");
-        let _ = writeln!(products, "            let b{i} = tile_b[kk * {columns}u + tx + {}u];", i * across);
+        let _ = writeln!(
+            products,
+            "            let b{i} = tile_b[kk * {columns}u + tx + {}u];",
+            i * across
+        );
     }
     for i in 0..own {
         for j in 0..own {

@@ -25,7 +25,13 @@ pub fn concat(cx: &mut Lower, parts: &[Arg<'_>], axis: usize, out: Arg<'_>) {
 
 /// Reads rows of one shard's column into a graph input: `pairs` of (row of the
 /// input, row of the shard), rows of `width` elements, packed as bytes or not.
-pub fn rows(shard: ValueId, pairs: ValueId, out: ValueId, bytes: bool, [count, width]: [u32; 2]) -> Launch {
+pub fn rows(
+    shard: ValueId,
+    pairs: ValueId,
+    out: ValueId,
+    bytes: bool,
+    [count, width]: [u32; 2],
+) -> Launch {
     let mut shader = Shader::new("rows", 256, out, "u32");
     shader.bind(shard, "u32");
     shader.bind(pairs, "u32");

@@ -8,6 +8,7 @@ mod lanes;
 pub mod layout;
 pub mod pool;
 pub mod reduce;
+pub mod role;
 pub mod softmax;
 
 use crate::shader::{Launch, ValueId, count};

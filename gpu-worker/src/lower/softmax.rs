@@ -11,7 +11,13 @@ const LANES: u32 = 64;
 /// Operations per element: two exponentials and what surrounds them.
 const FLOPS: u64 = 40;
 
-fn rows(cx: &mut Lower, label: &'static str, reads: &[(Arg<'_>, &'static str)], axis: usize, out: Arg<'_>) {
+fn rows(
+    cx: &mut Lower,
+    label: &'static str,
+    reads: &[(Arg<'_>, &'static str)],
+    axis: usize,
+    out: Arg<'_>,
+) {
     let x = reads[0].0;
     let (length, inner) = (x.dims[axis], x.dims[axis + 1..].iter().product::<u32>());
     let rows = x.count() / length;

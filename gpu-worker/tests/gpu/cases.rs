@@ -73,7 +73,8 @@ fn binary() -> Vec<Ready> {
             let bounds = if function == Pow { (1e-4, 1e-4) } else { ROUNDED };
             let mut c = Case::new(format!("{function:?} {left:?} {right:?}"), bounds);
             let low = if matches!(function, Div | Pow) { 0.2 } else { -3.0 };
-            let (a, b) = (c.bind(spread("a", left, low, 3.0)), c.bind(spread("b", right, low, 3.0)));
+            let (a, b) =
+                (c.bind(spread("a", left, low, 3.0)), c.bind(spread("b", right, low, 3.0)));
             let y = c.b.binary(function, a, b).expect("valid");
             cases.push(c.ends(&[y]));
         }
@@ -105,7 +106,10 @@ fn choices() -> Vec<Ready> {
         for (left, right) in BROADCASTS {
             let mut c = Case::new(format!("{function:?} {left:?} {right:?}"), EXACT);
             let (a, b) = (c.x("a", left), c.x("b", right));
-            let (a, b) = (c.b.unary(UnaryFn::Floor, a).expect("valid"), c.b.unary(UnaryFn::Floor, b).expect("valid"));
+            let (a, b) = (
+                c.b.unary(UnaryFn::Floor, a).expect("valid"),
+                c.b.unary(UnaryFn::Floor, b).expect("valid"),
+            );
             let y = c.b.compare(function, a, b).expect("valid");
             let x = c.b.select(y, a, b).expect("valid");
             cases.push(c.ends(&[y, x]));
@@ -130,8 +134,22 @@ fn choices() -> Vec<Ready> {
 fn casts() -> Vec<Ready> {
     let types = [DType::F32, DType::I32, DType::U8, DType::Bool];
     let floats: Vec<f32> = vec![
-        0.0, -0.0, 0.9, -0.9, 1.5, -1.5, 255.0, 256.5, -3.0, 3e9, -3e9, 2_147_483_600.0,
-        f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-30,
+        0.0,
+        -0.0,
+        0.9,
+        -0.9,
+        1.5,
+        -1.5,
+        255.0,
+        256.5,
+        -3.0,
+        3e9,
+        -3e9,
+        2_147_483_600.0,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        1e-30,
     ];
     let sources = [
         f32s("x", &[16], &floats),
@@ -143,8 +161,10 @@ fn casts() -> Vec<Ready> {
     for source in sources {
         let mut c = Case::new(format!("cast from {}", source.1), EXACT);
         let x = c.bind(source);
-        let y: Vec<_> =
-            types.iter().map(|to| c.b.push(Op::Cast { dtype: *to }, &[x]).expect("valid")).collect();
+        let y: Vec<_> = types
+            .iter()
+            .map(|to| c.b.push(Op::Cast { dtype: *to }, &[x]).expect("valid"))
+            .collect();
         cases.push(c.ends(&y));
     }
     cases
@@ -166,15 +186,19 @@ fn layouts() -> Vec<Ready> {
         let y = c.b.permute(x, axes).expect("valid");
         cases.push(c.ends(&[y]));
     }
-    for (from, to) in [(&[1, 8][..], &[6, 8][..]), (&[3, 1], &[2, 3, 8]), (&[], &[7]), (&[5], &[1, 5])] {
+    for (from, to) in
+        [(&[1, 8][..], &[6, 8][..]), (&[3, 1], &[2, 3, 8]), (&[], &[7]), (&[5], &[1, 5])]
+    {
         let mut c = Case::new(format!("broadcast {from:?} {to:?}"), EXACT);
         let x = c.x("x", from);
         let y = c.b.broadcast(x, &Shape(to.to_vec())).expect("valid");
         cases.push(c.ends(&[y]));
     }
-    for (dims, starts, ends) in
-        [(&[9][..], &[2][..], &[7][..]), (&[6, 8], &[1, 4], &[5, 8]), (&[3, 4, 5], &[0, 1, 2], &[3, 3, 3])]
-    {
+    for (dims, starts, ends) in [
+        (&[9][..], &[2][..], &[7][..]),
+        (&[6, 8], &[1, 4], &[5, 8]),
+        (&[3, 4, 5], &[0, 1, 2], &[3, 3, 3]),
+    ] {
         let mut c = Case::new(format!("slice {dims:?} {starts:?} {ends:?}"), EXACT);
         let x = c.x("x", dims);
         let y = c.b.slice(x, starts, ends).expect("valid");
@@ -239,8 +263,17 @@ fn reductions() -> Vec<Ready> {
 fn products() -> Vec<Ready> {
     let mut cases = Vec::new();
     let extents = [
-        (1, 1, 1), (4, 4, 4), (3, 5, 7), (64, 10, 128), (17, 33, 65), (64, 256, 100), (130, 140, 36),
-        (300, 2, 19), (2, 300, 8), (5, 6, 3000), (16, 24, 2048),
+        (1, 1, 1),
+        (4, 4, 4),
+        (3, 5, 7),
+        (64, 10, 128),
+        (17, 33, 65),
+        (64, 256, 100),
+        (130, 140, 36),
+        (300, 2, 19),
+        (2, 300, 8),
+        (5, 6, 3000),
+        (16, 24, 2048),
     ];
     for (m, n, k) in extents {
         for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -251,14 +284,15 @@ fn products() -> Vec<Ready> {
             cases.push(c.ends(&[y]));
         }
     }
-    let batches: [(&[u32], &[u32]); 5] = [
-        (&[3], &[3]), (&[2, 3], &[]), (&[], &[4]), (&[2, 1], &[1, 3]), (&[2, 1, 2], &[3, 1]),
-    ];
+    let batches: [(&[u32], &[u32]); 5] =
+        [(&[3], &[3]), (&[2, 3], &[]), (&[], &[4]), (&[2, 1], &[1, 3]), (&[2, 1, 2], &[3, 1])];
     for (left, right) in batches {
         for (ta, tb) in [(false, false), (true, true)] {
             for (m, n, k) in [(4, 8, 4), (5, 3, 7)] {
-                let mut c = Case::new(format!("matmul {left:?} {right:?} {m} {n} {k} {ta}"), SUMMED);
-                let matrix = |t: bool, rows, columns| if t { [columns, rows] } else { [rows, columns] };
+                let mut c =
+                    Case::new(format!("matmul {left:?} {right:?} {m} {n} {k} {ta}"), SUMMED);
+                let matrix =
+                    |t: bool, rows, columns| if t { [columns, rows] } else { [rows, columns] };
                 let a = c.x("a", &[left, &matrix(ta, m, k)].concat());
                 let b = c.x("b", &[right, &matrix(tb, k, n)].concat());
                 let y = c.b.matmul(a, b, ta, tb).expect("valid");
@@ -292,7 +326,8 @@ fn convolutions() -> Vec<Ready> {
         let y = c.b.conv2d(image, w, attrs).expect("valid");
         let shape = c.b.shape(y).dims().to_vec();
         let dy = c.x("dy", &shape);
-        let dx = c.b.push(Op::Conv2dInputGrad { attrs, input: [x[2], x[3]] }, &[w, dy]).expect("valid");
+        let dx =
+            c.b.push(Op::Conv2dInputGrad { attrs, input: [x[2], x[3]] }, &[w, dy]).expect("valid");
         let dw = c.b.push(Op::Conv2dWeightGrad { attrs, kernel }, &[image, dy]).expect("valid");
         cases.push(c.ends(&[y, dx, dw]));
     }
@@ -332,13 +367,19 @@ fn pools() -> Vec<Ready> {
 
 fn indices() -> Vec<Ready> {
     let mut cases = Vec::new();
-    let shapes: [(&[u32], u32, &[u32]); 5] =
-        [(&[9, 4], 0, &[6]), (&[5], 0, &[2, 3]), (&[3, 7, 5], 1, &[70]), (&[2, 3, 4], 2, &[]), (&[40, 130], 0, &[200])];
+    let shapes: [(&[u32], u32, &[u32]); 5] = [
+        (&[9, 4], 0, &[6]),
+        (&[5], 0, &[2, 3]),
+        (&[3, 7, 5], 1, &[70]),
+        (&[2, 3, 4], 2, &[]),
+        (&[40, 130], 0, &[200]),
+    ];
     for (dims, axis, taken) in shapes {
         let size = dims[axis as usize] as i32;
         let count: u32 = taken.iter().product();
         // Some out of range on either side, many twice.
-        let index: Vec<i32> = (0..count).map(|i| (noise(i) * (size + 2) as f32) as i32 - 1).collect();
+        let index: Vec<i32> =
+            (0..count).map(|i| (noise(i) * (size + 2) as f32) as i32 - 1).collect();
         let mut c = Case::new(format!("gather and scatter {dims:?} {axis} {taken:?}"), SUMMED);
         let (x, index) = (c.x("x", dims), c.bind(i32s("i", taken, &index)));
         let y = c.b.gather(x, index, axis).expect("valid");
@@ -352,7 +393,8 @@ fn indices() -> Vec<Ready> {
         cases.push(c.ends(&[y]));
     }
     let mut c = Case::new("gather of bytes", EXACT);
-    let (x, index) = (c.bind(u8s("x", &[3, 2], &[1, 2, 3, 4, 5, 6])), c.bind(i32s("i", &[3], &[2, 9, 0])));
+    let (x, index) =
+        (c.bind(u8s("x", &[3, 2], &[1, 2, 3, 4, 5, 6])), c.bind(i32s("i", &[3], &[2, 9, 0])));
     let y = c.b.gather(x, index, 0).expect("valid");
     cases.push(c.ends(&[y]));
     cases
@@ -360,16 +402,20 @@ fn indices() -> Vec<Ready> {
 
 fn softmaxes() -> Vec<Ready> {
     let mut cases = Vec::new();
-    for (dims, axis) in [(&[1][..], 0), (&[64, 10], 1), (&[3, 1000], 1), (&[4, 5, 6], 1), (&[300, 3], 0)] {
+    for (dims, axis) in
+        [(&[1][..], 0), (&[64, 10], 1), (&[3, 1000], 1), (&[4, 5, 6], 1), (&[300, 3], 0)]
+    {
         let mut c = Case::new(format!("softmax {dims:?} {axis}"), TRANSCENDENTAL);
         let x = c.bind(spread("x", dims, -30.0, 30.0));
-        let (y, z) = (c.b.softmax(x, axis).expect("valid"), c.b.log_softmax(x, axis).expect("valid"));
+        let (y, z) =
+            (c.b.softmax(x, axis).expect("valid"), c.b.log_softmax(x, axis).expect("valid"));
         cases.push(c.ends(&[y, z]));
     }
     for (rows, classes) in [(1, 1), (64, 10), (7, 3), (5, 700)] {
         let mut c = Case::new(format!("cross_entropy {rows} {classes}"), TRANSCENDENTAL);
         let logits = c.bind(spread("x", &[rows, classes], -20.0, 20.0));
-        let labels: Vec<i32> = (0..rows).map(|i| (noise(i) * (classes + 2) as f32) as i32 - 1).collect();
+        let labels: Vec<i32> =
+            (0..rows).map(|i| (noise(i) * (classes + 2) as f32) as i32 - 1).collect();
         let (labels, scale) = (c.bind(i32s("labels", &[rows], &labels)), c.x("scale", &[rows]));
         let loss = c.b.cross_entropy(logits, labels).expect("valid");
         let dx = c.b.push(Op::CrossEntropyGrad, &[logits, labels, scale]).expect("valid");

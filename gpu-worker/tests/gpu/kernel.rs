@@ -93,7 +93,12 @@ fn micro_batches_combine_as_on_the_cpu_in_one_submission() {
         let after = kernel.gpu().counters();
         assert_eq!(after.submits - before.submits, 1, "{count} runs");
         assert_eq!(after.readbacks - before.readbacks, 1, "{count} runs");
-        expect_close(&format!("{start}+{count}"), &on_cpu(&graph, &[], &task), &found, (1e-5, 1e-5));
+        expect_close(
+            &format!("{start}+{count}"),
+            &on_cpu(&graph, &[], &task),
+            &found,
+            (1e-5, 1e-5),
+        );
     }
 }
 
@@ -304,8 +309,7 @@ fn graphs_that_no_binding_holds_are_unsupported() {
     let mut b = GraphBuilder::new(&Limits::default());
     let x = b.input("x", DType::F32, [1, 1, 2, 2]).expect("valid");
     let w = b.input("w", DType::F32, [1, 1, 1, 1]).expect("valid");
-    let attrs =
-        Conv2dAttrs { stride: [1 << 24, 1], padding: [0; 4], dilation: [1, 1], groups: 1 };
+    let attrs = Conv2dAttrs { stride: [1 << 24, 1], padding: [0; 4], dilation: [1, 1], groups: 1 };
     let y = b.conv2d(x, w, attrs).expect("valid");
     b.output("y", y);
     let wide = b.finish().expect("valid");

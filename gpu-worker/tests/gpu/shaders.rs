@@ -26,7 +26,8 @@ fn check(label: &str, source: &str) -> Result<(), String> {
         .sum();
     assert!(shared <= WORKGROUP_BYTES_MAX, "{label}: {shared} bytes of workgroup memory");
     let bound = module.global_variables.iter();
-    let bound = bound.filter(|(_, variable)| matches!(variable.space, AddressSpace::Storage { .. }));
+    let bound =
+        bound.filter(|(_, variable)| matches!(variable.space, AddressSpace::Storage { .. }));
     assert!(bound.count() <= 8, "{label}: more than eight storage buffers");
     Ok(())
 }
