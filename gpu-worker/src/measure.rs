@@ -98,11 +98,11 @@ fn square(size: u32, lanes: bool) -> (Lower, [ValueId; 3]) {
     let mut cx = Lower { lanes, ..Lower::default() };
     let [a, b, out] = [0; 3].map(|_: u32| cx.value(size * size));
     let extents = Extents { batches: 1, m: size, n: size, k: size };
-    gemm::product(&mut cx, "matmul", extents, out, Store::Rows, |shader, lanes| {
+    gemm::product(&mut cx, "matmul", extents, out, Store::Rows, |shader| {
         let stored = |value, along_k| Stored { value, along_k, lead: &[] };
         [
-            gemm::stored(shader, "a", stored(a, true), extents, lanes),
-            gemm::stored(shader, "b", stored(b, false), extents, lanes),
+            gemm::stored(shader, "a", stored(a, true), extents),
+            gemm::stored(shader, "b", stored(b, false), extents),
         ]
     });
     (cx, [a, b, out])

@@ -123,56 +123,35 @@ impl Geometry<'_> {
     }
 
     /// Writes whole vectors where four pixels lie in one plane `[.., plane]`.
-    fn store(&self, image: &[u32], lanes: bool) -> Store {
+    fn store(&self, image: &[u32]) -> Store {
         let plane = image[2] * image[3];
-        let vector = !lanes && plane.is_multiple_of(4);
-        let part = match (lanes, vector) {
-            (true, _) => "place_planes",
-            (false, true) => "store_planes_vector",
-            (false, false) => "store_planes",
-        };
+        let vector = plane.is_multiple_of(4);
+        let part = if vector { "store_planes_vector" } else { "store_planes" };
         let values = [("PLANE", plane.to_string()), ("PLANES", image[1].to_string())];
-        Store::Planes { code: self.code(&[part], &values), vector, plane }
+        Store::Planes { code: self.code(&[part], &values), vector }
     }
-}
-
-/// The snippet of an operand, for blocks or for lanes.
-fn part(lanes: bool, block: &'static str, lane: &'static str) -> &'static str {
-    if lanes { lane } else { block }
 }
 
 /// `x`, `weight` to `y`: rows are filters, columns the batch's pixels, taps are summed.
 pub fn forward(cx: &mut Lower, attrs: &Conv2dAttrs, x: Arg<'_>, weight: Arg<'_>, y: Arg<'_>) {
     let g = Geometry { attrs, x: x.dims, weight: weight.dims, y: y.dims };
     let extents = Extents { batches: g.groups(), m: g.filters(), n: g.pixels(), k: g.taps() };
-    let store = g.store(y.dims, cx.lanes);
-    product(cx, "conv2d", extents, y.value, store, |shader, lanes| {
+    let store = g.store(y.dims);
+    product(cx, "conv2d", extents, y.value, store, |shader| {
         let lead = [(g.groups(), g.filters() * g.taps())];
         let lead = if g.groups() > 1 { &lead[..] } else { &[] };
         let weight = Stored { value: weight.value, along_k: true, lead };
-        let a = stored(shader, "a", weight, extents, lanes);
-        [a, patches(shader, &g, x, lanes, false)]
+        let a = stored(shader, "a", weight, extents);
+        [a, patches(shader, &g, x, false)]
     });
 }
 
 /// What taps meet at pixels; `transposed` has the taps as columns.
-fn patches(
-    shader: &mut Shader,
-    g: &Geometry<'_>,
-    x: Arg<'_>,
-    lanes: bool,
-    transposed: bool,
-) -> Loader {
+fn patches(shader: &mut Shader, g: &Geometry<'_>, x: Arg<'_>, transposed: bool) -> Loader {
     let source = shader.read(x.value, "f32");
-    let parts = match (lanes, transposed) {
-        (false, false) => &["met", "load_met"][..],
-        (false, true) => &["met", "load_met_transposed"],
-        (true, false) => &["lanes_met"],
-        (true, true) => &["lanes_met_transposed"],
-    };
-    let code = g.constants() + &g.code(parts, &[("X", source)]);
-    // Lanes take the taps one beside the other: where they lie is decided once.
-    Loader { code, along_k: transposed && !lanes }
+    let part = if transposed { "load_met_transposed" } else { "load_met" };
+    let code = g.constants() + &g.code(&["met", part], &[("X", source)]);
+    Loader { code, along_k: transposed }
 }
 
 /// `weight`, `dy` to `dx`: rows are channels, columns the input's pixels,
@@ -186,14 +165,12 @@ pub fn input_grad(cx: &mut Lower, attrs: &Conv2dAttrs, weight: Arg<'_>, dy: Arg<
         n: dx.dims[0] * dx.dims[2] * dx.dims[3],
         k: g.filters() * taps,
     };
-    let store = g.store(dx.dims, cx.lanes);
-    product(cx, "conv2d_input_grad", extents, dx.value, store, |shader, lanes| {
+    let store = g.store(dx.dims);
+    product(cx, "conv2d_input_grad", extents, dx.value, store, |shader| {
         let sources =
             [("WEIGHT", shader.read(weight.value, "f32")), ("DY", shader.read(dy.value, "f32"))];
-        let a = part(lanes, "load_weight_transposed", "lanes_weight_transposed");
-        let a = g.constants() + &g.code(&[a], &sources);
-        let b = part(lanes, "load_gradient_at_input", "lanes_gradient_at_input");
-        let b = g.code(&[b], &sources);
+        let a = g.constants() + &g.code(&["load_weight_transposed"], &sources);
+        let b = g.code(&["load_gradient_at_input"], &sources);
         [Loader { code: a, along_k: true }, Loader { code: b, along_k: false }]
     });
 }
@@ -203,10 +180,10 @@ pub fn input_grad(cx: &mut Lower, attrs: &Conv2dAttrs, weight: Arg<'_>, dy: Arg<
 pub fn weight_grad(cx: &mut Lower, attrs: &Conv2dAttrs, x: Arg<'_>, dy: Arg<'_>, weight: Arg<'_>) {
     let g = Geometry { attrs, x: x.dims, weight: weight.dims, y: dy.dims };
     let extents = Extents { batches: g.groups(), m: g.filters(), n: g.taps(), k: g.pixels() };
-    product(cx, "conv2d_weight_grad", extents, weight.value, Store::Rows, |shader, lanes| {
+    product(cx, "conv2d_weight_grad", extents, weight.value, Store::Rows, |shader| {
         let sources = [("DY", shader.read(dy.value, "f32"))];
-        let a = g.code(&[part(lanes, "load_gradient", "lanes_gradient")], &sources);
-        let b = patches(shader, &g, x, lanes, true);
+        let a = g.code(&["load_gradient"], &sources);
+        let b = patches(shader, &g, x, true);
         [Loader { code: a, along_k: true }, b]
     });
 }

@@ -1,10 +1,10 @@
 //! Matrix products in register and workgroup tiles; convolutions share them.
 
-use super::{Arg, Lower, lanes, reduce};
+use super::direct::Share;
+use super::{Arg, Lower, reduce};
 use crate::shader::{Shader, ValueId, count, fill, merged, offset, snippet, steps};
 
 const GEMM: &str = include_str!("../wgsl/gemm.wgsl");
-const LANES: &str = include_str!("../wgsl/lanes.wgsl");
 const OPERAND: &str = include_str!("../wgsl/operand.wgsl");
 
 /// Workgroups that keep a device busy; with fewer, the summed axis is cut.
@@ -17,12 +17,12 @@ const PARTS_WORDS_MAX: u64 = 4 << 20;
 /// A workgroup's tile and the sums of each invocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
-    pub(super) rows: u32,
-    pub(super) columns: u32,
+    rows: u32,
+    columns: u32,
     /// Steps of the summed axis that are held at once.
-    pub(super) depth: u32,
+    depth: u32,
     /// Rows and columns of one invocation: 4 or 8.
-    pub(super) own: u32,
+    own: u32,
     /// What an operation costs compared to the best tile's, in percent.
     weight: u64,
 }
@@ -56,16 +56,36 @@ pub struct Extents {
 }
 
 impl Tile {
-    pub(super) fn invocations(&self) -> u32 {
-        self.rows * self.columns / (self.own * self.own)
+    fn shape(&self) -> Shape {
+        Shape {
+            rows: self.rows,
+            columns: self.columns,
+            depth: self.depth,
+            invocations: self.rows * self.columns / (self.own * self.own),
+            groups_wanted: GROUPS_WANTED,
+        }
     }
 }
 
+/// What a workgroup takes on, whichever body it has.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Rows of a tile.
+    pub rows: u32,
+    /// Columns of a tile.
+    pub columns: u32,
+    /// Steps of the summed axis that belong together.
+    pub depth: u32,
+    /// Invocations.
+    pub invocations: u32,
+    /// Workgroups that keep a device busy; with fewer, the summed axis is cut.
+    pub groups_wanted: u64,
+}
+
 impl Extents {
-    fn groups(&self, tile: Tile) -> u64 {
-        let tiles =
-            u64::from(self.m.div_ceil(tile.rows)) * u64::from(self.n.div_ceil(tile.columns));
-        tiles * u64::from(self.batches)
+    fn groups(&self, shape: &Shape) -> u64 {
+        let down = u64::from(self.m.div_ceil(shape.rows));
+        down * u64::from(self.n.div_ceil(shape.columns)) * u64::from(self.batches)
     }
 
     /// Multiplications and additions.
@@ -74,37 +94,36 @@ impl Extents {
         products.saturating_mul(2 * u64::from(self.batches))
     }
 
+    /// Padded work, more where it leaves a device idle; `weight` is what an
+    /// operation costs.
+    pub fn cost(&self, shape: &Shape, weight: u64) -> u64 {
+        let groups = self.groups(shape);
+        let work = groups * u64::from(shape.rows * shape.columns) * weight;
+        let parts = u64::from(self.k.div_ceil(PART_MIN)).min(shape.groups_wanted);
+        work * shape.groups_wanted / (groups * parts).min(shape.groups_wanted)
+    }
+
     /// The tile with the least padded work, spread over enough workgroups.
-    fn tile(&self, lanes: bool) -> Tile {
-        // Four lanes must share a row, and a CPU's cache holds the sums of a few only.
-        let fits = |tile: &Tile| {
-            !lanes || (tile.columns / tile.own >= 4 && tile.rows * tile.columns <= 4096)
-        };
-        let cost = |tile: &Tile| {
-            let groups = self.groups(*tile);
-            let work = groups * u64::from(tile.rows * tile.columns) * tile.weight;
-            let parts = u64::from(self.k.div_ceil(PART_MIN)).min(GROUPS_WANTED);
-            let busy = (groups * parts).min(GROUPS_WANTED);
-            work * GROUPS_WANTED / busy
-        };
-        TILES.into_iter().filter(fits).min_by_key(cost).unwrap_or(TILES[1])
+    fn tile(&self) -> Tile {
+        let cost = |tile: &Tile| self.cost(&tile.shape(), tile.weight);
+        TILES.into_iter().min_by_key(cost).unwrap_or(TILES[1])
     }
 
     /// Length of the parts into which the summed axis is cut, a multiple of the
     /// tile's depth; at least `k` where it is not cut.
-    fn part(&self, tile: Tile) -> u32 {
-        let wanted = GROUPS_WANTED.div_ceil(self.groups(tile)) as u32;
+    fn part(&self, shape: &Shape) -> u32 {
+        let wanted = shape.groups_wanted.div_ceil(self.groups(shape)) as u32;
         let words = u64::from(self.m) * u64::from(self.n) * u64::from(self.batches);
         let fit = (PARTS_WORDS_MAX / words.max(1)).min(u64::from(u32::MAX)) as u32;
         let parts = wanted.min(self.k / PART_MIN).min(fit).max(1);
-        self.k.div_ceil(parts).next_multiple_of(tile.depth)
+        self.k.div_ceil(parts).next_multiple_of(shape.depth)
     }
 }
 
 /// How a shader reads an operand.
 #[derive(Debug)]
 pub struct Loader {
-    /// Defines `load_a` or `load_b`; for lanes, `prepare_a` and `fetch_a` or those of b.
+    /// Defines `load_a` or `load_b`.
     pub code: String,
     /// Neighbours along the summed axis are neighbours in memory.
     pub along_k: bool,
@@ -117,12 +136,10 @@ pub enum Store {
     Rows,
     /// The planes `[.., batches * m, plane]` of images.
     Planes {
-        /// Code that defines `store` or, for lanes, `place`.
+        /// Code that defines `store`.
         code: String,
         /// Whether it writes vectors.
         vector: bool,
-        /// Elements of a plane.
-        plane: u32,
     },
 }
 
@@ -138,35 +155,25 @@ pub struct Stored<'a> {
 }
 
 /// The loader of a stored operand; `side` is "a" or "b".
-pub fn stored(
-    shader: &mut Shader,
-    side: &str,
-    operand: Stored<'_>,
-    extents: Extents,
-    lanes: bool,
-) -> Loader {
+pub fn stored(shader: &mut Shader, side: &str, operand: Stored<'_>, extents: Extents) -> Loader {
     let own = if side == "a" { extents.m } else { extents.n };
     let contiguous = if operand.along_k { extents.k } else { own };
-    let vector = !lanes && contiguous.is_multiple_of(4);
+    let vector = contiguous.is_multiple_of(4);
     let source = shader.read(operand.value, if vector { "vec4<f32>" } else { "f32" });
     let name = format!("b{side}");
     let (lines, start) = offset(shader, &name, "batch", "0u", operand.lead);
     let part = match (operand.along_k, vector) {
-        _ if lanes => "prepare",
         (true, true) => "along_k_vector",
         (true, false) => "along_k",
         (false, true) => "along_own_vector",
         (false, false) => "along_own",
     };
     let extent = if side == "a" { "p.m" } else { "p.n" };
-    let (own_step, k_step) = if operand.along_k { ("p.k", "1u") } else { ("1u", extent) };
     let code = fill(
         snippet(OPERAND, part),
         &[
             ("SIDE", side.to_owned()),
             ("EXTENT", extent.to_owned()),
-            ("OWN_STEP", own_step.to_owned()),
-            ("K_STEP", k_step.to_owned()),
             ("SOURCE", source),
             ("OFFSET_LINES", lines),
             ("OFFSET", start),
@@ -178,7 +185,7 @@ pub fn stored(
 /// WGSL of one operand's share of filling the tiles.
 fn loads(tile: Tile, side: &str, along_k: bool) -> String {
     let (extent, first) = if side == "a" { (tile.rows, "row") } else { (tile.columns, "column") };
-    let invocations = tile.invocations();
+    let invocations = tile.shape().invocations;
     let (across, deep) = (extent / 4, tile.depth / 4);
     let mut text = String::new();
     for pass in 0..(across * deep).div_ceil(invocations) {
@@ -279,43 +286,39 @@ pub fn product(
     extents: Extents,
     out: ValueId,
     store: Store,
-    operands: impl FnOnce(&mut Shader, bool) -> [Loader; 2],
+    operands: impl FnOnce(&mut Shader) -> [Loader; 2],
 ) {
-    let lanes = cx.lanes;
-    let tile = extents.tile(lanes);
+    let share = cx.lanes.then(|| Share::choose(&extents, label != "matmul"));
+    let tile = extents.tile();
+    let shape = share.map_or_else(|| tile.shape(), |share| share.shape());
     let may_cut = matches!(store, Store::Rows);
-    let part = if may_cut { extents.part(tile) } else { extents.k.next_multiple_of(tile.depth) };
+    let part = if may_cut { extents.part(&shape) } else { extents.k.next_multiple_of(shape.depth) };
     let parts = extents.k.div_ceil(part);
     let words = extents.batches * extents.m * extents.n;
     let target = if parts > 1 { cx.value(parts * words) } else { out };
-    let (store_code, vector, row_step) = match store {
-        Store::Rows if lanes => (snippet(OPERAND, "place").to_owned(), false, "p.n".to_owned()),
+    let (store_code, vector) = match store {
         Store::Rows => {
             let vector = extents.n.is_multiple_of(4);
             let name = if vector { "store_vector" } else { "store" };
-            (snippet(OPERAND, name).to_owned(), vector, String::new())
+            (snippet(OPERAND, name).to_owned(), vector)
         }
-        Store::Planes { code, vector, plane } => (code, vector, format!("{plane}u")),
+        Store::Planes { code, vector } => (code, vector),
     };
     let element = if vector { "vec4<f32>" } else { "f32" };
-    let mut shader = Shader::new(label, tile.invocations(), target, element);
+    let mut shader = Shader::new(label, shape.invocations, target, element);
     shader.field("m", extents.m);
     shader.field("n", extents.n);
     shader.field("k", extents.k);
     shader.field("k_part", part);
     shader.field("batches", extents.batches);
-    shader.field("row_tiles", extents.m.div_ceil(tile.rows));
-    shader.field("column_tiles", extents.n.div_ceil(tile.columns));
-    let loaders = operands(&mut shader, lanes);
+    shader.field("row_tiles", extents.m.div_ceil(shape.rows));
+    shader.field("column_tiles", extents.n.div_ceil(shape.columns));
+    let loaders = operands(&mut shader);
     shader.code(&loaders[0].code);
     shader.code(&loaders[1].code);
     shader.code(&store_code);
-    shader.code(&if lanes {
-        lanes::body(LANES, tile, &loaders, &row_step)
-    } else {
-        vectors(tile, &loaders)
-    });
-    cx.push(shader.launch(extents.groups(tile) * u64::from(parts), extents.flops()));
+    shader.code(&share.map_or_else(|| vectors(tile, &loaders), |share| share.body()));
+    cx.push(shader.launch(extents.groups(&shape) * u64::from(parts), extents.flops()));
     if parts > 1 {
         reduce::sum_leading(cx, target, parts, words, out);
     }
@@ -356,10 +359,10 @@ pub fn matmul(
         extents = Extents { batches: 1, m: extents.batches * extents.m, ..extents };
         (a_lead, b_lead) = (Vec::new(), Vec::new());
     }
-    product(cx, "matmul", extents, out.value, Store::Rows, |shader, lanes| {
+    product(cx, "matmul", extents, out.value, Store::Rows, |shader| {
         let a = Stored { value: a.value, along_k: !transpose_a, lead: &a_lead };
         let b = Stored { value: b.value, along_k: transpose_b, lead: &b_lead };
-        [stored(shader, "a", a, extents, lanes), stored(shader, "b", b, extents, lanes)]
+        [stored(shader, "a", a, extents), stored(shader, "b", b, extents)]
     });
 }
 
@@ -370,14 +373,14 @@ mod tests {
     #[test]
     fn tiles_keep_to_the_limits_of_every_device() {
         for tile in TILES {
-            assert!(tile.invocations() <= 256, "{tile:?}");
+            assert!(tile.shape().invocations <= 256, "{tile:?}");
             assert!((tile.rows + tile.columns) * tile.depth * 4 <= 16 << 10, "{tile:?}");
         }
     }
 
     #[test]
     fn tiles_follow_the_shape() {
-        let tile = |m, n, k| Extents { batches: 1, m, n, k }.tile(false);
+        let tile = |m, n, k| Extents { batches: 1, m, n, k }.tile();
         assert_eq!(tile(4096, 4096, 4096).rows, 128);
         assert_eq!(tile(512, 512, 512).rows, 64);
         assert_eq!((tile(16, 50_176, 25).rows, tile(16, 50_176, 25).columns), (16, 256));

@@ -1,10 +1,10 @@
 //! From ops to launches: one family per file, each with its shaders in `wgsl/`.
 
 pub mod conv;
+mod direct;
 pub mod fuse;
 pub mod gemm;
 pub mod index;
-mod lanes;
 pub mod layout;
 pub mod pool;
 pub mod reduce;

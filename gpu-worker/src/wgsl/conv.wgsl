@@ -80,49 +80,6 @@ fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
 fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     return transpose(met(batch, k, o));
 }
-//# lanes_met
-// Columns are pixels: where the window's corner lies, and that of the image.
-fn prepare_b(batch: u32, o: u32) -> vec4<i32> {
-    let image = by_plane(i32(o));
-    let within = i32(o) - image * (OH * OW);
-    let line = by_width(within);
-    let start = (image * C + i32(batch) * CG) * (H * W);
-    let left = (within - line * OW) * SW - PL;
-    return vec4<i32>(start, line * SH - PT, left, i32(o < p.n));
-}
-fn locate_b(k: u32) -> vec4<i32> {
-    let at = tap_at(i32(k));
-    return vec4<i32>(at.x * (H * W) + at.y * W + at.z, at.y, at.z, i32(k < p.k));
-}
-fn fetch_b(corner: vec4<i32>, at: vec4<i32>) -> f32 {
-    let row = corner.y + at.y;
-    let column = corner.z + at.z;
-    // As unsigned numbers, what lies before the image is far behind it.
-    let valid = ((corner.w & at.w) != 0) & (u32(row) < u32(H)) & (u32(column) < u32(W));
-    let source = corner.x + at.x + corner.y * W + corner.z;
-    return select(0.0, $X$[select(0, source, valid)], valid);
-}
-//# lanes_met_transposed
-// Columns are taps, the summed axis is the pixel.
-fn prepare_b(batch: u32, o: u32) -> vec4<i32> {
-    let at = tap_at(i32(o));
-    return vec4<i32>((i32(batch) * CG + at.x) * (H * W), at.y - PT, at.z - PL, i32(o < p.n));
-}
-fn locate_b(k: u32) -> vec4<i32> {
-    let image = by_plane(i32(k));
-    let within = i32(k) - image * (OH * OW);
-    let line = by_width(within);
-    let column = (within - line * OW) * SW;
-    return vec4<i32>(image * (C * H * W), line * SH, column, i32(k < p.k));
-}
-fn fetch_b(tap: vec4<i32>, at: vec4<i32>) -> f32 {
-    let row = tap.y + at.y;
-    let column = tap.z + at.z;
-    let valid = ((tap.w & at.w) != 0) & (u32(row) < u32(H)) & (u32(column) < u32(W));
-    let source = tap.x + at.x + row * W + column;
-    return select(0.0, $X$[select(0, source, valid)], valid);
-}
-
 //# load_weight_transposed
 // Rows are input channels, the summed axis is (filter, kernel row, kernel column).
 fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
@@ -139,20 +96,6 @@ fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     }
     return block;
 }
-//# lanes_weight_transposed
-fn prepare_a(batch: u32, o: u32) -> vec4<i32> {
-    return vec4<i32>((i32(batch) * OG * CG + i32(o)) * (KH * KW), 0, 0, i32(o < p.m));
-}
-fn locate_a(k: u32) -> vec4<i32> {
-    let plane = by_window(i32(k));
-    let at = plane * (CG * KH * KW) + i32(k) - plane * (KH * KW);
-    return vec4<i32>(at, 0, 0, i32(k < p.k));
-}
-fn fetch_a(channel: vec4<i32>, at: vec4<i32>) -> f32 {
-    let valid = (channel.w & at.w) != 0;
-    return select(0.0, $WEIGHT$[select(0, channel.x + at.x, valid)], valid);
-}
-
 //# load_gradient_at_input
 // Columns are pixels of the input: which results did a pixel contribute to?
 fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
@@ -180,29 +123,6 @@ fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     }
     return block;
 }
-//# lanes_gradient_at_input
-fn prepare_b(batch: u32, o: u32) -> vec4<i32> {
-    let image = by_area(i32(o));
-    let within = i32(o) - image * (H * W);
-    let line = by_row(within);
-    let start = (image * O + i32(batch) * OG) * (OH * OW);
-    return vec4<i32>(start, line + PT, within - line * W + PL, i32(o < p.n));
-}
-fn locate_b(k: u32) -> vec4<i32> {
-    let at = tap_at(i32(k));
-    return vec4<i32>(at.x * (OH * OW), at.y, at.z, i32(k < p.k));
-}
-fn fetch_b(pixel: vec4<i32>, at: vec4<i32>) -> f32 {
-    let down = pixel.y - at.y;
-    let right = pixel.z - at.z;
-    let row = by_down(down);
-    let column = by_right(right);
-    let valid = ((pixel.w & at.w) != 0) & (row * SH == down) & (column * SW == right)
-        & (u32(row) < u32(OH)) & (u32(column) < u32(OW));
-    let source = pixel.x + at.x + row * OW + column;
-    return select(0.0, $DY$[select(0, source, valid)], valid);
-}
-
 //# load_gradient
 // Rows are filters, the summed axis is the pixel of the result.
 fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
@@ -219,19 +139,6 @@ fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     }
     return block;
 }
-//# lanes_gradient
-fn prepare_a(batch: u32, o: u32) -> vec4<i32> {
-    return vec4<i32>((i32(batch) * OG + i32(o)) * (OH * OW), 0, 0, i32(o < p.m));
-}
-fn locate_a(k: u32) -> vec4<i32> {
-    let image = by_plane(i32(k));
-    return vec4<i32>(image * ((O - 1) * OH * OW) + i32(k), 0, 0, i32(k < p.k));
-}
-fn fetch_a(plane: vec4<i32>, at: vec4<i32>) -> f32 {
-    let valid = (plane.w & at.w) != 0;
-    return select(0.0, $DY$[select(0, plane.x + at.x, valid)], valid);
-}
-
 //# store_planes_vector
 // Four pixels never straddle two images: the plane is a multiple of four.
 fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
@@ -249,9 +156,4 @@ fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
             out[((pixel / plane) * $PLANES$u + z * p.m + m) * plane + pixel % plane] = sums[i];
         }
     }
-}
-//# place_planes
-fn place(z: u32, n: u32) -> u32 {
-    const plane = $PLANE$u;
-    return ((n / plane) * $PLANES$u + z * p.m) * plane + n % plane;
 }

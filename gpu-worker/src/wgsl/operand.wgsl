@@ -1,4 +1,4 @@
-Loaders of matrix operands. For devices that like vectors (gemm.wgsl), a block of four positions along the operand's own
+Loaders of matrix operands: a block of four positions along the operand's own
 axis (o: a row of the left, a column of the right operand) by four along the
 summed axis (k). Column j of the result holds the four positions at k + j.
 Outside of the operand everything is 0. No early returns: they are inlined many
@@ -11,7 +11,9 @@ $OFFSET_LINES$
     let at = ($OFFSET$ + k * $EXTENT$ + o) >> 2u;
     let step = $EXTENT$ >> 2u;
     for (var j = 0u; j < 4u; j++) {
-        if ((o < $EXTENT$) & (k + j < p.k)) { block[j] = $SOURCE$[at + j * step]; }
+        let valid = (o < $EXTENT$) & (k + j < p.k);
+        let found = $SOURCE$[select(0u, at + j * step, valid)];
+        block[j] = select(vec4<f32>(), found, vec4<bool>(valid));
     }
     return block;
 }
@@ -35,7 +37,9 @@ $OFFSET_LINES$
     let at = ($OFFSET$ + o * p.k + k) >> 2u;
     let step = p.k >> 2u;
     for (var j = 0u; j < 4u; j++) {
-        if ((o + j < $EXTENT$) & (k < p.k)) { block[j] = $SOURCE$[at + j * step]; }
+        let valid = (o + j < $EXTENT$) & (k < p.k);
+        let found = $SOURCE$[select(0u, at + j * step, valid)];
+        block[j] = select(vec4<f32>(), found, vec4<bool>(valid));
     }
     return transpose(block);
 }
@@ -62,21 +66,4 @@ fn store(z: u32, m: u32, n: u32, sums: vec4<f32>) {
     for (var i = 0u; i < 4u; i++) {
         if ((m < p.m) & (n + i < p.n)) { out[at + i] = sums[i]; }
     }
-}
-
-//# prepare
-fn prepare_$SIDE$(batch: u32, o: u32) -> vec4<i32> {
-$OFFSET_LINES$
-    return vec4<i32>(i32($OFFSET$ + o * $OWN_STEP$), 0, 0, i32(o < $EXTENT$));
-}
-fn locate_$SIDE$(k: u32) -> vec4<i32> {
-    return vec4<i32>(i32(k * $K_STEP$), 0, 0, i32(k < p.k));
-}
-fn fetch_$SIDE$(own: vec4<i32>, at: vec4<i32>) -> f32 {
-    let valid = (own.w & at.w) != 0;
-    return select(0.0, $SOURCE$[select(0, own.x + at.x, valid)], valid);
-}
-//# place
-fn place(z: u32, n: u32) -> u32 {
-    return z * p.m * p.n + n;
 }

@@ -371,8 +371,8 @@ fn long_launches_are_cut() {
         dispatches.push(kernel.gpu().counters().dispatches - before);
     }
     assert_eq!(dispatches[0], 1);
-    // 36 Mflop at 2 Mflop each.
-    assert!(dispatches[1] >= 16, "{dispatches:?}");
+    // 24 Mflop at 2 Mflop each, as far as there are workgroups.
+    assert!(dispatches[1] >= 10, "{dispatches:?}");
 }
 
 #[test]
