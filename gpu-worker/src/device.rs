@@ -18,6 +18,9 @@ const PIPELINES_MAX: usize = 2048;
 const READBACKS_BYTES_MAX: u64 = 64 << 20;
 /// Milliseconds that one dispatch may take, so that a page can draw in between.
 const DISPATCH_MS_MAX: u64 = 20;
+/// The same on a software adapter: no page draws with it, and each dispatch waits
+/// for the slowest core of the one before.
+const DISPATCH_MS_MAX_SOFTWARE: u64 = 200;
 /// Operations per second that are assumed until somebody has measured.
 const RATE_UNMEASURED: u64 = 10_000_000_000;
 
@@ -269,7 +272,8 @@ impl Gpu {
 
     /// Dispatches into which a launch is cut.
     pub fn pieces(&self, launch: &Launch) -> u32 {
-        let flops_max = (self.flops_per_s / 1000 * DISPATCH_MS_MAX).max(1);
+        let ms_max = if self.software { DISPATCH_MS_MAX_SOFTWARE } else { DISPATCH_MS_MAX };
+        let flops_max = (self.flops_per_s / 1000 * ms_max).max(1);
         let pieces = launch.flops.div_ceil(flops_max).max(1);
         u32::try_from(pieces).unwrap_or(u32::MAX).min(launch.groups.max(1))
     }

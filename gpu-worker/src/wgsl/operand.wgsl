@@ -5,17 +5,20 @@ Outside of the operand everything is 0. No early returns: they are inlined many
 times, and some compilers take exponentially long to untangle them.
 
 //# along_own_vector
+fn line_$SIDE$(at: u32, valid: bool) -> vec4<f32> {
+    return select(vec4<f32>(), $SOURCE$[select(0u, at, valid)], vec4<bool>(valid));
+}
 fn load_$SIDE$(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
-    var block = mat4x4<f32>();
 $OFFSET_LINES$
     let at = ($OFFSET$ + k * $EXTENT$ + o) >> 2u;
     let step = $EXTENT$ >> 2u;
-    for (var j = 0u; j < 4u; j++) {
-        let valid = (o < $EXTENT$) & (k + j < p.k);
-        let found = $SOURCE$[select(0u, at + j * step, valid)];
-        block[j] = select(vec4<f32>(), found, vec4<bool>(valid));
-    }
-    return block;
+    let valid = o < $EXTENT$;
+    return mat4x4<f32>(
+        line_$SIDE$(at, valid & (k < p.k)),
+        line_$SIDE$(at + step, valid & (k + 1u < p.k)),
+        line_$SIDE$(at + 2u * step, valid & (k + 2u < p.k)),
+        line_$SIDE$(at + 3u * step, valid & (k + 3u < p.k)),
+    );
 }
 //# along_own
 fn load_$SIDE$(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
@@ -31,17 +34,20 @@ $OFFSET_LINES$
     return block;
 }
 //# along_k_vector
+fn line_$SIDE$(at: u32, valid: bool) -> vec4<f32> {
+    return select(vec4<f32>(), $SOURCE$[select(0u, at, valid)], vec4<bool>(valid));
+}
 fn load_$SIDE$(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
-    var block = mat4x4<f32>();
 $OFFSET_LINES$
     let at = ($OFFSET$ + o * p.k + k) >> 2u;
     let step = p.k >> 2u;
-    for (var j = 0u; j < 4u; j++) {
-        let valid = (o + j < $EXTENT$) & (k < p.k);
-        let found = $SOURCE$[select(0u, at + j * step, valid)];
-        block[j] = select(vec4<f32>(), found, vec4<bool>(valid));
-    }
-    return transpose(block);
+    let valid = k < p.k;
+    return transpose(mat4x4<f32>(
+        line_$SIDE$(at, valid & (o < $EXTENT$)),
+        line_$SIDE$(at + step, valid & (o + 1u < $EXTENT$)),
+        line_$SIDE$(at + 2u * step, valid & (o + 2u < $EXTENT$)),
+        line_$SIDE$(at + 3u * step, valid & (o + 3u < $EXTENT$)),
+    ));
 }
 //# along_k
 fn load_$SIDE$(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
