@@ -48,7 +48,19 @@ fn tap_at(tap: i32) -> vec3<i32> {
 }
 
 //# met
-// Column j: what tap + j of the kernel meets at four pixels, 0 in the padding.
+// What a tap meets in four windows with these corners, 0 in the padding.
+fn met_by(tap: i32, start: vec4<i32>, top: vec4<i32>, left: vec4<i32>, inside: vec4<bool>) -> vec4<f32> {
+    let at = tap_at(tap);
+    let row = top + at.y;
+    let column = left + at.z;
+    let valid = inside & (row >= vec4<i32>(0)) & (row < vec4<i32>(H))
+        & (column >= vec4<i32>(0)) & (column < vec4<i32>(W)) & vec4<bool>(at.x < CG);
+    let source = start + at.x * (H * W) + row * W + column;
+    let safe = select(vec4<i32>(0), source, valid);
+    let found = vec4<f32>($X$[safe.x], $X$[safe.y], $X$[safe.z], $X$[safe.w]);
+    return select(vec4<f32>(), found, valid);
+}
+// Column j: what tap + j of the kernel meets at four pixels.
 fn met(group: u32, pixel: u32, tap: u32) -> mat4x4<f32> {
     let pixels = vec4<i32>(i32(pixel)) + vec4<i32>(0, 1, 2, 3);
     let image = by_plane4(pixels);
@@ -58,19 +70,12 @@ fn met(group: u32, pixel: u32, tap: u32) -> mat4x4<f32> {
     let left = (within - line * OW) * SW - PL;
     let start = (image * C + i32(group) * CG) * (H * W);
     let inside = pixels < vec4<i32>(N * OH * OW);
-    var block = mat4x4<f32>();
-    for (var j = 0; j < 4; j++) {
-        let at = tap_at(i32(tap) + j);
-        let row = top + at.y;
-        let column = left + at.z;
-        let valid = inside & (row >= vec4<i32>(0)) & (row < vec4<i32>(H))
-            & (column >= vec4<i32>(0)) & (column < vec4<i32>(W)) & vec4<bool>(at.x < CG);
-        let source = start + at.x * (H * W) + row * W + column;
-        let safe = select(vec4<i32>(0), source, valid);
-        let found = vec4<f32>($X$[safe.x], $X$[safe.y], $X$[safe.z], $X$[safe.w]);
-        block[j] = select(vec4<f32>(), found, valid);
-    }
-    return block;
+    return mat4x4<f32>(
+        met_by(i32(tap), start, top, left, inside),
+        met_by(i32(tap) + 1, start, top, left, inside),
+        met_by(i32(tap) + 2, start, top, left, inside),
+        met_by(i32(tap) + 3, start, top, left, inside),
+    );
 }
 //# load_met
 fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
@@ -97,6 +102,20 @@ fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     return block;
 }
 //# load_gradient_at_input
+// What a tap of a filter brought from the results to four pixels of the input.
+fn brought(k: i32, start: vec4<i32>, bottom: vec4<i32>, far: vec4<i32>, inside: vec4<bool>) -> vec4<f32> {
+    let at = tap_at(k);
+    let down = bottom - at.y;
+    let right = far - at.z;
+    let row = by_down4(down);
+    let column = by_right4(right);
+    let valid = inside & (down >= vec4<i32>(0)) & (right >= vec4<i32>(0))
+        & (row * SH == down) & (column * SW == right)
+        & (row < vec4<i32>(OH)) & (column < vec4<i32>(OW)) & vec4<bool>(at.x < OG);
+    let safe = select(vec4<i32>(0), start + at.x * (OH * OW) + row * OW + column, valid);
+    let found = vec4<f32>($DY$[safe.x], $DY$[safe.y], $DY$[safe.z], $DY$[safe.w]);
+    return select(vec4<f32>(), found, valid);
+}
 // Columns are pixels of the input: which results did a pixel contribute to?
 fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     let pixels = vec4<i32>(i32(o)) + vec4<i32>(0, 1, 2, 3);
@@ -105,24 +124,16 @@ fn load_b(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
     let line = by_row4(within);
     let bottom = line + PT;
     let far = within - line * W + PL;
+    let start = (image * O + i32(batch) * OG) * (OH * OW);
     let inside = pixels < vec4<i32>(N * H * W);
-    var block = mat4x4<f32>();
-    for (var j = 0; j < 4; j++) {
-        let at = tap_at(i32(k) + j);
-        let down = bottom - at.y;
-        let right = far - at.z;
-        let row = by_down4(down);
-        let column = by_right4(right);
-        let valid = inside & (down >= vec4<i32>(0)) & (right >= vec4<i32>(0))
-            & (row * SH == down) & (column * SW == right)
-            & (row < vec4<i32>(OH)) & (column < vec4<i32>(OW)) & vec4<bool>(at.x < OG);
-        let source = (image * O + i32(batch) * OG + at.x) * (OH * OW) + row * OW + column;
-        let safe = select(vec4<i32>(0), source, valid);
-        let found = vec4<f32>($DY$[safe.x], $DY$[safe.y], $DY$[safe.z], $DY$[safe.w]);
-        block[j] = select(vec4<f32>(), found, valid);
-    }
-    return block;
+    return mat4x4<f32>(
+        brought(i32(k), start, bottom, far, inside),
+        brought(i32(k) + 1, start, bottom, far, inside),
+        brought(i32(k) + 2, start, bottom, far, inside),
+        brought(i32(k) + 3, start, bottom, far, inside),
+    );
 }
+
 //# load_gradient
 // Rows are filters, the summed axis is the pixel of the result.
 fn load_a(batch: u32, o: u32, k: u32) -> mat4x4<f32> {
