@@ -155,10 +155,15 @@ async fn adapter(options: OpenOptions) -> Result<wgpu::Adapter, OpenError> {
     let found = instance().request_adapter(&request).await;
     let adapter = found.map_err(|error| OpenError::Adapter { reason: error.to_string() })?;
     if is_software(&adapter.get_info()) && !options.software {
-        let reason = format!("{} runs on the CPU", adapter.get_info().name);
+        let reason = format!("only a software one is there ({})", name(&adapter.get_info()));
         return Err(OpenError::Adapter { reason });
     }
     Ok(adapter)
+}
+
+/// What an adapter calls itself; pages are not told.
+fn name(info: &wgpu::AdapterInfo) -> String {
+    if info.name.is_empty() { "WebGPU".to_owned() } else { info.name.clone() }
 }
 
 fn is_software(info: &wgpu::AdapterInfo) -> bool {
@@ -196,7 +201,7 @@ impl Gpu {
         Ok(Gpu {
             device,
             queue,
-            name: if info.name.is_empty() { "WebGPU".to_owned() } else { info.name.clone() },
+            name: name(&info),
             software: is_software(&info),
             lanes: is_software(&info),
             watch,
