@@ -1,0 +1,365 @@
+//! The kernel: frames in, frames out, within a declared budget of memory.
+
+use crate::cache::{Blob, Cache};
+use crate::device::{Gpu, Waiting};
+use crate::error::{KernelError, TaskError, Unsupported};
+use crate::plan::{self, Plan};
+use crate::task::{Finished, Room, Task};
+use raven_graph::{GraphId, Limits, ValidGraph};
+use raven_protocol::frame::encode;
+use raven_protocol::limits::TEXT_BYTES_MAX;
+use raven_protocol::{
+    Binding, BlobId, Frame, FrameLimits, FromContributor, GraphText, LeaseId, RefuseReason,
+    TaskMessage, ToContributor, blob_id,
+};
+use std::collections::HashMap;
+
+/// Results that are kept for their reveal at most. A coordinator keeps a few
+/// tasks in flight per worker; more than this are leases long expired.
+const RESULTS_MAX: usize = 64;
+
+/// A kernel with its device, its cache, its running task and the results that
+/// wait for their reveal.
+#[derive(Debug)]
+pub struct Kernel {
+    gpu: Gpu,
+    cache: Cache,
+    running: Option<Box<Task>>,
+    /// Encoded `result` frames with the order in which they came.
+    results: HashMap<LeaseId, (u64, Vec<u8>)>,
+    finished: u64,
+    budget: u64,
+}
+
+/// A message's name in errors.
+fn kind(message: &ToContributor) -> &'static str {
+    match message {
+        ToContributor::Welcome { .. } => "welcome",
+        ToContributor::Ready { .. } => "ready",
+        ToContributor::Graph { .. } => "graph",
+        ToContributor::Blob { .. } => "blob",
+        ToContributor::Task(_) => "task",
+        ToContributor::Reveal { .. } => "reveal",
+        ToContributor::Cancel { .. } => "cancel",
+        ToContributor::Drop { .. } => "drop",
+        ToContributor::Goodbye { .. } => "goodbye",
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<Frame<'_>, KernelError> {
+    Ok(Frame::decode(bytes, &FrameLimits::TO_CONTRIBUTOR)?)
+}
+
+fn task_message(frame: &Frame<'_>) -> Result<Box<TaskMessage>, KernelError> {
+    match ToContributor::from_header(frame.header())? {
+        ToContributor::Task(message) => Ok(message),
+        other => Err(KernelError::UnexpectedMessage { expected: "task", found: kind(&other) }),
+    }
+}
+
+fn refuse(lease: LeaseId, reason: RefuseReason, detail: &str) -> Vec<u8> {
+    let mut end = detail.len().min(TEXT_BYTES_MAX);
+    while !detail.is_char_boundary(end) {
+        end -= 1;
+    }
+    encode(&FromContributor::Refuse { lease, reason, detail: detail[..end].to_owned() }, &[])
+}
+
+fn refusal(lease: LeaseId, error: &TaskError) -> Vec<u8> {
+    refuse(lease, error.reason(), &error.to_string())
+}
+
+impl Kernel {
+    /// A kernel on `gpu` that holds at most `budget` bytes of blobs, graphs,
+    /// values and kept results together.
+    pub fn new(gpu: Gpu, budget: u64) -> Self {
+        Kernel {
+            gpu,
+            cache: Cache::default(),
+            running: None,
+            results: HashMap::new(),
+            finished: 0,
+            budget,
+        }
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The device, to measure it.
+    pub fn gpu_mut(&mut self) -> &mut Gpu {
+        &mut self.gpu
+    }
+
+    /// Whether a graph can run here.
+    ///
+    /// # Errors
+    /// [`KernelError::Unsupported`] names the first node that cannot.
+    pub fn supports(&self, graph: &ValidGraph) -> Result<(), KernelError> {
+        Ok(plan::supports(graph, self.gpu.binding_bytes_max())?)
+    }
+
+    /// Why the graph of a `graph` frame cannot run here; `None` where it can.
+    ///
+    /// # Errors
+    /// Bytes that are no such frame, a graph that is not valid.
+    pub fn unsupported(&self, bytes: &[u8]) -> Result<Option<Unsupported>, KernelError> {
+        let frame = decode(bytes)?;
+        match ToContributor::from_header(frame.header())? {
+            ToContributor::Graph { graph, .. } => {
+                let graph = graph.validate(&Limits::default())?;
+                Ok(plan::supports(&graph, self.gpu.binding_bytes_max()).err())
+            }
+            other => Err(KernelError::UnexpectedMessage { expected: "graph", found: kind(&other) }),
+        }
+    }
+
+    /// Takes a `graph`, `blob`, `drop`, `cancel` or `reveal` frame. A reveal is
+    /// answered by a `result` frame, or by a `refuse` frame where nothing is
+    /// kept under the lease; a cancel of the running task by a `refuse` frame.
+    ///
+    /// # Errors
+    /// Bytes that are no such frame, content that does not match its id, a
+    /// graph that is not valid or cannot run here, an entry that does not fit
+    /// the budget, a lost device.
+    pub fn accept(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
+        let frame = decode(bytes)?;
+        match ToContributor::from_header(frame.header())? {
+            ToContributor::Graph { id, graph } => self.accept_graph(id, &graph).map(|()| None),
+            ToContributor::Blob { id } => self.accept_blob(id, &frame).map(|()| None),
+            ToContributor::Drop { blobs, graphs } => {
+                blobs.into_iter().for_each(|id| self.cache.drop_blob(id));
+                graphs.into_iter().for_each(|id| self.cache.drop_graph(id));
+                Ok(None)
+            }
+            ToContributor::Cancel { lease } => {
+                self.results.remove(&lease);
+                let is_running = self.running().is_some_and(|task| task.lease() == lease);
+                Ok(if is_running { self.abort() } else { None })
+            }
+            ToContributor::Reveal { lease } => Ok(Some(self.reveal(lease))),
+            other => Err(KernelError::UnexpectedMessage {
+                expected: "graph, blob, drop, cancel or reveal",
+                found: kind(&other),
+            }),
+        }
+    }
+
+    fn accept_graph(&mut self, claimed: GraphId, graph: &GraphText) -> Result<(), KernelError> {
+        let graph = graph.validate(&Limits::default())?;
+        if graph.id() != claimed {
+            return Err(wrong_id("graph", &claimed, &graph.id()));
+        }
+        let plan = Plan::new(graph, self.gpu.target())?;
+        let others = self.bytes_beside_cache();
+        self.cache.make_room("graph", plan.held_bytes(), others, self.budget)?;
+        self.cache.put_graph(claimed, plan);
+        Ok(())
+    }
+
+    fn accept_blob(&mut self, claimed: BlobId, frame: &Frame<'_>) -> Result<(), KernelError> {
+        if self.cache.blob(claimed).is_some() {
+            return Ok(());
+        }
+        if let Some(reason) = self.gpu.lost() {
+            return Err(KernelError::Lost { reason });
+        }
+        let found = blob_id(frame.tensors());
+        if found != claimed {
+            return Err(wrong_id("blob", &claimed, &found));
+        }
+        let bytes = Blob::device_bytes(frame);
+        let limit = self.gpu.buffer_bytes_max().min(self.budget);
+        if bytes > limit {
+            let (field, budget) = ("blob", self.budget);
+            return Err(KernelError::TooLarge { field, needed: bytes, available: limit, budget });
+        }
+        let others = self.bytes_beside_cache();
+        self.cache.make_room("blob", bytes, others, self.budget)?;
+        self.trim();
+        let blob = Blob::upload(&mut self.gpu, frame);
+        self.cache.put_blob(claimed, blob);
+        Ok(())
+    }
+
+    /// The blobs that a task names and that are not here, shards included.
+    ///
+    /// # Errors
+    /// Bytes that are no task frame.
+    pub fn missing(&self, bytes: &[u8]) -> Result<Vec<BlobId>, KernelError> {
+        let frame = decode(bytes)?;
+        let message = task_message(&frame)?;
+        let shards = message.spec.shards.iter().map(|shard| shard.blob);
+        let bound = message.spec.bindings.iter().filter_map(|binding| match binding {
+            Binding::Blob { blob, .. } => Some(*blob),
+            Binding::Attached { .. }
+            | Binding::PerRun { .. }
+            | Binding::Rows { .. }
+            | Binding::RowMask { .. } => None,
+        });
+        let mut missing: Vec<BlobId> =
+            shards.chain(bound).filter(|id| !self.cache.holds_blob(*id)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        Ok(missing)
+    }
+
+    /// Checks a task and submits it to the device. `Some` is a `refuse` frame:
+    /// the task cannot be done here.
+    ///
+    /// # Errors
+    /// Bytes that are no task frame; a task that is running already.
+    pub fn begin(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
+        if let Some(task) = self.running() {
+            return Err(KernelError::Busy { running: task.lease() });
+        }
+        let frame = decode(bytes)?;
+        let message = task_message(&frame)?;
+        let room = Room { others: self.bytes_beside_cache(), budget: self.budget };
+        match Task::begin(&mut self.gpu, &message, &frame, &mut self.cache, room) {
+            Ok(task) => {
+                self.running = Some(Box::new(task));
+                Ok(None)
+            }
+            Err(error) => Ok(Some(refusal(message.lease, &error))),
+        }
+    }
+
+    /// The task that is on the device, if any.
+    pub fn running(&self) -> Option<&Task> {
+        self.running.as_deref()
+    }
+
+    /// Resolves once the device has answered the running task, well or not.
+    /// Handed out once per task; the kernel may be used meanwhile.
+    ///
+    /// # Errors
+    /// [`KernelError::Idle`].
+    pub fn settled(&mut self) -> Result<Waiting<()>, KernelError> {
+        let task = self.running.as_mut().ok_or(KernelError::Idle)?;
+        Ok(task.take_pending().unwrap_or_else(|| Box::pin(std::future::ready(()))))
+    }
+
+    /// Ends the task that the device has answered: the payload is kept under its
+    /// lease and the `commit` frame is returned, or, where the device failed, the
+    /// `refuse` frame that hands the lease back. `elapsed_ms` is what the commit states.
+    ///
+    /// # Errors
+    /// [`KernelError::Idle`], [`KernelError::Unfinished`].
+    pub fn finish(&mut self, elapsed_ms: u64) -> Result<Vec<u8>, KernelError> {
+        Ok(match self.take_finished()? {
+            Ok(Finished { lease, digest, frame }) => {
+                self.keep(lease, frame);
+                encode(&FromContributor::Commit { lease, digest, elapsed_ms }, &[])
+            }
+            Err(refused) => refused,
+        })
+    }
+
+    /// What the task left, or its refusal.
+    fn take_finished(&mut self) -> Result<Result<Finished, Vec<u8>>, KernelError> {
+        match self.running.take() {
+            Some(task) if task.is_done() => {
+                let lease = task.lease();
+                match task.finish(&mut self.gpu) {
+                    Ok(finished) => {
+                        self.trim();
+                        Ok(Ok(finished))
+                    }
+                    Err(error) => {
+                        // Whatever was on the device may be spoilt; blobs are sent again.
+                        self.gpu.clear();
+                        self.cache.drop_blobs();
+                        Ok(Err(refusal(lease, &error)))
+                    }
+                }
+            }
+            Some(task) => {
+                let running = task.lease();
+                self.running = Some(task);
+                Err(KernelError::Unfinished { running })
+            }
+            None => Err(KernelError::Idle),
+        }
+    }
+
+    /// Waits for the device where threads may block. In a page, await
+    /// [`Kernel::settled`].
+    ///
+    /// # Errors
+    /// [`KernelError::Idle`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait(&mut self) -> Result<(), KernelError> {
+        let pending = self.settled()?;
+        let answered = crate::doors::native::block_on(&self.gpu, pending);
+        if let (None, Some(task)) = (answered, &mut self.running) {
+            let reason = self.gpu.lost().unwrap_or_else(|| "no answer".to_owned());
+            task.fail(TaskError::Lost { reason });
+        }
+        Ok(())
+    }
+
+    /// Runs a whole task, blocking, and returns its `result` frame, or a
+    /// `refuse` frame. Nothing is kept.
+    ///
+    /// # Errors
+    /// As [`Kernel::begin`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn execute(&mut self, bytes: &[u8]) -> Result<Vec<u8>, KernelError> {
+        if let Some(refused) = self.begin(bytes)? {
+            return Ok(refused);
+        }
+        self.wait()?;
+        Ok(self.take_finished()?.map_or_else(|refused| refused, |finished| finished.frame))
+    }
+
+    /// Gives the running task up at once: its `refuse` frame, if one was
+    /// running. The device finishes what it was given; nobody reads it.
+    pub fn abort(&mut self) -> Option<Vec<u8>> {
+        let task = self.running.take()?;
+        // Its buffers are still in use on the device: none may be taken from the pool.
+        self.gpu.clear();
+        Some(refusal(task.lease(), &TaskError::Stopped))
+    }
+
+    fn reveal(&mut self, lease: LeaseId) -> Vec<u8> {
+        match self.results.remove(&lease) {
+            Some((_, frame)) => frame,
+            None => refusal(lease, &TaskError::NoResult { lease }),
+        }
+    }
+
+    /// Keeps a payload; the oldest goes where there are too many.
+    fn keep(&mut self, lease: LeaseId, frame: Vec<u8>) {
+        while self.results.len() >= RESULTS_MAX {
+            let oldest = self.results.iter().min_by_key(|(_, (order, _))| *order);
+            let Some(oldest) = oldest.map(|(lease, _)| *lease) else { break };
+            self.results.remove(&oldest);
+        }
+        self.finished += 1;
+        self.results.insert(lease, (self.finished, frame));
+    }
+
+    /// Bytes of graphs, blobs, kept results and the running task; free buffers
+    /// of the pool, which make room for all of them, are not counted.
+    pub fn held_bytes(&self) -> u64 {
+        self.cache.bytes() + self.bytes_beside_cache()
+    }
+
+    /// Lets the pool keep only what the budget leaves.
+    fn trim(&mut self) {
+        let left = self.budget.saturating_sub(self.held_bytes());
+        self.gpu.give([], left);
+    }
+
+    fn bytes_beside_cache(&self) -> u64 {
+        let results: u64 = self.results.values().map(|(_, frame)| frame.len() as u64).sum();
+        results + self.running().map_or(0, Task::bytes)
+    }
+}
+
+fn wrong_id(kind: &'static str, claimed: &impl ToString, found: &impl ToString) -> KernelError {
+    KernelError::WrongId { kind, claimed: claimed.to_string(), found: found.to_string() }
+}

@@ -1,0 +1,9 @@
+//! The GPU kernels against the CPU's. What needs a device is skipped, with a
+//! word, where there is none.
+
+mod cases;
+mod common;
+mod kernel;
+mod ops;
+mod shaders;
+mod steps;
