@@ -58,6 +58,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("key_requests_burst", "NUMBER", "of those, at once"),
     setting("blob_bytes_max", "BYTES", "all blobs together; uploads beyond it are refused"),
     setting("operator", "yes|no", "whether jobs may call for this machine where nobody is there"),
+    setting(
+        "gpu",
+        "no|hardware|any",
+        "GPUs of visitors who allow it; any: software ones too, for tests",
+    ),
     setting("visit_mb", "NUMBER", "megabytes that one visit may move over the network, both ways"),
     setting("disk_free_bytes_min", "BYTES", "what uploads leave free on the disk"),
 ];
@@ -91,6 +96,29 @@ impl fmt::Debug for AdminToken {
     }
 }
 
+/// Which GPUs of visitors may work, where the visitor allows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GpuUse {
+    /// None: the GPU module is not offered.
+    #[default]
+    No,
+    /// Those that are faster than the processor.
+    Hardware,
+    /// Software adapters too, however slow: for tests on machines without a GPU.
+    Any,
+}
+
+impl GpuUse {
+    /// The word in settings and in the frame's page.
+    pub const fn name(self) -> &'static str {
+        match self {
+            GpuUse::No => "no",
+            GpuUse::Hardware => "hardware",
+            GpuUse::Any => "any",
+        }
+    }
+}
+
 /// What `serve` is told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Serve {
@@ -109,6 +137,7 @@ pub struct Serve {
     pub blob_bytes_max: Option<u64>,
     pub disk_free_bytes_min: u64,
     pub visit_mb: u32,
+    pub gpu: GpuUse,
     /// Whether jobs may call for this machine where nobody is there.
     pub operator: bool,
 }
@@ -262,8 +291,16 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         blob_bytes_max: found.count("blob_bytes_max")?,
         disk_free_bytes_min: found.count("disk_free_bytes_min")?.unwrap_or(DISK_FREE_BYTES_MIN),
         visit_mb: visit_mb(found)?,
+        gpu: gpu(found)?,
         operator,
     })
+}
+
+fn gpu(found: &Found) -> Result<GpuUse, ConfigError> {
+    let Some(given) = found.get("gpu") else { return Ok(GpuUse::Hardware) };
+    let uses = [GpuUse::No, GpuUse::Hardware, GpuUse::Any];
+    let named = uses.into_iter().find(|choice| choice.name() == given.text);
+    named.ok_or_else(|| given.refuse("no, hardware or any"))
 }
 
 fn visit_mb(found: &Found) -> Result<u32, ConfigError> {
@@ -417,6 +454,7 @@ mod tests {
             ("sessions_max = -1", "sessions_max: \"-1\" is not"),
             ("requests_per_s = 0.5", "requests_per_s: \"0.5\" is not a number"),
             ("log_format = 'xml'", "log_format: text or json"),
+            ("gpu = 'yes'", "gpu: no, hardware or any"),
             ("trusted_proxies = ['10.0.0.0/99']", "trusted_proxies: \"10.0.0.0/99\" is not an"),
             ("listen = ", "raven.toml: "),
         ] {

@@ -3,8 +3,10 @@
 //! together. The loader goes under its own hash and outlives them: a partner who
 //! pinned it to its bytes hears nothing of a new build of the rest.
 
+use crate::config::GpuUse;
 use crate::files::{StaticFile, read_folder};
 use crate::loaders::{self, loader_name};
+use raven_protocol::KernelId;
 use sha2::{Digest, Sha384};
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +18,9 @@ const FRAME: &str = "frame.html";
 const WORDS: &str = "text/";
 /// The kernel's files, all of one build.
 const KERNEL_FILES: [&str; 3] = ["raven_kernel.wasm", "raven_kernel.js", "kernel.json"];
+
+/// The module for GPUs. A build without it offers none.
+const GPU_MODULE: &str = "gpu/raven_gpu.wasm";
 
 /// The frame's page has no such place to fill.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +54,7 @@ pub struct Embed {
     frame: Option<String>,
     consent_text_version: String,
     visit_mb: String,
+    gpu: GpuUse,
 }
 
 /// What one visitor's frame is told.
@@ -103,7 +109,9 @@ impl Embed {
         let pinned =
             loader.iter().map(|loader| (loader.name.clone(), loader.file.clone())).collect();
         let visit_mb = String::new();
-        let embed = Embed { version, files, loader, pinned, frame, consent_text_version, visit_mb };
+        let gpu = GpuUse::No;
+        let embed =
+            Embed { version, files, loader, pinned, frame, consent_text_version, visit_mb, gpu };
         // Filled once with nothing, so that a place without a value is found now.
         let nothing = FrameValues { ticket: "", site_key: "", site_name: "" };
         embed.frame(&nothing).transpose()?;
@@ -113,6 +121,17 @@ impl Embed {
     /// Says on the card what one visit may move, in megabytes.
     pub fn set_visit_mb(&mut self, megabytes: u32) {
         self.visit_mb = megabytes.to_string();
+    }
+
+    /// Offers the GPU module to visitors, where it was built.
+    pub fn set_gpu(&mut self, gpu: GpuUse) {
+        self.gpu = if self.files.contains_key(GPU_MODULE) { gpu } else { GpuUse::No };
+    }
+
+    /// The GPU module that is offered.
+    pub fn gpu_kernel(&self) -> Option<KernelId> {
+        let module = self.files.get(GPU_MODULE).filter(|_| self.gpu != GpuUse::No)?;
+        Some(KernelId(*blake3::hash(&module.bytes).as_bytes()))
     }
 
     /// 16 hex digits.
@@ -172,6 +191,7 @@ impl Embed {
             "site" => Some(values.site_key),
             "site_name" => Some(values.site_name),
             "visit_mb" => Some(self.visit_mb.as_str()),
+            "gpu" => Some(self.gpu.name()),
             "consent_text_version" => Some(self.consent_text_version.as_str()),
             _ => None,
         };

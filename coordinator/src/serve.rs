@@ -126,6 +126,7 @@ pub async fn serve(
         .map_err(|error| ServeError::Folder { path: incoming.clone(), error })?;
     let mut embed = Embed::read(config.embed.as_deref(), &config.kernel)?;
     embed.set_visit_mb(config.visit_mb);
+    embed.set_gpu(config.gpu);
     embed.keep_loaders(&config.data.join("loaders")).map_err(EmbedError::Io)?;
     let www = Www::read(config.www.as_deref()).map_err(ServeError::Www)?;
     let listener = TcpListener::bind(config.listen)
@@ -221,6 +222,7 @@ async fn start_runtime(
         runtime_config.sessions_per_network_max = limit;
     }
     runtime_config.operator = config.operator;
+    runtime_config.gpu_kernel = embed.gpu_kernel();
     let handle =
         runtime::start(runtime_config, store.clone(), blobs.clone(), tickets.clone()).await?;
     Ok(handle)

@@ -13,7 +13,7 @@ use raven_engine::{
     Cause, CompletedReason, ContributorId, Credit, JobPhase, JobState, Metrics, Patience, Record,
     SiteId,
 };
-use raven_protocol::{BlobId, JobId, ResultDigest, SessionId, TaskId};
+use raven_protocol::{Backend, BlobId, JobId, ResultDigest, SessionId, TaskId};
 use serde_json::json;
 use server::{Server, job, record};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _};
@@ -24,6 +24,7 @@ fn blob(number: u8) -> BlobId {
 
 fn credit(job: JobId, round: u32, part: u32, who: u8) -> Credit {
     Credit {
+        backend: Backend::Cpu,
         task: TaskId { job, round, stage: 0, part },
         contributor: ContributorId([who; 32]),
         session: SessionId(u64::MAX - u64::from(who)),

@@ -10,8 +10,8 @@ use raven_graph::philox::philox4x32;
 use raven_graph::{DType, TensorType};
 use raven_protocol::frame::{TensorPart, encode};
 use raven_protocol::{
-    FromContributor, GoodbyeReason, JobId, KernelId, LeaseId, NumericClass, Receipt, ResultDigest,
-    TaskId, TaskMessage, TensorView, ToContributor, result_digest,
+    Backend, FromContributor, GoodbyeReason, JobId, KernelId, LeaseId, NumericClass, Receipt,
+    ResultDigest, TaskId, TaskMessage, TensorView, ToContributor, result_digest,
 };
 use std::time::Duration;
 use support::contributor::{Contributor, Habits};
@@ -167,7 +167,9 @@ async fn messages_in_the_wrong_order_are_refused() {
     let digest = ResultDigest([0; 32]);
 
     let mut socket = Socket::connect(coordinator.address).await;
-    socket.send(&FromContributor::Commit { lease, digest, elapsed_ms: 1 }).await;
+    socket
+        .send(&FromContributor::Commit { lease, digest, elapsed_ms: 1, backend: Backend::Cpu })
+        .await;
     socket.refused(GoodbyeReason::OutOfTurn, "hello").await;
 
     let mut socket = Socket::connect(coordinator.address).await;
@@ -178,7 +180,7 @@ async fn messages_in_the_wrong_order_are_refused() {
 
     let late: [(FromContributor, &str); 4] = [
         (FromContributor::Hello(hello(&key(1), kernel)), "hello"),
-        (FromContributor::Commit { lease, digest, elapsed_ms: 1 }, "lease"),
+        (FromContributor::Commit { lease, digest, elapsed_ms: 1, backend: Backend::Cpu }, "lease"),
         (FromContributor::Result { lease }, "lease"),
         (
             FromContributor::Refuse {
@@ -443,7 +445,9 @@ async fn leased(coordinator: &Coordinator, number: u8) -> Leased {
 impl Leased {
     async fn commit(&mut self, digest: ResultDigest) {
         let lease = self.task.lease;
-        self.socket.send(&FromContributor::Commit { lease, digest, elapsed_ms: 5 }).await;
+        self.socket
+            .send(&FromContributor::Commit { lease, digest, elapsed_ms: 5, backend: Backend::Cpu })
+            .await;
     }
 
     async fn asked(&mut self) {
@@ -532,7 +536,9 @@ async fn results_that_do_not_fit_their_task_are_refused() {
     let mut thief = Socket::connect(coordinator.address).await;
     thief.open(&key(23), coordinator.runtime.kernel()).await;
     let (lease, digest) = (victim.task.lease, ResultDigest([1; 32]));
-    thief.send(&FromContributor::Commit { lease, digest, elapsed_ms: 1 }).await;
+    thief
+        .send(&FromContributor::Commit { lease, digest, elapsed_ms: 1, backend: Backend::Cpu })
+        .await;
     thief.refused(GoodbyeReason::OutOfTurn, "lease").await;
 
     assert_eq!(coordinator.row(id).await.tasks, 0, "nothing of all this was accepted");

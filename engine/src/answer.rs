@@ -11,7 +11,7 @@ use crate::session::{Holdings, Session, Standing};
 use crate::speed::{Link, Speed};
 use crate::stage::{Accepted, Supply};
 use crate::timer::Timer;
-use raven_protocol::{GoodbyeReason, LeaseId, RefuseReason, ResultDigest, SessionId};
+use raven_protocol::{Backend, GoodbyeReason, LeaseId, RefuseReason, ResultDigest, SessionId};
 
 /// After a refusal that is nobody's fault: long enough not to loop, short
 /// enough to go unnoticed.
@@ -52,8 +52,12 @@ impl Engine {
             flops_accepted: 0,
             profile: SessionProfile { share, workers, ..profile },
         };
+        let contributor = session.profile.contributor;
         if !session.profile.operator {
-            *self.contributors.entry(session.profile.contributor).or_default() += 1;
+            *self.contributors.entry(contributor).or_default() += 1;
+        }
+        if session.profile.numeric.backend() == Backend::Gpu {
+            self.world.gpus.entry(contributor).or_default().insert(id);
         }
         self.world.sessions.insert(id, session);
         self.contributors_changed();
@@ -70,20 +74,32 @@ impl Engine {
             self.stats.leases_lost += 1;
             self.end_lease(lease, Notify::Silent);
         }
-        if let Some(session) = self.world.sessions.remove(&id)
-            && !session.profile.operator
-        {
-            let contributor = session.profile.contributor;
-            if let Some(count) = self.contributors.get_mut(&contributor) {
-                *count -= 1;
-                if *count == 0 {
-                    self.contributors.remove(&contributor);
-                }
-            }
+        if let Some(session) = self.world.sessions.remove(&id) {
+            self.forget_session(&session);
         }
         self.world.doubtful.remove(&id);
         self.timers.stop(Timer::SessionBackoff(id));
         self.contributors_changed();
+    }
+
+    /// Takes a session that is gone out of what is counted by contributor.
+    fn forget_session(&mut self, session: &Session) {
+        let contributor = session.profile.contributor;
+        if let Some(gpus) = self.world.gpus.get_mut(&contributor) {
+            gpus.remove(&session.id);
+            if gpus.is_empty() {
+                self.world.gpus.remove(&contributor);
+            }
+        }
+        if session.profile.operator {
+            return;
+        }
+        if let Some(count) = self.contributors.get_mut(&contributor) {
+            *count -= 1;
+            if *count == 0 {
+                self.contributors.remove(&contributor);
+            }
+        }
     }
 
     pub(crate) fn pace_changed(&mut self, id: SessionId, share: f64, workers: u32) {
@@ -216,6 +232,7 @@ impl Engine {
         session.flops_accepted = session.flops_accepted.saturating_add(lease.flops);
         let (contributor, site) = (session.profile.contributor, session.profile.site);
         let rate = rates::rate(session.profile.device);
+        let backend = session.profile.numeric.backend();
         let Some(job) = self.world.jobs.get_mut(&lease.job) else { return };
         let key = job.part_key(lease.task);
         let Some(stage) = &mut job.stage else { return };
@@ -241,6 +258,7 @@ impl Engine {
             site,
             flops: lease.flops,
             rate,
+            backend,
             digest,
         });
         self.stats.tasks_accepted += 1;
@@ -262,6 +280,7 @@ impl Engine {
         let refusals = &mut self.stats.refusals;
         match reason {
             RefuseReason::TooLarge => refusals.too_large += 1,
+            RefuseReason::Unsupported => refusals.unsupported += 1,
             RefuseReason::Missing => refusals.missing += 1,
             RefuseReason::Invalid => refusals.invalid += 1,
             RefuseReason::Stopping => refusals.stopping += 1,
@@ -284,7 +303,9 @@ impl Engine {
                 }
                 self.strike(session_id);
             }
-            RefuseReason::TooLarge | RefuseReason::Invalid => self.not_again(session_id, &lease),
+            RefuseReason::TooLarge | RefuseReason::Unsupported | RefuseReason::Invalid => {
+                self.not_again(session_id, &lease);
+            }
         }
         if reason == RefuseReason::Invalid {
             self.called_invalid(session_id, &lease);

@@ -5,7 +5,7 @@ use crate::event::{Metrics, PayloadId};
 use crate::job::{JobPhase, JobState};
 use crate::money::PicoUsd;
 use raven_protocol::{
-    BlobId, GoodbyeReason, GraphId, JobId, LeaseId, ResultDigest, SessionId, TaskId,
+    Backend, BlobId, GoodbyeReason, GraphId, JobId, LeaseId, ResultDigest, SessionId, TaskId,
 };
 
 /// Names an effect that is answered by [`crate::Event::EffectDone`].
@@ -54,6 +54,8 @@ pub struct Credit {
     pub flops: u64,
     /// What they cost, by the class of the device that did them.
     pub rate: PicoUsd,
+    /// What executed the task.
+    pub backend: Backend,
     /// What was accepted.
     pub digest: ResultDigest,
 }

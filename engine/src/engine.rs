@@ -70,6 +70,7 @@ impl Engine {
                 leases: LeaseTable::new(config.seed),
                 queued: BTreeSet::new(),
                 overdue: BTreeSet::new(),
+                gpus: BTreeMap::new(),
                 doubtful: BTreeSet::new(),
                 config,
             },

@@ -27,6 +27,7 @@ pub struct Ignored {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
     pub too_large: u64,
+    pub unsupported: u64,
     pub missing: u64,
     pub invalid: u64,
     pub stopping: u64,

@@ -2,7 +2,7 @@
 
 use crate::active::Job;
 use crate::config::EngineConfig;
-use crate::event::Millis;
+use crate::event::{ContributorId, Millis};
 use crate::lease::{Lease, LeaseState, LeaseTable};
 use crate::session::Session;
 use raven_protocol::{BlobId, JobId, LeaseId, SessionId};
@@ -19,6 +19,8 @@ pub(crate) struct World {
     pub(crate) queued: BTreeSet<LeaseId>,
     /// Leases that are late against their estimate.
     pub(crate) overdue: BTreeSet<LeaseId>,
+    /// Sessions that compute on a GPU, by whose they are.
+    pub(crate) gpus: BTreeMap<ContributorId, BTreeSet<SessionId>>,
     /// Sessions whose last leases came to nothing.
     pub(crate) doubtful: BTreeSet<SessionId>,
 }

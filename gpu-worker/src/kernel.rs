@@ -9,8 +9,8 @@ use raven_graph::{GraphId, Limits, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::limits::TEXT_BYTES_MAX;
 use raven_protocol::{
-    Binding, BlobId, Frame, FrameLimits, FromContributor, GraphText, LeaseId, RefuseReason,
-    TaskMessage, ToContributor, blob_id,
+    Backend, Binding, BlobId, Frame, FrameLimits, FromContributor, GraphText, LeaseId,
+    RefuseReason, TaskMessage, ToContributor, blob_id,
 };
 use std::collections::HashMap;
 
@@ -252,7 +252,10 @@ impl Kernel {
         Ok(match self.take_finished()? {
             Ok(Finished { lease, digest, frame }) => {
                 self.keep(lease, frame);
-                encode(&FromContributor::Commit { lease, digest, elapsed_ms }, &[])
+                encode(
+                    &FromContributor::Commit { lease, digest, elapsed_ms, backend: Backend::Gpu },
+                    &[],
+                )
             }
             Err(refused) => refused,
         })

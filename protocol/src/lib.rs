@@ -18,8 +18,8 @@ pub use graph_text::GraphText;
 pub use ids::{BlobId, JobId, KernelId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
 pub use limits::{FrameLimits, PROTOCOL_VERSION};
 pub use message::{
-    Device, DeviceClass, FromContributor, GoodbyeReason, Hello, MessageError, NumericClass,
-    Receipt, RefuseReason, TaskMessage, ToContributor,
+    Backend, Device, DeviceClass, FromContributor, GoodbyeReason, Hello, MessageError,
+    NumericClass, Receipt, RefuseReason, TaskMessage, ToContributor,
 };
 pub use raven_graph::GraphId;
 pub use task::{

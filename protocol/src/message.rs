@@ -18,12 +18,45 @@ pub enum DeviceClass {
     Server,
 }
 
+/// What executes a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// The CPU module.
+    Cpu,
+    /// The GPU module.
+    Gpu,
+}
+
+impl Backend {
+    /// The word of it on the wire and in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Backend::Cpu => "cpu",
+            Backend::Gpu => "gpu",
+        }
+    }
+}
+
 /// Results are compared only within one class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "class", rename_all = "snake_case", deny_unknown_fields)]
 pub enum NumericClass {
     /// The CPU module with this content; bit-exact everywhere.
     Cpu { kernel: KernelId },
+    /// The GPU module with this content; results agree within bounds, and only
+    /// relaxed tasks are done by it.
+    Gpu { kernel: KernelId },
+}
+
+impl NumericClass {
+    /// The module that does the work.
+    pub const fn backend(self) -> Backend {
+        match self {
+            NumericClass::Cpu { .. } => Backend::Cpu,
+            NumericClass::Gpu { .. } => Backend::Gpu,
+        }
+    }
 }
 
 /// What a device says of itself. Claims: nothing is paid or trusted by them.
@@ -76,6 +109,9 @@ pub struct Receipt {
     pub site: Option<String>,
     /// Share that was chosen, in (0, 1].
     pub share: f64,
+    /// Whether the GPU may be used, at the same share.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gpu: bool,
     /// The welcome's nonce.
     pub nonce: String,
     /// The hello's session key.
@@ -98,6 +134,8 @@ pub enum RefuseReason {
     TooLarge,
     /// A graph or blob that the task names is not here.
     Missing,
+    /// The graph has an op or a value that this module or device cannot do.
+    Unsupported,
     /// The task does not fit its graph or its blobs.
     Invalid,
     /// The visitor paused or stopped.
@@ -170,6 +208,8 @@ pub enum FromContributor {
         digest: ResultDigest,
         /// Milliseconds from the task's arrival at the worker to its end, pauses included.
         elapsed_ms: u64,
+        /// What executed the task: that of the session's class, or the session ends.
+        backend: Backend,
     },
     /// The payload; the outputs are the frame's tensors.
     Result { lease: LeaseId },

@@ -9,8 +9,8 @@ use raven_graph::{GraphId, Limits};
 use raven_protocol::frame::encode;
 use raven_protocol::limits::TEXT_BYTES_MAX;
 use raven_protocol::{
-    BlobId, Frame, FrameLimits, FromContributor, GraphText, LeaseId, RefuseReason, TaskMessage,
-    ToContributor, blob_id,
+    Backend, BlobId, Frame, FrameLimits, FromContributor, GraphText, LeaseId, RefuseReason,
+    TaskMessage, ToContributor, blob_id,
 };
 use std::collections::HashMap;
 
@@ -223,7 +223,10 @@ impl Kernel {
         let Finished { lease, digest, frame } = self.take_finished()?;
         self.keep(lease, frame);
         self.limit_buffers(0);
-        Ok(encode(&FromContributor::Commit { lease, digest, elapsed_ms }, &[]))
+        Ok(encode(
+            &FromContributor::Commit { lease, digest, elapsed_ms, backend: Backend::Cpu },
+            &[],
+        ))
     }
 
     fn take_finished(&mut self) -> Result<Finished, KernelError> {

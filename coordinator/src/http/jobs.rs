@@ -271,7 +271,7 @@ pub fn images_per_s(app: &App, row: &JobRow) -> f64 {
 
 /// A job as the API shows it.
 async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
-    let JobSummary { train, evaluation: last, best, contributors } =
+    let JobSummary { train, evaluation: last, best, contributors, work } =
         app.store.job_summary(row.id).await?;
     let (phase, reason) = state(app, row);
     Ok(json!({
@@ -300,6 +300,7 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "round": row.step,
         "tasks": row.tasks,
         "contributors": contributors,
+        "work": work,
         "images_per_s": images_per_s(app, row),
         "train": train.map_or(Value::Null, metrics),
         "evaluation": evaluation(last),

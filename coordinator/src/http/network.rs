@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::Method;
 use axum::routing::get;
 use axum::{Json, Router};
-use raven_protocol::NumericClass;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,11 +31,10 @@ async fn nodes(State(app): State<App>) -> Json<Value> {
         .iter()
         .take(NODES_MAX)
         .map(|node| {
-            let NumericClass::Cpu { .. } = node.numeric;
             json!({
                 "session": node.session,
                 "device": node.device,
-                "numeric": "cpu",
+                "numeric": node.numeric.backend(),
                 "share": node.share,
                 "workers": node.workers,
                 "flops_per_s": node.flops_per_s,
@@ -86,6 +84,7 @@ async fn read_stats(app: &App) -> Result<Value, Problem> {
             "rounds": row.facts.steps,
             "images_per_s": jobs::images_per_s(app, &row),
             "contributors": live.map_or(0, |live| live.contributors),
+            "work": app.store.job_work(row.id).await?,
             "loss": curve.loss,
             "evaluation": curve.evaluation,
         }));

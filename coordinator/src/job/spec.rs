@@ -20,7 +20,8 @@ pub struct JobSpec {
     /// Drawn by the coordinator where it is absent.
     #[serde(default)]
     pub seed: Option<SeedNumber>,
-    #[serde(default = "strict")]
+    /// Whether every result must have the same bits, which keeps GPUs out.
+    #[serde(default = "relaxed")]
     pub numerics: Numerics,
     #[serde(default)]
     pub placement: PlacementKind,
@@ -76,8 +77,8 @@ const fn fallback_after_s() -> u32 {
     FALLBACK_AFTER_S
 }
 
-const fn strict() -> Numerics {
-    Numerics::Strict
+const fn relaxed() -> Numerics {
+    Numerics::Relaxed
 }
 
 /// Who holds the model.

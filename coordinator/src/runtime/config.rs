@@ -1,5 +1,6 @@
 //! What the runtime is told at its start.
 
+use raven_protocol::KernelId;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use std::time::Duration;
 pub struct RuntimeConfig {
     /// The kernel module's file, the one that visitors are served.
     pub kernel_file: PathBuf,
+    /// The GPU module that visitors are served, where they are.
+    pub gpu_kernel: Option<KernelId>,
     /// Where the compiled kernel is kept between starts.
     pub cache_dir: Option<PathBuf>,
     /// `Origin` values that may open a session: the coordinator's own, since
@@ -46,6 +49,7 @@ impl RuntimeConfig {
     ) -> Self {
         RuntimeConfig {
             kernel_file,
+            gpu_kernel: None,
             cache_dir: None,
             own_origins,
             consent_text_version,

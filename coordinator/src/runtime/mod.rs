@@ -43,6 +43,7 @@ use operator::Operator;
 use persister::Persister;
 use raven_engine::{Engine, EngineConfig, Event, ResumePoint};
 use raven_protocol::{BlobId, JobId, KernelId};
+use session::Modules;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -96,6 +97,12 @@ pub struct Shared {
     /// Who may open a socket, and how many may be without consent.
     door: Door,
     inputs: mpsc::Sender<Input>,
+}
+
+impl Shared {
+    fn modules(&self) -> Modules {
+        Modules { kernel: self.kernel, gpu: self.config.gpu_kernel }
+    }
 }
 
 /// The running runtime. Clones share it.

@@ -8,8 +8,8 @@ use crate::ticket::TicketSite;
 use ed25519_dalek::{Signature, VerifyingKey};
 use raven_engine::{ContributorId, NetworkPrefix, SessionProfile};
 use raven_protocol::{
-    FrameError, GoodbyeReason, Hello, KernelId, MessageError, NumericClass, PROTOCOL_VERSION,
-    Receipt, SessionId,
+    Backend, FrameError, GoodbyeReason, Hello, KernelId, MessageError, NumericClass,
+    PROTOCOL_VERSION, Receipt, SessionId,
 };
 use std::net::IpAddr;
 
@@ -75,6 +75,8 @@ pub struct Terms {
     site_key: Option<String>,
     nonce: String,
     text_version: String,
+    /// Whether the session computes on a GPU.
+    gpu: bool,
     /// Of the last receipt.
     counter: u32,
 }
@@ -108,6 +110,8 @@ impl Terms {
             ("text_version", receipt.text_version == self.text_version),
             ("site", receipt.site == self.site_key),
             ("share", receipt.share == share),
+            // The CPU session of a visitor who allows the GPU may say so too.
+            ("gpu", receipt.gpu || !self.gpu),
             ("nonce", random::same_bytes(receipt.nonce.as_bytes(), self.nonce.as_bytes())),
             ("session_key", receipt.session_key == self.session_key),
         ];
@@ -146,24 +150,35 @@ pub struct Consented {
     pub terms: Terms,
 }
 
-/// Checks that a hello speaks this protocol and this kernel, before its ticket
-/// is looked up.
+/// The modules that sessions may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Modules {
+    pub kernel: KernelId,
+    /// None where this coordinator serves no GPU module.
+    pub gpu: Option<KernelId>,
+}
+
+/// Checks that a hello speaks this protocol and runs a module of ours, before its
+/// ticket is looked up.
 ///
 /// # Errors
 /// [`GoodbyeReason::Incompatible`].
-pub fn check_hello(hello: &Hello, kernel: KernelId) -> Result<(), Refusal> {
+pub fn check_hello(hello: &Hello, modules: Modules) -> Result<(), Refusal> {
     if hello.protocol != PROTOCOL_VERSION {
         let detail =
             format!("hello.protocol: {} is not supported, {PROTOCOL_VERSION} is", hello.protocol);
         return Err(Refusal::new(GoodbyeReason::Incompatible, detail));
     }
-    match hello.numeric {
-        NumericClass::Cpu { kernel: theirs } if theirs == kernel => Ok(()),
-        NumericClass::Cpu { kernel: theirs } => {
-            let detail = format!("hello.numeric.kernel: {theirs} is not run here, {kernel} is");
-            Err(Refusal::new(GoodbyeReason::Incompatible, detail))
-        }
-    }
+    let (theirs, ours) = match hello.numeric {
+        NumericClass::Cpu { kernel } => (kernel, Some(modules.kernel)),
+        NumericClass::Gpu { kernel } => (kernel, modules.gpu),
+    };
+    let detail = match ours {
+        Some(ours) if ours == theirs => return Ok(()),
+        Some(ours) => format!("hello.numeric.kernel: {theirs} is not run here, {ours} is"),
+        None => "hello.numeric.class: no GPU module is run here".into(),
+    };
+    Err(Refusal::new(GoodbyeReason::Incompatible, detail))
 }
 
 impl AwaitConsent {
@@ -189,6 +204,7 @@ impl AwaitConsent {
             site_key: site.as_ref().map(|site| site.site_key.clone()),
             nonce: hex(&random::bytes::<32>()),
             text_version,
+            gpu: hello.numeric.backend() == Backend::Gpu,
             counter: 0,
         };
         Ok(AwaitConsent { session: SessionId(random::nonzero_u64()), hello, site, terms })
@@ -338,6 +354,7 @@ mod tests {
             share: 0.25,
             nonce: waiting.nonce().into(),
             session_key: waiting.hello.session_key.clone(),
+            gpu: false,
             counter: 0,
         }
     }
@@ -382,6 +399,29 @@ mod tests {
             assert_eq!(refusal.reason, GoodbyeReason::NoConsent);
             assert!(refusal.detail.contains(field), "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_gpu_needs_a_receipt_that_allows_it() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let numeric = NumericClass::Gpu { kernel: KERNEL };
+        let waiting = || {
+            let hello = Hello { numeric, workers: 1, ..hello(&key) };
+            AwaitConsent::new(hello, None, "1".into()).expect("a good hello")
+        };
+        let (without, with) = (waiting(), waiting());
+        let silent = receipt(&without);
+        let refusal = answer(without, &silent, &key).expect_err("not allowed");
+        assert_eq!(refusal.reason, GoodbyeReason::NoConsent);
+        assert!(refusal.detail.contains("receipt.gpu"), "{refusal}");
+        let allowed = Receipt { gpu: true, ..receipt(&with) };
+        let mut consented = answer(with, &allowed, &key).expect("consents");
+        assert_eq!(consented.profile.numeric, numeric);
+        let silent = Receipt { gpu: false, share: 0.5, counter: 1, ..allowed };
+        let text = serde_json::to_string(&silent).expect("serializes");
+        let signature = hex(&key.sign(text.as_bytes()).to_bytes());
+        let refusal = consented.terms.raise(text, signature, 0.5).expect_err("taken back");
+        assert!(refusal.detail.contains("receipt.gpu"), "{refusal}");
     }
 
     #[test]
@@ -433,10 +473,19 @@ mod tests {
             let refusal = AwaitConsent::new(hello, None, "1".into()).expect_err(bad);
             assert!(refusal.detail.contains("session_key"), "{refusal}");
         }
-        let refusal = check_hello(&hello(&key), KernelId([8; 32])).expect_err("another kernel");
+        let modules = Modules { kernel: KERNEL, gpu: None };
+        let others = Modules { kernel: KernelId([8; 32]), gpu: Some(KernelId([9; 32])) };
+        let refusal = check_hello(&hello(&key), others).expect_err("another kernel");
         assert_eq!(refusal.reason, GoodbyeReason::Incompatible);
         let old = Hello { protocol: 0, ..hello(&key) };
-        assert!(check_hello(&old, KERNEL).expect_err("old").detail.contains("protocol"));
+        assert!(check_hello(&old, modules).expect_err("old").detail.contains("protocol"));
+        assert_eq!(check_hello(&hello(&key), modules), Ok(()));
+        let gpu = |kernel| Hello { numeric: NumericClass::Gpu { kernel }, ..hello(&key) };
+        let refusal = check_hello(&gpu(KERNEL), modules).expect_err("no GPU module");
+        assert!(refusal.detail.contains("no GPU module"), "{refusal}");
+        let refusal = check_hello(&gpu(others.kernel), others).expect_err("the CPU's module");
+        assert_eq!(refusal.reason, GoodbyeReason::Incompatible);
+        assert_eq!(check_hello(&gpu(KernelId([9; 32])), others), Ok(()));
     }
 
     #[test]

@@ -24,8 +24,8 @@ use hyper::upgrade::OnUpgrade;
 use raven_engine::Event;
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError, ResultDigest,
-    SessionId, TaskId, ToContributor, result_digest,
+    Backend, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError,
+    ResultDigest, SessionId, TaskId, ToContributor, result_digest,
 };
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -172,6 +172,8 @@ struct Reader {
 /// What an open session reads against.
 struct Active {
     session: SessionId,
+    /// What its tasks must be executed on.
+    backend: Backend,
     leases: Arc<Mutex<LeaseTable>>,
     wishes: Wishes,
 }
@@ -208,7 +210,7 @@ impl Reader {
     ) -> Read<(OpenSession, Active, Opened)> {
         let timeouts = self.shared.config.timeouts;
         let hello = self.hello(Instant::now() + timeouts.hello).await?;
-        check_hello(&hello, self.shared.kernel)?;
+        check_hello(&hello, self.shared.modules())?;
         self.traffic = Arc::new(Traffic::of(hello.traffic_bytes_left));
         let site = match &hello.ticket {
             Some(ticket) => {
@@ -246,6 +248,7 @@ impl Reader {
         self.shared.metrics.sessions_opened.add(1);
         let leases = Arc::<Mutex<LeaseTable>>::default();
         let wishes = Wishes::of(&consented.profile, consented.terms);
+        let backend = consented.profile.numeric.backend();
         let opened = Opened {
             session,
             profile: consented.profile,
@@ -254,7 +257,7 @@ impl Reader {
             grant: open.grant().to_owned(),
             traffic: self.traffic.clone(),
         };
-        Ok((open, Active { session, leases, wishes }, opened))
+        Ok((open, Active { session, backend, leases, wishes }, opened))
     }
 
     async fn hello(&mut self, deadline: Instant) -> Read<Hello> {
@@ -360,7 +363,12 @@ impl Reader {
         };
         let session = active.session;
         let event = match message {
-            FromContributor::Commit { lease, digest, elapsed_ms: _ } => {
+            FromContributor::Commit { lease, digest, elapsed_ms: _, backend } => {
+                if backend != active.backend {
+                    let (theirs, ours) = (backend.name(), active.backend.name());
+                    let detail = format!("commit.backend: {theirs}, the lease is for a {ours}");
+                    return Err(Refusal::new(GoodbyeReason::BadFrame, detail).into());
+                }
                 let Answer::Taken(held) = active.leases().commit(lease)? else { return Ok(()) };
                 let TaskId { job, round, .. } = held.task;
                 tracing::debug!(%job, round, task = %held.task, %lease, "committed");

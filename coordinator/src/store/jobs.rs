@@ -1,6 +1,7 @@
 //! Jobs as they are stored, and where they go on after a restart.
 
 use super::idempotency::{Remembered, remember};
+use super::stats::BackendWork;
 use super::{
     DatasetId, KeyId, Store, StoreError, column, failed, from_sql, hash_column, to_sql, u32_column,
     u64_column, unreadable,
@@ -99,6 +100,8 @@ pub struct JobSummary {
     pub best: Option<(u32, MeanMetrics)>,
     /// Contributors whose work was credited.
     pub contributors: u64,
+    /// What was credited, by what executed it.
+    pub work: Vec<BackendWork>,
 }
 
 /// Means over samples; `None` where they are not finite numbers.
@@ -337,6 +340,7 @@ impl Store {
             .transpose()
         };
         Ok(JobSummary {
+            work: self.job_work(id).await?,
             train: train.map(|row| MeanMetrics::read(&row, "rounds")).transpose()?,
             evaluation: evaluated(last)?,
             best: evaluated(best)?,

@@ -25,7 +25,7 @@ pub use keys::KeyId;
 pub use records::Clock;
 pub(crate) use records::state_reason;
 pub use sites::{SiteRow, parse_site, site_text};
-pub use stats::{Curve, Totals};
+pub use stats::{BackendWork, Curve, Totals};
 pub use uploads::{UploadBounds, UploadId, UploadRow};
 
 use crate::health::{Health, Trouble};

@@ -94,6 +94,8 @@ struct Before {
     last_record_ms: Option<i64>,
     /// Whether its loss is over classes.
     has_classes: bool,
+    /// Whether its rounds always come to the same bits.
+    is_strict: bool,
     /// What its credited work has cost.
     charge: Charge,
     /// Rounds that are stored: those below this number, counted from 0.
@@ -127,7 +129,10 @@ impl Store {
         check_transition(record.job, before.phase, record.phase)?;
         if let Some(metrics) = &record.train {
             let sums = Sums::of(metrics, before.has_classes);
-            add_round(&mut transaction, record, &sums, now).await?;
+            let is_new = add_round(&mut transaction, record, &sums, now).await?;
+            if !is_new && before.is_strict {
+                check_repeated_round(&mut transaction, record).await?;
+            }
         }
         if let Some(metrics) = &record.evaluation {
             let sums = Sums::of(metrics, before.has_classes);
@@ -154,6 +159,7 @@ async fn read_before(
 ) -> Result<Before, StoreError> {
     let row = sqlx::query(
         "SELECT phase, reason, last_record_ms, charge, json_extract(spec, '$.model.loss') AS loss,
+             json_extract(spec, '$.numerics') AS numerics,
              (SELECT COALESCE(MAX(step), 0) FROM rounds WHERE job = ?1) AS rounds
          FROM jobs WHERE id = ?1",
     )
@@ -164,7 +170,9 @@ async fn read_before(
     .ok_or(StoreError::UnknownJob { job })?;
     let phase: &str = column(&row, "jobs", "phase")?;
     let loss: &str = column(&row, "jobs", "loss")?;
+    let numerics: &str = column(&row, "jobs", "numerics")?;
     Ok(Before {
+        is_strict: numerics == "strict",
         has_classes: loss == "cross_entropy",
         charge: super::jobs::charge_column(&row)?,
         phase: phase.parse().map_err(|error| super::unreadable("jobs", "phase", error))?,
@@ -174,12 +182,13 @@ async fn read_before(
     })
 }
 
+/// Adds a round and its event; whether it was not there yet.
 async fn add_round(
     transaction: &mut Transaction<'_, Sqlite>,
     record: &Record,
     sums: &Sums,
     now: UnixMs,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let added = sqlx::query(
         "INSERT INTO rounds (job, step, loss_sum, correct, count, learning_rate, contributors,
              weights, at_ms)
@@ -198,7 +207,7 @@ async fn add_round(
     .await
     .map_err(failed("add a round"))?;
     if added.rows_affected() == 0 {
-        return check_repeated_round(transaction, record).await;
+        return Ok(false);
     }
     let MeanMetrics { loss, accuracy } = sums.means();
     let event = json!({
@@ -206,11 +215,12 @@ async fn add_round(
         "train": { "loss": loss, "accuracy": accuracy },
         "learning_rate": record.learning_rate, "contributors": record.contributors,
     });
-    events::append(transaction, record.job, "round", &event, now.0).await
+    events::append(transaction, record.job, "round", &event, now.0).await?;
+    Ok(true)
 }
 
-/// A round that runs again after a crash must come to the same weights. It is
-/// the one place where a break of determinism would show, so it is told.
+/// A strict job's round that runs again after a crash must come to the same
+/// weights. It is the one place where a break of determinism would show, so it is told.
 async fn check_repeated_round(
     transaction: &mut Transaction<'_, Sqlite>,
     record: &Record,
@@ -272,8 +282,8 @@ async fn add_credit(
     let flops = count_to_sql(credit.flops);
     let added = sqlx::query(
         "INSERT INTO credits
-             (job, round, stage, part, contributor, session, site, flops, digest, rate)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
+             (job, round, stage, part, contributor, session, site, flops, digest, rate, backend)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
     )
     .bind(to_sql(job.0))
     .bind(i64::from(credit.task.round))
@@ -285,6 +295,7 @@ async fn add_credit(
     .bind(flops)
     .bind(&credit.digest.0[..])
     .bind(count_to_sql(credit.rate.0))
+    .bind(credit.backend.name())
     .execute(&mut **transaction)
     .await
     .map_err(failed("add a credit"))?;
@@ -302,6 +313,17 @@ async fn add_credit(
     .execute(&mut **transaction)
     .await
     .map_err(failed("count a contributor"))?;
+    sqlx::query(
+        "INSERT INTO job_work (job, backend, tasks, flops) VALUES (?1, ?2, 1, ?3)
+         ON CONFLICT DO UPDATE SET tasks = tasks + 1,
+             flops = MIN(flops, 9223372036854775807 - excluded.flops) + excluded.flops",
+    )
+    .bind(to_sql(job.0))
+    .bind(credit.backend.name())
+    .bind(flops)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("count work by its backend"))?;
     sqlx::query(
         "UPDATE jobs SET tasks = tasks + 1, flops = MIN(flops, 9223372036854775807 - ?2) + ?2
          WHERE id = ?1",

@@ -5,6 +5,7 @@ use super::{Store, StoreError, column, failed, to_sql, u32_column, u64_column, u
 use raven_engine::JobPhase;
 use raven_engine::money::FLOPS_PER_CALCULATION;
 use raven_protocol::JobId;
+use serde::Serialize;
 
 /// Sums over all jobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +24,40 @@ pub struct Curve {
     pub evaluation: Vec<(u32, Option<f64>, Option<f64>)>,
 }
 
+/// A job's credited work on one kind of hardware.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendWork {
+    /// `cpu` or `gpu`.
+    pub backend: String,
+    pub tasks: u64,
+    pub flops: u64,
+}
+
 impl Store {
+    /// A job's credited work, by what executed it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn job_work(&self, id: JobId) -> Result<Vec<BackendWork>, StoreError> {
+        let table = "job_work";
+        let rows = sqlx::query(
+            "SELECT backend, tasks, flops FROM job_work WHERE job = ?1 ORDER BY backend",
+        )
+        .bind(to_sql(id.0))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("sum up a job's work"))?;
+        rows.iter()
+            .map(|row| {
+                Ok(BackendWork {
+                    backend: column(row, table, "backend")?,
+                    tasks: u64_column(row, table, "tasks")?,
+                    flops: u64_column(row, table, "flops")?,
+                })
+            })
+            .collect()
+    }
+
     /// Credited tasks and flops over all jobs.
     ///
     /// # Errors

@@ -176,6 +176,7 @@ pub fn receipt(hello: &Hello, nonce: &str, site: Option<&str>) -> Receipt {
         share: hello.share,
         nonce: nonce.into(),
         session_key: hello.session_key.clone(),
+        gpu: false,
         counter: 0,
     }
 }

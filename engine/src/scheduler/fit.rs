@@ -5,7 +5,7 @@ use crate::event::Millis;
 use crate::session::Session;
 use crate::stage::Demand;
 use crate::world::World;
-use raven_protocol::NumericClass;
+use raven_protocol::{Backend, NumericClass, Numerics};
 
 /// Why a session cannot have a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +13,10 @@ pub(super) enum Unfit {
     /// The coordinator's own node, while the job does not call for it.
     NotCalled,
     Kernel,
+    /// It computes on a GPU, and the job is strict.
+    Strict,
+    /// A GPU of the same contributor does relaxed work.
+    OwnGpu,
     Memory,
     /// Its visit may not move as much any more.
     Traffic,
@@ -25,6 +29,7 @@ pub(super) enum Unfit {
 
 /// Whether `session` may work for `job` on tasks of that kind at all.
 pub(super) fn may_work(
+    world: &World,
     job: &Job,
     session: &Session,
     stage: u32,
@@ -33,14 +38,34 @@ pub(super) fn may_work(
     if session.profile.operator && !job.operator {
         return Err(Unfit::NotCalled);
     }
-    match session.profile.numeric {
-        NumericClass::Cpu { kernel } if kernel == job.plan.kernel => {}
-        NumericClass::Cpu { .. } => return Err(Unfit::Kernel),
+    match (session.profile.numeric, job.plan.numerics) {
+        (NumericClass::Cpu { kernel }, _) if kernel == job.plan.kernel => {}
+        (NumericClass::Cpu { .. }, _) => return Err(Unfit::Kernel),
+        // Whichever GPU module: nobody counts on the bits of a relaxed result.
+        (NumericClass::Gpu { .. }, Numerics::Relaxed) => {}
+        (NumericClass::Gpu { .. }, Numerics::Strict) => return Err(Unfit::Strict),
     }
     if session.refused.contains(&(job.id, stage, key)) {
         return Err(Unfit::Refused);
     }
+    if has_gpu_for(world, job, session, stage, key) {
+        return Err(Unfit::OwnGpu);
+    }
     Ok(())
+}
+
+/// Whether another session of the same contributor does such tasks on its GPU.
+/// The weights would cross its link twice for little more speed. What the GPU
+/// has refused, or may have no memory for, or cannot do now, the CPU does.
+fn has_gpu_for(world: &World, job: &Job, session: &Session, stage: u32, key: Option<u32>) -> bool {
+    let is_cpu = session.profile.numeric.backend() == Backend::Cpu;
+    if !is_cpu || job.plan.numerics == Numerics::Strict {
+        return false;
+    }
+    let own = world.gpus.get(&session.profile.contributor).into_iter().flatten();
+    own.filter_map(|id| world.sessions.get(id))
+        .filter(|gpu| gpu.profile.memory_bytes >= session.profile.memory_bytes)
+        .any(|gpu| gpu.is_available() && !gpu.refused.contains(&(job.id, stage, key)))
 }
 
 /// What frames and requests add to what they carry: a sixty-fourth, and this.

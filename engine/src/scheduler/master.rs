@@ -34,7 +34,7 @@ impl<'a> Coverage<'a> {
             .values()
             .filter(|s| !s.profile.operator)
             .filter(|s| s.is_available() && s.profile.memory_bytes >= bytes_max)
-            .filter(|s| may_work(job, s, 0, None).is_ok() && !refused_any(s, job.id))
+            .filter(|s| may_work(world, job, s, 0, None).is_ok() && !refused_any(s, job.id))
             .map(|s| s.profile.contributor)
             .collect();
         let held = |c: &ContributorId| job.shown.get(c);
@@ -143,7 +143,7 @@ pub(super) fn part_fit(
     session: &Session,
     coverage: Option<&Coverage<'_>>,
 ) -> Result<(bool, usize), Unfit> {
-    may_work(job, session, task.id.stage, job.part_key(task.id))?;
+    may_work(world, job, session, task.id.stage, job.part_key(task.id))?;
     let slices = match (task.demand.slice, coverage) {
         (Some(slice), Some(coverage)) if !session.profile.operator => {
             coverage.may_show(&session.profile.contributor, slice)?

@@ -51,7 +51,7 @@ impl Candidates {
         let sessions: Vec<&Session> = ready
             .iter()
             .filter_map(|id| world.sessions.get(id))
-            .filter(|session| may_run(job, session, stage))
+            .filter(|session| may_run(world, job, session, stage))
             .collect();
         let idle = sessions.iter().filter(|session| session.leases.is_empty());
         let longest_idle = idle.min_by_key(|session| (session.leased, session.id));
@@ -132,9 +132,9 @@ impl Candidates {
 }
 
 /// Whether a session may take runs at all, of one micro-batch at least.
-fn may_run(job: &Job, session: &Session, stage: &Stage) -> bool {
+fn may_run(world: &World, job: &Job, session: &Session, stage: &Stage) -> bool {
     let moves = || job.run_task(0, 1).is_some_and(|task| may_move(session, &task.demand));
-    may_work(job, session, stage.stage, None).is_ok()
+    may_work(world, job, session, stage.stage, None).is_ok()
         && (session.profile.traffic_bytes.is_none() || moves())
 }
 
@@ -154,7 +154,7 @@ fn soonest_busy(world: &World, job: &Job, stage: &Stage, length: u32, now: Milli
         .sessions
         .values()
         .filter(|session| session.is_available() && !world.has_capacity(session))
-        .filter(|session| may_run(job, session, stage))
+        .filter(|session| may_run(world, job, session, stage))
         .map(|session| finish_ms(world, session, flops, 0, now))
         .fold(f64::INFINITY, f64::min)
 }
@@ -211,7 +211,7 @@ pub(crate) fn choose_run_length(world: &World, job: &Job, stage: &Stage) -> u32 
         .sessions
         .values()
         .filter(|session| session.is_available())
-        .filter(|session| may_run(job, session, stage))
+        .filter(|session| may_run(world, job, session, stage))
         .map(|session| {
             let held = session.holdings.has_blob(stage.state);
             let weights = if held { 0 } else { job.sgd.weights_bytes };

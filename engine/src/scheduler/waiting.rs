@@ -113,7 +113,10 @@ pub(crate) fn waiting(world: &World, job: &Job) -> Option<Waiting> {
             "weights and results are more than any contributor online may still move in its visit"
                 .into()
         }
-        Some(Unfit::Kernel | Unfit::NotCalled) => {
+        Some(Unfit::Strict) => {
+            "a strict job runs on processors, and only graphics processors are online".into()
+        }
+        Some(Unfit::Kernel | Unfit::NotCalled | Unfit::OwnGpu) => {
             "no contributor online runs this job's kernel".into()
         }
     };

@@ -6,8 +6,8 @@ use raven_graph::{
     Conv2dAttrs, DType, Distribution, GraphBuilder, GraphId, Limits, ReduceFn, UnaryFn, ValidGraph,
 };
 use raven_protocol::{
-    Binding, BlobId, Carry, Encoding, FromContributor, LeaseId, Numerics, Program, ReduceRule,
-    RefuseReason, ShardRef, TaskId, TensorView, ToContributor, result_digest,
+    Backend, Binding, BlobId, Carry, Encoding, FromContributor, LeaseId, Numerics, Program,
+    ReduceRule, RefuseReason, ShardRef, TaskId, TensorView, ToContributor, result_digest,
 };
 
 const BUDGET: u64 = 64 << 20;
@@ -64,7 +64,13 @@ fn a_task_commits_and_reveals_its_payload_once() {
     kernel.wait().expect("running");
     let (commit, tensors) = read(&kernel.finish(77).expect("finished"));
     assert!(tensors.is_empty());
-    let FromContributor::Commit { lease: LeaseId(9), digest, elapsed_ms: 77 } = commit else {
+    let FromContributor::Commit {
+        lease: LeaseId(9),
+        digest,
+        elapsed_ms: 77,
+        backend: Backend::Gpu,
+    } = commit
+    else {
         panic!("{commit:?}")
     };
     let reveal = message(&ToContributor::Reveal { lease: LeaseId(9) });

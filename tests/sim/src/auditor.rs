@@ -9,7 +9,8 @@ use raven_engine::{
     StagePlan, Work, rates, tree,
 };
 use raven_protocol::{
-    BlobId, GraphId, JobId, LeaseId, RefuseReason, ResultDigest, SessionId, TaskId,
+    Backend, BlobId, GraphId, JobId, LeaseId, Numerics, RefuseReason, ResultDigest, SessionId,
+    TaskId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +38,8 @@ struct ModelSession {
 /// What the model knows of a job.
 #[derive(Clone, Debug, Default)]
 struct ModelJob {
+    /// Whether only processors may work on it.
+    strict: bool,
     /// Accepted work that is in no record, by task.
     unpaid: BTreeMap<TaskId, Credit>,
     /// Accepted work in a record that is not durable.
@@ -157,7 +160,7 @@ impl Auditor {
             }
             Event::EffectDone { effect, outcome } => self.effect_done(*effect, outcome),
             Event::JobAdded { plan, .. } => {
-                self.jobs.entry(plan.job).or_default();
+                self.jobs.entry(plan.job).or_default().strict = plan.numerics == Numerics::Strict;
             }
             Event::Tick
             | Event::JobCancelled { .. }
@@ -187,6 +190,7 @@ impl Auditor {
             site: profile.site,
             flops: lease.flops,
             rate: rates::rate(profile.device),
+            backend: profile.numeric.backend(),
             digest,
         };
         let job = self.jobs.get_mut(&lease.task.job).expect("a lease is of a job");
@@ -429,6 +433,8 @@ impl Auditor {
         let needs = needs_of(task, work, shell);
         assert_eq!(flops, needs.flops, "{task} states its cost");
         let model = self.sessions.get_mut(&session).expect("checked by the caller");
+        let on_gpu = model.profile.numeric.backend() == Backend::Gpu;
+        assert!(!on_gpu || !self.jobs[&task.job].strict, "{task} is strict, {session} a GPU");
         assert!(model.graphs.contains(&needs.graph), "{task} is sent before its graph");
         if let Some(weights) = needs.weights {
             assert!(model.blobs.contains_key(&weights), "{task} is sent before its weights");

@@ -3,12 +3,11 @@
 use crate::faults::{MS, Micros};
 use crate::kernel::digest_of;
 use crate::node::{Assigned, Connection, Kept, Up};
-use crate::plans::KERNEL;
 use crate::sim::{Happening, Sim};
 use raven_engine::{
     Event, NetworkPrefix, Outbound, Placement, SessionProfile, SiteId, StagePlan, Work,
 };
-use raven_protocol::{DeviceClass, JobId, LeaseId, NumericClass, RefuseReason, SessionId};
+use raven_protocol::{DeviceClass, JobId, LeaseId, RefuseReason, SessionId};
 
 impl Sim {
     pub(crate) fn join(&mut self, node: usize) {
@@ -27,7 +26,7 @@ impl Sim {
             site: Some(SiteId(node as u64 % 3)),
             prefix: NetworkPrefix([node as u8; 16]),
             device: DeviceClass::Desktop,
-            numeric: NumericClass::Cpu { kernel: KERNEL },
+            numeric: entry.spec.numeric(),
             flops_per_s: (entry.spec.flops_per_s as f64 * lie) as u64,
             share: entry.share,
             workers: entry.workers,
@@ -149,12 +148,13 @@ impl Sim {
             if self.rng.chance(self.scenario.faults.refuse) {
                 let reasons = [
                     RefuseReason::TooLarge,
+                    RefuseReason::Unsupported,
                     RefuseReason::Missing,
                     RefuseReason::Invalid,
                     RefuseReason::Stopping,
                     RefuseReason::Failed,
                 ];
-                let reason = reasons[self.rng.below(5) as usize];
+                let reason = reasons[self.rng.below(reasons.len() as u64) as usize];
                 self.send_up(node, Up::Refuse { lease, reason });
                 continue;
             }

@@ -3,8 +3,11 @@
 use crate::faults::Micros;
 use crate::kernel::Value;
 use crate::network::{Lane, LinkSpec};
+use crate::plans::{GPU_KERNEL, KERNEL};
 use raven_engine::{ContributorId, Work};
-use raven_protocol::{BlobId, GraphId, LeaseId, RefuseReason, ResultDigest, SessionId, TaskId};
+use raven_protocol::{
+    BlobId, GraphId, LeaseId, NumericClass, RefuseReason, ResultDigest, SessionId, TaskId,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a contributor is.
@@ -24,6 +27,8 @@ pub struct NodeSpec {
     pub freezes_at: Option<Micros>,
     /// Whether it is the coordinator's own node.
     pub operator: bool,
+    /// The node whose GPU it is, with a session of its own.
+    pub gpu_of: Option<usize>,
 }
 
 impl NodeSpec {
@@ -38,7 +43,16 @@ impl NodeSpec {
         joins_at: 0,
         freezes_at: None,
         operator: false,
+        gpu_of: None,
     };
+
+    /// The class in which its results are compared.
+    pub fn numeric(&self) -> NumericClass {
+        match self.gpu_of {
+            Some(_) => NumericClass::Gpu { kernel: GPU_KERNEL },
+            None => NumericClass::Cpu { kernel: KERNEL },
+        }
+    }
 }
 
 /// A message to the coordinator.
@@ -125,7 +139,7 @@ pub fn contributor(index: usize) -> ContributorId {
 impl Node {
     pub fn new(index: usize, spec: NodeSpec) -> Self {
         Node {
-            contributor: contributor(index),
+            contributor: contributor(spec.gpu_of.unwrap_or(index)),
             spec,
             share: spec.share,
             workers: spec.workers,

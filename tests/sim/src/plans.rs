@@ -7,6 +7,9 @@ use raven_protocol::{BlobId, GraphId, JobId, KernelId, Numerics, Seed, ShardRef}
 /// The kernel that everybody runs.
 pub const KERNEL: KernelId = KernelId([7; 32]);
 
+/// The kernel of those who compute on GPUs.
+pub const GPU_KERNEL: KernelId = KernelId([8; 32]);
+
 /// Sizes of a replica job.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Replica {
@@ -21,6 +24,7 @@ pub struct Replica {
     /// Bytes of one row in a shard.
     pub row_bytes: u64,
     pub early_stopping: Option<EarlyStopping>,
+    pub numerics: Numerics,
 }
 
 impl Default for Replica {
@@ -35,6 +39,7 @@ impl Default for Replica {
             weights_bytes: 860_000,
             row_bytes: 784,
             early_stopping: None,
+            numerics: Numerics::Strict,
         }
     }
 }
@@ -56,11 +61,11 @@ fn shards(plan: &Replica, tag: u8) -> Vec<ShardRef> {
         .collect()
 }
 
-fn job(id: u64, seed: u64, algorithm: SyncSgd) -> JobPlan {
+fn job(id: u64, seed: u64, numerics: Numerics, algorithm: SyncSgd) -> JobPlan {
     JobPlan {
         job: JobId(id),
         seed: Seed(seed),
-        numerics: Numerics::Strict,
+        numerics,
         kernel: KERNEL,
         algorithm: Algorithm::SyncSgd(algorithm),
     }
@@ -75,7 +80,7 @@ impl Replica {
             bytes_peak: 8 << 20,
             result_bytes: self.weights_bytes,
         };
-        job(id, seed, self.sgd(data, placement))
+        job(id, seed, self.numerics, self.sgd(data, placement))
     }
 
     fn sgd(&self, data: u8, placement: Placement) -> SyncSgd {
@@ -116,6 +121,6 @@ impl Replica {
             StagePlan::Local,
         ];
         let placement = Placement::Master { stages, slices, slices_held_max: held_max };
-        job(id, seed, self.sgd(0, placement))
+        job(id, seed, self.numerics, self.sgd(0, placement))
     }
 }

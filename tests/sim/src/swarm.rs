@@ -11,7 +11,7 @@ use crate::sim::{Outcome, Scenario};
 use raven_engine::{
     Budget, Cause, EarlyStopping, EngineConfig, Fallback, JobPlan, JobState, Terms,
 };
-use raven_protocol::JobId;
+use raven_protocol::{JobId, Numerics};
 
 /// A random contributor: phones to servers, near and far.
 fn node(rng: &mut Rng) -> NodeSpec {
@@ -31,7 +31,19 @@ fn node(rng: &mut Rng) -> NodeSpec {
         joins_at: if rng.chance(0.5) { 0 } else { rng.wait(20 * SECOND) },
         freezes_at: rng.chance(0.03).then(|| rng.wait(60 * SECOND)),
         operator: false,
+        gpu_of: None,
     }
+}
+
+/// Sessions on the GPUs of some of the first `crowd` nodes.
+fn gpus(rng: &mut Rng, crowd: usize) -> Vec<NodeSpec> {
+    let owners: Vec<usize> = (0..crowd).filter(|_| rng.chance(0.2)).collect();
+    let gpu = |&owner: &usize| {
+        let drawn = node(rng);
+        let flops_per_s = drawn.flops_per_s * 10;
+        NodeSpec { workers: 1, flops_per_s, gpu_of: Some(owner), ..drawn }
+    };
+    owners.iter().map(gpu).collect()
 }
 
 fn sizes(rng: &mut Rng) -> Replica {
@@ -47,6 +59,7 @@ fn sizes(rng: &mut Rng) -> Replica {
         weights_bytes: rng.between(100, 2_000_000),
         row_bytes: rng.between(4, 1000),
         early_stopping: rng.chance(0.3).then_some(early),
+        numerics: if rng.chance(0.5) { Numerics::Relaxed } else { Numerics::Strict },
     }
 }
 
@@ -117,6 +130,7 @@ pub fn scenario(seed: u64) -> Scenario {
     };
     let until_us = 1_200 * SECOND;
     let mut nodes: Vec<NodeSpec> = nodes;
+    nodes.extend(gpus(&mut rng, crowd));
     if rng.chance(0.3) {
         nodes.push(NodeSpec { operator: true, ..node(&mut rng) });
     }
@@ -151,6 +165,8 @@ pub fn lively(seed: u64) -> Scenario {
             NodeSpec { flops_per_s, share: drawn.share.max(0.2), freezes_at: None, ..drawn }
         })
         .collect();
+    let gpus = gpus(&mut rng, crowd);
+    scenario.nodes.extend(gpus.into_iter().map(|gpu| NodeSpec { freezes_at: None, ..gpu }));
     scenario.jobs = (1..=rng.between(1, 3))
         .map(|id| {
             let drawn = sizes(&mut rng);

@@ -4,7 +4,7 @@ use raven_engine::{
     Cause, ContributorId, Credit, Effect, EffectId, EngineConfig, Event, JobPhase, JobState,
     Outbound, PayloadId, Record, Terms, rates,
 };
-use raven_protocol::{BlobId, JobId, LeaseId, ResultDigest, SessionId, TaskId};
+use raven_protocol::{Backend, BlobId, JobId, LeaseId, ResultDigest, SessionId, TaskId};
 use raven_sim::auditor::Auditor;
 use raven_sim::kernel::mix;
 use raven_sim::plans::Replica;
@@ -51,6 +51,7 @@ fn pay_without_work_is_caught() {
         site: None,
         flops: 1,
         rate: rates::LOWEST,
+        backend: Backend::Cpu,
         digest: ResultDigest([2; 32]),
     };
     auditor.effect(&record(vec![credit]), &mut shell);

@@ -3,8 +3,8 @@
 use crate::common::*;
 use raven_graph::{Conv2dAttrs, DType, GraphBuilder, GraphError, GraphId, Limits};
 use raven_protocol::{
-    Binding, BlobId, Carry, FrameError, FromContributor, GraphText, LeaseId, Program, ReduceRule,
-    RefuseReason, ShardRef, ToContributor,
+    Backend, Binding, BlobId, Carry, FrameError, FromContributor, GraphText, LeaseId, Program,
+    ReduceRule, RefuseReason, ShardRef, ToContributor,
 };
 use raven_worker::{Kernel, KernelError};
 
@@ -15,7 +15,13 @@ fn a_task_commits_and_reveals_its_payload_once() {
     while !kernel.step(1).expect("running") {}
     let (commit, tensors) = read(&kernel.finish(77).expect("finished"));
     assert!(tensors.is_empty());
-    let FromContributor::Commit { lease: LeaseId(9), digest, elapsed_ms: 77 } = commit else {
+    let FromContributor::Commit {
+        lease: LeaseId(9),
+        digest,
+        elapsed_ms: 77,
+        backend: Backend::Cpu,
+    } = commit
+    else {
         panic!("{commit:?}")
     };
     let reveal = message(&ToContributor::Reveal { lease: LeaseId(9) });
