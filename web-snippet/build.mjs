@@ -9,7 +9,8 @@ import { build } from 'esbuild';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
 const out = `${here}dist/`;
-const kernel = `${here}../dist/kernel/`;
+/** Built modules, each a folder; where one has not been built it is left out. */
+const built = `${here}../dist/`;
 
 /** Languages of the card; each is a file of its own, since a visitor needs one. English is in the frame's script too. */
 const LANGUAGES = readdirSync(`${here}src/frame/text`).map((file) => file.replace(/\.ts$/, '')).sort();
@@ -20,7 +21,7 @@ const BUNDLES = [
   { name: 'loader', files: ['raven.js'], limit: 6_000 },
   { name: 'frame', files: FRAME, limit: 20_000 },
   ...LANGUAGES.map((language) => ({ name: `frame, ${language}`, files: [...FRAME, `text/${language}.js`], limit: 20_000 })),
-  { name: 'workers', files: ['hub.js', 'kernel-worker.js'], limit: 20_000 },
+  { name: 'workers', files: ['hub.js', 'kernel-worker.js', 'gpu-worker.js'], limit: 20_000 },
 ];
 
 const common = {
@@ -35,6 +36,7 @@ const common = {
 async function compile() {
   await mkdir(out, { recursive: true });
   for (const entry of await readdir(out)) {
+    // The kernel of an earlier build may be all there is of it; without a GPU module there is simply no GPU.
     if (entry !== 'kernel') await rm(`${out}${entry}`, { recursive: true });
   }
   await Promise.all([
@@ -47,6 +49,7 @@ async function compile() {
         ...Object.fromEntries(LANGUAGES.map((language) => [`text/${language}`, `src/frame/text/${language}.ts`])),
         hub: 'src/hub/main.ts',
         'kernel-worker': 'src/kernel-worker/main.ts',
+        'gpu-worker': 'src/gpu-worker/main.ts',
       },
       outdir: out,
       format: 'esm',
@@ -57,11 +60,14 @@ async function compile() {
   ]);
 }
 
-async function copyKernel() {
-  if (!existsSync(`${kernel}kernel.json`)) return;
-  await rm(`${out}kernel`, { recursive: true, force: true });
-  await mkdir(`${out}kernel`);
-  for (const file of ['kernel.json', 'raven_kernel.js', 'raven_kernel.wasm']) await cp(kernel + file, `${out}kernel/${file}`);
+/** Copies the module called `name`, where it was built. */
+async function copyModule(name) {
+  if (!existsSync(`${built}${name}/${name}.json`)) return;
+  await rm(`${out}${name}`, { recursive: true, force: true });
+  await mkdir(`${out}${name}`);
+  for (const file of [`${name}.json`, `raven_${name}.js`, `raven_${name}.wasm`]) {
+    await cp(`${built}${name}/${file}`, `${out}${name}/${file}`);
+  }
 }
 
 async function weigh() {
@@ -77,5 +83,6 @@ async function weigh() {
 }
 
 await compile();
-await copyKernel();
+await copyModule('kernel');
+await copyModule('gpu');
 if (!(await weigh())) process.exit(1);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
 import { Card } from '../src/frame/card.ts';
+import type { PageConfig } from '../src/frame/config.ts';
 import type { Embed } from '../src/frame/embed.ts';
 import { Text } from '../src/frame/text.ts';
 import { messages } from '../src/frame/text/en.ts';
@@ -10,7 +11,7 @@ import { FakeElement, FakeIndexedDb, FakeObserver, fakeStorage, stub } from './f
 
 const SITE = 'pk_test_x';
 const KEY = `raven ${SITE}`;
-const CONFIG = { ticket: 't', site: SITE, siteName: 'News', textVersion: 'text-1', visitBytesMax: 25e6 };
+const CONFIG: PageConfig = { ticket: 't', site: SITE, siteName: 'News', textVersion: 'text-1', visitBytesMax: 25e6, gpu: 'no' };
 const settle = (ms = 5): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The hub of a tab, as its frame sees it. */
@@ -26,7 +27,7 @@ class FakeHub {
     this.isTerminated = true;
   }
   say(message: Partial<Extract<FromHub, { kind: 'status' }>>): void {
-    const status = { kind: 'status', phase: { name: 'working' }, tasks: 1, bytes: 0, bytesMax: 25e6, moved: 0 } as const;
+    const status = { kind: 'status', phase: { name: 'working' }, tasks: 1, bytes: 0, bytesMax: 25e6, moved: 0, gpu: 'off' } as const;
     this.onmessage?.({ data: { ...status, ...message } });
   }
 }
@@ -43,6 +44,7 @@ interface Tab {
   /** What the browser says of a removal in another tab. */
   removedElsewhere(): void;
   view(): string | undefined;
+  byId(id: string): FakeElement;
 }
 
 let restore = (): void => undefined;
@@ -53,8 +55,15 @@ const yes = (until = Date.now() + 3_600_000, text = 'text-1'): string =>
 
 const charging = { charging: true, addEventListener: () => undefined };
 
+interface Surroundings {
+  readonly battery?: Promise<unknown>;
+  readonly config?: Partial<PageConfig>;
+  /** What the browser has beyond the least. */
+  readonly navigator?: object;
+}
+
 /** @param kept the remembered yes. */
-function open(kept?: string, battery: Promise<unknown> = Promise.resolve(charging)): Tab {
+function open(kept?: string, { battery = Promise.resolve(charging), config, navigator }: Surroundings = {}): Tab {
   restore();
   const elements = new Map<string, FakeElement>();
   const byId = (id: string): FakeElement => {
@@ -76,7 +85,7 @@ function open(kept?: string, battery: Promise<unknown> = Promise.resolve(chargin
   restore = stub({
     window, document, parent: {}, isSecureContext: true, innerWidth: 344, innerHeight: 600, location: { href: 'https://c/frame.html' },
     addEventListener: window.addEventListener.bind(window),
-    navigator: { hardwareConcurrency: 2, userAgent: '', getBattery: () => battery },
+    navigator: { hardwareConcurrency: 2, userAgent: '', getBattery: () => battery, ...navigator },
     getComputedStyle: () => ({}),
     IntersectionObserver: FakeObserver,
     ResizeObserver: FakeObserver,
@@ -97,7 +106,7 @@ function open(kept?: string, battery: Promise<unknown> = Promise.resolve(chargin
     },
   });
   const embed = { send: (message: ToLoader) => void toPage.push(message) } as unknown as Embed;
-  const card = new Card(CONFIG, new Text({ language: 'en', messages }), embed);
+  const card = new Card({ ...CONFIG, ...config }, new Text({ language: 'en', messages }), embed);
   return {
     card, hubs, channel, toPage, held, database,
     click: (id) => byId(`raven-${id}`).click(),
@@ -107,6 +116,7 @@ function open(kept?: string, battery: Promise<unknown> = Promise.resolve(chargin
       window.dispatchEvent(Object.assign(new Event('storage'), { key: KEY, oldValue, newValue: null }));
     },
     view: () => byId('raven').dataset.view,
+    byId: (id) => byId(`raven-${id}`),
   };
 }
 
@@ -114,8 +124,8 @@ const hello = { type: 'hello', quiet: false, forget: false } as const;
 const types = (tab: Tab): string[] => tab.toPage.map(({ type }) => type);
 
 /** A tab at work by a yes of an earlier page. */
-async function working(): Promise<{ tab: Tab; hub: FakeHub }> {
-  const tab = open(yes());
+async function working(kept = yes(), surroundings?: Surroundings): Promise<{ tab: Tab; hub: FakeHub }> {
+  const tab = open(kept, surroundings);
   tab.card.obeyPage(hello);
   await settle();
   const [hub] = tab.hubs;
@@ -178,7 +188,7 @@ test('a no without a yes before it opens no database', async () => {
 test('a stop in another tab is heard before there is a hub, and after', async () => {
   let tell = (): void => undefined;
   const battery = new Promise((resolve) => (tell = () => resolve(charging)));
-  const starting = open(yes(), battery);
+  const starting = open(yes(), { battery });
   starting.card.obeyPage(hello);
   assert.equal(starting.view(), 'live');
   starting.held.delete(KEY);
@@ -232,4 +242,59 @@ test('counts are shown now and then, a new phase at once, and the last count bef
   hub.say({ tasks: 41 });
   tab.click('stop');
   assert.equal(tab.toPage.filter((message) => message.type === 'state').at(-1)?.tasks, 41);
+});
+
+/** A browser with WebGPU, and a coordinator that wants it. */
+const WITH_GPU: Surroundings = { config: { gpu: 'hardware' }, navigator: { gpu: {} } };
+
+test('the GPU is offered where the coordinator wants it and the browser has it, and is never ticked beforehand', () => {
+  const cases: Array<[Surroundings, boolean]> = [
+    [WITH_GPU, true],
+    [{ ...WITH_GPU, config: { gpu: 'any' } }, true],
+    [{ ...WITH_GPU, config: { gpu: 'no' } }, false],
+    [{ ...WITH_GPU, navigator: {} }, false],
+  ];
+  for (const [surroundings, isOffered] of cases) {
+    const tab = open(undefined, surroundings);
+    assert.deepEqual([tab.byId('gpu-field').hidden, tab.byId('gpu').checked], [!isOffered, false]);
+  }
+});
+
+test('a tick is kept with the yes, and its change is told to the hub', async () => {
+  const { tab, hub } = await working(yes(), WITH_GPU);
+  const kept = (): unknown => JSON.parse(tab.held.get(KEY) ?? '{}').gpu;
+  const start = hub.got[0];
+  assert.ok(start?.kind === 'start');
+  assert.deepEqual([start.config.gpu, start.config.gpuAllowed, tab.byId('gpu').checked], ['hardware', false, false], 'an old yes was none to it');
+  for (const allowed of [true, false]) {
+    tab.byId('gpu').checked = allowed;
+    tab.byId('gpu').dispatchEvent(new Event('change'));
+    assert.deepEqual(hub.got.at(-1), { kind: 'gpu', allowed });
+    assert.equal(kept(), allowed || undefined);
+  }
+  hub.onmessage?.({ data: { kind: 'gpu', allowed: true } });
+  assert.equal(tab.byId('gpu').checked, true, 'ticked in another tab');
+});
+
+test('a tick of an earlier page holds, but not where the GPU is not offered any more', async () => {
+  const withTick = JSON.stringify({ ...JSON.parse(yes()), gpu: true });
+  for (const [surroundings, allowed] of [[WITH_GPU, true], [undefined, false]] as const) {
+    const { hub } = await working(withTick, surroundings);
+    const start = hub.got[0];
+    assert.ok(start?.kind === 'start');
+    assert.equal(start.config.gpuAllowed, allowed);
+  }
+});
+
+test('what became of the tick is said in words', async () => {
+  const { tab, hub } = await working(yes(), WITH_GPU);
+  const said = (): string => tab.byId('gpu-status').textContent;
+  hub.say({ gpu: 'starting' });
+  assert.equal(said(), '');
+  hub.say({ gpu: 'on', phase: { name: 'idle' } });
+  assert.equal(said(), '', 'nothing is in use');
+  hub.say({ gpu: 'on' });
+  assert.equal(said(), messages.gpuOn);
+  hub.say({ gpu: 'none', phase: { name: 'idle' } });
+  assert.equal(said(), messages.gpuNone);
 });

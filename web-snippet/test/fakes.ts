@@ -31,6 +31,7 @@ export class FakeElement extends EventTarget {
   readonly children: FakeElement[] = [];
   hidden = false;
   disabled = false;
+  checked = false;
   value = '20';
   textContent = '';
   scrollWidth = 0;

@@ -11,6 +11,8 @@ import { decodeFrame, encodeFrame } from '../src/wire/frame.ts';
 import { TO_COORDINATOR } from '../src/wire/limits.ts';
 
 export const GRAPH = 'cd'.repeat(32);
+/** The id of the GPU module. */
+export const GPU_KERNEL = 'ab'.repeat(32);
 export const LEASE = `lease_${'1'.repeat(32)}`;
 
 export class FakeSocket implements Socket {
@@ -49,6 +51,8 @@ export class FakeWorker implements Port {
   onerror: ((detail: string) => void) | undefined;
   readonly got: ToKernel[] = [];
   isTerminated = false;
+  /** Whether a software adapter would do, of a GPU's worker. */
+  software: boolean | undefined;
   post(message: ToKernel): void {
     this.got.push(message);
   }
@@ -64,6 +68,8 @@ export const CONFIG: HubConfig = {
   frameUrl: 'http://c/embed/frame.html?site=pk_test_x',
   filesUrl: 'http://c/embed/v/1/',
   share: 0.5,
+  gpu: 'no',
+  gpuAllowed: false,
   cores: 2,
   phone: false,
   memoryGib: undefined,
@@ -86,14 +92,19 @@ export interface World {
   readonly controller: Controller;
   readonly sockets: FakeSocket[];
   readonly workers: FakeWorker[];
+  readonly gpuWorkers: FakeWorker[];
   readonly statuses: Status[];
   readonly renewals: string[];
   readonly last: () => Status['phase'] | undefined;
 }
 
-export function setUp(overrides: Partial<ControllerHost> = {}): World {
+/** What a GPU's worker says once it has started. */
+const FAST_GPU: FromKernel = { kind: 'ready', flopsPerS: 90e9 };
+
+export function setUp(overrides: Partial<ControllerHost> = {}, gpuSays = FAST_GPU): World {
   const sockets: FakeSocket[] = [];
   const workers: FakeWorker[] = [];
+  const gpuWorkers: FakeWorker[] = [];
   const statuses: Status[] = [];
   const renewals: string[] = [];
   const controller = new Controller({
@@ -114,6 +125,14 @@ export function setUp(overrides: Partial<ControllerHost> = {}): World {
       setTimeout(() => worker.onmessage?.({ kind: 'ready', flopsPerS: 7e9 }), 0);
       return worker;
     },
+    spawnGpu: (_files, _memoryBytes, _duty, software) => {
+      const worker = new FakeWorker();
+      worker.software = software;
+      gpuWorkers.push(worker);
+      setTimeout(() => worker.onmessage?.(gpuSays), 0);
+      return worker;
+    },
+    loadGpu: async () => ({ kernel: GPU_KERNEL, glueUrl: 'http://c/g.js', module: {} as WebAssembly.Module, bytes: 250_000 }),
     loadKernel: async () => ({ kernel: 'ef'.repeat(32), glueUrl: 'http://c/k.js', module: {} as WebAssembly.Module, bytes: 300_000 }),
     renewTicket: async (frameUrl) => {
       renewals.push(frameUrl);
@@ -125,7 +144,7 @@ export function setUp(overrides: Partial<ControllerHost> = {}): World {
     },
     ...overrides,
   });
-  return { controller, sockets, workers, statuses, renewals, last: () => statuses.at(-1)?.phase };
+  return { controller, sockets, workers, gpuWorkers, statuses, renewals, last: () => statuses.at(-1)?.phase };
 }
 
 export const welcome = (nonce: string, text = 'text-1') => ({

@@ -37,7 +37,7 @@ class FakePort implements Port {
 const HASH_W = 'aa'.repeat(32);
 const HASH_S = 'bb'.repeat(32);
 
-function setUp(share: number, cores: number) {
+function setUp(share: number, cores: number, crashesMax?: number) {
   const ports: FakePort[] = [];
   const sent: string[] = [];
   const refused: string[] = [];
@@ -69,7 +69,7 @@ function setUp(share: number, cores: number) {
     crashed: () => events.push('crashed'),
   };
   const store = new FrameStore();
-  const pool = new Pool(host, store, paceFor(share, cores));
+  const pool = new Pool(host, store, paceFor(share, cores), crashesMax);
   return { pool, ports, sent, refused, fetched, events, clock, store, network };
 }
 
@@ -225,6 +225,25 @@ test('a crash costs its leases and the worker is replaced, but not for ever', ()
   assert.deepEqual(events.filter((event) => event === 'crashed'), [], 'the first two are long ago');
   ports[5]?.onerror?.('gone');
   assert.deepEqual(events.at(-1), 'crashed');
+});
+
+test('a task that no kernel here can run is refused with the worker’s reason', () => {
+  const { pool, ports, refused } = setUp(1, 1);
+  ports[0]?.ready();
+  for (const lease of ['a', 'b', 'c']) pool.task(task(lease));
+  ports[0]?.say({ kind: 'unable', lease: 'a', detail: '', reason: 'unsupported' });
+  ports[0]?.say({ kind: 'unable', lease: 'b', detail: '' });
+  pool.pause();
+  ports[0]?.say({ kind: 'unable', lease: 'c', detail: '', reason: 'unsupported' });
+  assert.deepEqual(refused, ['a unsupported', 'b failed', 'c stopping']);
+});
+
+test('where no crash is tolerated the first one is told, and nothing is started anew', () => {
+  const { pool, ports, refused, events } = setUp(0.5, 1, 0);
+  ports[0]?.ready();
+  pool.task(task('a'));
+  ports[0]?.onerror?.('gone');
+  assert.deepEqual([refused, events.at(-1), ports.length], [['a failed'], 'crashed', 1]);
 });
 
 test('the end of a session clears leases, graphs and weights', () => {

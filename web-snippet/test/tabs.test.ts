@@ -48,12 +48,13 @@ interface Tab {
 }
 
 /** Tabs of one browser on one site. */
-function open(count: number, locks: Locks | undefined): Tab[] {
+function open(count: number, locks: Locks | undefined, starts: HubConfig[] = []): Tab[] {
   const all: Tab[] = [];
   for (let at = 0; at < count; at += 1) {
     const [got, totals, posted]: [string[], number[], FromHub[]] = [[], [], []];
     const hub = {
       handle: (message: ToHub) => {
+        if (message.kind === 'start') starts.push(message.config);
         const detail = message.kind === 'start' ? message.paused : message.kind === 'pause' ? message.detail : undefined;
         got.push(detail === undefined ? message.kind : `${message.kind} ${detail}`);
       },
@@ -142,6 +143,20 @@ test('a stop and a share hold for every tab', async () => {
   assert.equal(second.got.at(-1), 'stop', 'nobody takes over');
 });
 
+test('the switch for the GPU holds for every tab, also before it is known whose turn it is', async () => {
+  const starts: HubConfig[] = [];
+  const [first, second] = open(2, new FakeLocks(), starts);
+  assert.ok(first && second);
+  first.tabs.handle({ kind: 'start', config: { ...CONFIG, gpuAllowed: false } });
+  second.tabs.handle({ kind: 'start', config: { ...CONFIG, gpuAllowed: false } });
+  second.tabs.handle({ kind: 'gpu', allowed: true });
+  await settle();
+  assert.deepEqual(starts.map(({ gpuAllowed }) => gpuAllowed), [true, true]);
+  assert.deepEqual(first.posted, [{ kind: 'gpu', allowed: true }]);
+  first.tabs.handle({ kind: 'gpu', allowed: false });
+  assert.equal(second.got.at(-1), 'gpu');
+});
+
 test('a tab that comes in hears what the visit has moved', async () => {
   const [first, second] = open(2, new FakeLocks());
   assert.ok(first && second);
@@ -166,7 +181,7 @@ test('a tab that fails makes room for another and stops nobody', async () => {
 });
 
 test('only messages of the channel are heard', () => {
-  for (const data of [undefined, null, 'stop', {}, { kind: 'share', share: 2 }, { kind: 'moved', bytes: 1 }, { kind: 'moved', bytes: NaN, total: 1 }]) {
+  for (const data of [undefined, null, 'stop', {}, { kind: 'share', share: 2 }, { kind: 'moved', bytes: 1 }, { kind: 'moved', bytes: NaN, total: 1 }, { kind: 'gpu', allowed: 1 }]) {
     assert.equal(readTabMessage(data), undefined);
   }
   assert.deepEqual(readTabMessage({ kind: 'leading', more: 1 }), { kind: 'leading' });
@@ -192,11 +207,11 @@ test('a yes is remembered for a day, to the same words only, and without an iden
   memory().agree(0.2, 0);
   memory().addBytes(500, 500);
   memory().noteShare(0.4);
-  assert.deepEqual(memory().recall(), { share: 0.4, bytes: 500 });
+  assert.deepEqual(memory().recall(), { share: 0.4, gpu: false, bytes: 500 });
   const kept = Object.keys(JSON.parse([...items.values()][0] ?? '{}')).sort();
   assert.deepEqual(kept, ['bytes', 'seen', 'share', 'text', 'until']);
   clock.now += 24 * 60 * 60 * 1000 - 1;
-  assert.deepEqual(memory().recall(), { share: 0.4, bytes: 0 }, 'another visit');
+  assert.deepEqual(memory().recall(), { share: 0.4, gpu: false, bytes: 0 }, 'another visit');
   clock.now += 1;
   assert.equal(memory().recall(), undefined);
   assert.equal(items.size, 0, 'what has run out is not kept');
@@ -213,6 +228,22 @@ test('a yes is remembered for a day, to the same words only, and without an iden
   assert.equal(forgotten(), 3);
   void memory().forget();
   assert.equal(forgotten(), 3, 'where there was no yes, no database is opened');
+});
+
+test('a tick for the GPU is kept with the yes, only where there is one', () => {
+  const { items, memory } = remembering();
+  memory().noteGpu(true);
+  assert.equal(items.size, 0);
+  memory().agree(0.2, 0, true);
+  assert.equal(memory().recall()?.gpu, true);
+  memory().noteShare(0.3);
+  assert.deepEqual(memory().recall(), { share: 0.3, gpu: true, bytes: 0 });
+  memory().noteGpu(false);
+  assert.equal(memory().recall()?.gpu, false);
+  assert.ok(!items.get('raven pk_test_x')?.includes('gpu'));
+  memory().noteGpu(true);
+  memory().agree(0.2, 0, false);
+  assert.equal(memory().recall()?.gpu, false, 'a new yes is asked for anew');
 });
 
 test('a tab of an older text leaves a new yes alone', () => {
@@ -277,7 +308,7 @@ test('what is kept cannot be stretched, and denied storage keeps nothing', () =>
     'text-1',
     () => assert.fail('nothing was kept'),
   );
-  assert.deepEqual(denied.agree(0.2, 7), { share: 0.2, bytes: 7 });
+  assert.deepEqual(denied.agree(0.2, 7), { share: 0.2, gpu: false, bytes: 7 });
   assert.equal(denied.addBytes(1, 1), undefined);
   void denied.forget();
   assert.equal(denied.recall(), undefined);

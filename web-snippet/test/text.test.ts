@@ -65,6 +65,14 @@ test('a cap that ends the work is said as what it is: perhaps little was used, b
   for (const [language, { failedTraffic }] of Object.entries(CATALOGUES)) assert.doesNotMatch(failedTraffic, used, language);
 });
 
+test('the card says of the GPU that it takes a tick, and never that it is not used', () => {
+  const never = /no graphics chip|sin el chip|sans la puce|चिप इस्तेमाल नहीं|chipu ya michoro|不使用显卡/;
+  for (const [language, { gpu, gpuOn, gpuNone, much }] of Object.entries(CATALOGUES)) {
+    assert.doesNotMatch(much, never, language);
+    for (const words of [gpu, gpuOn, gpuNone]) assert.match(words, /GPU/, language);
+  }
+});
+
 test('the first language that there is speaks', () => {
   assert.equal(chooseLanguage(['de-DE', 'fr-CA', 'en']), 'fr');
   assert.equal(chooseLanguage(['zh-Hant-TW']), 'zh');

@@ -124,8 +124,9 @@ test('downloads can be ended, and asked for anew at once', async () => {
   const { requests, fetch } = slowFetch();
   const visit = allowance(1e6);
   const fetcher = new ShardFetcher('http://c', fetch, visit);
-  const ended = assert.rejects(fetcher.get('a', 5_000, 'g'), { name: 'AbortError' });
-  fetcher.abort();
+  const aborting = new AbortController();
+  const ended = assert.rejects(fetcher.get('a', 5_000, 'g', aborting.signal), { name: 'AbortError' });
+  aborting.abort();
   const again = fetcher.get('a', 4, 'g');
   await ended;
   assert.deepEqual(requests.map(({ aborted }) => aborted()), [true, false]);

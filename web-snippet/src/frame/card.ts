@@ -55,6 +55,8 @@ export class Card {
     this.#listen();
     const { getBattery } = navigator as BatteryRules;
     this.#elements.setShare(offeredShare({ getBattery, featurePolicy: (document as BatteryRules).featurePolicy }));
+    // Of the adapter nothing is asked before a yes.
+    this.#elements.offerGpu(config.gpu !== 'no' && 'gpu' in navigator);
     this.#elements.showSight('waiting');
     this.#elements.show(this.#view, undefined);
   }
@@ -82,7 +84,7 @@ export class Card {
   }
 
   #listen(): void {
-    const { open, again, close, no, never, stop, yes, share, root } = this.#elements;
+    const { open, again, close, no, never, stop, yes, share, gpu, root } = this.#elements;
     open.addEventListener('click', () => this.#dispatch({ type: 'open' }));
     again.addEventListener('click', () => this.#dispatch({ type: 'open' }));
     close.addEventListener('click', () => this.#dispatch({ type: 'close' }));
@@ -95,6 +97,10 @@ export class Card {
       this.#hub?.post({ kind: 'share', share: this.#elements.shareValue });
       this.#memory.noteShare(this.#elements.shareValue);
       this.#elements.show(this.#view, this.#pauses.reason);
+    });
+    gpu.addEventListener('change', () => {
+      this.#hub?.post({ kind: 'gpu', allowed: this.#elements.gpuValue });
+      this.#memory.noteGpu(this.#elements.gpuValue);
     });
     addEventListener('keydown', (event) => {
       if (event.key === 'Escape' && this.#view.at === 'card') this.#dispatch({ type: 'dismiss' });
@@ -212,6 +218,7 @@ export class Card {
     if (!remembered || this.#view.at !== 'chip') return;
     this.#bytes = Math.max(this.#bytes, remembered.bytes);
     this.#elements.setShare(remembered.share);
+    this.#elements.setGpu(remembered.gpu);
     this.#dispatch({ type: 'recall' });
     void this.#startHub();
   }
@@ -223,7 +230,7 @@ export class Card {
       this.#elements.showPressAgain();
       return;
     }
-    this.#bytes = this.#memory.agree(this.#elements.shareValue, this.#bytes).bytes;
+    this.#bytes = this.#memory.agree(this.#elements.shareValue, this.#bytes, this.#elements.gpuValue).bytes;
     this.#dispatch({ type: 'agree' });
     this.#embed.send({ type: 'answer', answer: 'yes' });
     void this.#startHub();
@@ -241,7 +248,7 @@ export class Card {
       return;
     }
     const { reason } = this.#pauses;
-    const visit = { share: this.#elements.shareValue, bytes: this.#bytes };
+    const visit = { share: this.#elements.shareValue, gpu: this.#elements.gpuValue, bytes: this.#bytes };
     const hub = new HubClient(this.#config, visit, reason, (message) => this.#receive(hub, message));
     this.#hub = hub;
     this.#elements.show(this.#view, reason);
@@ -255,10 +262,14 @@ export class Card {
       this.#elements.setShare(message.share);
       return;
     }
-    const { phase, tasks, bytes, bytesMax } = message;
+    if (message.kind === 'gpu') {
+      this.#elements.setGpu(message.allowed);
+      return;
+    }
+    const { phase, tasks, bytes, bytesMax, gpu } = message;
     // Another tab has been told to stop.
     if (phase.name === 'stopped') void this.#memory.forget();
-    this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax } });
+    this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu });
   }
 
   /** Shows a new phase at once, and mere counts now and then: to show is to lay out, which the page may have to wait for. */

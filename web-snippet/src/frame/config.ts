@@ -1,5 +1,7 @@
 /** What the coordinator wrote into the frame's page. */
 
+import type { GpuOffer } from '../shared/hub-port.ts';
+
 /** Where the page does not say what a visit may move. */
 const VISIT_MB = 25;
 
@@ -11,11 +13,13 @@ export interface PageConfig {
   readonly textVersion: string;
   /** Bytes that a visit may move, both ways together. */
   readonly visitBytesMax: number;
+  readonly gpu: GpuOffer;
 }
 
 export function readConfig(page: Document): PageConfig {
   const meta = (name: string): string =>
     page.querySelector<HTMLMetaElement>(`meta[name="raven-${name}"]`)?.content ?? '';
+  const gpu = meta('gpu');
   const megabytes = Number(meta('visit-mb'));
   const visitBytesMax = (megabytes > 0 ? megabytes : VISIT_MB) * 1e6;
   return {
@@ -24,5 +28,6 @@ export function readConfig(page: Document): PageConfig {
     siteName: meta('site-name'),
     textVersion: meta('consent-text'),
     visitBytesMax,
+    gpu: gpu === 'hardware' || gpu === 'any' ? gpu : 'no',
   };
 }

@@ -12,7 +12,15 @@ interface NavigatorExtras {
   readonly userAgentData?: { readonly mobile?: boolean };
 }
 
-function hubConfig(page: PageConfig, share: number, bytesUsed: number): HubConfig {
+/** What the visitor said, and what the visit has moved so far. */
+export interface VisitSoFar {
+  readonly share: number;
+  /** Whether the GPU may be used. */
+  readonly gpu: boolean;
+  readonly bytes: number;
+}
+
+function hubConfig(page: PageConfig, { share, gpu, bytes }: VisitSoFar): HubConfig {
   const extras = navigator as NavigatorExtras;
   return {
     ticket: page.ticket,
@@ -21,10 +29,12 @@ function hubConfig(page: PageConfig, share: number, bytesUsed: number): HubConfi
     frameUrl: location.href,
     filesUrl: new URL('.', import.meta.url).href,
     share: Math.max(SHARE_MIN, share),
+    gpu: page.gpu,
+    gpuAllowed: gpu,
     cores: navigator.hardwareConcurrency || 1,
     phone: extras.userAgentData?.mobile ?? /Mobi|Android/.test(navigator.userAgent),
     memoryGib: extras.deviceMemory,
-    bytesUsed,
+    bytesUsed: bytes,
     bytesMax: page.visitBytesMax,
   };
 }
@@ -34,17 +44,16 @@ export class HubClient {
   #ended = false;
 
   /**
-   * @param visit share and traffic so far.
    * @param receive also hears the last counts of a hub that was stopped.
    */
   constructor(
     page: PageConfig,
-    visit: { readonly share: number; readonly bytes: number },
+    visit: VisitSoFar,
     paused: string | undefined,
     receive: (message: FromHub) => void,
   ) {
     this.#worker = new Worker(new URL('hub.js', import.meta.url), { type: 'module' });
-    const start = hubConfig(page, visit.share, visit.bytes);
+    const start = hubConfig(page, visit);
     let bytes = start.bytesUsed;
     this.#worker.onmessage = ({ data }: MessageEvent<FromHub>) => {
       if (data.kind === 'status') bytes = data.bytes;
@@ -55,7 +64,8 @@ export class HubClient {
       if (this.#ended) return;
       const detail = event.message || 'the hub could not be started';
       const { bytesMax } = start;
-      receive({ kind: 'status', phase: { name: 'failed', failure: 'kernel_load', detail }, tasks: 0, bytes, bytesMax, moved: 0 });
+      const phase = { name: 'failed', failure: 'kernel_load', detail } as const;
+      receive({ kind: 'status', phase, tasks: 0, bytes, bytesMax, moved: 0, gpu: 'off' });
     };
     this.post({ kind: 'start', config: start, paused });
   }

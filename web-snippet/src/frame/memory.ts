@@ -12,6 +12,8 @@ const VISIT_GAP_MS = 30 * 60 * 1000;
 /** A yes that still holds. */
 export interface Remembered {
   readonly share: number;
+  /** Whether it was for the GPU too. */
+  readonly gpu: boolean;
   /** Bytes that the visit has moved so far. */
   readonly bytes: number;
 }
@@ -48,7 +50,7 @@ export class Memory {
   recall(): Remembered | undefined {
     const record = this.#read();
     if (!record) void this.forget();
-    return record && { share: record.share, bytes: this.#bytesOf(record) };
+    return record && { share: record.share, gpu: record.gpu, bytes: this.#bytesOf(record) };
   }
 
   /**
@@ -56,17 +58,21 @@ export class Memory {
    *
    * @param known bytes that the visit has moved, as far as this page knows.
    */
-  agree(share: number, known: number): Remembered {
+  agree(share: number, known: number, gpu = false): Remembered {
     const before = this.#read();
     const bytes = Math.max(known, before ? this.#bytesOf(before) : 0);
-    this.#write({ text: this.#text, share, bytes, until: this.#now() + CONSENT_MS, seen: this.#now() });
-    return { share, bytes };
+    this.#write({ text: this.#text, share, gpu, bytes, until: this.#now() + CONSENT_MS, seen: this.#now() });
+    return { share, gpu, bytes };
   }
 
   /** Notes a new share; without a yes there is nothing to change. */
   noteShare(share: number): void {
-    const record = this.#read();
-    if (record) this.#write({ ...record, share, seen: this.#now() });
+    this.#note({ share });
+  }
+
+  /** Notes whether the yes is for the GPU too. */
+  noteGpu(gpu: boolean): void {
+    this.#note({ gpu });
   }
 
   /**
@@ -106,6 +112,11 @@ export class Memory {
     }
   }
 
+  #note(change: Partial<Remembered>): void {
+    const record = this.#read();
+    if (record) this.#write({ ...record, ...change, seen: this.#now() });
+  }
+
   #bytesOf(record: Record): number {
     return this.#now() - record.seen < VISIT_GAP_MS ? record.bytes : 0;
   }
@@ -121,18 +132,19 @@ export class Memory {
   /** A yes that holds now, to this very text. */
   #parse(kept: string | null): Record | undefined {
     try {
-      const { text, share, bytes, until, seen } = JSON.parse(kept ?? '{}');
+      const { text, share, gpu, bytes, until, seen } = JSON.parse(kept ?? '{}');
       const isWhole = [share, bytes, until, seen].every((value) => typeof value === 'number' && value >= 0);
       const holds = isWhole && text === this.#text && share <= 1 && until > this.#now() && until <= this.#now() + CONSENT_MS;
-      return holds ? { text, share, bytes, until, seen } : undefined;
+      // Older records know nothing of the GPU; to say nothing is no yes.
+      return holds ? { text, share, gpu: gpu === true, bytes, until, seen } : undefined;
     } catch {
       return undefined;
     }
   }
 
-  #write(record: Record): void {
+  #write({ gpu, ...record }: Record): void {
     try {
-      this.#storage().setItem(this.#key, JSON.stringify(record));
+      this.#storage().setItem(this.#key, JSON.stringify(gpu ? { ...record, gpu } : record));
     } catch {
       // The yes holds for this page.
     }

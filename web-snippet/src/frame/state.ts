@@ -1,7 +1,7 @@
 /** What the frame shows, and how events change it. Pure. */
 
 import type { EmbedPhase } from '../shared/embed-port.ts';
-import type { HubPhase } from '../shared/hub-port.ts';
+import type { GpuStatus, HubPhase } from '../shared/hub-port.ts';
 
 /** Why work rests although the visitor agreed. */
 export type PauseReason = 'hidden' | 'battery' | 'data_saver';
@@ -20,7 +20,13 @@ export type View =
   /** The question with all that belongs to it. */
   | { readonly at: 'card' }
   /** The visitor agreed. */
-  | { readonly at: 'live'; readonly phase: HubPhase; readonly tasks: number; readonly traffic?: Traffic | undefined }
+  | {
+      readonly at: 'live';
+      readonly phase: HubPhase;
+      readonly tasks: number;
+      readonly traffic?: Traffic | undefined;
+      readonly gpu?: GpuStatus | undefined;
+    }
   /** Work ended: by the visitor, or because it can't go on. */
   | { readonly at: 'over'; readonly phase: HubPhase; readonly tasks: number }
   /** This page can't take part at all. */
@@ -43,6 +49,7 @@ export type Event =
       readonly phase: HubPhase;
       readonly tasks: number;
       readonly traffic?: Traffic | undefined;
+      readonly gpu?: GpuStatus | undefined;
     };
 
 export function next(view: View, event: Event): View {
@@ -68,8 +75,8 @@ export function next(view: View, event: Event): View {
     case 'status': {
       if (view.at !== 'live') return view;
       const ended = event.phase.name === 'failed' || event.phase.name === 'stopped';
-      const { phase, tasks, traffic } = event;
-      return ended ? { at: 'over', phase, tasks } : { at: 'live', phase, tasks, traffic };
+      const { phase, tasks, traffic, gpu } = event;
+      return ended ? { at: 'over', phase, tasks } : { at: 'live', phase, tasks, traffic, gpu };
     }
   }
 }

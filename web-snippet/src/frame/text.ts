@@ -1,6 +1,6 @@
 /** The frame's sentences, made from the words of one language. */
 
-import type { FailureKind, HubPhase } from '../shared/hub-port.ts';
+import type { FailureKind, GpuStatus, HubPhase } from '../shared/hub-port.ts';
 import type { Sight } from './gate.ts';
 import type { Words } from './language.ts';
 import type { PauseReason, View } from './state.ts';
@@ -108,6 +108,12 @@ export class Text {
 
   traffic(bytes: number, bytesMax: number): string {
     return this.fill('used', { used: this.megabytes(bytes), cap: this.megabytes(bytesMax) });
+  }
+
+  /** Said where the visitor's tick has an effect at the moment, and where it will have none. */
+  gpu(status: GpuStatus | undefined, phase: HubPhase): string {
+    if (status === 'none') return this.fill('gpuNone');
+    return status === 'on' && phase.name === 'working' ? this.fill('gpuOn') : '';
   }
 
   over(phase: HubPhase, tasks: number): string {

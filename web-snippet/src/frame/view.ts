@@ -18,6 +18,7 @@ export class Elements {
   readonly card = element('card');
   readonly title = element('title');
   readonly share = element<HTMLInputElement>('share');
+  readonly gpu = element<HTMLInputElement>('gpu');
   readonly words = element('words');
   readonly foot = element('foot');
   readonly actions = element('actions');
@@ -33,11 +34,13 @@ export class Elements {
   readonly #shareField = element('share-field');
   readonly #shareHome = element('share-home');
   readonly #shareLive = element('share-live');
+  readonly #gpuField = element('gpu-field');
   readonly #hint = element('hint');
   readonly #live = element('live');
   readonly #status = element('status');
   readonly #tasks = element('tasks');
   readonly #traffic = element('traffic');
+  readonly #gpuStatus = element('gpu-status');
   readonly #over = element('over');
   readonly #overText = element('over-text');
 
@@ -74,6 +77,19 @@ export class Elements {
     this.share.setAttribute('aria-valuetext', text);
   }
 
+  /** Whether the GPU may be used: it was offered, and the visitor ticked it. */
+  get gpuValue(): boolean {
+    return !this.#gpuField.hidden && this.gpu.checked;
+  }
+
+  setGpu(allowed: boolean): void {
+    this.gpu.checked = allowed;
+  }
+
+  offerGpu(isOffered: boolean): void {
+    this.#gpuField.hidden = !isOffered;
+  }
+
   showSight(sight: Sight): void {
     this.yes.disabled = sight !== 'seen';
     setText(this.#hint, this.#text.sight(sight));
@@ -97,6 +113,7 @@ export class Elements {
       this.root.dataset.work = view.phase.name;
       setText(this.#status, this.#text.live(view.phase, pause, this.shareValue));
       setText(this.#tasks, this.#text.tasks(view.tasks));
+      setText(this.#gpuStatus, this.#text.gpu(view.gpu, view.phase));
       setText(this.#traffic, view.traffic ? this.#text.traffic(view.traffic.bytes, view.traffic.bytesMax) : '');
     } else if (view.at === 'over') {
       setText(this.#overText, this.#text.over(view.phase, view.tasks));

@@ -66,6 +66,9 @@ export class BlobError extends Error {
   }
 }
 
+/** A shard was not asked for: it would pass the visit's cap. */
+export class CapError extends BlobError {}
+
 /** What a download asks before, and says after. */
 export interface ShardTraffic {
   /** Sets so much aside; `false` where the visit may not move it. */
@@ -83,7 +86,7 @@ interface Download {
 /**
  * Fetches shards. Nothing is kept here: a shard goes to the worker that asked,
  * and the browser's cache has it for the next one. Requests for a shard that
- * is on its way share one answer.
+ * is on its way share one answer, whichever session they are for.
  */
 export class ShardFetcher {
   readonly #origin: string;
@@ -101,26 +104,32 @@ export class ShardFetcher {
    * The frame of a shard, owned by the caller.
    *
    * @param bytes its length as the task states it.
+   * @param signal ends the wait, and the download where nobody else waits for it.
    * @throws {BlobError}
    */
-  async get(id: string, bytes: number, grant: string): Promise<ArrayBuffer> {
+  async get(id: string, bytes: number, grant: string, signal?: AbortSignal): Promise<ArrayBuffer> {
+    signal?.throwIfAborted();
     const shared = this.#underway.get(id) ?? this.#begin(id, bytes, grant);
     shared.waiters += 1;
+    const leave = (): void => this.#leave(id, shared);
+    signal?.addEventListener('abort', leave);
     try {
       const frame = await shared.answer;
+      signal?.throwIfAborted();
       // All but the last get a copy, so that each may hand its own on.
-      shared.waiters -= 1;
-      return shared.waiters === 0 ? frame : frame.slice(0);
+      return shared.waiters === 1 ? frame : frame.slice(0);
     } finally {
-      if (this.#underway.get(id) === shared) this.#underway.delete(id);
+      signal?.removeEventListener('abort', leave);
+      if (!signal?.aborted) leave();
     }
   }
 
-  /** Ends every download: nobody waits for them any more. */
-  abort(): void {
-    for (const { abort } of this.#underway.values()) abort();
+  #leave(id: string, shared: Download): void {
+    shared.waiters -= 1;
+    if (shared.waiters > 0) return;
     // Who asks from now on gets a download that has not been aborted.
-    this.#underway.clear();
+    if (this.#underway.get(id) === shared) this.#underway.delete(id);
+    shared.abort();
   }
 
   #begin(id: string, bytes: number, grant: string): Download {
@@ -136,7 +145,7 @@ export class ShardFetcher {
     if (bytes > bytesMax) throw new BlobError(`spec.shards.bytes: ${bytes} exceeds the limit of ${bytesMax}`);
     const reserved = bytes + EXCHANGE_BYTES;
     // Before the first byte: several shards are on their way at once, and a page may be left in the middle of one.
-    if (!this.#traffic.reserve(reserved)) throw new BlobError('blob: more than the visit may still move');
+    if (!this.#traffic.reserve(reserved)) throw new CapError('blob: more than the visit may still move');
     // Without a body only headers have moved.
     let moved = EXCHANGE_BYTES;
     const timer = setTimeout(() => aborting.abort(), FETCH_MS_MAX);

@@ -1,21 +1,19 @@
 /**
- * The hub: loads the kernel, keeps one session with the coordinator, hands
- * its work to the pool, and tells the frame how things stand.
+ * The hub: loads the kernel, keeps a lane for the processor and, where the
+ * visitor allows it, one for the GPU, counts what both move, and tells the
+ * frame how things stand.
  */
 
 import { ELSEWHERE, type FailureKind, type FromHub, type HubConfig, type HubPhase, type ToHub } from '../shared/hub-port.ts';
 import { paceFor, type Pace } from '../shared/pace.ts';
-import type { GoodbyeReason, RefuseReason } from '../wire/message.ts';
-import { PROTOCOL_VERSION, TEXT_BYTES_MAX, TO_COORDINATOR } from '../wire/limits.ts';
-import { encodeFrame } from '../wire/frame.ts';
-import { Backoff } from './backoff.ts';
-import { FrameStore, ShardFetcher } from './blobs.ts';
+import { ShardFetcher } from './blobs.ts';
+import { Gpu } from './gpu.ts';
 import type { Identity } from './identity.ts';
-import { KERNEL_FILES_BYTES, KernelLoadError, type KernelFiles } from './kernel-files.ts';
-import { Meter } from './meter.ts';
-import { Pool, type PoolHost, type Port } from './pool.ts';
-import { Session, type End, type Socket, type WorkMessage } from './session.ts';
-import { CountedSocket, Traffic } from './traffic.ts';
+import { GPU_FILES_BYTES, KERNEL_FILES_BYTES, KernelLoadError, type KernelFiles } from './kernel-files.ts';
+import { IDLE_SHOWN_AFTER_MS, Lane, type LaneEvents, type Visit } from './lane.ts';
+import type { Port } from './pool.ts';
+import type { Socket } from './session.ts';
+import { Traffic, WORTHWHILE_BYTES } from './traffic.ts';
 
 const GIB = 2 ** 30;
 /** Budget of one kernel: a quarter of the machine's memory over all cores, within these bounds. */
@@ -23,18 +21,10 @@ const MEMORY_BYTES_MIN = 128 << 20;
 const MEMORY_BYTES_MAX = 512 << 20;
 /** Assumed where the browser does not say. */
 const MEMORY_GIB_GUESS = 4;
-/** A session that lasted this long shows that all is well again. */
-const STABLE_MS = 30_000;
-/** Between two tasks workers are idle for a moment; that is not worth a word. */
-const IDLE_SHOWN_AFTER_MS = 1_500;
 /** Counts are told this often at most: small tasks end many times a second. */
 const COUNT_TOLD_EVERY_MS = 250;
 /** So many bytes are told at once: a page that is left now must not leave them uncounted. */
 const TOLD_AT_ONCE_BYTES = 64 << 10;
-/** The coordinator hears of the slider this often at most; workers follow it at once. */
-const PACE_TOLD_EVERY_MS = 300;
-/** How often in a row our messages may be refused before we give up. */
-const REJECTIONS_MAX = 3;
 
 /** The hub's surroundings; handed in so that tests need no browser. */
 export interface ControllerHost {
@@ -47,7 +37,10 @@ export interface ControllerHost {
   identity(site: string): Promise<Identity>;
   connect(url: string): Socket;
   spawn(files: KernelFiles, memoryBytes: number, duty: number, flopsPerS: number | undefined): Port;
+  /** A worker that opens the GPU; `software`: a software adapter will do. */
+  spawnGpu(files: KernelFiles, memoryBytes: number, duty: number, software: boolean): Port;
   loadKernel(filesUrl: string): Promise<KernelFiles>;
+  loadGpu(filesUrl: string): Promise<KernelFiles>;
   renewTicket(frameUrl: string): Promise<string | undefined>;
   post(message: FromHub): void;
 }
@@ -57,58 +50,51 @@ type State =
   | { readonly at: 'loading' }
   /** Paused before the kernel was there; resuming loads it. */
   | { readonly at: 'held' }
-  | { readonly at: 'connecting' }
-  | { readonly at: 'session'; readonly session: Session; readonly readyAt: number | undefined; readonly grant: string }
-  | { readonly at: 'waiting'; readonly timer: ReturnType<typeof setTimeout>; readonly full: boolean }
-  /** Paused without a connection; resuming makes one. */
-  | { readonly at: 'asleep' }
+  | { readonly at: 'open' }
   | { readonly at: 'over'; readonly phase: HubPhase };
 
-/** What exists once the kernel is loaded. */
-interface Machine {
-  readonly files: KernelFiles;
-  readonly pool: Pool;
-  readonly memoryBytes: number;
-  flopsPerS: number;
+/** Budget of one of `workers` kernels that run at once. */
+function memoryBytesOf(memoryGib: number | undefined, workers: number): number {
+  const memory = ((memoryGib ?? MEMORY_GIB_GUESS) * GIB) / 4 / Math.max(1, workers);
+  return Math.floor(Math.min(MEMORY_BYTES_MAX, Math.max(MEMORY_BYTES_MIN, memory)));
 }
 
 export class Controller {
   readonly #host: ControllerHost;
   readonly #shards: ShardFetcher;
-  readonly #store = new FrameStore();
-  readonly #backoff: Backoff;
-  readonly #meter: Meter;
-  #config: HubConfig | undefined;
-  #machine: Machine | undefined;
-  /**
-   * One key for the visit, so that a coordinator knows after a reconnection
-   * which part of a model this visitor has seen. Every session's receipt is
-   * signed over that session's nonce.
-   */
-  #identity: Identity | undefined;
-  #pace: Pace = paceFor(0, 1);
+  readonly #gpu: Gpu;
   readonly #traffic = new Traffic();
+  #config: HubConfig | undefined;
+  #identity: Identity | undefined;
+  /** The processor's lane, once its kernel is loaded. */
+  #cpu: Lane | undefined;
+  #pace: Pace = paceFor(0, 1);
   #ticket = '';
-  #ticketRenewed = false;
-  #rejections = 0;
+  /** One renewal serves both lanes. */
+  #renewal: Promise<boolean> | undefined;
   #paused: string | undefined;
   #state: State = { at: 'new' };
-  #busyUntil = 0;
+  #isEnding = false;
   #told: Extract<FromHub, { kind: 'status' }> | undefined;
   #toldAt = 0;
   /** This hub's part of the traffic, as last told. */
   #toldOwn = 0;
   #tellTimer: ReturnType<typeof setTimeout> | undefined;
-  #paceToldAt = -Infinity;
-  #paceTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(host: ControllerHost) {
     this.#host = host;
-    this.#backoff = new Backoff(host.random);
-    this.#meter = new Meter(() => host.now());
     this.#shards = new ShardFetcher(host.origin, host.fetch, {
       reserve: (bytes) => this.#reserve(bytes),
       settle: (reserved, moved) => this.#spend(moved - reserved),
+    });
+    this.#gpu = new Gpu({
+      mayStart: () => this.#state.at === 'open' && this.#paused === undefined && this.#cpu?.isReady === true,
+      isWorthwhile: () => this.#traffic.fits(GPU_FILES_BYTES + WORTHWHILE_BYTES),
+      load: () => this.#loadGpu(),
+      open: (files, events) => this.#openGpu(files, events),
+      isOfUse: (flopsPerS) => this.#isGpuOfUse(flopsPerS),
+      capReached: () => this.#gpuCapReached(),
+      changed: () => this.#report(),
     });
   }
 
@@ -125,6 +111,9 @@ export class Controller {
       case 'share':
         this.#setShare(message.share);
         return;
+      case 'gpu':
+        this.#gpu.allow(message.allowed);
+        return;
       case 'pause':
         this.#pause(message.detail);
         return;
@@ -140,12 +129,24 @@ export class Controller {
     }
   }
 
+  /** Gives up connections that are only paused: another tab has them. */
+  sleep(): void {
+    for (const lane of this.#lanes()) lane.sleep();
+  }
+
+  /** Another tab has moved so many bytes more, and knows of `total`. */
+  noteTraffic(bytes: number, total: number): void {
+    this.#traffic.hear(bytes, total);
+    this.#report();
+  }
+
   async #start(config: HubConfig, paused: string | undefined): Promise<void> {
     this.#config = config;
     this.#traffic.begin(config.bytesUsed, config.bytesMax);
     this.#paused = paused;
     this.#ticket = config.ticket;
     this.#pace = paceFor(config.share, config.cores);
+    this.#gpu.begin(config.gpu, config.gpuAllowed);
     await this.#load(config);
   }
 
@@ -165,13 +166,10 @@ export class Controller {
       this.#identity ??= await this.#host.identity(config.site).catch(() => {
         throw new KernelLoadError('unsupported', 'Ed25519 keys are missing');
       });
-      // Counted before they come: the page may be left meanwhile. Of a failure nobody knows what it has moved.
-      this.#spend(KERNEL_FILES_BYTES);
-      const files = await this.#host.loadKernel(config.filesUrl);
-      this.#spend(files.bytes - KERNEL_FILES_BYTES);
+      const files = await this.#counted(KERNEL_FILES_BYTES, () => this.#host.loadKernel(config.filesUrl));
       // Meanwhile the visitor may have stopped or the page been hidden. The browser keeps the files.
       if (this.#state.at !== 'loading') return;
-      if (this.#paused === undefined) this.#open(files, config);
+      if (this.#paused === undefined) this.#open(files, config, this.#identity);
       else this.#become({ at: 'held' });
     } catch (error) {
       const unsupported = error instanceof KernelLoadError && error.kind === 'unsupported';
@@ -179,230 +177,114 @@ export class Controller {
     }
   }
 
-  /** Starts the workers; the first one's measurement opens the connection. */
-  #open(files: KernelFiles, config: HubConfig): void {
-    const memory = ((config.memoryGib ?? MEMORY_GIB_GUESS) * GIB) / 4 / Math.max(1, config.cores);
-    const memoryBytes = Math.floor(Math.min(MEMORY_BYTES_MAX, Math.max(MEMORY_BYTES_MIN, memory)));
-    const poolHost: PoolHost = {
-      now: () => this.#host.now(),
-      spawn: (duty, flopsPerS) => this.#host.spawn(files, memoryBytes, duty, flopsPerS),
-      run: (act) => this.#meter.run(act),
-      ownMs: () => this.#meter.take(),
-      send: (frame) => this.#sendFrame(frame),
-      refuse: (lease, reason, detail) => this.#refuse(lease, reason, detail),
-      shard: (shard) => this.#shards.get(shard.blob, shard.bytes, this.#grant()),
-      measured: (flopsPerS) => {
-        if (this.#machine) this.#machine.flopsPerS = flopsPerS;
-        if (this.#paused === undefined) this.#connect();
-        else this.#become({ at: 'asleep' });
-      },
-      changed: () => this.#report(),
-      crashed: (detail) => this.#fail('kernel_crash', detail),
-    };
-    this.#machine = { files, memoryBytes, flopsPerS: 0, pool: new Pool(poolHost, this.#store, this.#pace) };
+  /** Counts files before they come: the page may be left meanwhile. Of a failure nobody knows what it has moved. */
+  async #counted(reserved: number, load: () => Promise<KernelFiles>): Promise<KernelFiles> {
+    this.#spend(reserved);
+    const files = await load();
+    this.#spend(files.bytes - reserved);
+    return files;
   }
 
-  #connect(): void {
-    const machine = this.#machine;
+  #open(files: KernelFiles, config: HubConfig, identity: Identity): void {
+    const memoryBytes = memoryBytesOf(config.memoryGib, config.cores);
+    this.#state = { at: 'open' };
+    this.#cpu = new Lane(
+      {
+        backend: 'cpu',
+        id: files.kernel,
+        memoryBytes,
+        spawn: (duty, flopsPerS) => this.#host.spawn(files, memoryBytes, duty, flopsPerS),
+      },
+      this.#visit(config, identity),
+      this.#pace,
+      {
+        measured: () => true,
+        // The processor's first task does not wait for the GPU's module.
+        ready: () => this.#gpu.tryStart(),
+        failed: (failure, detail) => this.#fail(failure, detail),
+        capReached: () => this.#capReached(),
+      },
+    );
+  }
+
+  async #loadGpu(): Promise<KernelFiles> {
     const config = this.#config;
-    const identity = this.#identity;
-    if (!machine || !config || !identity || this.#state.at === 'over') return;
-    if (!this.#traffic.isWorthwhile) {
-      this.#capReached();
-      return;
-    }
-    this.#become({ at: 'connecting' });
+    if (!config) throw new Error('not started');
+    return this.#counted(GPU_FILES_BYTES, () => this.#host.loadGpu(config.filesUrl));
+  }
+
+  #openGpu(files: KernelFiles, events: LaneEvents): Lane {
+    const [config, identity] = [this.#config, this.#identity];
+    if (!config || !identity) throw new Error('not started');
+    const memoryBytes = memoryBytesOf(config.memoryGib, 1);
+    const software = config.gpu === 'any';
+    return new Lane(
+      {
+        backend: 'gpu',
+        id: files.kernel,
+        memoryBytes,
+        // A device that is lost once is not trusted again.
+        crashesMax: 0,
+        spawn: (duty) => this.#host.spawnGpu(files, memoryBytes, duty, software),
+      },
+      this.#visit(config, identity),
+      paceFor(this.#pace.share, 1),
+      events,
+    );
+  }
+
+  #isGpuOfUse(flopsPerS: number): boolean {
+    if (!(flopsPerS > 0)) return false;
+    return this.#config?.gpu === 'any' || flopsPerS > (this.#cpu?.flopsPerS ?? 0) * this.#pace.workers;
+  }
+
+  /** What a lane knows of the visit. */
+  #visit(config: HubConfig, identity: Identity): Visit {
     const url = `${this.#host.origin.replace(/^http/, 'ws')}/v1/contribute`;
-    const facts = { hello: this.#hello(machine, config), textVersion: config.textVersion, site: config.site };
-    let socket: Socket;
-    try {
-      socket = new CountedSocket(this.#host.connect(url), (bytes) => this.#spend(bytes), (act) => this.#meter.run(act));
-    } catch {
-      // Some browsers throw where a policy forbids the connection, others close it later.
-      this.#retry(false);
-      return;
-    }
-    const session: Session = new Session(socket, identity, facts, {
-      ready: (grant) => this.#ready(session, grant),
-      message: (message, frame) => this.#work(machine.pool, message, frame),
-      ended: (end) => this.#ended(end),
-    });
-    this.#become({ at: 'session', session, readyAt: undefined, grant: '' });
-  }
-
-  #hello(machine: Machine, config: HubConfig) {
     return {
-      protocol: PROTOCOL_VERSION,
-      numeric: { class: 'cpu', kernel: machine.files.kernel },
-      device: {
-        class: config.phone ? 'phone' : 'desktop',
-        cores: config.cores,
-        memory_bytes: machine.memoryBytes,
-        flops_per_s: machine.flopsPerS,
-      },
-      share: this.#pace.share,
-      workers: this.#pace.workers,
-      traffic_bytes_left: this.#traffic.left,
-      ...(this.#ticket === '' ? {} : { ticket: this.#ticket }),
-    } as const;
+      config,
+      identity,
+      shards: this.#shards,
+      traffic: this.#traffic,
+      ticket: () => this.#ticket,
+      isGpuAllowed: () => this.#gpu.isAllowed,
+      now: () => this.#host.now(),
+      random: () => this.#host.random(),
+      connect: () => this.#host.connect(url),
+      spend: (bytes) => this.#spend(bytes),
+      renewTicket: () => (this.#renewal ??= this.#renewTicket(config).finally(() => (this.#renewal = undefined))),
+      changed: () => this.#report(),
+    };
   }
 
-  #ready(session: Session, grant: string): void {
-    this.#ticketRenewed = false;
-    this.#become({ at: 'session', session, readyAt: this.#host.now(), grant });
-    // What was changed since the hello.
-    this.#tellPace();
-    if (this.#paused !== undefined) session.send({ type: 'pause', detail: this.#paused });
-  }
-
-  #work(pool: Pool, message: WorkMessage, frame: ArrayBuffer): void {
-    switch (message.type) {
-      case 'graph':
-        pool.graph(message.id, frame);
-        return;
-      case 'blob':
-        pool.blob(message.id, frame);
-        return;
-      case 'drop':
-        pool.drop([...message.blobs, ...message.graphs], frame);
-        return;
-      case 'task':
-        pool.task({ lease: message.lease, frame, shards: message.shards });
-        return;
-      case 'reveal':
-        pool.reveal(message.lease, frame);
-        return;
-      case 'cancel':
-        pool.cancel(message.lease, frame);
-        return;
-    }
-  }
-
-  #ended(end: End): void {
-    const readyAt = this.#state.at === 'session' ? this.#state.readyAt : undefined;
-    this.#machine?.pool.endSession();
-    if (readyAt !== undefined && this.#host.now() - readyAt >= STABLE_MS) {
-      this.#backoff.reset();
-      this.#rejections = 0;
-    }
-    switch (end.kind) {
-      case 'lost':
-        this.#retry(false);
-        return;
-      case 'text_changed':
-        this.#fail('text_changed', '');
-        return;
-      case 'goodbye':
-        this.#afterGoodbye(end.reason, end.detail, end.retryAfterMs);
-        return;
-    }
-  }
-
-  #afterGoodbye(reason: GoodbyeReason, detail: string, retryAfterMs: number | undefined): void {
-    switch (reason) {
-      case 'stopped':
-      case 'too_slow':
-        this.#retry(false);
-        return;
-      case 'draining':
-      case 'full':
-        this.#retry(true, retryAfterMs);
-        return;
-      case 'incompatible':
-        this.#fail('incompatible', detail);
-        return;
-      case 'no_consent':
-        this.#fail('no_consent', detail);
-        return;
-      case 'traffic_cap':
-        this.#capReached();
-        return;
-      case 'bad_ticket':
-        if (this.#ticketRenewed) this.#fail('bad_ticket', detail);
-        else void this.#renew();
-        return;
-      case 'bad_frame':
-      case 'out_of_turn':
-      case 'broken_commitment':
-        this.#rejections += 1;
-        if (this.#rejections >= REJECTIONS_MAX) this.#fail('rejected', detail);
-        else this.#retry(false);
-        return;
-    }
-  }
-
-  /** Tickets are short-lived, and the visitor may have read for an hour before saying yes. */
-  async #renew(): Promise<void> {
-    const config = this.#config;
-    if (!config) return;
-    this.#ticketRenewed = true;
-    this.#become({ at: 'connecting' });
+  async #renewTicket(config: HubConfig): Promise<boolean> {
     const ticket = await this.#host.renewTicket(config.frameUrl);
-    if ((this.#state as State).at !== 'connecting') return;
-    if (ticket === undefined) {
-      this.#fail('bad_ticket', 'no new ticket can be had');
-      return;
-    }
-    this.#ticket = ticket;
-    this.#connect();
+    this.#ticket = ticket ?? this.#ticket;
+    return ticket !== undefined;
   }
 
-  #retry(crowded: boolean, askedMs?: number): void {
-    if (this.#state.at === 'over') return;
-    if (this.#paused !== undefined) {
-      this.#become({ at: 'asleep' });
-      return;
-    }
-    const timer = setTimeout(() => this.#connect(), this.#backoff.next(crowded, askedMs));
-    this.#become({ at: 'waiting', timer, full: crowded });
+  #lanes(): Lane[] {
+    return [this.#cpu, this.#gpu.lane].filter((lane) => lane !== undefined);
   }
 
   #setShare(share: number): void {
     this.#pace = paceFor(share, this.#config?.cores ?? 1);
-    this.#machine?.pool.setPace(this.#pace);
-    const waitMs = this.#paceToldAt + PACE_TOLD_EVERY_MS - this.#host.now();
-    if (waitMs <= 0) this.#tellPace();
-    else this.#paceTimer ??= setTimeout(() => this.#tellPace(), waitMs);
-  }
-
-  /** A slider that is dragged, or an arrow key that is held down, changes many times a second. */
-  #tellPace(): void {
-    clearTimeout(this.#paceTimer);
-    this.#paceTimer = undefined;
-    this.#paceToldAt = this.#host.now();
-    if (this.#state.at === 'session') void this.#state.session.pace(this.#pace.share, this.#pace.workers);
+    this.#cpu?.setPace(this.#pace);
+    this.#gpu.lane?.setPace(paceFor(share, 1));
   }
 
   #pause(detail: string): void {
-    if (this.#paused !== undefined) {
-      this.#paused = detail;
-      this.#report();
-      return;
-    }
     this.#paused = detail;
-    this.#busyUntil = 0;
-    // First the wish for no more tasks, then those in hand.
-    this.#tell({ type: 'pause', detail });
-    this.#machine?.pool.pause();
-    this.#shards.abort();
-    if (this.#state.at === 'waiting') {
-      clearTimeout(this.#state.timer);
-      this.#become({ at: 'asleep' });
-    }
+    for (const lane of this.#lanes()) lane.pause(detail);
     this.#report();
   }
 
-  /** Gives up a connection that is only paused: another tab has one. */
-  sleep(): void {
-    if (this.#paused === undefined || this.#state.at !== 'session') return;
-    this.#state.session.stop();
-    this.#machine?.pool.endSession();
-    this.#become({ at: 'asleep' });
-  }
-
-  /** Another tab has moved so many bytes more, and knows of `total`. */
-  noteTraffic(bytes: number, total: number): void {
-    this.#traffic.hear(bytes, total);
+  #resume(): void {
+    if (this.#paused === undefined) return;
+    this.#paused = undefined;
+    for (const lane of this.#lanes()) lane.resume();
+    if (this.#state.at === 'held' && this.#config) void this.#load(this.#config);
+    this.#gpu.tryStart();
     this.#report();
   }
 
@@ -414,51 +296,21 @@ export class Controller {
 
   /** Sets aside what is about to be moved, where it may be. */
   #reserve(bytes: number): boolean {
-    const fits = this.#mayMove(bytes);
+    const fits = this.#traffic.fits(bytes);
     if (fits) this.#spend(bytes);
     return fits;
   }
 
-  /** Whether so much more may be moved. Where it may not, the work of this visit is over. */
-  #mayMove(bytes: number): boolean {
-    const fits = this.#traffic.fits(bytes);
-    if (!fits) this.#capReached();
-    return fits;
-  }
-
+  /** No work that could be had fits into what may still be moved: the work of this visit is over. */
   #capReached(): void {
     this.#fail('traffic_cap', `${this.#traffic.used} of ${this.#traffic.max} bytes`);
   }
 
-  #resume(): void {
-    if (this.#paused === undefined) return;
-    this.#paused = undefined;
-    this.#machine?.pool.resume();
-    this.#tell({ type: 'resume' });
-    if (this.#state.at === 'asleep') this.#connect();
-    if (this.#state.at === 'held' && this.#config) void this.#load(this.#config);
-    this.#report();
-  }
-
-  /** Sends where a session is ready; a new session says it all in its hello. */
-  #tell(message: Parameters<Session['send']>[0]): void {
-    if (this.#state.at === 'session' && this.#state.session.isReady) this.#state.session.send(message);
-  }
-
-  #sendFrame(frame: ArrayBuffer): void {
-    const bytesMax = 32 + TO_COORDINATOR.headerBytesMax + TO_COORDINATOR.bodyBytesMax;
-    if (this.#state.at !== 'session' || frame.byteLength > bytesMax || !this.#mayMove(frame.byteLength)) return;
-    this.#state.session.sendFrame(frame);
-  }
-
-  #refuse(lease: string, reason: RefuseReason, detail: string): void {
-    // A quarter of the limit: a character takes up to four bytes.
-    const text = detail.slice(0, TEXT_BYTES_MAX / 4);
-    this.#sendFrame(encodeFrame({ type: 'refuse', lease, reason, detail: text }).buffer);
-  }
-
-  #grant(): string {
-    return this.#state.at === 'session' ? this.#state.grant : '';
+  /** The same for the GPU alone, unless the processor has nothing to go on with. */
+  #gpuCapReached(): boolean {
+    if (this.#cpu?.isReady || this.#traffic.isWorthwhile) return false;
+    this.#capReached();
+    return true;
   }
 
   #fail(failure: FailureKind, detail: string): void {
@@ -467,13 +319,12 @@ export class Controller {
 
   /** Ends all: workers first, so that nothing computes while goodbye is said. */
   #finish(phase: HubPhase): void {
-    if (this.#state.at === 'over') return;
-    this.#machine?.pool.stop();
-    this.#shards.abort();
-    clearTimeout(this.#paceTimer);
-    if (this.#state.at === 'waiting') clearTimeout(this.#state.timer);
-    if (this.#state.at === 'session') this.#state.session.stop();
-    this.#store.clear();
+    // A goodbye may pass the cap, which would end all once more.
+    if (this.#state.at === 'over' || this.#isEnding) return;
+    this.#isEnding = true;
+    for (const lane of this.#lanes()) lane.halt();
+    this.#cpu?.stop();
+    this.#gpu.end();
     this.#become({ at: 'over', phase });
   }
 
@@ -486,42 +337,31 @@ export class Controller {
     const state = this.#state;
     if (state.at === 'over') return state.phase;
     if (this.#paused !== undefined) return { name: this.#paused === ELSEWHERE ? 'elsewhere' : 'paused' };
-    switch (state.at) {
-      case 'new':
-      case 'loading':
-      case 'held':
-        return { name: 'loading' };
-      case 'waiting':
-        return { name: 'waiting', full: state.full };
-      case 'session':
-        if (state.readyAt === undefined) return { name: 'connecting' };
-        return { name: this.#isWorking() ? 'working' : 'idle' };
-      case 'connecting':
-      case 'asleep':
-        return { name: 'connecting' };
-    }
+    const phases = this.#lanes().map((lane) => lane.phase);
+    return phases.find(({ name }) => name === 'working') ?? phases[0] ?? { name: 'loading' };
   }
 
-  /** Busy now, or a moment ago. */
-  #isWorking(): boolean {
-    const now = this.#host.now();
-    if (this.#machine?.pool.isBusy) this.#busyUntil = now + IDLE_SHOWN_AFTER_MS;
-    return now < this.#busyUntil;
+  #status() {
+    return {
+      kind: 'status',
+      phase: this.#phase(),
+      tasks: (this.#cpu?.committedTasks ?? 0) + this.#gpu.committedTasks,
+      bytes: this.#traffic.used,
+      bytesMax: this.#traffic.max,
+      moved: this.#traffic.own - this.#toldOwn,
+      gpu: this.#gpu.status,
+    } as const;
   }
 
   /** Tells the frame how things stand: a new phase and many bytes at once, a new count soon. */
   #report(): void {
-    const message = {
-      kind: 'status',
-      phase: this.#phase(),
-      tasks: this.#machine?.pool.committedTasks ?? 0,
-      bytes: this.#traffic.used,
-      bytesMax: this.#traffic.max,
-      moved: this.#traffic.own - this.#toldOwn,
-    } as const;
+    // Neither at work any more nor over.
+    if (this.#isEnding && this.#state.at !== 'over') return;
+    const message = this.#status();
     const now = this.#host.now();
-    const isNewPhase = JSON.stringify(message.phase) !== JSON.stringify(this.#told?.phase);
-    const isNewCount = message.tasks !== this.#told?.tasks || message.bytes !== this.#told?.bytes || message.moved !== 0;
+    const told = this.#told;
+    const isNewPhase = JSON.stringify(message.phase) !== JSON.stringify(told?.phase) || message.gpu !== told?.gpu;
+    const isNewCount = message.tasks !== told?.tasks || message.bytes !== told?.bytes || message.moved !== 0;
     const isUrgent = isNewPhase || Math.abs(message.moved) >= TOLD_AT_ONCE_BYTES;
     const waitMs = isUrgent ? 0 : this.#toldAt + COUNT_TOLD_EVERY_MS - now;
     if ((isNewPhase || isNewCount) && waitMs <= 0) {
@@ -534,7 +374,8 @@ export class Controller {
       this.#reportIn(waitMs);
     } else if (message.phase.name === 'working') {
       // The moment in which idleness is worth a word may have moved on.
-      this.#reportIn(Math.max(1, this.#busyUntil - now));
+      const busyUntil = Math.max(...this.#lanes().map((lane) => lane.busyUntil));
+      this.#reportIn(Math.max(1, busyUntil - now));
     }
   }
 

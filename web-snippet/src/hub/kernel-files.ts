@@ -1,4 +1,4 @@
-/** Loading of the kernel module, once for all workers. */
+/** Loading of the kernel modules, each once for all workers. */
 
 import { transferred } from './traffic.ts';
 
@@ -11,13 +11,20 @@ export interface KernelFiles {
   readonly bytes: number;
 }
 
-/** What the module takes compressed, where the browser does not say what it moved. */
-const KERNEL_BYTES_GUESS = 400_000;
-/** Its JavaScript door and its description, compressed; each worker loads the door, from the cache after the first. */
-const GLUE_BYTES = 8_000;
+/** What a module takes. */
+interface ModuleSize {
+  /** Compressed, where the browser does not say what it moved. */
+  readonly bytesGuess: number;
+  /** Its JavaScript door and its description, compressed; each worker loads the door, from the cache after the first. */
+  readonly glueBytes: number;
+}
+
+const KERNEL: ModuleSize = { bytesGuess: 400_000, glueBytes: 8_000 };
+const GPU: ModuleSize = { bytesGuess: 230_000, glueBytes: 12_000 };
 
 /** What is set aside before the files are fetched. */
-export const KERNEL_FILES_BYTES = KERNEL_BYTES_GUESS + GLUE_BYTES;
+export const KERNEL_FILES_BYTES = KERNEL.bytesGuess + KERNEL.glueBytes;
+export const GPU_FILES_BYTES = GPU.bytesGuess + GPU.glueBytes;
 
 /** Why no kernel can run here; `unsupported` is the browser's lack, `load` the network's or the server's. */
 export class KernelLoadError extends Error {
@@ -40,25 +47,39 @@ export function hasSimd(): boolean {
 }
 
 /**
- * Fetches and compiles the module.
+ * Fetches and compiles the processor's module.
  *
  * @param filesUrl folder of this version's immutable files, ending in a slash.
  * @throws {KernelLoadError}
  */
 export async function loadKernel(filesUrl: string): Promise<KernelFiles> {
   if (!hasSimd()) throw new KernelLoadError('unsupported', 'WebAssembly with 128-bit SIMD is missing');
-  const folder = new URL('kernel/', filesUrl);
-  const description = await get(new URL('kernel.json', folder)).then((response) => response.json() as Promise<unknown>);
+  return loadModule(filesUrl, 'kernel', KERNEL);
+}
+
+/**
+ * Fetches and compiles the GPU's module.
+ *
+ * @param filesUrl as for {@link loadKernel}.
+ * @throws {KernelLoadError}
+ */
+export async function loadGpu(filesUrl: string): Promise<KernelFiles> {
+  return loadModule(filesUrl, 'gpu', GPU);
+}
+
+async function loadModule(filesUrl: string, name: 'kernel' | 'gpu', size: ModuleSize): Promise<KernelFiles> {
+  const folder = new URL(`${name}/`, filesUrl);
+  const description = await get(new URL(`${name}.json`, folder)).then((response) => response.json() as Promise<unknown>);
   const kernel = (description as { kernel?: unknown } | null)?.kernel;
   if (typeof kernel !== 'string' || !/^[0-9a-f]{64}$/.test(kernel)) {
-    throw new KernelLoadError('load', 'kernel.json: kernel is not an id');
+    throw new KernelLoadError('load', `${name}.json: kernel is not an id`);
   }
-  const url = new URL('raven_kernel.wasm', folder);
+  const url = new URL(`raven_${name}.wasm`, folder);
   const response = await get(url);
   try {
     const module = await compile(response);
-    const bytes = transferred(url.href, KERNEL_BYTES_GUESS) + GLUE_BYTES;
-    return { kernel, glueUrl: new URL('raven_kernel.js', folder).href, module, bytes };
+    const bytes = transferred(url.href, size.bytesGuess) + size.glueBytes;
+    return { kernel, glueUrl: new URL(`raven_${name}.js`, folder).href, module, bytes };
   } catch (error) {
     throw new KernelLoadError('load', error instanceof Error ? error.message : 'the module does not compile');
   }

@@ -5,7 +5,7 @@ import { forgetKey } from '../shared/key-store.ts';
 import type { FromKernel, KernelSource, ToKernel } from '../shared/kernel-port.ts';
 import { Controller } from './controller.ts';
 import type { Identity } from './identity.ts';
-import { loadKernel } from './kernel-files.ts';
+import { loadGpu, loadKernel } from './kernel-files.ts';
 import type { Port } from './pool.ts';
 import { readTabMessage, Tabs, type TabMessage } from './tabs.ts';
 import { renewTicket } from './ticket.ts';
@@ -19,8 +19,8 @@ interface WorkerScope {
 }
 const scope = globalThis as unknown as WorkerScope;
 
-function spawn(source: KernelSource, duty: number): Port {
-  const worker = new Worker(new URL('kernel-worker.js', import.meta.url), { type: 'module' });
+function spawn(script: 'kernel-worker.js' | 'gpu-worker.js', source: KernelSource, duty: number): Port {
+  const worker = new Worker(new URL(script, import.meta.url), { type: 'module' });
   const port: Port = {
     onmessage: undefined,
     onerror: undefined,
@@ -84,9 +84,12 @@ class Hub {
       connect: (url) => new WebSocket(url),
       spawn: (files, memoryBytes, duty, flopsPerS) => {
         const source = { glueUrl: files.glueUrl, module: files.module, memoryBytes };
-        return spawn(flopsPerS === undefined ? source : { ...source, flopsPerS }, duty);
+        return spawn('kernel-worker.js', flopsPerS === undefined ? source : { ...source, flopsPerS }, duty);
       },
+      spawnGpu: ({ glueUrl, module }, memoryBytes, duty, software) =>
+        spawn('gpu-worker.js', { glueUrl, module, memoryBytes, software }, duty),
       loadKernel,
+      loadGpu,
       renewTicket,
       post: (message) => {
         scope.postMessage(message);

@@ -75,6 +75,7 @@ interface Slot {
 export class Pool {
   readonly #host: PoolHost;
   readonly #store: FrameStore;
+  readonly #crashesMax: number;
   /** Which of the stored frames are graphs. */
   readonly #graphs = new Set<string>();
   #slots: Slot[] = [];
@@ -87,9 +88,11 @@ export class Pool {
   #committedTasks = 0;
   #crashes: number[] = [];
 
-  constructor(host: PoolHost, store: FrameStore, pace: Pace) {
+  /** @param crashesMax crashes within a minute that are made good by a new worker. */
+  constructor(host: PoolHost, store: FrameStore, pace: Pace, crashesMax = CRASHES_MAX) {
     this.#host = host;
     this.#store = store;
+    this.#crashesMax = crashesMax;
     this.#pace = pace;
     this.#fill();
   }
@@ -264,6 +267,11 @@ export class Pool {
       if (!isAt(slot, task.lease)) return;
       this.#refuseAll(slot, 'stopping', 'the worker was ended');
       this.#remove(slot);
+      // A worker that may not crash is not replaced either.
+      if (this.#crashesMax === 0) {
+        this.#host.crashed('the worker does not hear');
+        return;
+      }
       this.#fill();
       this.#host.changed();
     }, ABORT_MS_MAX);
@@ -310,7 +318,7 @@ export class Pool {
         this.#answer(slot, message.lease, message.outcome, message.frame);
         return;
       case 'unable':
-        this.#unable(slot, message.lease, message.detail);
+        this.#unable(slot, message.lease, message.reason ?? 'failed', message.detail);
         return;
       case 'broken':
         this.#crash(slot, message.detail);
@@ -336,10 +344,10 @@ export class Pool {
     this.#host.changed();
   }
 
-  #unable(slot: Slot, lease: string, detail: string): void {
+  #unable(slot: Slot, lease: string, reason: RefuseReason, detail: string): void {
     if (!isAt(slot, lease) && !slot.committed.delete(lease)) return;
     if (isAt(slot, lease)) slot.stage = { at: 'free' };
-    this.#host.refuse(lease, this.#paused || slot.retireAt !== undefined ? 'stopping' : 'failed', detail);
+    this.#host.refuse(lease, this.#paused || slot.retireAt !== undefined ? 'stopping' : reason, detail);
     this.#settle(slot);
     this.#host.changed();
   }
@@ -375,7 +383,7 @@ export class Pool {
     const now = this.#host.now();
     this.#crashes = this.#crashes.filter((at) => now - at < CRASH_WINDOW_MS);
     this.#crashes.push(now);
-    if (this.#crashes.length > CRASHES_MAX) {
+    if (this.#crashes.length > this.#crashesMax) {
       this.#host.crashed(detail);
       return;
     }

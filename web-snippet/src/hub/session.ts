@@ -55,6 +55,8 @@ export interface SessionFacts {
   readonly hello: Omit<Extract<FromContributor, { type: 'hello' }>, 'type' | 'session_key'>;
   readonly textVersion: string;
   readonly site: string;
+  /** Whether the visitor allows the GPU, at the moment of asking. */
+  isGpuAllowed(): boolean;
 }
 
 type Stage = 'opening' | 'greeting' | 'signing' | 'consenting' | 'ready' | 'ended';
@@ -202,6 +204,7 @@ export class Session {
       text_version: this.#facts.textVersion,
       site: this.#facts.site,
       share,
+      ...(this.#facts.isGpuAllowed() ? { gpu: true as const } : {}),
       nonce: this.#nonce,
       session_key: this.#identity.publicKey,
     };

@@ -10,6 +10,8 @@ import type { Turn } from './turn.ts';
 export type TabMessage =
   /** The visitor moved a slider. */
   | { readonly kind: 'share'; readonly share: number }
+  /** The visitor allowed the GPU, or does not any more. */
+  | { readonly kind: 'gpu'; readonly allowed: boolean }
   /** The visitor said stop. */
   | { readonly kind: 'stop' }
   /** The sender has the pool now: nobody else needs a connection. */
@@ -22,10 +24,12 @@ export type TabMessage =
 /** Reads what came over the channel; `undefined` where it is nothing that this build knows. */
 export function readTabMessage(data: unknown): TabMessage | undefined {
   if (typeof data !== 'object' || data === null) return undefined;
-  const { kind, share, bytes, total } = data as Record<string, unknown>;
+  const { kind, share, allowed, bytes, total } = data as Record<string, unknown>;
   switch (kind) {
     case 'share':
       return typeof share === 'number' && share > 0 && share <= 1 ? { kind, share } : undefined;
+    case 'gpu':
+      return typeof allowed === 'boolean' ? { kind, allowed } : undefined;
     case 'moved':
       return Number.isFinite(bytes) && Number.isFinite(total) ? { kind, bytes: Number(bytes), total: Number(total) } : undefined;
     case 'stop':
@@ -79,8 +83,8 @@ export class Tabs {
         this.#start(message.config, message.paused);
         return;
       case 'share':
-        if (this.#starting) this.#starting = { ...this.#starting, share: message.share };
-        this.#hub.handle(message);
+      case 'gpu':
+        this.#change(message);
         this.#host.broadcast(message);
         return;
       case 'pause':
@@ -102,8 +106,8 @@ export class Tabs {
   hear(message: TabMessage): void {
     switch (message.kind) {
       case 'share':
-        if (this.#starting) this.#starting = { ...this.#starting, share: message.share };
-        this.#hub.handle(message);
+      case 'gpu':
+        this.#change(message);
         this.#host.post(message);
         return;
       case 'stop':
@@ -151,6 +155,13 @@ export class Tabs {
       this.#starting = config;
       this.#turn.want();
     }
+  }
+
+  /** A choice of the visitor, which may come before it is known whose turn it is. */
+  #change(choice: Extract<TabMessage, { kind: 'share' | 'gpu' }>): void {
+    const changed = choice.kind === 'share' ? { share: choice.share } : { gpuAllowed: choice.allowed };
+    if (this.#starting) this.#starting = { ...this.#starting, ...changed };
+    this.#hub.handle(choice);
   }
 
   #decided(isMine: boolean): void {

@@ -7,7 +7,7 @@ const MESSAGE_EXTRA_BYTES = 14;
 /** Room for what must always be possible: a handshake, refusals, a goodbye. */
 const KEPT_BACK_BYTES = 32 << 10;
 /** With less than this left no work is begun: no kernel and no job's weights fit. */
-const WORTHWHILE_BYTES = 512 << 10;
+export const WORTHWHILE_BYTES = 512 << 10;
 
 export class Traffic {
   /** Until the visit's cap is known nothing is moved. */

@@ -1,5 +1,8 @@
 /** Messages between the frame's document and the hub worker; both come from one build. */
 
+/** What the coordinator makes of GPUs: nothing, real ones, or a software adapter too, however slow (for tests). */
+export type GpuOffer = 'no' | 'hardware' | 'any';
+
 /** What the hub needs to know before it starts. */
 export interface HubConfig {
   /** Ticket that the frame was served with. */
@@ -13,6 +16,9 @@ export interface HubConfig {
   /** Folder of the immutable files of this version. */
   readonly filesUrl: string;
   readonly share: number;
+  readonly gpu: GpuOffer;
+  /** Whether the visitor allows it. */
+  readonly gpuAllowed: boolean;
   readonly cores: number;
   readonly phone: boolean;
   /** Gibibytes of memory where the browser says so, else `undefined`. */
@@ -34,6 +40,8 @@ export type ToHub =
   /** With `paused`, the reason to rest from the start: nothing is downloaded before the first resume. */
   | { readonly kind: 'start'; readonly config: HubConfig; readonly paused?: string | undefined }
   | { readonly kind: 'share'; readonly share: number }
+  /** The visitor allows the GPU from now on, or does not any more. */
+  | { readonly kind: 'gpu'; readonly allowed: boolean }
   | { readonly kind: 'pause'; readonly detail: string }
   | { readonly kind: 'resume' }
   /** What the visit has moved at least, where the hub can't hear it from the other tabs. */
@@ -75,6 +83,15 @@ export type HubPhase =
   | { readonly name: 'failed'; readonly failure: FailureKind; readonly detail: string }
   | { readonly name: 'stopped' };
 
+export type GpuStatus =
+  /** Not offered, or not allowed. */
+  | 'off'
+  /** Not at work yet, or not connected at the moment. */
+  | 'starting'
+  | 'on'
+  /** Allowed, but there is no usable adapter, or the processor is faster, or it has failed. */
+  | 'none';
+
 export type FromHub =
   | {
       readonly kind: 'status';
@@ -85,6 +102,9 @@ export type FromHub =
       readonly bytesMax: number;
       /** Those that this hub has added since its last status: below zero where less was moved than was set aside. */
       readonly moved: number;
+      readonly gpu: GpuStatus;
     }
   /** The visitor moved the slider in another tab of the site. */
-  | { readonly kind: 'share'; readonly share: number };
+  | { readonly kind: 'share'; readonly share: number }
+  /** The same of the switch for the GPU. */
+  | { readonly kind: 'gpu'; readonly allowed: boolean };

@@ -1,4 +1,6 @@
-/** Messages between the hub and a kernel worker; both come from one build. */
+/** Messages between the hub and a kernel worker, of the CPU or the GPU; all come from one build. */
+
+import type { RefuseReason } from '../wire/message.ts';
 
 /** What a worker needs to start its kernel. */
 export interface KernelSource {
@@ -10,6 +12,8 @@ export interface KernelSource {
   readonly memoryBytes: number;
   /** Speed that another worker has measured; the first one measures. */
   readonly flopsPerS?: number;
+  /** Whether the GPU's worker takes a software adapter, which only tests want. */
+  readonly software?: boolean;
 }
 
 export type ToKernel =
@@ -38,7 +42,7 @@ export type FromKernel =
       readonly outcome: 'commit' | 'refuse' | 'result';
       readonly frame: ArrayBuffer;
     }
-  /** The task could not be handed to the kernel; no frame exists for it. */
-  | { readonly kind: 'unable'; readonly lease: string; readonly detail: string }
+  /** The task could not be handed to the kernel; no frame exists for it. Without a reason it has failed. */
+  | { readonly kind: 'unable'; readonly lease: string; readonly detail: string; readonly reason?: RefuseReason }
   /** The instance is unusable. */
   | { readonly kind: 'broken'; readonly detail: string };

@@ -45,13 +45,17 @@ export function reasonOfCloseCode(code: number): GoodbyeReason | undefined {
 }
 
 export type DeviceClass = 'phone' | 'desktop' | 'server';
-export type RefuseReason = 'too_large' | 'missing' | 'invalid' | 'stopping' | 'failed';
+/** What executes the tasks of a session. */
+export type Backend = 'cpu' | 'gpu';
+export type RefuseReason = 'too_large' | 'missing' | 'unsupported' | 'invalid' | 'stopping' | 'failed';
 
 /** What the visitor agreed to; its exact text is signed. */
 export interface Receipt {
   readonly text_version: string;
   readonly site?: string;
   readonly share: number;
+  /** Absent where the visitor does not allow the GPU. */
+  readonly gpu?: true;
   readonly nonce: string;
   readonly session_key: string;
   /** Absent in a session's first receipt; each later one's is above all before it. */
@@ -63,7 +67,7 @@ export type FromContributor =
   | {
       readonly type: 'hello';
       readonly protocol: number;
-      readonly numeric: { readonly class: 'cpu'; readonly kernel: string };
+      readonly numeric: { readonly class: Backend; readonly kernel: string };
       readonly device: {
         readonly class: DeviceClass;
         readonly cores: number;
