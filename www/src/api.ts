@@ -8,6 +8,14 @@ export interface Evaluation {
   readonly accuracy: number | undefined;
 }
 
+/** Accepted work of a job on one kind of hardware. */
+export interface Work {
+  /** `cpu` or `gpu`. */
+  readonly backend: string;
+  readonly tasks: number;
+  readonly flops: number;
+}
+
 export interface Job {
   readonly id: string;
   readonly name: string;
@@ -18,6 +26,7 @@ export interface Job {
   readonly rounds: number;
   readonly imagesPerS: number;
   readonly contributors: number;
+  readonly work: readonly Work[];
   /** Training loss by round. */
   readonly loss: Curve;
   readonly evaluation: readonly Evaluation[];
@@ -35,6 +44,8 @@ export interface Stats {
 export interface Node {
   readonly session: string;
   readonly device: string;
+  /** What it computes on: `cpu` or `gpu`. */
+  readonly backend: string;
   readonly share: number;
   readonly workers: number;
   readonly flopsPerS: number;
@@ -79,6 +90,11 @@ function evaluation(value: unknown): Evaluation {
   return { epoch: number(epoch), loss: number(loss), accuracy: typeof accuracy === 'number' ? accuracy : undefined };
 }
 
+function work(value: unknown): Work {
+  const from = fields(value);
+  return { backend: text(from.backend), tasks: number(from.tasks), flops: number(from.flops) };
+}
+
 function job(value: unknown): Job {
   const from = fields(value);
   return {
@@ -91,6 +107,7 @@ function job(value: unknown): Job {
     rounds: number(from.rounds),
     imagesPerS: number(from.images_per_s),
     contributors: number(from.contributors),
+    work: list(from.work).map(work),
     loss: curve(from.loss),
     evaluation: list(from.evaluation).map(evaluation),
   };
@@ -114,6 +131,7 @@ export function readNodes(value: unknown): readonly Node[] {
     return {
       session: text(from.session),
       device: label(from.device),
+      backend: text(from.numeric),
       share: number(from.share),
       workers: number(from.workers),
       flopsPerS: number(from.flops_per_s),

@@ -1,4 +1,4 @@
-import type { Curve, Job } from '../api.ts';
+import type { Curve, Job, Work } from '../api.ts';
 import { count, percent, rate, words } from '../format.ts';
 import { Chart } from './chart.tsx';
 
@@ -27,6 +27,21 @@ function loss(value: number): string {
   return value === 0 ? '0' : value.toPrecision(3);
 }
 
+/** Who did the work, once more than processors took part. */
+function WorkShares({ work }: { readonly work: readonly Work[] }) {
+  const all = work.reduce((sum, { flops }) => sum + flops, 0);
+  if (all === 0 || work.every(({ backend }) => backend === 'cpu')) return null;
+  return (
+    <p class="facts">
+      {work.map(({ backend, tasks, flops }) => (
+        <span key={backend}>
+          {backend.toUpperCase()}: {percent(flops / all)} of the work, {count(tasks)} {tasks === 1 ? 'task' : 'tasks'}
+        </span>
+      ))}
+    </p>
+  );
+}
+
 export function JobCard({ job }: { readonly job: Job }) {
   const accuracy = accuracyCurve(job);
   const isRunning = job.state === 'running';
@@ -51,6 +66,7 @@ export function JobCard({ job }: { readonly job: Job }) {
           </span>
         ) : null}
       </p>
+      <WorkShares work={job.work} />
       {job.loss.length > 0 ? (
         <div class="charts">
           <Chart title="Training loss by round" points={job.loss} format={loss} />
