@@ -3,7 +3,7 @@
 // where FRAMES_DIR is what `gpu_bench --frames` has written. A software adapter is refused unless
 // it is asked for, a task is one submission, and a device that is lost in mid-task hands the lease back.
 import assert from 'node:assert/strict';
-import { launch } from '../../tests/e2e/lib/browser.mjs';
+import { launch, SOFTWARE_GPU } from '../../tests/e2e/lib/browser.mjs';
 import { serveStatic } from '../../tests/e2e/lib/static.mjs';
 
 const [, , moduleDir, framesDir] = process.argv;
@@ -49,7 +49,7 @@ const server = await serveStatic({
   routes: { '/page.html': '<!doctype html><link rel="icon" href="data:,">' },
   mounts: { '/gpu/': moduleDir, '/frames/': framesDir },
 });
-const browser = await launch(['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader']);
+const browser = await launch(SOFTWARE_GPU);
 try {
   const page = await browser.newPage();
   await page.goto(`http://127.0.0.1:${server.port}/page.html`);

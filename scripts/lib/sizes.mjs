@@ -26,6 +26,9 @@ const rows = [
   { name: 'kernel worker, after a yes', files: ['web-snippet/dist/kernel-worker.js'], how: 'gzip', limit: null },
   { name: 'kernel glue, after a yes', files: ['dist/kernel/raven_kernel.js'], how: 'gzip', limit: null },
   { name: 'kernel module, after a yes', files: ['dist/kernel/raven_kernel.wasm'], how: 'brotli', limit: 400_000 },
+  { name: 'GPU worker, if allowed', files: ['web-snippet/dist/gpu-worker.js'], how: 'gzip', limit: null },
+  { name: 'GPU glue, if allowed', files: ['dist/gpu/raven_gpu.js'], how: 'gzip', limit: null },
+  { name: 'GPU module, if allowed', files: ['dist/gpu/raven_gpu.wasm'], how: 'brotli', limit: 250_000 },
 ];
 
 let broken = 0;

@@ -10,6 +10,9 @@ const FLAGS = [
   '--disable-renderer-backgrounding',
 ];
 
+/** WebGPU on Chromium's software adapter: slow, and the same code as on a real one. */
+export const SOFTWARE_GPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'];
+
 export function chromiumPath() {
   if (process.env.RAVEN_CHROMIUM) return process.env.RAVEN_CHROMIUM;
   for (const name of ['chromium', 'chromium-browser', 'google-chrome']) {

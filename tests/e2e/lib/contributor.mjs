@@ -40,9 +40,10 @@ export class Visitor {
     return visitor;
   }
 
-  /** Says yes to `share` percent of the machine. */
-  async accept(share) {
+  /** Says yes to `share` percent of the machine, its GPU among it where that is allowed. */
+  async accept(share, { gpu = false } = {}) {
     await this.card.locator('#raven-open').click();
+    if (gpu) await this.card.locator('#raven-gpu').check();
     await slide(this.card.locator('#raven-share'), share);
     await this.card.locator('#raven-yes').click();
   }

@@ -1,5 +1,5 @@
 // The digits that the repository ships, and made-up images, as IDX uploads.
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { root } from './paths.mjs';
@@ -33,6 +33,27 @@ export async function uploadDigits(coordinator) {
   const spec = {
     name: 'digits', format: 'idx', target: 'classes', classes: 10, scale: 1 / 16,
     license: 'CC BY 4.0', source: 'https://doi.org/10.24432/C50P49',
+  };
+  return coordinator.json('POST', '/v1/datasets', form(spec, files));
+}
+
+const FASHION_FILES = {
+  train_x: 'train-images-idx3-ubyte.gz', train_y: 'train-labels-idx1-ubyte.gz',
+  test_x: 't10k-images-idx3-ubyte.gz', test_y: 't10k-labels-idx1-ubyte.gz',
+};
+
+/** Folder with Fashion-MNIST's four files; undefined where this machine has none. */
+export function fashionMnist() {
+  const folder = process.env.RAVEN_FASHION_MNIST ?? '/usr/share/datasets/fashion-mnist';
+  return Object.values(FASHION_FILES).every((file) => existsSync(join(folder, file))) ? folder : undefined;
+}
+
+/** Uploads Fashion-MNIST as it is published, 60,000 images to train on and 10,000 to test. */
+export async function uploadFashionMnist(coordinator, folder) {
+  const files = Object.fromEntries(Object.entries(FASHION_FILES).map(([name, file]) => [name, readFileSync(join(folder, file))]));
+  const spec = {
+    name: 'fashion-mnist', format: 'idx', target: 'classes', classes: 10, scale: 1 / 255,
+    license: 'MIT', source: 'https://github.com/zalandoresearch/fashion-mnist',
   };
   return coordinator.json('POST', '/v1/datasets', form(spec, files));
 }

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Coordinator } from './coordinator.mjs';
-import { launch } from './browser.mjs';
+import { launch, SOFTWARE_GPU } from './browser.mjs';
 import { Visitor } from './contributor.mjs';
 import { TERMINAL } from './jobs.mjs';
 import { root } from './paths.mjs';
@@ -18,6 +18,7 @@ export class World {
   /**
    * With `uplinkBytesPerS` browsers reach the coordinator through a link that sends no faster.
    * A visit may move `visitMb`, by default so much that a few visitors can do the work of many.
+   * With `gpu` visitors may lend a GPU, for which Chromium's software adapter stands in.
    */
   static async start(name, options = {}) {
     const world = new World();
@@ -31,12 +32,13 @@ export class World {
     return world;
   }
 
-  async #open(name, { uplinkBytesPerS, visitMb }) {
+  async #open(name, { uplinkBytesPerS, visitMb, gpu = false }) {
     const world = this;
     const flags = async (port) => {
-      if (!uplinkBytesPerS) return [];
+      const use = ['--gpu', gpu ? 'any' : 'no'];
+      if (!uplinkBytesPerS) return use;
       world.link = await shapedLink(port, uplinkBytesPerS);
-      return ['--origin', `http://127.0.0.1:${world.link.port}`];
+      return [...use, '--origin', `http://127.0.0.1:${world.link.port}`];
     };
     world.coordinator = await Coordinator.start({ name, visitMb, flags });
     world.partner = await serveStatic({ mounts: { '/': site } });
@@ -48,7 +50,7 @@ export class World {
     world.partner.routes['/pinned'] = article(world.site.snippet_pinned);
     // One bit of the digest changed: as if the file had been.
     world.partner.routes['/tampered'] = article(world.site.snippet_pinned.replace(/sha384-./, (start) => (start.endsWith('A') ? 'sha384-B' : 'sha384-A')));
-    world.browser = await launch();
+    world.browser = await launch(gpu ? SOFTWARE_GPU : []);
   }
 
   /** Opens a visitor on the partner's page, or on another path of it. */
