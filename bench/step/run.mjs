@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { launch } from '../../tests/e2e/lib/browser.mjs';
-import { kernelDir, targetDir } from '../../tests/e2e/lib/paths.mjs';
+import { kernelDir, outDir, targetDir } from '../../tests/e2e/lib/paths.mjs';
 import { serveStatic } from '../../tests/e2e/lib/static.mjs';
 import { Contenders, bundle, conclude, figuresOf, page, say, versionOf } from '../lib/contest.mjs';
 import { machine } from '../lib/machine.mjs';
@@ -28,10 +28,12 @@ const GOALS = {
   mlp: [
     ['the best TensorFlow.js back end', TFJS.map((name) => `tfjs-${name}`), 5],
     ['jax-js', ['jax-js'], 1.5],
+    ['burn-flex with autodiff', ['burn-flex'], 2],
     ['native TensorFlow on one core', ['tensorflow-native'], 0.3],
   ],
   cnn: [
     ['the best of TensorFlow.js and jax-js', [...TFJS.map((name) => `tfjs-${name}`), 'jax-js'], 25],
+    ['burn-flex with autodiff', ['burn-flex'], 2],
     ['native TensorFlow on one core', ['tensorflow-native'], 0.2],
   ],
 };
@@ -42,12 +44,15 @@ async function serve(frames) {
       '/ours.html': page('/step/ours.js'),
       '/tfjs.html': page('/tfjs-bundle.js'),
       '/jax.html': page('/jax-bundle.js'),
+      '/flex.html': page('/step/flex.js'),
       '/peak.html': page('/lib/peak.js'),
       '/tfjs-bundle.js': await bundle(join(here, '../worker/tfjs.js')),
       '/jax-bundle.js': await bundle(join(here, 'jax.js')),
     },
     mounts: {
       '/step/': here,
+      '/worker/': join(here, '../worker'),
+      '/flex/': outDir('bench'),
       '/lib/': join(here, '../lib'),
       '/kernel/': kernelDir,
       '/frames/': frames,
@@ -63,6 +68,7 @@ async function contendersOf(browser, origin, name, native) {
   await contenders.add('peak', '/peak.html', []);
   for (const backend of TFJS) await contenders.add(`tfjs-${backend}`, '/tfjs.html', [backend, name]);
   await contenders.add('jax-js', '/jax.html', [name]);
+  await contenders.add('burn-flex', '/flex.html', [name]);
   for (const needed of ['raven', 'peak']) {
     if (contenders.cannot[needed]) throw new Error(`${needed} cannot run ${name}: ${contenders.cannot[needed]}`);
   }

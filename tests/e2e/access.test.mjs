@@ -10,7 +10,7 @@ const { source: AXE } = createRequire(import.meta.url)('axe-core');
 
 let world;
 before(async () => {
-  world = await World.start('access');
+  world = await World.start('access', { gpu: true });
 });
 afterEach(() => world.clear());
 after(() => world?.stop());
@@ -100,7 +100,7 @@ describe('the keyboard', () => {
     await keyboard.press('Enter');
     await until(async () => (await focused()) === 'raven-title', 'the title in focus');
     await visitor.card.locator('#raven-yes:enabled').waitFor();
-    for (const id of ['share', 'no', 'yes', 'never']) {
+    for (const id of ['share', 'gpu', 'no', 'yes', 'never']) {
       await keyboard.press('Tab');
       assert.equal(await focused(), `raven-${id}`);
     }

@@ -8,7 +8,7 @@ import { World } from './lib/world.mjs';
 
 const FULL = process.env.RAVEN_FULL === '1';
 const SHARES = FULL ? [5, 10, 50, 100] : [5, 50];
-const WATCH_MS = FULL ? 30_000 : 10_000;
+const WATCH_MS = FULL ? 30_000 : 15_000;
 /** How far what was computed may be from what was promised. */
 const TOLERANCE = 0.1;
 /** Until a new share is felt: tasks that were sized for the old one end, rests are slept out. */

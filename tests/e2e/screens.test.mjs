@@ -6,7 +6,7 @@ import { after, afterEach, before, it } from 'node:test';
 import { uploadDigits } from './lib/data.mjs';
 import { digitsJob } from './lib/jobs.mjs';
 import { outDir } from './lib/paths.mjs';
-import { World } from './lib/world.mjs';
+import { until, World } from './lib/world.mjs';
 
 const WIDTHS = [360, 1280];
 const SCHEMES = ['light', 'dark'];
@@ -14,7 +14,7 @@ const folder = outDir('e2e');
 
 let world;
 before(async () => {
-  world = await World.start('screens');
+  world = await World.start('screens', { gpu: true });
 });
 afterEach(() => world.clear());
 after(() => world?.stop());
@@ -35,17 +35,22 @@ for (const [width, scheme] of WIDTHS.flatMap((each) => SCHEMES.map((scheme) => [
   it(`card, work and network page at ${width} px, ${scheme}`, async () => {
     const shot = (page, name) => shoot(page, `${name}-${width}-${scheme}`);
     const dataset = await uploadDigits(world.coordinator);
-    const job = await world.coordinator.json('POST', '/v1/jobs', digitsJob(dataset.id, { epochs: 200, name: 'digits' }));
+    const job = await world.coordinator.json('POST', '/v1/jobs', {
+      ...digitsJob(dataset.id, { epochs: 200, name: 'digits' }), numerics: 'relaxed',
+    });
     const viewport = { width, height: width < 600 ? 740 : 800 };
     const visitor = await world.visitor({ viewport, colorScheme: scheme });
     await visitor.card.locator('#raven-open').waitFor();
     await shot(visitor.page, 'chip');
     await visitor.card.locator('#raven-open').click();
     await visitor.card.locator('#raven-yes:enabled').waitFor();
+    await visitor.card.locator('#raven-gpu').check();
     await shot(visitor.page, 'card');
     await fits(visitor.page, width);
     await visitor.card.locator('#raven-yes').click();
     await visitor.until(({ phase, tasks }) => phase === 'working' && tasks > 5, 'working');
+    const onGpu = async () => (await world.coordinator.json('GET', '/v1/nodes')).nodes.some((node) => node.numeric === 'gpu' && node.tasks_accepted > 0);
+    await until(onGpu, 'a task of the GPU', 60_000);
     await shot(visitor.page, 'working');
 
     const network = await visitor.context.newPage();

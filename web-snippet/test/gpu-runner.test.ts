@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { GpuKernel } from '../src/gpu-worker/kernel.ts';
 import { GpuRunner } from '../src/gpu-worker/runner.ts';
+import { WAKE_MS } from '../src/kernel-worker/pacer.ts';
 import type { Host } from '../src/kernel-worker/task-runner.ts';
 import type { FromKernel } from '../src/shared/kernel-port.ts';
 import { decodeFrame, encodeFrame } from '../src/wire/frame.ts';
@@ -144,7 +145,7 @@ test('an abort is answered at once, and the next task waits until the device is 
   await compute(50);
   assert.deepEqual(answers(posted), ['refuse a'], 'what it says of it is of no use');
   assert.deepEqual(kernel.log, ['begin a', 'begin b']);
-  assert.equal(Math.max(...sleeps), 60, 'all that it computed is rested for');
+  assert.equal(Math.max(...sleeps), 60 + 3 * WAKE_MS, 'all that it computed is rested for');
   await compute(5);
   assert.deepEqual(answers(posted), ['refuse a', 'commit b']);
 });

@@ -5,6 +5,7 @@ import { pathToFileURL } from 'node:url';
 import { Meter } from '../src/hub/meter.ts';
 import type { Kernel, KernelModule } from '../src/kernel-worker/kernel.ts';
 import { measure } from '../src/kernel-worker/measure.ts';
+import { WAKE_MS } from '../src/kernel-worker/pacer.ts';
 import { Runner } from '../src/kernel-worker/runner.ts';
 import { Speed } from '../src/kernel-worker/speed.ts';
 import type { Host } from '../src/kernel-worker/task-runner.ts';
@@ -113,11 +114,11 @@ test('a task is run in steps, rested for, and committed', async () => {
   await settle();
   assert.deepEqual(answers(posted), ['commit a']);
   // Four rests between five steps of 10 ms; the fifth is owed by the next task.
-  assert.deepEqual(sleeps.filter((ms) => ms > 0), [10, 10, 10, 10]);
-  assert.equal(clock.now, 90);
+  assert.deepEqual(sleeps.filter((ms) => ms > 0), [10 + 2 * WAKE_MS, ...Array(3).fill(10 + WAKE_MS)]);
+  assert.equal(clock.now, 90 + 5 * WAKE_MS);
   const [answer] = posted;
   assert.ok(answer?.kind === 'answer');
-  assert.equal(decodeFrame(new Uint8Array(answer.frame), TO_CONTRIBUTOR).header.elapsed_ms, 90);
+  assert.equal(decodeFrame(new Uint8Array(answer.frame), TO_CONTRIBUTOR).header.elapsed_ms, Math.round(90 + 5 * WAKE_MS));
 });
 
 test('the rest owed by one task comes before the next', async () => {
@@ -127,7 +128,7 @@ test('the rest owed by one task comes before the next', async () => {
   runner.handle(task('b'));
   await settle();
   assert.deepEqual(answers(posted), ['commit a', 'commit b']);
-  assert.deepEqual(sleeps.filter((ms) => ms > 0), [10]);
+  assert.deepEqual(sleeps.filter((ms) => ms > 0), [10 + 2 * WAKE_MS]);
 });
 
 test('a step that is longer than any sleep is rested for in full', async () => {
@@ -176,7 +177,7 @@ test('time within time counts once', () => {
     now += 5;
     throw new Error('counted too');
   }));
-  assert.equal(meter.take(), 10);
+  assert.equal(meter.take(), 10 + 2 * WAKE_MS);
   assert.equal(meter.take(), 0);
 });
 

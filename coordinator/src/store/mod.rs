@@ -49,6 +49,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0004_datasets.sql"),
     include_str!("../../migrations/0005_operations.sql"),
     include_str!("../../migrations/0006_job_terms.sql"),
+    include_str!("../../migrations/0007_backends.sql"),
 ];
 
 /// Connections that read at the same time.

@@ -22,7 +22,7 @@ function list(path) {
 }
 
 /** Processes that descend from this one. */
-function descendants() {
+export function descendants() {
   const parents = new Map();
   for (const pid of list('/proc').filter((name) => /^\d+$/.test(name))) {
     // The name of the program is in brackets and may hold anything.
@@ -32,6 +32,9 @@ function descendants() {
   const isOurs = (pid) => pid !== undefined && (parents.get(pid) === String(process.pid) || isOurs(parents.get(pid)));
   return [...parents.keys()].filter(isOurs);
 }
+
+/** What a process was started with; empty once it has ended. */
+export const commandLine = (pid) => (read(`/proc/${pid}/cmdline`) ?? '').replaceAll('\0', ' ');
 
 /**
  * Paths of the worker threads' counters, `[]` where the system has no such counters. In a frame with work the hub's

@@ -35,7 +35,7 @@ export class World {
   async #open(name, { uplinkBytesPerS, visitMb, gpu = false }) {
     const world = this;
     const flags = async (port) => {
-      const use = ['--gpu', gpu ? 'any' : 'no'];
+      const use = gpu ? ['--gpu', 'any'] : [];
       if (!uplinkBytesPerS) return use;
       world.link = await shapedLink(port, uplinkBytesPerS);
       return [...use, '--origin', `http://127.0.0.1:${world.link.port}`];

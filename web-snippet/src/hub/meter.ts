@@ -1,5 +1,7 @@
 /** What the hub itself computes, so that it can be rested for: the share covers all that a visitor's machine does. */
 
+import { WAKE_MS } from '../kernel-worker/pacer.ts';
+
 export class Meter {
   readonly #now: () => number;
   #ms = 0;
@@ -9,7 +11,7 @@ export class Meter {
     this.#now = now;
   }
 
-  /** Runs `act` and counts its time; one within another counts once. */
+  /** Runs `act` and counts its time, with what the browser spends around it; one within another counts once. */
   run(act: () => void): void {
     if (this.#isOn) {
       act();
@@ -21,7 +23,7 @@ export class Meter {
       act();
     } finally {
       this.#isOn = false;
-      this.#ms += this.#now() - start;
+      this.#ms += this.#now() - start + WAKE_MS;
     }
   }
 

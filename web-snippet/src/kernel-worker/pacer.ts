@@ -4,6 +4,11 @@
 const REST_MS_MIN = 4;
 /** Longest single rest, so that a change of the share is felt soon. */
 const REST_MS_MAX = 2_000;
+/**
+ * What a browser spends around each message and timer, before and after what a clock within can see. Measured
+ * as the processor time of worker threads that is left over.
+ */
+export const WAKE_MS = 0.25;
 /** Idle time beyond this earns no right to a burst of work. */
 const CREDIT_MS_MAX = 50;
 

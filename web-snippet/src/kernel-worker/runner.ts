@@ -2,6 +2,7 @@
 
 import type { Kernel } from './kernel.ts';
 import type { Speed } from './speed.ts';
+import { WAKE_MS } from './pacer.ts';
 import { TaskRunner, type Host, type Task } from './task-runner.ts';
 
 export class Runner extends TaskRunner<Kernel> {
@@ -34,7 +35,7 @@ export class Runner extends TaskRunner<Kernel> {
         const finished = this.kernel.step(this.#speed.stepFlops());
         this.#speed.observe(this.kernel.flopsDone() - before, this.host.now() - start);
         const frame = finished ? this.kernel.finish(Math.round(this.host.now() - task.since)) : undefined;
-        this.pacer.worked(this.host.now() - start);
+        this.pacer.worked(this.host.now() - start + WAKE_MS);
         if (finished) {
           this.rest();
           this.answer(task.lease, frame);

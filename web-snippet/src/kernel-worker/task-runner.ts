@@ -5,7 +5,7 @@ import { decodeFrame } from '../wire/frame.ts';
 import { TO_CONTRIBUTOR } from '../wire/limits.ts';
 import type { RefuseReason } from '../wire/message.ts';
 import type { FrameKernel } from './kernel.ts';
-import { Pacer } from './pacer.ts';
+import { Pacer, WAKE_MS } from './pacer.ts';
 
 export interface Task {
   readonly lease: string;
@@ -68,7 +68,7 @@ export abstract class TaskRunner<K extends FrameKernel> {
     const ms = this.host.now() - start;
     this.#handlingSince = undefined;
     this.#handledMs += ms;
-    this.pacer.worked(ms);
+    this.pacer.worked(ms + WAKE_MS);
   }
 
   #obey(command: Command): void {

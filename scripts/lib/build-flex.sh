@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Builds a peer of the step benchmark: burn-flex with burn's autodiff, with the flags of the kernel module.
+# Usage: scripts/lib/build-flex.sh     writes target/bench/flex.wasm
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+# shellcheck source=scripts/lib/toolchain.sh
+source "$root/scripts/lib/toolchain.sh"
+ensure_wasm_toolchain
+
+target_dir="${CARGO_TARGET_DIR:-$root/target}/flex"
+flags=(-C target-feature=+simd128 -C llvm-args=-disable-lsr)
+encoded="$(IFS=$'\x1f'; printf '%s' "${flags[*]}")"
+cd "$root/bench/step/flex"
+env -u RUSTFLAGS CARGO_ENCODED_RUSTFLAGS="$encoded" "${WASM_CARGO[@]}" build --release --locked \
+  --target "$WASM_TARGET" --target-dir "$target_dir" "${WASM_BUILD_FLAGS[@]}" >&2
+mkdir -p "$root/target/bench"
+cp "$target_dir/$WASM_TARGET/release/raven_bench_flex.wasm" "$root/target/bench/flex.wasm"
