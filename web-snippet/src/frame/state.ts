@@ -123,7 +123,7 @@ export function viewWidth(view: Exclude<View, { at: 'chip' }>): number {
     case 'icon':
       return 44;
     case 'card':
-      return 344;
+      return 392;
     case 'live':
     case 'over':
     case 'unavailable':

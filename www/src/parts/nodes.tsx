@@ -12,7 +12,6 @@ export function Nodes({ nodes }: { readonly nodes: readonly Node[] }) {
         <thead>
           <tr>
             <th scope="col">Device</th>
-            <th scope="col">Computes on</th>
             <th scope="col">State</th>
             <th scope="col" class="number">
               Share
@@ -34,8 +33,9 @@ export function Nodes({ nodes }: { readonly nodes: readonly Node[] }) {
         <tbody>
           {shown.map((node) => (
             <tr key={node.session}>
-              <td>{words(node.device)}</td>
-              <td>{node.backend.toUpperCase()}</td>
+              <td>
+                {words(node.device)} {node.backend.toUpperCase()}
+              </td>
               <td>{words(node.state)}</td>
               <td class="number">{percent(node.share)}</td>
               <td class="number wide">{count(node.workers)}</td>

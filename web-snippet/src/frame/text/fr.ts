@@ -8,7 +8,7 @@ export const messages: Messages = {
   runsTerm: 'Ce qui tourne :',
   runs: 'des calculs qui entraînent des modèles d’apprentissage automatique pour d’autres (tâches : trier des images, prédire à partir de tableaux de nombres), dans le bac à sable du navigateur.',
   muchTerm: 'Combien :',
-  much: 'la part du processeur réglée ci-dessous ; le processeur graphique seulement si vous le cochez, pour la même part. Pause quand vous quittez cet onglet et, si le navigateur l’indique, sur batterie ou en économie de données. Un peu d’électricité est consommée.',
+  much: 'la part réglée ci-dessous ; du processeur graphique aussi, mais seulement si vous le cochez. Pause quand vous quittez cet onglet et, si le navigateur l’indique, sur batterie ou en économie de données. Un peu d’électricité est consommée.',
   trafficTerm: 'Trafic :',
   traffic: 'au plus {cap} par visite, compté et affiché.',
   theirsTerm: 'Leurs données :',
