@@ -52,6 +52,9 @@ pub enum Unsupported {
     /// A window's geometry leaves the range in which shaders count.
     #[error("graph.nodes[{node}] ({op}): {field} of {found} exceeds {limit}")]
     Geometry { node: u32, op: &'static str, field: &'static str, found: u64, limit: u64 },
+    /// An op and its operands do not fit one shader.
+    #[error("graph.nodes[{node}] ({op}): more buffers or parameters than one shader takes")]
+    Chain { node: u32, op: &'static str },
 }
 
 /// Why no device was opened.

@@ -133,7 +133,7 @@ impl Plan {
             let ty = graph.ty(id);
             let out = cx.value(count(ty.shape.dims()));
             if role == Role::Expression {
-                fuse::launch(&mut cx, &graph, &stored, &values, id, out);
+                fuse::launch(&mut cx, &graph, &stored, &values, id, out)?;
             } else {
                 let args = fuse::args(&graph, &values, &node.inputs);
                 let out = lower::Arg { value: out, dims: ty.shape.dims(), dtype: ty.dtype };

@@ -116,9 +116,10 @@ impl Shader {
         self.reads.push((value, element));
     }
 
-    /// Buffers bound so far, the written one included.
-    pub fn buffers(&self) -> usize {
-        self.reads.len() + 1
+    /// Whether its buffers and its parameters keep to the limits.
+    pub fn fits(&self) -> bool {
+        self.reads.len() < STORAGE_BUFFERS_MAX
+            && (self.fields.len() + RANGE_WORDS) * 4 <= PARAM_BYTES as usize
     }
 
     /// Adds functions and variables of the module.
@@ -129,8 +130,7 @@ impl Shader {
 
     /// Ends construction. The code must define `fn run(group: u32, lane: u32)`.
     pub fn launch(self, groups: u64, flops: u64) -> Launch {
-        debug_assert!(self.buffers() <= STORAGE_BUFFERS_MAX);
-        debug_assert!((self.fields.len() + RANGE_WORDS) * 4 <= PARAM_BYTES as usize);
+        debug_assert!(self.fits());
         let mut text = String::from("struct Params {\n    first: u32,\n    end: u32,\n");
         for (name, _) in &self.fields {
             text.push_str(&format!("    {name}: u32,\n"));

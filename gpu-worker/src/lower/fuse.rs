@@ -1,8 +1,10 @@
 //! Element-wise chains and views as one generated shader each.
 
-use super::role::{READS_MAX, elements, owner};
+use super::chain::reading;
+use super::role::{elements, owner};
 use super::{Arg, Lower, element};
-use crate::shader::{Shader, ValueId, Word, fill, merged, offset, snippet, steps};
+use crate::error::Unsupported;
+use crate::shader::{Shader, ValueId, Word, fill, offset, snippet, steps};
 use raven_graph::{BinaryFn, CompareFn, DType, Distribution, NodeId, Op, UnaryFn, ValidGraph};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -28,6 +30,9 @@ struct Chain<'a> {
 }
 
 /// Launches the chain that ends at `id` and is written to `out`.
+///
+/// # Errors
+/// [`Unsupported::Chain`]: `role::stored` has left it too long.
 pub fn launch(
     cx: &mut Lower,
     graph: &ValidGraph,
@@ -35,16 +40,18 @@ pub fn launch(
     values: &[Option<ValueId>],
     id: NodeId,
     out: ValueId,
-) {
+) -> Result<(), Unsupported> {
     let words = elements(graph, id);
     for width in [4, 1] {
         if words.is_multiple_of(width)
             && let Some(launch) = chain(graph, stored, values, id, out, width)
         {
-            return cx.push(launch);
+            cx.push(launch);
+            return Ok(());
         }
     }
-    unreachable!("a chain of single elements reads any view");
+    let op = graph.graph().nodes[id.index()].op.name();
+    Err(Unsupported::Chain { node: id.0, op })
 }
 
 fn vector(element: &'static str, width: u32) -> &'static str {
@@ -89,9 +96,6 @@ fn chain(
     let entry = if width == 4 { "entry4" } else { "entry1" };
     let body = format!("{}{}    out[i] = {result};\n}}\n", snippet(FUNCTIONS, entry), chain.lines);
     let Chain { mut shader, functions, flops, .. } = chain;
-    if shader.buffers() > READS_MAX + 1 {
-        return None;
-    }
     let kinds = [
         ("F", vector("f32", width)),
         ("U", vector("u32", width)),
@@ -104,6 +108,9 @@ fn chain(
         shader.code(&fill(text, &kinds));
     }
     shader.code(&body);
+    if !shader.fits() {
+        return None;
+    }
     let flops = u64::from(elements(graph, id)) * (flops + 4);
     Some(shader.launch(u64::from(count.div_ceil(LANES)), flops))
 }
@@ -150,7 +157,6 @@ impl Chain<'_> {
     fn expression(&mut self, id: NodeId) -> Option<String> {
         let graph = self.graph;
         let node = &graph.graph().nodes[id.index()];
-        let dims = graph.ty(id).shape.dims();
         Some(match &node.op {
             Op::Constant { dtype, value, .. } => self.literal(*dtype, *value),
             Op::Random { distribution, stream, .. } => self.random(*distribution, *stream),
@@ -189,21 +195,10 @@ impl Chain<'_> {
                 self.literal(dtype, value)
             }
             Op::Broadcast { .. } => self.operand(id, 0)?,
-            Op::Permute { axes } => {
-                let from = steps(graph.ty(node.inputs[0]).shape.dims());
-                let axes =
-                    axes.iter().zip(dims).map(|(axis, &extent)| (extent, from[*axis as usize]));
-                self.view(id, 0, &merged(axes), 0)?
-            }
-            Op::Slice { starts, .. } => {
-                let from = steps(graph.ty(node.inputs[0]).shape.dims());
-                let start = starts.iter().zip(&from).map(|(start, step)| start * step).sum();
-                let axes = dims.iter().copied().zip(from.iter().copied());
-                self.view(id, 0, &merged(axes), start)?
-            }
+            Op::Permute { .. } | Op::Slice { .. } => self.view(id, 0)?,
             Op::Pad { low, value, .. } => self.pad(id, low, *value)?,
             Op::OneHot { depth } => self.one_hot(id, *depth)?,
-            _ => unreachable!("{} is no expression", node.op.name()),
+            _ => return None,
         })
     }
 
@@ -319,17 +314,7 @@ impl Chain<'_> {
             let found = self.compute(from)?;
             return Some(self.convert(graph.ty(from).dtype, dtype, found));
         }
-        let (dims, out) = (graph.ty(operand).shape.dims(), graph.ty(id).shape.dims());
-        let missing = out.len() - dims.len();
-        let own = steps(dims);
-        let axes = out.iter().enumerate().map(|(axis, &extent)| {
-            let step = match axis.checked_sub(missing) {
-                Some(axis) if dims[axis] != 1 => own[axis],
-                _ => 0,
-            };
-            (extent, step)
-        });
-        self.view(id, at, &merged(axes), 0)
+        self.view(id, at)
     }
 
     /// An alias may give words another type: bools and bytes as integers.
@@ -341,14 +326,15 @@ impl Chain<'_> {
         }
     }
 
-    /// Reads operand `at` of `id` where `axes` (of `id`'s shape) lead from `start`.
-    /// `None` where four neighbours are not one vector.
-    fn view(&mut self, id: NodeId, at: usize, axes: &[(u32, u32)], start: u32) -> Option<String> {
+    /// Reads operand `at` of `id` where `id` finds it. `None` where four neighbours
+    /// are not one vector.
+    fn view(&mut self, id: NodeId, at: usize) -> Option<String> {
+        let (axes, start) = reading(self.graph, id, at);
         let graph = self.graph;
         let operand = graph.graph().nodes[id.index()].inputs[at];
         let dtype = graph.ty(operand).dtype;
         let value = self.values[owner(graph, operand).index()]?;
-        let loaded = self.load(value, dtype, axes, start, elements(graph, id))?;
+        let loaded = self.load(value, dtype, &axes, start, elements(graph, id))?;
         let name = self.name();
         let _ = writeln!(self.lines, "    let {name} = {loaded};");
         Some(name)

@@ -1,5 +1,6 @@
 //! From ops to launches: one family per file, each with its shaders in `wgsl/`.
 
+mod chain;
 pub mod conv;
 mod direct;
 pub mod fuse;

@@ -30,6 +30,7 @@ pub fn all() -> Vec<Ready> {
     cases.extend(softmaxes());
     cases.extend(randoms());
     cases.extend(chains());
+    cases.extend(crate::chains::all());
     cases
 }
 

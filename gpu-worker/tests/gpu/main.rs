@@ -2,6 +2,7 @@
 //! word, where there is none.
 
 mod cases;
+mod chains;
 mod common;
 mod kernel;
 mod ops;
