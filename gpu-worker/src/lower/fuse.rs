@@ -6,7 +6,7 @@ use super::{Arg, Lower, element};
 use crate::error::Unsupported;
 use crate::shader::{Shader, ValueId, Word, fill, offset, snippet, steps};
 use raven_graph::{BinaryFn, CompareFn, DType, Distribution, NodeId, Op, UnaryFn, ValidGraph};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 
 const FUNCTIONS: &str = include_str!("../wgsl/elementwise.wgsl");
@@ -24,6 +24,8 @@ struct Chain<'a> {
     functions: BTreeSet<&'static str>,
     /// Per node, the variable that holds its element.
     known: HashMap<u32, String>,
+    /// Bits of the constants that have a variable.
+    literals: HashSet<u32>,
     names: u32,
     width: u32,
     flops: u64,
@@ -81,6 +83,7 @@ fn chain(
         lines: String::new(),
         functions: BTreeSet::new(),
         known: HashMap::new(),
+        literals: HashSet::new(),
         names: 0,
         width,
         flops: 0,
@@ -211,16 +214,27 @@ impl Chain<'_> {
         }
     }
 
-    fn literal(&self, dtype: DType, value: f32) -> String {
+    /// A constant's value. It comes from a variable: an expression of literals alone
+    /// is evaluated when the shader is created, which refuses it where the result
+    /// is infinite, no number, or beyond an integer.
+    fn literal(&mut self, dtype: DType, value: f32) -> String {
+        let bits = match dtype {
+            DType::F32 => value.to_bits(),
+            DType::I32 => value as i32 as u32,
+            DType::U8 => u32::from(value as u8),
+            DType::Bool => u32::from(value != 0.0),
+        };
+        let name = format!("k{bits:x}");
+        if self.literals.insert(bits) {
+            let _ = writeln!(self.lines, "    var {name} = {bits:#x}u;");
+        }
         let kind = self.kind(dtype);
         match dtype {
-            // Only integers have a constant bit pattern that text does not round.
-            DType::F32 => format!("{kind}(bitcast<f32>({:#x}u))", value.to_bits()),
-            DType::I32 if value as i32 == i32::MIN => format!("{kind}(-2147483647 - 1)"),
-            DType::I32 => format!("{kind}({})", value as i32),
-            DType::U8 => format!("{kind}({}u)", value as u8),
-            DType::Bool if self.width == 4 => format!("vec4<bool>({})", value != 0.0),
-            DType::Bool => format!("{}", value != 0.0),
+            DType::F32 => format!("{kind}(bitcast<f32>({name}))"),
+            DType::I32 => format!("{kind}(bitcast<i32>({name}))"),
+            DType::U8 => format!("{kind}({name})"),
+            DType::Bool if self.width == 4 => format!("vec4<bool>({name} != 0u)"),
+            DType::Bool => format!("({name} != 0u)"),
         }
     }
 

@@ -1,13 +1,20 @@
 //! Chains at the limits of one shader.
 
 use crate::common::*;
-use raven_graph::{BinaryFn, CompareFn, DType, Op, TensorType};
+use raven_graph::{BinaryFn, CompareFn, DType, NodeId, Op, TensorType, UnaryFn};
 
 const EXACT: (f32, f32) = (0.0, 0.0);
 const ROUNDED: (f32, f32) = (1e-6, 2e-6);
 
 pub fn all() -> Vec<Ready> {
-    vec![short_operands(), three_of_three(), two_element_types(), many_slices(), wide_views()]
+    vec![
+        short_operands(),
+        three_of_three(),
+        two_element_types(),
+        many_slices(),
+        wide_views(),
+        constants(),
+    ]
 }
 
 fn bools(name: &str, values: &[u8]) -> Named {
@@ -94,4 +101,49 @@ fn wide_views() -> Ready {
     let z = pair(&mut c, 6, 7);
     let y = c.b.add(y, z).expect("valid");
     c.ends(&[y])
+}
+
+/// Ops over constants whose results are no finite numbers, or beyond an integer.
+fn constants() -> Ready {
+    let mut c = Case::new("chain limits: constants", (2e-5, 2e-5));
+    let constant = |c: &mut Case, dtype, value: f32| -> NodeId {
+        c.b.constant(dtype, [8], value).expect("valid")
+    };
+    let [zero, hundred, large] =
+        [0.0, 100.0, 3e38].map(|value| constant(&mut c, DType::F32, value));
+    let one = constant(&mut c, DType::I32, 1.0);
+    let most = constant(&mut c, DType::I32, 2_147_483_520.0);
+    let least = constant(&mut c, DType::I32, -2_147_483_648.0);
+    let x = c.x("x", &[8]);
+    let mut ends = vec![
+        c.b.unary(UnaryFn::Recip, zero).expect("valid"),
+        c.b.unary(UnaryFn::Log, zero).expect("valid"),
+        c.b.unary(UnaryFn::Exp, hundred).expect("valid"),
+        c.b.add(large, large).expect("valid"),
+        c.b.mul(x, zero).expect("valid"),
+        c.b.binary(BinaryFn::Sub, least, one).expect("valid"),
+        c.b.binary(BinaryFn::Mul, most, most).expect("valid"),
+    ];
+    let yes = constant(&mut c, DType::Bool, 1.0);
+    ends.push(c.b.select(yes, large, zero).expect("valid"));
+    c.ends(&ends)
+}
+
+#[test]
+fn constants_come_from_variables() {
+    // Browsers refuse shaders with a constant expression that yields no finite number.
+    let (_, graph, ..) = constants();
+    let target = raven_gpu::Target { binding_bytes_max: 128 << 20, lanes: false };
+    let plan = raven_gpu::Plan::new(graph, target).expect("supported");
+    assert_eq!(plan.launches().len(), 8);
+    for launch in plan.launches() {
+        let (_, body) = launch.source.split_once("fn run").expect("a body");
+        let (body, _) = body.split_once("\n}").expect("its end");
+        for line in body.lines().skip(4).filter(|line| !line.starts_with("    var k")) {
+            let words = line.split(|c: char| !c.is_alphanumeric() && c != '.');
+            let mut numbers = words.filter(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+            // The numerator of an inverse, and what bools are stored as.
+            assert!(numbers.all(|number| ["1.0", "0u", "1u"].contains(&number)), "{line}");
+        }
+    }
 }
