@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Commands of one submission at most: recording them takes host memory and time.
-const COMMANDS_MAX: usize = 1 << 18;
+pub const COMMANDS_MAX: u64 = 1 << 18;
 
 /// What a launch may read besides its operands.
 #[derive(Clone, Copy, Debug)]
@@ -81,8 +81,8 @@ impl Commands {
     }
 
     fn push(&mut self, command: Command) -> Result<(), TaskError> {
-        if self.commands.len() >= COMMANDS_MAX {
-            let (found, limit) = (COMMANDS_MAX as u64 + 1, COMMANDS_MAX as u64);
+        if self.commands.len() as u64 >= COMMANDS_MAX {
+            let (found, limit) = (COMMANDS_MAX + 1, COMMANDS_MAX);
             return Err(TaskError::Limit { field: "commands", found, limit });
         }
         self.commands.push(command);

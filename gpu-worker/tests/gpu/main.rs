@@ -8,3 +8,4 @@ mod kernel;
 mod ops;
 mod shaders;
 mod steps;
+mod tasks;
