@@ -3,7 +3,7 @@
 use crate::cache::{Blob, Cache};
 use crate::device::{Gpu, Waiting};
 use crate::error::{KernelError, TaskError, Unsupported};
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
 use crate::task::{Finished, Room, Task};
 use raven_graph::{GraphId, Limits, ValidGraph};
 use raven_protocol::frame::encode;
@@ -98,7 +98,8 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Unsupported`] names the first node that cannot.
     pub fn supports(&self, graph: &ValidGraph) -> Result<(), KernelError> {
-        Ok(plan::supports(graph, self.gpu.binding_bytes_max())?)
+        Plan::new(graph.clone(), self.gpu.target())?;
+        Ok(())
     }
 
     /// Why the graph of a `graph` frame cannot run here; `None` where it can.
@@ -110,7 +111,7 @@ impl Kernel {
         match ToContributor::from_header(frame.header())? {
             ToContributor::Graph { graph, .. } => {
                 let graph = graph.validate(&Limits::default())?;
-                Ok(plan::supports(&graph, self.gpu.binding_bytes_max()).err())
+                Ok(Plan::new(graph, self.gpu.target()).err())
             }
             other => Err(KernelError::UnexpectedMessage { expected: "graph", found: kind(&other) }),
         }

@@ -6,6 +6,7 @@ mod chains;
 mod common;
 mod kernel;
 mod ops;
+mod plans;
 mod shaders;
 mod steps;
 mod tasks;
