@@ -179,7 +179,7 @@ impl Kernel {
         }
         let others = self.bytes_beside_cache();
         self.cache.make_room("blob", bytes, others, self.budget)?;
-        self.trim();
+        self.trim(bytes);
         let blob = Blob::upload(&mut self.gpu, frame);
         self.cache.put_blob(claimed, blob);
         Ok(())
@@ -269,7 +269,7 @@ impl Kernel {
                 let lease = task.lease();
                 match task.finish(&mut self.gpu) {
                     Ok(finished) => {
-                        self.trim();
+                        self.trim(finished.frame.len() as u64);
                         Ok(Ok(finished))
                     }
                     Err(error) => {
@@ -352,9 +352,9 @@ impl Kernel {
         self.cache.bytes() + self.bytes_beside_cache()
     }
 
-    /// Lets the pool keep only what the budget leaves.
-    fn trim(&mut self) {
-        let left = self.budget.saturating_sub(self.held_bytes());
+    /// Lets the pool keep only what the budget leaves beside `coming` bytes.
+    fn trim(&mut self, coming: u64) {
+        let left = self.budget.saturating_sub(self.held_bytes().saturating_add(coming));
         self.gpu.give([], left);
     }
 

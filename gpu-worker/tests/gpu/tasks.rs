@@ -236,4 +236,8 @@ fn free_buffers_make_room_when_a_task_begins() {
         kernel.finish(1).expect("done");
         assert!(kernel.gpu().device_bytes() <= budget, "round {round}");
     }
+    // A blob needs most of the budget: what is free goes before it comes.
+    let (_, blob) = blob_frame(&[f32s("w", &[1 << 20], &vec![1.0; 1 << 20])]);
+    kernel.accept(&blob).expect("a blob");
+    assert!(kernel.gpu().device_bytes() <= budget, "{}", kernel.gpu().device_bytes());
 }
