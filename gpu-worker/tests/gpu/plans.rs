@@ -100,7 +100,7 @@ fn one_invocation_never_takes_on_more_than_a_dispatch_may() {
 
 #[test]
 fn long_sums_and_usual_extents_are_supported() {
-    let fine: [(&str, Build); 9] = [
+    let fine: [(&str, Build); 10] = [
         ("arg_max", |b| {
             let x = f32s(b, "x", &[8, 128_256]);
             b.arg_max(x, 1).expect("valid")
@@ -128,6 +128,14 @@ fn long_sums_and_usual_extents_are_supported() {
             let x = f32s(b, "x", &[32, 3, 224, 224]);
             let dy = f32s(b, "dy", &[32, 64, 112, 112]);
             b.push(Op::Conv2dWeightGrad { attrs, kernel: [7, 7] }, &[x, dy]).expect("valid")
+        }),
+        // That of a wide layer: its own size leaves room for few parts.
+        ("wide conv2d_weight_grad", |b| {
+            let (stride, padding) = ([1, 1], [1; 4]);
+            let attrs = Conv2dAttrs { stride, padding, dilation: [1, 1], groups: 1 };
+            let x = f32s(b, "x", &[64, 640, 28, 28]);
+            let dy = f32s(b, "dy", &[64, 512, 28, 28]);
+            b.push(Op::Conv2dWeightGrad { attrs, kernel: [3, 3] }, &[x, dy]).expect("valid")
         }),
     ];
     for lanes in [false, true] {
