@@ -5,7 +5,9 @@ use crate::kernel::{on_cpu, with};
 use raven_gpu::bind::{Bindings, DataLimits, Source};
 use raven_gpu::cache::{Blob, Cache};
 use raven_gpu::{Plan, TaskError};
-use raven_graph::{DType, GraphBuilder, Limits, ReduceFn, Shape, UnaryFn, ValidGraph};
+use raven_graph::{
+    DType, Distribution, GraphBuilder, Limits, ReduceFn, Shape, UnaryFn, ValidGraph,
+};
 use raven_protocol::{
     Binding, BlobId, Carry, Frame, FrameLimits, Program, ReduceRule, RefuseReason, ShardRef,
     TaskMessage, ToContributor,
@@ -240,4 +242,28 @@ fn free_buffers_make_room_when_a_task_begins() {
     let (_, blob) = blob_frame(&[f32s("w", &[1 << 20], &vec![1.0; 1 << 20])]);
     kernel.accept(&blob).expect("a blob");
     assert!(kernel.gpu().device_bytes() <= budget, "{}", kernel.gpu().device_bytes());
+}
+
+#[test]
+fn uniform_blocks_are_counted_and_large_ones_do_not_stay() {
+    // Every run has a block of its own: 8 MiB of them.
+    let mut b = GraphBuilder::new(&Limits::default());
+    let y = b.random(Distribution::Uniform, [4], 1).expect("valid");
+    b.output("y", y);
+    let graph = b.finish().expect("valid");
+    let outputs = vec![output("y", ReduceRule::Sum)];
+    let task = task_frame(1, spec(map(graph.id(), 0, 1 << 14), Vec::new(), outputs), &[]);
+    for (budget, fits) in [(BUDGET, true), (6 << 20, false)] {
+        let Some(kernel) = gpu(budget) else { return };
+        let mut kernel = with(kernel, &graph);
+        let found = kernel.execute(&task).expect("a task");
+        if fits {
+            expect_close("sum", &on_cpu(&graph, &[], &task), &result(&found), (0.0, 1e-5));
+        } else {
+            let (reason, detail) = refusal(&found);
+            assert_eq!(reason, RefuseReason::TooLarge, "{detail}");
+            assert!(detail.contains("parameters"), "{detail}");
+        }
+        assert!(kernel.gpu().device_bytes() < 1 << 20, "{}", kernel.gpu().device_bytes());
+    }
 }
