@@ -4,11 +4,14 @@
 //! task's data: attachments, row tables and masks, each part where it can be bound.
 
 use crate::cache::{Blob, Cache};
+use crate::device::Fault;
 use crate::error::TaskError;
-use crate::plan::{Plan, bytes_of};
+use crate::plan::Plan;
 use crate::pool::View;
+use crate::signal::Shared;
 use raven_graph::{DType, InputSpec, Shape, TensorType};
 use raven_protocol::{Binding, Frame, ShardRef, TaskSpec, TensorView};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Where a part of a buffer may begin, so that it can be bound.
@@ -28,13 +31,16 @@ pub struct Part {
 /// Rows of one shard that one run reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Table {
-    /// Number of the shard.
-    pub shard: usize,
+    /// Number of the shard; `None` where only rows of zeros are wanted.
+    pub shard: Option<usize>,
     /// Pairs of (row of the input, row of the shard).
     pub pairs: Part,
     /// Number of pairs.
     pub count: u32,
 }
+
+/// Per run, its tables; bindings that name the same rows share them.
+pub type Tables = Rc<[Vec<Table>]>;
 
 /// What one graph input reads in each run.
 #[derive(Debug)]
@@ -48,38 +54,68 @@ pub enum Source {
     /// Run `i` reads part `i`.
     PerRun(Vec<Part>),
     /// Rows of a column, by the tables of the run.
-    Rows { column: usize, tables: Vec<Vec<Table>>, width: u32 },
+    Rows { column: usize, tables: Tables, width: u32 },
 }
 
 /// One column across the task's shards, in the order of their first rows.
 #[derive(Debug)]
 pub struct Column {
     name: String,
+    /// The type of one row.
+    row: TensorType,
     /// Where it lies in each shard.
     pub parts: Vec<View>,
     /// Its elements are packed as bytes.
     pub packed: bool,
 }
 
+/// What bounds a task's data.
+#[derive(Clone, Copy, Debug)]
+pub struct DataLimits {
+    /// Bytes of all of it.
+    pub bytes_max: u64,
+    /// Bytes of one binding.
+    pub binding_bytes_max: u64,
+}
+
 /// The task's data in the making.
 #[derive(Debug)]
 struct Data {
     bytes: Vec<u8>,
-    bytes_max: u64,
+    limits: DataLimits,
 }
 
 impl Data {
-    fn push(&mut self, part: &[u8]) -> Result<Part, TaskError> {
+    /// Makes room for a part of `bytes` at the end, before anything of it is made.
+    fn place(&mut self, bytes: u64) -> Result<Part, TaskError> {
         let offset = (self.bytes.len() as u64).next_multiple_of(ALIGNMENT);
-        let bytes = (part.len() as u64).next_multiple_of(4);
-        if offset + bytes > self.bytes_max {
-            let (found, limit) = (offset + bytes, self.bytes_max);
-            return Err(TaskError::Limit { field: "task.tensors", found, limit });
+        let bytes = bytes.next_multiple_of(4);
+        let DataLimits { bytes_max, binding_bytes_max } = self.limits;
+        for (found, limit) in [(bytes, binding_bytes_max), (offset + bytes, bytes_max)] {
+            if found > limit {
+                return Err(TaskError::Limit { field: "task.tensors", found, limit });
+            }
         }
         self.bytes.resize(offset as usize, 0);
-        self.bytes.extend_from_slice(part);
-        self.bytes.resize((offset + bytes) as usize, 0);
         Ok(Part { offset, bytes })
+    }
+
+    /// Words as they are.
+    fn push(&mut self, part: &[u8]) -> Result<Part, TaskError> {
+        let placed = self.place(part.len() as u64)?;
+        self.bytes.extend_from_slice(part);
+        self.bytes.resize((placed.offset + placed.bytes) as usize, 0);
+        Ok(placed)
+    }
+
+    /// Elements as the device stores them: bytes and bools as one word each.
+    fn push_elements(&mut self, dtype: DType, part: &[u8]) -> Result<Part, TaskError> {
+        if !is_packed(dtype) {
+            return self.push(part);
+        }
+        let placed = self.place(4 * part.len() as u64)?;
+        self.bytes.extend(part.iter().flat_map(|byte| [*byte, 0, 0, 0]));
+        Ok(placed)
     }
 }
 
@@ -93,7 +129,7 @@ pub struct Bindings {
     /// What the task's frame carries, laid out for the device.
     pub data: Vec<u8>,
     /// Keeps the cache from forgetting what the task reads.
-    _held: Vec<Rc<Blob>>,
+    held: Vec<Rc<Blob>>,
 }
 
 fn type_error(
@@ -119,14 +155,6 @@ fn expect_type(
     if found == expected { Ok(()) } else { Err(type_error(field, name, expected, found)) }
 }
 
-/// Elements as the device stores them: bytes and bools as one word each.
-fn words(view: &TensorView<'_>) -> Vec<u8> {
-    match view.dtype {
-        DType::F32 | DType::I32 => view.data.to_vec(),
-        DType::U8 | DType::Bool => view.data.iter().flat_map(|byte| [*byte, 0, 0, 0]).collect(),
-    }
-}
-
 fn is_packed(dtype: DType) -> bool {
     matches!(dtype, DType::U8 | DType::Bool)
 }
@@ -140,14 +168,16 @@ struct Binder<'a> {
     held: Vec<Rc<Blob>>,
     columns: Vec<Column>,
     data: Data,
-    /// Attachments and row tables that several bindings share are laid out once.
-    attached: Vec<(String, Part)>,
-    tables: Vec<(String, Vec<Vec<Table>>)>,
+    /// Attachments, row numbers and their tables that several bindings share are
+    /// read and laid out once, by the tensor's name.
+    attached: HashMap<String, Part>,
+    numbers: HashMap<String, Rc<[i32]>>,
+    tables: HashMap<String, Tables>,
 }
 
 impl Bindings {
     /// Resolves every binding of `spec` against the frame's attachments and the
-    /// cache; the task's data takes `bytes_max` at most.
+    /// cache; the task's data keeps to `limits`.
     ///
     /// # Errors
     /// What is missing, unknown, unbound, of another type, or out of range.
@@ -156,7 +186,7 @@ impl Bindings {
         plan: &Plan,
         frame: &Frame<'_>,
         cache: &mut Cache,
-        bytes_max: u64,
+        limits: DataLimits,
     ) -> Result<Self, TaskError> {
         for binding in &spec.bindings {
             if plan.graph().input(binding.input()).is_none() {
@@ -171,9 +201,10 @@ impl Bindings {
             shards: spec.shards.clone(),
             held: Vec::new(),
             columns: Vec::new(),
-            data: Data { bytes: Vec::new(), bytes_max },
-            attached: Vec::new(),
-            tables: Vec::new(),
+            data: Data { bytes: Vec::new(), limits },
+            attached: HashMap::new(),
+            numbers: HashMap::new(),
+            tables: HashMap::new(),
         };
         binder.hold_shards()?;
         let mut sources = Vec::with_capacity(plan.graph().inputs().len());
@@ -184,7 +215,13 @@ impl Bindings {
             sources.push(binder.source(binding, input)?);
         }
         let Binder { held, columns, data, .. } = binder;
-        Ok(Bindings { sources, columns, data: data.bytes, _held: held })
+        Ok(Bindings { sources, columns, data: data.bytes, held })
+    }
+
+    /// Of the blobs that are read, those whose upload nobody has confirmed yet.
+    pub fn uploads(&self) -> Vec<Shared<Option<Fault>>> {
+        let uploads = self.held.iter().map(|blob| blob.upload_fault());
+        uploads.filter(|upload| upload.now() != Some(None)).collect()
     }
 }
 
@@ -202,7 +239,7 @@ fn stacked(extent: u32, shape: &[u32]) -> Shape {
     Shape([&[extent], shape].concat())
 }
 
-impl Binder<'_> {
+impl<'a> Binder<'a> {
     /// The first entries of `held` are the shards, in order.
     fn hold_shards(&mut self) -> Result<(), TaskError> {
         for shard in &self.shards {
@@ -239,7 +276,7 @@ impl Binder<'_> {
         }
     }
 
-    fn view(&self, name: &str, expected: &TensorType) -> Result<TensorView<'_>, TaskError> {
+    fn view(&self, name: &str, expected: &TensorType) -> Result<TensorView<'a>, TaskError> {
         let view = self
             .frame
             .tensor(name)
@@ -249,34 +286,39 @@ impl Binder<'_> {
     }
 
     fn attached(&mut self, name: &str, ty: &TensorType) -> Result<Source, TaskError> {
-        let elements = words(&self.view(name, ty)?);
-        if let Some((_, part)) = self.attached.iter().find(|(held, _)| held == name) {
+        let view = self.view(name, ty)?;
+        if let Some(part) = self.attached.get(name) {
             return Ok(Source::Attached(*part));
         }
-        let part = self.data.push(&elements)?;
-        self.attached.push((name.to_owned(), part));
+        let part = self.data.push_elements(ty.dtype, view.data)?;
+        self.attached.insert(name.to_owned(), part);
         Ok(Source::Attached(part))
     }
 
     fn per_run(&mut self, name: &str, ty: &TensorType) -> Result<Source, TaskError> {
         let shape = stacked(self.runs, ty.shape.dims());
-        let elements = words(&self.view(name, &TensorType { dtype: ty.dtype, shape })?);
-        let parts = elements.chunks_exact(bytes_of(ty.shape.dims()) as usize);
-        let parts: Result<_, _> = parts.map(|part| self.data.push(part)).collect();
+        let view = self.view(name, &TensorType { dtype: ty.dtype, shape })?;
+        let parts = view.data.chunks_exact(view.data.len() / self.runs as usize);
+        let parts: Result<_, _> =
+            parts.map(|part| self.data.push_elements(ty.dtype, part)).collect();
         Ok(Source::PerRun(parts?))
     }
 
     /// The attached `i32 [runs, count]` of row numbers.
-    fn numbers(&self, name: &str, count: u32) -> Result<Vec<i32>, TaskError> {
+    fn numbers(&mut self, name: &str, count: u32) -> Result<Rc<[i32]>, TaskError> {
         let expected = TensorType::new(DType::I32, [self.runs, count]);
         let bytes = self.view(name, &expected)?.data.chunks_exact(4);
-        let numbers: Vec<i32> =
+        if let Some(known) = self.numbers.get(name) {
+            return Ok(known.clone());
+        }
+        let numbers: Rc<[i32]> =
             bytes.map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let lost = |row: &&i32| **row >= 0 && locate(&self.shards, **row).is_none();
-        match numbers.iter().find(lost) {
-            Some(row) => Err(TaskError::Row { field: "task.tensors.rows", row: *row }),
-            None => Ok(numbers),
+        if let Some(row) = numbers.iter().find(lost) {
+            return Err(TaskError::Row { field: "task.tensors.rows", row: *row });
         }
+        self.numbers.insert(name.to_owned(), numbers.clone());
+        Ok(numbers)
     }
 
     fn row_mask(&mut self, rows: &str, input: &InputSpec) -> Result<Source, TaskError> {
@@ -297,32 +339,38 @@ impl Binder<'_> {
     }
 
     /// Per run, which rows of which shards fill an input of `count` rows.
-    fn tables(&mut self, name: &str, count: u32) -> Result<Vec<Vec<Table>>, TaskError> {
+    fn tables(&mut self, name: &str, count: u32) -> Result<Tables, TaskError> {
         // Looked at first, since another input may have another number of rows.
         let numbers = self.numbers(name, count)?;
-        if let Some((_, tables)) = self.tables.iter().find(|(held, _)| held == name) {
+        if let Some(tables) = self.tables.get(name) {
             return Ok(tables.clone());
         }
-        let mut tables = Vec::with_capacity(self.runs as usize);
-        for run in numbers.chunks_exact(count as usize) {
-            let mut pairs: Vec<(usize, u32, u32)> = Vec::with_capacity(run.len());
-            for (row, number) in run.iter().enumerate() {
-                // A row of zeros can come with any shard's rows.
-                let (shard, from) = locate(&self.shards, *number).unwrap_or((0, NO_ROW));
-                pairs.push((shard, row as u32, from));
-            }
-            pairs.sort_unstable();
-            let mut of_run = Vec::new();
-            for pairs in pairs.chunk_by(|a, b| a.0 == b.0) {
-                let bytes = pairs.iter().flat_map(|(_, row, from)| [*row, *from]);
-                let bytes: Vec<u8> = bytes.flat_map(u32::to_le_bytes).collect();
-                let part = self.data.push(&bytes)?;
-                let count = pairs.len() as u32;
-                of_run.push(Table { shard: pairs[0].0, pairs: part, count });
-            }
-            tables.push(of_run);
+        let runs = numbers.chunks_exact(count as usize);
+        let tables: Result<Tables, _> = runs.map(|run| self.tables_of_run(run)).collect();
+        let tables = tables?;
+        self.tables.insert(name.to_owned(), tables.clone());
+        Ok(tables)
+    }
+
+    fn tables_of_run(&mut self, run: &[i32]) -> Result<Vec<Table>, TaskError> {
+        // Rows of zeros come with those of a shard that is read anyway, if there is one.
+        let any = run.iter().find_map(|number| locate(&self.shards, *number));
+        let any = any.map(|(shard, _)| shard);
+        let mut pairs: Vec<(Option<usize>, u32, u32)> = Vec::with_capacity(run.len());
+        for (row, number) in run.iter().enumerate() {
+            let found = locate(&self.shards, *number);
+            let (shard, from) = found.map_or((any, NO_ROW), |(shard, from)| (Some(shard), from));
+            pairs.push((shard, row as u32, from));
         }
-        self.tables.push((name.to_owned(), tables.clone()));
+        pairs.sort_unstable();
+        let mut tables = Vec::new();
+        for pairs in pairs.chunk_by(|a, b| a.0 == b.0) {
+            let bytes = pairs.iter().flat_map(|(_, row, from)| [*row, *from]);
+            let bytes: Vec<u8> = bytes.flat_map(u32::to_le_bytes).collect();
+            let part = self.data.push(&bytes)?;
+            let count = pairs.len() as u32;
+            tables.push(Table { shard: pairs[0].0, pairs: part, count });
+        }
         Ok(tables)
     }
 
@@ -332,23 +380,39 @@ impl Binder<'_> {
             return Err(type_error("graph input", &input.name, &expected, &input.ty));
         };
         let tables = self.tables(rows, count)?;
+        let row = TensorType::new(input.ty.dtype, row_shape);
+        let width = row_shape.iter().product();
+        let known = self.columns.iter().position(|known| known.name == column && known.row == row);
+        let column = match known {
+            Some(known) => known,
+            None => {
+                let parts = self.column_parts(column, &row)?;
+                let packed = is_packed(row.dtype);
+                self.columns.push(Column { name: column.to_owned(), row, parts, packed });
+                self.columns.len() - 1
+            }
+        };
+        Ok(Source::Rows { column, tables, width })
+    }
+
+    /// Where the column lies in each shard.
+    fn column_parts(&self, column: &str, row: &TensorType) -> Result<Vec<View>, TaskError> {
+        let limit = self.data.limits.binding_bytes_max;
         let mut parts = Vec::with_capacity(self.shards.len());
         for (shard, blob) in self.shards.iter().zip(&self.held) {
             let (ty, view) = blob.tensor(column).ok_or_else(|| TaskError::Unknown {
                 field: "spec.bindings.column",
                 name: column.to_owned(),
             })?;
-            let shape = stacked(shard.rows, row_shape);
-            let expected = TensorType { dtype: input.ty.dtype, shape };
+            let shape = stacked(shard.rows, row.shape.dims());
+            let expected = TensorType { dtype: row.dtype, shape };
             expect_type("spec.bindings.column", column, &expected, ty)?;
+            let found = view.bytes;
+            if found > limit {
+                return Err(TaskError::Limit { field: "spec.bindings.column", found, limit });
+            }
             parts.push(view.clone());
         }
-        let known = self.columns.iter().position(|known| known.name == column);
-        let column = known.unwrap_or_else(|| {
-            let packed = is_packed(input.ty.dtype);
-            self.columns.push(Column { name: column.to_owned(), parts, packed });
-            self.columns.len() - 1
-        });
-        Ok(Source::Rows { column, tables, width: row_shape.iter().product() })
+        Ok(parts)
     }
 }

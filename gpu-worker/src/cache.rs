@@ -1,10 +1,13 @@
 //! Graphs and blobs by content id, blobs on the device, the least recently used
 //! forgotten first.
 
-use crate::device::Gpu;
+#[cfg(test)]
+use crate::device::Waiting;
+use crate::device::{Fault, Gpu};
 use crate::error::KernelError;
 use crate::plan::Plan;
 use crate::pool::{Buffer, View};
+use crate::signal::Shared;
 use raven_graph::{GraphId, TensorType};
 use raven_protocol::{BlobId, Frame};
 use std::collections::HashMap;
@@ -19,6 +22,8 @@ const ALIGNMENT: u64 = 256;
 pub struct Blob {
     tensors: Vec<(String, TensorType, View)>,
     bytes: u64,
+    /// What went wrong with the upload, once that is known.
+    upload: Shared<Option<Fault>>,
 }
 
 impl Blob {
@@ -32,18 +37,30 @@ impl Blob {
         let bytes = Blob::device_bytes(frame).max(ALIGNMENT);
         use wgpu::BufferUsages as Usage;
         let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-        let buffer = gpu.guarded(|gpu| gpu.create(bytes, usage));
-        let mut tensors = Vec::new();
-        let mut offset = 0;
-        for tensor in frame.tensors() {
-            gpu.guarded(|gpu| write(gpu, &buffer, offset, tensor.data));
-            let bytes = (tensor.data.len() as u64).next_multiple_of(4);
-            let view = View { buffer: buffer.clone(), offset, bytes };
-            tensors.push((tensor.name.to_owned(), tensor.ty(), view));
-            offset += bytes.next_multiple_of(ALIGNMENT);
-        }
+        let (tensors, upload) = gpu.checked(|gpu| {
+            let buffer = gpu.create(bytes, usage);
+            let mut offset = 0;
+            let tensors = frame.tensors().map(|tensor| {
+                write(gpu, &buffer, offset, tensor.data);
+                let bytes = (tensor.data.len() as u64).next_multiple_of(4);
+                let view = View { buffer: buffer.clone(), offset, bytes };
+                offset += bytes.next_multiple_of(ALIGNMENT);
+                (tensor.name.to_owned(), tensor.ty(), view)
+            });
+            tensors.collect()
+        });
         gpu.counters.blob_bytes += bytes;
-        Blob { tensors, bytes }
+        Blob { tensors, bytes, upload: Shared::new(upload) }
+    }
+
+    /// Resolves to what went wrong with the upload, if anything did.
+    pub fn upload_fault(&self) -> Shared<Option<Fault>> {
+        self.upload.clone()
+    }
+
+    /// Whether the upload is known to have failed.
+    fn is_spoilt(&self) -> bool {
+        self.upload.now().flatten().is_some()
     }
 
     /// Type and place of the tensor of that name.
@@ -152,8 +169,11 @@ impl Cache {
         Some(entry.value.clone())
     }
 
-    /// The blob, now the most recently used.
+    /// The blob, now the most recently used. One whose upload has failed is not here.
     pub fn blob(&mut self, id: BlobId) -> Option<Rc<Blob>> {
+        if !self.holds_blob(id) {
+            self.drop_blob(id);
+        }
         let now = self.tick();
         let entry = self.blobs.entries.get_mut(&id)?;
         entry.used = now;
@@ -162,7 +182,7 @@ impl Cache {
 
     /// Whether the blob is here.
     pub fn holds_blob(&self, id: BlobId) -> bool {
-        self.blobs.entries.contains_key(&id)
+        self.blobs.entries.get(&id).is_some_and(|entry| !entry.value.is_spoilt())
     }
 
     /// Keeps a graph.
@@ -190,6 +210,13 @@ impl Cache {
     /// Forgets all blobs, after an error of the device that may have spoilt them.
     pub fn drop_blobs(&mut self) {
         self.blobs.entries.clear();
+    }
+
+    /// Lets a test say what becomes of an upload. Nobody may hold the blob.
+    #[cfg(test)]
+    pub fn set_upload(&mut self, id: BlobId, upload: Waiting<Option<Fault>>) {
+        let entry = self.blobs.entries.get_mut(&id).expect("a blob");
+        Rc::get_mut(&mut entry.value).expect("held by nobody").upload = Shared::new(upload);
     }
 
     /// Makes room for `needed` bytes beside `others` that are not in the cache.

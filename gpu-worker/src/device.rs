@@ -4,18 +4,20 @@ use crate::error::OpenError;
 use crate::plan::Target;
 use crate::pool::{Buffer, Pool, View};
 use crate::shader::{Launch, PARAM_BYTES};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bind groups kept at most; they hold on to their buffers.
+/// Bind groups kept at most, all of buffers that are still there.
 const BIND_GROUPS_MAX: usize = 4096;
 /// Pipelines kept at most: some thousand shaders of some kilobytes.
 const PIPELINES_MAX: usize = 2048;
 /// Bytes of free readback buffers at most: two results of the usual size.
 const READBACKS_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of uniform blocks that are kept for the next task at most.
+const PARAMS_BYTES_KEPT: u64 = 4 << 20;
 /// Milliseconds that one dispatch may take, so that a page can draw in between.
 const DISPATCH_MS_MAX: u64 = 20;
 /// The same on a software adapter: no page draws with it, and each dispatch waits
@@ -115,6 +117,9 @@ pub struct Gpu {
     readbacks: Pool,
     /// Uniform blocks of the last task; it stays, so that bind groups do too.
     params: Option<Buffer>,
+    /// What the running task's buffers and all free ones may take, and what its own take.
+    room: u64,
+    taken: u64,
     pub(crate) counters: Counters,
     binding_bytes_max: u64,
     buffer_bytes_max: u64,
@@ -138,6 +143,16 @@ fn fault(error: &wgpu::Error) -> Fault {
         wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
             Fault::Other(description.clone())
         }
+    }
+}
+
+/// The fault to report of two, the earlier one first.
+pub fn worse(found: Option<Fault>, next: Option<Fault>) -> Option<Fault> {
+    match (&found, &next) {
+        (Some(Fault::Lost(_)), _) => found,
+        // Lack of memory explains the invalid buffers that follow from it.
+        (None, _) | (_, Some(Fault::OutOfMemory | Fault::Lost(_))) => next,
+        _ => found,
     }
 }
 
@@ -212,6 +227,8 @@ impl Gpu {
             pool: Pool::default(),
             readbacks: Pool::default(),
             params: None,
+            room: u64::MAX,
+            taken: 0,
             counters: Counters::default(),
             binding_bytes_max: limits.max_storage_buffer_binding_size,
             buffer_bytes_max: limits.max_buffer_size,
@@ -291,16 +308,27 @@ impl Gpu {
     /// Runs `work` with the device's errors caught; they are looked at by
     /// whoever waits for [`Gpu::take_checks`].
     pub fn guarded<T>(&mut self, work: impl FnOnce(&mut Gpu) -> T) -> T {
+        let (result, checks) = self.checked(work);
+        self.checks.push(checks);
+        result
+    }
+
+    /// Runs `work`; the future resolves to the error that it caused.
+    pub fn checked<T>(&mut self, work: impl FnOnce(&mut Gpu) -> T) -> (T, Waiting<Option<Fault>>) {
         use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
         let device = self.device.clone();
         let scopes = [Validation, Internal, OutOfMemory].map(|kind| device.push_error_scope(kind));
         let result = work(self);
         // Scopes nest: the last one pushed is popped first.
-        for scope in scopes.into_iter().rev() {
-            let found = scope.pop();
-            self.checks.push(Box::pin(async move { found.await.as_ref().map(fault) }));
-        }
-        result
+        let checks: Vec<_> = scopes.into_iter().rev().map(|scope| scope.pop()).collect();
+        let checks = Box::pin(async move {
+            let mut found = None;
+            for check in checks {
+                found = worse(found, check.await.as_ref().map(fault));
+            }
+            found
+        });
+        (result, checks)
     }
 
     /// A future of the first error since the last call, lost devices first.
@@ -310,11 +338,7 @@ impl Gpu {
         Box::pin(async move {
             let mut found = None;
             for check in checks {
-                let fault = check.await;
-                // Lack of memory explains the invalid buffers that follow from it.
-                if found.is_none() || fault == Some(Fault::OutOfMemory) {
-                    found = fault.or(found);
-                }
+                found = worse(found, check.await);
             }
             let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
             let lost = watch.lost.clone().map(Fault::Lost);
@@ -322,29 +346,42 @@ impl Gpu {
         })
     }
 
-    /// Forgets what an error may have spoilt: pooled buffers and what binds them.
+    /// Forgets what an error may have spoilt, and the error: pooled buffers, what
+    /// binds them, and checks that nobody has looked at.
     pub fn clear(&mut self) {
         self.binds.clear();
         self.pool.clear();
         self.readbacks.clear();
         self.params = None;
+        self.checks.clear();
+        self.pool.take_dropped();
+    }
+
+    /// A task begins: its buffers and all free ones may take `room` bytes together.
+    pub fn begin(&mut self, room: u64) {
+        (self.room, self.taken) = (room, 0);
     }
 
     /// A buffer from the pool, or a new one.
     pub fn take(&mut self, bytes: u64) -> Buffer {
+        self.taken = self.taken.saturating_add(Pool::rounded(bytes));
         if let Some(buffer) = self.pool.take(bytes) {
             return buffer;
         }
+        self.trim(self.room.saturating_sub(self.taken));
         use wgpu::BufferUsages as Usage;
         self.create(Pool::rounded(bytes), Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST)
     }
 
     /// A buffer for at least `bytes` that can be mapped.
     pub fn take_readback(&mut self, bytes: u64) -> Buffer {
+        self.taken = self.taken.saturating_add(Pool::rounded(bytes));
+        if let Some(buffer) = self.readbacks.take(bytes) {
+            return buffer;
+        }
+        self.trim(self.room.saturating_sub(self.taken));
         use wgpu::BufferUsages as Usage;
-        let pooled = self.readbacks.take(bytes);
-        pooled
-            .unwrap_or_else(|| self.create(Pool::rounded(bytes), Usage::MAP_READ | Usage::COPY_DST))
+        self.create(Pool::rounded(bytes), Usage::MAP_READ | Usage::COPY_DST)
     }
 
     /// Takes a buffer back that has been unmapped.
@@ -353,34 +390,68 @@ impl Gpu {
         self.readbacks.trim(READBACKS_BYTES_MAX);
     }
 
+    /// Bytes that a buffer of `bytes` of uniform blocks takes.
+    pub fn params_bytes(bytes: u64) -> u64 {
+        bytes.max(PARAM_BYTES).next_power_of_two()
+    }
+
     /// The buffer of uniform blocks, of at least `bytes`.
     pub fn params(&mut self, bytes: u64) -> Buffer {
         if let Some(params) = self.params.as_ref().filter(|params| params.bytes() >= bytes) {
             return params.clone();
         }
         use wgpu::BufferUsages as Usage;
-        let bytes = bytes.max(PARAM_BYTES).next_power_of_two();
+        let bytes = Gpu::params_bytes(bytes);
         let params = self.guarded(|gpu| gpu.create(bytes, Usage::UNIFORM | Usage::COPY_DST));
         self.params = Some(params.clone());
         params
     }
 
+    /// Drops uniform blocks that are too large to be kept for the next task.
+    pub fn give_params(&mut self) {
+        self.params.take_if(|params| params.bytes() > PARAMS_BYTES_KEPT);
+    }
+
     /// A new buffer.
     pub fn create(&mut self, bytes: u64, usage: wgpu::BufferUsages) -> Buffer {
         self.counters.buffers += 1;
+        self.forget_dropped();
         let size = bytes.next_multiple_of(16).max(16);
         let descriptor =
             wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
         self.pool.adopt(self.device.create_buffer(&descriptor))
     }
 
-    /// Gives buffers back and drops free ones until the pool keeps to `bytes_max`.
+    /// Gives buffers back and drops free ones until they keep to `bytes_max`.
     pub fn give(&mut self, buffers: impl IntoIterator<Item = Buffer>, bytes_max: u64) {
         buffers.into_iter().for_each(|buffer| self.pool.give(buffer));
-        if self.pool.trim(bytes_max) {
-            // Bind groups would keep the dropped buffers alive.
-            self.binds.clear();
+        self.trim(bytes_max);
+        self.forget_dropped();
+    }
+
+    /// Drops free buffers until all of them keep to `bytes_max`.
+    fn trim(&mut self, bytes_max: u64) {
+        self.pool.trim(bytes_max);
+        let left = bytes_max.saturating_sub(self.pool.free_bytes());
+        self.readbacks.trim(left.min(READBACKS_BYTES_MAX));
+    }
+
+    /// Forgets bind groups of buffers that are gone: none will be asked for again.
+    fn forget_dropped(&mut self) {
+        let dropped: HashSet<u32> = self.pool.take_dropped().into_iter().collect();
+        if !dropped.is_empty() {
+            self.binds.retain(|(_, key), _| !key.iter().any(|(id, ..)| dropped.contains(id)));
         }
+    }
+
+    /// Bytes of all buffers on the device.
+    pub fn device_bytes(&self) -> u64 {
+        self.pool.held_bytes()
+    }
+
+    /// Bind groups that are kept.
+    pub fn bind_groups(&self) -> usize {
+        self.binds.len()
     }
 
     fn layout(&mut self, reads: usize) -> &Layout {
@@ -452,6 +523,7 @@ impl Gpu {
         if let Some(known) = self.binds.get(&key) {
             return known.clone();
         }
+        self.forget_dropped();
         if self.binds.len() >= BIND_GROUPS_MAX {
             self.binds.clear();
         }
@@ -481,5 +553,27 @@ impl Gpu {
         });
         self.binds.insert(key, group.clone());
         group
+    }
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::doors::native;
+
+    #[test]
+    fn an_unread_fault_is_gone_with_what_it_spoilt() {
+        let Ok(mut gpu) = native::open(OpenOptions { software: true }) else {
+            return eprintln!("SKIPPED: no GPU adapter here");
+        };
+        // A buffer that no device gives.
+        let too_large = |gpu: &mut Gpu| gpu.create(1 << 40, wgpu::BufferUsages::STORAGE);
+        let _ = gpu.guarded(too_large);
+        let checks = gpu.take_checks();
+        assert!(matches!(native::block_on(&gpu, checks), Some(Some(_))));
+        let _ = gpu.guarded(too_large);
+        gpu.clear();
+        let checks = gpu.take_checks();
+        assert_eq!(native::block_on(&gpu, checks), Some(None));
     }
 }

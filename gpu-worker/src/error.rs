@@ -52,6 +52,15 @@ pub enum Unsupported {
     /// A window's geometry leaves the range in which shaders count.
     #[error("graph.nodes[{node}] ({op}): {field} of {found} exceeds {limit}")]
     Geometry { node: u32, op: &'static str, field: &'static str, found: u64, limit: u64 },
+    /// One invocation would compute for too long.
+    #[error("graph.nodes[{node}] ({op}): {found} steps in one invocation exceed {limit}")]
+    Steps { node: u32, op: &'static str, found: u64, limit: u64 },
+    /// The graph takes more launches, or more shader text, than a plan may hold.
+    #[error("graph: {found} {field} exceed {limit}")]
+    Size { field: &'static str, found: u64, limit: u64 },
+    /// An op and its operands do not fit one shader.
+    #[error("graph.nodes[{node}] ({op}): more buffers or parameters than one shader takes")]
+    Chain { node: u32, op: &'static str },
 }
 
 /// Why no device was opened.

@@ -3,7 +3,7 @@
 use crate::cache::{Blob, Cache};
 use crate::device::{Gpu, Waiting};
 use crate::error::{KernelError, TaskError, Unsupported};
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
 use crate::task::{Finished, Room, Task};
 use raven_graph::{GraphId, Limits, ValidGraph};
 use raven_protocol::frame::encode;
@@ -98,7 +98,8 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Unsupported`] names the first node that cannot.
     pub fn supports(&self, graph: &ValidGraph) -> Result<(), KernelError> {
-        Ok(plan::supports(graph, self.gpu.binding_bytes_max())?)
+        Plan::new(graph.clone(), self.gpu.target())?;
+        Ok(())
     }
 
     /// Why the graph of a `graph` frame cannot run here; `None` where it can.
@@ -110,7 +111,7 @@ impl Kernel {
         match ToContributor::from_header(frame.header())? {
             ToContributor::Graph { graph, .. } => {
                 let graph = graph.validate(&Limits::default())?;
-                Ok(plan::supports(&graph, self.gpu.binding_bytes_max()).err())
+                Ok(Plan::new(graph, self.gpu.target()).err())
             }
             other => Err(KernelError::UnexpectedMessage { expected: "graph", found: kind(&other) }),
         }
@@ -178,7 +179,7 @@ impl Kernel {
         }
         let others = self.bytes_beside_cache();
         self.cache.make_room("blob", bytes, others, self.budget)?;
-        self.trim();
+        self.trim(bytes);
         let blob = Blob::upload(&mut self.gpu, frame);
         self.cache.put_blob(claimed, blob);
         Ok(())
@@ -268,7 +269,7 @@ impl Kernel {
                 let lease = task.lease();
                 match task.finish(&mut self.gpu) {
                     Ok(finished) => {
-                        self.trim();
+                        self.trim(finished.frame.len() as u64);
                         Ok(Ok(finished))
                     }
                     Err(error) => {
@@ -351,9 +352,9 @@ impl Kernel {
         self.cache.bytes() + self.bytes_beside_cache()
     }
 
-    /// Lets the pool keep only what the budget leaves.
-    fn trim(&mut self) {
-        let left = self.budget.saturating_sub(self.held_bytes());
+    /// Lets the pool keep only what the budget leaves beside `coming` bytes.
+    fn trim(&mut self, coming: u64) {
+        let left = self.budget.saturating_sub(self.held_bytes().saturating_add(coming));
         self.gpu.give([], left);
     }
 
@@ -365,4 +366,78 @@ impl Kernel {
 
 fn wrong_id(kind: &'static str, claimed: &impl ToString, found: &impl ToString) -> KernelError {
     KernelError::WrongId { kind, claimed: claimed.to_string(), found: found.to_string() }
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::device::{Fault, OpenOptions};
+    use crate::signal::Signal;
+    use raven_graph::{DType, GraphBuilder, Shape, TensorType};
+    use raven_protocol::{
+        Encoding, JobId, Numerics, OutputSpec, Program, ReduceRule, Seed, TaskId, TaskSpec,
+        TensorPart,
+    };
+
+    /// The frames of a graph, of a blob, and of a task that answers with the blob's words.
+    fn frames() -> ([Vec<u8>; 3], BlobId) {
+        let mut b = GraphBuilder::new(&Limits::default());
+        let w = b.input("w", DType::F32, [4]).expect("valid");
+        b.output("y", w);
+        let graph = b.finish().expect("valid");
+        let (name, data) = ("w".to_owned(), &[7u8; 16]);
+        let ty = TensorType { dtype: DType::F32, shape: Shape(vec![4]) };
+        let parts = [TensorPart { name, ty, data }];
+        let unnamed = encode(&ToContributor::Blob { id: BlobId([0; 32]) }, &parts);
+        let id = blob_id(decode(&unnamed).expect("a frame").tensors());
+        let bound = Binding::Blob { input: "w".into(), blob: id, tensor: "w".into() };
+        let spec = TaskSpec {
+            program: Program::Map { graph: graph.id(), start: 0, count: 1 },
+            seed: Seed(1),
+            bindings: vec![bound],
+            shards: Vec::new(),
+            outputs: vec![OutputSpec {
+                name: "y".into(),
+                encoding: Encoding::Raw,
+                reduce: ReduceRule::Sum,
+            }],
+            numerics: Numerics::Relaxed,
+        };
+        let task = TaskId { job: JobId(1), round: 0, stage: 0, part: 0 };
+        let task = TaskMessage { lease: LeaseId(1), task, lease_ms: 1000, flops: 0, spec };
+        let graph = ToContributor::Graph { id: graph.id(), graph: GraphText::of(&graph) };
+        let frames = [
+            encode(&graph, &[]),
+            encode(&ToContributor::Blob { id }, &parts),
+            encode(&ToContributor::Task(Box::new(task)), &[]),
+        ];
+        (frames, id)
+    }
+
+    #[test]
+    fn a_failed_upload_is_known_to_the_task_and_to_those_after_it() {
+        let Ok(gpu) = crate::doors::native::open(OpenOptions { software: true }) else {
+            return eprintln!("SKIPPED: no GPU adapter here");
+        };
+        let ([graph, blob, task], id) = frames();
+        let mut kernel = Kernel::new(gpu, 1 << 20);
+        kernel.accept(&graph).expect("a graph");
+        for is_aborted in [true, false] {
+            kernel.accept(&blob).expect("a blob");
+            assert_eq!(kernel.missing(&task).expect("a task"), []);
+            let upload: Signal<Option<Fault>> = Signal::default();
+            kernel.cache.set_upload(id, Box::pin(upload.clone()));
+            assert!(kernel.begin(&task).expect("a task").is_none());
+            // Nobody reads what became of a task that was given up.
+            let stopped = is_aborted.then(|| kernel.abort());
+            upload.send(Some(Fault::OutOfMemory));
+            if stopped.is_none() {
+                kernel.wait().expect("running");
+                let refused = kernel.finish(1).expect("answered");
+                assert_eq!(refused, refusal(LeaseId(1), &TaskError::OutOfMemory));
+            }
+            assert_eq!(kernel.missing(&task).expect("a task"), [id]);
+            assert!(kernel.begin(&task).expect("a task").is_some(), "nothing is computed from it");
+        }
+    }
 }

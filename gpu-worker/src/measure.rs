@@ -95,7 +95,7 @@ impl Probe {
 
 /// The launches of one square product.
 fn square(size: u32, lanes: bool) -> (Lower, [ValueId; 3]) {
-    let mut cx = Lower { lanes, ..Lower::default() };
+    let mut cx = Lower::new(lanes);
     let [a, b, out] = [0; 3].map(|_: u32| cx.value(size * size));
     let extents = Extents { batches: 1, m: size, n: size, k: size };
     gemm::product(&mut cx, "matmul", extents, out, Store::Rows, |shader| {

@@ -9,6 +9,14 @@ use raven_graph::{Conv2dAttrs, NodeId, Op, Pool2dAttrs, ValidGraph};
 /// Extents, strides and paddings of windows at most: shaders count in 32 bits with a sign.
 const WINDOW_MAX: u64 = 1 << 20;
 
+/// Launches of one run at most: two per node of the largest graph.
+const LAUNCHES_MAX: u64 = 1 << 15;
+/// Bytes of a plan's shaders at most: some thousand different ones.
+const SOURCES_BYTES_MAX: u64 = 32 << 20;
+/// Steps of one invocation at most. A dispatch cannot be cut below a workgroup;
+/// at 80 ns a step, as on a slow GPU, this takes about 20 ms.
+const STEPS_MAX: u64 = 1 << 18;
+
 /// Where a value lies while a run lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -36,6 +44,7 @@ pub struct Plan {
     places: Vec<Option<Place>>,
     /// Bytes of each slot.
     slots: Vec<u64>,
+    source_bytes: u64,
     /// Per output, where its words are.
     outputs: Vec<Place>,
 }
@@ -45,18 +54,21 @@ pub fn bytes_of(dims: &[u32]) -> u64 {
     4 * dims.iter().map(|&extent| u64::from(extent)).product::<u64>()
 }
 
-/// Whether all of a graph's ops have a kernel and all its values a binding that
-/// holds them.
+/// Whether all of a graph's values have a binding that holds them, and its ops and
+/// launches keep to what a plan may hold. [`Plan::new`] knows the rest.
 ///
 /// # Errors
 /// [`Unsupported`] names the first node that does not.
 pub fn supports(graph: &ValidGraph, binding_bytes_max: u64) -> Result<(), Unsupported> {
+    let mut launches = 0u64;
     for (index, node) in graph.graph().nodes.iter().enumerate() {
         let id = NodeId(index as u32);
         let is_input = matches!(node.op, Op::Input { .. });
         if !graph.is_live(id) && !is_input {
             continue;
         }
+        // A join takes a launch per operand.
+        launches += if matches!(node.op, Op::Concat { .. }) { node.inputs.len() as u64 } else { 0 };
         let op = node.op.name();
         let bytes = bytes_of(graph.ty(id).shape.dims());
         if bytes > binding_bytes_max {
@@ -69,7 +81,28 @@ pub fn supports(graph: &ValidGraph, binding_bytes_max: u64) -> Result<(), Unsupp
             return Err(Unsupported::Geometry { node: id.0, op, field, found, limit: WINDOW_MAX });
         }
     }
-    Ok(())
+    within("launches", launches, LAUNCHES_MAX)
+}
+
+fn within(field: &'static str, found: u64, limit: u64) -> Result<(), Unsupported> {
+    if found > limit { Err(Unsupported::Size { field, found, limit }) } else { Ok(()) }
+}
+
+/// Whether what has been lowered keeps to a plan's limits; `from` is the first
+/// launch of `node`.
+fn check_lowered(
+    cx: &Lower,
+    from: usize,
+    node: NodeId,
+    op: &'static str,
+) -> Result<(), Unsupported> {
+    let steps = cx.launches[from..].iter().map(|launch| launch.steps).max();
+    let (found, limit) = (steps.unwrap_or(0), STEPS_MAX);
+    if found > limit {
+        return Err(Unsupported::Steps { node: node.0, op, found, limit });
+    }
+    within("launches", cx.launches.len() as u64, LAUNCHES_MAX)?;
+    within("bytes of shaders", cx.source_bytes(), SOURCES_BYTES_MAX)
 }
 
 /// The numbers of a window that a shader calculates with.
@@ -107,11 +140,12 @@ impl Plan {
     /// Lowers the nodes that an output depends on.
     ///
     /// # Errors
-    /// What [`supports`] refuses, scratch values included.
+    /// What [`supports`] refuses, and launches that one dispatch or one shader
+    /// cannot do.
     pub fn new(graph: ValidGraph, target: Target) -> Result<Self, Unsupported> {
         supports(&graph, target.binding_bytes_max)?;
         let nodes = &graph.graph().nodes;
-        let mut cx = Lower { lanes: target.lanes, ..Lower::default() };
+        let mut cx = Lower::new(target.lanes);
         let mut values: Vec<Option<ValueId>> = vec![None; nodes.len()];
         let mut places = Vec::new();
         for (at, input) in graph.inputs().iter().enumerate() {
@@ -132,13 +166,15 @@ impl Plan {
             }
             let ty = graph.ty(id);
             let out = cx.value(count(ty.shape.dims()));
+            let from = cx.launches.len();
             if role == Role::Expression {
-                fuse::launch(&mut cx, &graph, &stored, &values, id, out);
+                fuse::launch(&mut cx, &graph, &stored, &values, id, out)?;
             } else {
                 let args = fuse::args(&graph, &values, &node.inputs);
                 let out = lower::Arg { value: out, dims: ty.shape.dims(), dtype: ty.dtype };
                 lower::kernel(&mut cx, &node.op, &args, out);
             }
+            check_lowered(&cx, from, id, node.op.name())?;
             values[index] = Some(out);
         }
         let kept: Vec<ValueId> = graph
@@ -149,7 +185,8 @@ impl Plan {
         places.resize(cx.words.len(), None);
         let slots = assign(&cx, &kept, &mut places);
         let outputs = kept.iter().filter_map(|value| places[value.index()]).collect();
-        Ok(Plan { launches: cx.launches, places, slots, outputs, graph })
+        let source_bytes = cx.source_bytes();
+        Ok(Plan { launches: cx.launches, places, slots, source_bytes, outputs, graph })
     }
 
     /// The graph.
@@ -188,8 +225,12 @@ impl Plan {
     /// Bytes that the plan itself takes while it is cached, estimated from above.
     pub fn held_bytes(&self) -> u64 {
         const NODE_BYTES: u64 = 512;
-        let sources: usize = self.launches.iter().map(|launch| launch.source.len()).sum();
-        NODE_BYTES * self.graph.graph().nodes.len() as u64 + sources as u64
+        let launch_bytes = |launch: &Launch| {
+            size_of::<Launch>() + size_of_val(&*launch.words) + size_of_val(&*launch.reads)
+        };
+        let launches: usize = self.launches.iter().map(launch_bytes).sum();
+        let nodes = self.graph.graph().nodes.len() as u64;
+        NODE_BYTES * nodes + self.source_bytes + launches as u64
     }
 }
 

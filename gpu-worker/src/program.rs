@@ -8,7 +8,7 @@ use crate::plan::{Place, Plan, bytes_of};
 use crate::pool::{Buffer, View};
 use crate::record::{Commands, RunContext};
 use crate::shader::{Launch, ValueId, count};
-use crate::task::{CarrySlot, MARK_BYTES, Slot};
+use crate::task::{CarrySlot, MARK_BYTES, Slot, data_bytes};
 use raven_protocol::{Program, TaskSpec};
 use std::rc::Rc;
 
@@ -38,6 +38,15 @@ pub struct Recorded {
     pub buffers: Vec<Buffer>,
 }
 
+/// Bytes of what a task's length decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Bytes that come back.
+    pub readback: u64,
+    /// Bytes of uniform blocks at most.
+    pub params_max: u64,
+}
+
 /// Sums of one output that are not merged yet, with the number of values in each.
 #[derive(Debug, Default)]
 struct Tree {
@@ -56,7 +65,16 @@ struct Recorder<'a> {
     buffers: Vec<Buffer>,
     /// Per graph input, a buffer of its own where rows, bytes or carried values go.
     own: Vec<Option<View>>,
+    /// Per carried value, where it is kept until its target may be overwritten.
+    saved: Vec<Option<View>>,
     trees: Vec<Tree>,
+}
+
+/// Whether a carried value is another carried input as it was: it must be read
+/// before that is overwritten. One that is its own target stays where it is.
+pub fn is_crossed(plan: &Plan, carry: &[CarrySlot], slot: &CarrySlot) -> bool {
+    let Some(Place::Input(from)) = plan.outputs().get(slot.output) else { return false };
+    *from != slot.input && carry.iter().any(|other| other.input == *from)
 }
 
 /// Records all runs of a task.
@@ -70,9 +88,9 @@ pub fn record(
     bindings: &Bindings,
     slots: &[Slot],
     carry: &[CarrySlot],
-    readback_bytes: u64,
+    sizes: Sizes,
 ) -> Result<Recorded, TaskError> {
-    let readback = gpu.guarded(|gpu| gpu.take_readback(readback_bytes));
+    let readback = gpu.guarded(|gpu| gpu.take_readback(sizes.readback));
     let mut recorder = Recorder::new(gpu, plan, bindings, carry, slots.len());
     let (start, runs) = match spec.program {
         Program::Map { start, count, .. } => (start, count),
@@ -90,7 +108,7 @@ pub fn record(
             recorder.carry(carry, &outputs)?;
         }
     }
-    recorder.finish(slots, readback, readback_bytes)
+    recorder.finish(slots, readback, sizes)
 }
 
 impl<'a> Recorder<'a> {
@@ -102,7 +120,7 @@ impl<'a> Recorder<'a> {
         outputs: usize,
     ) -> Self {
         let mut buffers = Vec::new();
-        let (pipelines, slots, own, data) = gpu.guarded(|gpu| {
+        let (pipelines, slots, own, saved, data) = gpu.guarded(|gpu| {
             let mut taken = |gpu: &mut Gpu, bytes: u64| {
                 let buffer = gpu.take(bytes);
                 buffers.push(buffer.clone());
@@ -116,13 +134,30 @@ impl<'a> Recorder<'a> {
                 (written || carried).then(|| taken(gpu, bytes_of(input.ty.shape.dims())))
             });
             let own: Vec<Option<View>> = own.collect();
-            let data = taken(gpu, bindings.data.len() as u64 + 16 + MARK_BYTES).buffer;
+            let saved = carry.iter().map(|slot| {
+                let bytes = bytes_of(plan.graph().inputs()[slot.input].ty.shape.dims());
+                is_crossed(plan, carry, slot).then(|| taken(gpu, bytes))
+            });
+            let saved: Vec<Option<View>> = saved.collect();
+            let data = taken(gpu, data_bytes(bindings.data.len() as u64)).buffer;
             let pipelines = plan.launches().iter().map(|launch| gpu.pipeline(launch)).collect();
-            (pipelines, slots, own, data)
+            (pipelines, slots, own, saved, data)
         });
         let trees = (0..outputs).map(|_| Tree::default()).collect();
         let commands = Commands::default();
-        Recorder { gpu, plan, bindings, pipelines, commands, slots, data, buffers, own, trees }
+        Recorder {
+            gpu,
+            plan,
+            bindings,
+            pipelines,
+            commands,
+            slots,
+            data,
+            buffers,
+            own,
+            saved,
+            trees,
+        }
     }
 
     /// Runs a launch that no plan holds; its values are numbered by position:
@@ -170,14 +205,19 @@ impl<'a> Recorder<'a> {
                         let extents = [table.count, *width];
                         let launch =
                             layout::rows(values[0], values[1], values[2], column.packed, extents);
-                        let shard = column.parts[table.shard].clone();
-                        self.extra(&launch, &[shard, self.part(table.pairs), own.clone()])?;
+                        let pairs = self.part(table.pairs);
+                        // Where no shard is read, any buffer may stand for one.
+                        let shard = table.shard.map(|shard| column.parts[shard].clone());
+                        let shard = shard.unwrap_or_else(|| pairs.clone());
+                        self.extra(&launch, &[shard, pairs, own.clone()])?;
                     }
                     own
                 }
                 (Source::Packed(_), Some(own)) => own,
+                // Written inputs have a buffer of their own.
                 (Source::Rows { .. } | Source::Packed(_), None) => {
-                    unreachable!("written inputs have a buffer of their own")
+                    let input = self.plan.graph().inputs()[at].name.clone();
+                    return Err(TaskError::Unbound { input });
                 }
             });
         }
@@ -270,12 +310,8 @@ impl<'a> Recorder<'a> {
     fn carry(&mut self, carry: &[CarrySlot], outputs: &[View]) -> Result<(), TaskError> {
         let to: Vec<View> = carry.iter().filter_map(|slot| self.own[slot.input].clone()).collect();
         let mut from: Vec<View> = carry.iter().map(|slot| outputs[slot.output].clone()).collect();
-        // An output that is an input as it was must be read before that is overwritten.
-        for view in &mut from {
-            if to.iter().any(|to| to.buffer.id() == view.buffer.id()) {
-                let buffer = self.gpu.guarded(|gpu| gpu.take(view.bytes));
-                self.buffers.push(buffer.clone());
-                let saved = buffer.view(view.bytes);
+        for (view, saved) in from.iter_mut().zip(self.saved.clone()) {
+            if let Some(saved) = saved {
                 self.commands.copy(view.clone(), saved.clone())?;
                 *view = saved;
             }
@@ -291,7 +327,7 @@ impl<'a> Recorder<'a> {
         mut self,
         slots: &[Slot],
         readback: Buffer,
-        readback_bytes: u64,
+        sizes: Sizes,
     ) -> Result<Recorded, TaskError> {
         for (number, slot) in
             slots.iter().enumerate().filter(|(_, slot)| slot.gather == Gather::Sum)
@@ -311,11 +347,13 @@ impl<'a> Recorder<'a> {
         }
         let at = (self.bindings.data.len() as u64).next_multiple_of(16);
         let mark = View { buffer: self.data.clone(), offset: at, bytes: MARK_BYTES };
-        let offset = readback_bytes - MARK_BYTES;
+        let offset = sizes.readback - MARK_BYTES;
         self.commands.copy(mark, View { buffer: readback.clone(), offset, bytes: MARK_BYTES })?;
-        let (bytes, limit) = (self.commands.param_bytes(), self.gpu.buffer_bytes_max());
-        if bytes > limit {
-            return Err(TaskError::Limit { field: "parameters", found: bytes, limit });
+        let bytes = self.commands.param_bytes();
+        let (found, limit) = (Gpu::params_bytes(bytes), self.gpu.buffer_bytes_max());
+        let limit = limit.min(sizes.params_max);
+        if found > limit {
+            return Err(TaskError::Limit { field: "parameters", found, limit });
         }
         let params = self.gpu.params(bytes);
         let Recorder { commands, data, buffers, .. } = self;

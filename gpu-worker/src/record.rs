@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Commands of one submission at most: recording them takes host memory and time.
-const COMMANDS_MAX: usize = 1 << 18;
+pub const COMMANDS_MAX: u64 = 1 << 18;
 
 /// What a launch may read besides its operands.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ impl Commands {
         let mut first = 0;
         while first < launch.groups {
             let end = launch.groups.min(first.saturating_add(piece));
-            let params = self.block(launch, [first, end], context);
+            let params = self.block(launch, [first, end], context)?;
             let groups = end - first;
             let grid = [groups.min(GRID_MAX), groups.div_ceil(GRID_MAX)];
             self.push(Command::Dispatch {
@@ -81,15 +81,21 @@ impl Commands {
     }
 
     fn push(&mut self, command: Command) -> Result<(), TaskError> {
-        if self.commands.len() >= COMMANDS_MAX {
-            let (found, limit) = (COMMANDS_MAX as u64 + 1, COMMANDS_MAX as u64);
+        if self.commands.len() as u64 >= COMMANDS_MAX {
+            let (found, limit) = (COMMANDS_MAX + 1, COMMANDS_MAX);
             return Err(TaskError::Limit { field: "commands", found, limit });
         }
         self.commands.push(command);
         Ok(())
     }
 
-    fn block(&mut self, launch: &Launch, range: [u32; 2], context: RunContext) -> u32 {
+    /// Number of the uniform block of these parameters.
+    fn block(
+        &mut self,
+        launch: &Launch,
+        range: [u32; 2],
+        context: RunContext,
+    ) -> Result<u32, TaskError> {
         let mut words = range.to_vec();
         words.extend(launch.words.iter().map(|word| match word {
             Word::Fixed(value) => *value,
@@ -99,13 +105,17 @@ impl Commands {
         }));
         let next = (self.params.len() as u64 / PARAM_BYTES) as u32;
         if let Some(known) = self.blocks.get(&words) {
-            return *known;
+            return Ok(*known);
+        }
+        let found = 4 * words.len() as u64;
+        if found > PARAM_BYTES {
+            return Err(TaskError::Limit { field: "uniform block", found, limit: PARAM_BYTES });
         }
         let bytes = words.iter().flat_map(|word| word.to_le_bytes());
         self.params.extend(bytes);
         self.params.resize((next as usize + 1) * PARAM_BYTES as usize, 0);
         self.blocks.insert(words, next);
-        next
+        Ok(next)
     }
 
     /// Bytes of the uniform blocks.

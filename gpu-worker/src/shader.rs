@@ -56,6 +56,8 @@ pub struct Launch {
     pub groups: u32,
     /// Operations, to cut long launches.
     pub flops: u64,
+    /// Steps of the longest invocation: an element read, and a few operations.
+    pub steps: u64,
 }
 
 /// A shader under construction.
@@ -67,6 +69,7 @@ pub struct Shader {
     reads: Vec<(ValueId, &'static str)>,
     write: (ValueId, &'static str),
     code: String,
+    steps: u64,
 }
 
 impl Shader {
@@ -85,6 +88,7 @@ impl Shader {
             reads: Vec::new(),
             write,
             code: String::new(),
+            steps: 1,
         }
     }
 
@@ -116,9 +120,10 @@ impl Shader {
         self.reads.push((value, element));
     }
 
-    /// Buffers bound so far, the written one included.
-    pub fn buffers(&self) -> usize {
-        self.reads.len() + 1
+    /// Whether its buffers and its parameters keep to the limits.
+    pub fn fits(&self) -> bool {
+        self.reads.len() < STORAGE_BUFFERS_MAX
+            && (self.fields.len() + RANGE_WORDS) * 4 <= PARAM_BYTES as usize
     }
 
     /// Adds functions and variables of the module.
@@ -127,10 +132,14 @@ impl Shader {
         self.code.push('\n');
     }
 
+    /// Says how many steps one invocation takes, where it loops.
+    pub fn steps(&mut self, steps: u64) {
+        self.steps = steps.max(1);
+    }
+
     /// Ends construction. The code must define `fn run(group: u32, lane: u32)`.
     pub fn launch(self, groups: u64, flops: u64) -> Launch {
-        debug_assert!(self.buffers() <= STORAGE_BUFFERS_MAX);
-        debug_assert!((self.fields.len() + RANGE_WORDS) * 4 <= PARAM_BYTES as usize);
+        debug_assert!(self.fits());
         let mut text = String::from("struct Params {\n    first: u32,\n    end: u32,\n");
         for (name, _) in &self.fields {
             text.push_str(&format!("    {name}: u32,\n"));
@@ -159,6 +168,7 @@ impl Shader {
             words: self.fields.iter().map(|(_, word)| *word).collect(),
             groups: u32::try_from(groups).unwrap_or(u32::MAX),
             flops,
+            steps: self.steps,
         }
     }
 }

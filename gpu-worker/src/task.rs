@@ -1,18 +1,19 @@
 //! A task on its way through the device: checked, recorded, submitted once, read
 //! back once.
 
-use crate::bind::Bindings;
+use crate::bind::{Bindings, DataLimits};
 use crate::cache::Cache;
-use crate::device::{Fault, Gpu, Waiting};
+use crate::device::{Fault, Gpu, Waiting, worse};
 use crate::error::TaskError;
 use crate::plan::{Plan, bytes_of};
 use crate::pool::{Buffer, Pool};
-use crate::program::{self, Gather, Recorded};
+use crate::program::{self, Gather, Recorded, Sizes};
+use crate::record::COMMANDS_MAX;
 use crate::signal::Signal;
 use raven_graph::{DType, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Encoding, Frame, FromContributor, LeaseId, Numerics, OutputSpec, Program, ReduceRule,
+    Binding, Encoding, Frame, FromContributor, LeaseId, Numerics, OutputSpec, Program, ReduceRule,
     ResultDigest, TaskId, TaskMessage, TaskSpec, TensorPart, TensorView, result_digest,
 };
 use std::cell::RefCell;
@@ -161,19 +162,38 @@ fn carry_slots(spec: &TaskSpec, graph: &ValidGraph) -> Result<Vec<CarrySlot>, Ta
 /// Bytes that a task takes on the device beside the cache, before its
 /// parameters are known: slots, inputs that are written, partial sums, the
 /// readback and its copy here.
-fn bytes_needed(spec: &TaskSpec, plan: &Plan, slots: &[Slot]) -> u64 {
+fn bytes_needed(spec: &TaskSpec, plan: &Plan, slots: &[Slot], carry: &[CarrySlot]) -> u64 {
     let runs = spec.program.runs();
     let levels = u64::from(u32::BITS - runs.leading_zeros()) + 1;
     let values: u64 = plan.slots().iter().map(|bytes| Pool::rounded(*bytes)).sum();
     let inputs = plan.graph().inputs().iter().map(|input| bytes_of(input.ty.shape.dims()));
     let inputs: u64 = inputs.map(Pool::rounded).sum();
+    let crossed = carry.iter().filter(|slot| program::is_crossed(plan, carry, slot));
+    let crossed = crossed.map(|slot| bytes_of(plan.graph().inputs()[slot.input].ty.shape.dims()));
+    let crossed: u64 = crossed.map(Pool::rounded).sum();
     let gathered = slots.iter().map(|slot| {
         let bytes = Pool::rounded(bytes_of(slot.ty.shape.dims()));
         let parts = if slot.gather == Gather::Sum { levels } else { 0 };
         bytes.saturating_mul(parts + 3)
     });
     let gathered = gathered.fold(0u64, u64::saturating_add);
-    values.saturating_add(inputs).saturating_add(gathered)
+    values.saturating_add(inputs).saturating_add(crossed).saturating_add(gathered)
+}
+
+/// Bytes of the buffer that holds a task's data and, behind it, the mark.
+pub fn data_bytes(data: u64) -> u64 {
+    data.next_multiple_of(16) + MARK_BYTES
+}
+
+/// Refuses what would not fit one submission before anything is laid out for it.
+fn check_commands(spec: &TaskSpec, plan: &Plan) -> Result<(), TaskError> {
+    let rows = spec.bindings.iter().filter(|binding| matches!(binding, Binding::Rows { .. }));
+    let per_run = plan.launches().len() as u64 + rows.count() as u64;
+    let (found, limit) = (u64::from(spec.program.runs()) * per_run, COMMANDS_MAX);
+    if found > limit {
+        return Err(TaskError::Limit { field: "commands", found, limit });
+    }
+    Ok(())
 }
 
 fn readback_bytes(slots: &[Slot]) -> u64 {
@@ -217,7 +237,8 @@ impl Task {
         })?;
         let slots = slots(spec, plan.graph())?;
         let carry = carry_slots(spec, plan.graph())?;
-        let needed = bytes_needed(spec, &plan, &slots);
+        check_commands(spec, &plan)?;
+        let needed = bytes_needed(spec, &plan, &slots, &carry);
         let readback = readback_bytes(&slots);
         let limit = gpu.buffer_bytes_max();
         if readback > limit {
@@ -231,16 +252,23 @@ impl Task {
         if needed > available {
             return Err(too_large(needed, available));
         }
-        let data_max = limit.min(available - needed) - MARK_BYTES.min(available - needed);
-        let bindings = Bindings::resolve(spec, &plan, frame, cache, data_max)?;
-        let bytes = needed + bindings.data.len() as u64;
+        let limits = DataLimits {
+            bytes_max: limit.min(available - needed).saturating_sub(data_bytes(0)) / 16 * 16,
+            binding_bytes_max: gpu.binding_bytes_max(),
+        };
+        let bindings = Bindings::resolve(spec, &plan, frame, cache, limits)?;
+        let bytes = needed + Pool::rounded(data_bytes(bindings.data.len() as u64));
         cache.make_room("task", bytes, room.others, room.budget).map_err(|_| {
             let pinned = cache.bytes() - cache.free_bytes();
             too_large(bytes, room.budget.saturating_sub(room.others + pinned))
         })?;
-        // Free buffers of the pool are part of the task's bytes or make room for them.
-        let recorded = program::record(gpu, spec, &plan, &bindings, &slots, &carry, readback);
+        // Free buffers of the pool are taken, or make room for new ones.
+        let room = room.budget.saturating_sub(room.others + cache.bytes());
+        gpu.begin(room);
+        let sizes = Sizes { readback, params_max: room.saturating_sub(bytes) };
+        let recorded = program::record(gpu, spec, &plan, &bindings, &slots, &carry, sizes);
         let recorded = recorded.inspect_err(|_| gpu.clear())?;
+        let bytes = bytes + recorded.params.bytes();
         let (buffers, target) = (recorded.buffers.clone(), recorded.readback.clone());
         let outcome = Outcome::default();
         let pending = submit(gpu, recorded, (&bindings, readback), message.lease, &outcome);
@@ -297,6 +325,7 @@ impl Task {
         let found = found.unwrap_or(Err(TaskError::Stopped));
         let finished = found.map(|bytes| finished(self.lease, self.id, &self.slots, &bytes))?;
         gpu.give_readback(self.readback);
+        gpu.give_params();
         gpu.give(self.buffers, u64::MAX);
         Ok(finished)
     }
@@ -326,9 +355,15 @@ fn submit(
         gpu.counters.readbacks += 1;
     });
     let checks = gpu.take_checks();
+    let uploads = bindings.uploads();
     let outcome = outcome.clone();
     Box::pin(async move {
-        let found = settle(checks.await, mapped, (&readback, bytes), &mark).await;
+        let mut fault = None;
+        for upload in uploads {
+            fault = worse(fault, upload.await);
+        }
+        let fault = worse(fault, checks.await);
+        let found = settle(fault, mapped, (&readback, bytes), &mark).await;
         *outcome.borrow_mut() = Some(found);
     })
 }

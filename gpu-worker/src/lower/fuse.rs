@@ -1,10 +1,12 @@
 //! Element-wise chains and views as one generated shader each.
 
-use super::role::{READS_MAX, elements, owner};
+use super::chain::reading;
+use super::role::{elements, owner};
 use super::{Arg, Lower, element};
-use crate::shader::{Shader, ValueId, Word, fill, merged, offset, snippet, steps};
+use crate::error::Unsupported;
+use crate::shader::{Shader, ValueId, Word, fill, offset, snippet, steps};
 use raven_graph::{BinaryFn, CompareFn, DType, Distribution, NodeId, Op, UnaryFn, ValidGraph};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 
 const FUNCTIONS: &str = include_str!("../wgsl/elementwise.wgsl");
@@ -22,12 +24,17 @@ struct Chain<'a> {
     functions: BTreeSet<&'static str>,
     /// Per node, the variable that holds its element.
     known: HashMap<u32, String>,
+    /// Bits of the constants that have a variable.
+    literals: HashSet<u32>,
     names: u32,
     width: u32,
     flops: u64,
 }
 
 /// Launches the chain that ends at `id` and is written to `out`.
+///
+/// # Errors
+/// [`Unsupported::Chain`]: `role::stored` has left it too long.
 pub fn launch(
     cx: &mut Lower,
     graph: &ValidGraph,
@@ -35,16 +42,18 @@ pub fn launch(
     values: &[Option<ValueId>],
     id: NodeId,
     out: ValueId,
-) {
+) -> Result<(), Unsupported> {
     let words = elements(graph, id);
     for width in [4, 1] {
         if words.is_multiple_of(width)
             && let Some(launch) = chain(graph, stored, values, id, out, width)
         {
-            return cx.push(launch);
+            cx.push(launch);
+            return Ok(());
         }
     }
-    unreachable!("a chain of single elements reads any view");
+    let op = graph.graph().nodes[id.index()].op.name();
+    Err(Unsupported::Chain { node: id.0, op })
 }
 
 fn vector(element: &'static str, width: u32) -> &'static str {
@@ -74,6 +83,7 @@ fn chain(
         lines: String::new(),
         functions: BTreeSet::new(),
         known: HashMap::new(),
+        literals: HashSet::new(),
         names: 0,
         width,
         flops: 0,
@@ -89,9 +99,6 @@ fn chain(
     let entry = if width == 4 { "entry4" } else { "entry1" };
     let body = format!("{}{}    out[i] = {result};\n}}\n", snippet(FUNCTIONS, entry), chain.lines);
     let Chain { mut shader, functions, flops, .. } = chain;
-    if shader.buffers() > READS_MAX + 1 {
-        return None;
-    }
     let kinds = [
         ("F", vector("f32", width)),
         ("U", vector("u32", width)),
@@ -104,6 +111,9 @@ fn chain(
         shader.code(&fill(text, &kinds));
     }
     shader.code(&body);
+    if !shader.fits() {
+        return None;
+    }
     let flops = u64::from(elements(graph, id)) * (flops + 4);
     Some(shader.launch(u64::from(count.div_ceil(LANES)), flops))
 }
@@ -150,7 +160,6 @@ impl Chain<'_> {
     fn expression(&mut self, id: NodeId) -> Option<String> {
         let graph = self.graph;
         let node = &graph.graph().nodes[id.index()];
-        let dims = graph.ty(id).shape.dims();
         Some(match &node.op {
             Op::Constant { dtype, value, .. } => self.literal(*dtype, *value),
             Op::Random { distribution, stream, .. } => self.random(*distribution, *stream),
@@ -189,21 +198,10 @@ impl Chain<'_> {
                 self.literal(dtype, value)
             }
             Op::Broadcast { .. } => self.operand(id, 0)?,
-            Op::Permute { axes } => {
-                let from = steps(graph.ty(node.inputs[0]).shape.dims());
-                let axes =
-                    axes.iter().zip(dims).map(|(axis, &extent)| (extent, from[*axis as usize]));
-                self.view(id, 0, &merged(axes), 0)?
-            }
-            Op::Slice { starts, .. } => {
-                let from = steps(graph.ty(node.inputs[0]).shape.dims());
-                let start = starts.iter().zip(&from).map(|(start, step)| start * step).sum();
-                let axes = dims.iter().copied().zip(from.iter().copied());
-                self.view(id, 0, &merged(axes), start)?
-            }
+            Op::Permute { .. } | Op::Slice { .. } => self.view(id, 0)?,
             Op::Pad { low, value, .. } => self.pad(id, low, *value)?,
             Op::OneHot { depth } => self.one_hot(id, *depth)?,
-            _ => unreachable!("{} is no expression", node.op.name()),
+            _ => return None,
         })
     }
 
@@ -216,16 +214,27 @@ impl Chain<'_> {
         }
     }
 
-    fn literal(&self, dtype: DType, value: f32) -> String {
+    /// A constant's value. It comes from a variable: an expression of literals alone
+    /// is evaluated when the shader is created, which refuses it where the result
+    /// is infinite, no number, or beyond an integer.
+    fn literal(&mut self, dtype: DType, value: f32) -> String {
+        let bits = match dtype {
+            DType::F32 => value.to_bits(),
+            DType::I32 => value as i32 as u32,
+            DType::U8 => u32::from(value as u8),
+            DType::Bool => u32::from(value != 0.0),
+        };
+        let name = format!("k{bits:x}");
+        if self.literals.insert(bits) {
+            let _ = writeln!(self.lines, "    var {name} = {bits:#x}u;");
+        }
         let kind = self.kind(dtype);
         match dtype {
-            // Only integers have a constant bit pattern that text does not round.
-            DType::F32 => format!("{kind}(bitcast<f32>({:#x}u))", value.to_bits()),
-            DType::I32 if value as i32 == i32::MIN => format!("{kind}(-2147483647 - 1)"),
-            DType::I32 => format!("{kind}({})", value as i32),
-            DType::U8 => format!("{kind}({}u)", value as u8),
-            DType::Bool if self.width == 4 => format!("vec4<bool>({})", value != 0.0),
-            DType::Bool => format!("{}", value != 0.0),
+            DType::F32 => format!("{kind}(bitcast<f32>({name}))"),
+            DType::I32 => format!("{kind}(bitcast<i32>({name}))"),
+            DType::U8 => format!("{kind}({name})"),
+            DType::Bool if self.width == 4 => format!("vec4<bool>({name} != 0u)"),
+            DType::Bool => format!("({name} != 0u)"),
         }
     }
 
@@ -319,17 +328,7 @@ impl Chain<'_> {
             let found = self.compute(from)?;
             return Some(self.convert(graph.ty(from).dtype, dtype, found));
         }
-        let (dims, out) = (graph.ty(operand).shape.dims(), graph.ty(id).shape.dims());
-        let missing = out.len() - dims.len();
-        let own = steps(dims);
-        let axes = out.iter().enumerate().map(|(axis, &extent)| {
-            let step = match axis.checked_sub(missing) {
-                Some(axis) if dims[axis] != 1 => own[axis],
-                _ => 0,
-            };
-            (extent, step)
-        });
-        self.view(id, at, &merged(axes), 0)
+        self.view(id, at)
     }
 
     /// An alias may give words another type: bools and bytes as integers.
@@ -341,14 +340,15 @@ impl Chain<'_> {
         }
     }
 
-    /// Reads operand `at` of `id` where `axes` (of `id`'s shape) lead from `start`.
-    /// `None` where four neighbours are not one vector.
-    fn view(&mut self, id: NodeId, at: usize, axes: &[(u32, u32)], start: u32) -> Option<String> {
+    /// Reads operand `at` of `id` where `id` finds it. `None` where four neighbours
+    /// are not one vector.
+    fn view(&mut self, id: NodeId, at: usize) -> Option<String> {
+        let (axes, start) = reading(self.graph, id, at);
         let graph = self.graph;
         let operand = graph.graph().nodes[id.index()].inputs[at];
         let dtype = graph.ty(operand).dtype;
         let value = self.values[owner(graph, operand).index()]?;
-        let loaded = self.load(value, dtype, axes, start, elements(graph, id))?;
+        let loaded = self.load(value, dtype, &axes, start, elements(graph, id))?;
         let name = self.name();
         let _ = writeln!(self.lines, "    let {name} = {loaded};");
         Some(name)

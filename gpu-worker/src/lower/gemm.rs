@@ -11,8 +11,13 @@ const OPERAND: &str = include_str!("../wgsl/operand.wgsl");
 const GROUPS_WANTED: u64 = 64;
 /// Least length of a part of the summed axis.
 const PART_MIN: u32 = 256;
-/// Words that the results of all parts may take together.
+/// Length of a part beyond which a sum is cut in any case, to keep dispatches short.
+const PART_MAX: u32 = 32_768;
+/// What one step of the summed axis weighs: up to 64 products and their loads.
+const PRODUCT_STEPS: u64 = 8;
+/// Words that the results of all parts may take together, and where the sum must be cut.
 const PARTS_WORDS_MAX: u64 = 4 << 20;
+const PARTS_WORDS_MUST: u64 = 32 << 20;
 
 /// A workgroup's tile and the sums of each invocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +119,9 @@ impl Extents {
     fn part(&self, shape: &Shape) -> u32 {
         let wanted = shape.groups_wanted.div_ceil(self.groups(shape)) as u32;
         let words = u64::from(self.m) * u64::from(self.n) * u64::from(self.batches);
-        let fit = (PARTS_WORDS_MAX / words.max(1)).min(u64::from(u32::MAX)) as u32;
-        let parts = wanted.min(self.k / PART_MIN).min(fit).max(1);
+        let fit = |most: u64| (most / words.max(1)).min(u64::from(u32::MAX)) as u32;
+        let must = self.k.div_ceil(PART_MAX).min(fit(PARTS_WORDS_MUST));
+        let parts = wanted.min(self.k / PART_MIN).min(fit(PARTS_WORDS_MAX)).max(must).max(1);
         self.k.div_ceil(parts).next_multiple_of(shape.depth)
     }
 }
@@ -313,6 +319,7 @@ pub fn product(
     shader.field("batches", extents.batches);
     shader.field("row_tiles", extents.m.div_ceil(shape.rows));
     shader.field("column_tiles", extents.n.div_ceil(shape.columns));
+    shader.steps(PRODUCT_STEPS * u64::from(part.min(extents.k)));
     let loaders = operands(&mut shader);
     shader.code(&loaders[0].code);
     shader.code(&loaders[1].code);

@@ -5,6 +5,9 @@ use crate::shader::{Shader, snippet};
 
 const INDEX: &str = include_str!("../wgsl/index.wgsl");
 
+/// Operations that looking at an index takes as long as, its barriers included.
+const LOOK_FLOPS: u64 = 16;
+
 /// `x [a.., size, b..]`, `index [t..]` to `[a.., t.., b..]`; zeros where out of range.
 pub fn gather(cx: &mut Lower, x: Arg<'_>, index: Arg<'_>, axis: usize, out: Arg<'_>) {
     let count = out.count();
@@ -33,6 +36,9 @@ pub fn scatter_add(cx: &mut Lower, updates: Arg<'_>, index: Arg<'_>, axis: usize
     shader.field("blocks", blocks);
     shader.code(snippet(INDEX, "scatter_add"));
     let groups = u64::from(outer) * u64::from(extent) * u64::from(blocks);
-    let looks = groups.saturating_mul(u64::from(indices));
+    let looks = groups.saturating_mul(u64::from(indices)).saturating_mul(LOOK_FLOPS);
+    // Each look of a workgroup waits at three barriers; at worst every index is a hit.
+    let waits = u64::from(indices.div_ceil(64)) * LOOK_FLOPS;
+    shader.steps(waits + u64::from(indices));
     cx.push(shader.launch(groups, looks.saturating_add(u64::from(updates.count()))));
 }

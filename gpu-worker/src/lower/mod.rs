@@ -1,5 +1,6 @@
 //! From ops to launches: one family per file, each with its shaders in `wgsl/`.
 
+mod chain;
 pub mod conv;
 mod direct;
 pub mod fuse;
@@ -13,6 +14,8 @@ pub mod softmax;
 
 use crate::shader::{Launch, ValueId, count};
 use raven_graph::{DType, Op};
+use std::collections::HashSet;
+use std::rc::Rc;
 
 /// Values and launches of a plan in the making.
 #[derive(Debug, Default)]
@@ -21,11 +24,19 @@ pub struct Lower {
     pub words: Vec<u32>,
     /// In the order in which they run.
     pub launches: Vec<Launch>,
+    /// Text of all shaders; launches with the same text share it.
+    sources: HashSet<Rc<str>>,
+    source_bytes: u64,
     /// Invocations are the lanes of a CPU's vectors, as on software adapters.
     pub lanes: bool,
 }
 
 impl Lower {
+    /// An empty plan for a device of that kind.
+    pub fn new(lanes: bool) -> Self {
+        Lower { lanes, ..Lower::default() }
+    }
+
     /// A new value of so many words.
     pub fn value(&mut self, words: u32) -> ValueId {
         self.words.push(words);
@@ -33,8 +44,20 @@ impl Lower {
     }
 
     /// Runs `launch` next.
-    pub fn push(&mut self, launch: Launch) {
+    pub fn push(&mut self, mut launch: Launch) {
+        match self.sources.get(&launch.source) {
+            Some(known) => launch.source = known.clone(),
+            None => {
+                self.source_bytes += launch.source.len() as u64;
+                self.sources.insert(launch.source.clone());
+            }
+        }
         self.launches.push(launch);
+    }
+
+    /// Bytes of all shaders.
+    pub fn source_bytes(&self) -> u64 {
+        self.source_bytes
     }
 }
 

@@ -43,11 +43,24 @@ fn window(attrs: &Pool2dAttrs) -> u64 {
     4 * u64::from(attrs.kernel[0]) * u64::from(attrs.kernel[1])
 }
 
+/// Elements of a window that lie within an image at most.
+fn inside(attrs: &Pool2dAttrs, image: &[u32]) -> u64 {
+    let [height, width] = [0, 1].map(|at| attrs.kernel[at].min(image[2 + at]));
+    u64::from(height) * u64::from(width)
+}
+
+/// Windows that cover one position at most.
+fn covering(attrs: &Pool2dAttrs, pooled: &[u32]) -> u64 {
+    let along = |at: usize| attrs.kernel[at].div_ceil(attrs.stride[at]).min(pooled[2 + at]);
+    u64::from(along(0)) * u64::from(along(1))
+}
+
 /// `x [n, c, h, w]` to `[n, c, oh, ow]`; `kind` is "max" or "average".
 pub fn forward(cx: &mut Lower, attrs: &Pool2dAttrs, kind: &'static str, x: Arg<'_>, out: Arg<'_>) {
     let parts: &[&str] = if kind == "max" { &["first_max", "max"] } else { &["average"] };
     let mut shader = shader("pool", parts, attrs, (x.dims, out.dims), out);
     shader.bind(x.value, "f32");
+    shader.steps(inside(attrs, x.dims));
     let count = u64::from(out.count());
     cx.push(shader.launch(count.div_ceil(LANES.into()), count.saturating_mul(window(attrs))));
 }
@@ -69,6 +82,8 @@ pub fn gradient(
         shader.bind(x.value, "f32");
     }
     shader.bind(dy.value, "f32");
+    let looked = if x.is_some() { inside(attrs, out.dims) } else { 1 };
+    shader.steps(covering(attrs, dy.dims).saturating_mul(looked));
     let windows = u64::from(dy.count()).saturating_mul(window(attrs));
     // Every position looks through every window that covers it.
     let covering = if x.is_some() { window(attrs) / 4 } else { 1 };

@@ -56,6 +56,7 @@ fn launch(cx: &mut Lower, pass: &Pass<'_>, out: ValueId) {
     shader.code(snippet(REDUCE, "is_nan"));
     shader.code(snippet(REDUCE, merge));
     shader.code(snippet(REDUCE, if pass.rows { "rows" } else { "columns" }));
+    shader.steps(u64::from(if pass.rows { pass.part.div_ceil(ROW_LANES) } else { pass.part }));
     let outputs = u64::from(results) * u64::from(pass.parts);
     let groups = if pass.rows { outputs } else { outputs.div_ceil(256) };
     cx.push(shader.launch(groups, u64::from(results) * u64::from(summands) * 4));
@@ -132,5 +133,6 @@ pub fn arg_max(cx: &mut Lower, x: Arg<'_>, axis: usize, out: Arg<'_>) {
     shader.field("inner", x.dims[axis + 1..].iter().product());
     shader.code(snippet(REDUCE, "is_nan"));
     shader.code(snippet(REDUCE, "arg_max"));
+    shader.steps(x.dims[axis].into());
     cx.push(shader.launch(u64::from(results).div_ceil(64), u64::from(x.count()) * 4));
 }

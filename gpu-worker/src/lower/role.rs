@@ -5,14 +5,10 @@
 //! output, a kernel of another family, several readers, a reader that visits its
 //! elements in another order. All others live in registers of their one reader.
 
+use super::chain;
 use crate::shader::count;
 use raven_graph::{DType, NodeId, Op, ValidGraph};
 use std::collections::BTreeSet;
-
-/// Buffers that one chain may read: one of the eight is written.
-pub const READS_MAX: usize = 7;
-/// Ops in one chain: beyond it shaders get slow to compile and run out of registers.
-const CHAIN_MAX: usize = 40;
 
 /// Where a node's elements come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +96,7 @@ fn is_view(op: &Op) -> bool {
 }
 
 /// What several readers may each compute anew: it costs no more than reading it.
-fn is_free(op: &Op) -> bool {
+pub fn is_free(op: &Op) -> bool {
     matches!(op, Op::Constant { .. } | Op::Broadcast { .. } | Op::Permute { .. } | Op::Slice { .. })
 }
 
@@ -136,46 +132,6 @@ pub fn stored(graph: &ValidGraph) -> Vec<bool> {
             stored[index] = true;
         }
     }
-    bound_chains(graph, &mut stored);
+    chain::bound(graph, &mut stored);
     stored
-}
-
-/// Cuts chains that would read too many buffers or hold too many ops.
-fn bound_chains(graph: &ValidGraph, stored: &mut [bool]) {
-    let nodes = &graph.graph().nodes;
-    // Per expression, what its chain reads and how many ops it holds.
-    let mut chains: Vec<(BTreeSet<u32>, usize)> = vec![(BTreeSet::new(), 0); nodes.len()];
-    for (index, node) in nodes.iter().enumerate() {
-        let id = NodeId(index as u32);
-        if !graph.is_live(id) || role(graph, id) != Role::Expression {
-            continue;
-        }
-        let owners: BTreeSet<NodeId> =
-            node.inputs.iter().map(|operand| owner(graph, *operand)).collect();
-        loop {
-            let (mut reads, mut ops) = (BTreeSet::new(), 1);
-            for from in &owners {
-                if stored[from.index()] {
-                    reads.insert(from.0);
-                } else {
-                    let (inner, size) = &chains[from.index()];
-                    reads.extend(inner);
-                    ops += size;
-                }
-            }
-            let longest = owners
-                .iter()
-                .filter(|from| !stored[from.index()] && chains[from.index()].1 > 1)
-                .max_by_key(|from| (chains[from.index()].0.len(), chains[from.index()].1));
-            match longest {
-                Some(from) if reads.len() > READS_MAX || ops > CHAIN_MAX => {
-                    stored[from.index()] = true;
-                }
-                _ => {
-                    chains[index] = (reads, ops);
-                    break;
-                }
-            }
-        }
-    }
 }

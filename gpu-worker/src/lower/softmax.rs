@@ -8,6 +8,8 @@ const SOFTMAX: &str = include_str!("../wgsl/softmax.wgsl");
 /// Length of a row from which a workgroup shares it.
 const SHARED_MIN: u32 = 256;
 const LANES: u32 = 64;
+/// Passes over a row, the last two with exponentials.
+const PASSES: u64 = 4;
 /// Operations per element: two exponentials and what surrounds them.
 const FLOPS: u64 = 40;
 
@@ -33,6 +35,8 @@ fn rows(
     let text = snippet(SOFTMAX, "rows");
     shader.code(&fill(text, &[("BODY", snippet(SOFTMAX, label).to_owned())]));
     shader.code(snippet(SOFTMAX, if shared { "row_per_workgroup" } else { "row_per_lane" }));
+    let lanes = if shared { LANES } else { 1 };
+    shader.steps(PASSES * u64::from(length.div_ceil(lanes)));
     let groups = if shared { rows } else { rows.div_ceil(LANES) };
     cx.push(shader.launch(groups.into(), u64::from(x.count()) * FLOPS));
 }

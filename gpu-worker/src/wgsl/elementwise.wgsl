@@ -35,15 +35,23 @@ fn tanh_(x: $F$) -> $F$ {
     return select(x, tanh(clamp(x, $F$(-15.0), $F$(15.0))), x == x);
 }
 //# power
+// The device's own power for positive finite numbers; the edges as IEEE has them.
 fn power(a: $F$, b: $F$) -> $F$ {
-    let m = pow(abs(a), b);
-    let whole = floor(b) == b;
-    let odd = whole & (abs(b - 2.0 * floor(b * 0.5)) == $F$(1.0));
-    let signed_ = select(select(special(0x7fc00000u), m, whole), -m, odd);
-    let zero_base = select(select($F$(0.0), special(0x7f800000u), b < $F$(0.0)), $F$(1.0), b == $F$(0.0));
-    let negative = select(m, signed_, a < $F$(0.0));
-    let found = select(negative, zero_base, a == $F$(0.0));
-    return select(select(found, $F$(1.0), b == $F$(0.0)), a + b, is_nan(a) | is_nan(b));
+    let size = abs(a);
+    let infinity = special(0x7f800000u);
+    let edge = (size == $F$(0.0)) | (size == infinity) | (abs(b) == infinity);
+    let beyond = select($F$(0.0), infinity, (size > $F$(1.0)) == (b > $F$(0.0)));
+    let one = (size == $F$(1.0)) | (b == $F$(0.0));
+    let m = select(select(pow(size, b), beyond, edge), $F$(1.0), one);
+    // Every number from 2^24 on is even.
+    let whole = (floor(b) == b) | (abs(b) == infinity);
+    let odd = whole & (abs(b) < $F$(16777216.0)) & (abs(b - 2.0 * floor(b * 0.5)) == $F$(1.0));
+    let negative = (bitcast<$U$>(a) >> $U$(31u)) == $U$(1u);
+    let signed_ = select(m, -m, negative & odd);
+    let no_number = negative & !whole & (size != $F$(0.0)) & (size != infinity);
+    // NaN is not equal to anything; "unequal" may not say so.
+    let unknown = (is_nan(a) & !(b == $F$(0.0))) | (is_nan(b) & !(a == $F$(1.0)));
+    return select(signed_, special(0x7fc00000u), no_number | unknown);
 }
 //# to_i32
 fn to_i32(x: $F$) -> $I$ {

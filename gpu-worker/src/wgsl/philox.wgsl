@@ -41,9 +41,22 @@ fn turn(u: f32) -> vec2<f32> {
         default: { return vec2<f32>(s, -c); }
     }
 }
+// The square root of -2 log u for u = (k + 0.5) / 2^24. Near 1 the error of the
+// built-in logarithm, which may even be above 0, would be much of the result: there it
+// is a series in (1 - u) / (1 + u). The sum is rounded to even as on the CPU, by
+// integers, since a device may round either way.
+fn radius(k: vec2<u32>) -> vec2<f32> {
+    let u = vec2<f32>(k) * (1.0 / 16777216.0) + vec2<f32>(1.0 / 33554432.0);
+    let rest = vec2<f32>(vec2<u32>(16777216u) - (k + (k & vec2<u32>(1u)))) * (1.0 / 16777216.0);
+    let s = rest / (2.0 - rest);
+    let y = s * s;
+    let series = 2.0 * s * (1.0 + y * (0.33333334 + y * (0.2 + y * 0.14285715)));
+    let plain = max(-log(u), vec2<f32>(0.0));
+    return sqrt(2.0 * select(plain, series, u > vec2<f32>(0.75)));
+}
 fn normal4(block: u32, stream: u32) -> vec4<f32> {
-    let u = uniform4(block, stream);
-    // Half a step below the first positive uniform is the least logarithm taken.
-    let radius = sqrt(-2.0 * log(u.xz + vec2<f32>(1.0 / 33554432.0)));
-    return vec4<f32>(radius.x * turn(u.y), radius.y * turn(u.w));
+    let words = philox(block, stream) >> vec4<u32>(8u);
+    let u = vec4<f32>(words) * (1.0 / 16777216.0);
+    let r = radius(words.xz);
+    return vec4<f32>(r.x * turn(u.y), r.y * turn(u.w));
 }

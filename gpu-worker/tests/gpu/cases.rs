@@ -30,6 +30,7 @@ pub fn all() -> Vec<Ready> {
     cases.extend(softmaxes());
     cases.extend(randoms());
     cases.extend(chains());
+    cases.extend(crate::chains::all());
     cases
 }
 
@@ -84,7 +85,25 @@ fn binary() -> Vec<Ready> {
     let b = c.bind(f32s("b", &[8], &[3.0, 2.0, 2.0, 0.0, 0.5, -2.0, 9.0, 0.5]));
     let y = c.b.binary(Pow, a, b).expect("valid");
     cases.push(c.ends(&[y]));
-    let nan = f32::NAN;
+    let (nan, inf) = (f32::NAN, f32::INFINITY);
+    let mut c = Case::new("pow at every pair of its special values", EXACT);
+    let specials =
+        [0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, inf, -inf, nan, 4.0, 1e10, -1e10];
+    // Columns whose finite powers are powers of two, or beyond every number.
+    let a: Vec<f32> = vec![0.0, -0.0, 1.0, -1.0, inf, -inf, nan];
+    let (rows, columns) = (a.len() as u32, specials.len() as u32);
+    let bases = c.bind(f32s("a", &[rows, 1], &a));
+    let exponents = c.bind(f32s("b", &[columns], &specials));
+    let whole = c.b.binary(Pow, bases, exponents).expect("valid");
+    let bases = c.bind(f32s("c", &[columns], &specials));
+    let exponents = c.bind(f32s("d", &[6, 1], &[0.0, -0.0, inf, -inf, nan, nan]));
+    let beyond = c.b.binary(Pow, bases, exponents).expect("valid");
+    let bases = c.bind(f32s("e", &[3], &[-2.0, -0.5, -1e10]));
+    let exponents = c.bind(f32s("f", &[2, 1], &[0.5, -2.5]));
+    let none = c.b.binary(Pow, bases, exponents).expect("valid");
+    // The sign of a zero shows in its inverse.
+    let signs = c.b.unary(UnaryFn::Recip, whole).expect("valid");
+    cases.push(c.ends(&[whole, beyond, none, signs]));
     let mut c = Case::new("max and min with NaN", EXACT);
     let a = c.bind(f32s("a", &[4], &[nan, 1.0, 2.0, nan]));
     let b = c.bind(f32s("b", &[4], &[1.0, nan, 3.0, nan]));
@@ -430,7 +449,8 @@ fn randoms() -> Vec<Ready> {
     for (distribution, bounds) in
         [(Distribution::Uniform, EXACT), (Distribution::Normal, (1e-5, 1e-5))]
     {
-        for dims in [&[][..], &[5], &[64, 33], &[1001]] {
+        // The last is long enough for uniform numbers close to 1.
+        for dims in [&[][..], &[5], &[64, 33], &[1001], &[400_000]] {
             let mut c = Case::new(format!("{distribution:?} {dims:?}"), bounds);
             let y = c.b.random(distribution, dims, 9).expect("valid");
             cases.push(c.ends(&[y]));

@@ -37,13 +37,13 @@ fn small_task(lease: u128, start: u32, count: u32) -> Vec<u8> {
     task_frame(lease, spec, &[f32s("xs", &[count, 4, 3], &xs), f32s("w", &[3, 2], &ws)])
 }
 
-fn with(mut kernel: Kernel, graph: &ValidGraph) -> Kernel {
+pub fn with(mut kernel: Kernel, graph: &ValidGraph) -> Kernel {
     assert!(kernel.accept(&graph_frame(graph)).expect("a graph").is_none());
     kernel
 }
 
 /// The same task on the CPU.
-fn on_cpu(graph: &ValidGraph, blobs: &[Vec<u8>], task: &[u8]) -> Vec<Named> {
+pub fn on_cpu(graph: &ValidGraph, blobs: &[Vec<u8>], task: &[u8]) -> Vec<Named> {
     let mut cpu = cpu(BUDGET);
     cpu.accept(&graph_frame(graph)).expect("a graph");
     for blob in blobs {

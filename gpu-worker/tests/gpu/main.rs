@@ -2,8 +2,11 @@
 //! word, where there is none.
 
 mod cases;
+mod chains;
 mod common;
 mod kernel;
 mod ops;
+mod plans;
 mod shaders;
 mod steps;
+mod tasks;
