@@ -382,11 +382,45 @@ fn rows_in_place(
             }
         }
     }
+    let wide = if rows.len() == 1 { one_row(a, rows.start, inner, right, target) } else { 0 };
     right.for_each_panel(|b, held| {
+        if held.start < right.columns.start + wide {
+            return;
+        }
         if held.len() > LANES {
             sweep::<2>(a, &rows, inner, b, &held, target);
         } else {
             sweep::<1>(a, &rows, inner, b, &held, target);
         }
     });
+}
+
+/// The first columns of a single row, where the right operand is read in place: a register per
+/// column group keeps more sums going than a whole tile's two, and rows of the operand are read in
+/// longer runs. Returns how many columns there are.
+fn one_row(
+    a: &Matrix<'_>,
+    row: usize,
+    inner: &Range<usize>,
+    right: &RightBlock<'_>,
+    target: &mut Target<'_>,
+) -> usize {
+    const REGISTERS: usize = 8;
+    const WIDE: usize = REGISTERS * LANES;
+    if !right.in_place {
+        return 0;
+    }
+    let (depth, step) = (inner.len(), right.matrix.row_step);
+    let whole = right.columns.len() / WIDE * WIDE;
+    let left = Left { at: a.elements[row * a.row_step + inner.start..].as_ptr(), row_step: 1 };
+    for first in (right.columns.start..right.columns.start + whole).step_by(WIDE) {
+        let from = &right.matrix.elements[inner.start * step + first..];
+        assert!((depth - 1) * step + WIDE <= from.len(), "the panel lies in its slice");
+        let b = Right { at: from.as_ptr(), step };
+        // SAFETY: `a` was checked to lie in its slice, and so was the panel.
+        unsafe {
+            target.tile::<1, REGISTERS, false>(depth, (left, b), row, 1, &(first..first + WIDE));
+        }
+    }
+    whole
 }
