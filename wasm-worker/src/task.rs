@@ -1,4 +1,4 @@
-//! A task in the making: checked once, then advanced node by node.
+//! A task in the making: checked once, then advanced step by step.
 
 use crate::bind::Bindings;
 use crate::buffer;
