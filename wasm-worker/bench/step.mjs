@@ -1,7 +1,7 @@
 // Measures training steps on the compiled kernel in Node:
 //   cargo run --release -p raven-worker --example train_frames -- target/bench-frames
 //   node wasm-worker/bench/step.mjs [KERNEL_DIR] [FRAMES_DIR] [--ops]
-// With --ops the nodes that take longest are listed. The second line of a network is one
+// With --ops the steps that take longest are listed. The second line of a network is one
 // micro-batch of a round: weights in, gradients out, and where that time goes.
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -14,26 +14,25 @@ const framesDir = resolve(words[1] ?? 'target/bench-frames');
 const { default: init, Kernel } = await import(pathToFileURL(`${kernelDir}/raven_kernel.js`));
 await init({ module_or_path: readFileSync(`${kernelDir}/raven_kernel.wasm`) });
 
-/** Time per node of one run: a step of one operation is one node. */
+/** Time per step of one run. A step is one node or several that run as one: its operations tell which. */
 function profile(kernel, entry, task) {
-  const bytes = readFileSync(`${framesDir}/${entry.graph}`);
-  const { graph } = JSON.parse(bytes.subarray(16, 16 + bytes.readUInt32LE(8)).toString());
-  const live = new Set(graph.outputs.map((output) => output.node));
-  for (let i = graph.nodes.length - 1; i >= 0; i -= 1) {
-    if (live.has(i)) (graph.nodes[i].inputs ?? []).forEach((operand) => live.add(operand));
-  }
-  const nodes = graph.nodes.map((node, i) => ({ ...node, i })).filter(({ op, i }) => op !== 'input' && live.has(i));
-  const times = nodes.map(() => 0);
+  const calls = [];
   kernel.begin(task);
-  for (let at = 0, done = false; !done; at = (at + 1) % nodes.length) {
+  for (let done = false, before = 0; !done;) {
     const start = performance.now();
     done = kernel.step(1);
-    times[at] += (performance.now() - start) / entry.steps;
+    const flops = kernel.flopsDone();
+    calls.push({ ms: performance.now() - start, flops: flops - before });
+    before = flops;
   }
   kernel.finish(0);
-  const order = times.map((ms, at) => [ms, nodes[at]]).sort((a, b) => b[0] - a[0]).slice(0, 24);
-  for (const [ms, { op, i, function: f = '', inputs = [] }] of order) {
-    console.log(`  ${ms.toFixed(3).padStart(7)} ms  ${op} ${f} #${i} (${inputs.join(', ')})`);
+  const count = calls.length / entry.steps;
+  const steps = calls.slice(0, count).map(({ flops }, at) => {
+    const same = calls.filter((_, i) => i % count === at);
+    return { at, flops, ms: same.reduce((sum, { ms }) => sum + ms, 0) / entry.steps };
+  });
+  for (const { at, flops, ms } of steps.sort((a, b) => b.ms - a.ms).slice(0, 24)) {
+    console.log(`  ${ms.toFixed(3).padStart(7)} ms  step ${at} of ${count}: ${(flops / 1e6).toFixed(3)} Mflop, ${(flops / ms / 1e6).toFixed(1)} Gflop/s`);
   }
 }
 

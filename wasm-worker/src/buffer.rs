@@ -179,6 +179,11 @@ impl<T: Pooled> Buffer<T> {
         })
     }
 
+    /// Nothing, to stand where a buffer was taken from.
+    pub fn none() -> Self {
+        Buffer { elements: Vec::new(), spare: None }
+    }
+
     /// No elements, with room for `count`.
     pub fn empty(count: usize) -> Self {
         let mut buffer = Self::take(count);

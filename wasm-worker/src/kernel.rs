@@ -196,7 +196,7 @@ impl Kernel {
     }
 
     /// Advances the running task by at least `flops` operations, in whole
-    /// nodes. True once it is finished.
+    /// steps of its plan. True once it is finished.
     ///
     /// # Errors
     /// [`KernelError::Idle`].

@@ -16,6 +16,7 @@ pub mod buffer;
 pub mod cache;
 pub mod doors;
 pub mod error;
+mod fuse;
 pub mod gemm;
 pub mod kernel;
 pub mod ops;

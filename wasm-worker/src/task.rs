@@ -1,4 +1,4 @@
-//! A task in the making: checked once, then advanced node by node.
+//! A task in the making: checked once, then advanced step by step.
 
 use crate::bind::Bindings;
 use crate::buffer;
@@ -248,9 +248,9 @@ impl Task {
         self.done == self.runs
     }
 
-    /// Runs whole nodes until `flops` operations are done or the task is
-    /// finished; at least one node. A node without cost counts as one
-    /// operation, so that any budget ends.
+    /// Runs whole steps of the plan, each one node or a group of nodes that run as
+    /// one, until `flops` operations are done or the task is finished; at least
+    /// one. A step without cost counts as one operation, so that any budget ends.
     pub fn step(&mut self, flops: u64) {
         let mut spent = 0u64;
         while !self.is_done() {
@@ -313,7 +313,8 @@ impl Task {
         for (at, slot) in self.carry.iter().enumerate() {
             let again = self.carry[at + 1..].iter().any(|later| later.output == slot.output);
             let value = &mut outputs[slot.output];
-            let value = if again { value.clone() } else { std::mem::replace(value, nothing()) };
+            let value =
+                if again { value.clone() } else { std::mem::replace(value, Tensor::nothing()) };
             self.carried[slot.input] = Some(value);
         }
     }
@@ -345,11 +346,6 @@ impl Task {
         let frame = encode(&FromContributor::Result { lease: self.lease }, &parts);
         Finished { lease: self.lease, digest, frame }
     }
-}
-
-/// Stands where a value was taken from; nobody reads it.
-fn nothing() -> Tensor {
-    Tensor::new::<f32>(&[0], Vec::new())
 }
 
 fn encoded(value: Option<Tensor>) -> (TensorType, Vec<u8>) {

@@ -124,6 +124,11 @@ impl Tensor {
         Tensor::of(dims, Buffer::filled(count, value))
     }
 
+    /// Stands where a value was taken from; nobody reads it.
+    pub fn nothing() -> Tensor {
+        Tensor::of::<f32>(&[0], Buffer::none())
+    }
+
     /// Extents, outermost first.
     pub fn dims(&self) -> &[usize] {
         &self.dims.extents[..self.dims.rank]

@@ -5,8 +5,8 @@
 
 use raven_graph::model::{LoweredModel, ModelSpec, lower};
 use raven_graph::{
-    BinaryFn, Conv2dAttrs, DType, GraphBuilder, GraphError, Limits, NodeId, Op, Pool2dAttrs,
-    ReduceFn, UnaryFn, ValidGraph,
+    BinaryFn, CompareFn, Conv2dAttrs, DType, GraphBuilder, GraphError, Limits, NodeId, Op,
+    Pool2dAttrs, ReduceFn, UnaryFn, ValidGraph,
 };
 use raven_protocol::frame::encode;
 use raven_protocol::{
@@ -236,7 +236,7 @@ struct Single {
     build: fn(&mut GraphBuilder, NodeId) -> Result<NodeId, GraphError>,
 }
 
-const SINGLES: [Single; 14] = [
+const SINGLES: [Single; 18] = [
     Single { name: "slice", dims: &[256, 256], build: |b, x| b.slice(x, &[9, 9], &[10, 10]) },
     Single { name: "column", dims: &[256, 256], build: |b, x| b.slice(x, &[0, 7], &[256, 8]) },
     Single { name: "whole slice", dims: &[256, 256], build: |b, x| b.slice(x, &[0; 2], &[256; 2]) },
@@ -246,6 +246,45 @@ const SINGLES: [Single; 14] = [
     Single { name: "sign", dims: &[256, 256], build: |b, x| b.unary(UnaryFn::Sign, x) },
     Single { name: "abs", dims: &[256, 256], build: |b, x| b.unary(UnaryFn::Abs, x) },
     Single { name: "exp", dims: &[256, 256], build: |b, x| b.unary(UnaryFn::Exp, x) },
+    Single {
+        name: "chain",
+        dims: &[256, 256],
+        build: |b, x| {
+            let y = b.unary(UnaryFn::Neg, x)?;
+            let y = b.scale(y, 0.5)?;
+            b.unary(UnaryFn::Relu, y)
+        },
+    },
+    Single {
+        name: "mask that is made early",
+        dims: &[256, 256],
+        build: |b, x| {
+            let (zero, y) = (b.scalar(0.0)?, b.unary(UnaryFn::Exp, x)?);
+            let mask = b.compare(CompareFn::Gt, y, zero)?;
+            let z = b.unary(UnaryFn::Log, x)?;
+            let z = b.concat(&[z, z, z], 0)?;
+            let z = b.slice(z, &[100, 0], &[356, 256])?;
+            b.select(mask, z, zero)
+        },
+    },
+    Single {
+        name: "product and what follows",
+        dims: &[256, 256],
+        build: |b, x| {
+            let (y, row) = (b.matmul(x, x, false, true)?, b.slice(x, &[3, 0], &[4, 256])?);
+            let y = b.add(y, row)?;
+            b.unary(UnaryFn::Relu, y)
+        },
+    },
+    Single {
+        name: "product in the place of a value",
+        dims: &[256, 256],
+        build: |b, x| {
+            let (y, step) = (b.unary(UnaryFn::Neg, x)?, b.matmul(x, x, true, false)?);
+            let step = b.scale(step, 0.5)?;
+            b.sub(y, step)
+        },
+    },
     Single { name: "softmax", dims: &[1 << 14, 4], build: |b, x| b.softmax(x, 0) },
     Single {
         name: "sum of many leading",

@@ -85,13 +85,18 @@ pub unsafe fn tile<const R: usize, const V: usize, const PACKED: bool>(
     let (mut a, mut at, mut left) = (a.at, b.at, depth);
     // SAFETY: by the caller's promise.
     unsafe {
-        // One step per turn: with two, the compiler loads what both need first, and spills.
+        // Two steps per turn, with a way out between them: without it, the compiler loads what
+        // both need first, and spills. Where columns are read in place, the step after the last
+        // one may lie outside.
         while left > 0 {
             add_products(&mut sums, a, row_step, at);
-            a = a.add(step);
-            // Where columns are read in place, the step after the last one may lie outside.
-            at = at.wrapping_add(b.step);
-            left -= 1;
+            if left == 1 {
+                break;
+            }
+            add_products(&mut sums, a.wrapping_add(step), row_step, at.wrapping_add(b.step));
+            a = a.wrapping_add(2 * step);
+            at = at.wrapping_add(2 * b.step);
+            left -= 2;
         }
         for (r, sums) in sums.into_iter().enumerate() {
             let row = out.at.add(r * out.row_step).cast::<[f32; LANES]>();
@@ -99,6 +104,31 @@ pub unsafe fn tile<const R: usize, const V: usize, const PACKED: bool>(
                 let to = &mut *row.add(v);
                 let sum = if out.accumulate { F32x4::load(to).plus(sum) } else { sum };
                 sum.store(to);
+            }
+        }
+    }
+}
+
+/// One step of the inner axis, at offset `step` of each row.
+///
+/// # Safety
+/// Each row has an element there (`NEIGHBOURS`: as many from the first row's on), `b` has `V`
+/// registers.
+#[inline(always)]
+unsafe fn add_scattered<const R: usize, const V: usize, const NEIGHBOURS: bool>(
+    sums: &mut [[F32x4; V]; R],
+    rows: &[*const f32; R],
+    step: usize,
+    b: *const f32,
+) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let b: [F32x4; V] = std::array::from_fn(|v| F32x4::load(&*b.add(v * LANES).cast()));
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let a =
+                if NEIGHBOURS { *rows[0].byte_add(step).add(r) } else { *rows[r].byte_add(step) };
+            for (sum, b) in sums.iter_mut().zip(b) {
+                *sum = sum.plus_product(F32x4::splat(a), b);
             }
         }
     }
@@ -125,23 +155,17 @@ pub unsafe fn scattered<const R: usize, const V: usize, const NEIGHBOURS: bool>(
     let (mut steps, mut at, mut left) = (steps, b.at, depth);
     // SAFETY: by the caller's promise.
     unsafe {
+        // As in [`tile`].
         while left > 0 {
-            let step = *steps;
-            let b_registers: [F32x4; V] =
-                std::array::from_fn(|v| F32x4::load(&*at.add(v * LANES).cast()));
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let a = if NEIGHBOURS {
-                    *rows[0].byte_add(step).add(r)
-                } else {
-                    *rows[r].byte_add(step)
-                };
-                for (sum, b) in sums.iter_mut().zip(b_registers) {
-                    *sum = sum.plus_product(F32x4::splat(a), b);
-                }
+            add_scattered::<R, V, NEIGHBOURS>(&mut sums, &rows, *steps, at);
+            if left == 1 {
+                break;
             }
-            steps = steps.add(1);
-            at = at.add(b.step);
-            left -= 1;
+            let second = at.wrapping_add(b.step);
+            add_scattered::<R, V, NEIGHBOURS>(&mut sums, &rows, *steps.add(1), second);
+            steps = steps.wrapping_add(2);
+            at = at.wrapping_add(2 * b.step);
+            left -= 2;
         }
         let zeros = [F32x4::splat(0.0); V];
         let rows: [[F32x4; V]; ROWS] = std::array::from_fn(|r| *sums.get(r).unwrap_or(&zeros));

@@ -70,10 +70,14 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// `out = a b`, row-major and gapless.
-pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32]) {
-    let columns = b.columns;
-    gemm_strided(a, b, false, out, columns);
+/// What is told of the elements of a product as soon as they are complete, while they are in a
+/// cache: the place of the first one in the product, and a run of them.
+pub type Finish<'a> = dyn FnMut(usize, &mut [f32]) + 'a;
+
+/// `out = a b`, row-major and gapless; `finish` is given all of it, block by block.
+pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], finish: &mut Finish<'_>) {
+    let out_step = b.columns;
+    gemm_blocks(a, b, &mut Place::Whole { out, out_step, accumulate: false }, finish);
 }
 
 /// `out = a b`, or `out += a b` with `accumulate`; rows of `out` lie `out_step` apart.
@@ -87,10 +91,59 @@ pub fn gemm_strided(
     out: &mut [f32],
     out_step: usize,
 ) {
+    gemm_blocks(a, b, &mut Place::Whole { out, out_step, accumulate }, &mut |_, _| {});
+}
+
+/// Whether [`gemm_passing`] can compute products with this inner extent.
+pub const fn passes(inner: usize) -> bool {
+    inner <= INNER
+}
+
+/// `a b`, of which nothing is kept: `finish` is given all of it, block by block.
+///
+/// # Panics
+/// Where the inner extent is not one that [`passes`].
+pub fn gemm_passing(a: Matrix<'_>, b: Matrix<'_>, finish: &mut Finish<'_>) {
+    assert!(passes(a.columns), "sums are complete after one block of the inner axis");
+    let size = a.rows.min(ROWS_BLOCK) * b.columns.min(COLUMNS_BLOCK);
+    gemm_blocks(a, b, &mut Place::Passing(Buffer::stale(size)), finish);
+}
+
+/// Where a product goes.
+enum Place<'a> {
+    Whole {
+        out: &'a mut [f32],
+        out_step: usize,
+        accumulate: bool,
+    },
+    /// One block at a time, each in the place of the one before.
+    Passing(Buffer<f32>),
+}
+
+impl Place<'_> {
+    fn target(&mut self, rows: &Range<usize>, columns: &Range<usize>, adds: bool) -> Target<'_> {
+        match self {
+            Place::Whole { out, out_step, accumulate } => {
+                Target { out, out_step: *out_step, origin: (0, 0), accumulate: *accumulate || adds }
+            }
+            Place::Passing(block) => Target {
+                out: block,
+                out_step: columns.len(),
+                origin: (rows.start, columns.start),
+                accumulate: adds,
+            },
+        }
+    }
+}
+
+fn gemm_blocks(a: Matrix<'_>, b: Matrix<'_>, place: &mut Place<'_>, finish: &mut Finish<'_>) {
     assert_eq!(a.columns, b.rows, "inner extents");
     assert!(a.in_bounds() && b.in_bounds(), "operands lie in their slices");
     let (m, k, n) = (a.rows, a.columns, b.columns);
-    assert!(n <= out_step && (m - 1) * out_step + n <= out.len(), "the result fits its slice");
+    if let Place::Whole { out, out_step, .. } = place {
+        let fits = n <= *out_step && (m - 1) * *out_step + n <= out.len();
+        assert!(fits, "the result fits its slice");
+    }
     let mut blocks_of_b = RightBlocks::new(&b, m);
     let rows_stay = a.column_step == 1 && (n < PACKED_COLUMNS_MIN || m < ROWS);
     let mut panels = match rows_stay {
@@ -102,19 +155,24 @@ pub fn gemm_strided(
         let mut packed_rows = None;
         for columns in blocks(n, columns_block(m)) {
             let right = blocks_of_b.pack(columns.clone(), inner.clone());
+            // What is finished at once: a wide block, or all the narrow ones in its place.
+            let wide = columns.start / COLUMNS_BLOCK * COLUMNS_BLOCK;
+            let wide = wide..(wide + COLUMNS_BLOCK).min(n);
             for rows in blocks(m, ROWS_BLOCK) {
-                let accumulate = accumulate || inner.start > 0;
-                let mut target = Target { out, out_step, accumulate };
+                let mut target = place.target(&rows, &wide, inner.start > 0);
                 if rows_stay {
-                    rows_in_place(&a, rows, &inner, &right, &mut target);
-                    continue;
+                    rows_in_place(&a, rows.clone(), &inner, &right, &mut target);
+                } else {
+                    let panels = &mut panels[..inner.len() * rows.len().div_ceil(ROWS)];
+                    if packed_rows.as_ref() != Some(&rows) {
+                        pack::left(&a, rows.clone(), inner.clone(), panels);
+                        packed_rows = Some(rows.clone());
+                    }
+                    rows_in_panels(panels, rows.clone(), &right, &mut target);
                 }
-                let panels = &mut panels[..inner.len() * rows.len().div_ceil(ROWS)];
-                if packed_rows.as_ref() != Some(&rows) {
-                    pack::left(&a, rows.clone(), inner.clone(), panels);
-                    packed_rows = Some(rows.clone());
+                if inner.end == k && columns.end == wide.end {
+                    target.finish(rows, wide.clone(), n, finish);
                 }
-                rows_in_panels(panels, rows, &right, &mut target);
             }
         }
     }
@@ -197,10 +255,37 @@ impl RightBlock<'_> {
 struct Target<'a> {
     out: &'a mut [f32],
     out_step: usize,
+    /// The row and the column of the product that `out` begins with.
+    origin: (usize, usize),
     accumulate: bool,
 }
 
 impl Target<'_> {
+    /// Where an element of the product is.
+    fn at(&self, row: usize, column: usize) -> usize {
+        (row - self.origin.0) * self.out_step + column - self.origin.1
+    }
+
+    /// Gives `finish` the elements of a block of a product with `n` columns: at once where it has
+    /// whole rows without gaps, else row by row.
+    fn finish(
+        &mut self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        n: usize,
+        finish: &mut Finish<'_>,
+    ) {
+        if columns.len() == n && self.out_step == n {
+            let from = self.at(rows.start, 0);
+            finish(rows.start * n, &mut self.out[from..from + rows.len() * n]);
+            return;
+        }
+        for row in rows {
+            let from = self.at(row, columns.start);
+            finish(row * n + columns.start, &mut self.out[from..from + columns.len()]);
+        }
+    }
+
     /// Computes `R` rows of `V` registers and puts the first `rows` and `columns` of them.
     ///
     /// # Safety
@@ -214,7 +299,7 @@ impl Target<'_> {
         rows: usize,
         columns: &Range<usize>,
     ) {
-        let at = row * self.out_step + columns.start;
+        let at = self.at(row, columns.start);
         if rows == R && columns.len() == V * LANES {
             let last = at + (R - 1) * self.out_step + V * LANES;
             assert!(last <= self.out.len(), "the result fits its slice");
@@ -297,11 +382,45 @@ fn rows_in_place(
             }
         }
     }
+    let wide = if rows.len() == 1 { one_row(a, rows.start, inner, right, target) } else { 0 };
     right.for_each_panel(|b, held| {
+        if held.start < right.columns.start + wide {
+            return;
+        }
         if held.len() > LANES {
             sweep::<2>(a, &rows, inner, b, &held, target);
         } else {
             sweep::<1>(a, &rows, inner, b, &held, target);
         }
     });
+}
+
+/// The first columns of a single row, where the right operand is read in place: a register per
+/// column group keeps more sums going than a whole tile's two, and rows of the operand are read in
+/// longer runs. Returns how many columns there are.
+fn one_row(
+    a: &Matrix<'_>,
+    row: usize,
+    inner: &Range<usize>,
+    right: &RightBlock<'_>,
+    target: &mut Target<'_>,
+) -> usize {
+    const REGISTERS: usize = 8;
+    const WIDE: usize = REGISTERS * LANES;
+    if !right.in_place {
+        return 0;
+    }
+    let (depth, step) = (inner.len(), right.matrix.row_step);
+    let whole = right.columns.len() / WIDE * WIDE;
+    let left = Left { at: a.elements[row * a.row_step + inner.start..].as_ptr(), row_step: 1 };
+    for first in (right.columns.start..right.columns.start + whole).step_by(WIDE) {
+        let from = &right.matrix.elements[inner.start * step + first..];
+        assert!((depth - 1) * step + WIDE <= from.len(), "the panel lies in its slice");
+        let b = Right { at: from.as_ptr(), step };
+        // SAFETY: `a` was checked to lie in its slice, and so was the panel.
+        unsafe {
+            target.tile::<1, REGISTERS, false>(depth, (left, b), row, 1, &(first..first + WIDE));
+        }
+    }
+    whole
 }

@@ -61,7 +61,7 @@ fn every_layout_gives_the_promised_bits() {
         for (i, left) in lefts.into_iter().enumerate() {
             for (j, right) in rights.into_iter().enumerate() {
                 let mut out = vec![f32::NAN; m * n];
-                gemm(left, right, &mut out);
+                gemm(left, right, &mut out, &mut |_, _| {});
                 let bits: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
                 assert_eq!(bits, expected, "{m} x {k} x {n}, transposed: {i} {j}");
             }
@@ -95,5 +95,5 @@ fn products_are_added_and_strided() {
 #[should_panic(expected = "operands lie in their slices")]
 fn a_matrix_beyond_its_slice_is_refused() {
     let (a, b) = ([0f32; 5], [0f32; 6]);
-    gemm(Matrix::new(&a, 2, 3), Matrix::new(&b, 3, 2), &mut [0f32; 4]);
+    gemm(Matrix::new(&a, 2, 3), Matrix::new(&b, 3, 2), &mut [0f32; 4], &mut |_, _| {});
 }

@@ -7,9 +7,14 @@ use crate::tensor::Element;
 /// Steps between neighbours along each axis of `out` within an operand of
 /// extents `dims`: 0 where the operand is broadcast.
 fn steps(dims: &[usize], out: &[usize]) -> Vec<usize> {
+    repeated(&row_major(dims), dims, out)
+}
+
+/// The same of an operand whose neighbours along its own axes lie `own` apart.
+pub fn repeated(own: &[usize], dims: &[usize], out: &[usize]) -> Vec<usize> {
     let mut steps = vec![0; out.len() - dims.len()];
-    let own = row_major(dims).into_iter().zip(dims);
-    steps.extend(own.map(|(step, &extent)| if extent == 1 { 0 } else { step }));
+    let own = own.iter().zip(dims);
+    steps.extend(own.map(|(&step, &extent)| if extent == 1 { 0 } else { step }));
     steps
 }
 

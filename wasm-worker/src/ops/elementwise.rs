@@ -17,7 +17,7 @@ fn map(x: Tensor, f: impl Fn(f32) -> f32) -> Tensor {
 }
 
 /// -1, 0 or 1; 0 of a NaN.
-fn sign(x: f32) -> f32 {
+pub fn sign(x: f32) -> f32 {
     if x > 0.0 {
         1.0
     } else if x < 0.0 {
@@ -25,6 +25,16 @@ fn sign(x: f32) -> f32 {
     } else {
         0.0
     }
+}
+
+/// `1 / (1 + e^-x)`. Burn's goes through a logarithm and loses three digits for large `x`.
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + libm::expf(-x))
+}
+
+/// Negative numbers as 0.
+pub fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
 }
 
 /// A function of one number. Where burn's would take new memory, it is ours.
@@ -39,9 +49,8 @@ pub fn unary(function: UnaryFn, x: Tensor) -> Tensor {
         UnaryFn::Recip => map(x, |x| 1.0 / x),
         // Burn computes it in f64: slower than an f32 series, right to the last bit.
         UnaryFn::Tanh => Tensor::from_burn(Cpu::float_tanh(x.into_burn())),
-        // Burn's goes through a logarithm and loses three digits for large x.
-        UnaryFn::Sigmoid => map(x, |x| 1.0 / (1.0 + libm::expf(-x))),
-        UnaryFn::Relu => map(x, |x| if x < 0.0 { 0.0 } else { x }),
+        UnaryFn::Sigmoid => map(x, sigmoid),
+        UnaryFn::Relu => map(x, relu),
         // Burn goes through f64.
         UnaryFn::Floor => map(x, f32::floor),
     }

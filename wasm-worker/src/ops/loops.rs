@@ -13,6 +13,7 @@ pub fn row_major(dims: &[usize]) -> Vec<usize> {
 
 /// The loops over a result: neighbouring axes that every operand walks evenly
 /// are one axis, and the last axis is the row.
+#[derive(Clone, Debug)]
 pub struct Loops<const N: usize> {
     /// Extents of the axes outside of a row, with each operand's step.
     lead: Vec<(usize, [usize; N])>,
@@ -72,6 +73,51 @@ impl Loops<1> {
     /// Whether the elements are read one after the other.
     pub fn are_in_order(&self) -> bool {
         self.lead.is_empty() && (self.row == 1 || self.row_steps == [1])
+    }
+
+    /// Whether it is one element over and over.
+    pub fn is_single(&self) -> bool {
+        self.lead.is_empty() && self.row_steps == [0]
+    }
+
+    /// After how many elements the loops read the same ones again.
+    pub fn period(&self) -> usize {
+        let row = (self.row, self.row_steps);
+        let axes = self.lead.iter().copied().chain([row]);
+        axes.skip_while(|(_, step)| *step == [0]).map(|(extent, _)| extent).product()
+    }
+
+    /// Where row number `row` begins.
+    fn row_offset(&self, mut row: usize) -> usize {
+        let mut offset = 0;
+        for &(extent, [step]) in self.lead.iter().rev() {
+            offset += row % extent * step;
+            row /= extent;
+        }
+        offset
+    }
+
+    /// `f` of the elements from place `at` of the loops on, as many as `to` has.
+    pub fn read_part<T: Copy, R: Copy>(
+        &self,
+        x: &[T],
+        at: usize,
+        mut to: &mut [R],
+        f: impl Fn(T) -> R,
+    ) {
+        let (mut row, mut column) = (at / self.row, at % self.row);
+        while !to.is_empty() {
+            let count = to.len().min(self.row - column);
+            let (part, rest) = std::mem::take(&mut to).split_at_mut(count);
+            let [step] = self.row_steps;
+            let from = &x[self.row_offset(row) + column * step..];
+            match step {
+                0 => part.fill(f(from[0])),
+                1 => part.iter_mut().zip(&from[..count]).for_each(|(to, &x)| *to = f(x)),
+                _ => part.iter_mut().zip(from.iter().step_by(step)).for_each(|(to, &x)| *to = f(x)),
+            }
+            (to, row, column) = (rest, row + 1, 0);
+        }
     }
 
     /// The elements of `x` in the order of the loops.

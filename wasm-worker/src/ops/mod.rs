@@ -4,20 +4,20 @@
 //! of an operand that nobody else holds. Types and shapes were inferred when
 //! the graph was validated, so kernels assert them instead of returning errors.
 
-mod broadcast;
+pub(crate) mod broadcast;
 mod cast;
 mod conv;
-mod elementwise;
+pub(crate) mod elementwise;
 mod index;
 mod layout;
-mod loops;
+pub(crate) mod loops;
 mod matmul;
 mod pool;
 mod random;
 mod reduce;
 mod softmax;
 
-use crate::gemm;
+use crate::gemm::{self, Finish};
 use crate::tensor::{Tensor, dims_of};
 use raven_graph::{DType, Op, TensorType};
 
@@ -81,11 +81,7 @@ pub fn apply(op: &Op, mut operands: Operands, out: &TensorType, context: RunCont
         Op::CrossEntropyGrad => {
             softmax::cross_entropy_grad(operands.next(), &operands.next(), &operands.next())
         }
-        Op::MatMul { transpose_lhs, transpose_rhs } => {
-            let (lhs, rhs) = (operands.next(), operands.next());
-            matmul::matmul(&lhs, *transpose_lhs, &rhs, *transpose_rhs, &dims)
-        }
-        Op::Conv2d(attrs) => conv::forward(attrs, &operands.next(), &operands.next(), &dims),
+        Op::MatMul { .. } | Op::Conv2d(_) => product(op, &operands.rest(), out, &mut |_, _| {}),
         Op::Conv2dInputGrad { attrs, .. } => {
             conv::input_grad(attrs, &operands.next(), &operands.next(), &dims)
         }
@@ -110,6 +106,40 @@ pub fn apply(op: &Op, mut operands: Operands, out: &TensorType, context: RunCont
         }
         Op::OneHot { depth } => index::one_hot(&operands.next(), *depth as usize, &dims),
     }
+}
+
+/// Runs a matrix product or a convolution and hands its elements to `finish`, each once.
+///
+/// # Panics
+/// As [`apply`], and on any other op.
+pub fn product(op: &Op, operands: &[Tensor], out: &TensorType, finish: &mut Finish<'_>) -> Tensor {
+    let dims = dims_of(&out.shape);
+    let [lhs, rhs] = operands else { unreachable!("a product has two operands") };
+    match op {
+        Op::MatMul { transpose_lhs, transpose_rhs } => {
+            matmul::matmul(lhs, *transpose_lhs, rhs, *transpose_rhs, &dims, finish)
+        }
+        Op::Conv2d(attrs) => conv::forward(attrs, lhs, rhs, &dims, finish),
+        _ => unreachable!("no other op is computed in blocks"),
+    }
+}
+
+/// Whether [`passing_product`] can run an op.
+pub fn can_pass(op: &Op, operands: &[&TensorType]) -> bool {
+    let Op::MatMul { transpose_lhs, transpose_rhs } = op else { return false };
+    let [lhs, rhs] = [operands[0], operands[1]].map(|ty| dims_of(&ty.shape));
+    matmul::can_pass(&lhs, *transpose_lhs, &rhs, *transpose_rhs)
+}
+
+/// The same as [`product`], but for `finish` nobody sees the elements.
+///
+/// # Panics
+/// As [`product`], and where [`can_pass`] is false.
+pub fn passing_product(op: &Op, operands: &[Tensor], finish: &mut Finish<'_>) {
+    let (Op::MatMul { transpose_lhs, transpose_rhs }, [lhs, rhs]) = (op, operands) else {
+        unreachable!("no other op can pass")
+    };
+    matmul::passing(lhs, *transpose_lhs, rhs, *transpose_rhs, finish);
 }
 
 /// A tensor filled with a number that its element type can hold exactly.

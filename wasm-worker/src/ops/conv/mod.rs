@@ -11,27 +11,37 @@ mod geometry;
 mod unrolled;
 
 use crate::buffer::Buffer;
-use crate::gemm;
+use crate::gemm::{self, Finish};
 use crate::tensor::{Tensor, dims_of};
 use framed::{Correlation, WeightGradient};
 use geometry::Geometry;
 use raven_graph::{Conv2dAttrs, Op, TensorType};
 
-/// `x [n, c, h, w]`, `weight [o, c / groups, kh, kw]` to `dims = [n, o, oh, ow]`.
-pub fn forward(attrs: &Conv2dAttrs, x: &Tensor, weight: &Tensor, dims: &[usize]) -> Tensor {
+/// `x [n, c, h, w]`, `weight [o, c / groups, kh, kw]` to `dims = [n, o, oh, ow]`; `finish` is
+/// told of each image.
+pub fn forward(
+    attrs: &Conv2dAttrs,
+    x: &Tensor,
+    weight: &Tensor,
+    dims: &[usize],
+    finish: &mut Finish<'_>,
+) -> Tensor {
     let geometry = Geometry::new(attrs, x.dims(), weight.dims(), dims);
     let (images, weights) = (x.elements::<f32>(), weight.elements::<f32>());
     let mut result = Buffer::stale(dims.iter().product());
     let Some(extents) = geometry.framed() else {
         unrolled::forward(&geometry, images, weights, &mut result);
+        finish(0, &mut result);
         return Tensor::of(dims, result);
     };
     for group in 0..geometry.groups {
         let weights = &weights[geometry.weight_range(group)];
         let mut correlation = Correlation::new(extents, geometry.filters, weights);
         for image in 0..geometry.images {
-            let out = &mut result[geometry.out_range(image, group)];
+            let range = geometry.out_range(image, group);
+            let (at, out) = (range.start, &mut result[range]);
             correlation.run(&images[geometry.image_range(image, group)], out);
+            finish(at, out);
         }
     }
     Tensor::of(dims, result)
@@ -183,7 +193,7 @@ mod tests {
 
             let mut expected = vec![0f32; dy.len()];
             unrolled::forward(&geometry, images, weights, &mut expected);
-            close(&forward(&attrs, &x, &weight, dy.dims()), &expected, "forward");
+            close(&forward(&attrs, &x, &weight, dy.dims(), &mut |_, _| {}), &expected, "forward");
             let mut expected = vec![0f32; x.len()];
             unrolled::input_grad(&geometry, weights, grads, &mut expected);
             close(&input_grad(&attrs, &weight, &dy, x.dims()), &expected, "input gradient");
