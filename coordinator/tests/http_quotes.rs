@@ -4,6 +4,7 @@ mod server;
 
 use raven_coordinator::runtime::NodeSnapshot;
 use raven_coordinator::time::UnixMs;
+use raven_engine::ContributorId;
 use raven_protocol::{DeviceClass, KernelId, NumericClass, SessionId};
 use serde_json::{Value, json};
 use server::{Server, job};
@@ -11,6 +12,7 @@ use server::{Server, job};
 fn node(number: u64, flops_per_s: u64) -> NodeSnapshot {
     NodeSnapshot {
         session: SessionId(number),
+        contributor: ContributorId([number as u8; 32]),
         device: DeviceClass::Desktop,
         numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
         share: 0.5,
@@ -83,6 +85,17 @@ fn time_is_that_of_those_who_are_there() {
     let three = quoted(&server, &document);
     assert_eq!(three["time"]["least_s"], flops.div_ceil(5_000_000));
     assert_eq!(three["contributors_online"], 3);
+    // A strict job counts processors, a relaxed one the faster of what one contributor has.
+    let numeric = NumericClass::Gpu { kernel: KernelId([8; 32]) };
+    let gpu = |speed| NodeSnapshot { session: SessionId(9), numeric, ..node(1, speed) };
+    let least = |document: &Value| quoted(&server, document)["time"]["least_s"].clone();
+    let mut strict = document.clone();
+    strict["numerics"] = json!("strict");
+    online(&server, vec![node(1, 1_000_000), gpu(7_000_000)]);
+    assert_eq!(least(&document), flops.div_ceil(7_000_000));
+    assert_eq!(least(&strict), flops.div_ceil(1_000_000));
+    online(&server, vec![gpu(7_000_000)]);
+    assert_eq!(least(&strict), json!(null));
     let paused = NodeSnapshot { takes_tasks: false, state: "paused", ..node(1, 1_000_000) };
     online(&server, vec![paused]);
     let none = quoted(&server, &document);

@@ -12,10 +12,14 @@ use crate::speed::{Link, Speed};
 use crate::stage::{Accepted, Supply};
 use crate::timer::Timer;
 use raven_protocol::{Backend, GoodbyeReason, LeaseId, RefuseReason, ResultDigest, SessionId};
+use std::collections::BTreeSet;
 
 /// After a refusal that is nobody's fault: long enough not to loop, short
 /// enough to go unnoticed.
 const SHORT_PAUSE_MS: u64 = 1_000;
+
+/// GPU sessions of one contributor: each of its other sessions looks at them all.
+const GPUS_MAX: usize = 4;
 
 /// No share is taken to be smaller: estimates stay finite.
 const SHARE_MIN: f64 = 1e-3;
@@ -29,6 +33,14 @@ impl Engine {
         if self.world.sessions.len() >= self.world.config.sessions_max {
             self.stats.sessions_refused += 1;
             let detail = format!("{} sessions are open", self.world.sessions.len());
+            self.out.push_back(Effect::Close { session: id, reason: GoodbyeReason::Full, detail });
+            return;
+        }
+        let is_gpu = profile.numeric.backend() == Backend::Gpu;
+        let gpus = self.world.gpus.get(&profile.contributor).map_or(0, BTreeSet::len);
+        if is_gpu && gpus >= GPUS_MAX {
+            self.stats.sessions_refused += 1;
+            let detail = format!("{gpus} sessions of this contributor compute on GPUs");
             self.out.push_back(Effect::Close { session: id, reason: GoodbyeReason::Full, detail });
             return;
         }
@@ -56,7 +68,7 @@ impl Engine {
         if !session.profile.operator {
             *self.contributors.entry(contributor).or_default() += 1;
         }
-        if session.profile.numeric.backend() == Backend::Gpu {
+        if is_gpu {
             self.world.gpus.entry(contributor).or_default().insert(id);
         }
         self.world.sessions.insert(id, session);

@@ -45,7 +45,7 @@ function killGpuProcess() {
 }
 
 describe('a visitor who allows the GPU', () => {
-  it('is one contributor with two sessions, and relaxed work goes to the GPU', async () => {
+  it('is one contributor with two sessions, and only relaxed work goes to the GPU', async () => {
     await withGpu();
     assert.equal((await json('/v1/stats')).contributors, 1);
     const [gpu] = await nodes('gpu');
@@ -56,7 +56,9 @@ describe('a visitor who allows the GPU', () => {
     const posted = await post(relaxed);
     assert.equal(posted.numerics, 'relaxed', 'the default');
     const job = await finish(world.coordinator, posted.id);
-    assert.deepEqual(Object.keys(workOf(job)), ['gpu']);
+    // The processor helps once a GPU turns out to be slower, as a software one does.
+    assert.ok(workOf(job).gpu > 0, JSON.stringify(workOf(job)));
+    assert.equal(job.contributors, 1);
     // Nothing else changed, so what differs are last bits.
     const strict = await finish(world.coordinator, (await post(digitsJob(digits.id, { epochs: 2 }))).id);
     assert.deepEqual(Object.keys(workOf(strict)), ['cpu'], 'strict work stays on the processor');

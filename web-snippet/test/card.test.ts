@@ -286,6 +286,20 @@ test('a tick of an earlier page holds, but not where the GPU is not offered any 
   }
 });
 
+test('asked again, it is not ticked beforehand, and a tick that nobody has agreed to is not kept', async () => {
+  const withTick = JSON.stringify({ ...JSON.parse(yes()), gpu: true });
+  const { tab } = await working(withTick, WITH_GPU);
+  assert.equal(tab.byId('gpu').checked, true);
+  tab.click('stop');
+  tab.click('again');
+  assert.equal(tab.byId('gpu').checked, false);
+  // Meanwhile the visitor says yes to the processor alone in another tab.
+  tab.held.set(KEY, yes());
+  tab.byId('gpu').checked = true;
+  tab.byId('gpu').dispatchEvent(new Event('change'));
+  assert.equal(tab.held.get(KEY), yes());
+});
+
 test('what became of the tick is said in words', async () => {
   const { tab, hub } = await working(yes(), WITH_GPU);
   const said = (): string => tab.byId('gpu-status').textContent;

@@ -18,6 +18,7 @@ class FakeGpu implements GpuKernel {
   traps = false;
   lostFor: string | undefined;
   cannotRun: string | undefined;
+  tooLarge: string | undefined;
   /** The device's answers that are due, oldest first. */
   readonly #due: Array<() => void> = [];
   #lease: string | undefined;
@@ -28,6 +29,7 @@ class FakeGpu implements GpuKernel {
   accept(frame: Uint8Array): Uint8Array | undefined {
     const { type, id, lease } = decodeFrame(frame, TO_CONTRIBUTOR).header;
     this.log.push(`accept ${String(type)}`);
+    if (this.tooLarge === type) throw new Error(`too_large: ${String(type)} needs more than there is`);
     if (type === 'blob') this.lacks = this.lacks.filter((lacked) => lacked !== id);
     if (type === 'cancel' && lease === this.#lease) this.#lease = undefined;
     return type === 'reveal' ? encodeFrame({ type: 'result', lease }) : undefined;
@@ -221,6 +223,20 @@ test('a graph that the device cannot run is not kept, and its tasks are refused 
   runner.handle(task('b'));
   await compute(1);
   assert.deepEqual(answers(posted), ['unable', 'commit b']);
+});
+
+test('what is too large is said to be, so that it is not offered again', async () => {
+  const { posted, kernel, runner } = setUp(1);
+  kernel.tooLarge = 'graph';
+  runner.handle({ kind: 'accept', frame: frame({ type: 'graph', id: GRAPH, graph: {} }) });
+  runner.handle(task('a'));
+  kernel.tooLarge = 'blob';
+  runner.handle({ kind: 'accept', frame: frame({ type: 'drop', blobs: [], graphs: [GRAPH] }) });
+  kernel.lacks = ['x'];
+  runner.handle(task('b'));
+  runner.handle({ kind: 'supply', id: 'x', frame: frame({ type: 'blob', id: 'x' }) });
+  const refusals = posted.flatMap((message) => (message.kind === 'unable' ? [[message.lease, message.reason]] : []));
+  assert.deepEqual(refusals, [['a', 'unsupported'], ['b', 'too_large']]);
 });
 
 test('a trap is reported as the end of the instance', async () => {

@@ -71,6 +71,33 @@ test('where it is not offered or not allowed nothing is fetched and nothing said
   }
 });
 
+test('nothing is fetched where there is no adapter to use', async () => {
+  const asked: boolean[] = [];
+  let loads = 0;
+  const loadGpu = (): Promise<never> => ((loads += 1), Promise.reject(new Error('not wanted')));
+  for (const [gpu, hasGpu] of [
+    ['hardware', async (software: boolean) => (asked.push(software), false)],
+    ['any', async (software: boolean) => (asked.push(software), false)],
+    ['hardware', () => Promise.reject(new Error('the driver is gone'))],
+  ] as const) {
+    const { world, cpu } = await start({ ...ALLOWED, gpu }, { loadGpu, hasGpu });
+    await until(() => gpuStatus(world) === 'none');
+    assert.equal(loads, 0);
+    assertCpuGoesOn(world, cpu);
+  }
+  assert.deepEqual(asked, [false, true], 'a software adapter will do for tests only');
+});
+
+test('the GPU is held against all cores, whatever the share', async () => {
+  // One of eight cores is lent, and an eighth of the GPU.
+  for (const [flopsPerS, status] of [[7e9 * 8, 'none'], [7e9 * 8 + 1, 'on']] as const) {
+    const { world } = await start({ ...ALLOWED, share: 0.125, cores: 8 }, {}, { kind: 'ready', flopsPerS });
+    if (status === 'on') await ready(world, 1);
+    await until(() => gpuStatus(world) === status);
+    world.controller.handle({ kind: 'stop' });
+  }
+});
+
 test('every receipt says whether the GPU is allowed at that moment', async () => {
   const { world, cpu, gpu } = await startBoth({ ...ALLOWED, share: 0.2 });
   const receipts = (socket: FakeSocket): Array<Record<string, unknown>> =>

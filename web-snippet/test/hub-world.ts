@@ -132,6 +132,7 @@ export function setUp(overrides: Partial<ControllerHost> = {}, gpuSays = FAST_GP
       setTimeout(() => worker.onmessage?.(gpuSays), 0);
       return worker;
     },
+    hasGpu: async () => true,
     loadGpu: async () => ({ kernel: GPU_KERNEL, glueUrl: 'http://c/g.js', module: {} as WebAssembly.Module, bytes: 250_000 }),
     loadKernel: async () => ({ kernel: 'ef'.repeat(32), glueUrl: 'http://c/k.js', module: {} as WebAssembly.Module, bytes: 300_000 }),
     renewTicket: async (frameUrl) => {

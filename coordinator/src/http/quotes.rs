@@ -12,25 +12,39 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use raven_engine::rates;
+use raven_protocol::{Backend, Numerics};
 use serde_json::{Value, json};
 
 pub fn routes() -> Router<App> {
     Router::new().route("/v1/quotes", post(create))
 }
 
-/// Who could work on a job now.
-fn speeds(app: &App) -> Speeds {
+/// Who could work on a job now: on a strict one processors, on a relaxed one of a
+/// contributor's processor and GPU the faster, since the other stands back.
+fn speeds(app: &App, numerics: Numerics) -> Speeds {
     let snapshot = app.network.snapshot();
     let nodes = snapshot.nodes.iter().filter(|node| node.takes_tasks);
+    let (gpus, cpus): (Vec<_>, Vec<_>) =
+        nodes.partition(|node| node.numeric.backend() == Backend::Gpu);
+    let mut flops_per_s: Vec<u64> = cpus.iter().map(|node| node.flops_per_s).collect();
+    if numerics == Numerics::Relaxed {
+        for gpu in gpus {
+            let own = cpus.iter().position(|cpu| cpu.contributor == gpu.contributor);
+            match own {
+                Some(at) => flops_per_s[at] = flops_per_s[at].max(gpu.flops_per_s),
+                None => flops_per_s.push(gpu.flops_per_s),
+            }
+        }
+    }
     Speeds {
-        flops_per_s: nodes.map(|node| node.flops_per_s).collect(),
+        flops_per_s,
         jobs_running: snapshot.jobs.values().filter(|job| !job.phase.is_end()).count() as u64,
     }
 }
 
 /// Quotes a job under the present network.
 pub fn of(app: &App, prepared: &Prepared) -> Quote {
-    quote(&prepared.spec, &prepared.context, &prepared.facts, &speeds(app))
+    quote(&prepared.spec, &prepared.context, &prepared.facts, &speeds(app, prepared.spec.numerics))
 }
 
 async fn create(

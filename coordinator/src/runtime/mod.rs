@@ -47,6 +47,7 @@ use session::Modules;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use traffic::Visits;
 
 /// Inputs that may wait for the driver; beyond it sessions are not read.
 const INPUTS_MAX: usize = 1024;
@@ -92,6 +93,7 @@ pub struct Shared {
     tickets: Tickets,
     metrics: Arc<Metrics>,
     grants: Grants,
+    visits: Visits,
     /// One permit per open socket.
     slots: Arc<Semaphore>,
     /// Who may open a socket, and how many may be without consent.
@@ -162,6 +164,7 @@ pub async fn start(
         tickets,
         metrics,
         grants: Grants::default(),
+        visits: Visits::default(),
         inputs: inputs_out,
     });
     let driver = Driver::new(engine, shared.clone(), executor, savings_out, snapshot_out);

@@ -90,6 +90,7 @@ mod tests {
             store,
             metrics: Arc::new(Metrics::default()),
             grants: Grants::default(),
+            visits: Default::default(),
             inputs,
         };
         (Arc::new(shared), received)

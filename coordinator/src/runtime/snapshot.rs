@@ -28,6 +28,8 @@ pub struct NetworkSnapshot {
 pub struct NodeSnapshot {
     /// The session.
     pub session: SessionId,
+    /// Whose it is. Not for the public.
+    pub contributor: ContributorId,
     /// Coarse device class.
     pub device: DeviceClass,
     /// Class in which its results are compared.

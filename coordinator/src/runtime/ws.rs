@@ -246,6 +246,8 @@ impl Reader {
         let open = OpenSession::new(self.shared.clone(), session);
         self.send(&ToContributor::Ready { grant: open.grant().to_owned() })?;
         self.shared.metrics.sessions_opened.add(1);
+        let contributor = consented.profile.contributor;
+        self.traffic = self.shared.visits.join(contributor, self.traffic.clone());
         let leases = Arc::<Mutex<LeaseTable>>::default();
         let wishes = Wishes::of(&consented.profile, consented.terms);
         let backend = consented.profile.numeric.backend();

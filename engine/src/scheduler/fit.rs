@@ -56,7 +56,8 @@ pub(super) fn may_work(
 
 /// Whether another session of the same contributor does such tasks on its GPU.
 /// The weights would cross its link twice for little more speed. What the GPU
-/// has refused, or may have no memory for, or cannot do now, the CPU does.
+/// has refused, or may have no memory for, or cannot do now, or turned out to be
+/// slower at, the CPU does.
 fn has_gpu_for(world: &World, job: &Job, session: &Session, stage: u32, key: Option<u32>) -> bool {
     let is_cpu = session.profile.numeric.backend() == Backend::Cpu;
     if !is_cpu || job.plan.numerics == Numerics::Strict {
@@ -65,7 +66,9 @@ fn has_gpu_for(world: &World, job: &Job, session: &Session, stage: u32, key: Opt
     let own = world.gpus.get(&session.profile.contributor).into_iter().flatten();
     own.filter_map(|id| world.sessions.get(id))
         .filter(|gpu| gpu.profile.memory_bytes >= session.profile.memory_bytes)
-        .any(|gpu| gpu.is_available() && !gpu.refused.contains(&(job.id, stage, key)))
+        .filter(|gpu| gpu.is_available() && gpu.strikes == 0)
+        .filter(|gpu| !gpu.speed.is_measured() || gpu.flops_per_ms() >= session.flops_per_ms())
+        .any(|gpu| !gpu.refused.contains(&(job.id, stage, key)))
 }
 
 /// What frames and requests add to what they carry: a sixty-fourth, and this.

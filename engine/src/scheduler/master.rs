@@ -34,7 +34,9 @@ impl<'a> Coverage<'a> {
             .values()
             .filter(|s| !s.profile.operator)
             .filter(|s| s.is_available() && s.profile.memory_bytes >= bytes_max)
-            .filter(|s| may_work(world, job, s, 0, None).is_ok() && !refused_any(s, job.id))
+            // A processor that stands back for its GPU does what that refuses.
+            .filter(|s| matches!(may_work(world, job, s, 0, None), Ok(()) | Err(Unfit::OwnGpu)))
+            .filter(|s| !refused_any(s, job.id))
             .map(|s| s.profile.contributor)
             .collect();
         let held = |c: &ContributorId| job.shown.get(c);

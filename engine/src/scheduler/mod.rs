@@ -63,8 +63,6 @@ impl Decision {
 /// that each costs little. It is valid while only its decisions are applied.
 #[derive(Debug)]
 pub(crate) struct Pass {
-    /// Speed of everybody who is available.
-    flops_per_ms: f64,
     /// Sessions that may have one more lease.
     ready: BTreeSet<SessionId>,
     /// Who would finish a run first, by job.
@@ -84,10 +82,8 @@ impl Pass {
             world.sessions.values().filter(move |session| is_called || !session.profile.operator)
         };
         let ready = sessions().filter(|session| world.has_capacity(session));
-        let available = sessions().filter(|session| session.is_available());
         Pass {
             ready: ready.map(|session| session.id).collect(),
-            flops_per_ms: available.map(Session::flops_per_ms).sum(),
             candidates: BTreeMap::new(),
             closed: BTreeSet::new(),
             may_move,
@@ -133,7 +129,7 @@ impl Pass {
                 let candidates = self.candidates.entry(job.id).or_insert_with(|| {
                     replica::Candidates::new(world, job, stage, &self.ready, now)
                 });
-                candidates.next(world, job, stage, self.flops_per_ms, now)
+                candidates.next(world, job, stage, now)
             }
         }
     }

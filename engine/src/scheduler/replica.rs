@@ -33,6 +33,8 @@ type Candidate = Reverse<(u64, SessionId, usize)>;
 #[derive(Debug)]
 pub(super) struct Candidates {
     heap: BinaryHeap<Candidate>,
+    /// Speed of everybody who is available and may have runs.
+    flops_per_ms: f64,
     /// By run length: when the first of those who are busy would finish one,
     /// in ms. Within a pass sessions only get busier.
     soonest_busy: BTreeMap<u32, f64>,
@@ -57,6 +59,7 @@ impl Candidates {
         let longest_idle = idle.min_by_key(|session| (session.leased, session.id));
         Candidates {
             heap: sessions.iter().map(|s| candidate(world, job, stage, s, now)).collect(),
+            flops_per_ms: speed_for(world, job, stage),
             soonest_busy: BTreeMap::new(),
             longest_idle: longest_idle.map(|session| session.id),
         }
@@ -68,7 +71,6 @@ impl Candidates {
         world: &World,
         job: &Job,
         stage: &Stage,
-        flops_per_ms: f64,
         now: Millis,
     ) -> Option<Decision> {
         while let Some(Reverse((finish, id, leases))) = self.heap.pop() {
@@ -84,7 +86,7 @@ impl Candidates {
             let finish_ms = finish as f64 / 1e3;
             // Work that is done before the stage can be holds nobody up;
             // other work waits where somebody busy would be clearly sooner.
-            if finish_ms * flops_per_ms > stage.flops_left as f64 {
+            if finish_ms * self.flops_per_ms > stage.flops_left as f64 {
                 let soonest = || soonest_busy(world, job, stage, length, now);
                 let soonest = *self.soonest_busy.entry(length).or_insert_with(soonest);
                 if finish_ms > soonest * 1.1 {
@@ -129,6 +131,15 @@ impl Candidates {
         let late = late_ms > 0.0;
         Some(Decision::Run { session: session.id, job: job.id, start, count, late })
     }
+}
+
+/// Speed of all who may take part in the stage, busy or not.
+fn speed_for(world: &World, job: &Job, stage: &Stage) -> f64 {
+    let available = world.sessions.values().filter(|session| session.is_available());
+    available
+        .filter(|session| may_work(world, job, session, stage.stage, None).is_ok())
+        .map(Session::flops_per_ms)
+        .sum()
 }
 
 /// Whether a session may take runs at all, of one micro-batch at least.

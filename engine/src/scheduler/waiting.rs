@@ -57,7 +57,7 @@ pub(crate) fn is_spent(world: &World, session: &Session) -> bool {
         let Some(task) = sample(job) else { continue };
         let coverage = job.slices_held_max().map(|max| Coverage::of(world, job, max));
         match part_fit(world, job, &task, session, coverage.as_ref()) {
-            Ok(_) | Err(Unfit::Busy) => return false,
+            Ok(_) | Err(Unfit::Busy | Unfit::OwnGpu) => return false,
             Err(Unfit::Traffic) => lacks_traffic = true,
             Err(_) => {}
         }

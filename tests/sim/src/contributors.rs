@@ -145,6 +145,10 @@ impl Sim {
             }
             let Some(task) = connection.queue.pop_front() else { return };
             let lease = task.lease;
+            if self.nodes[node].spec.refuses {
+                self.send_up(node, Up::Refuse { lease, reason: RefuseReason::TooLarge });
+                continue;
+            }
             if self.rng.chance(self.scenario.faults.refuse) {
                 let reasons = [
                     RefuseReason::TooLarge,

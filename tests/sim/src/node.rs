@@ -29,6 +29,8 @@ pub struct NodeSpec {
     pub operator: bool,
     /// The node whose GPU it is, with a session of its own.
     pub gpu_of: Option<usize>,
+    /// Whether every task is too large for it.
+    pub refuses: bool,
 }
 
 impl NodeSpec {
@@ -44,6 +46,7 @@ impl NodeSpec {
         freezes_at: None,
         operator: false,
         gpu_of: None,
+        refuses: false,
     };
 
     /// The class in which its results are compared.

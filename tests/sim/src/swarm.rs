@@ -32,6 +32,7 @@ fn node(rng: &mut Rng) -> NodeSpec {
         freezes_at: rng.chance(0.03).then(|| rng.wait(60 * SECOND)),
         operator: false,
         gpu_of: None,
+        refuses: false,
     }
 }
 
@@ -41,7 +42,8 @@ fn gpus(rng: &mut Rng, crowd: usize) -> Vec<NodeSpec> {
     let gpu = |&owner: &usize| {
         let drawn = node(rng);
         let flops_per_s = drawn.flops_per_s * 10;
-        NodeSpec { workers: 1, flops_per_s, gpu_of: Some(owner), ..drawn }
+        let refuses = rng.chance(0.2);
+        NodeSpec { workers: 1, flops_per_s, gpu_of: Some(owner), refuses, ..drawn }
     };
     owners.iter().map(gpu).collect()
 }

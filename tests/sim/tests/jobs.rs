@@ -607,6 +607,22 @@ fn the_processor_does_what_its_gpu_cannot() {
     let lost = with_gpu(Numerics::Relaxed, lost).run();
     completed(&lost);
     assert!(lost.tasks_by_node.iter().all(|&tasks| tasks > 0), "{:?}", lost.tasks_by_node);
+    // Every task is too large for it.
+    let refusing = NodeSpec { refuses: true, ..NodeSpec::PLAIN };
+    let refused = with_gpu(Numerics::Relaxed, refusing).run();
+    completed(&refused);
+    assert_eq!(refused.tasks_by_node[1], 0);
+    // The same where the weights are cut: the processors may be shown their slices.
+    let mut cut = scenario(2, Story::default());
+    cut.nodes.extend([0, 1].map(|owner| NodeSpec { gpu_of: Some(owner), ..refusing }));
+    cut.jobs[0].1 = Replica { numerics: Numerics::Relaxed, ..sizes() }.master(1, 7, 4, 2);
+    completed(&cut.run());
+    // It is slow.
+    let mut slow = with_gpu(Numerics::Relaxed, NodeSpec::PLAIN);
+    slow.nodes[1].flops_per_s = 100_000_000;
+    let slow = slow.run();
+    completed(&slow);
+    assert!(slow.tasks_by_node[0] > 5 * slow.tasks_by_node[1], "{:?}", slow.tasks_by_node);
     // It has no room for a task.
     let small = with_gpu(Numerics::Relaxed, NodeSpec { memory_bytes: 1 << 20, ..NodeSpec::PLAIN });
     let small = small.run();

@@ -100,7 +100,8 @@ export class Card {
     });
     gpu.addEventListener('change', () => {
       this.#hub?.post({ kind: 'gpu', allowed: this.#elements.gpuValue });
-      this.#memory.noteGpu(this.#elements.gpuValue);
+      // On a card that is not answered it is not yet said.
+      if (this.#view.at === 'live') this.#memory.noteGpu(this.#elements.gpuValue);
     });
     addEventListener('keydown', (event) => {
       if (event.key === 'Escape' && this.#view.at === 'card') this.#dispatch({ type: 'dismiss' });
@@ -121,7 +122,11 @@ export class Card {
     this.#view = after;
     if (before.at === 'card' && after.at !== 'card') this.#gate.stop();
     this.#elements.show(after, this.#pauses.reason);
-    if (before.at !== 'card' && after.at === 'card') this.#gate.start();
+    if (before.at !== 'card' && after.at === 'card') {
+      // Asked again, it is not ticked beforehand either.
+      this.#elements.setGpu(false);
+      this.#gate.start();
+    }
     // What had the focus may be hidden now. Focus elsewhere in the page is left alone.
     if (before.at !== after.at && document.hasFocus()) this.#focusTarget(after)?.focus({ preventScroll: true });
     if (after.at !== 'live') this.#stopHub(false);

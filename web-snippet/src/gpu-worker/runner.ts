@@ -41,7 +41,13 @@ export class GpuRunner extends TaskRunner<GpuKernel> {
       return;
     }
     if (Array.isArray(header.graphs)) header.graphs.forEach((id) => this.#unsupported.delete(id));
-    super.keep(frame);
+    try {
+      super.keep(frame);
+    } catch (error) {
+      if (header.type !== 'graph' || error instanceof WebAssembly.RuntimeError) throw error;
+      // Without the graph each of its tasks would be `missing` it, and it would be sent again.
+      this.#unsupported.set(header.id, error instanceof Error ? error.message : String(error));
+    }
   }
 
   protected override unsupported(task: Task): string | undefined {

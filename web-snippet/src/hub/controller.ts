@@ -40,6 +40,8 @@ export interface ControllerHost {
   /** A worker that opens the GPU; `software`: a software adapter will do. */
   spawnGpu(files: KernelFiles, memoryBytes: number, duty: number, software: boolean): Port;
   loadKernel(filesUrl: string): Promise<KernelFiles>;
+  /** Whether there is an adapter, and a real one unless `software` may be. Nothing is fetched for that. */
+  hasGpu(software: boolean): Promise<boolean>;
   loadGpu(filesUrl: string): Promise<KernelFiles>;
   renewTicket(frameUrl: string): Promise<string | undefined>;
   post(message: FromHub): void;
@@ -210,6 +212,7 @@ export class Controller {
   async #loadGpu(): Promise<KernelFiles> {
     const config = this.#config;
     if (!config) throw new Error('not started');
+    if (!(await this.#host.hasGpu(config.gpu === 'any'))) throw new Error('there is no usable adapter');
     return this.#counted(GPU_FILES_BYTES, () => this.#host.loadGpu(config.filesUrl));
   }
 
@@ -233,9 +236,10 @@ export class Controller {
     );
   }
 
+  /** At any share: it is that of all cores, and of the whole GPU. */
   #isGpuOfUse(flopsPerS: number): boolean {
-    if (!(flopsPerS > 0)) return false;
-    return this.#config?.gpu === 'any' || flopsPerS > (this.#cpu?.flopsPerS ?? 0) * this.#pace.workers;
+    if (!(flopsPerS > 0) || !this.#config) return false;
+    return this.#config.gpu === 'any' || flopsPerS > (this.#cpu?.flopsPerS ?? 0) * this.#config.cores;
   }
 
   /** What a lane knows of the visit. */

@@ -19,6 +19,17 @@ interface WorkerScope {
 }
 const scope = globalThis as unknown as WorkerScope;
 
+/** The parts of WebGPU that tell whether there is any use in it. */
+interface WebGpu {
+  requestAdapter(options: object): Promise<{ readonly info?: { readonly isFallbackAdapter?: boolean } } | null>;
+}
+
+async function hasGpu(software: boolean): Promise<boolean> {
+  const { gpu } = navigator as { gpu?: WebGpu };
+  const adapter = await gpu?.requestAdapter({ powerPreference: 'high-performance' });
+  return adapter != null && (software || adapter.info?.isFallbackAdapter !== true);
+}
+
 function spawn(script: 'kernel-worker.js' | 'gpu-worker.js', source: KernelSource, duty: number): Port {
   const worker = new Worker(new URL(script, import.meta.url), { type: 'module' });
   const port: Port = {
@@ -89,6 +100,7 @@ class Hub {
       spawnGpu: ({ glueUrl, module }, memoryBytes, duty, software) =>
         spawn('gpu-worker.js', { glueUrl, module, memoryBytes, software }, duty),
       loadKernel,
+      hasGpu,
       loadGpu,
       renewTicket,
       post: (message) => {

@@ -199,7 +199,8 @@ export abstract class TaskRunner<K extends FrameKernel> {
       this.rest();
       this.host.post({ kind: 'broken', detail }, []);
     } else if (lease !== undefined) {
-      this.#unable(lease, detail);
+      // Kernels begin their words with the reason: what is too large now is so the next time.
+      this.#unable(lease, detail, detail.startsWith('too_large') ? 'too_large' : undefined);
     }
   }
 

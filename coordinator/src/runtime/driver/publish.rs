@@ -52,6 +52,7 @@ impl Driver {
         };
         Some(NodeSnapshot {
             session: view.session,
+            contributor: link.profile.contributor,
             device: view.device,
             numeric: link.profile.numeric,
             share: view.share,
