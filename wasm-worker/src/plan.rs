@@ -95,7 +95,11 @@ impl Plan {
     /// Bytes that the plan itself takes while it is cached, estimated from above.
     pub fn held_bytes(&self) -> u64 {
         const NODE_BYTES: u64 = 1536;
-        NODE_BYTES * self.graph.graph().nodes.len() as u64
+        // Named by the graph and by a step, with a mark for its last use: joins have thousands.
+        const OPERAND_BYTES: u64 = 9;
+        let nodes = &self.graph.graph().nodes;
+        let operands: usize = nodes.iter().map(|node| node.inputs.len()).sum();
+        NODE_BYTES * nodes.len() as u64 + OPERAND_BYTES * operands as u64
     }
 }
 

@@ -6,7 +6,7 @@ use raven_engine::{
     Budget, Cause, CompletedReason, ContributorId, EarlyStopping, EngineConfig, Fallback, JobPhase,
     JobState, Patience, Record, ResumePoint, Spent, Terms,
 };
-use raven_protocol::{Backend, JobId, Numerics};
+use raven_protocol::JobId;
 use raven_sim::faults::{Faults, MS, SECOND};
 use raven_sim::node::contributor;
 use raven_sim::plans::Replica;
@@ -570,75 +570,4 @@ fn a_visit_that_may_not_move_what_a_job_needs_works_on_another() {
     let tasks = outcome.tasks_by_node[0];
     let least = sizes().weights_bytes;
     assert!(tasks > 8 && tasks * least < 25_000_000, "{tasks} tasks");
-}
-
-/// One device with a processor and a GPU of forty times its speed.
-fn with_gpu(numerics: Numerics, gpu: NodeSpec) -> Scenario {
-    let mut scenario = scenario(1, Story::default());
-    let flops_per_s = 400_000_000_000;
-    scenario.nodes.push(NodeSpec { gpu_of: Some(0), flops_per_s, ..gpu });
-    scenario.jobs[0].1 = Replica { numerics, ..sizes() }.plan(1, 7, 0);
-    scenario
-}
-
-fn completed(outcome: &raven_sim::sim::Outcome) {
-    assert_eq!(outcome.jobs[&JOB].state.phase(), JobPhase::Completed);
-}
-
-#[test]
-fn a_relaxed_job_goes_to_the_gpu_and_a_strict_one_to_the_processor() {
-    let relaxed = with_gpu(Numerics::Relaxed, NodeSpec::PLAIN).run();
-    completed(&relaxed);
-    assert_eq!(relaxed.tasks_by_node[0], 0, "its weights would come twice");
-    let strict = with_gpu(Numerics::Strict, NodeSpec::PLAIN).run();
-    completed(&strict);
-    assert_eq!(strict.tasks_by_node[1], 0);
-    let backends = |outcome: &raven_sim::sim::Outcome| -> BTreeSet<Backend> {
-        outcome.records[&JOB].iter().flat_map(|r| &r.credits).map(|c| c.backend).collect()
-    };
-    assert_eq!(backends(&relaxed), BTreeSet::from([Backend::Gpu]));
-    assert_eq!(backends(&strict), BTreeSet::from([Backend::Cpu]));
-}
-
-#[test]
-fn the_processor_does_what_its_gpu_cannot() {
-    // It freezes for good in the middle.
-    let lost = NodeSpec { freezes_at: Some(SECOND / 2), ..NodeSpec::PLAIN };
-    let lost = with_gpu(Numerics::Relaxed, lost).run();
-    completed(&lost);
-    assert!(lost.tasks_by_node.iter().all(|&tasks| tasks > 0), "{:?}", lost.tasks_by_node);
-    // Every task is too large for it.
-    let refusing = NodeSpec { refuses: true, ..NodeSpec::PLAIN };
-    let refused = with_gpu(Numerics::Relaxed, refusing).run();
-    completed(&refused);
-    assert_eq!(refused.tasks_by_node[1], 0);
-    // The same where the weights are cut: the processors may be shown their slices.
-    let mut cut = scenario(2, Story::default());
-    cut.nodes.extend([0, 1].map(|owner| NodeSpec { gpu_of: Some(owner), ..refusing }));
-    cut.jobs[0].1 = Replica { numerics: Numerics::Relaxed, ..sizes() }.master(1, 7, 4, 2);
-    completed(&cut.run());
-    // It is slow.
-    let mut slow = with_gpu(Numerics::Relaxed, NodeSpec::PLAIN);
-    slow.nodes[1].flops_per_s = 100_000_000;
-    let slow = slow.run();
-    completed(&slow);
-    assert!(slow.tasks_by_node[0] > 5 * slow.tasks_by_node[1], "{:?}", slow.tasks_by_node);
-    // It has no room for a task.
-    let small = with_gpu(Numerics::Relaxed, NodeSpec { memory_bytes: 1 << 20, ..NodeSpec::PLAIN });
-    let small = small.run();
-    completed(&small);
-    assert_eq!(small.tasks_by_node[1], 0);
-}
-
-#[test]
-fn a_strict_job_with_gpus_alone_waits_and_says_why() {
-    let mut scenario = with_gpu(Numerics::Strict, NodeSpec::PLAIN);
-    // The processor never comes.
-    scenario.nodes[0].joins_at = 10_000 * SECOND;
-    scenario.until_us = 20 * SECOND;
-    let (job, _) = run(scenario);
-    let JobState::WaitingForContributors { reason } = &job.state else {
-        panic!("{:?}", job.state);
-    };
-    assert!(reason.contains("only graphics processors"), "{reason}");
 }

@@ -64,7 +64,11 @@ pub fn part(graph: &ValidGraph, node: NodeId) -> Part {
         Op::Unary { .. } => true,
         Op::Binary { .. } | Op::Select => dtype == DType::F32,
         Op::Compare { .. } => operand(0) == DType::F32,
-        Op::Cast { .. } => dtype == DType::F32 || (operand(0), dtype) == (DType::F32, DType::Bool),
+        // A cast to what it is already is left alone: nothing is to be computed.
+        Op::Cast { .. } => match (operand(0), dtype) {
+            (DType::F32, to) => to == DType::Bool,
+            (_, to) => to == DType::F32,
+        },
         Op::Constant { .. } if dtype == DType::F32 => return Part::Number,
         Op::Reshape { .. } => return Part::Reshape,
         Op::Broadcast { .. } => return Part::Broadcast,

@@ -274,3 +274,14 @@ fn what_is_read_elsewhere_or_given_out_stays() {
     let [scale, factor] = [NodeId(1), twice];
     assert_eq!(members, [vec![scale, factor, kept]]);
 }
+
+#[test]
+fn a_cast_to_what_it_is_keeps_nothing_around_it_from_fusing() {
+    let mut b = GraphBuilder::new(&Limits::default());
+    let x = b.input("x", DType::F32, [8, 8]).expect("an input");
+    let same = b.cast(x, DType::F32).expect("a cast");
+    let twice = b.scale(same, 2.0).expect("a product");
+    let y = b.unary(UnaryFn::Neg, twice).expect("a number");
+    b.output("y", y);
+    assert_eq!(check(&b.finish().expect("a valid graph"), 3).len(), 1);
+}

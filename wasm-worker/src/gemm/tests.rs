@@ -26,9 +26,10 @@ fn turned(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..rows * columns).map(|at| x[at % rows * columns + at / rows]).collect()
 }
 
-const SHAPES: [[usize; 3]; 15] = [
+const SHAPES: [[usize; 3]; 16] = [
     [1, 1, 1],
     [1, 7, 33],
+    [1, 1030, 70],
     [2, 513, 8],
     [3, 5, 12],
     [4, 8, 8],
