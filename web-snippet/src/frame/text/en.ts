@@ -4,7 +4,7 @@ export const messages = {
   ask: 'Lend a little computing power?',
   who: '{site} asks to use part of this device’s processor while this page is open. No is a fine answer.',
   runsTerm: 'What runs:',
-  runs: 'arithmetic that trains machine-learning models for others (kinds of job: sorting images, predicting from tables of numbers), in the browser’s sandbox.',
+  runs: 'training of machine-learning models for others (to sort images, to predict from tables), in the browser’s sandbox.',
   muchTerm: 'How much:',
   much: 'the share set below; of the graphics processor too, only if ticked. Pauses in hidden tabs and, where the browser tells, on battery or data saver. Uses some power.',
   trafficTerm: 'Traffic:',
