@@ -8,8 +8,8 @@ let peer = null;
 /** Builds the network and runs its step twice. */
 export async function prepare(name) {
   if (!(name in CASES) || !(name in NUMBERS)) throw new Error(`no case ${name}`);
-  const { instance } = await WebAssembly.instantiateStreaming(fetch('/flex/flex.wasm'), {});
-  peer = instance.exports;
+  const { default: init } = await import('/flex/flex.js');
+  peer = await init({ module_or_path: '/flex/flex.wasm' });
   peer.prepare(NUMBERS[name]);
   const losses = [peer.step(), peer.step()];
   if (!losses.every(Number.isFinite) || losses[1] >= losses[0]) throw new Error(`the loss does not fall: ${losses}`);

@@ -52,7 +52,7 @@ async function serve(frames) {
     mounts: {
       '/step/': here,
       '/worker/': join(here, '../worker'),
-      '/flex/': outDir('bench'),
+      '/flex/': join(outDir('bench'), 'flex'),
       '/lib/': join(here, '../lib'),
       '/kernel/': kernelDir,
       '/frames/': frames,
