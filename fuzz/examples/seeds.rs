@@ -24,7 +24,7 @@ const MODELS: [(&str, &str); 2] = [
 ];
 
 const MESSAGES: [(&str, &str); 6] = [
-    ("commit", r#"{"type":"commit","lease":"0000000000000001","digest":"00","elapsed_ms":12}"#),
+    ("commit", r#"{"type":"commit","lease":"0000000000000001","digest":"00","elapsed_ms":12,"backend":"cpu"}"#),
     ("refuse", r#"{"type":"refuse","lease":"0000000000000001","reason":"too_large","detail":"x"}"#),
     ("pace", r#"{"type":"pace","share":0.5,"workers":2}"#),
     ("pause", r#"{"type":"pause","detail":"hidden"}"#),

@@ -87,7 +87,7 @@ fn messages_round_trip_and_the_page_names_each() {
         assert!(PAGE.contains(&format!("| `{kind}` |")), "page lacks {kind}");
     }
     let incoming = [
-        r#"{"type":"commit","lease":"lease_00000000000000000000000000000005","digest":"0000000000000000000000000000000000000000000000000000000000000000","elapsed_ms":3}"#,
+        r#"{"type":"commit","lease":"lease_00000000000000000000000000000005","digest":"0000000000000000000000000000000000000000000000000000000000000000","elapsed_ms":3,"backend":"gpu"}"#,
         r#"{"type":"result","lease":"lease_00000000000000000000000000000005","tensors":[]}"#,
         r#"{"type":"refuse","lease":"lease_00000000000000000000000000000005","reason":"too_large"}"#,
         r#"{"type":"pace","share":0.5,"workers":2}"#,
