@@ -24,6 +24,24 @@ pub fn open(options: OpenOptions) -> Result<Gpu, OpenError> {
     }
 }
 
+/// For tests: a device on whatever adapter there is; `None`, with a word, where
+/// there is none.
+///
+/// # Panics
+/// Where there is none and `RAVEN_GPU_NEEDED` is set: a run that has seen to an
+/// adapter must not pass without one.
+#[doc(hidden)]
+pub fn open_for_tests() -> Option<Gpu> {
+    match open(OpenOptions { software: true }) {
+        Ok(gpu) => Some(gpu),
+        Err(error) => {
+            assert!(std::env::var_os("RAVEN_GPU_NEEDED").is_none(), "no GPU adapter: {error}");
+            eprintln!("SKIPPED: no GPU adapter here ({error})");
+            None
+        }
+    }
+}
+
 /// Waits for the device until `future` resolves. A device that is lost before it
 /// answers drops the future unresolved.
 pub fn block_on<T>(gpu: &Gpu, mut future: Waiting<T>) -> Option<T> {

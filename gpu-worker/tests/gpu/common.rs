@@ -1,6 +1,6 @@
 //! Frames that the tests send, and the two kernels that answer them.
 
-use raven_gpu::{Kernel, OpenOptions};
+use raven_gpu::Kernel;
 use raven_graph::{DType, GraphBuilder, GraphId, Limits, NodeId, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
@@ -136,13 +136,7 @@ pub fn floats(bytes: &[u8]) -> Vec<f32> {
 
 /// A kernel on whatever adapter there is; `None`, with a word, where there is none.
 pub fn gpu(budget: u64) -> Option<Kernel> {
-    match raven_gpu::doors::native::open(OpenOptions { software: true }) {
-        Ok(gpu) => Some(Kernel::new(gpu, budget)),
-        Err(error) => {
-            eprintln!("SKIPPED: no GPU adapter here ({error})");
-            None
-        }
-    }
+    Some(Kernel::new(raven_gpu::doors::native::open_for_tests()?, budget))
 }
 
 pub fn cpu(budget: u64) -> raven_worker::Kernel {
