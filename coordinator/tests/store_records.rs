@@ -10,10 +10,10 @@ use raven_coordinator::store::{Clock, NewJob, Removal, StoreError};
 use raven_coordinator::time::UnixMs;
 use raven_engine::money::PicoUsd;
 use raven_engine::{
-    Cause, CompletedReason, ContributorId, Credit, JobPhase, JobState, Metrics, Patience, Record,
-    SiteId,
+    Cause, CompletedReason, ContributorId, Credit, Identity, JobPhase, JobState, Metrics, Patience,
+    Payer, Proof, Record, SiteId, Trust, Void,
 };
-use raven_protocol::{Backend, BlobId, JobId, ResultDigest, SessionId, TaskId};
+use raven_protocol::{Backend, BlobId, DeviceClass, JobId, ResultDigest, SessionId, TaskId};
 use serde_json::json;
 use server::{Server, job, record};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _};
@@ -32,6 +32,9 @@ fn credit(job: JobId, round: u32, part: u32, who: u8) -> Credit {
         flops: 1000,
         rate: PicoUsd(16_000),
         digest: ResultDigest([9; 32]),
+        proof: Proof::Single,
+        attempt: 0,
+        payer: Payer::Job,
     }
 }
 
@@ -102,6 +105,65 @@ fn a_record_that_is_persisted_twice_counts_once() {
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["state", "round", "state", "round", "round"]);
     assert!(events.windows(2).all(|pair| pair[0].id < pair[1].id));
+}
+
+#[test]
+fn rounds_that_are_undone_are_charged_once_and_lies_earn_nothing() {
+    let (server, job) = with_job();
+    for step in 1..=4 {
+        persist(&server, &round(job, step));
+    }
+    // Contributor 2 lied in round 2, the third: it and the one after it are undone.
+    let lie = TaskId { job, round: 2, stage: 0, part: 1 };
+    let void = Void { task: lie, attempt: 0, contributor: ContributorId([2; 32]) };
+    let back = Record { rolled_back: true, voids: vec![void], ..record(job, 2) };
+    persist(&server, &back);
+    let shown = server.get(&format!("/v1/jobs/{job}")).json();
+    assert_eq!((&shown["round"], &shown["rollbacks"]), (&json!(2), &json!(1)));
+    let cost = shown["cost"].clone();
+    let again = |step: u32| {
+        let credits = round(job, step).credits.into_iter().map(|credit| Credit {
+            attempt: 1,
+            payer: Payer::Operator,
+            contributor: ContributorId([1; 32]),
+            ..credit
+        });
+        Record { credits: credits.collect(), ..round(job, step) }
+    };
+    persist(&server, &again(3));
+    persist(&server, &again(4));
+    let shown = server.get(&format!("/v1/jobs/{job}")).json();
+    assert_eq!((&shown["round"], &shown["cost"]), (&json!(4), &cost), "doing it again is free");
+    let proof = server.get(&format!("/v1/jobs/{job}/proof")).json();
+    let expected = json!([{"proof": "single", "count": 12, "void": 1, "by_operator": 4}]);
+    assert_eq!((&proof["executions"], &proof["rollbacks"]), (&expected, &json!(1)));
+    // After a crash the rounds that were paid for are known, however far the job got.
+    let resumed = server.runtime.block_on(server.app.store.open_jobs()).expect("jobs");
+    assert_eq!(resumed.len(), 1);
+}
+
+#[test]
+fn an_exclusion_is_final() {
+    let (server, _) = with_job();
+    let store = &server.app.store;
+    let who = Identity {
+        contributor: ContributorId([7; 32]),
+        device: DeviceClass::Phone,
+        backend: Backend::Gpu,
+    };
+    let other = Identity { backend: Backend::Cpu, ..who };
+    let trust = |who| server.runtime.block_on(store.trust_of(&who)).expect("read");
+    let set = |who, trust| {
+        server.runtime.block_on(store.set_trust(&[(who, trust)])).expect("stored");
+    };
+    assert_eq!(trust(who), Trust::default());
+    set(who, Trust::Agreed { results: 9 });
+    set(who, Trust::Agreed { results: 4 });
+    assert_eq!(trust(who), Trust::Agreed { results: 9 }, "an older lesson changes nothing");
+    set(who, Trust::Excluded);
+    set(who, Trust::Agreed { results: 10 });
+    assert_eq!(trust(who), Trust::Excluded);
+    assert_eq!(trust(other), Trust::default(), "a GPU's lie says nothing of the processor");
 }
 
 #[test]

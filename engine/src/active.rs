@@ -2,15 +2,16 @@
 
 use crate::EngineConfig;
 use crate::algorithm::sync_sgd::SyncSgdDriver;
-use crate::effect::{Credit, Work};
+use crate::effect::{Credit, Void, Work};
 use crate::event::{ContributorId, Metrics, Millis, PayloadId};
 use crate::job::JobState;
-use crate::money::PicoUsd;
 use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd};
 use crate::runs::RunPool;
 use crate::sampling::{EpochOrder, Layout, LayoutError};
 use crate::stage::{Demand, Need, Segment, Stage, Supply, Task};
 use crate::terms::{Spent, Terms};
+use crate::verify::ledger::Ledger;
+use crate::verify::trial::Trial;
 use raven_protocol::{BlobId, JobId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -76,8 +77,14 @@ pub(crate) struct Job {
     pub(crate) credits: Vec<Credit>,
     /// Accepted work in the record that is being made durable.
     pub(crate) credits_saving: Vec<Credit>,
+    /// Accepted work that is void, and is not in a record yet.
+    pub(crate) voids: Vec<Void>,
+    /// What it has accepted and not settled.
+    pub(crate) ledger: Ledger,
     /// Effects that are not answered.
     pub(crate) effects: u32,
+    /// Of those, the ones that the referee answers.
+    pub(crate) referee: u32,
     /// How often the store did not take its end.
     pub(crate) saves_failed: u32,
     /// Slices of the weights that each contributor was ever shown, or is about to be.
@@ -187,7 +194,10 @@ impl Job {
             order: None,
             credits: Vec::new(),
             credits_saving: Vec::new(),
+            voids: Vec::new(),
+            ledger: Ledger::default(),
             effects: 0,
+            referee: 0,
             saves_failed: 0,
             shown,
             showing: BTreeSet::new(),
@@ -218,11 +228,24 @@ impl Job {
         }
     }
 
-    /// Notes the cost of an accepted task, unless its round is credited already.
-    pub(crate) fn spend(&mut self, round: u32, flops: u64, rate: PicoUsd) {
-        if round >= self.credited_rounds {
-            self.spent.add(flops, rate);
-        }
+    /// Whether the work of `round` was paid for once: doing it again is the
+    /// operator's cost.
+    pub(crate) fn is_credited(&self, round: u32) -> bool {
+        round < self.credited_rounds
+    }
+
+    /// Rounds below `round` were paid for.
+    pub(crate) fn credited_until(&mut self, round: u32) {
+        self.credited_rounds = self.credited_rounds.max(round);
+    }
+
+    /// Takes back what `contributor` earned with `tasks`.
+    pub(crate) fn void(&mut self, tasks: &[TaskId], contributor: ContributorId) {
+        let attempt = self.ledger.rollbacks;
+        self.credits
+            .retain(|credit| credit.contributor != contributor || !tasks.contains(&credit.task));
+        let voids = tasks.iter().map(|&task| Void { task, attempt, contributor });
+        self.voids.extend(voids);
     }
 
     /// Whether what is left of `round` from `stage` on is within the budget,
@@ -230,7 +253,10 @@ impl Job {
     pub(crate) fn affords(&self, round: u32, stage: u32) -> bool {
         let Some(budget) = self.terms.budget else { return true };
         let flops = self.sgd.placement.flops_from(stage, self.layout.micro_batches(round));
-        round < self.credited_rounds || !self.spent.could_exceed(budget, flops)
+        let paid = self.plan.verification.allowance_percent();
+        let flops = (u128::from(flops) * u128::from(paid)).div_ceil(100);
+        let flops = u64::try_from(flops).unwrap_or(u64::MAX);
+        self.is_credited(round) || !self.spent.could_exceed(budget, flops)
     }
 
     /// Slices that one contributor may ever be shown; `None` where none are counted.
@@ -276,6 +302,7 @@ impl Job {
             run_length_chosen: 0,
             run_length_due: 0,
             segments: self.segments(round, micro_batches),
+            short: BTreeMap::new(),
         });
     }
 
@@ -312,7 +339,7 @@ impl Job {
             };
             let id = TaskId { job: self.id, round, stage, part };
             let work = Work::Part { state, stage, part };
-            (part, Task { id, work, demand, leases: Vec::new() })
+            (part, Task { id, work, demand, leases: Vec::new(), trial: Trial::default() })
         };
         let tasks: BTreeMap<u32, Task> = parts.iter().enumerate().map(task).collect();
         self.stage = Some(Stage {
@@ -328,6 +355,7 @@ impl Job {
             run_length_chosen: 0,
             run_length_due: 0,
             segments: Vec::new(),
+            short: BTreeMap::new(),
         });
     }
 
@@ -359,12 +387,13 @@ impl Job {
         };
         let id = TaskId { job: self.id, round: stage.round, stage: 0, part: start };
         let work = Work::Replica { state: stage.state, start, count };
-        Some(Task { id, work, demand, leases: Vec::new() })
+        Some(Task { id, work, demand, leases: Vec::new(), trial: Trial::default() })
     }
 
     /// Everything that its stage holds of the shell's memory.
     pub(crate) fn stage_payloads(&self) -> Vec<PayloadId> {
-        let accepted = self.stage.iter().flat_map(|stage| stage.accepted.values());
-        accepted.map(|accepted| accepted.payload).collect()
+        let Some(stage) = &self.stage else { return Vec::new() };
+        let accepted = stage.accepted.values().map(|accepted| accepted.payload);
+        accepted.chain(stage.tasks.values().flat_map(|task| task.trial.held())).collect()
     }
 }

@@ -1,16 +1,16 @@
 //! What contributors say: sessions come and go, leases are answered.
 
 use crate::dispatch::Notify;
-use crate::effect::{Credit, Effect, TreePart};
+use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::event::{PayloadId, SessionProfile};
 use crate::job::{Cause, JobState};
 use crate::lease::LeaseState;
-use crate::rates;
 use crate::session::{Holdings, Session, Standing};
 use crate::speed::{Link, Speed};
-use crate::stage::{Accepted, Supply};
 use crate::timer::Timer;
+use crate::verify::trial::{Claim, Revealed};
+use crate::verify::{Identity, Trust};
 use raven_protocol::{Backend, GoodbyeReason, LeaseId, RefuseReason, ResultDigest, SessionId};
 use std::collections::BTreeSet;
 
@@ -44,6 +44,16 @@ impl Engine {
             self.out.push_back(Effect::Close { session: id, reason: GoodbyeReason::Full, detail });
             return;
         }
+        let identity = Identity::of(&profile);
+        let is_excluded =
+            profile.trust == Trust::Excluded || self.world.trust.of(&identity) == Trust::Excluded;
+        if is_excluded && !profile.operator {
+            self.stats.sessions_refused += 1;
+            let detail = "a result of this contributor was proven false".to_owned();
+            let reason = GoodbyeReason::Excluded;
+            self.out.push_back(Effect::Close { session: id, reason, detail });
+            return;
+        }
         let config = &self.world.config;
         let share = sane_share(profile.share);
         let workers = profile.workers.clamp(1, 256);
@@ -71,6 +81,7 @@ impl Engine {
         if is_gpu {
             self.world.gpus.entry(contributor).or_default().insert(id);
         }
+        self.world.trust.opened(identity, session.profile.trust);
         self.world.sessions.insert(id, session);
         self.contributors_changed();
     }
@@ -97,6 +108,9 @@ impl Engine {
     /// Takes a session that is gone out of what is counted by contributor.
     fn forget_session(&mut self, session: &Session) {
         let contributor = session.profile.contributor;
+        let identity = session.identity();
+        let is_open = self.world.jobs.values().any(|job| job.ledger.involves(&identity));
+        self.world.trust.closed(identity, is_open);
         if let Some(gpus) = self.world.gpus.get_mut(&contributor) {
             gpus.remove(&session.id);
             if gpus.is_empty() {
@@ -187,14 +201,13 @@ impl Engine {
             self.contributors_changed();
         }
         self.start_next(session_id);
-        let task = self.stage_mut(job).and_then(|stage| stage.tasks.get(&part)).cloned();
-        let awaited = task.is_some_and(|task| {
-            let mut leases = task.leases.iter().filter_map(|&other| self.world.leases.get(other));
-            leases.any(|lease| matches!(lease.state, LeaseState::Revealing { .. }))
-        });
-        if !awaited {
-            self.reveal(id);
+        let Some(session) = self.world.sessions.get(&session_id) else { return };
+        let claim = Claim::of(session, id, digest);
+        let task = self.stage_mut(job).and_then(|stage| stage.tasks.get_mut(&part));
+        if let Some(task) = task {
+            task.trial.claims.push(claim);
         }
+        self.consider(job, part);
     }
 
     pub(crate) fn revealed(
@@ -218,70 +231,44 @@ impl Engine {
             return;
         };
         if digest != promised {
-            self.stats.broken_commitments += 1;
             self.release_payloads(vec![payload]);
-            let detail = format!("{id}: the payload does not match its commitment");
-            let reason = GoodbyeReason::BrokenCommitment;
-            self.out.push_back(Effect::Close { session: session_id, reason, detail });
-            self.session_closed(session_id);
-            return;
+            return self.broke_commitment(session_id, id);
         }
         let elapsed = self.now.saturating_sub(since) as f64;
         if let Some(session) = self.world.sessions.get_mut(&session_id) {
             session.link.observe(bytes, elapsed);
         }
-        self.accept(id, digest, payload, bytes);
+        let Some(lease) = self.world.leases.get(id).cloned() else { return };
+        let task =
+            self.stage_mut(lease.job).and_then(|stage| stage.tasks.get_mut(&lease.task.part));
+        match task {
+            Some(task) if !task.trial.payloads.contains_key(&digest) => {
+                task.trial.payloads.insert(digest, Revealed { payload, bytes, lease: id });
+            }
+            _ => self.release_payloads(vec![payload]),
+        }
+        // Its part is done, whatever becomes of the result; the trial goes on with it.
+        self.end_lease(id, Notify::Silent);
     }
 
-    /// The first result of a task: it counts, and every other lease of the task is over.
-    fn accept(&mut self, id: LeaseId, digest: ResultDigest, payload: PayloadId, bytes: u64) {
+    /// A payload is not what was committed to: the commitment counts for nothing.
+    fn broke_commitment(&mut self, session: SessionId, id: LeaseId) {
+        self.stats.broken_commitments += 1;
         let Some(lease) = self.world.leases.get(id).cloned() else { return };
-        let part = lease.task.part;
-        let Some(session) = self.world.sessions.get_mut(&lease.session) else { return };
-        session.strikes = 0;
-        self.world.doubtful.remove(&lease.session);
-        session.tasks_accepted += 1;
-        session.flops_accepted = session.flops_accepted.saturating_add(lease.flops);
-        let (contributor, site) = (session.profile.contributor, session.profile.site);
-        let rate = rates::rate(session.profile.device);
-        let backend = session.profile.numeric.backend();
-        let Some(job) = self.world.jobs.get_mut(&lease.job) else { return };
-        let key = job.part_key(lease.task);
-        let Some(stage) = &mut job.stage else { return };
-        let Some(task) = stage.tasks.remove(&part) else { return };
-        stage.accepted.insert(part, Accepted { units: task.units(), payload });
-        if let Supply::Runs(pool) = &stage.supply {
-            let part = TreePart { start: part, count: task.units(), payload };
-            let (job, round, total) = (lease.job, stage.round, pool.total());
-            self.out.push_back(Effect::Fold { job, round, total, part });
-        }
-        stage.units_left -= task.units();
-        stage.flops_left = stage.flops_left.saturating_sub(lease.flops);
-        job.proven.insert((lease.task.stage, key.unwrap_or(0)));
-        job.invalid.clear();
-        job.service += u128::from(lease.flops);
-        job.tasks_accepted += 1;
-        job.flops_accepted = job.flops_accepted.saturating_add(lease.flops);
-        job.spend(lease.task.round, lease.flops, rate);
-        job.credits.push(Credit {
-            task: lease.task,
-            contributor,
-            session: lease.session,
-            site,
-            flops: lease.flops,
-            rate,
-            backend,
-            digest,
+        let task =
+            self.stage_mut(lease.job).and_then(|stage| stage.tasks.get_mut(&lease.task.part));
+        let claims = task.map(|task| &mut task.trial.claims);
+        let claim = claims.and_then(|claims| {
+            let at = claims.iter().position(|claim| claim.lease == id)?;
+            Some(claims.remove(at))
         });
-        self.stats.tasks_accepted += 1;
-        self.stats.flops_accepted = self.stats.flops_accepted.saturating_add(lease.flops);
-        self.stats.result_bytes = self.stats.result_bytes.saturating_add(bytes);
-        self.window.add(self.now, lease.flops);
-        for other in task.leases {
-            let notify = if other == id { Notify::Silent } else { Notify::Cancel };
-            self.end_lease(other, notify);
+        let detail = format!("{id}: the payload does not match its commitment");
+        let reason = GoodbyeReason::BrokenCommitment;
+        self.out.push_back(Effect::Close { session, reason, detail });
+        self.session_closed(session);
+        if let Some(claim) = claim.filter(|_| !self.is_unchecked(lease.job)) {
+            self.prove_lie(&claim, lease.task);
         }
-        self.stage_progressed(lease.job);
     }
 
     pub(crate) fn refused(&mut self, session_id: SessionId, id: LeaseId, reason: RefuseReason) {

@@ -54,6 +54,24 @@ pub struct EngineConfig {
     pub stages_max: usize,
     /// Parts of one stage.
     pub parts_max: usize,
+    /// Results of an identity that must have been confirmed before one is
+    /// accepted singly.
+    pub vetted_after: u32,
+    /// However many were, one in so many is computed a second time: a liar is
+    /// found after so many lies on average.
+    pub check_one_in_max: u32,
+    /// One in so many results on which contributors agreed is computed by the
+    /// referee as well: it finds those who agree on a lie.
+    pub audit_one_in: u32,
+    /// Unsettled results of a proven liar that the referee looks at; with more
+    /// the job goes back to before the first of them at once.
+    pub rechecks_max: usize,
+    /// Rounds that may be unsettled at once: what a proven lie can cost at most.
+    pub unsettled_rounds_max: usize,
+    /// Bytes of the states that these rounds began from, per job.
+    pub unsettled_bytes_max: u64,
+    /// How long a task waits for a second contributor before the referee steps in.
+    pub partner_wait_ms: Millis,
 }
 
 impl Default for EngineConfig {
@@ -80,6 +98,21 @@ impl Default for EngineConfig {
             micro_batches_max: 1 << 16,
             stages_max: 1_024,
             parts_max: 4_096,
+            vetted_after: 5,
+            check_one_in_max: 20,
+            audit_one_in: 50,
+            rechecks_max: 64,
+            unsettled_rounds_max: 64,
+            unsettled_bytes_max: 256 << 20,
+            partner_wait_ms: 5_000,
         }
+    }
+}
+
+impl EngineConfig {
+    /// Rounds of a job with states of that size that may be unsettled at once.
+    pub(crate) fn unsettled_rounds_max(&self, state_bytes: u64) -> usize {
+        let fit = self.unsettled_bytes_max / state_bytes.max(1);
+        usize::try_from(fit).unwrap_or(usize::MAX).clamp(1, self.unsettled_rounds_max.max(1))
     }
 }

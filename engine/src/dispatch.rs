@@ -7,6 +7,7 @@ use crate::lease::{Lease, LeaseState};
 use crate::scheduler::{self, Decision, Pass};
 use crate::stage::{Stage, Supply, Task};
 use crate::timer::Timer;
+use crate::verify::Verification;
 use raven_protocol::{BlobId, GraphId, JobId, LeaseId, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +39,7 @@ impl Engine {
         if pass.tried_moves {
             self.moves_due = self.now + MOVES_APART_MS;
         }
+        self.ask_for_partnerless();
         let jobs: Vec<JobId> = self.world.jobs.keys().copied().collect();
         for id in jobs {
             let Some(job) = self.world.jobs.get(&id) else { continue };
@@ -108,6 +110,7 @@ impl Engine {
                 self.stats.copies += 1;
                 self.lease(session, job, part);
             }
+            Decision::Partner { session, job, part } => self.lease(session, job, part),
             Decision::Move { session, job, part, from } => {
                 self.stats.moves += 1;
                 // The new lease comes first, so that the task is never without one.
@@ -173,6 +176,7 @@ impl Engine {
             },
         );
         self.start_next(session_id);
+        self.note_partners(job_id, part);
     }
 
     /// Enters a new lease at its session, its task and its job.
@@ -271,7 +275,9 @@ impl Engine {
         if let Some(job) = self.world.jobs.get_mut(&lease.job) {
             job.service = job.service.saturating_sub(u128::from(lease.flops));
             if let Some(stage) = &mut job.stage {
-                stage.lease_ended(lease.task.part, id);
+                // Where nobody checks, nobody is paid for agreeing.
+                let keeps_claim = job.plan.verification != Verification::None;
+                stage.lease_ended(lease.task.part, id, keeps_claim);
             }
         }
         if notify == Notify::Cancel {
@@ -279,9 +285,7 @@ impl Engine {
             self.send(lease.session, Outbound::Cancel { lease: id });
         }
         self.start_next(lease.session);
-        if matches!(lease.state, LeaseState::Revealing { .. }) {
-            self.reveal_next(lease.job, lease.task.part);
-        }
+        self.consider(lease.job, lease.task.part);
         Some(lease)
     }
 
@@ -307,17 +311,33 @@ impl Engine {
         self.send(session, Outbound::Reveal { lease: id });
     }
 
-    /// Where the lease whose payload was awaited is gone, another that has
-    /// committed for the same task is asked.
-    fn reveal_next(&mut self, job: JobId, part: u32) {
-        let stage = self.world.jobs.get(&job).and_then(|job| job.stage.as_ref());
-        let Some(task) = stage.and_then(|stage| stage.tasks.get(&part)) else { return };
-        let next = task.leases.iter().copied().find(|&id| {
-            let lease = self.world.leases.get(id);
-            lease.is_some_and(|lease| matches!(lease.state, LeaseState::Committed { .. }))
-        });
-        if let Some(id) = next {
-            self.reveal(id);
+    /// Tasks that nobody else can compute go to the referee.
+    fn ask_for_partnerless(&mut self) {
+        let wait_ms = self.world.config.partner_wait_ms;
+        let mut lonely: Vec<(JobId, u32)> = Vec::new();
+        for job in self.world.jobs.values() {
+            let Some(stage) = &job.stage else { continue };
+            let mut partners = scheduler::Partners::default();
+            for (&part, &since) in &stage.short {
+                let Some(task) = stage.tasks.get(&part) else { continue };
+                let is_open = self.world.computing(task).next().is_some();
+                let is_late = self.now >= since + wait_ms;
+                if !is_open && (is_late || !partners.has(&self.world, job, task)) {
+                    lonely.push((job.id, part));
+                }
+            }
+        }
+        for (job, part) in lonely {
+            let task = self.stage_mut(job).and_then(|stage| stage.tasks.get(&part));
+            if task.is_some_and(|task| !task.trial.claims.is_empty()) {
+                self.ask_referee(job, part);
+            }
+        }
+        let first = self.world.jobs.values().filter_map(|job| job.stage.as_ref());
+        let first = first.flat_map(|stage| stage.short.values()).min().copied();
+        match first {
+            Some(since) => self.timers.set(Timer::Partner, (since + wait_ms).max(self.now + 1)),
+            None => self.timers.stop(Timer::Partner),
         }
     }
 

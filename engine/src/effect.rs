@@ -4,9 +4,11 @@ use crate::event::{ContributorId, SiteId};
 use crate::event::{Metrics, PayloadId};
 use crate::job::{JobPhase, JobState};
 use crate::money::PicoUsd;
+use crate::verify::{Identity, Trust};
 use raven_protocol::{
     Backend, BlobId, GoodbyeReason, GraphId, JobId, LeaseId, ResultDigest, SessionId, TaskId,
 };
+use serde::{Deserialize, Serialize};
 
 /// Names an effect that is answered by [`crate::Event::EffectDone`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +60,67 @@ pub struct Credit {
     pub backend: Backend,
     /// What was accepted.
     pub digest: ResultDigest,
+    /// Why it was believed.
+    pub proof: Proof,
+    /// How often the job had gone back: with task and contributor the idempotency id.
+    pub attempt: u32,
+    /// Who pays.
+    pub payer: Payer,
+}
+
+/// Why a result was believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// The job does not check.
+    Unchecked,
+    /// A vetted contributor's word: provisional until its round is settled.
+    Single,
+    /// Several contributors came to the same bits.
+    Agreed,
+    /// The coordinator computed it as well.
+    Refereed,
+}
+
+impl Proof {
+    /// The name in stores and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Proof::Unchecked => "unchecked",
+            Proof::Single => "single",
+            Proof::Agreed => "agreed",
+            Proof::Refereed => "refereed",
+        }
+    }
+}
+
+/// Who pays for an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Payer {
+    /// The job's owner.
+    Job,
+    /// The operator: the job has paid for that round once.
+    Operator,
+}
+
+/// An execution that earns nothing after all: its contributor has lied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Void {
+    pub task: TaskId,
+    pub attempt: u32,
+    pub contributor: ContributorId,
+}
+
+/// What one contributor says that a task yields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Testimony {
+    pub contributor: ContributorId,
+    pub backend: Backend,
+    /// Under which lease it committed.
+    pub lease: LeaseId,
+    pub digest: ResultDigest,
+    /// Its result, where it was sent and is still held.
+    pub payload: Option<PayloadId>,
 }
 
 /// What one transaction makes durable: a round, an evaluation or an end.
@@ -86,6 +149,10 @@ pub struct Record {
     pub contributors: u32,
     /// Accepted work.
     pub credits: Vec<Credit>,
+    /// Accepted work of before that is void.
+    pub voids: Vec<Void>,
+    /// Whether the rounds after `step` are undone.
+    pub rolled_back: bool,
 }
 
 /// A partial result along the reduction tree.
@@ -130,6 +197,16 @@ pub enum Effect {
         /// Counted from 1.
         step: u32,
     },
+    /// Compute a task here and say which testimonies are true: to the bit where
+    /// a processor gave them, within the bounds of relaxed results where a GPU
+    /// did. What is kept of a false one is durable before the answer.
+    Referee { effect: EffectId, job: JobId, task: TaskId, work: Work, testimonies: Vec<Testimony> },
+    /// Store what is known of an identity. Not answered: what is lost in a crash
+    /// is earned, or proven, again.
+    Trust { identity: Identity, trust: Trust },
+    /// The job goes back to the beginning of `round`: partial sums of it and of
+    /// what followed are forgotten. Not answered.
+    RolledBack { job: JobId, round: u32 },
     /// Loss and accuracy of `state` on the held-out rows.
     Evaluate { effect: EffectId, job: JobId, state: BlobId },
     /// Make a record durable in one transaction.

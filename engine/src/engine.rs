@@ -11,6 +11,8 @@ use crate::scheduler;
 use crate::session::{Session, Standing};
 use crate::stats::{Stats, Window};
 use crate::timer::{Timer, TimerTable};
+use crate::verify::Case;
+use crate::verify::trust::TrustTable;
 use crate::view::{JobView, SessionStatus, SessionView};
 use crate::world::World;
 use raven_protocol::{JobId, SessionId};
@@ -31,6 +33,8 @@ pub struct Engine {
     pub(crate) out: VecDeque<Effect>,
     pub(crate) pending: BTreeMap<EffectId, Pending>,
     pub(crate) next_effect: u64,
+    /// What the referee is computing.
+    pub(crate) cases: BTreeMap<EffectId, Case>,
     /// Payloads that the shell holds for the engine.
     pub(crate) payloads: BTreeSet<PayloadId>,
     /// Open sessions of each contributor.
@@ -56,6 +60,7 @@ impl Engine {
             out: VecDeque::new(),
             pending: BTreeMap::new(),
             next_effect: 1,
+            cases: BTreeMap::new(),
             payloads: BTreeSet::new(),
             contributors: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -72,6 +77,7 @@ impl Engine {
                 overdue: BTreeSet::new(),
                 gpus: BTreeMap::new(),
                 doubtful: BTreeSet::new(),
+                trust: TrustTable::default(),
                 config,
             },
         }
@@ -122,6 +128,8 @@ impl Engine {
                     }
                     self.contributors_changed();
                 }
+                // The pump looks after it.
+                Timer::Partner => {}
                 Timer::SaveEnd(job) => self.save_end(job),
                 Timer::Deadline(job) => self.deadline_passed(job),
                 Timer::Fallback(job) => self.fall_back(job),
@@ -184,6 +192,8 @@ impl Engine {
             timers_armed: self.timers.len(),
             effects_open: self.pending.len(),
             payloads_held: self.payloads.len(),
+            identities_known: self.world.trust.len(),
+            unsettled: self.world.jobs.values().map(|job| job.ledger.entries.len()).sum(),
             ..self.stats.clone()
         }
     }
@@ -205,6 +215,8 @@ impl Engine {
             contributors: job.contributors,
             leases: leases.map(|task| task.leases.len()).sum(),
             slices_shown_max: job.shown.values().map(BTreeSet::len).max().unwrap_or(0),
+            unsettled: job.ledger.entries.len(),
+            rollbacks: job.ledger.rollbacks,
         }
     }
 }
@@ -227,6 +239,8 @@ impl JobView {
             contributors: 0,
             leases: 0,
             slices_shown_max: 0,
+            unsettled: 0,
+            rollbacks: 0,
         }
     }
 }

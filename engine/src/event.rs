@@ -3,6 +3,7 @@
 use crate::effect::EffectId;
 use crate::plan::{JobPlan, ResumePoint};
 use crate::terms::Terms;
+use crate::verify::Trust;
 use raven_protocol::{
     BlobId, DeviceClass, JobId, LeaseId, NumericClass, RefuseReason, ResultDigest, SessionId,
 };
@@ -22,6 +23,17 @@ pub struct SiteId(pub u64);
 /// The part of an address that neighbours share: /24 of IPv4, /48 of IPv6, zero-filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetworkPrefix(pub [u8; 16]);
+
+impl NetworkPrefix {
+    /// Whether it is this machine's own: behind a proxy that names nobody
+    /// everyone has it, and it says nothing of who is near whom.
+    pub fn is_loopback(&self) -> bool {
+        let [head @ .., a, b, c, d] = self.0;
+        let is_mapped = head == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+        let unspecified = self.0 == [0; 16];
+        (is_mapped && a == 127 && (b, c, d) == (0, 0, 0)) || unspecified
+    }
+}
 
 /// What is known of a session from its first moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +58,8 @@ pub struct SessionProfile {
     pub memory_bytes: u64,
     /// Bytes that its visit may still move over the network; `None` where nothing limits it.
     pub traffic_bytes: Option<u64>,
+    /// What is stored of its identity.
+    pub trust: Trust,
     /// The coordinator's own node: it works on jobs that call for it, is shown
     /// anything, and is not counted as a contributor online.
     pub operator: bool,
@@ -77,6 +91,9 @@ pub enum Outcome {
     Stepped { state: BlobId, metrics: Metrics, grad_norm: f32 },
     /// [`crate::Effect::Evaluate`].
     Evaluated { metrics: Metrics },
+    /// [`crate::Effect::Referee`]: what the task yields, its result held under
+    /// `payload`, and which testimonies are true, in their order.
+    Judged { digest: ResultDigest, payload: PayloadId, bytes: u64, agrees: Vec<bool> },
     /// [`crate::Effect::Persist`] and [`crate::Effect::Show`]: it is durable.
     Persisted,
 }

@@ -30,12 +30,15 @@ mod stage;
 pub mod stats;
 mod terms;
 mod timer;
+pub mod verify;
 pub mod view;
 mod world;
 
 pub use active::PlanError;
 pub use config::EngineConfig;
-pub use effect::{Credit, Effect, EffectId, Outbound, Record, TreePart, Work};
+pub use effect::{
+    Credit, Effect, EffectId, Outbound, Payer, Proof, Record, Testimony, TreePart, Void, Work,
+};
 pub use engine::Engine;
 pub use event::{
     ContributorId, EffectError, Event, Metrics, Millis, NetworkPrefix, Outcome, PayloadId,
@@ -50,4 +53,5 @@ pub use raven_protocol::tree;
 pub use sampling::{EpochOrder, Layout, LayoutError, micro_batch_rows};
 pub use stats::Stats;
 pub use terms::{Budget, Fallback, Spent, Terms};
+pub use verify::{Identity, Trust, Verification};
 pub use view::{JobView, SessionStatus, SessionView};

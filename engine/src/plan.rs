@@ -2,6 +2,7 @@
 
 use crate::event::ContributorId;
 use crate::terms::Spent;
+use crate::verify::Verification;
 use raven_graph::schedule::Schedule;
 use raven_protocol::{BlobId, GraphId, JobId, KernelId, Numerics, Seed, ShardRef};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,8 @@ pub struct JobPlan {
     /// Decides initial weights, shuffling and dropout.
     pub seed: Seed,
     pub numerics: Numerics,
+    /// How results are checked.
+    pub verification: Verification,
     /// The kernel that the job is pinned to.
     pub kernel: KernelId,
     pub algorithm: Algorithm,

@@ -2,7 +2,6 @@
 
 use crate::active::{Ending, Job};
 use crate::algorithm::{Action, Draft, Input};
-use crate::dispatch::Notify;
 use crate::effect::{Effect, EffectId, Record};
 use crate::engine::Engine;
 use crate::event::{ContributorId, EffectError, Outcome, PayloadId};
@@ -10,7 +9,8 @@ use crate::job::{Cause, JobState};
 use crate::plan::{JobPlan, Placement, ResumePoint, StagePlan};
 use crate::terms::Terms;
 use crate::timer::Timer;
-use raven_protocol::{GraphId, JobId, LeaseId, SessionId};
+use crate::verify::{Case, Ruling};
+use raven_protocol::{GraphId, JobId, SessionId};
 use std::collections::BTreeSet;
 
 /// An effect that was asked for and is not answered.
@@ -30,6 +30,12 @@ pub(crate) enum Kind {
     Step,
     Evaluate,
     Persist,
+    /// The record of going back to a round.
+    RollBack {
+        round: u32,
+    },
+    /// Answered to a case.
+    Referee,
     /// The record of a job that was turned away.
     PersistRefusal,
     Show {
@@ -135,7 +141,10 @@ impl Engine {
         }
     }
 
-    fn act(&mut self, id: JobId, action: Action) {
+    pub(crate) fn act(&mut self, id: JobId, action: Action) {
+        if self.holds_round(id, &action) {
+            return;
+        }
         let payloads =
             |parts: &[crate::effect::TreePart]| parts.iter().map(|part| part.payload).collect();
         match action {
@@ -198,9 +207,17 @@ impl Engine {
                     state,
                 });
             }
-            Action::Persist(draft) => self.persist(id, draft),
+            Action::Persist(draft) => {
+                if !self.holds_save(id, &draft) {
+                    self.persist(id, draft);
+                }
+            }
             Action::ReleaseState { state } => {
-                self.out.push_back(Effect::ReleaseState { job: id, state });
+                // What a round may begin from again is kept until that is settled.
+                let job = self.world.jobs.get(&id);
+                if job.is_none_or(|job| !job.ledger.states().contains(&state)) {
+                    self.out.push_back(Effect::ReleaseState { job: id, state });
+                }
             }
             Action::End { state, persisted: true } => self.finalize(id, state),
             Action::End { state, persisted: false } => self.begin_end(id, state),
@@ -214,7 +231,7 @@ impl Engine {
         kind: Kind,
         payloads: Vec<PayloadId>,
         effect: impl FnOnce(EffectId) -> Effect,
-    ) {
+    ) -> EffectId {
         let id = EffectId(self.next_effect);
         self.next_effect += 1;
         self.pending.insert(id, Pending { job, kind, payloads });
@@ -222,18 +239,27 @@ impl Engine {
             job.effects += 1;
         }
         self.out.push_back(effect(id));
+        id
     }
 
-    fn persist(&mut self, id: JobId, draft: Draft) {
+    pub(crate) fn persist(&mut self, id: JobId, draft: Draft) {
+        self.persist_as(id, draft, Kind::Persist);
+    }
+
+    /// Makes a draft durable, with what was accepted and voided since the last record.
+    pub(crate) fn persist_as(&mut self, id: JobId, draft: Draft, kind: Kind) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         job.credits_saving = std::mem::take(&mut job.credits);
-        let record = Box::new(record(id, draft, job.credits_saving.clone()));
+        let mut record = Box::new(record(id, draft, job.credits_saving.clone()));
+        // Voiding twice changes nothing: they are said until the job's end.
+        record.voids = job.voids.clone();
+        record.rolled_back = matches!(kind, Kind::RollBack { .. });
         if record.train.is_some() {
             job.contributors = record.contributors;
             job.train = record.train;
         }
         job.evaluation = record.evaluation.or(job.evaluation);
-        self.ask(id, Kind::Persist, Vec::new(), |effect| Effect::Persist { effect, record });
+        self.ask(id, kind, Vec::new(), |effect| Effect::Persist { effect, record });
     }
 
     /// All of the open stage may have been accepted.
@@ -253,18 +279,29 @@ impl Engine {
         if pending.kind == Kind::PersistRefusal {
             return self.refusal_saved(pending.job, outcome);
         }
+        let case = self.cases.remove(&id);
         let Some(job) = self.world.jobs.get_mut(&pending.job) else { return };
         job.effects -= 1;
         let ending = job.ending.clone();
+        if let Some(case) = case {
+            job.referee -= 1;
+            return self.case_answered(pending.job, case, outcome);
+        }
         if let Kind::Show { contributor, slice } = pending.kind {
             job.showing.remove(&(contributor, slice));
+        }
+        if let (Some(_), None, Ok(outcome)) = (job.ledger.back_to, &ending, &outcome) {
+            return self.answered_in_vain(pending.job, outcome);
         }
         match (input_of(pending.kind, outcome), ending) {
             (Ok(input), None) => {
                 if input == Input::Persisted {
                     job.credits_saving.clear();
                 }
-                self.advance(pending.job, input);
+                match pending.kind {
+                    Kind::RollBack { round } => self.begin_again(pending.job, round),
+                    _ => self.advance(pending.job, input),
+                }
             }
             (Ok(input), Some(ending)) => self.drained(pending.job, input, ending),
             (Err(error), None) => {
@@ -283,6 +320,22 @@ impl Engine {
                 self.try_save_end(pending.job);
             }
         }
+    }
+
+    /// The referee has answered.
+    fn case_answered(&mut self, id: JobId, case: Case, outcome: Result<Outcome, EffectError>) {
+        match outcome {
+            Ok(Outcome::Judged { digest, payload, bytes, agrees }) => {
+                let ruling = Ruling { digest, payload, bytes, agrees: &agrees };
+                self.ruled(id, case, ruling);
+            }
+            Ok(other) => {
+                let reason = format!("the referee was answered by {other:?}");
+                self.referee_failed(id, &case, reason);
+            }
+            Err(error) => self.referee_failed(id, &case, error.to_string()),
+        }
+        self.try_save_end(id);
     }
 
     /// The record of a job that was turned away is durable, or is offered again.
@@ -392,18 +445,8 @@ impl Engine {
         job.ending = Some(Ending::Draining(state));
         self.timers.stop(Timer::Deadline(id));
         self.timers.stop(Timer::Fallback(id));
-        let Some(job) = self.world.jobs.get_mut(&id) else { return };
-        let payloads = job.stage_payloads();
-        let leases: Vec<LeaseId> = job
-            .stage
-            .take()
-            .map(|stage| stage.tasks.into_values().flat_map(|task| task.leases).collect())
-            .unwrap_or_default();
         self.queue.retain(|&queued| queued != id);
-        for lease in leases {
-            self.end_lease(lease, Notify::Cancel);
-        }
-        self.release_payloads(payloads);
+        self.drop_stage(id);
         self.try_save_end(id);
     }
 
@@ -422,7 +465,9 @@ impl Engine {
         let Some(mut job) = self.world.jobs.remove(&id) else { return };
         self.timers.stop(Timer::Deadline(id));
         self.timers.stop(Timer::Fallback(id));
-        for state in job.driver.states() {
+        let mut states = job.ledger.states();
+        states.extend(job.driver.states());
+        for state in states {
             self.out.push_back(Effect::ReleaseState { job: id, state });
         }
         job.ending = Some(Ending::Saving(state));
@@ -460,7 +505,7 @@ fn input_of(kind: Kind, outcome: Result<Outcome, EffectError>) -> Result<Input, 
             Ok(Input::Stepped { state, metrics, grad_norm })
         }
         (Kind::Evaluate, Outcome::Evaluated { metrics }) => Ok(Input::Evaluated { metrics }),
-        (Kind::Persist, Outcome::Persisted) => Ok(Input::Persisted),
+        (Kind::Persist | Kind::RollBack { .. }, Outcome::Persisted) => Ok(Input::Persisted),
         (Kind::Show { .. }, Outcome::Persisted) => Ok(Input::Shown),
         (kind, outcome) => Err(EffectError {
             stage: "shell",
@@ -485,6 +530,8 @@ fn record(job: JobId, draft: Draft, credits: Vec<crate::effect::Credit>) -> Reco
         learning_rate: draft.learning_rate,
         contributors: people.len() as u32,
         credits,
+        voids: Vec::new(),
+        rolled_back: false,
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::event::{Millis, SessionProfile};
 use crate::speed::{Link, Speed};
 use crate::stage::{Demand, Need};
+use crate::verify::Identity;
 use raven_protocol::{BlobId, GraphId, JobId, LeaseId, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -129,6 +130,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// To whom trust in it belongs.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity::of(&self.profile)
+    }
+
     /// Whether it takes part at all now.
     pub(crate) fn is_available(&self) -> bool {
         self.standing == Standing::Active && self.blocked_until.is_none()

@@ -3,6 +3,7 @@
 use crate::effect::{TreePart, Work};
 use crate::event::{Millis, PayloadId};
 use crate::runs::RunPool;
+use crate::verify::trial::{Judging, Trial};
 use raven_protocol::{BlobId, GraphId, LeaseId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,6 +54,7 @@ pub(crate) struct Task {
     pub(crate) demand: Demand,
     /// Active leases, oldest first.
     pub(crate) leases: Vec<LeaseId>,
+    pub(crate) trial: Trial,
 }
 
 impl Task {
@@ -103,6 +105,8 @@ pub(crate) struct Stage {
     pub(crate) run_length_due: Millis,
     /// Replica rounds: ranges of micro-batches by the one shard that they read, in order.
     pub(crate) segments: Vec<Segment>,
+    /// Tasks that somebody else should compute as well, and since when.
+    pub(crate) short: BTreeMap<u32, Millis>,
 }
 
 /// A range of a batch's micro-batches that read one shard.
@@ -122,6 +126,11 @@ impl Stage {
         }
     }
 
+    /// Whether `task` is one of its own.
+    pub(crate) fn is_of(&self, task: TaskId) -> bool {
+        (self.round, self.stage) == (task.round, task.stage)
+    }
+
     /// Whether a lease is out.
     pub(crate) fn has_leases(&self) -> bool {
         self.tasks.values().any(|task| !task.leases.is_empty())
@@ -133,12 +142,25 @@ impl Stage {
     }
 
     /// Takes a lease off its task; without any lease left the work can be leased again.
-    pub(crate) fn lease_ended(&mut self, part: u32, lease: LeaseId) {
+    pub(crate) fn lease_ended(&mut self, part: u32, lease: LeaseId, keeps_claim: bool) {
         let Some(task) = self.tasks.get_mut(&part) else { return };
         task.leases.retain(|&other| other != lease);
-        if !task.leases.is_empty() {
+        let Trial { claims, payloads, .. } = &mut task.trial;
+        claims.retain(|claim| {
+            claim.lease != lease || keeps_claim || payloads.contains_key(&claim.digest)
+        });
+        self.put_back(part);
+    }
+
+    /// Offers a task again as if nobody had had it, if nobody has it or has
+    /// committed to a result of it.
+    pub(crate) fn put_back(&mut self, part: u32) {
+        let Some(task) = self.tasks.get(&part) else { return };
+        let is_free = task.trial.judging == Judging::NotAsked && task.trial.claims.is_empty();
+        if !task.leases.is_empty() || !is_free {
             return;
         }
+        self.short.remove(&part);
         match (&mut self.supply, &task.work) {
             (Supply::Runs(pool), &Work::Replica { start, count, .. }) => {
                 pool.put(start, count);

@@ -55,6 +55,19 @@ pub struct Stats {
     pub cancelled: u64,
     /// Payloads that did not match their commitment.
     pub broken_commitments: u64,
+    /// Executions that qualified, and their cost.
+    pub executions_paid: u64,
+    pub flops_paid: u64,
+    /// Honest executions, as far as is known, that earned nothing.
+    pub unpaid: u64,
+    /// Tasks that the referee computed, and their cost.
+    pub referee_runs: u64,
+    pub referee_flops: u64,
+    /// False results that were proven so, and identities excluded for one.
+    pub lies_proven: u64,
+    pub excluded: u64,
+    /// How often a job went back.
+    pub rollbacks: u64,
     pub refusals: Refusals,
     pub ignored: Ignored,
     /// Sessions and jobs turned away because of a bound.
@@ -72,6 +85,9 @@ pub struct Stats {
     pub timers_armed: usize,
     pub effects_open: usize,
     pub payloads_held: usize,
+    pub identities_known: usize,
+    /// Accepted results that are not settled.
+    pub unsettled: usize,
 }
 
 /// Accepted work by second, over the last minute.

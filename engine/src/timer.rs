@@ -13,6 +13,8 @@ pub(crate) enum Timer {
     LeaseOverdue(LeaseId),
     /// The session may have tasks again.
     SessionBackoff(SessionId),
+    /// A task has waited for a second contributor for as long as it may.
+    Partner,
     /// The job's end is offered to the store once more.
     SaveEnd(JobId),
     /// The job ends, whatever it has come to.

@@ -29,6 +29,10 @@ pub struct JobView {
     pub leases: usize,
     /// Master placement: the most slices of the weights that any contributor was shown.
     pub slices_shown_max: usize,
+    /// Accepted results that are not settled.
+    pub unsettled: usize,
+    /// How often it went back to a round before a wrong result.
+    pub rollbacks: u32,
 }
 
 /// What a session may do now.

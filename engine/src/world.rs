@@ -5,6 +5,7 @@ use crate::config::EngineConfig;
 use crate::event::{ContributorId, Millis};
 use crate::lease::{Lease, LeaseState, LeaseTable};
 use crate::session::Session;
+use crate::verify::trust::TrustTable;
 use raven_protocol::{BlobId, JobId, LeaseId, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +24,8 @@ pub(crate) struct World {
     pub(crate) gpus: BTreeMap<ContributorId, BTreeSet<SessionId>>,
     /// Sessions whose last leases came to nothing.
     pub(crate) doubtful: BTreeSet<SessionId>,
+    /// What is known of those who compute.
+    pub(crate) trust: TrustTable,
 }
 
 impl World {

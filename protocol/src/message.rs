@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// What kind of machine contributes; deliberately coarse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceClass {
     Phone,
@@ -170,6 +170,8 @@ pub enum GoodbyeReason {
     BrokenCommitment,
     /// No more work fits into what the visit may still move.
     TrafficCap,
+    /// A result of this contributor was proven false.
+    Excluded,
 }
 
 impl GoodbyeReason {
@@ -187,6 +189,7 @@ impl GoodbyeReason {
             GoodbyeReason::Full => 4008,
             GoodbyeReason::BrokenCommitment => 4009,
             GoodbyeReason::TrafficCap => 4010,
+            GoodbyeReason::Excluded => 4011,
         }
     }
 }

@@ -119,6 +119,7 @@ fn the_page_states_codes_limits_and_reasons() {
         Full,
         BrokenCommitment,
         TrafficCap,
+        Excluded,
     ] {
         let name = serde_json::to_value(reason).expect("name");
         let row = format!("| `{}` | {} |", name.as_str().expect("text"), reason.close_code());

@@ -197,7 +197,7 @@ test('a device that is lost in mid-task: the lease goes back, then goodbye, and 
 });
 
 test('whatever the coordinator says to the GPU’s session, the processor’s goes on', async () => {
-  for (const reason of ['incompatible', 'no_consent', 'traffic_cap']) {
+  for (const reason of ['incompatible', 'no_consent', 'traffic_cap', 'excluded']) {
     const { world, cpu, gpu } = await startBoth();
     gpu.say({ type: 'goodbye', reason, detail: '' });
     assertCpuGoesOn(world, cpu);

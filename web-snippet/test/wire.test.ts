@@ -170,5 +170,6 @@ test('close codes are those of the protocol', () => {
   assert.equal(reasonOfCloseCode(4006), 'bad_ticket');
   assert.equal(reasonOfCloseCode(1006), undefined);
   assert.equal(closeCode('traffic_cap'), 4010);
-  assert.equal(reasonOfCloseCode(4011), undefined);
+  assert.equal(closeCode('excluded'), 4011);
+  assert.equal(reasonOfCloseCode(4012), undefined);
 });

@@ -291,6 +291,7 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "fallback_after_s": row.spec.fallback_after_s,
         "placement": row.spec.placement.name(),
         "numerics": row.spec.numerics,
+        "verification": row.spec.verification,
         "seed": row.spec.seed,
         "kernel": row.kernel,
         "parameters": row.facts.parameters,
@@ -312,6 +313,7 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
             "flops_planned": row.facts.flops_planned,
             "nano_usd": row.charge.rounded_up(),
         },
+        "rollbacks": row.rollbacks,
         "model_sha256": row.model_sha256,
     }))
 }

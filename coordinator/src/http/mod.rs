@@ -16,6 +16,7 @@ mod model;
 mod network;
 mod pace;
 mod problem;
+mod proof;
 mod quotes;
 mod sites;
 mod streams;
@@ -132,6 +133,7 @@ pub fn router(app: App) -> Router {
         .merge(quotes::routes())
         .merge(events::routes())
         .merge(model::routes())
+        .merge(proof::routes())
         .merge(sites::routes())
         .merge(network::routes())
         .merge(blobs::routes())

@@ -72,6 +72,14 @@ fn answer(app: &App, prepared: &Prepared, quote: &Quote) -> Value {
         None if snapshot.contributors == 0 => (Value::Null, "no contributor is online".into()),
         None => (Value::Null, "no contributor online takes tasks now".into()),
     };
+    let by_mode = quote.price_most_by_mode.iter().map(|(mode, price)| {
+        json!({
+            "verification": mode,
+            "executions_percent": mode.allowance_percent(),
+            "most_nano_usd": price,
+        })
+    });
+    let by_mode: Vec<Value> = by_mode.collect();
     let measured = snapshot.nodes.iter().filter(|node| node.measured).count();
     json!({
         "flops": { "least": quote.flops_least, "planned": quote.flops_planned },
@@ -84,7 +92,9 @@ fn answer(app: &App, prepared: &Prepared, quote: &Quote) -> Value {
             "most_nano_usd": quote.price_most,
             "least_budget_nano_usd": quote.budget_least,
             "rates": rates,
+            "by_verification": by_mode,
         },
+        "verification": prepared.spec.verification,
         "time": time,
         "time_reason": reason,
         "contributors_online": snapshot.contributors,

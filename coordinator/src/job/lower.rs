@@ -258,6 +258,7 @@ fn plan(
         job: lowering.job,
         seed: lowering.seed,
         numerics: spec.numerics,
+        verification: spec.verification,
         kernel: lowering.kernel,
         algorithm: Algorithm::SyncSgd(SyncSgd {
             train_rows: lowering.dataset.train_rows,

@@ -3,7 +3,7 @@
 
 use super::{JobContext, JobFacts, JobSpec};
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, NanoUsd};
-use raven_engine::{Algorithm, Placement, StagePlan, rates};
+use raven_engine::{Algorithm, Placement, StagePlan, Verification, rates};
 
 /// Assumed link of a contributor, in bytes per second: the engine assumes the
 /// same until it has measured one.
@@ -39,6 +39,8 @@ pub struct Quote {
     pub price_least: Option<NanoUsd>,
     /// For all of them at the highest.
     pub price_most: Option<NanoUsd>,
+    /// The same in every mode of verification.
+    pub price_most_by_mode: [(Verification, Option<NanoUsd>); 3],
     /// The least budget with which a job can be done: a round is begun only where
     /// it fits at the highest rate, so this is counted for the last one.
     pub budget_least: Option<NanoUsd>,
@@ -55,23 +57,37 @@ pub const fn calculations(flops: u64) -> u64 {
 pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Speeds) -> Quote {
     let flops_least = facts.flops_least(&spec.training);
     let price = |flops, rate| Charge::of(Flops(flops), rate).rounded_up();
+    let mode = spec.verification;
+    // `triple` pays three executions of everything; of the other modes' allowance
+    // nothing need be used.
+    let least = if mode == Verification::Triple { allowed(mode, flops_least) } else { flops_least };
+    let price_of = |mode| price(allowed(mode, facts.flops_planned), rates::HIGHEST);
     Quote {
         flops_least,
         flops_planned: facts.flops_planned,
-        price_least: price(flops_least, rates::LOWEST),
-        price_most: price(facts.flops_planned, rates::HIGHEST),
-        budget_least: budget_least(context, flops_least),
+        price_least: price(least, rates::LOWEST),
+        price_most: price_of(mode),
+        price_most_by_mode: Verification::ALL.map(|mode| (mode, price_of(mode))),
+        budget_least: budget_least(context, mode, flops_least),
         time: time(context, facts, flops_least, speeds),
     }
 }
 
-fn budget_least(context: &JobContext, flops_least: u64) -> Option<NanoUsd> {
+/// Operations that are paid at most for `flops` of a job.
+fn allowed(mode: Verification, flops: u64) -> u64 {
+    let allowed = u128::from(flops) * u128::from(mode.allowance_percent());
+    u64::try_from(allowed.div_ceil(100)).unwrap_or(u64::MAX)
+}
+
+fn budget_least(context: &JobContext, mode: Verification, flops_least: u64) -> Option<NanoUsd> {
     let Algorithm::SyncSgd(sgd) = &context.plan.algorithm;
     let micro_batches = sgd.batch.div_ceil(sgd.micro_batch.max(1));
     let round = sgd.placement.flops_from(0, micro_batches);
     let last = round.min(flops_least);
-    let before = Charge::of(Flops(flops_least - last), rates::LOWEST);
-    before.plus(Charge::of(Flops(last), rates::HIGHEST))?.rounded_up()
+    let before = flops_least - last;
+    let before = if mode == Verification::Triple { allowed(mode, before) } else { before };
+    let before = Charge::of(Flops(before), rates::LOWEST);
+    before.plus(Charge::of(Flops(allowed(mode, last)), rates::HIGHEST))?.rounded_up()
 }
 
 /// At the least: the fewest operations at the whole speed of those who can work

@@ -2,7 +2,7 @@
 //! crate's, whose JSON is the documented one.
 
 use super::terms::{BudgetSpec, Deadline, FALLBACK_AFTER_S, JobTerms};
-use raven_engine::Fallback;
+use raven_engine::{Fallback, Verification};
 use raven_graph::{AdamSpec, ModelSpec, OptimizerSpec, Schedule, SgdSpec};
 use raven_protocol::{Numerics, Seed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -23,6 +23,9 @@ pub struct JobSpec {
     /// Whether every result must have the same bits, which keeps GPUs out.
     #[serde(default = "relaxed")]
     pub numerics: Numerics,
+    /// How results are checked.
+    #[serde(default)]
+    pub verification: Verification,
     #[serde(default)]
     pub placement: PlacementKind,
     /// When it ends at the latest.

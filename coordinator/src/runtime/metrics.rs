@@ -21,7 +21,7 @@ impl Counter {
 }
 
 /// Every reason for which a session ends, in the order of [`Metrics::goodbyes`].
-pub const GOODBYES: [(GoodbyeReason, &str); 11] = [
+pub const GOODBYES: [(GoodbyeReason, &str); 12] = [
     (GoodbyeReason::Stopped, "stopped"),
     (GoodbyeReason::Draining, "draining"),
     (GoodbyeReason::Incompatible, "incompatible"),
@@ -33,6 +33,7 @@ pub const GOODBYES: [(GoodbyeReason, &str); 11] = [
     (GoodbyeReason::Full, "full"),
     (GoodbyeReason::BrokenCommitment, "broken_commitment"),
     (GoodbyeReason::TrafficCap, "traffic_cap"),
+    (GoodbyeReason::Excluded, "excluded"),
 ];
 
 /// What the runtime counts. Nothing here names a person or an address.
@@ -70,6 +71,10 @@ pub struct Metrics {
     pub executor_runs: Counter,
     /// Operations that failed.
     pub executor_failures: Counter,
+    /// Milliseconds that the referee was busy.
+    pub referee_busy_ms: Counter,
+    /// Tasks that it computed.
+    pub referee_runs: Counter,
 }
 
 impl Metrics {
@@ -96,7 +101,7 @@ impl Metrics {
         text
     }
 
-    fn rows(&self) -> [(&'static str, &'static str, &Counter); 15] {
+    fn rows(&self) -> [(&'static str, &'static str, &Counter); 17] {
         [
             ("frames_in_total", "Frames from contributors.", &self.frames_in),
             ("frames_out_total", "Frames to contributors.", &self.frames_out),
@@ -113,6 +118,8 @@ impl Metrics {
             ("executor_busy_ms_total", "Busy time of the executor.", &self.executor_busy_ms),
             ("executor_runs_total", "Operations of the executor.", &self.executor_runs),
             ("executor_failures_total", "Failed operations.", &self.executor_failures),
+            ("referee_busy_ms_total", "Busy time of the referee.", &self.referee_busy_ms),
+            ("referee_runs_total", "Tasks that the referee computed.", &self.referee_runs),
         ]
     }
 }

@@ -6,11 +6,13 @@
 //! one more task ([`persister`]). They talk by queues: sessions wait for room in
 //! the driver's, the driver waits for nobody.
 
+mod bench;
 pub mod config;
 mod door;
 pub mod driver;
 pub mod executor;
 mod grants;
+mod judge;
 mod leases;
 pub mod metrics;
 mod open_session;
@@ -20,6 +22,7 @@ mod persister;
 pub mod session;
 pub mod snapshot;
 mod traffic;
+mod trust;
 mod upgrade;
 mod wishes;
 mod writer;
@@ -39,6 +42,7 @@ use door::Door;
 use driver::{Driver, Input, NewJob};
 use executor::{Executor, ExecutorError, KernelError, KernelModule, RowSource, State};
 use grants::Grants;
+use judge::Judge;
 use operator::Operator;
 use persister::Persister;
 use raven_engine::{Engine, EngineConfig, Event, ResumePoint};
@@ -48,6 +52,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use traffic::Visits;
+use trust::store_trust;
 
 /// Inputs that may wait for the driver; beyond it sessions are not read.
 const INPUTS_MAX: usize = 1024;
@@ -167,11 +172,30 @@ pub async fn start(
         visits: Visits::default(),
         inputs: inputs_out,
     });
-    let driver = Driver::new(engine, shared.clone(), executor, savings_out, snapshot_out);
+    // A thread of its own: it never takes the executor's time, nor more than one core.
+    let judge = Judge::start(
+        module.clone(),
+        blobs.clone(),
+        shared.config.executor_memory_bytes,
+        shared.metrics.clone(),
+        shared.store.clone(),
+        shared.inputs.clone(),
+    )?;
+    let (lessons_out, lessons) = mpsc::unbounded_channel();
+    let driver = Driver::new(
+        engine,
+        shared.clone(),
+        executor,
+        judge,
+        lessons_out,
+        savings_out,
+        snapshot_out,
+    );
     let (failure_out, failure) = watch::channel(None);
     let mut tasks = vec![
         tokio::spawn(guard("driver", driver.run(inputs, done, stopping), failure_out.clone())),
         tokio::spawn(guard("persister", persister.run(savings), failure_out)),
+        tokio::spawn(store_trust(shared.store.clone(), lessons)),
     ];
     if shared.config.operator {
         let node = Operator::new(shared.clone(), module, blobs.clone()).await?;

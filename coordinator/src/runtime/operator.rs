@@ -5,8 +5,9 @@
 //! module, so its results have their bits.
 
 use super::Shared;
+use super::bench::Bench;
 use super::driver::{Input, Opened};
-use super::executor::{ExecutorError, Kernel, KernelModule};
+use super::executor::KernelModule;
 use super::leases::{Answer, LeaseTable};
 use super::outbox::{Ending, Next, Outbox, Waiting};
 use super::session::Refusal;
@@ -16,22 +17,18 @@ use crate::random;
 use crate::runtime::SessionRecord;
 use crate::store::StoreError;
 use axum::body::Bytes;
-use raven_engine::{ContributorId, Event, NetworkPrefix, SessionProfile};
-use raven_protocol::frame::encode;
+use raven_engine::{ContributorId, Event, NetworkPrefix, SessionProfile, Trust};
 use raven_protocol::{
-    Device, DeviceClass, Frame, FrameLimits, FromContributor, GoodbyeReason, LeaseId, NumericClass,
-    RefuseReason, SessionId, ToContributor,
+    Device, DeviceClass, Frame, FrameLimits, FromContributor, GoodbyeReason, NumericClass,
+    SessionId,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Name of the random number that is the operator's contributor id.
 const IDENTITY: &str = "operator";
 /// Speed that is claimed until the first task is measured.
 const FLOPS_PER_S: u64 = 5_000_000_000;
-/// Flops of one step of the module; nothing is done in between.
-const STEP_FLOPS: f64 = 1e9;
-
 /// The contributor that the operator's work is credited to: the same over all
 /// processes on a data folder, and nobody's session key.
 ///
@@ -65,14 +62,6 @@ enum After {
 /// Between two sessions: what broke one may break the next.
 const BETWEEN_SESSIONS: Duration = Duration::from_secs(1);
 
-/// The module's instance, on the threads that may block.
-struct Bench {
-    module: KernelModule,
-    blobs: Blobs,
-    memory_bytes: u64,
-    kernel: Option<Kernel>,
-}
-
 impl Operator {
     /// A node that has not opened its session.
     ///
@@ -94,6 +83,7 @@ impl Operator {
             workers: 1,
             memory_bytes: shared.config.executor_memory_bytes,
             traffic_bytes: None,
+            trust: Trust::default(),
             operator: true,
         };
         let session = SessionId(random::nonzero_u64());
@@ -141,12 +131,8 @@ impl Operator {
 
     /// Takes frames for as long as the session is open.
     async fn work(&self) -> After {
-        let mut bench = Bench {
-            module: self.module.clone(),
-            blobs: self.blobs.clone(),
-            memory_bytes: self.profile.memory_bytes,
-            kernel: None,
-        };
+        let (module, blobs) = (self.module.clone(), self.blobs.clone());
+        let mut bench = Bench::new(module, blobs, self.profile.memory_bytes);
         loop {
             let waiting = match self.outbox.next().await {
                 Next::Frame(waiting) => waiting,
@@ -256,61 +242,4 @@ impl Operator {
 
 fn lock(leases: &Mutex<LeaseTable>) -> MutexGuard<'_, LeaseTable> {
     leases.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Bench {
-    /// Takes one frame; answers what is to be sent back. An instance that broke
-    /// is replaced, and its lease handed back.
-    fn take(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let header = Frame::decode(bytes, &FrameLimits::TO_CONTRIBUTOR).map(|frame| {
-            let message = ToContributor::from_header(frame.header());
-            message.ok().and_then(|message| match message {
-                ToContributor::Task(task) => Some(task.lease),
-                _ => None,
-            })
-        });
-        let lease = header.ok().flatten();
-        let result = match lease {
-            Some(_) => self.task(bytes),
-            None => self.kernel().and_then(|kernel| Ok(kernel.accept(bytes)?)),
-        };
-        match result {
-            Ok(reply) => reply.into_iter().collect(),
-            Err(error) => {
-                tracing::error!(%error, "the operator's node is made anew");
-                self.kernel = None;
-                lease.map(|lease| refusal(lease, &error)).into_iter().collect()
-            }
-        }
-    }
-
-    fn kernel(&mut self) -> Result<&mut Kernel, ExecutorError> {
-        match &mut self.kernel {
-            Some(kernel) => Ok(kernel),
-            empty => Ok(empty.insert(Kernel::new(&self.module, self.memory_bytes)?)),
-        }
-    }
-
-    /// Runs a task; answers its commitment or its refusal.
-    fn task(&mut self, frame: &[u8]) -> Result<Option<Vec<u8>>, ExecutorError> {
-        let blobs = self.blobs.clone();
-        let kernel = self.kernel()?;
-        for blob in kernel.missing(frame)? {
-            let id = blob.parse().map_err(|_| ExecutorError::Missing { name: blob })?;
-            kernel.accept(&blobs.get(id)?)?;
-        }
-        let began = Instant::now();
-        if let Some(refusal) = kernel.begin(frame)? {
-            return Ok(Some(refusal));
-        }
-        while !kernel.step(STEP_FLOPS)? {}
-        let elapsed_ms = began.elapsed().as_millis() as u64;
-        Ok(Some(kernel.finish(elapsed_ms)?))
-    }
-}
-
-/// What a broken instance lost is sent again.
-fn refusal(lease: LeaseId, error: &ExecutorError) -> Vec<u8> {
-    let detail = error.to_string();
-    encode(&FromContributor::Refuse { lease, reason: RefuseReason::Missing, detail }, &[])
 }

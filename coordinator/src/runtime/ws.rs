@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use futures_util::stream::{SplitSink, SplitStream};
 use hyper::upgrade::OnUpgrade;
-use raven_engine::Event;
+use raven_engine::{Event, Identity, SessionProfile, Trust};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Backend, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError,
@@ -236,7 +236,8 @@ impl Reader {
             consent_ms_max: timeouts.consent.as_millis() as u64,
         })?;
         let (receipt, signature) = self.receipt(Instant::now() + timeouts.consent).await?;
-        let consented = waiting.consent(receipt, signature, network_prefix(peer))?;
+        let mut consented = waiting.consent(receipt, signature, network_prefix(peer))?;
+        self.recall(&mut consented.profile).await?;
         if let Err(error) = self.shared.store.session_opened(&consented.record).await {
             tracing::error!(%session, %error, "a session was not stored");
             let detail = "the session could not be recorded; come back later";
@@ -260,6 +261,22 @@ impl Reader {
             traffic: self.traffic.clone(),
         };
         Ok((open, Active { session, backend, leases, wishes }, opened))
+    }
+
+    /// Looks up what is known of a contributor; who was excluded goes at once.
+    async fn recall(&self, profile: &mut SessionProfile) -> Result<(), Ending> {
+        let identity = Identity::of(profile);
+        let known = self.shared.store.trust_of(&identity).await;
+        profile.trust = known.map_err(|error| {
+            tracing::error!(%error, "what is known of a contributor was not read");
+            let detail = "the session could not be recorded; come back later";
+            Ending::from(Refusal::new(GoodbyeReason::Draining, detail))
+        })?;
+        if profile.trust == Trust::Excluded {
+            let detail = "a result of this contributor was proven false";
+            return Err(Refusal::new(GoodbyeReason::Excluded, detail).into());
+        }
+        Ok(())
     }
 
     async fn hello(&mut self, deadline: Instant) -> Read<Hello> {

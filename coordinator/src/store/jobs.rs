@@ -47,6 +47,7 @@ impl NewJob {
             tasks: 0,
             flops: 0,
             charge: Charge::default(),
+            rollbacks: 0,
             train_ms: 0,
             model_sha256: None,
             created: self.created,
@@ -79,6 +80,8 @@ pub struct JobRow {
     pub flops: u64,
     /// What they cost.
     pub charge: Charge,
+    /// How often it went back to before a false result.
+    pub rollbacks: u32,
     /// Milliseconds spent on rounds.
     pub train_ms: u64,
     /// Digest of the model file, once it is ready.
@@ -169,6 +172,7 @@ fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
         tasks: u64_column(row, "jobs", "tasks")?,
         flops: u64_column(row, "jobs", "flops")?,
         charge: charge_column(row)?,
+        rollbacks: u32_column(row, "jobs", "rollbacks")?,
         train_ms: u64_column(row, "jobs", "train_ms")?,
         model_sha256: column(row, "jobs", "model_sha256")?,
         created: UnixMs(column(row, "jobs", "created_ms")?),
@@ -471,7 +475,8 @@ impl Store {
 
     /// Rounds that are stored, and so credited.
     async fn credited_rounds(&self, id: JobId) -> Result<u32, StoreError> {
-        let sql = "SELECT COALESCE(MAX(step), 0) AS rounds FROM rounds WHERE job = ?1";
+        let sql = "SELECT MAX(rounds_paid, (SELECT COALESCE(MAX(step), 0) FROM rounds
+             WHERE job = ?1)) AS rounds FROM jobs WHERE id = ?1";
         let row = sqlx::query(sql)
             .bind(to_sql(id.0))
             .fetch_one(self.readers())

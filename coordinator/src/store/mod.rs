@@ -14,6 +14,7 @@ mod records;
 mod sessions;
 mod sites;
 mod stats;
+mod trust;
 mod uploads;
 
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
@@ -26,6 +27,7 @@ pub use records::Clock;
 pub(crate) use records::state_reason;
 pub use sites::{SiteRow, parse_site, site_text};
 pub use stats::{BackendWork, Curve, Totals};
+pub use trust::{EvidenceRecord, EvidenceView, Executions};
 pub use uploads::{UploadBounds, UploadId, UploadRow};
 
 use crate::health::{Health, Trouble};
@@ -50,6 +52,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0005_operations.sql"),
     include_str!("../../migrations/0006_job_terms.sql"),
     include_str!("../../migrations/0007_backends.sql"),
+    include_str!("../../migrations/0008_proof.sql"),
 ];
 
 /// Connections that read at the same time.

@@ -4,7 +4,9 @@ use super::jobs::MeanMetrics;
 use super::{Store, StoreError, column, count_to_sql, events, failed, hash_column, to_sql};
 use crate::time::UnixMs;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
-use raven_engine::{Cause, CompletedReason, Credit, JobPhase, JobState, Metrics, Record};
+use raven_engine::{
+    Cause, CompletedReason, Credit, JobPhase, JobState, Metrics, Payer, Record, Void,
+};
 use raven_protocol::JobId;
 use serde_json::{Value, json};
 use sqlx::sqlite::Sqlite;
@@ -142,10 +144,16 @@ impl Store {
         // other ids: it was credited as a whole with its record and is not again,
         // even where its repetition ends before it comes to a record of its own.
         let is_new = |credit: &&Credit| i64::from(credit.task.round) >= before.rounds;
+        if record.rolled_back {
+            roll_back(&mut transaction, record, &before, now).await?;
+        }
         let mut charge = before.charge;
         for credit in record.credits.iter().filter(is_new) {
             let added = add_credit(&mut transaction, record.job, credit).await?;
             charge = charge.plus(added).unwrap_or(Charge::MAX);
+        }
+        for void in &record.voids {
+            void_credit(&mut transaction, record.job, void).await?;
         }
         keep_checkpoint(&mut transaction, record).await?;
         update_job(&mut transaction, record, &before, clock, charge, now).await?;
@@ -282,8 +290,10 @@ async fn add_credit(
     let flops = count_to_sql(credit.flops);
     let added = sqlx::query(
         "INSERT INTO credits
-             (job, round, stage, part, contributor, session, site, flops, digest, rate, backend)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
+             (job, round, stage, part, contributor, session, site, flops, digest, rate, backend,
+              proof, payer, attempt)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+         ON CONFLICT DO NOTHING",
     )
     .bind(to_sql(job.0))
     .bind(i64::from(credit.task.round))
@@ -296,6 +306,12 @@ async fn add_credit(
     .bind(&credit.digest.0[..])
     .bind(count_to_sql(credit.rate.0))
     .bind(credit.backend.name())
+    .bind(credit.proof.as_str())
+    .bind(match credit.payer {
+        Payer::Job => "job",
+        Payer::Operator => "operator",
+    })
+    .bind(i64::from(credit.attempt))
     .execute(&mut **transaction)
     .await
     .map_err(failed("add a credit"))?;
@@ -324,12 +340,14 @@ async fn add_credit(
     .execute(&mut **transaction)
     .await
     .map_err(failed("count work by its backend"))?;
+    // What the operator pays for is no part of the job's own account.
     sqlx::query(
-        "UPDATE jobs SET tasks = tasks + 1, flops = MIN(flops, 9223372036854775807 - ?2) + ?2
+        "UPDATE jobs SET tasks = tasks + ?3, flops = MIN(flops, 9223372036854775807 - ?2 * ?3) + ?2 * ?3
          WHERE id = ?1",
     )
     .bind(to_sql(job.0))
     .bind(flops)
+    .bind(i64::from(credit.payer == Payer::Job))
     .execute(&mut **transaction)
     .await
     .map_err(failed("count a job's task"))?;
@@ -346,7 +364,62 @@ async fn add_credit(
     .execute(&mut **transaction)
     .await
     .map_err(failed("count a task"))?;
-    Ok(Charge::of(Flops(credit.flops), credit.rate))
+    match credit.payer {
+        Payer::Job => Ok(Charge::of(Flops(credit.flops), credit.rate)),
+        Payer::Operator => Ok(Charge::default()),
+    }
+}
+
+/// Undoes the rounds after the record's step. What was paid for them stays so:
+/// doing them again is not charged.
+async fn roll_back(
+    transaction: &mut Transaction<'_, Sqlite>,
+    record: &Record,
+    before: &Before,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let job = to_sql(record.job.0);
+    sqlx::query("DELETE FROM rounds WHERE job = ?1 AND step > ?2")
+        .bind(job)
+        .bind(i64::from(record.step))
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("undo rounds"))?;
+    sqlx::query(
+        "UPDATE jobs SET rollbacks = rollbacks + 1, rounds_paid = MAX(rounds_paid, ?2)
+         WHERE id = ?1",
+    )
+    .bind(job)
+    .bind(before.rounds)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("count a rollback"))?;
+    let event = json!({
+        "at": now.rfc3339(), "round": record.step, "undone": before.rounds - i64::from(record.step),
+    });
+    events::append(transaction, record.job, "rollback", &event, now.0).await
+}
+
+/// Takes back what a proven lie would have earned.
+async fn void_credit(
+    transaction: &mut Transaction<'_, Sqlite>,
+    job: JobId,
+    void: &Void,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE credits SET void = 1 WHERE job = ?1 AND round = ?2 AND stage = ?3 AND part = ?4
+             AND attempt = ?5 AND contributor = ?6",
+    )
+    .bind(to_sql(job.0))
+    .bind(i64::from(void.task.round))
+    .bind(i64::from(void.task.stage))
+    .bind(i64::from(void.task.part))
+    .bind(i64::from(void.attempt))
+    .bind(&void.contributor.0[..])
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+    .map_err(failed("void a credit"))
 }
 
 /// Adds the record's state where it is to be kept, and lets go of those that are

@@ -116,6 +116,8 @@ pub fn record(job: JobId, step: u32) -> Record {
         learning_rate: None,
         contributors: 0,
         credits: Vec::new(),
+        voids: Vec::new(),
+        rolled_back: false,
     }
 }
 

@@ -10,10 +10,12 @@
 
 mod fit;
 mod master;
+mod partner;
 mod relief;
 mod replica;
 mod waiting;
 
+pub(crate) use partner::Partners;
 pub(crate) use replica::choose_run_length;
 pub(crate) use waiting::{Waiting, has_contributors, is_spent, waiting};
 
@@ -34,6 +36,8 @@ pub(crate) enum Decision {
     Part { session: SessionId, job: JobId, part: u32 },
     /// A second lease for an overdue task.
     Copy { session: SessionId, job: JobId, part: u32 },
+    /// One more lease of a task whose result needs others to come to it.
+    Partner { session: SessionId, job: JobId, part: u32 },
     /// A waiting task, taken from the session that it waits at.
     Move { session: SessionId, job: JobId, part: u32, from: LeaseId },
 }
@@ -45,6 +49,7 @@ impl Decision {
             Decision::Run { .. } => None,
             Decision::Part { session, job, part }
             | Decision::Copy { session, job, part }
+            | Decision::Partner { session, job, part }
             | Decision::Move { session, job, part, .. } => Some((session, job, part)),
         }
     }
@@ -54,6 +59,7 @@ impl Decision {
             Decision::Run { session, .. }
             | Decision::Part { session, .. }
             | Decision::Copy { session, .. }
+            | Decision::Partner { session, .. }
             | Decision::Move { session, .. } => session,
         }
     }
@@ -69,6 +75,8 @@ pub(crate) struct Pass {
     candidates: BTreeMap<JobId, replica::Candidates>,
     /// Jobs that lease nothing more in this pass.
     closed: BTreeSet<JobId>,
+    /// Tasks for which nobody is ready in this pass.
+    partnerless: BTreeSet<(JobId, u32)>,
     /// Whether waiting tasks may be moved in this pass, and whether that was tried.
     may_move: bool,
     pub(crate) tried_moves: bool,
@@ -86,6 +94,7 @@ impl Pass {
             ready: ready.map(|session| session.id).collect(),
             candidates: BTreeMap::new(),
             closed: BTreeSet::new(),
+            partnerless: BTreeSet::new(),
             may_move,
             tried_moves: false,
         }
@@ -98,6 +107,13 @@ impl Pass {
         }
         let mut jobs: Vec<&Job> = world.jobs.values().filter(|job| job.stage.is_some()).collect();
         jobs.sort_by_key(|job| (job.service, job.id));
+        // What others wait for comes first: it is short already.
+        for job in &jobs {
+            let decision = partner::find(world, job, &self.ready, &mut self.partnerless, now);
+            if decision.is_some() {
+                return decision;
+            }
+        }
         for job in &jobs {
             if self.closed.contains(&job.id) {
                 continue;

@@ -55,7 +55,7 @@ fn relieve_job(
     let stage = job.stage.as_ref()?;
     let tasks = parts.iter().filter_map(|part| stage.tasks.get(part));
     let mut reliefs: Vec<Relief<'_>> =
-        tasks.filter_map(|task| relief_for(world, task, now)).collect();
+        tasks.filter_map(|task| relief_for(world, job, task, now)).collect();
     if reliefs.is_empty() {
         return None;
     }
@@ -103,9 +103,11 @@ fn best_for(
     idle: &[(f64, &Session)],
     coverage: Option<&Coverage<'_>>,
 ) -> Option<(f64, SessionId)> {
+    let is_alone = world.claims_needed(job, task) <= 1;
     let mut fitting = idle
         .iter()
         .filter(|(_, session)| !holds_task(world, session, task))
+        .filter(|(_, session)| is_alone || world.may_join(task, session))
         .filter_map(|(finish, session)| {
             let fit = part_fit(world, job, task, session, coverage).ok()?;
             Some((fit, (*finish, session.id)))
@@ -124,11 +126,15 @@ fn holds_task(world: &World, session: &Session, task: &Task) -> bool {
     holders.any(|holder| holder.profile.contributor == session.profile.contributor)
 }
 
-fn relief_for<'a>(world: &World, task: &'a Task, now: Millis) -> Option<Relief<'a>> {
-    if task.leases.is_empty() || task.leases.len() >= world.config.copies_max {
+fn relief_for<'a>(world: &World, job: &Job, task: &'a Task, now: Millis) -> Option<Relief<'a>> {
+    // What is committed waits for others; only what is computed or sent can be late.
+    let late = |lease: &&Lease| !matches!(lease.state, LeaseState::Committed { .. });
+    let leases = || task.leases.iter().filter_map(|&id| world.leases.get(id)).filter(late);
+    let results = task.trial.claims.len() + world.computing(task).count();
+    let spare = world.config.copies_max.saturating_sub(1);
+    if leases().next().is_none() || results >= world.claims_needed(job, task) as usize + spare {
         return None;
     }
-    let leases = || task.leases.iter().filter_map(|&id| world.leases.get(id));
     // A session whose last leases came to nothing may still be frozen: idle
     // sessions need not wait to find out.
     let overdue = |lease: &Lease| {
@@ -141,5 +147,9 @@ fn relief_for<'a>(world: &World, task: &'a Task, now: Millis) -> Option<Relief<'
     let session = world.sessions.get(&lease.session)?;
     let ends_ms = world.ends_ms(session, lease.id, now)?;
     // With a second lease it is not waiting for this session alone.
-    (task.leases.len() == 1).then_some(Relief { task, waits: Some(lease.id), ends_ms })
+    (task.leases.len() == 1 && task.trial.claims.is_empty()).then_some(Relief {
+        task,
+        waits: Some(lease.id),
+        ends_ms,
+    })
 }

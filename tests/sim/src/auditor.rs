@@ -4,9 +4,9 @@
 
 use crate::shell::Shell;
 use raven_engine::{
-    Credit, Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPhase, JobState,
-    JobView, Outbound, Outcome, PayloadId, Placement, Record, ResumePoint, SessionProfile,
-    StagePlan, Work, rates, tree,
+    Algorithm, ContributorId, Credit, Effect, EffectError, EffectId, Engine, EngineConfig, Event,
+    JobPhase, JobState, JobView, Outbound, Outcome, Payer, PayloadId, Placement, Proof, Record,
+    ResumePoint, SessionProfile, StagePlan, Verification, Work, rates, tree,
 };
 use raven_protocol::{
     Backend, BlobId, GraphId, JobId, LeaseId, Numerics, RefuseReason, ResultDigest, SessionId,
@@ -52,10 +52,24 @@ struct ModelJob {
     steps: BTreeSet<u32>,
     /// Rows read in each epoch.
     rows: BTreeMap<u32, BTreeSet<i32>>,
+    /// Rounds that an earlier coordinator has paid for.
+    credited_rounds: u32,
     /// The step at which it was resumed.
     resumed_at: u32,
     saving: bool,
     ended: bool,
+    /// Whether results are checked before they are believed.
+    checked: bool,
+    /// Whether it is of placement `master`.
+    shown_parts: bool,
+    /// How often it went back.
+    attempt: u32,
+    /// Who committed to what, by task.
+    commitments: BTreeMap<TaskId, BTreeSet<(ContributorId, ResultDigest)>>,
+    /// Whether a record was not taken: its credits come again.
+    failed_saves: bool,
+    /// Executions in records, checked jobs only.
+    executions: BTreeSet<(TaskId, u32, ContributorId)>,
     /// Durably shown slices.
     shown: BTreeMap<raven_engine::ContributorId, BTreeSet<u32>>,
 }
@@ -115,6 +129,7 @@ impl Auditor {
         let job = self.jobs.entry(job).or_default();
         job.durable.insert(point.weights);
         job.resumed_at = point.step;
+        job.credited_rounds = point.credited_rounds;
         job.shown.clone_from(&point.shown);
     }
 
@@ -139,7 +154,11 @@ impl Auditor {
             Event::Committed { session, lease, digest } => {
                 let lease = self.live.get_mut(lease);
                 if let Some(lease) = lease.filter(|lease| lease.session == *session) {
-                    lease.committed.get_or_insert(*digest);
+                    let digest = *lease.committed.get_or_insert(*digest);
+                    let contributor = self.sessions[session].profile.contributor;
+                    let job = self.jobs.get_mut(&lease.task.job).expect("a lease is of a job");
+                    let commitments = job.commitments.entry(lease.task).or_default();
+                    commitments.insert((contributor, digest));
                 }
             }
             Event::Revealed { session, lease, digest, payload, .. } => {
@@ -160,7 +179,11 @@ impl Auditor {
             }
             Event::EffectDone { effect, outcome } => self.effect_done(*effect, outcome),
             Event::JobAdded { plan, .. } => {
-                self.jobs.entry(plan.job).or_default().strict = plan.numerics == Numerics::Strict;
+                let job = self.jobs.entry(plan.job).or_default();
+                job.strict = plan.numerics == Numerics::Strict;
+                job.checked = plan.verification != Verification::None;
+                let Algorithm::SyncSgd(sgd) = &plan.algorithm;
+                job.shown_parts = matches!(sgd.placement, Placement::Master { .. });
             }
             Event::Tick
             | Event::JobCancelled { .. }
@@ -182,7 +205,12 @@ impl Auditor {
             return;
         }
         let lease = self.live.remove(&id).expect("it is live");
+        if self.jobs[&lease.task.job].checked {
+            // When it is believed shows where it is used.
+            return;
+        }
         let profile = &self.sessions[&session].profile;
+        let was_paid = lease.task.round < self.jobs[&lease.task.job].credited_rounds;
         let credit = Credit {
             task: lease.task,
             contributor: profile.contributor,
@@ -192,6 +220,9 @@ impl Auditor {
             rate: rates::rate(profile.device),
             backend: profile.numeric.backend(),
             digest,
+            proof: Proof::Unchecked,
+            attempt: 0,
+            payer: if was_paid { Payer::Operator } else { Payer::Job },
         };
         let job = self.jobs.get_mut(&lease.task.job).expect("a lease is of a job");
         let (start, count) = extent(&lease.work);
@@ -222,7 +253,21 @@ impl Auditor {
         }
     }
 
+    /// A job begins `round` again: what was accepted of it and after it is forgotten.
+    fn rolled_back(&mut self, id: JobId, round: u32) {
+        let job = self.jobs.get_mut(&id).expect("a rollback is of a job");
+        job.accepted.retain(|&(accepted, _), _| accepted < round);
+        job.steps.retain(|&step| step <= round);
+        // The rows of its epoch are read again in part: which ones is not followed up.
+        job.rows.clear();
+        job.resumed_at = round + 1;
+        job.attempt += 1;
+    }
+
     fn effect_done(&mut self, id: EffectId, outcome: &Result<Outcome, EffectError>) {
+        if let Ok(Outcome::Judged { payload, .. }) = outcome {
+            assert!(self.payloads.insert(*payload), "{payload:?} was used twice");
+        }
         let effect = self.effects.remove(&id).expect("an answered effect was asked for");
         let job = self.jobs.get_mut(&effect.job).expect("an effect is of a job");
         if let (Some((contributor, slice)), Ok(_)) = (effect.shows, outcome) {
@@ -236,6 +281,7 @@ impl Auditor {
             job.ended |= record.phase.is_end();
             job.paid.extend(paying.into_iter().map(|credit| (credit.task, credit)));
         } else {
+            job.failed_saves = true;
             job.unpaid.extend(paying.into_iter().map(|credit| (credit.task, credit)));
         }
     }
@@ -249,6 +295,9 @@ impl Auditor {
             Effect::RunLocal { effect, job, state, .. } => {
                 self.asked(*effect, *job, vec![], Some(*state), None);
             }
+            Effect::Combine { effect, job, parts, .. } if self.jobs[job].checked => {
+                self.asked(*effect, *job, parts.clone(), None, None);
+            }
             Effect::Combine { effect, job, round, stage, parts } => {
                 let accepted = self.jobs[job].accepted.get(&(*round, *stage));
                 let accepted: Vec<PayloadId> =
@@ -258,6 +307,17 @@ impl Auditor {
             }
             Effect::Fold { job, round, total, part } => {
                 assert!(self.payloads.contains(&part.payload), "a released payload is folded");
+                let model = self.jobs.get_mut(job).expect("a round is of a job");
+                if model.checked {
+                    let accepted = model.accepted.entry((*round, 0)).or_default();
+                    for (&other, &(length, _)) in accepted.iter() {
+                        let apart =
+                            part.start + part.count <= other || other + length <= part.start;
+                        assert!(apart, "{job} {round} {} was accepted twice", part.start);
+                    }
+                    accepted.insert(part.start, (part.count, part.payload));
+                    self.accepted += 1;
+                }
                 let accepted = self.jobs[job].accepted.get(&(*round, 0));
                 let found = accepted.and_then(|accepted| accepted.get(&part.start));
                 assert_eq!(found, Some(&(part.count, part.payload)), "what is folded was accepted");
@@ -276,6 +336,15 @@ impl Auditor {
                 self.persist(record);
                 self.asked(*effect, record.job, vec![], None, Some(record.clone()));
             }
+            Effect::Referee { effect, job, work, testimonies, .. } => {
+                let reads = testimonies.iter().filter_map(|testimony| testimony.payload).collect();
+                let state = match *work {
+                    Work::Replica { state, .. } | Work::Part { state, .. } => state,
+                };
+                self.asked(*effect, *job, reads, Some(state), None);
+            }
+            Effect::Trust { .. } => {}
+            Effect::RolledBack { job, round } => self.rolled_back(*job, *round),
             Effect::Show { effect, job, contributor, slice } => {
                 self.asked(*effect, *job, vec![], None, None);
                 let shows = Some((*contributor, *slice));
@@ -363,6 +432,9 @@ impl Auditor {
         assert!(!job.saving, "{} has two records under way", record.job);
         job.saving = true;
         assert_eq!(record.phase, record.state.phase());
+        if job.checked {
+            return checked_credits(job, record);
+        }
         let unpaid = std::mem::take(&mut job.unpaid);
         let mut credits: BTreeMap<TaskId, Credit> = BTreeMap::new();
         for credit in &record.credits {
@@ -491,7 +563,11 @@ impl Auditor {
     pub fn check(&mut self, engine: &Engine, now: u64) {
         let stats = engine.stats(now);
         self.accepted += u64::from(self.expected.take().is_some());
-        assert_eq!(stats.tasks_accepted, self.accepted, "accepted tasks");
+        // Acceptance of a checked part shows only in what its stage combines.
+        let is_hidden = |job: &ModelJob| job.checked && job.shown_parts;
+        if !self.jobs.values().any(is_hidden) {
+            assert_eq!(stats.tasks_accepted, self.accepted, "accepted tasks");
+        }
         assert_eq!(stats.leases_open, self.live.len(), "live leases");
         assert_eq!(stats.effects_open, self.effects.len(), "open effects");
         assert_eq!(stats.payloads_held, self.payloads.len(), "held payloads");
@@ -499,7 +575,7 @@ impl Auditor {
         assert!(stats.jobs_open <= self.config.jobs_max);
         // Two timers per lease, one per session; a job's deadline, its fallback, and the end
         // that the store did not take.
-        let timers_max = 2 * stats.leases_open + stats.sessions_open + 3 * self.jobs.len();
+        let timers_max = 2 * stats.leases_open + stats.sessions_open + 3 * self.jobs.len() + 1;
         assert!(stats.timers_armed <= timers_max, "timers");
         for view in engine.jobs() {
             let now = view.state.phase();
@@ -515,7 +591,9 @@ impl Auditor {
         for lease in self.live.values() {
             let count = copies.entry(lease.task).or_default();
             *count += 1;
-            assert!(*count <= self.config.copies_max, "{} has {count} leases", lease.task);
+            let wanted = if self.jobs[&lease.task.job].checked { 3 } else { 1 };
+            let max = wanted + self.config.copies_max - 1;
+            assert!(*count <= max, "{} has {count} leases", lease.task);
         }
         if let Some(timeout) = engine.next_timeout() {
             assert!(timeout > now, "a timer that is due has fired");
@@ -552,13 +630,33 @@ impl Auditor {
             assert!(job.unpaid.is_empty(), "{id}: accepted work was not paid");
             paid += job.paid.len() + job.unpaid.len();
         }
-        assert_eq!(paid as u64, self.accepted, "credits equal accepted tasks");
+        if !self.jobs.values().any(|job| job.checked) {
+            assert_eq!(paid as u64, self.accepted, "credits equal accepted tasks");
+        }
         for job in engine.jobs() {
             assert!(job.state.is_end(), "{} has not ended", job.job);
             if job.state.phase() == JobPhase::Completed {
                 assert!(job.step <= job.total_steps);
             }
         }
+    }
+}
+
+/// Every execution in a record was committed to, by its own contributor, of a
+/// task that was accepted; three are paid at most, and none twice.
+fn checked_credits(job: &mut ModelJob, record: &Record) {
+    let mut by_task: BTreeMap<(TaskId, u32), u32> = BTreeMap::new();
+    for credit in &record.credits {
+        let paid = by_task.entry((credit.task, credit.attempt)).or_default();
+        *paid += 1;
+        assert!(*paid <= 3, "{} is paid {paid} times", credit.task);
+        let commitments = job.commitments.get(&credit.task);
+        let is_theirs =
+            commitments.is_some_and(|c| c.contains(&(credit.contributor, credit.digest)));
+        assert!(is_theirs, "{} is paid to who did not commit", credit.task);
+        let execution = (credit.task, credit.attempt, credit.contributor);
+        assert!(job.executions.insert(execution) || job.failed_saves, "{} twice", credit.task);
+        assert_ne!(credit.proof, Proof::Unchecked);
     }
 }
 

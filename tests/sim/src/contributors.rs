@@ -1,13 +1,21 @@
 //! The contributors' side of the simulation: joining, working, failing.
 
+use crate::adversary::{Adversary, Lie};
 use crate::faults::{MS, Micros};
-use crate::kernel::digest_of;
+use crate::kernel::{Value, digest_of};
 use crate::node::{Assigned, Connection, Kept, Up};
 use crate::sim::{Happening, Sim};
 use raven_engine::{
-    Event, NetworkPrefix, Outbound, Placement, SessionProfile, SiteId, StagePlan, Work,
+    Event, Identity, NetworkPrefix, Outbound, Placement, SessionProfile, SiteId, StagePlan, Work,
 };
 use raven_protocol::{DeviceClass, JobId, LeaseId, RefuseReason, SessionId};
+
+/// Every contributor is at home somewhere else.
+fn prefix(node: usize) -> NetworkPrefix {
+    let mut prefix = [0x20; 16];
+    prefix[..8].copy_from_slice(&(node as u64).to_le_bytes());
+    NetworkPrefix(prefix)
+}
 
 impl Sim {
     pub(crate) fn join(&mut self, node: usize) {
@@ -20,11 +28,20 @@ impl Sim {
         let lie = 1.0 + (faults.claim_factor - 1.0) * self.rng.unit();
         let lie = if self.rng.chance(0.5) { lie } else { 1.0 / lie };
         let entry = &mut self.nodes[node];
+        entry.arrives();
         entry.connection = Some(Connection::new(session));
+        let identity = Identity {
+            contributor: entry.contributor,
+            device: DeviceClass::Desktop,
+            backend: entry.spec.numeric().backend(),
+        };
+        if entry.spec.adversary.is_some() {
+            self.truth.cheats.insert(entry.contributor);
+        }
         let profile = SessionProfile {
             contributor: entry.contributor,
             site: Some(SiteId(node as u64 % 3)),
-            prefix: NetworkPrefix([node as u8; 16]),
+            prefix: prefix(node),
             device: DeviceClass::Desktop,
             numeric: entry.spec.numeric(),
             flops_per_s: (entry.spec.flops_per_s as f64 * lie) as u64,
@@ -32,6 +49,7 @@ impl Sim {
             workers: entry.workers,
             memory_bytes: entry.spec.memory_bytes,
             traffic_bytes: entry.spec.traffic_bytes,
+            trust: self.truth.trust.get(&identity).copied().unwrap_or_default(),
             operator: entry.spec.operator,
         };
         self.sessions.insert(session, node);
@@ -130,6 +148,10 @@ impl Sim {
     }
 
     fn reveal(&mut self, node: usize, lease: LeaseId, kept: Kept) {
+        let withholds = |it: Adversary| it.lie == Lie::Withheld;
+        if self.nodes[node].spec.adversary.is_some_and(withholds) {
+            return;
+        }
         let broken = self.rng.chance(self.scenario.faults.broken_commitment);
         let value = if broken { kept.value ^ 1 } else { kept.value };
         self.send_up(node, Up::Result { lease, value, bytes: kept.bytes });
@@ -236,7 +258,9 @@ impl Sim {
             return;
         };
         let task = connection.running.remove(at);
-        let value = self.shell.kernel.run(task.task, &task.work);
+        let truth = self.shell.kernel.run(task.task, &task.work);
+        self.truth.executed += task.flops;
+        let value = self.answer(node, truth);
         let digest = digest_of(task.task, value);
         let bytes = self.result_bytes(task.task.job, &task.work);
         if let Some(connection) = &mut self.nodes[node].connection {
@@ -261,6 +285,19 @@ impl Sim {
             self.send_up(node, message);
         }
         self.start(node);
+    }
+
+    /// What a contributor says that a task yields.
+    fn answer(&mut self, node: usize, truth: Value) -> Value {
+        let entry = &mut self.nodes[node];
+        entry.tasks_done += 1;
+        let before = std::mem::replace(&mut entry.last_value, truth);
+        let lying = entry.spec.adversary.filter(|it| entry.tasks_done > it.honest_first);
+        let value = lying.map_or(truth, |it| it.lie.value(truth, before, &mut self.rng));
+        if value != truth {
+            *self.truth.lies.entry(entry.contributor).or_default() += 1;
+        }
+        value
     }
 
     fn result_bytes(&self, job: JobId, work: &Work) -> u64 {

@@ -5,6 +5,7 @@
 //! neither commutative nor associative, so two runs agree on a job's last
 //! state only if every result went to the same place of the same tree.
 
+pub mod adversary;
 pub mod auditor;
 mod contributors;
 pub mod faults;
@@ -18,6 +19,7 @@ pub mod shell;
 pub mod sim;
 pub mod swarm;
 
+pub use adversary::{Adversary, Lie};
 pub use faults::Faults;
 pub use network::Network;
 pub use node::NodeSpec;

@@ -1,5 +1,6 @@
 //! A simulated contributor: a queue, workers, a cache, a link.
 
+use crate::adversary::Adversary;
 use crate::faults::Micros;
 use crate::kernel::Value;
 use crate::network::{Lane, LinkSpec};
@@ -31,6 +32,10 @@ pub struct NodeSpec {
     pub gpu_of: Option<usize>,
     /// Whether every task is too large for it.
     pub refuses: bool,
+    /// How it cheats, if it does.
+    pub adversary: Option<Adversary>,
+    /// Whether it comes with a new key each time.
+    pub ephemeral: bool,
 }
 
 impl NodeSpec {
@@ -47,6 +52,8 @@ impl NodeSpec {
         operator: false,
         gpu_of: None,
         refuses: false,
+        adversary: None,
+        ephemeral: false,
     };
 
     /// The class in which its results are compared.
@@ -130,6 +137,12 @@ pub struct Node {
     /// Happenings that wait for the thaw.
     pub deferred: Vec<crate::sim::Happening>,
     pub gone: bool,
+    /// Tasks that it has done under its present key.
+    pub tasks_done: u32,
+    /// What it last came to.
+    pub last_value: Value,
+    /// How often it has come.
+    pub visits: u64,
 }
 
 /// Who node `index` is.
@@ -150,6 +163,18 @@ impl Node {
             frozen: false,
             deferred: Vec::new(),
             gone: false,
+            tasks_done: 0,
+            last_value: 0,
+            visits: 0,
+        }
+    }
+
+    /// Comes again, as somebody new if it has no key that lasts.
+    pub fn arrives(&mut self) {
+        self.visits += 1;
+        if self.spec.ephemeral {
+            self.contributor.0[8..16].copy_from_slice(&self.visits.to_le_bytes());
+            self.tasks_done = 0;
         }
     }
 

@@ -1,6 +1,8 @@
 //! Jobs to simulate.
 
-use raven_engine::{Algorithm, EarlyStopping, JobPlan, PartPlan, Placement, StagePlan, SyncSgd};
+use raven_engine::{
+    Algorithm, EarlyStopping, JobPlan, PartPlan, Placement, StagePlan, SyncSgd, Verification,
+};
 use raven_graph::schedule::Schedule;
 use raven_protocol::{BlobId, GraphId, JobId, KernelId, Numerics, Seed, ShardRef};
 
@@ -66,6 +68,7 @@ fn job(id: u64, seed: u64, numerics: Numerics, algorithm: SyncSgd) -> JobPlan {
         job: JobId(id),
         seed: Seed(seed),
         numerics,
+        verification: Verification::None,
         kernel: KERNEL,
         algorithm: Algorithm::SyncSgd(algorithm),
     }

@@ -1,6 +1,6 @@
 //! The coordinator's shell: runs effects, keeps payloads and states.
 
-use crate::kernel::{Kernel, Value, state_of};
+use crate::kernel::{Kernel, Value, digest_of, state_of};
 use raven_engine::{Effect, EffectId, Metrics, Outcome, PayloadId, Record, tree};
 use raven_protocol::{BlobId, JobId};
 use std::collections::BTreeMap;
@@ -95,6 +95,15 @@ impl Shell {
             Effect::Persist { effect, .. } | Effect::Show { effect, .. } => {
                 Some((*effect, Outcome::Persisted))
             }
+            Effect::Referee { effect, task, work, testimonies, .. } => {
+                let value = self.kernel.run(*task, work);
+                let digest = digest_of(*task, value);
+                let agrees = testimonies.iter().map(|testimony| testimony.digest == digest);
+                let agrees = agrees.collect();
+                let payload = self.keep(value);
+                Some((*effect, Outcome::Judged { digest, payload, bytes: 0, agrees }))
+            }
+            Effect::Trust { .. } | Effect::RolledBack { .. } => None,
             Effect::Send { .. }
             | Effect::Close { .. }
             | Effect::Fold { .. }

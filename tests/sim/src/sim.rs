@@ -1,5 +1,6 @@
 //! The simulation: one queue of happenings, the real engine, the auditor.
 
+use crate::adversary::Truth;
 use crate::auditor::Auditor;
 use crate::faults::{Faults, MS, Micros, SECOND};
 use crate::kernel::{Value, digest_of};
@@ -9,7 +10,7 @@ use crate::rng::Rng;
 use crate::shell::{Shell, Story};
 use raven_engine::{
     Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Outbound,
-    Outcome as Answer, Record, ResumePoint, Stats, Terms, Work,
+    Outcome as Answer, Record, ResumePoint, Stats, Terms, TreePart, Trust, Work,
 };
 use raven_protocol::{JobId, LeaseId, ResultDigest, SessionId, TaskId};
 use std::cmp::Reverse;
@@ -88,6 +89,8 @@ pub struct Outcome {
     pub tasks_by_node: Vec<u64>,
     /// The shortest lease that each node was given.
     pub lease_ms_of: Vec<u64>,
+    /// What was true.
+    pub truth: Truth,
 }
 
 /// Something that happens at a time.
@@ -198,6 +201,8 @@ pub struct Sim {
     pub(crate) tasks_by_node: Vec<u64>,
     pub(crate) lease_ms_of: Vec<u64>,
     pub(crate) jobs_to_come: usize,
+    /// What the engine does not know.
+    pub(crate) truth: Truth,
 }
 
 impl Sim {
@@ -226,6 +231,7 @@ impl Sim {
             tasks_by_node: vec![0; scenario.nodes.len()],
             lease_ms_of: vec![u64::MAX; scenario.nodes.len()],
             jobs_to_come: scenario.jobs.len(),
+            truth: Truth::default(),
             scenario,
         };
         for index in 0..sim.scenario.nodes.len() {
@@ -410,9 +416,20 @@ impl Sim {
                 // The socket's end is reported like any other.
                 self.at(self.now, Happening::Noticed { session });
             }
-            Effect::Fold { .. } => {
+            Effect::Fold { job, round, part, .. } => {
+                self.compare(job, round, part);
                 let begin = self.reducing_until.max(self.now);
                 self.reducing_until = begin + self.scenario.faults.reduce_us;
+            }
+            Effect::Trust { identity, trust } => {
+                if trust == Trust::Excluded {
+                    let truth = &mut self.truth;
+                    truth.excluded.insert(identity.contributor);
+                    if !truth.cheats.contains(&identity.contributor) {
+                        truth.wronged.insert(identity.contributor);
+                    }
+                }
+                self.truth.trust.insert(identity, trust);
             }
             Effect::ReleasePayloads { payloads } => {
                 for payload in payloads {
@@ -435,14 +452,25 @@ impl Sim {
         }
     }
 
+    /// Counts a result that is combined and is not what its run yields.
+    fn compare(&mut self, job: JobId, round: u32, part: TreePart) {
+        let task = TaskId { job, round, stage: 0, part: part.start };
+        let Some(&Work::Replica { state, .. }) = self.truth.work.get(&task) else { return };
+        let work = Work::Replica { state, start: part.start, count: part.count };
+        let truth = self.shell.kernel.run(task, &work);
+        let combined = self.shell.payloads.get(&part.payload).copied();
+        self.truth.combined += u64::from(combined != Some(truth));
+    }
+
     fn store_is_down(&self) -> bool {
         let down = self.scenario.faults.store_down;
         down.is_some_and(|(from, to)| (from..to).contains(&self.now))
     }
 
     fn send_down(&mut self, session: SessionId, message: Outbound) {
-        if let Outbound::Task { lease, task, lease_ms, .. } = &message {
+        if let Outbound::Task { lease, task, lease_ms, work, .. } = &message {
             self.lease_tasks.insert(*lease, *task);
+            self.truth.work.insert(*task, work.clone());
             if let Some(&node) = self.sessions.get(&session) {
                 self.lease_ms_of[node] = self.lease_ms_of[node].min(*lease_ms);
             }
@@ -585,6 +613,7 @@ impl Sim {
             engine_time: self.engine_time,
             tasks_by_node: self.tasks_by_node.clone(),
             lease_ms_of: self.lease_ms_of.clone(),
+            truth: self.truth.clone(),
         }
     }
 }

@@ -33,6 +33,8 @@ fn node(rng: &mut Rng) -> NodeSpec {
         operator: false,
         gpu_of: None,
         refuses: false,
+        adversary: None,
+        ephemeral: false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use raven_engine::{
     Cause, ContributorId, Credit, Effect, EffectId, EngineConfig, Event, JobPhase, JobState,
-    Outbound, PayloadId, Record, Terms, rates,
+    Outbound, Payer, PayloadId, Proof, Record, Terms, rates,
 };
 use raven_protocol::{Backend, BlobId, JobId, LeaseId, ResultDigest, SessionId, TaskId};
 use raven_sim::auditor::Auditor;
@@ -36,6 +36,8 @@ fn record(credits: Vec<Credit>) -> Effect {
         learning_rate: None,
         contributors: credits.len() as u32,
         credits,
+        voids: Vec::new(),
+        rolled_back: false,
     };
     Effect::Persist { effect: EffectId(1), record: Box::new(record) }
 }
@@ -53,6 +55,9 @@ fn pay_without_work_is_caught() {
         rate: rates::LOWEST,
         backend: Backend::Cpu,
         digest: ResultDigest([2; 32]),
+        proof: Proof::Unchecked,
+        attempt: 0,
+        payer: Payer::Job,
     };
     auditor.effect(&record(vec![credit]), &mut shell);
 }

@@ -41,6 +41,7 @@ impl Table {
             memory_bytes: 1 << 30,
             traffic_bytes: None,
             operator: false,
+            trust: raven_engine::Trust::default(),
         };
         table.tell(Event::SessionOpened { session: SESSION, profile });
         let sizes = Replica {

@@ -22,6 +22,7 @@ const FAILURES: Record<FailureKind, Key> = {
   no_consent: 'failedNoConsent',
   bad_ticket: 'failedTicket',
   traffic_cap: 'failedTraffic',
+  excluded: 'failedExcluded',
   kernel_crash: 'failedCrash',
   rejected: 'failedRejected',
 };

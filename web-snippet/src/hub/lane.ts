@@ -345,6 +345,7 @@ export class Lane {
         return;
       case 'incompatible':
       case 'no_consent':
+      case 'excluded':
         this.#events.failed(reason, detail);
         return;
       case 'traffic_cap':

@@ -65,6 +65,8 @@ export type FailureKind =
   | 'bad_ticket'
   /** The visit has moved as much as it may. */
   | 'traffic_cap'
+  /** A result of this browser was proven false. */
+  | 'excluded'
   /** The kernel crashed too often. */
   | 'kernel_crash'
   /** The coordinator refused our messages too often. */

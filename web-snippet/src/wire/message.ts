@@ -17,7 +17,8 @@ export type GoodbyeReason =
   | 'too_slow'
   | 'full'
   | 'broken_commitment'
-  | 'traffic_cap';
+  | 'traffic_cap'
+  | 'excluded';
 
 /** In the order of their WebSocket close codes, which start at 4000. */
 const GOODBYE_REASONS: readonly GoodbyeReason[] = [
@@ -32,6 +33,7 @@ const GOODBYE_REASONS: readonly GoodbyeReason[] = [
   'full',
   'broken_commitment',
   'traffic_cap',
+  'excluded',
 ];
 const CLOSE_CODE_FIRST = 4000;
 

@@ -3,12 +3,13 @@
 use super::job::TaskBytes;
 use super::{Asked, Driver, Input, executor_error};
 use crate::runtime::executor::{ExecutorError, Fold, Operation, Part, Request};
+use crate::runtime::judge::Question;
 use crate::runtime::leases::{Held, LeaseTable};
 use crate::runtime::persister::{Item, Saving, kept_state};
 use crate::store::Clock;
 use axum::body::Bytes;
 use raven_engine::{
-    Effect, EffectError, EffectId, Event, Outbound, PayloadId, Record, TreePart, Work,
+    Effect, EffectError, EffectId, Event, Outbound, PayloadId, Record, Testimony, TreePart, Work,
 };
 use raven_protocol::frame::encode;
 use raven_protocol::{BlobId, JobId, LeaseId, RefuseReason, SessionId, TaskId, ToContributor};
@@ -75,6 +76,25 @@ impl Driver {
                 });
                 self.compute(effect, job, 0, operation);
             }
+            Effect::Referee { effect, job, task, work, testimonies } => {
+                let asked = self.ask_referee(effect, job, task, &work, testimonies);
+                if let Err(error) = asked {
+                    tracing::error!(%task, %error, "the referee was not asked");
+                    let outcome = Err(executor_error(&error));
+                    self.own_events.push_back(Event::EffectDone { effect, outcome });
+                }
+            }
+            Effect::Trust { identity, trust } => {
+                // Whoever stores it may be gone while the coordinator goes down.
+                let _ = self.lessons.send((identity, trust));
+            }
+            Effect::RolledBack { job, round } => {
+                tracing::warn!(%job, round, "a job goes back to before a false result");
+                self.executor.forget(job);
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.end_round();
+                }
+            }
             Effect::Persist { effect, record } => self.persist(effect, record),
             Effect::Show { effect, job, contributor, slice } => {
                 self.save(effect, job, Item::Shown { contributor, slice });
@@ -124,6 +144,34 @@ impl Driver {
                 self.own_events.push_back(Event::EffectDone { effect, outcome });
             }
         }
+    }
+
+    /// Hands a task whose result is in doubt to the referee.
+    fn ask_referee(
+        &mut self,
+        effect: EffectId,
+        id: JobId,
+        task: TaskId,
+        work: &Work,
+        testimonies: Vec<Testimony>,
+    ) -> Result<(), ExecutorError> {
+        let heard = testimonies.into_iter().map(|testimony| {
+            let payload = testimony.payload.map(|payload| self.payload(payload).cloned());
+            Ok((testimony, payload.transpose()?))
+        });
+        let testimonies = heard.collect::<Result<Vec<_>, ExecutorError>>()?;
+        let job = self.job_mut(id)?;
+        // Lease ids are drawn from 128 bits; this one is nobody's.
+        let lease = LeaseId(u128::from(effect.0));
+        let built = job.task_frame(lease, task, u64::MAX >> 1, 0, work)?;
+        let mut needs = vec![job.graph_frame(built.graph)?];
+        if let Work::Replica { state, .. } = *work {
+            needs.push(job.state(state)?.weights().frame.clone());
+        }
+        let held = Held { task, expected: built.expected };
+        let question =
+            Question { effect, job: id, needs, lease, task: built.frame, held, testimonies };
+        self.judge.ask(question)
     }
 
     fn local(

@@ -17,6 +17,7 @@ use raven_protocol::{
     TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
 };
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 /// Separates the seeds of tasks from everything else that is drawn from a job's seed.
@@ -72,13 +73,19 @@ enum Attachments {
 }
 
 /// A task's frame, or how to make it.
-pub(super) enum TaskBytes {
+pub enum TaskBytes {
     Ready(Bytes),
     /// Of about so many bytes. Making it blocks.
     Deferred {
         bytes: usize,
         build: Box<dyn FnOnce() -> Result<Bytes, ExecutorError> + Send>,
     },
+}
+
+impl fmt::Debug for TaskBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a task's frame of {} bytes", self.bytes())
+    }
 }
 
 impl TaskBytes {
@@ -96,6 +103,8 @@ pub struct TaskFrame {
     pub(super) expected: Arc<Expected>,
     /// To be fetched by the contributor.
     pub(super) shards: Vec<ShardRef>,
+    /// The graph that it runs.
+    pub(super) graph: GraphId,
 }
 
 impl Job {
@@ -203,7 +212,7 @@ impl Job {
             }
             Work::Part { state, stage, part } => self.part_spec(task.round, state, stage, part)?,
         };
-        let shards = spec.shards.clone();
+        let (shards, graph) = (spec.shards.clone(), spec.program.graph());
         let message = TaskMessage { lease, task, lease_ms, flops, spec };
         let frame = match attachments {
             Attachments::Ready(attachments) => TaskBytes::Ready(encode_task(message, &attachments)),
@@ -215,7 +224,7 @@ impl Job {
                 }),
             },
         };
-        Ok(TaskFrame { frame, expected: Arc::new(expected), shards })
+        Ok(TaskFrame { frame, expected: Arc::new(expected), shards, graph })
     }
 
     fn replica_spec(

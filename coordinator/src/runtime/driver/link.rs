@@ -171,7 +171,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raven_engine::{ContributorId, NetworkPrefix};
+    use raven_engine::{ContributorId, NetworkPrefix, Trust};
     use raven_protocol::{DeviceClass, KernelId, NumericClass};
 
     #[test]
@@ -187,6 +187,7 @@ mod tests {
             workers: 1,
             memory_bytes: 1,
             traffic_bytes: None,
+            trust: Trust::default(),
             operator: false,
         };
         let mut link = Link::new(Opened {

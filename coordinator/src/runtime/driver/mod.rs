@@ -9,17 +9,20 @@ mod live;
 mod publish;
 mod traffic;
 
-pub use job::{NewJob, task_seed};
+pub use job::{NewJob, TaskBytes, task_seed};
 pub use link::Opened;
 
 use super::Shared;
 use super::executor::{Done, Executor, ExecutorError, Tensor};
+use super::judge::{Judge, Judgment};
 use super::persister::Saving;
 use super::snapshot::NetworkSnapshot;
 use crate::time::UnixMs;
 use job::Job;
 use link::Link;
-use raven_engine::{EffectError, EffectId, Engine, Event, Millis, Outcome, PayloadId, ResumePoint};
+use raven_engine::{
+    EffectError, EffectId, Engine, Event, Identity, Millis, Outcome, PayloadId, ResumePoint, Trust,
+};
 use raven_protocol::{GoodbyeReason, JobId, LeaseId, ResultDigest, SessionId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -50,6 +53,8 @@ pub enum Input {
     },
     /// A job that is stored.
     AddJob { job: Box<NewJob>, resume: Option<ResumePoint>, taken: oneshot::Sender<()> },
+    /// The referee has computed.
+    Judged { job: JobId, effect: EffectId, result: Result<Box<Judgment>, ExecutorError> },
     /// Something of a job is durable, or not.
     Saved { job: JobId, effect: EffectId, outcome: Result<Outcome, EffectError> },
 }
@@ -77,6 +82,8 @@ pub struct Driver {
     /// Events that performing an effect led to.
     own_events: VecDeque<Event>,
     executor: Executor,
+    judge: Judge,
+    lessons: mpsc::UnboundedSender<(Identity, Trust)>,
     savings: mpsc::UnboundedSender<Saving>,
     snapshot: watch::Sender<Arc<NetworkSnapshot>>,
 }
@@ -87,6 +94,8 @@ impl Driver {
         engine: Engine,
         shared: Arc<Shared>,
         executor: Executor,
+        judge: Judge,
+        lessons: mpsc::UnboundedSender<(Identity, Trust)>,
         savings: mpsc::UnboundedSender<Saving>,
         snapshot: watch::Sender<Arc<NetworkSnapshot>>,
     ) -> Self {
@@ -102,6 +111,8 @@ impl Driver {
             asked: HashMap::new(),
             own_events: VecDeque::new(),
             executor,
+            judge,
+            lessons,
             savings,
             snapshot,
         }
@@ -134,8 +145,12 @@ impl Driver {
         }
         drop(inputs);
         drop(done);
-        let executor = self.executor;
-        if let Err(error) = tokio::task::spawn_blocking(move || executor.stop()).await {
+        let (executor, judge) = (self.executor, self.judge);
+        let stop = move || {
+            executor.stop();
+            judge.stop();
+        };
+        if let Err(error) = tokio::task::spawn_blocking(stop).await {
             tracing::error!(%error, "the executor did not stop");
         }
     }
@@ -186,9 +201,7 @@ impl Driver {
                 self.tell(event);
             }
             Input::Revealed { session, lease, digest, bytes, values } => {
-                let payload = PayloadId(self.next_payload);
-                self.next_payload += 1;
-                self.payloads.insert(payload, values);
+                let payload = self.hold(values);
                 self.tell(Event::Revealed { session, lease, digest, payload, bytes });
             }
             Input::AddJob { job, resume, taken } => {
@@ -201,11 +214,31 @@ impl Driver {
                 // The requester may have given up waiting.
                 let _ = taken.send(());
             }
+            Input::Judged { job, effect, result } => {
+                let outcome = match result {
+                    Ok(judgment) => {
+                        let Judgment { digest, values, bytes, agrees, .. } = *judgment;
+                        let payload = self.hold(values);
+                        Ok(Outcome::Judged { digest, payload, bytes, agrees })
+                    }
+                    Err(error) => Err(executor_error(&error)),
+                };
+                self.tell(Event::EffectDone { effect, outcome });
+                self.let_go(job);
+            }
             Input::Saved { job, effect, outcome } => {
                 self.tell(Event::EffectDone { effect, outcome });
                 self.let_go(job);
             }
         }
+    }
+
+    /// Keeps a result until the engine releases it.
+    fn hold(&mut self, values: HashMap<String, Tensor>) -> PayloadId {
+        let payload = PayloadId(self.next_payload);
+        self.next_payload += 1;
+        self.payloads.insert(payload, values);
+        payload
     }
 
     /// Forgets a job that the engine no longer holds.

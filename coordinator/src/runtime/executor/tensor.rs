@@ -49,6 +49,13 @@ impl Tensor {
         let bytes: [u8; 4] = self.data.as_ref().try_into().ok()?;
         (self.ty == TensorType::new(DType::F32, [])).then(|| f32::from_le_bytes(bytes))
     }
+
+    /// The numbers of an f32 tensor, in row-major order.
+    pub fn as_f32s(&self) -> Option<impl Iterator<Item = f32> + Clone + '_> {
+        let chunks = self.data.chunks_exact(4);
+        let number = |chunk: &[u8]| f32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
+        (self.ty.dtype == DType::F32).then(|| chunks.map(number))
+    }
 }
 
 /// The tensors of a frame, in its order, sharing its bytes.

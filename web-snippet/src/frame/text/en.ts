@@ -56,6 +56,7 @@ export const messages = {
   failedNoConsent: 'Your consent could not be recorded, so nothing is computed.',
   failedTicket: 'This site is not registered any more, or the page is too old. Please reload it.',
   failedTraffic: 'There is no work that fits into the rest of this visit’s traffic. Thank you!',
+  failedExcluded: 'A result of this browser was not right, so it gets no more work.',
   failedCrash: 'The program stopped repeatedly on this device, perhaps for lack of memory.',
   failedRejected: 'The server and this browser do not understand each other. Please reload the page.',
   needsHttps: 'Lending computing power needs a page served over https.',

@@ -58,6 +58,7 @@ export const messages: Messages = {
   failedNoConsent: 'No se pudo registrar tu consentimiento: no se calcula nada.',
   failedTicket: 'Este sitio ya no está registrado, o la página es demasiado antigua. Recárgala.',
   failedTraffic: 'Ningún trabajo cabe en el tráfico que le queda a esta visita. ¡Gracias!',
+  failedExcluded: 'Un resultado de este navegador no era correcto, así que ya no recibe trabajo.',
   failedCrash: 'El programa se detuvo varias veces en este dispositivo, quizá por falta de memoria.',
   failedRejected: 'El servidor y este navegador no se entienden. Recarga la página.',
   needsHttps: 'Para prestar cálculo, la página debe servirse por https.',

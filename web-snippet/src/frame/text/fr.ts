@@ -58,6 +58,7 @@ export const messages: Messages = {
   failedNoConsent: 'Votre accord n’a pas pu être enregistré : rien n’est calculé.',
   failedTicket: 'Ce site n’est plus inscrit, ou la page est trop ancienne. Rechargez-la.',
   failedTraffic: 'Aucun travail ne tient dans le trafic qui reste à cette visite. Merci !',
+  failedExcluded: 'Un résultat de ce navigateur n’était pas juste : il ne reçoit plus de travail.',
   failedCrash: 'Le programme s’est arrêté plusieurs fois sur cet appareil, peut-être par manque de mémoire.',
   failedRejected: 'Le serveur et ce navigateur ne se comprennent pas. Rechargez la page.',
   needsHttps: 'Pour prêter de la puissance de calcul, la page doit être servie en https.',

@@ -58,6 +58,7 @@ export const messages: Messages = {
   failedNoConsent: 'Idhini yako haikuweza kurekodiwa, kwa hiyo hakuna kinachokokotolewa.',
   failedTicket: 'Tovuti hii haijasajiliwa tena, au ukurasa ni wa zamani mno. Tafadhali upakie upya.',
   failedTraffic: 'Hakuna kazi inayotoshea katika data iliyobaki ya ziara hii. Asante!',
+  failedExcluded: 'Tokeo moja la kivinjari hiki halikuwa sahihi, kwa hiyo hakipati kazi tena.',
   failedCrash: 'Programu ilisimama mara kwa mara kwenye kifaa hiki, labda kwa kukosa kumbukumbu.',
   failedRejected: 'Seva na kivinjari hiki havielewani. Tafadhali pakia ukurasa upya.',
   needsHttps: 'Kukopesha nguvu ya kompyuta kunahitaji ukurasa unaotolewa kwa https.',

@@ -58,6 +58,7 @@ export const messages: Messages = {
   failedNoConsent: '无法记录您的同意，因此不进行任何计算。',
   failedTicket: '此网站已不再注册，或页面过旧。请重新加载。',
   failedTraffic: '没有任务能容纳在本次访问剩余的流量中。谢谢！',
+  failedExcluded: '此浏览器的一个结果不正确，因此不再获得任务。',
   failedCrash: '程序在此设备上多次中止，可能是内存不足。',
   failedRejected: '服务器与此浏览器无法互相理解。请重新加载页面。',
   needsHttps: '借出算力需要通过 https 提供的页面。',

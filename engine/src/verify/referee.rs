@@ -1,0 +1,290 @@
+//! The referee: the coordinator computes a task itself, on the contributors' own kernel.
+
+use crate::effect::{Effect, Testimony, Work};
+use crate::engine::Engine;
+use crate::event::PayloadId;
+use crate::job::{Cause, JobState};
+use crate::progress::Kind;
+use crate::verify::trial::{Claim, Judging};
+use crate::verify::trust::{Identity, Trust};
+use raven_protocol::{GoodbyeReason, JobId, ResultDigest, SessionId, TaskId};
+use std::collections::BTreeMap;
+
+/// What the referee was asked.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Case {
+    pub(crate) task: TaskId,
+    /// How often the job had gone back when it was asked.
+    attempt: u32,
+    origin: Origin,
+    claims: Vec<Claim>,
+}
+
+/// Where a case comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The trial of an open task.
+    Trial,
+    /// An accepted result.
+    Entry,
+}
+
+/// What the referee found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ruling<'a> {
+    pub(crate) digest: ResultDigest,
+    /// Its own result.
+    pub(crate) payload: PayloadId,
+    pub(crate) bytes: u64,
+    /// By claim, in the order in which they were put to it.
+    pub(crate) agrees: &'a [bool],
+}
+
+impl Engine {
+    /// Puts the claims of an open task to the referee.
+    pub(crate) fn ask_referee(&mut self, id: JobId, part: u32) {
+        let Some(stage) = self.stage_mut(id) else { return };
+        let Some(task) = stage.tasks.get_mut(&part) else { return };
+        if task.trial.judging != Judging::NotAsked {
+            return;
+        }
+        task.trial.judging = Judging::Asked;
+        // From here on they are the referee's: released when it has answered.
+        let payloads = std::mem::take(&mut task.trial.payloads);
+        stage.short.remove(&part);
+        let Some(task) = stage.tasks.get(&part).cloned() else { return };
+        let payloads = payloads.into_iter().map(|(digest, held)| (digest, held.payload)).collect();
+        let (origin, claims) = (Origin::Trial, task.trial.claims);
+        self.open_case(id, task.id, task.work, origin, claims, payloads, task.demand.flops);
+    }
+
+    /// Has the referee compute an accepted result again.
+    pub(crate) fn recheck(&mut self, id: JobId, task: TaskId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let Some(entry) = job.ledger.entries.get_mut(&task).filter(|entry| !entry.asked) else {
+            return;
+        };
+        entry.asked = true;
+        let entry = entry.clone();
+        job.ledger.cases += 1;
+        let (origin, none) = (Origin::Entry, BTreeMap::new());
+        self.open_case(id, task, entry.work, origin, entry.members, none, entry.flops);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn open_case(
+        &mut self,
+        id: JobId,
+        task: TaskId,
+        work: Work,
+        origin: Origin,
+        claims: Vec<Claim>,
+        payloads: BTreeMap<ResultDigest, PayloadId>,
+        flops: u64,
+    ) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        job.referee += 1;
+        let attempt = job.ledger.rollbacks;
+        self.stats.referee_runs += 1;
+        self.stats.referee_flops = self.stats.referee_flops.saturating_add(flops);
+        let testimonies = claims.iter().map(|claim| Testimony {
+            contributor: claim.who.identity.contributor,
+            backend: claim.who.identity.backend,
+            lease: claim.lease,
+            digest: claim.digest,
+            payload: payloads.get(&claim.digest).copied(),
+        });
+        let testimonies: Vec<Testimony> = testimonies.collect();
+        let case = Case { task, attempt, origin, claims };
+        let held: Vec<PayloadId> = payloads.into_values().collect();
+        let asked = self.ask(id, Kind::Referee, held, |effect| Effect::Referee {
+            effect,
+            job: id,
+            task,
+            work,
+            testimonies,
+        });
+        self.cases.insert(asked, case);
+    }
+
+    /// The referee has computed.
+    pub(crate) fn ruled(&mut self, id: JobId, case: Case, ruling: Ruling<'_>) {
+        self.payloads.insert(ruling.payload);
+        let mut honest = Vec::new();
+        let mut liars = Vec::new();
+        for (claim, &agrees) in case.claims.iter().zip(ruling.agrees) {
+            if agrees { honest.push(*claim) } else { liars.push(*claim) }
+        }
+        let is_current = self.world.jobs.get(&id).is_some_and(|job| {
+            job.ledger.rollbacks == case.attempt && job.ledger.back_to.is_none()
+        });
+        match case.origin {
+            Origin::Trial => {
+                let is_open = is_current && self.rule_trial(id, &case, ruling, &liars);
+                if !is_open {
+                    self.release_payloads(vec![ruling.payload]);
+                }
+            }
+            Origin::Entry => {
+                self.release_payloads(vec![ruling.payload]);
+                self.rule_entry(id, &case, &honest, liars.is_empty());
+            }
+        }
+        for liar in &liars {
+            self.prove_lie(liar, case.task);
+        }
+        if let Some(job) = self.world.jobs.get(&id)
+            && case.origin == Origin::Trial
+            && job.stage.as_ref().is_some_and(|stage| stage.round == case.task.round)
+        {
+            self.consider(id, case.task.part);
+        }
+        self.go_back(id);
+        self.settle(id);
+    }
+
+    /// Enters a ruling into an open trial; false where that is over.
+    fn rule_trial(&mut self, id: JobId, case: &Case, ruling: Ruling<'_>, liars: &[Claim]) -> bool {
+        let Some(stage) = self.stage_mut(id).filter(|stage| stage.is_of(case.task)) else {
+            return false;
+        };
+        let Some(task) = stage.tasks.get_mut(&case.task.part) else { return false };
+        let trial = &mut task.trial;
+        // What a GPU committed to meanwhile was not put to the referee.
+        let was_heard = |claim: &Claim| case.claims.iter().any(|c| c.lease == claim.lease);
+        trial.claims.retain(|claim| {
+            !liars.iter().any(|liar| liar.lease == claim.lease)
+                && (claim.who.exact || was_heard(claim))
+        });
+        let Ruling { digest, payload, bytes, .. } = ruling;
+        trial.judging = Judging::Ruled { digest, payload, bytes };
+        true
+    }
+
+    /// Enters a ruling on an accepted result: it is settled, or undone.
+    fn rule_entry(&mut self, id: JobId, case: &Case, honest: &[Claim], is_right: bool) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        job.ledger.cases = job.ledger.cases.saturating_sub(1);
+        let is_same = |entry: &crate::verify::ledger::Entry| {
+            entry.asked
+                && entry.members.first().map(|m| m.lease) == case.claims.first().map(|m| m.lease)
+        };
+        let entry = job.ledger.entries.get(&case.task).filter(|entry| is_same(entry)).cloned();
+        if let Some(entry) = &entry {
+            job.ledger.entries.remove(&case.task);
+            if is_right {
+                for member in honest {
+                    job.ledger.confirm(member.who.identity, entry.order);
+                }
+            }
+        }
+        if is_right {
+            for member in honest {
+                self.agreed(member.who.identity);
+            }
+        } else if entry.is_some() {
+            self.undo_from(id, case.task.round);
+        }
+    }
+
+    /// One more result of `identity` was computed a second time, and right.
+    pub(crate) fn agreed(&mut self, identity: Identity) {
+        let before = self.world.trust.of(&identity);
+        let trust = before.agreed();
+        if trust == before {
+            return;
+        }
+        self.world.trust.set(identity, trust);
+        self.out.push_back(Effect::Trust { identity, trust });
+    }
+
+    /// A result is not what the task yields: its contributor gets no work any
+    /// more, and whatever of it was accepted without proof is looked at again.
+    pub(crate) fn prove_lie(&mut self, liar: &Claim, task: TaskId) {
+        self.stats.lies_proven += 1;
+        let identity = liar.who.identity;
+        if self.world.trust.of(&identity) == Trust::Excluded {
+            return;
+        }
+        self.stats.excluded += 1;
+        self.world.trust.set(identity, Trust::Excluded);
+        self.out.push_back(Effect::Trust { identity, trust: Trust::Excluded });
+        self.drop_claims(&identity);
+        let sessions = self.world.sessions.values();
+        let sessions = sessions.filter(|session| session.identity() == identity);
+        let sessions: Vec<SessionId> = sessions.map(|session| session.id).collect();
+        for session in sessions {
+            let detail = format!("task {task}: the result is not what the task yields");
+            let reason = GoodbyeReason::Excluded;
+            self.out.push_back(Effect::Close { session, reason, detail });
+            self.session_closed(session);
+        }
+        let jobs: Vec<JobId> = self.world.jobs.keys().copied().collect();
+        for id in jobs {
+            self.recheck_all(id, &identity);
+        }
+    }
+
+    /// Takes what `identity` has committed to out of every open trial.
+    fn drop_claims(&mut self, identity: &Identity) {
+        let mut touched = Vec::new();
+        for job in self.world.jobs.values_mut() {
+            let Some(stage) = &mut job.stage else { continue };
+            for (&part, task) in &mut stage.tasks {
+                let before = task.trial.claims.len();
+                task.trial.claims.retain(|claim| claim.who.identity != *identity);
+                if task.trial.claims.len() < before {
+                    touched.push((job.id, part));
+                }
+            }
+        }
+        for (job, part) in touched {
+            let mut unused = Vec::new();
+            if let Some(stage) = self.stage_mut(job) {
+                if let Some(task) = stage.tasks.get_mut(&part) {
+                    let trial = &mut task.trial;
+                    let claimed: Vec<_> = trial.claims.iter().map(|claim| claim.digest).collect();
+                    trial.payloads.retain(|digest, revealed| {
+                        let is_claimed = claimed.contains(digest);
+                        if !is_claimed {
+                            unused.push(revealed.payload);
+                        }
+                        is_claimed
+                    });
+                }
+                stage.put_back(part);
+            }
+            self.release_payloads(unused);
+            self.consider(job, part);
+        }
+    }
+
+    /// Everything of a proven liar that is not settled: its pay is void, and
+    /// the referee looks at it, oldest first, unless that is too much.
+    fn recheck_all(&mut self, id: JobId, identity: &Identity) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let tasks = job.ledger.entries_of(identity);
+        let Some(&oldest) = tasks.first() else { return };
+        job.void(&tasks, identity.contributor);
+        let entries = tasks.iter().filter_map(|task| job.ledger.entries.get(task));
+        let can_look = entries.fold(true, |can, entry| can && entry.can_be_rechecked());
+        if !can_look || tasks.len() > self.world.config.rechecks_max {
+            // Or looking would take longer than doing the rounds again.
+            return self.undo_from(id, oldest.round);
+        }
+        for task in tasks {
+            self.recheck(id, task);
+        }
+    }
+
+    /// The referee came to nothing.
+    pub(crate) fn referee_failed(&mut self, id: JobId, case: &Case, reason: String) {
+        if let Some(job) = self.world.jobs.get_mut(&id)
+            && case.origin == Origin::Entry
+        {
+            job.ledger.cases = job.ledger.cases.saturating_sub(1);
+        }
+        let cause = Cause::Coordinator;
+        self.begin_end(id, JobState::Failed { cause, reason });
+    }
+}

@@ -1,0 +1,99 @@
+//! Undoing the rounds since a wrong result.
+
+use crate::dispatch::Notify;
+use crate::effect::Effect;
+use crate::engine::Engine;
+use crate::event::{Outcome, PayloadId};
+use crate::job::{Cause, JobState};
+use crate::progress::Kind;
+use raven_protocol::{BlobId, JobId, LeaseId};
+use std::collections::BTreeSet;
+
+impl Engine {
+    /// Begins to undo `round` and what followed it. Nothing new is begun; the
+    /// job goes back once what the shell computes for it is answered.
+    pub(crate) fn undo_from(&mut self, id: JobId, round: u32) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        if job.ending.is_some() {
+            return;
+        }
+        let ledger = &mut job.ledger;
+        ledger.back_to = Some(ledger.back_to.map_or(round, |before| before.min(round)));
+        ledger.held = None;
+        self.drop_stage(id);
+        self.go_back(id);
+    }
+
+    /// Gives up the open stage: its leases end, its payloads are released.
+    pub(crate) fn drop_stage(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let payloads: Vec<PayloadId> = job.stage_payloads();
+        let stage = job.stage.take();
+        let tasks = stage.into_iter().flat_map(|stage| stage.tasks.into_values());
+        let mut leases: Vec<LeaseId> = Vec::new();
+        for task in tasks {
+            self.stats.unpaid += task.trial.claims.len() as u64;
+            leases.extend(task.leases);
+        }
+        for lease in leases {
+            self.end_lease(lease, Notify::Cancel);
+        }
+        self.release_payloads(payloads);
+    }
+
+    /// Goes back, if the job is to and nothing is being computed for it.
+    pub(crate) fn go_back(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let Some(round) = job.ledger.back_to.filter(|_| job.ending.is_none()) else { return };
+        if job.effects > job.referee {
+            return;
+        }
+        job.ledger.back_to = None;
+        let Some(beginning) = job.ledger.beginnings.get(&round).cloned() else {
+            let reason = format!("round {round} is wrong and cannot be begun again");
+            return self.begin_end(id, JobState::Failed { cause: Cause::Coordinator, reason });
+        };
+        let mut unused: BTreeSet<BlobId> = job.ledger.states();
+        unused.extend(job.driver.states());
+        job.credited_until(job.driver.step());
+        job.ledger.beginnings.retain(|&kept, _| kept <= round);
+        job.ledger.entries.retain(|task, _| task.round < round);
+        job.ledger.rollbacks += 1;
+        job.driver = beginning.driver;
+        let kept: BTreeSet<BlobId> = job.driver.states().into_iter().collect();
+        let kept: BTreeSet<BlobId> = kept.union(&job.ledger.states()).copied().collect();
+        let draft = job.driver.draft(job.driver.job_state());
+        for &state in unused.difference(&kept) {
+            self.out.push_back(Effect::ReleaseState { job: id, state });
+        }
+        self.stats.rollbacks += 1;
+        self.out.push_back(Effect::RolledBack { job: id, round });
+        self.persist_as(id, draft, Kind::RollBack { round });
+    }
+
+    /// The going back is durable: the round begins again.
+    pub(crate) fn begin_again(&mut self, id: JobId, round: u32) {
+        let Some(job) = self.world.jobs.get(&id) else { return };
+        if let Some(beginning) = job.ledger.beginnings.get(&round) {
+            let action = beginning.action.clone();
+            self.act(id, action);
+        }
+    }
+
+    /// Something of a job that goes back was answered: it is no longer wanted.
+    pub(crate) fn answered_in_vain(&mut self, id: JobId, outcome: &Outcome) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        match *outcome {
+            Outcome::Persisted => job.credits_saving.clear(),
+            Outcome::StateReady { state } | Outcome::Stepped { state, .. } => {
+                let is_kept =
+                    job.ledger.states().contains(&state) || job.driver.states().contains(&state);
+                if !is_kept {
+                    self.out.push_back(Effect::ReleaseState { job: id, state });
+                }
+            }
+            _ => {}
+        }
+        self.go_back(id);
+    }
+}

@@ -1,0 +1,93 @@
+//! Before a checkpoint, and before more rounds are unsettled than may be, what
+//! was accepted without proof is sampled once more.
+
+use crate::algorithm::{Action, Draft};
+use crate::effect::Effect;
+use crate::engine::Engine;
+use crate::verify::Verification;
+use crate::verify::ledger::{Beginning, Held};
+use raven_protocol::{BlobId, JobId};
+use std::collections::BTreeSet;
+
+impl Engine {
+    /// Whether `draft` has to wait until all before it is settled. It is kept then.
+    pub(crate) fn holds_save(&mut self, id: JobId, draft: &Draft) -> bool {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return false };
+        let is_open = !job.ledger.entries.is_empty() || job.ledger.cases > 0;
+        if !draft.checkpoint || job.ending.is_some() || !is_open {
+            return false;
+        }
+        job.ledger.held = Some(Held::Save(draft.clone()));
+        self.settle(id);
+        true
+    }
+
+    /// Whether the round that `action` begins has to wait until those before it
+    /// are settled. What is needed to begin it again is noted otherwise.
+    pub(crate) fn holds_round(&mut self, id: JobId, action: &Action) -> bool {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return false };
+        let (Some((round, state)), false) =
+            (action.begins_round(), job.plan.verification == Verification::None)
+        else {
+            return false;
+        };
+        let rounds_max = self.world.config.unsettled_rounds_max(job.sgd.weights_bytes);
+        if job.ledger.beginnings.len() >= rounds_max && !job.ledger.beginnings.contains_key(&round)
+        {
+            job.ledger.held = Some(Held::Round(action.clone()));
+            self.settle(id);
+            return true;
+        }
+        let (driver, action) = (job.driver.clone(), action.clone());
+        job.ledger.beginnings.entry(round).or_insert(Beginning { driver, state, action });
+        false
+    }
+
+    /// Goes on with settling what a held checkpoint or round waits for.
+    pub(crate) fn settle(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let ledger = &mut job.ledger;
+        if ledger.held.is_none() || ledger.cases > 0 || ledger.back_to.is_some() {
+            return;
+        }
+        let tasks = ledger.to_audit();
+        if tasks.is_empty() {
+            return self.settled(id);
+        }
+        for task in tasks {
+            self.recheck(id, task);
+        }
+    }
+
+    /// Nothing that was accepted can be undone any more.
+    fn settled(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let held = job.ledger.held.take();
+        job.ledger.entries.clear();
+        let states = job.ledger.states();
+        job.ledger.beginnings.clear();
+        let current: BTreeSet<BlobId> = job.driver.states().into_iter().collect();
+        for &state in states.difference(&current) {
+            self.out.push_back(Effect::ReleaseState { job: id, state });
+        }
+        let jobs = &self.world.jobs;
+        self.world.trust.prune(|identity| jobs.values().any(|job| job.ledger.involves(identity)));
+        match held {
+            Some(Held::Save(draft)) => self.persist(id, draft),
+            Some(Held::Round(action)) => self.act(id, action),
+            None => {}
+        }
+    }
+}
+
+impl Action {
+    /// The round that it begins, and from which state.
+    fn begins_round(&self) -> Option<(u32, BlobId)> {
+        match *self {
+            Action::OpenRuns { round, state }
+            | Action::OpenParts { round, stage: 0, state }
+            | Action::RunLocal { round, stage: 0, state } => Some((round, state)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The trial of one task: who has committed to what, and what that needs.
+
+use crate::active::Job;
+use crate::event::{NetworkPrefix, PayloadId, SiteId};
+use crate::money::PicoUsd;
+use crate::rates;
+use crate::session::Session;
+use crate::stage::Task;
+use crate::verify::trust::Identity;
+use crate::verify::{Purpose, Verification, draw, hits};
+use crate::world::World;
+use raven_protocol::{Backend, LeaseId, ResultDigest, SessionId, TaskId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Whoever computes, as far as belief in the result depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Who {
+    pub(crate) identity: Identity,
+    pub(crate) site: Option<SiteId>,
+    pub(crate) prefix: NetworkPrefix,
+    /// Whether equal work gives equal bits: a result of a GPU does not.
+    pub(crate) exact: bool,
+    /// The coordinator's own node: it is not doubted.
+    pub(crate) operator: bool,
+}
+
+impl Who {
+    pub(crate) fn of(session: &Session) -> Self {
+        let profile = &session.profile;
+        Who {
+            identity: session.identity(),
+            site: profile.site,
+            prefix: profile.prefix,
+            exact: profile.numeric.backend() == Backend::Cpu,
+            operator: profile.operator,
+        }
+    }
+
+    /// Whether both may be the same person or the same house: one does not
+    /// confirm the other. Loopback is where a proxy that names nobody is.
+    pub(crate) fn is_near(&self, other: &Who) -> bool {
+        self.identity.contributor == other.identity.contributor
+            || (self.prefix == other.prefix && !self.prefix.is_loopback())
+    }
+}
+
+/// A commitment under one lease. It stays when its session has gone: who
+/// leaves after the work was done is paid for it if others agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) lease: LeaseId,
+    pub(crate) session: SessionId,
+    pub(crate) who: Who,
+    pub(crate) rate: PicoUsd,
+    pub(crate) digest: ResultDigest,
+}
+
+impl Claim {
+    pub(crate) fn of(session: &Session, lease: LeaseId, digest: ResultDigest) -> Self {
+        Claim {
+            lease,
+            session: session.id,
+            who: Who::of(session),
+            rate: rates::rate(session.profile.device),
+            digest,
+        }
+    }
+}
+
+/// What a result needs besides itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// Contributors that must come to it.
+    pub(crate) claims: u32,
+    pub(crate) also: Also,
+}
+
+/// Who must have been among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Also {
+    /// Nobody in particular.
+    Nobody,
+    /// A vetted identity or the referee.
+    Vetted,
+    /// The referee.
+    Referee,
+}
+
+/// How far the referee is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Judging {
+    #[default]
+    NotAsked,
+    /// It computes.
+    Asked,
+    /// It came to this result, which the shell holds.
+    Ruled { digest: ResultDigest, payload: PayloadId, bytes: u64 },
+}
+
+/// A payload that the shell holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Revealed {
+    pub(crate) payload: PayloadId,
+    pub(crate) bytes: u64,
+    /// The lease under which it came.
+    pub(crate) lease: LeaseId,
+}
+
+/// The state of a trial.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trial {
+    /// In the order of commitment.
+    pub(crate) claims: Vec<Claim>,
+    /// Payloads that arrived, by digest.
+    pub(crate) payloads: BTreeMap<ResultDigest, Revealed>,
+    pub(crate) judging: Judging,
+}
+
+impl Trial {
+    /// Results that can be compared.
+    pub(crate) fn digests(&self) -> BTreeSet<ResultDigest> {
+        self.claims.iter().filter(|claim| claim.who.exact).map(|claim| claim.digest).collect()
+    }
+
+    /// Whether comparable results differ.
+    pub(crate) fn is_disputed(&self) -> bool {
+        let mut exact = self.claims.iter().filter(|claim| claim.who.exact);
+        let first = exact.next().map(|claim| claim.digest);
+        exact.any(|claim| Some(claim.digest) != first)
+    }
+
+    /// Everything that it holds of the shell's memory.
+    pub(crate) fn held(&self) -> Vec<PayloadId> {
+        let ruled = match self.judging {
+            Judging::Ruled { payload, .. } => Some(payload),
+            Judging::NotAsked | Judging::Asked => None,
+        };
+        self.payloads.values().map(|revealed| revealed.payload).chain(ruled).collect()
+    }
+}
+
+impl World {
+    /// What a result of `task` by `who` needs.
+    pub(crate) fn rule(&self, job: &Job, task: TaskId, who: &Who) -> Rule {
+        let rule = |claims, also| Rule { claims, also };
+        if who.operator {
+            return rule(1, Also::Nobody);
+        }
+        let trust = self.trust.of(&who.identity);
+        let is_vetted = trust.is_vetted(&self.config);
+        let is_drawn = || {
+            let drawn = draw(&self.config, task, Purpose::Check, job.ledger.rollbacks.into());
+            hits(drawn, trust.check_one_in(&self.config))
+        };
+        match (job.plan.verification, who.exact) {
+            (Verification::None, _) => rule(1, Also::Nobody),
+            (Verification::Triple, true) => rule(3, Also::Vetted),
+            // Bits of GPUs cannot be compared: only the referee can tell.
+            (Verification::Triple, false) => rule(1, Also::Referee),
+            (Verification::Adaptive, false) if !is_vetted || is_drawn() => rule(1, Also::Referee),
+            (Verification::Adaptive, true) if !is_vetted => rule(2, Also::Vetted),
+            (Verification::Adaptive, true) if is_drawn() => rule(2, Also::Nobody),
+            (Verification::Adaptive, _) => rule(1, Also::Nobody),
+        }
+    }
+
+    /// Whether `rule` is met by those who agree.
+    pub(crate) fn is_met(&self, rule: Rule, agreeing: &[&Claim]) -> bool {
+        let apart = agreeing.iter().enumerate().filter(|(at, claim)| {
+            agreeing[..*at].iter().all(|before| !before.who.is_near(&claim.who))
+        });
+        let is_vetted = |claim: &&Claim| {
+            claim.who.operator || self.trust.of(&claim.who.identity).is_vetted(&self.config)
+        };
+        let also = match rule.also {
+            Also::Nobody => true,
+            Also::Vetted => agreeing.iter().any(|claim| is_vetted(claim)),
+            Also::Referee => false,
+        };
+        also && apart.count() as u32 >= rule.claims
+    }
+
+    /// Those who compute `task` now.
+    pub(crate) fn computing<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = Who> + 'a {
+        let leases = task.leases.iter().filter_map(|&id| self.leases.get(id));
+        let open = leases.filter(|lease| lease.is_open());
+        open.filter_map(|lease| self.sessions.get(&lease.session)).map(Who::of)
+    }
+
+    /// Contributors that must come to the same result of `task`, going by those
+    /// who compute it or did so.
+    pub(crate) fn claims_needed(&self, job: &Job, task: &Task) -> u32 {
+        let claimed = task.trial.claims.iter().map(|claim| claim.who);
+        let everybody = claimed.chain(self.computing(task));
+        everybody.map(|who| self.rule(job, task.id, &who).claims).min().unwrap_or(1)
+    }
+
+    /// How many more contributors should compute `task`, which has begun.
+    pub(crate) fn partners_wanted(&self, job: &Job, task: &Task) -> u32 {
+        let trial = &task.trial;
+        if trial.judging != Judging::NotAsked || trial.is_disputed() {
+            return 0;
+        }
+        let computing = self.computing(task).count();
+        let needed = self.claims_needed(job, task);
+        let wanted = needed.saturating_sub((trial.claims.len() + computing) as u32);
+        // Whoever committed may have left without sending its result.
+        let may_arrive = || task.leases.iter().any(|&id| self.leases.get(id).is_some());
+        let is_lost = computing == 0
+            && !trial.claims.is_empty()
+            && trial.payloads.is_empty()
+            && !may_arrive();
+        wanted.max(u32::from(is_lost))
+    }
+
+    /// Whether `session` may be one more who computes `task`: apart from the
+    /// others, and comparable with them.
+    pub(crate) fn may_join(&self, task: &Task, session: &Session) -> bool {
+        let who = Who::of(session);
+        let mut others = task.trial.claims.iter().map(|claim| claim.who);
+        who.exact
+            && !others.any(|other| other.is_near(&who))
+            && !task.leases.iter().filter_map(|&id| self.leases.get(id)).any(|lease| {
+                let other = self.sessions.get(&lease.session);
+                other.is_some_and(|other| Who::of(other).is_near(&who))
+            })
+    }
+}

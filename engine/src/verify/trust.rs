@@ -1,0 +1,159 @@
+//! What is known of those who compute.
+
+use crate::config::EngineConfig;
+use crate::event::{ContributorId, SessionProfile};
+use raven_protocol::{Backend, DeviceClass};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// To whom trust belongs: a phone that earned it says nothing of the same
+/// person's server, nor a processor of a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    pub contributor: ContributorId,
+    pub device: DeviceClass,
+    pub backend: Backend,
+}
+
+impl Identity {
+    /// The identity behind a session.
+    pub fn of(profile: &SessionProfile) -> Self {
+        Identity {
+            contributor: profile.contributor,
+            device: profile.device,
+            backend: profile.numeric.backend(),
+        }
+    }
+}
+
+/// What an identity's past results say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "standing", rename_all = "snake_case")]
+pub enum Trust {
+    /// So many of its results were computed a second time, and were right.
+    Agreed {
+        /// Since it was first seen.
+        results: u32,
+    },
+    /// A lie was proven. It gets no work any more.
+    Excluded,
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Trust::Agreed { results: 0 }
+    }
+}
+
+impl Trust {
+    /// Whether its results may be accepted singly.
+    pub(crate) fn is_vetted(self, config: &EngineConfig) -> bool {
+        matches!(self, Trust::Agreed { results } if results >= config.vetted_after)
+    }
+
+    /// Its next result is computed a second time with probability one in so many.
+    pub(crate) fn check_one_in(self, config: &EngineConfig) -> u32 {
+        match self {
+            Trust::Agreed { results } if results >= config.vetted_after => {
+                results.saturating_add(1).min(config.check_one_in_max)
+            }
+            Trust::Agreed { .. } | Trust::Excluded => 1,
+        }
+    }
+
+    /// One more result of it was right.
+    #[must_use]
+    pub(crate) fn agreed(self) -> Trust {
+        match self {
+            Trust::Agreed { results } => Trust::Agreed { results: results.saturating_add(1) },
+            Trust::Excluded => Trust::Excluded,
+        }
+    }
+}
+
+/// Trust in those who are online or whose results are not settled.
+#[derive(Debug, Default)]
+pub(crate) struct TrustTable {
+    known: BTreeMap<Identity, Known>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    trust: Trust,
+    /// Open sessions.
+    sessions: u32,
+}
+
+impl TrustTable {
+    /// A session of `identity` opened; `stored` is what an earlier one left.
+    /// What is known here is newer.
+    pub(crate) fn opened(&mut self, identity: Identity, stored: Trust) -> Trust {
+        let known = self.known.entry(identity).or_insert(Known { trust: stored, sessions: 0 });
+        if stored == Trust::Excluded {
+            known.trust = Trust::Excluded;
+        }
+        known.sessions += 1;
+        known.trust
+    }
+
+    /// A session of `identity` is gone; its results may still be `open`.
+    pub(crate) fn closed(&mut self, identity: Identity, open: bool) {
+        if let Some(known) = self.known.get_mut(&identity) {
+            known.sessions = known.sessions.saturating_sub(1);
+            if known.sessions == 0 && !open {
+                self.known.remove(&identity);
+            }
+        }
+    }
+
+    /// Forgets those who are gone and of whom nothing is open.
+    pub(crate) fn prune(&mut self, is_open: impl Fn(&Identity) -> bool) {
+        self.known.retain(|identity, known| known.sessions > 0 || is_open(identity));
+    }
+
+    pub(crate) fn of(&self, identity: &Identity) -> Trust {
+        self.known.get(identity).map_or(Trust::default(), |known| known.trust)
+    }
+
+    pub(crate) fn set(&mut self, identity: Identity, trust: Trust) {
+        self.known.entry(identity).or_insert(Known { trust, sessions: 0 }).trust = trust;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.known.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_become_rarer_and_never_end() {
+        let config = EngineConfig::default();
+        let one_in = |results| Trust::Agreed { results }.check_one_in(&config);
+        assert_eq!((one_in(0), one_in(config.vetted_after - 1)), (1, 1));
+        assert_eq!(one_in(config.vetted_after), config.vetted_after + 1);
+        assert_eq!(one_in(u32::MAX), config.check_one_in_max);
+        assert_eq!(Trust::Excluded.check_one_in(&config), 1);
+        assert_eq!(Trust::Excluded.agreed(), Trust::Excluded);
+    }
+
+    #[test]
+    fn an_exclusion_outlives_sessions_and_wins_over_what_is_stored() {
+        let who = Identity {
+            contributor: ContributorId([1; 32]),
+            device: DeviceClass::Phone,
+            backend: Backend::Cpu,
+        };
+        let mut table = TrustTable::default();
+        table.opened(who, Trust::Agreed { results: 9 });
+        table.set(who, Trust::Excluded);
+        assert_eq!(table.opened(who, Trust::Agreed { results: 9 }), Trust::Excluded);
+        table.closed(who, false);
+        table.closed(who, true);
+        assert_eq!((table.of(&who), table.len()), (Trust::Excluded, 1));
+        table.prune(|_| false);
+        assert_eq!(table.len(), 0);
+    }
+}

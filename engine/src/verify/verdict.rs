@@ -1,0 +1,273 @@
+//! From commitments to an accepted result.
+
+use crate::active::Job;
+use crate::dispatch::Notify;
+use crate::effect::{Credit, Effect, Payer, Proof, TreePart};
+use crate::engine::Engine;
+use crate::event::PayloadId;
+use crate::lease::LeaseState;
+use crate::stage::{Accepted, Supply, Task};
+use crate::verify::ledger::Entry;
+use crate::verify::trial::{Also, Claim, Judging, Revealed};
+use crate::verify::{Purpose, QUALIFYING_MAX, Verification, draw, hits};
+use raven_protocol::{JobId, LeaseId};
+
+/// A result that is believed.
+struct Accepting {
+    payload: PayloadId,
+    bytes: u64,
+    /// Those who came to it, in the order of commitment.
+    members: Vec<Claim>,
+    proof: Proof,
+}
+
+impl Engine {
+    fn task(&self, job: JobId, part: u32) -> Option<&Task> {
+        self.world.jobs.get(&job)?.stage.as_ref()?.tasks.get(&part)
+    }
+
+    /// Whether nobody's results are checked.
+    pub(crate) fn is_unchecked(&self, job: JobId) -> bool {
+        let job = self.world.jobs.get(&job);
+        job.is_none_or(|job| job.plan.verification == Verification::None)
+    }
+
+    /// Goes on with the trial of a task, as far as it can.
+    pub(crate) fn consider(&mut self, id: JobId, part: u32) {
+        let Some(task) = self.task(id, part) else { return };
+        match task.trial.judging {
+            Judging::Asked => return,
+            Judging::Ruled { digest, payload, bytes } => {
+                let agrees = |claim: &&Claim| !claim.who.exact || claim.digest == digest;
+                let members = task.trial.claims.iter().filter(agrees).copied().collect();
+                let proof = Proof::Refereed;
+                return self.accept(id, part, Accepting { payload, bytes, members, proof });
+            }
+            Judging::NotAsked => {}
+        }
+        let awaiting = self.ask_for_payloads(id, part);
+        let Some(task) = self.task(id, part) else { return };
+        if !self.is_unchecked(id) && task.trial.is_disputed() {
+            // One payload of each result makes the evidence; who sends none is found out as well.
+            if !awaiting {
+                self.ask_referee(id, part);
+            }
+            return self.note_partners(id, part);
+        }
+        match self.believed(id, part) {
+            Belief::Accepted(accepting) => self.accept(id, part, accepting),
+            Belief::Referee => {
+                self.ask_referee(id, part);
+                self.note_partners(id, part);
+            }
+            Belief::NotYet => self.note_partners(id, part),
+        }
+    }
+
+    /// Asks one committed lease of every result for its payload; whether any is awaited.
+    fn ask_for_payloads(&mut self, id: JobId, part: u32) -> bool {
+        let Some(task) = self.task(id, part) else { return false };
+        let trial = &task.trial;
+        let mut awaiting = false;
+        let mut ask: Vec<LeaseId> = Vec::new();
+        let exact = trial.digests().into_iter().map(Some);
+        // Bits of GPUs are all different: one result of them is enough.
+        let inexact = trial.claims.iter().any(|claim| !claim.who.exact).then_some(None);
+        for group in exact.chain(inexact) {
+            let in_group = |claim: &&Claim| match group {
+                Some(digest) => claim.who.exact && claim.digest == digest,
+                None => !claim.who.exact,
+            };
+            let group: Vec<&Claim> = trial.claims.iter().filter(in_group).collect();
+            if group.iter().any(|claim| trial.payloads.contains_key(&claim.digest)) {
+                continue;
+            }
+            let state = |claim: &&Claim| self.world.leases.get(claim.lease).map(|l| l.state);
+            let is_revealing =
+                |claim: &&Claim| matches!(state(claim), Some(LeaseState::Revealing { .. }));
+            let is_committed =
+                |claim: &&Claim| matches!(state(claim), Some(LeaseState::Committed { .. }));
+            if group.iter().any(is_revealing) {
+                awaiting = true;
+            } else if let Some(claim) = group.iter().find(|claim| is_committed(claim)) {
+                awaiting = true;
+                ask.push(claim.lease);
+            }
+        }
+        for lease in ask {
+            self.reveal(lease);
+        }
+        awaiting
+    }
+
+    /// Whether an undisputed result is believed.
+    fn believed(&self, id: JobId, part: u32) -> Belief {
+        let Some(job) = self.world.jobs.get(&id) else { return Belief::NotYet };
+        let Some(task) = job.stage.as_ref().and_then(|stage| stage.tasks.get(&part)) else {
+            return Belief::NotYet;
+        };
+        let trial = &task.trial;
+        let mut belief = Belief::NotYet;
+        for claim in &trial.claims {
+            let rule = self.world.rule(job, task.id, &claim.who);
+            let agreeing: Vec<&Claim> = if claim.who.exact {
+                trial.claims.iter().filter(|o| o.who.exact && o.digest == claim.digest).collect()
+            } else {
+                vec![claim]
+            };
+            let payload = trial.payloads.get(&claim.digest).copied();
+            if self.world.is_met(rule, &agreeing) {
+                let Some(Revealed { payload, bytes, lease }) = payload else { continue };
+                let mut members: Vec<Claim> = agreeing.into_iter().copied().collect();
+                let proof = match (job.plan.verification, members.len()) {
+                    (Verification::None, _) => {
+                        members = trial.claims.clone();
+                        members.retain(|member| member.lease == lease);
+                        Proof::Unchecked
+                    }
+                    (_, 1) => Proof::Single,
+                    _ => Proof::Agreed,
+                };
+                return Belief::Accepted(Accepting { payload, bytes, members, proof });
+            }
+            let enough = agreeing.len() as u32 >= rule.claims && rule.also != Also::Nobody;
+            // What a GPU came to is compared by its values.
+            if enough && (claim.who.exact || payload.is_some()) {
+                belief = Belief::Referee;
+            }
+        }
+        belief
+    }
+
+    /// Notes whether somebody else should compute the task as well.
+    pub(crate) fn note_partners(&mut self, id: JobId, part: u32) {
+        let Some(job) = self.world.jobs.get(&id) else { return };
+        let Some(stage) = &job.stage else { return };
+        let wanted = stage.tasks.get(&part).map_or(0, |task| {
+            let has_begun = !task.leases.is_empty() || !task.trial.claims.is_empty();
+            if has_begun { self.world.partners_wanted(job, task) } else { 0 }
+        });
+        let now = self.now;
+        let Some(stage) = self.stage_mut(id) else { return };
+        if wanted > 0 {
+            stage.short.entry(part).or_insert(now);
+        } else {
+            stage.short.remove(&part);
+        }
+    }
+
+    /// The result counts, and every lease of the task is over.
+    fn accept(&mut self, id: JobId, part: u32, accepting: Accepting) {
+        let Accepting { payload, bytes, mut members, proof } = accepting;
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let Some(stage) = &mut job.stage else { return };
+        let Some(task) = stage.tasks.remove(&part) else { return };
+        stage.short.remove(&part);
+        let flops = task.demand.flops;
+        stage.accepted.insert(part, Accepted { units: task.units(), payload });
+        if let Supply::Runs(pool) = &stage.supply {
+            let part = TreePart { start: part, count: task.units(), payload };
+            let (round, total) = (stage.round, pool.total());
+            self.out.push_back(Effect::Fold { job: id, round, total, part });
+        }
+        stage.units_left -= task.units();
+        stage.flops_left = stage.flops_left.saturating_sub(flops);
+        let key = job.part_key(task.id);
+        job.proven.insert((task.id.stage, key.unwrap_or(0)));
+        job.invalid.clear();
+        job.service += u128::from(flops);
+        job.tasks_accepted += 1;
+        job.flops_accepted = job.flops_accepted.saturating_add(flops);
+        self.stats.unpaid += members.len().saturating_sub(QUALIFYING_MAX) as u64;
+        members.truncate(QUALIFYING_MAX);
+        for member in &members {
+            credit(job, &task, member, proof);
+        }
+        self.stats.tasks_accepted += 1;
+        self.stats.executions_paid += members.len() as u64;
+        self.stats.flops_paid += flops.saturating_mul(members.len() as u64);
+        self.stats.flops_accepted = self.stats.flops_accepted.saturating_add(flops);
+        self.stats.result_bytes = self.stats.result_bytes.saturating_add(bytes);
+        self.window.add(self.now, flops);
+        self.believe(id, &task, &members, proof);
+        let mut unused = task.trial.held();
+        unused.retain(|&other| other != payload);
+        self.release_payloads(unused);
+        for lease in task.leases {
+            self.end_lease(lease, Notify::Cancel);
+        }
+        self.stage_progressed(id);
+    }
+
+    /// What an accepted result says of its contributors, and what is to be settled of it.
+    fn believe(&mut self, id: JobId, task: &Task, members: &[Claim], proof: Proof) {
+        for member in members {
+            if let Some(session) = self.world.sessions.get_mut(&member.session) {
+                session.strikes = 0;
+                session.tasks_accepted += 1;
+                session.flops_accepted = session.flops_accepted.saturating_add(task.demand.flops);
+            }
+            self.world.doubtful.remove(&member.session);
+        }
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let order = job.ledger.take_order();
+        let is_checked = matches!(proof, Proof::Agreed | Proof::Refereed);
+        if is_checked {
+            for member in members {
+                job.ledger.confirm(member.who.identity, order);
+            }
+        }
+        let is_trusted = members.iter().all(|member| member.who.operator);
+        if job.plan.verification != Verification::None
+            && !is_trusted
+            && matches!(proof, Proof::Single | Proof::Agreed)
+        {
+            let drawn = draw(&self.world.config, task.id, Purpose::Audit, order);
+            let entry = Entry {
+                order,
+                task: task.id,
+                work: task.work.clone(),
+                flops: task.demand.flops,
+                members: members.to_vec(),
+                asked: false,
+                drawn: hits(drawn, self.world.config.audit_one_in),
+            };
+            job.ledger.entries.insert(task.id, entry);
+        }
+        if is_checked {
+            for member in members.iter().filter(|member| !member.who.operator) {
+                self.agreed(member.who.identity);
+            }
+        }
+    }
+}
+
+/// What becomes of an undisputed result.
+enum Belief {
+    Accepted(Accepting),
+    /// Those who agree do not suffice without it.
+    Referee,
+    NotYet,
+}
+
+/// Enters what one execution earns.
+fn credit(job: &mut Job, task: &Task, member: &Claim, proof: Proof) {
+    let flops = task.demand.flops;
+    let payer = if job.is_credited(task.id.round) { Payer::Operator } else { Payer::Job };
+    if payer == Payer::Job {
+        job.spent.add(flops, member.rate);
+    }
+    job.credits.push(Credit {
+        task: task.id,
+        attempt: job.ledger.rollbacks,
+        contributor: member.who.identity.contributor,
+        session: member.session,
+        site: member.who.site,
+        flops,
+        rate: member.rate,
+        backend: member.who.identity.backend,
+        digest: member.digest,
+        proof,
+        payer,
+    });
+}

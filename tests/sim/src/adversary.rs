@@ -1,0 +1,76 @@
+//! Contributors that cheat.
+
+use crate::kernel::{Value, mix};
+use crate::rng::Rng;
+use raven_engine::{ContributorId, Identity, Trust, Work};
+use raven_protocol::TaskId;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How a contributor lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Anything, another each time.
+    Noise,
+    /// What a gradient with its sign turned would be: the same of all who do so.
+    Flipped,
+    /// What a scaled gradient would be: the same of all who scale alike.
+    Scaled,
+    /// Zeros.
+    Zero,
+    /// The result of the task that it did before.
+    Stale,
+    /// What its group agreed on.
+    Colluding { group: u64 },
+    /// It commits and sends nothing.
+    Withheld,
+}
+
+/// A cheat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adversary {
+    pub lie: Lie,
+    /// Tasks that it does honestly first.
+    pub honest_first: u32,
+}
+
+impl Adversary {
+    /// One that lies from the start.
+    pub const fn always(lie: Lie) -> Self {
+        Adversary { lie, honest_first: 0 }
+    }
+}
+
+impl Lie {
+    /// What is said instead of `truth`.
+    pub fn value(self, truth: Value, before: Value, rng: &mut Rng) -> Value {
+        match self {
+            Lie::Noise => rng.word(),
+            Lie::Flipped => !truth,
+            Lie::Scaled => mix(truth, 2),
+            Lie::Zero => 0,
+            Lie::Stale => before,
+            Lie::Colluding { group } => mix(truth, group),
+            Lie::Withheld => truth,
+        }
+    }
+}
+
+/// What a simulation knows of lies, which the engine does not.
+#[derive(Clone, Debug, Default)]
+pub struct Truth {
+    /// What every run that was leased was leased as, as of its last lease.
+    pub work: BTreeMap<TaskId, Work>,
+    /// False results that were committed to, by contributor.
+    pub lies: BTreeMap<ContributorId, u64>,
+    /// False results that were folded into a round.
+    pub combined: u64,
+    /// Contributors that cheat.
+    pub cheats: BTreeSet<ContributorId>,
+    /// What is stored of identities.
+    pub trust: BTreeMap<Identity, Trust>,
+    /// Honest contributors that were excluded.
+    pub wronged: BTreeSet<ContributorId>,
+    pub excluded: BTreeSet<ContributorId>,
+    /// Flops of everything that was computed by contributors.
+    pub executed: u64,
+}
