@@ -22,6 +22,7 @@ use raven_protocol::{
     OutputSpec, Program, ReduceRule, Seed, ShardRef, TaskId, TaskMessage, TaskSpec, TensorPart,
     ToContributor, result_digest,
 };
+use std::process::Command;
 use support::{cache_dir, kernel_file};
 
 const LEASE: LeaseId = LeaseId(0xabc);
@@ -410,6 +411,35 @@ fn changed_bytes_under_a_new_signature_never_panic() {
         changed[at..at + 4].copy_from_slice(&bytes);
         assert!(read(&signed_again(&changed, &key())).is_err(), "{at} {bytes:?}");
     }
+}
+
+#[test]
+fn the_command_says_which_and_by_its_exit_code() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("case.evidence");
+    let materials = product();
+    let file = evidence_of(&materials, &lie(&materials, &["y"], |_, x| x * 0.5));
+    std::fs::write(&path, &file).expect("written");
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
+        command.arg("replay").arg(&path).arg("--kernel").arg(kernel_file()).args(more);
+        let out = command.output().expect("runs");
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let public: String =
+        key().verifying_key().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let (code, text) = run(&["--key", &public]);
+    assert_eq!(code, Some(0), "{text}");
+    for word in ["confirmed", "node 4 (matmul)", "scaled by 0.5", "as expected", &public] {
+        assert!(text.contains(word), "{word} is not in\n{text}");
+    }
+    let (code, text) = run(&["--key", &"00".repeat(32)]);
+    assert_eq!((code, text.starts_with("tampered")), (Some(2), true), "{text}");
+    let mut changed = file.clone();
+    changed[file.len() / 2] ^= 4;
+    std::fs::write(&path, changed).expect("written");
+    let (code, text) = run(&[]);
+    assert_eq!((code, text.starts_with("tampered")), (Some(2), true), "{text}");
 }
 
 #[test]
