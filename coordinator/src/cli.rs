@@ -1,7 +1,9 @@
 //! The command line.
 
-use crate::config::{ConfigError, Environment, SETTINGS, Serve, resolve};
+use crate::config::{ConfigError, Environment, KERNEL, SETTINGS, Serve, resolve};
 use crate::keys::KeyMode;
+use crate::referee::replay::Replay;
+use crate::runtime::session::parse_hex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +14,7 @@ coordinator keys revoke --data DIR KEY
 coordinator sites revoke --data DIR SITE_ID
 coordinator signing rotate --data DIR
 coordinator doctor --data DIR [--config FILE] [--SETTING VALUE ...]
+coordinator replay EVIDENCE [--kernel FILE] [--key KEY]
 
 --config names a file of settings, one `name = value` a line (TOML). A setting is a
 flag, RAVEN_NAME in the environment, or a line of that file, in this order:
@@ -36,6 +39,7 @@ pub enum Command {
     RevokeKey { data: PathBuf, key: String },
     RevokeSite { data: PathBuf, site: String },
     RotateSigning { data: PathBuf },
+    Replay(Replay),
 }
 
 /// Why a command line is not understood.
@@ -49,6 +53,8 @@ pub enum CliError {
     Value(String),
     #[error("unknown argument: {0}")]
     Unknown(String),
+    #[error("--key is a public key, 64 lower-case hex digits")]
+    PublicKey,
     #[error("{0} is given twice")]
     Twice(String),
     #[error(transparent)]
@@ -135,6 +141,17 @@ fn settings(
     Ok(Box::new(resolve(&given, config, environment)?))
 }
 
+/// An evidence file, and what it is held against.
+fn replay(arguments: impl Iterator<Item = String>) -> Result<Replay, CliError> {
+    let read = Arguments::read(arguments, &["--kernel", "--key"], &[])?;
+    let key = read.value("--key").map(|text| parse_hex(text).ok_or(CliError::PublicKey));
+    Ok(Replay {
+        kernel: read.path("--kernel").unwrap_or_else(|| KERNEL.into()),
+        key: key.transpose()?,
+        evidence: read.only("an evidence file")?.into(),
+    })
+}
+
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
@@ -148,6 +165,7 @@ pub fn parse(
         "--help" | "-h" | "help" => Ok(Command::Help),
         "serve" => Ok(Command::Serve(settings(arguments, environment)?)),
         "doctor" => Ok(Command::Doctor(settings(arguments, environment)?)),
+        "replay" => replay(arguments).map(Command::Replay),
         "keys" | "sites" | "signing" => {
             let verb = arguments.next().ok_or(CliError::Missing("a verb such as create"))?;
             let read = Arguments::read(arguments, &["--data"], &["--live"])?;
@@ -192,6 +210,12 @@ mod tests {
         let create = Command::CreateKey { data: "d".into(), mode };
         assert_eq!(read("keys create --data d --live"), Ok(create));
         assert_eq!(read(""), Ok(Command::Help));
+        let replay = Replay { evidence: "e".into(), kernel: KERNEL.into(), key: None };
+        assert_eq!(read("replay e"), Ok(Command::Replay(replay.clone())));
+        let key = "00".repeat(32);
+        let pinned = Replay { kernel: "k".into(), key: Some([0; 32]), ..replay };
+        let line = format!("replay --kernel k e --key {key}");
+        assert_eq!(read(&line), Ok(Command::Replay(pinned)));
     }
 
     #[test]
@@ -204,6 +228,8 @@ mod tests {
         let refused = read("serve --data d --listen x").expect_err("refused").to_string();
         assert!(refused.starts_with("--listen: "), "{refused}");
         assert_eq!(read("keys burn --data d"), Err(CliError::Command("keys burn".into())));
+        assert_eq!(read("replay"), Err(CliError::Missing("an evidence file")));
+        assert_eq!(read("replay e --key 00"), Err(CliError::PublicKey));
         assert_eq!(read("keys revoke --data d"), Err(CliError::Missing("a key")));
     }
 }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 const LISTEN: &str = "127.0.0.1:8080";
-const KERNEL: &str = "dist/kernel/raven_kernel.wasm";
+/// The kernel module where no other is named.
+pub const KERNEL: &str = "dist/kernel/raven_kernel.wasm";
 /// What a visit may move unless the operator says otherwise.
 const VISIT_MB: u32 = 25;
 /// More than any visit moves: a terabyte.

@@ -19,6 +19,7 @@ pub mod model_file;
 pub mod network;
 pub mod process;
 pub mod random;
+pub mod referee;
 pub mod runtime;
 pub mod serve;
 pub mod signing;
