@@ -1,7 +1,9 @@
 //! What one transaction makes durable: [`Store::persist`].
 
 use super::jobs::MeanMetrics;
-use super::{Store, StoreError, column, count_to_sql, events, failed, hash_column, to_sql};
+use super::{
+    Snapshot, Store, StoreError, chain, column, count_to_sql, events, failed, hash_column, to_sql,
+};
 use crate::time::UnixMs;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
 use raven_engine::{Cause, CompletedReason, Credit, JobPhase, JobState, Metrics, Record};
@@ -119,6 +121,19 @@ impl Store {
     /// # Errors
     /// Those of [`Store::persist`].
     pub async fn persist_timed(&self, record: &Record, clock: Clock) -> Result<(), StoreError> {
+        self.persist_published(record, clock, None).await
+    }
+
+    /// [`Store::persist_timed`] with the record's state, where that may be published.
+    ///
+    /// # Errors
+    /// Those of [`Store::persist`].
+    pub async fn persist_published(
+        &self,
+        record: &Record,
+        clock: Clock,
+        snapshot: Option<Snapshot>,
+    ) -> Result<(), StoreError> {
         let now = UnixMs::now();
         let mut transaction = self.begin().await?;
         let before = read_before(&mut transaction, record.job).await?;
@@ -148,6 +163,9 @@ impl Store {
             charge = charge.plus(added).unwrap_or(Charge::MAX);
         }
         keep_checkpoint(&mut transaction, record).await?;
+        if before.is_strict {
+            chain::extend(&mut transaction, record, snapshot).await?;
+        }
         update_job(&mut transaction, record, &before, clock, charge, now).await?;
         transaction.commit().await.map_err(failed("commit a record"))
     }
