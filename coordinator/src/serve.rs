@@ -222,6 +222,7 @@ async fn start_runtime(
         runtime_config.sessions_per_network_max = limit;
     }
     runtime_config.operator = config.operator;
+    runtime_config.certificate_bytes = config.certificate_bytes;
     runtime_config.gpu_kernel = embed.gpu_kernel();
     let handle =
         runtime::start(runtime_config, store.clone(), blobs.clone(), tickets.clone()).await?;

@@ -9,6 +9,7 @@
 
 pub mod chain;
 pub mod document;
+pub mod keep;
 pub mod key;
 
 pub use document::{Body, Certificate, CertificateError, Measured};

@@ -145,6 +145,7 @@ pub async fn start(
     let persister = Persister::new(
         store.clone(),
         blobs.clone(),
+        config.certificate_bytes,
         metrics.clone(),
         inputs_out.clone(),
         notices.clone(),

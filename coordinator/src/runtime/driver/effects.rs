@@ -11,7 +11,9 @@ use raven_engine::{
     Effect, EffectError, EffectId, Event, Outbound, PayloadId, Record, TreePart, Work,
 };
 use raven_protocol::frame::encode;
-use raven_protocol::{BlobId, JobId, LeaseId, RefuseReason, SessionId, TaskId, ToContributor};
+use raven_protocol::{
+    BlobId, JobId, LeaseId, Numerics, RefuseReason, SessionId, TaskId, ToContributor,
+};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -206,7 +208,10 @@ impl Driver {
             } else {
                 job.progress.interrupted();
             }
-            state = kept_state(&record).and_then(|weights| job.state(weights).ok());
+            // Any state of a strict job may be published with its certificate.
+            let is_strict = job.context.plan.numerics == Numerics::Strict;
+            let kept = kept_state(&record).or(record.weights.filter(|_| is_strict));
+            state = kept.and_then(|weights| job.state(weights).ok());
             clock = job.progress.clock();
         }
         let job = record.job;
