@@ -7,10 +7,13 @@
 //! link and the model, and is signed ([`key`]). A bundle ([`bundle`]) holds it
 //! with all inputs; [`verify`] runs rounds of it again, bit for bit.
 
+pub mod bundle;
 pub mod chain;
 pub mod document;
+pub mod issue;
 pub mod keep;
 pub mod key;
+pub mod tar;
 
 pub use document::{Body, Certificate, CertificateError, Measured};
 pub use key::{CertificateKey, Signatory};

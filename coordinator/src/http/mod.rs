@@ -4,6 +4,7 @@
 mod auth;
 mod blobs;
 mod body;
+mod certificates;
 mod datasets;
 mod embed;
 mod events;
@@ -132,6 +133,7 @@ pub fn router(app: App) -> Router {
         .merge(quotes::routes())
         .merge(events::routes())
         .merge(model::routes())
+        .merge(certificates::routes())
         .merge(sites::routes())
         .merge(network::routes())
         .merge(blobs::routes())
