@@ -9,11 +9,14 @@
 
 pub mod bundle;
 pub mod chain;
+pub mod command;
 pub mod document;
 pub mod issue;
 pub mod keep;
 pub mod key;
+mod replay;
 pub mod tar;
+pub mod verify;
 
 pub use document::{Body, Certificate, CertificateError, Measured};
 pub use key::{CertificateKey, Signatory};
