@@ -16,7 +16,7 @@ coordinator sites revoke --data DIR SITE_ID
 coordinator signing rotate --data DIR
 coordinator doctor --data DIR [--config FILE] [--SETTING VALUE ...]
 coordinator verify-model BUNDLE --model FILE [--kernel FILE] [--sample N | --all]
-    [--evaluate] [--seed SEED] [--signer KEY]
+    [--evaluate] [--seed SEED] [--signer KEY] [--cache DIR]
 coordinator verify-model --url URL --job JOB_ID --key rk_... [the same]
 
 --config names a file of settings, one `name = value` a line (TOML). A setting is a
@@ -160,8 +160,10 @@ fn verify_model(
     arguments: impl Iterator<Item = String>,
     environment: Environment<'_>,
 ) -> Result<VerifyModel, CliError> {
-    let names =
-        ["--model", "--kernel", "--sample", "--seed", "--signer", "--url", "--job", "--key"];
+    let names = [
+        "--model", "--kernel", "--sample", "--seed", "--signer", "--url", "--job", "--key",
+        "--cache",
+    ];
     let read = Arguments::read(arguments, &names, &["--all", "--evaluate"])?;
     let sample = parsed(&read, "--sample", "a whole number from 1", |text| {
         text.parse().ok().filter(|count: &u32| *count > 0)
@@ -178,7 +180,7 @@ fn verify_model(
     })?;
     let signer = parsed(&read, "--signer", "64 lower-case hex digits", |text| text.parse().ok())?;
     let job = parsed(&read, "--job", "job_ and 16 hex digits", |text| text.parse().ok())?;
-    let kernel = read.path("--kernel");
+    let (kernel, cache) = (read.path("--kernel"), read.path("--cache"));
     let evaluate = read.flag("--evaluate") || draw == Draw::All;
     let source = match read.value("--url") {
         Some(url) => {
@@ -193,7 +195,7 @@ fn verify_model(
             Source::Files { bundle: read.only("a bundle")?.into(), model }
         }
     };
-    Ok(VerifyModel { source, kernel, draw, evaluate, seed, signer })
+    Ok(VerifyModel { source, kernel, cache, draw, evaluate, seed, signer })
 }
 
 /// Reads the arguments after the program's name.

@@ -1,28 +1,28 @@
 //! A strict job's certificate, from its training to a buyer who trusts nobody:
 //! what is true is verified, and what was tampered with is found.
 
+mod sold;
 mod support;
 
-use raven_coordinator::blobs::blob_frame;
 use raven_coordinator::certificate::bundle::{
     CERTIFICATE, KERNEL, rounds_file, shard_file, state_file,
 };
-use raven_coordinator::certificate::chain::{Follower, RoundLine, link, origin};
-use raven_coordinator::certificate::verify::{
-    Check, Difference, Draw, Report, VerifyError, verify,
-};
-use raven_coordinator::certificate::{Body, CertificateKey, Signatory, document, issue, tar};
-use raven_protocol::frame::TensorPart;
-use raven_protocol::{BlobId, Frame, FrameLimits};
+use raven_coordinator::certificate::chain::Follower;
+use raven_coordinator::certificate::verify::{Difference, Draw, VerifyError};
+use raven_coordinator::certificate::{Body, CertificateKey, document, issue};
+use raven_graph::philox::philox4x32;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use sold::{Files, Sold, changes, fetch, numbers, other_state};
+use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
-use support::process::{Installation, Process, digits_job, program};
+use support::contributor::{Contributor, Habits};
+use support::process::{Installation, Process, digits_job, free_address, program};
 use support::{cache_dir, kernel_file};
 
 const PATIENCE: Duration = Duration::from_secs(240);
+/// Bits of a bundle that are flipped one after another.
+const FLIPS: u32 = 60;
 
 /// A job of which the operator's own node does everything.
 fn strict_job(dataset: &str, epochs: u32, placement: &str) -> Value {
@@ -38,227 +38,14 @@ fn strict_job(dataset: &str, epochs: u32, placement: &str) -> Value {
     job
 }
 
-fn fetch(process: &Process, key: &str, path: &str) -> (u16, Vec<u8>) {
-    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
-    let agent = ureq::Agent::new_with_config(config);
-    let url = format!("{}{path}", process.url);
-    let answer = agent.get(url).header("authorization", format!("Bearer {key}")).call();
-    let mut answer = answer.expect("answers");
-    let body = answer.body_mut().with_config().limit(1 << 30).read_to_vec().expect("a body");
-    (answer.status().as_u16(), body)
-}
-
-/// A bundle's files by name, and the order in which they came.
-#[derive(Clone)]
-struct Files {
-    order: Vec<String>,
-    files: BTreeMap<String, Vec<u8>>,
-}
-
-impl Files {
-    fn read(bytes: &[u8]) -> Self {
-        let (mut at, mut order, mut files) = (0, Vec::new(), BTreeMap::new());
-        while bytes[at] != 0 {
-            let name = bytes[at..at + 100].split(|byte| *byte == 0).next().expect("a name");
-            let name = String::from_utf8(name.to_vec()).expect("text");
-            let length = std::str::from_utf8(&bytes[at + 124..at + 135]).expect("octal");
-            let length = usize::from_str_radix(length, 8).expect("octal");
-            at += tar::BLOCK;
-            files.insert(name.clone(), bytes[at..at + length].to_vec());
-            order.push(name);
-            at += length + tar::padding(length as u64);
-        }
-        Files { order, files }
-    }
-
-    fn write(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for name in &self.order {
-            let content = &self.files[name];
-            bytes.extend_from_slice(&tar::header(name, content.len() as u64));
-            bytes.extend_from_slice(content);
-            bytes.resize(bytes.len() + tar::padding(content.len() as u64), 0);
-        }
-        bytes.extend_from_slice(&tar::END);
-        bytes
-    }
-
-    fn put(&mut self, name: &str, content: Vec<u8>) {
-        if self.files.insert(name.to_owned(), content).is_none() {
-            self.order.push(name.to_owned());
-        }
-    }
-
-    fn certificate(&self) -> String {
-        String::from_utf8(self.files[CERTIFICATE].clone()).expect("text")
-    }
-
-    fn body(&self) -> Body {
-        document::read(&self.certificate()).expect("a certificate").body
-    }
-
-    fn lines(&self) -> Vec<RoundLine> {
-        let files = self.files.iter().filter(|(name, _)| name.starts_with("rounds/"));
-        let texts = files.map(|(_, bytes)| std::str::from_utf8(bytes).expect("text"));
-        let lines = texts.flat_map(str::lines);
-        lines.map(|line| serde_json::from_str(line).expect("a line")).collect()
-    }
-
-    /// Puts these rounds in, linked anew, and a body that is true to them.
-    fn relink(&mut self, body: &mut Body, lines: &mut [RoundLine]) {
-        let (mut previous, mut before) = (origin(body.job, body.rounds.first), body.rounds.first);
-        for line in lines.iter_mut() {
-            line.link = link(previous, line.round, before, line.state, line.tasks.as_ref());
-            (previous, before) = (line.link, line.state);
-        }
-        (body.rounds.link, body.rounds.last) = (previous, before);
-        for chunk in lines.chunks(256) {
-            let text: Vec<String> =
-                chunk.iter().map(|line| serde_json::to_string(line).expect("written")).collect();
-            let text = text.join("\n") + "\n";
-            self.put(&rounds_file(chunk[0].round - 1), text.into_bytes());
-        }
-    }
-
-    /// Signs a body with a key of one's own.
-    fn sign(&mut self, body: &Body) {
-        let text = document::sign(body, &CertificateKey::from_secret([9; 32])).expect("signed");
-        self.put(CERTIFICATE, text.into_bytes());
-    }
-}
-
-/// A finished job, as its buyer has it.
-struct Sold {
-    folder: tempfile::TempDir,
-    bundle: Files,
-    model: Vec<u8>,
-}
-
-impl Sold {
-    fn fetch(process: &Process, key: &str, job: &str) -> Self {
-        let (status, bytes) = fetch(process, key, &format!("{job}/bundle"));
-        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&bytes));
-        let (status, model) = fetch(process, key, &format!("{job}/model"));
-        assert_eq!(status, 200);
-        let folder = tempfile::tempdir().expect("a folder");
-        Sold { folder, bundle: Files::read(&bytes), model }
-    }
-
-    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
-        let path = self.folder.path().join(name);
-        std::fs::write(&path, content).expect("written");
-        path
-    }
-
-    fn check(
-        &self,
-        bundle: &Files,
-        model: &[u8],
-        draw: Draw,
-        signer: Option<Signatory>,
-    ) -> Result<Report, VerifyError> {
-        self.check_on(Some(&kernel_file()), bundle, model, draw, signer)
-    }
-
-    fn check_on(
-        &self,
-        kernel: Option<&Path>,
-        bundle: &Files,
-        model: &[u8],
-        draw: Draw,
-        signer: Option<Signatory>,
-    ) -> Result<Report, VerifyError> {
-        let scratch = tempfile::tempdir().expect("a folder");
-        let (bundle, model) =
-            (self.file("bundle.tar", &bundle.write()), self.file("model.safetensors", model));
-        let check = Check {
-            bundle: &bundle,
-            model: &model,
-            kernel,
-            signer,
-            draw,
-            evaluate: draw == Draw::All,
-            seed: 7,
-            scratch: scratch.path(),
-            cache: Some(&cache_dir()),
-        };
-        verify(&check, &mut |line| println!("  {line}"))
-    }
-
-    /// The same with nothing changed but the bundle.
-    fn altered(&self, change: impl FnOnce(&mut Files)) -> Result<Report, VerifyError> {
-        let mut bundle = self.bundle.clone();
-        change(&mut bundle);
-        self.check(&bundle, &self.model, Draw::All, None)
-    }
-
-    fn verified(&self, draw: Draw) -> Report {
-        let began = Instant::now();
-        let report = self.check(&self.bundle, &self.model, draw, None).expect("checked");
-        println!("{draw:?} in {} ms: {}", began.elapsed().as_millis(), report.summary());
-        assert_eq!(report.differences, []);
-        report
-    }
-}
-
-/// A state's frame with one bit of one weight flipped, and its id.
-fn other_state(frame: &[u8]) -> (BlobId, Vec<u8>) {
-    let frame = Frame::decode(frame, &FrameLimits::TO_CONTRIBUTOR).expect("a frame");
-    let data: Vec<Vec<u8>> = frame
-        .tensors()
-        .enumerate()
-        .map(|(index, view)| {
-            let mut data = view.data.to_vec();
-            data[0] ^= u8::from(index == 0);
-            data
-        })
-        .collect();
-    let parts: Vec<TensorPart<'_>> = frame
-        .tensors()
-        .zip(&data)
-        .map(|(view, data)| TensorPart { name: view.name.to_owned(), ty: view.ty(), data })
-        .collect();
-    blob_frame(&parts)
-}
-
-/// Every leaf of a document, changed; by its path.
-fn changes(value: &Value) -> Vec<(String, Value)> {
-    match value {
-        Value::Object(map) => map
-            .iter()
-            .flat_map(|(key, inner)| {
-                changes(inner).into_iter().map(move |(path, changed)| {
-                    let mut whole = map.clone();
-                    whole.insert(key.clone(), changed);
-                    (format!(".{key}{path}"), Value::Object(whole))
-                })
-            })
-            .collect(),
-        Value::Array(list) => list
-            .iter()
-            .enumerate()
-            .take(2)
-            .flat_map(|(index, inner)| {
-                changes(inner).into_iter().map(move |(path, changed)| {
-                    let mut whole = list.clone();
-                    whole[index] = changed;
-                    (format!("[{index}]{path}"), Value::Array(whole))
-                })
-            })
-            .collect(),
-        Value::String(text) => {
-            let last = if text.ends_with('0') { "1" } else { "0" };
-            let cut = text.char_indices().last().map_or(0, |(at, _)| at);
-            vec![(String::new(), json!(format!("{}{last}", &text[..cut])))]
-        }
-        Value::Number(_) => vec![(String::new(), json!(value.as_f64().expect("small") + 1.0))],
-        Value::Bool(flag) => vec![(String::new(), json!(!flag))],
-        Value::Null => vec![(String::new(), json!(1))],
-    }
-}
-
 fn verify_model(arguments: &[&str]) -> Output {
-    program().arg("verify-model").args(arguments).output().expect("runs")
+    program()
+        .arg("verify-model")
+        .args(arguments)
+        .arg("--cache")
+        .arg(cache_dir())
+        .output()
+        .expect("runs")
 }
 
 #[test]
@@ -286,6 +73,7 @@ fn what_is_true_is_verified_and_every_tampering_is_found() {
     assert!(some.verified >= 3 && some.verified < rounds && some.drawn == 3, "{some:?}");
 
     files_that_were_tampered_with(&sold, &signer);
+    flipped_bits_are_found_or_mean_nothing(&sold);
     kernels_that_were_tampered_with(&sold);
     certificates_that_were_tampered_with(&sold);
     hostile_numbers_are_refused_without_a_panic(&sold);
@@ -352,6 +140,27 @@ fn files_that_were_tampered_with(sold: &Sold, signer: &str) {
     assert!(matches!(refused, Err(VerifyError::Signer { .. })), "{refused:?}");
 }
 
+/// Bits anywhere in a bundle. Of what is not found all is verified: headers of
+/// frames say what their content's id says anyway, and padding says nothing.
+fn flipped_bits_are_found_or_mean_nothing(sold: &Sold) {
+    let (whole, mut found) = (sold.bundle.write(), 0);
+    for flip in 0..FLIPS {
+        let words = philox4x32([flip, 0, 0, 0], [11, 13]);
+        let at = ((u64::from(words[0]) * whole.len() as u64) >> 32) as usize;
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (words[1] % 8);
+        match sold.check_bytes(Some(&kernel_file()), &bytes, &sold.model, Draw::All, None) {
+            Ok(report) => assert_eq!(report.differences, [], "byte {at}"),
+            Err(error) => {
+                found += 1;
+                println!("byte {at}: {error}");
+            }
+        }
+    }
+    println!("{found} of {FLIPS} flipped bits were found");
+    assert!(found * 2 > FLIPS);
+}
+
 /// The kernel may come with the bundle, and is then looked at as closely.
 fn kernels_that_were_tampered_with(sold: &Sold) {
     let mut files = sold.bundle.clone();
@@ -391,37 +200,6 @@ fn hostile_numbers_are_refused_without_a_panic(sold: &Sold) {
     }
     println!("{refused} refused, {taken} taken");
     assert!(refused > 2 * taken, "{refused} refused, {taken} taken");
-}
-
-/// Every number of a document, replaced by others.
-fn numbers(value: &Value) -> Vec<(String, Value)> {
-    let others = [json!(0), json!(1), json!(u32::MAX), json!(u64::MAX), json!(-1), json!(1e300)];
-    match value {
-        Value::Object(map) => map
-            .iter()
-            .flat_map(|(key, inner)| {
-                numbers(inner).into_iter().map(move |(path, changed)| {
-                    let mut whole = map.clone();
-                    whole.insert(key.clone(), changed);
-                    (format!(".{key}{path}"), Value::Object(whole))
-                })
-            })
-            .collect(),
-        Value::Array(list) => list
-            .iter()
-            .enumerate()
-            .take(2)
-            .flat_map(|(index, inner)| {
-                numbers(inner).into_iter().map(move |(path, changed)| {
-                    let mut whole = list.clone();
-                    whole[index] = changed;
-                    (format!("[{index}]{path}"), Value::Array(whole))
-                })
-            })
-            .collect(),
-        Value::Number(_) => others.map(|other| (format!("={other}"), other)).to_vec(),
-        _ => Vec::new(),
-    }
 }
 
 fn certificates_that_were_tampered_with(sold: &Sold) {
@@ -586,10 +364,17 @@ fn a_chain_outlives_kills_and_few_states_suffice() {
     let installation = Installation::new();
     let key = installation.key.as_str();
     // Room for three states of about 30 kB beside the first.
-    let serve = ["--listen", "127.0.0.1:0", "--certificate-bytes", "130000"];
+    let address = free_address();
+    let listen = address.to_string();
+    let serve = ["--listen", &listen, "--certificate-bytes", "130000"];
     let process = Process::start_with(&installation.data(), &serve);
     let dataset = process.upload_digits(key);
-    let job = process.post_job(key, &strict_job(&dataset, 3, "replica"));
+    // Contributors cut batches as their speed has it, and come back after a kill.
+    let habits = Habits { slow: Duration::from_millis(5), returns: true, ..Habits::default() };
+    let contributors: Vec<_> = (1..=2).map(|n| Contributor::start(address, n, habits)).collect();
+    let mut document = strict_job(&dataset, 3, "replica");
+    document["fallback"] = json!("wait");
+    let job = process.post_job(key, &document);
     let past = |process: &Process, round: u64| {
         let began = Instant::now();
         while process.call(key, &job, None).1["round"].as_u64().expect("a number") < round {
@@ -611,7 +396,8 @@ fn a_chain_outlives_kills_and_few_states_suffice() {
     assert!(sold.bundle.lines().iter().all(|line| follower.follow(line)));
     assert_eq!(follower.round(), answer["rounds"]);
     let report = sold.verified(Draw::All);
-    assert_eq!(report.verified, report.rounds);
+    assert_eq!((report.verified, report.tasks_verified), (report.rounds, report.rounds));
+    drop(contributors);
     process.terminate();
 }
 

@@ -40,6 +40,8 @@ pub enum Source {
 pub struct VerifyModel {
     pub source: Source,
     pub kernel: Option<PathBuf>,
+    /// Keeps the compiled kernel for the next time; nobody else may write to it.
+    pub cache: Option<PathBuf>,
     pub draw: Draw,
     pub evaluate: bool,
     /// Drawn where it is absent.
@@ -130,7 +132,7 @@ fn run_in(scratch: &Path, asked: &VerifyModel) -> Result<Report, CommandError> {
         evaluate: asked.evaluate,
         seed,
         scratch,
-        cache: None,
+        cache: asked.cache.as_deref(),
     };
     Ok(verify(&check, &mut |line| println!("{line}"))?)
 }

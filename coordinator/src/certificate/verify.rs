@@ -169,9 +169,11 @@ impl Report {
             text += " Nothing is left to trust: the model is what this data and seed come to.";
         } else {
             let missed = 0.95f64.powf(f64::from(*drawn)) * 100.0;
+            let one = (1.0 - f64::from(*drawn) / f64::from((*rounds).max(1))) * 100.0;
             text += &format!(
                 " Were a fraction f of all rounds wrong, a draw of {drawn} would miss all of them with \
-                 a probability of at most (1-f)^{drawn}: {missed:.2} % for f = 5 %. --all leaves none."
+                 a probability of at most (1-f)^{drawn}: {missed:.2} % for f = 5 %, {one:.1} % for a \
+                 single round, which is enough to put another model in. --all leaves nothing."
             );
         }
         text
