@@ -311,6 +311,15 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_is_known_by_its_content() {
+        let module = StaticFile::new("application/wasm", b"\0asm".to_vec()).expect("packed");
+        let embed = Embed::new([(KERNEL_MODULE.to_owned(), module)].into()).expect("valid");
+        let id = KernelId(*blake3::hash(b"\0asm").as_bytes());
+        assert_eq!(embed.kernel(id).as_deref(), Some(&b"\0asm"[..]));
+        assert_eq!(embed.kernel(KernelId([0; 32])), None);
+    }
+
+    #[test]
     fn the_version_follows_every_file() {
         let (a, b, c) = (files("x", "1"), files("x", "2"), files("y", "1"));
         assert_ne!(a.version(), b.version());

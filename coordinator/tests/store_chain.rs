@@ -102,6 +102,10 @@ fn a_chain_follows_the_final_history() {
     server.runtime.block_on(server.app.store.truncate_rounds(id, 3)).expect("rolled back");
     assert_eq!(followed(&server, id), 2);
     assert_eq!(published(&server, id), [0, 1, 2]);
+    let row = server.runtime.block_on(server.app.store.job(server.owner, id)).expect("read");
+    assert_eq!(row.map(|row| row.step), Some(2));
+    let point = server.runtime.block_on(server.app.store.resume_point(id, None)).expect("read");
+    assert_eq!(point.map(|point| (point.step, point.credited_rounds)), Some((0, 2)));
     persist(&server, &round(id, 3, state(33)), 10, 1000);
     assert_eq!(followed(&server, id), 3);
     assert_ne!(lines(&server, &server.app.store, id)[2], before[2]);

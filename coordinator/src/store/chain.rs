@@ -273,19 +273,22 @@ impl Store {
         Ok(step == 0 || stride.is_some_and(|stride| i64::from(step) % stride.max(1) == 0))
     }
 
-    /// Forgets what the rounds from that number on have led to, as if they had
-    /// never been: rounds, evaluations, checkpoints, links and published states.
-    /// Credits stay. The blobs are swept later.
+    /// Forgets what the rounds from that number on, counted from 1, have led to, as
+    /// if they had never been: rounds, evaluations, checkpoints, links and published
+    /// states. Credits and the first state stay. The blobs are swept later.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn truncate_rounds(&self, job: JobId, from: u32) -> Result<(), StoreError> {
+        let from = from.max(1);
         let mut transaction = self.begin().await?;
         truncate(&mut transaction, job, from).await?;
         for sql in [
             "DELETE FROM rounds WHERE job = ?1 AND step >= ?2",
             "DELETE FROM evaluations WHERE job = ?1 AND step >= ?2",
             "DELETE FROM checkpoints WHERE job = ?1 AND step >= ?2",
+            "UPDATE jobs SET step = MIN(step, ?2 - 1),
+                 epochs_done = (SELECT COUNT(*) FROM evaluations WHERE job = ?1) WHERE id = ?1",
         ] {
             sqlx::query(sql)
                 .bind(to_sql(job.0))
