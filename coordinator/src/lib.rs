@@ -3,6 +3,7 @@
 //! of its own.
 
 pub mod blobs;
+pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod dataset;

@@ -4,6 +4,7 @@
 mod auth;
 mod blobs;
 mod body;
+mod certificates;
 mod datasets;
 mod embed;
 mod events;
@@ -134,6 +135,7 @@ pub fn router(app: App) -> Router {
         .merge(events::routes())
         .merge(model::routes())
         .merge(proof::routes())
+        .merge(certificates::routes())
         .merge(sites::routes())
         .merge(network::routes())
         .merge(blobs::routes())
