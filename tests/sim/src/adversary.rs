@@ -77,4 +77,7 @@ pub struct Truth {
     pub excluded: BTreeSet<ContributorId>,
     /// Flops of everything that was computed by contributors.
     pub executed: u64,
+    /// By step, as of when it was made durable: what contributors and the referee
+    /// had computed, and what was accepted.
+    pub costs: Vec<(u64, u64)>,
 }

@@ -54,8 +54,10 @@ pub struct Figures {
     /// Honest contributors that were excluded.
     pub wronged: usize,
     pub rollbacks: u64,
-    /// Everything that was computed, the referee's part of it, over the job's own work.
+    /// Everything that was computed, and the referee's part of it, over the job's own
+    /// work; and the former in the last quarter of its rounds.
     pub overhead: f64,
+    pub overhead_late: f64,
     pub referee: f64,
     /// Part of all pay that went for false results and was not taken back.
     pub paid_for_lies: f64,
@@ -168,6 +170,7 @@ pub fn measure(
         excluded: truth.lies.keys().filter(|who| truth.excluded.contains(who)).count(),
         wronged: truth.wronged.len(),
         rollbacks: stats.rollbacks,
+        overhead_late: late(&truth.costs),
         overhead: (truth.executed + stats.referee_flops) as f64 / own as f64,
         referee: stats.referee_flops as f64 / own as f64,
         paid_for_lies: paid_for_lies as f64 / paid.max(1) as f64,
@@ -175,6 +178,14 @@ pub fn measure(
         events: outcome.events,
         events_per_s: outcome.events as f64 / outcome.engine_time.as_secs_f64(),
     }
+}
+
+/// What was computed for what was accepted, in the last quarter.
+fn late(costs: &[(u64, u64)]) -> f64 {
+    let (Some(&last), Some(&from)) = (costs.last(), costs.get(costs.len() * 3 / 4)) else {
+        return f64::NAN;
+    };
+    (last.0 - from.0) as f64 / (last.1 - from.1).max(1) as f64
 }
 
 /// The cheats that are looked at, by name.

@@ -441,6 +441,9 @@ impl Sim {
             }
             Effect::Persist { record, .. } => {
                 if record.train.is_some() {
+                    let stats = self.engine.stats(0);
+                    let computed = self.truth.executed + stats.referee_flops;
+                    self.truth.costs.push((computed, stats.flops_accepted));
                     self.step_times.entry(record.job).or_default().push(self.now);
                 }
                 if record.phase.is_end() {

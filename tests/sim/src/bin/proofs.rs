@@ -11,7 +11,7 @@ fn main() {
     let expected = work.expected();
     println!("{size} contributors, {rounds} rounds of {} tasks", work.tasks);
     println!(
-        "{:<10} {:<20} {:>5} {:>6} {:>9} {:>6} {:>9} {:>8} {:>6} {:>9} {:>8} {:>10} {:>8} {:>9}",
+        "{:<10} {:<20} {:>5} {:>6} {:>9} {:>6} {:>9} {:>8} {:>6} {:>9} {:>6} {:>8} {:>10} {:>8} {:>9}",
         "mode",
         "cheats",
         "part",
@@ -22,6 +22,7 @@ fn main() {
         "wronged",
         "back",
         "overhead",
+        "late",
         "referee",
         "for lies",
         "unpaid",
@@ -45,7 +46,7 @@ fn main() {
 
 fn print(verification: Verification, who: &str, cheating: f64, figures: &Figures) {
     println!(
-        "{:<10} {:<20} {:>4.0}% {:>6} {:>9} {:>6} {:>4}/{:<4} {:>8} {:>6} {:>9.3} {:>8.3} {:>9.4}% {:>7.3}% {:>9.0}",
+        "{:<10} {:<20} {:>4.0}% {:>6} {:>9} {:>6} {:>4}/{:<4} {:>8} {:>6} {:>9.3} {:>6.3} {:>8.3} {:>9.4}% {:>7.3}% {:>9.0}",
         verification.as_str(),
         who,
         cheating * 100.0,
@@ -57,6 +58,7 @@ fn print(verification: Verification, who: &str, cheating: f64, figures: &Figures
         figures.wronged,
         figures.rollbacks,
         figures.overhead,
+        figures.overhead_late,
         figures.referee,
         figures.paid_for_lies * 100.0,
         figures.unpaid * 100.0,
