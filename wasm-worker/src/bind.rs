@@ -118,13 +118,15 @@ impl Bindings {
 
     /// The inputs of run `run`, in the order of the graph's inputs. Inputs
     /// that `carried` holds are taken from there.
-    pub fn inputs(&self, run: u32, carried: &mut [Option<Tensor>]) -> Vec<Tensor> {
+    pub fn inputs<'a>(
+        &'a self,
+        run: u32,
+        carried: &'a mut [Option<Tensor>],
+    ) -> impl Iterator<Item = Tensor> + 'a {
         let sources = self.sources.iter().zip(carried);
-        sources
-            .map(|((ty, source), carried)| {
-                carried.take().unwrap_or_else(|| self.read(ty, source, run))
-            })
-            .collect()
+        sources.map(move |((ty, source), carried)| {
+            carried.take().unwrap_or_else(|| self.read(ty, source, run))
+        })
     }
 
     fn read(&self, ty: &TensorType, source: &Source, run: u32) -> Tensor {

@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
 
 /// A buffer serves values that leave at most this part of them to spare: 1 / 8.
 /// A graph that runs again asks for the same sizes, so that most are exact.
@@ -16,9 +17,19 @@ const SPARE_PART: usize = 8;
 /// Buffers kept of one type at most, so that looking through them stays cheap.
 const KEPT_MAX: usize = 256;
 
+/// Elements beside the count of who holds them: both are one allocation's worth, and come back
+/// together.
+#[derive(Debug)]
+struct Stored<T> {
+    elements: Vec<T>,
+    /// Bytes of room beyond what was asked for. `None` where the elements came from outside: they
+    /// are not kept, since nobody may ever ask for their size.
+    spare: Option<u64>,
+}
+
 #[derive(Debug)]
 struct Kept<T> {
-    elements: Vec<T>,
+    stored: Rc<Stored<T>>,
     /// When it came back, by the shelves' own count.
     since: u64,
 }
@@ -47,7 +58,7 @@ impl<T> AnyShelf for Shelf<T> {
     }
 
     fn forget_oldest(&mut self) -> u64 {
-        if self.0.is_empty() { 0 } else { bytes_of(&self.0.remove(0).elements) }
+        if self.0.is_empty() { 0 } else { bytes_of(&self.0.remove(0).stored.elements) }
     }
 }
 
@@ -110,16 +121,16 @@ fn spare_of<T>(elements: &Vec<T>, count: usize) -> u64 {
 impl Shelves {
     /// The smallest kept buffer with room for `count`, of equal ones the last that came back. It
     /// holds whatever it held before.
-    fn find<T: Pooled>(&mut self, count: usize) -> Option<Vec<T>> {
+    fn find<T: Pooled>(&mut self, count: usize) -> Option<Rc<Stored<T>>> {
         let Shelf(shelf) = T::shelf(self);
         let fits = count..=count.saturating_add(count / SPARE_PART);
         let places = shelf.iter().enumerate().rev();
-        let places = places.map(|(at, kept)| (at, kept.elements.capacity()));
+        let places = places.map(|(at, kept)| (at, kept.stored.elements.capacity()));
         let (at, _) =
             places.filter(|(_, room)| fits.contains(room)).min_by_key(|(_, room)| *room)?;
-        let Kept { elements, .. } = shelf.remove(at);
-        self.bytes -= bytes_of(&elements);
-        Some(elements)
+        let Kept { stored, .. } = shelf.remove(at);
+        self.bytes -= bytes_of(&stored.elements);
+        Some(stored)
     }
 
     /// Lets go what has lain longest until `coming` bytes have room.
@@ -133,9 +144,9 @@ impl Shelves {
     }
 
     /// Keeps elements that nobody needs any more, where the limit allows that at all.
-    fn put_back<T: Pooled>(&mut self, elements: Vec<T>, spare: u64) {
+    fn put_back<T: Pooled>(&mut self, stored: Rc<Stored<T>>, spare: u64) {
         self.spare = self.spare.saturating_sub(spare);
-        let bytes = bytes_of(&elements);
+        let bytes = bytes_of(&stored.elements);
         if bytes == 0 || bytes + self.spare > self.limit {
             return;
         }
@@ -146,7 +157,7 @@ impl Shelves {
         }
         self.returns += 1;
         let since = self.returns;
-        T::shelf(self).0.push(Kept { elements, since });
+        T::shelf(self).0.push(Kept { stored, since });
         self.bytes += bytes;
     }
 }
@@ -159,29 +170,58 @@ pub fn limit(bytes: u64) {
     });
 }
 
-/// Elements that are kept when nobody needs them any more.
-#[derive(Debug)]
-pub struct Buffer<T: Pooled> {
-    elements: Vec<T>,
-    /// Bytes of room beyond what was asked for. `None` where the elements came from outside: they
-    /// are not kept, since nobody may ever ask for their size.
-    spare: Option<u64>,
+/// Elements that several may hold, to be read; they are kept when nobody holds them any more.
+#[derive(Clone, Debug)]
+pub struct Shared<T: Pooled>(Rc<Stored<T>>);
+
+impl<T: Pooled> Shared<T> {
+    /// Whether nobody else holds the elements.
+    pub fn is_unique(&self) -> bool {
+        Rc::strong_count(&self.0) == 1
+    }
+
+    /// The elements, to be written: a copy where somebody else holds them.
+    pub fn into_buffer(self) -> Buffer<T> {
+        if self.is_unique() { Buffer(self) } else { Buffer::copy_of(&self) }
+    }
 }
+
+impl<T: Pooled> Deref for Shared<T> {
+    type Target = Vec<T>;
+    fn deref(&self) -> &Vec<T> {
+        &self.0.elements
+    }
+}
+
+impl<T: Pooled> Drop for Shared<T> {
+    fn drop(&mut self) {
+        let Some(spare) = self.0.spare.filter(|_| self.is_unique()) else { return };
+        // The second hold outlives this one, so that what is kept is never freed in between.
+        let stored = self.0.clone();
+        // While the thread ends, its shelves are gone and the elements go too.
+        let _ = KEPT.try_with(|shelves| shelves.borrow_mut().put_back(stored, spare));
+    }
+}
+
+/// Elements that one alone holds, to be written.
+#[derive(Debug)]
+pub struct Buffer<T: Pooled>(Shared<T>);
 
 impl<T: Pooled> Buffer<T> {
     /// Room for `count` elements, kept or new.
     fn take(count: usize) -> Self {
         KEPT.with_borrow_mut(|shelves| {
-            let elements = shelves.find(count).unwrap_or_else(|| Vec::with_capacity(count));
-            let spare = spare_of(&elements, count);
+            let new = || Rc::new(Stored { elements: Vec::with_capacity(count), spare: None });
+            let mut buffer = Buffer(Shared(shelves.find(count).unwrap_or_else(new)));
+            let spare = spare_of(&buffer, count);
             shelves.spare += spare;
-            Buffer { elements, spare: Some(spare) }
+            buffer.stored().spare = Some(spare);
+            buffer
         })
     }
 
-    /// Nothing, to stand where a buffer was taken from.
-    pub fn none() -> Self {
-        Buffer { elements: Vec::new(), spare: None }
+    fn stored(&mut self) -> &mut Stored<T> {
+        Rc::get_mut(&mut self.0.0).expect("one alone holds a buffer")
     }
 
     /// No elements, with room for `count`.
@@ -212,45 +252,41 @@ impl<T: Pooled> Buffer<T> {
         copy
     }
 
+    /// The elements as others may hold them.
+    pub fn into_shared(self) -> Shared<T> {
+        self.0
+    }
+
     /// The elements, to be handed to others. What comes back of them is [`Buffer::returned`].
     pub fn into_vec(mut self) -> Vec<T> {
-        std::mem::take(&mut self.elements)
+        std::mem::take(&mut self.stored().elements)
     }
 
     /// Elements in the place of those that [`Buffer::into_vec`] gave away, of as many bytes.
     pub fn returned(elements: Vec<T>) -> Self {
         let spare = spare_of(&elements, elements.len());
         KEPT.with_borrow_mut(|shelves| shelves.spare += spare);
-        Buffer { elements, spare: Some(spare) }
+        Buffer(Shared(Rc::new(Stored { elements, spare: Some(spare) })))
     }
 }
 
 /// Elements from outside: they are not kept.
 impl<T: Pooled> From<Vec<T>> for Buffer<T> {
     fn from(elements: Vec<T>) -> Self {
-        Buffer { elements, spare: None }
+        Buffer(Shared(Rc::new(Stored { elements, spare: None })))
     }
 }
 
 impl<T: Pooled> Deref for Buffer<T> {
     type Target = Vec<T>;
     fn deref(&self) -> &Vec<T> {
-        &self.elements
+        &self.0
     }
 }
 
 impl<T: Pooled> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut Vec<T> {
-        &mut self.elements
-    }
-}
-
-impl<T: Pooled> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        let Some(spare) = self.spare else { return };
-        let elements = std::mem::take(&mut self.elements);
-        // While the thread ends, its shelves are gone and the buffer goes too.
-        let _ = KEPT.try_with(|shelves| shelves.borrow_mut().put_back(elements, spare));
+        &mut self.stored().elements
     }
 }
 

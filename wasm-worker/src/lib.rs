@@ -10,6 +10,7 @@
 // wasm it is the faster of the two and smaller.
 #![allow(deprecated)]
 
+pub(crate) mod axes;
 pub mod backend;
 pub mod bind;
 pub mod buffer;

@@ -7,7 +7,7 @@ use crate::error::TaskError;
 use crate::ops::RunContext;
 use crate::plan::{Plan, Run};
 use crate::reduce_tree::{Joined, TreeSum};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, dims_of};
 use raven_graph::{DType, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
@@ -23,6 +23,28 @@ enum Gathered {
     Concat(Joined),
     /// Of a `Scan`: the value of the last step.
     Last(Option<Tensor>),
+}
+
+impl Gathered {
+    /// Makes room for the values of `runs` runs, so that taking them in allocates nothing. The
+    /// caller has checked that they fit.
+    fn reserve(&mut self, runs: u32, ty: &TensorType) {
+        match self {
+            Gathered::Sum(sum) => sum.reserve(runs, dims_of(&ty.shape)),
+            Gathered::Concat(joined) => joined.reserve(runs),
+            Gathered::Last(_) => {}
+        }
+    }
+
+    /// Takes in the value of one run.
+    fn push(&mut self, value: &Tensor, is_last: bool) {
+        match self {
+            Gathered::Sum(sum) => sum.push(value),
+            Gathered::Concat(joined) => joined.push(value),
+            Gathered::Last(last) if is_last => *last = Some(value.clone()),
+            Gathered::Last(_) => {}
+        }
+    }
 }
 
 /// One output of the task and where it is among the graph's outputs.
@@ -60,6 +82,8 @@ pub struct Task {
     /// Per graph input, the value that the next step takes instead of its binding.
     carried: Vec<Option<Tensor>>,
     slots: Vec<Slot>,
+    /// Outputs of the run that ends; empty between runs.
+    outputs: Vec<Option<Tensor>>,
     flops_done: u64,
     bytes: u64,
 }
@@ -146,19 +170,20 @@ fn carry_slots(spec: &TaskSpec, graph: &ValidGraph) -> Result<Vec<CarrySlot>, Ta
 fn bytes_needed(spec: &TaskSpec, plan: &Plan, frame: &Frame<'_>) -> u64 {
     let attached: u64 = frame.tensors().map(|tensor| tensor.data.len() as u64).sum();
     let runs = spec.program.runs();
-    let levels = u64::from(u32::BITS - runs.leading_zeros()) + 1;
+    let levels = TreeSum::levels(runs);
     let is_scan = matches!(spec.program, Program::Scan { .. });
     let mut gathered = 0u64;
     for output in &spec.outputs {
         let ty = plan.graph().output_type(&output.name);
         let bytes = ty.and_then(TensorType::bytes).unwrap_or(0);
         // The encoded bytes and the frame that holds them come on top of what is gathered.
-        let (parts, whole) = match output.reduce {
-            _ if is_scan => (1, 1),
-            ReduceRule::Sum => (levels, 1),
-            ReduceRule::Concat => (u64::from(runs), u64::from(runs)),
+        let (parts, whole, list) = match output.reduce {
+            _ if is_scan => (1, 1, 0),
+            ReduceRule::Sum => (levels, 1, TreeSum::list_bytes(runs)),
+            ReduceRule::Concat => (u64::from(runs), u64::from(runs), 0),
         };
-        gathered = gathered.saturating_add(bytes.saturating_mul(parts + 2 * whole));
+        let bytes = bytes.saturating_mul(parts + 2 * whole);
+        gathered = gathered.saturating_add(bytes).saturating_add(list);
     }
     plan.bytes_peak().saturating_add(attached).saturating_add(gathered)
 }
@@ -183,7 +208,7 @@ impl Task {
             field: "spec.program.graph",
             id: graph.to_string(),
         })?;
-        let slots = slots(spec, plan.graph())?;
+        let mut slots = slots(spec, plan.graph())?;
         let carry = carry_slots(spec, plan.graph())?;
         let bytes = bytes_needed(spec, &plan, frame);
         // A first look spares the decoding of attachments that cannot fit; the
@@ -204,6 +229,10 @@ impl Task {
             Program::Map { start, count, .. } => (start, count),
             Program::Scan { steps, .. } => (0, steps),
         };
+        for slot in &mut slots {
+            let output = &plan.graph().outputs()[slot.at];
+            slot.gathered.reserve(runs, plan.graph().ty(output.node));
+        }
         Ok(Task {
             lease: message.lease,
             id: message.task,
@@ -218,6 +247,7 @@ impl Task {
             ended: None,
             carry,
             slots,
+            outputs: Vec::new(),
             flops_done: 0,
             bytes,
         })
@@ -281,7 +311,7 @@ impl Task {
                 run.begin_again(&self.plan, inputs, context);
                 run
             }
-            None => Run::new(&self.plan, inputs, context),
+            None => Run::new(&self.plan, inputs.collect(), context),
         }
     }
 
@@ -294,29 +324,23 @@ impl Task {
     /// Takes the outputs of a finished run.
     fn end_run(&mut self) {
         let Some(mut run) = self.run.take() else { return };
-        let mut outputs = run.take_outputs(&self.plan);
+        run.move_outputs(&self.plan, &mut self.outputs);
         self.ended = Some(run);
         self.done += 1;
         let is_last = self.is_done();
         for slot in &mut self.slots {
-            match &mut slot.gathered {
-                Gathered::Sum(sum) => sum.push(outputs[slot.at].clone()),
-                Gathered::Concat(joined) => joined.push(&outputs[slot.at]),
-                Gathered::Last(value) if is_last => *value = Some(outputs[slot.at].clone()),
-                Gathered::Last(_) => {}
+            let value = self.outputs[slot.at].as_ref().expect("a finished run has every output");
+            slot.gathered.push(value, is_last);
+        }
+        if !is_last {
+            // One output may feed several inputs; its last taker gets the buffer alone.
+            for (at, slot) in self.carry.iter().enumerate() {
+                let again = self.carry[at + 1..].iter().any(|later| later.output == slot.output);
+                let value = &mut self.outputs[slot.output];
+                self.carried[slot.input] = if again { value.clone() } else { value.take() };
             }
         }
-        if is_last {
-            return;
-        }
-        // One output may feed several inputs; its last taker gets the buffer alone.
-        for (at, slot) in self.carry.iter().enumerate() {
-            let again = self.carry[at + 1..].iter().any(|later| later.output == slot.output);
-            let value = &mut outputs[slot.output];
-            let value =
-                if again { value.clone() } else { std::mem::replace(value, Tensor::nothing()) };
-            self.carried[slot.input] = Some(value);
-        }
+        self.outputs.clear();
     }
 
     /// Encodes the outputs of a finished task and commits to them.

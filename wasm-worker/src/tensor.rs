@@ -1,31 +1,13 @@
 //! Values between ops: typed, row-major, shared until written.
 
-use crate::buffer::{Buffer, Pooled};
+use crate::axes::Dims;
+use crate::buffer::{Buffer, Pooled, Shared};
 use burn_ndarray::{NdArrayTensor, SharedArray};
 use ndarray::{ArrayD, IxDyn};
 use raven_graph::{DType, Shape, TensorType};
-use std::rc::Rc;
 
 /// The only bits in which a NaN leaves the kernel.
 pub const CANONICAL_NAN: u32 = 0x7fc0_0000;
-
-/// Axes at most: eight of a graph's values, one more where values of all runs lie in one tensor.
-const RANK_MAX: usize = 9;
-
-/// Extents, outermost first.
-#[derive(Clone, Copy, Debug)]
-struct Dims {
-    extents: [usize; RANK_MAX],
-    rank: usize,
-}
-
-impl Dims {
-    fn new(dims: &[usize]) -> Self {
-        let mut extents = [1; RANK_MAX];
-        extents[..dims.len()].copy_from_slice(dims);
-        Dims { extents, rank: dims.len() }
-    }
-}
 
 /// Elements in row-major order without gaps, so that every kernel may read
 /// them as one slice. A clone shares the buffer.
@@ -39,13 +21,13 @@ pub struct Tensor {
 #[derive(Clone, Debug)]
 pub enum Data {
     /// Element type f32.
-    F32(Rc<Buffer<f32>>),
+    F32(Shared<f32>),
     /// Element type i32.
-    I32(Rc<Buffer<i32>>),
+    I32(Shared<i32>),
     /// Element type u8.
-    U8(Rc<Buffer<u8>>),
+    U8(Shared<u8>),
     /// Element type bool.
-    Bool(Rc<Buffer<bool>>),
+    Bool(Shared<bool>),
 }
 
 /// An element type that a [`Tensor`] can hold.
@@ -54,11 +36,11 @@ pub trait Element: Pooled + PartialEq {
     /// nobody can predict would cost ten times as much.
     fn pick(condition: bool, a: Self, b: Self) -> Self;
     /// Wraps elements.
-    fn wrap(elements: Rc<Buffer<Self>>) -> Data;
+    fn wrap(elements: Shared<Self>) -> Data;
     /// The elements, if they have this type.
-    fn buffer(data: &Data) -> Option<&Rc<Buffer<Self>>>;
+    fn buffer(data: &Data) -> Option<&Shared<Self>>;
     /// The elements by value, if they have this type.
-    fn into_buffer(data: Data) -> Option<Rc<Buffer<Self>>>;
+    fn into_buffer(data: Data) -> Option<Shared<Self>>;
 }
 
 macro_rules! element {
@@ -69,13 +51,13 @@ macro_rules! element {
                 let pick: fn(bool, Self, Self) -> Self = $pick;
                 pick(condition, a, b)
             }
-            fn wrap(elements: Rc<Buffer<Self>>) -> Data {
+            fn wrap(elements: Shared<Self>) -> Data {
                 Data::$variant(elements)
             }
-            fn buffer(data: &Data) -> Option<&Rc<Buffer<Self>>> {
+            fn buffer(data: &Data) -> Option<&Shared<Self>> {
                 if let Data::$variant(elements) = data { Some(elements) } else { None }
             }
-            fn into_buffer(data: Data) -> Option<Rc<Buffer<Self>>> {
+            fn into_buffer(data: Data) -> Option<Shared<Self>> {
                 if let Data::$variant(elements) = data { Some(elements) } else { None }
             }
         }
@@ -93,8 +75,8 @@ element!(i32, I32, |c, a, b| pick_bits(c, a as u32, b as u32) as i32);
 element!(u8, U8, |c, a, b| pick_bits(c, a.into(), b.into()) as u8);
 element!(bool, Bool, |c, a, b| (c & a) | (!c & b));
 
-/// Extents as ndarray wants them.
-pub fn dims_of(shape: &Shape) -> Vec<usize> {
+/// Extents as kernels want them.
+pub fn dims_of(shape: &Shape) -> Dims {
     shape.dims().iter().map(|&extent| extent as usize).collect()
 }
 
@@ -115,7 +97,7 @@ impl Tensor {
     pub fn of<T: Element>(dims: &[usize], elements: Buffer<T>) -> Tensor {
         let count: usize = dims.iter().product();
         assert_eq!(elements.len(), count, "a kernel yields as many elements as its shape has");
-        Tensor { dims: Dims::new(dims), data: T::wrap(Rc::new(elements)) }
+        Tensor { dims: dims.into(), data: T::wrap(elements.into_shared()) }
     }
 
     /// A tensor with one value everywhere.
@@ -124,14 +106,14 @@ impl Tensor {
         Tensor::of(dims, Buffer::filled(count, value))
     }
 
-    /// Stands where a value was taken from; nobody reads it.
-    pub fn nothing() -> Tensor {
-        Tensor::of::<f32>(&[0], Buffer::none())
-    }
-
     /// Extents, outermost first.
     pub fn dims(&self) -> &[usize] {
-        &self.dims.extents[..self.dims.rank]
+        &self.dims
+    }
+
+    /// The extents, to be kept beyond the tensor.
+    pub fn extents(&self) -> Dims {
+        self.dims
     }
 
     /// Number of elements.
@@ -147,10 +129,10 @@ impl Tensor {
     /// Whether nobody else holds the buffer, so that it may be written in place.
     pub fn is_unique(&self) -> bool {
         match &self.data {
-            Data::F32(elements) => Rc::strong_count(elements) == 1,
-            Data::I32(elements) => Rc::strong_count(elements) == 1,
-            Data::U8(elements) => Rc::strong_count(elements) == 1,
-            Data::Bool(elements) => Rc::strong_count(elements) == 1,
+            Data::F32(elements) => elements.is_unique(),
+            Data::I32(elements) => elements.is_unique(),
+            Data::U8(elements) => elements.is_unique(),
+            Data::Bool(elements) => elements.is_unique(),
         }
     }
 
@@ -168,6 +150,12 @@ impl Tensor {
     pub fn ty(&self) -> TensorType {
         let dims: Vec<u32> = self.dims().iter().map(|&extent| extent as u32).collect();
         TensorType { dtype: self.dtype(), shape: Shape(dims) }
+    }
+
+    /// Whether element type and extents are those of `ty`.
+    pub fn has_type(&self, ty: &TensorType) -> bool {
+        let extents = ty.shape.dims().iter().map(|&extent| extent as usize);
+        self.dtype() == ty.dtype && self.dims().iter().copied().eq(extents)
     }
 
     /// Bytes of the elements.
@@ -190,7 +178,7 @@ impl Tensor {
     /// As [`Tensor::elements`].
     pub fn into_elements<T: Element>(self) -> Buffer<T> {
         let elements = T::into_buffer(self.data).expect("validation has checked element types");
-        Rc::try_unwrap(elements).unwrap_or_else(|shared| Buffer::copy_of(&shared))
+        elements.into_buffer()
     }
 
     /// The same elements under other extents of the same count; never copies.
@@ -200,7 +188,7 @@ impl Tensor {
     pub fn reshaped(self, dims: &[usize]) -> Tensor {
         let count: usize = dims.iter().product();
         assert_eq!(self.len(), count, "validation has checked the number of elements");
-        Tensor { dims: Dims::new(dims), data: self.data }
+        Tensor { dims: dims.into(), data: self.data }
     }
 
     /// As a tensor of burn's backend, without copying where nobody else holds the buffer.
@@ -275,15 +263,25 @@ impl Tensor {
 
     /// The elements as little-endian bytes, every NaN as [`CANONICAL_NAN`].
     pub fn to_le_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.bytes() as usize);
+        self.append_le_bytes(&mut bytes);
+        bytes
+    }
+
+    /// Writes them behind what is there.
+    pub fn append_le_bytes(&self, bytes: &mut Vec<u8>) {
+        fn words<T: Element>(tensor: &Tensor, to: &mut Vec<u8>, word: impl Fn(T) -> [u8; 4]) {
+            let elements = tensor.elements::<T>();
+            let start = to.len();
+            to.resize(start + 4 * elements.len(), 0);
+            let (words, _) = to[start..].as_chunks_mut();
+            words.iter_mut().zip(elements).for_each(|(to, &x)| *to = word(x));
+        }
         match self.data {
-            Data::F32(_) => self
-                .elements::<f32>()
-                .iter()
-                .flat_map(|&x| canonical_bits(x).to_le_bytes())
-                .collect(),
-            Data::I32(_) => self.elements::<i32>().iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Data::U8(_) => self.elements::<u8>().to_vec(),
-            Data::Bool(_) => self.elements::<bool>().iter().map(|&x| u8::from(x)).collect(),
+            Data::F32(_) => words(self, bytes, |x: f32| canonical_bits(x).to_le_bytes()),
+            Data::I32(_) => words(self, bytes, i32::to_le_bytes),
+            Data::U8(_) => bytes.extend_from_slice(self.elements()),
+            Data::Bool(_) => bytes.extend(self.elements().iter().map(|&x: &bool| u8::from(x))),
         }
     }
 }

@@ -1,21 +1,21 @@
 //! NumPy broadcasting for kernels of our own.
 
 use super::loops::{Loops, row_major};
+use crate::axes::Dims;
 use crate::buffer::{Buffer, Pooled};
 use crate::tensor::Element;
 
 /// Steps between neighbours along each axis of `out` within an operand of
 /// extents `dims`: 0 where the operand is broadcast.
-fn steps(dims: &[usize], out: &[usize]) -> Vec<usize> {
+fn steps(dims: &[usize], out: &[usize]) -> Dims {
     repeated(&row_major(dims), dims, out)
 }
 
 /// The same of an operand whose neighbours along its own axes lie `own` apart.
-pub fn repeated(own: &[usize], dims: &[usize], out: &[usize]) -> Vec<usize> {
-    let mut steps = vec![0; out.len() - dims.len()];
+pub fn repeated(own: &[usize], dims: &[usize], out: &[usize]) -> Dims {
+    let added = std::iter::repeat_n(0, out.len() - dims.len());
     let own = own.iter().zip(dims);
-    steps.extend(own.map(|(&step, &extent)| if extent == 1 { 0 } else { step }));
-    steps
+    added.chain(own.map(|(&step, &extent)| if extent == 1 { 0 } else { step })).collect()
 }
 
 /// The loops over the broadcast of `operands` to `out`: within a row, an operand's step is 0 (one

@@ -1,6 +1,7 @@
 //! Reductions. The order of additions is fixed by the shape alone.
 
 use super::elementwise::{maximum, minimum};
+use crate::axes::PerAxis;
 use crate::buffer::Buffer;
 use crate::tensor::Tensor;
 use raven_graph::ReduceFn;
@@ -16,14 +17,14 @@ const RUN: usize = 256;
 const BLOCK: usize = 32;
 
 /// Neighbouring axes of one kind, joined.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Group {
     reduced: bool,
     extent: usize,
 }
 
-fn groups(dims: &[usize], axes: &[u32]) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::with_capacity(dims.len());
+fn groups(dims: &[usize], axes: &[u32]) -> PerAxis<Group> {
+    let mut groups: PerAxis<Group> = PerAxis::default();
     for (axis, &extent) in dims.iter().enumerate() {
         let reduced = axes.contains(&(axis as u32));
         match groups.last_mut() {
