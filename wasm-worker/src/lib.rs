@@ -22,6 +22,7 @@ pub mod gemm;
 pub mod kernel;
 pub mod ops;
 pub mod plan;
+pub mod received;
 pub mod reduce_tree;
 mod simd;
 pub mod task;

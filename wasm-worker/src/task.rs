@@ -6,6 +6,7 @@ use crate::cache::Cache;
 use crate::error::TaskError;
 use crate::ops::RunContext;
 use crate::plan::{Plan, Run};
+use crate::received::Received;
 use crate::reduce_tree::{Joined, TreeSum};
 use crate::tensor::{Tensor, dims_of};
 use raven_graph::{DType, TensorType, ValidGraph};
@@ -166,9 +167,8 @@ fn carry_slots(spec: &TaskSpec, graph: &ValidGraph) -> Result<Vec<CarrySlot>, Ta
 }
 
 /// Bytes that a task takes while it runs, beside the cache: one run at its
-/// peak, the attachments, the partial results of each output, and its answer.
-fn bytes_needed(spec: &TaskSpec, plan: &Plan, frame: &Frame<'_>) -> u64 {
-    let attached: u64 = frame.tensors().map(|tensor| tensor.data.len() as u64).sum();
+/// peak, its frame with the attachments, the partial results of each output, and its answer.
+fn bytes_needed(spec: &TaskSpec, plan: &Plan, attached: u64) -> u64 {
     let runs = spec.program.runs();
     let levels = TreeSum::levels(runs);
     let is_scan = matches!(spec.program, Program::Scan { .. });
@@ -196,7 +196,7 @@ impl Task {
     /// [`TaskError`] names the first thing that is wrong.
     pub fn begin(
         message: &TaskMessage,
-        frame: &Frame<'_>,
+        (frame, received): (&Frame<'_>, &Received<'_>),
         cache: &mut Cache,
         others: u64,
         budget: u64,
@@ -210,7 +210,7 @@ impl Task {
         })?;
         let mut slots = slots(spec, plan.graph())?;
         let carry = carry_slots(spec, plan.graph())?;
-        let bytes = bytes_needed(spec, &plan, frame);
+        let bytes = bytes_needed(spec, &plan, received.held_bytes(frame));
         // A first look spares the decoding of attachments that cannot fit; the
         // second, in the cache, knows what this task holds on to.
         let available = budget.saturating_sub(others);
@@ -219,7 +219,7 @@ impl Task {
         }
         // What is kept of values that died must not stand in the task's way.
         buffer::limit(available.saturating_sub(bytes.saturating_add(cache.bytes())));
-        let bindings = Bindings::resolve(spec, &plan, frame, cache)?;
+        let bindings = Bindings::resolve(spec, &plan, (frame, received), cache)?;
         cache.make_room("task", bytes, others, budget).map_err(|_| TaskError::TooLarge {
             needed: bytes,
             available: budget.saturating_sub(others + cache.bytes() - cache.free_bytes()),

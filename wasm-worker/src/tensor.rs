@@ -2,9 +2,12 @@
 
 use crate::axes::Dims;
 use crate::buffer::{Buffer, Pooled, Shared};
+use crate::received::Part;
 use burn_ndarray::{NdArrayTensor, SharedArray};
+use bytemuck::Pod;
 use ndarray::{ArrayD, IxDyn};
 use raven_graph::{DType, Shape, TensorType};
+use std::ops::Deref;
 
 /// The only bits in which a NaN leaves the kernel.
 pub const CANONICAL_NAN: u32 = 0x7fc0_0000;
@@ -17,17 +20,49 @@ pub struct Tensor {
     data: Data,
 }
 
+/// Where a tensor's elements are.
+#[derive(Clone, Debug)]
+pub enum Elements<T: Element> {
+    /// In memory that comes back when nobody holds it any more.
+    Held(Shared<T>),
+    /// Where their frame arrived; nobody writes there.
+    Received(Part),
+}
+
+impl<T: Element> Elements<T> {
+    fn is_unique(&self) -> bool {
+        matches!(self, Elements::Held(elements) if elements.is_unique())
+    }
+
+    fn into_buffer(self) -> Buffer<T> {
+        match self {
+            Elements::Held(elements) => elements.into_buffer(),
+            Elements::Received(part) => Buffer::copy_of(part.elements()),
+        }
+    }
+}
+
+impl<T: Element> Deref for Elements<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        match self {
+            Elements::Held(elements) => elements,
+            Elements::Received(part) => part.elements(),
+        }
+    }
+}
+
 /// The elements of a [`Tensor`].
 #[derive(Clone, Debug)]
 pub enum Data {
     /// Element type f32.
-    F32(Shared<f32>),
+    F32(Elements<f32>),
     /// Element type i32.
-    I32(Shared<i32>),
+    I32(Elements<i32>),
     /// Element type u8.
-    U8(Shared<u8>),
+    U8(Elements<u8>),
     /// Element type bool.
-    Bool(Shared<bool>),
+    Bool(Elements<bool>),
 }
 
 /// An element type that a [`Tensor`] can hold.
@@ -36,29 +71,35 @@ pub trait Element: Pooled + PartialEq {
     /// nobody can predict would cost ten times as much.
     fn pick(condition: bool, a: Self, b: Self) -> Self;
     /// Wraps elements.
-    fn wrap(elements: Shared<Self>) -> Data;
+    fn wrap(elements: Elements<Self>) -> Data;
     /// The elements, if they have this type.
-    fn buffer(data: &Data) -> Option<&Shared<Self>>;
+    fn buffer(data: &Data) -> Option<&Elements<Self>>;
     /// The elements by value, if they have this type.
-    fn into_buffer(data: Data) -> Option<Shared<Self>>;
+    fn into_buffer(data: Data) -> Option<Elements<Self>>;
+    /// Little-endian bytes as elements, where they lie aligned and any bytes are elements.
+    fn read_in_place(bytes: &[u8]) -> Option<&[Self]>;
 }
 
 macro_rules! element {
-    ($type:ty, $variant:ident, $pick:expr) => {
+    ($type:ty, $variant:ident, $pick:expr, $read:expr) => {
         impl Element for $type {
             #[inline(always)]
             fn pick(condition: bool, a: Self, b: Self) -> Self {
                 let pick: fn(bool, Self, Self) -> Self = $pick;
                 pick(condition, a, b)
             }
-            fn wrap(elements: Shared<Self>) -> Data {
+            fn wrap(elements: Elements<Self>) -> Data {
                 Data::$variant(elements)
             }
-            fn buffer(data: &Data) -> Option<&Shared<Self>> {
+            fn buffer(data: &Data) -> Option<&Elements<Self>> {
                 if let Data::$variant(elements) = data { Some(elements) } else { None }
             }
-            fn into_buffer(data: Data) -> Option<Shared<Self>> {
+            fn into_buffer(data: Data) -> Option<Elements<Self>> {
                 if let Data::$variant(elements) = data { Some(elements) } else { None }
+            }
+            fn read_in_place(bytes: &[u8]) -> Option<&[Self]> {
+                let read: fn(&[u8]) -> Option<&[Self]> = $read;
+                read(bytes)
             }
         }
     };
@@ -70,10 +111,26 @@ fn pick_bits(condition: bool, a: u32, b: u32) -> u32 {
     (a & mask) | (b & !mask)
 }
 
-element!(f32, F32, |c, a, b| f32::from_bits(pick_bits(c, a.to_bits(), b.to_bits())));
-element!(i32, I32, |c, a, b| pick_bits(c, a as u32, b as u32) as i32);
-element!(u8, U8, |c, a, b| pick_bits(c, a.into(), b.into()) as u8);
-element!(bool, Bool, |c, a, b| (c & a) | (!c & b));
+element!(f32, F32, |c, a, b| f32::from_bits(pick_bits(c, a.to_bits(), b.to_bits())), words);
+element!(i32, I32, |c, a, b| pick_bits(c, a as u32, b as u32) as i32, words);
+element!(u8, U8, |c, a, b| pick_bits(c, a.into(), b.into()) as u8, |bytes| Some(bytes));
+// Not every byte is a bool.
+element!(bool, Bool, |c, a, b| (c & a) | (!c & b), |_| None);
+
+/// Whether elements of that type can be read where they lie.
+pub fn lies_as_it_is(dtype: DType, bytes: &[u8]) -> bool {
+    match dtype {
+        DType::F32 => f32::read_in_place(bytes).is_some(),
+        DType::I32 => i32::read_in_place(bytes).is_some(),
+        DType::U8 => u8::read_in_place(bytes).is_some(),
+        DType::Bool => bool::read_in_place(bytes).is_some(),
+    }
+}
+
+/// Aligned little-endian words as they are.
+fn words<T: Pod>(bytes: &[u8]) -> Option<&[T]> {
+    if cfg!(target_endian = "little") { bytemuck::try_cast_slice(bytes).ok() } else { None }
+}
 
 /// Extents as kernels want them.
 pub fn dims_of(shape: &Shape) -> Dims {
@@ -97,7 +154,7 @@ impl Tensor {
     pub fn of<T: Element>(dims: &[usize], elements: Buffer<T>) -> Tensor {
         let count: usize = dims.iter().product();
         assert_eq!(elements.len(), count, "a kernel yields as many elements as its shape has");
-        Tensor { dims: dims.into(), data: T::wrap(elements.into_shared()) }
+        Tensor { dims: dims.into(), data: T::wrap(Elements::Held(elements.into_shared())) }
     }
 
     /// A tensor with one value everywhere.
@@ -240,6 +297,46 @@ impl Tensor {
         }
     }
 
+    /// A tensor of a frame, whose bytes stay where they are if they can be read there. The caller
+    /// has checked them as for [`Tensor::from_le_bytes`].
+    pub fn received(ty: &TensorType, part: Part) -> Tensor {
+        if !lies_as_it_is(ty.dtype, part.bytes()) {
+            return Tensor::from_le_bytes(ty, part.bytes());
+        }
+        let data = match ty.dtype {
+            DType::F32 => Data::F32(Elements::Received(part)),
+            DType::I32 => Data::I32(Elements::Received(part)),
+            DType::U8 => Data::U8(Elements::Received(part)),
+            DType::Bool => unreachable!("a bool is not read where it lies"),
+        };
+        Tensor { dims: dims_of(&ty.shape), data }
+    }
+
+    /// Item number `at` along the first axis, of extents `dims`; copied unless it lies in a frame.
+    ///
+    /// # Panics
+    /// Where there is no such item; the caller has checked the type.
+    pub fn item(&self, at: usize, dims: &[usize]) -> Tensor {
+        fn typed<T: Element>(elements: &Elements<T>, at: usize, dims: &[usize]) -> Data {
+            let count: usize = dims.iter().product();
+            let size = count * size_of::<T>();
+            T::wrap(match elements {
+                Elements::Received(part) => Elements::Received(part.part(at * size, size)),
+                Elements::Held(elements) => {
+                    let item = &elements[at * count..(at + 1) * count];
+                    Elements::Held(Buffer::copy_of(item).into_shared())
+                }
+            })
+        }
+        let data = match &self.data {
+            Data::F32(elements) => typed(elements, at, dims),
+            Data::I32(elements) => typed(elements, at, dims),
+            Data::U8(elements) => typed(elements, at, dims),
+            Data::Bool(elements) => typed(elements, at, dims),
+        };
+        Tensor { dims: dims.into(), data }
+    }
+
     /// Reads little-endian elements. The caller has checked that `bytes` has
     /// the length of `ty` and that bools are 0 or 1; the rest is read as is.
     /// What is read may stay for long, so it takes exactly its bytes.
@@ -301,7 +398,7 @@ mod tests {
         limit(1 << 20);
         drop(Buffer::filled(1000, 0f32));
         let read = Tensor::from_le_bytes(&TensorType::new(DType::F32, [950]), &[0; 3800]);
-        let Data::F32(elements) = &read.data else { panic!("{read:?}") };
+        let Data::F32(Elements::Held(elements)) = &read.data else { panic!("{read:?}") };
         assert_eq!(elements.capacity(), 950);
         limit(0);
     }

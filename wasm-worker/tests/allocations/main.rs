@@ -14,7 +14,8 @@ use raven_graph::{
 use raven_worker::ops::RunContext;
 use raven_worker::{Kernel, Plan, Run, Tensor, buffer};
 use tasks::{
-    MODELS, every_op_graph, graph_frame, map, moving_graph, scan, step_graph, train_graph,
+    MODELS, every_op_graph, graph_frame, large_task, map, moving_graph, scan, step_graph,
+    train_graph,
 };
 
 /// Steps before counting begins: the first takes its memory, the second is the
@@ -108,6 +109,27 @@ fn allocations_of_a_task_do_not_grow_with_its_steps() {
         let most = scans[0].max(maps[0]);
         assert!(most <= TASK_ALLOCATIONS_MAX, "{what}: {most}");
     }
+}
+
+/// Names, shapes and lists of a frame's tensors.
+const FRAME_BYTES_MAX: i64 = 16 << 10;
+
+/// A page copies a frame into the module's memory. Nothing of it is copied again: neither when it
+/// is taken in, nor when a run begins that reads it.
+#[test]
+fn what_is_handed_over_is_not_copied_again() {
+    let (graph, shard, task) = large_task();
+    let mut kernel = kernel_with(&graph, None);
+    let bytes = shard.len() + task.len();
+    let (accepted, answer) = counted(|| kernel.accept_owned(shard));
+    assert!(answer.expect("the shard").is_none());
+    let (begun, refused) = counted(|| kernel.begin_owned(task));
+    assert!(refused.expect("a task").is_none(), "refused");
+    let (run, done) = counted(|| kernel.step(u64::MAX).expect("it runs"));
+    assert!(done);
+    let taken = [accepted, begun, run].map(|counts| counts.peak);
+    println!("{taken:?} bytes allocated to accept, begin and run with {bytes} bytes");
+    assert!(taken.iter().all(|taken| *taken <= FRAME_BYTES_MAX), "{taken:?} of {bytes}");
 }
 
 /// What a run may allocate for its bookkeeping beyond what its plan says.

@@ -297,3 +297,35 @@ pub fn map(graph: &ValidGraph, params: &[String], count: u32) -> (Vec<u8>, Vec<u
     let spec = TaskSpec { shards: vec![shard], ..spec(program, bindings, outputs.collect()) };
     (task_frame(spec, &tensors), shard_frame)
 }
+
+/// A task that reads a megabyte of a blob, one that is attached, and one that is attached per run:
+/// its graph, the blob's frame and its own.
+pub fn large_task() -> (ValidGraph, Vec<u8>, Vec<u8>) {
+    const RUNS: u32 = 4;
+    let build = || -> Result<ValidGraph, GraphError> {
+        let mut b = GraphBuilder::new(&Limits::default());
+        let mut sums = Vec::new();
+        for (name, rows) in [("blob", 1 << 10), ("attached", 1 << 10), ("per_run", 1 << 8)] {
+            let x = b.input(name, DType::F32, [rows, 1 << 8])?;
+            sums.push(b.sum_all(x)?);
+        }
+        let (a, c) = (b.add(sums[0], sums[1])?, sums[2]);
+        let sum = b.add(a, c)?;
+        b.output("sum", sum);
+        b.finish()
+    };
+    let graph = build().expect("valid");
+    let whole = TensorType::new(DType::F32, [1 << 10, 1 << 8]);
+    let held = [named("blob", whole.clone())];
+    let blob = blob_of(&held);
+    let blob_frame = encode(&ToContributor::Blob { id: blob }, &parts(&held));
+    let per_run = TensorType::new(DType::F32, [RUNS, 1 << 8, 1 << 8]);
+    let bindings = vec![
+        Binding::Blob { input: "blob".into(), blob, tensor: "blob".into() },
+        attached("attached"),
+        Binding::PerRun { input: "per_run".into(), tensor: "per_run".into() },
+    ];
+    let program = Program::Map { graph: graph.id(), start: 0, count: RUNS };
+    let spec = spec(program, bindings, vec![output("sum", ReduceRule::Sum)]);
+    (graph, blob_frame, task_frame(spec, &[named("attached", whole), named("per_run", per_run)]))
+}
