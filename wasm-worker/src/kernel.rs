@@ -316,10 +316,12 @@ impl Kernel {
         self.cache.bytes() + self.bytes_beside_cache()
     }
 
-    /// Keeps no more buffers of dead values than the budget leaves beside what is held and
-    /// `coming`.
+    /// Leaves to buffers what the running task's values may take, and what the budget has beside
+    /// all that is held and `coming`.
     fn limit_buffers(&self, coming: u64) {
-        buffer::limit(self.budget.saturating_sub(self.held_bytes().saturating_add(coming)));
+        let held = self.held_bytes().saturating_add(coming);
+        let values = self.running().map_or(0, Task::value_bytes);
+        buffer::limit(self.budget.saturating_sub(held), values);
     }
 
     fn bytes_beside_cache(&self) -> u64 {
@@ -331,7 +333,7 @@ impl Kernel {
 /// What was kept for this kernel's values goes with it.
 impl Drop for Kernel {
     fn drop(&mut self) {
-        buffer::limit(0);
+        buffer::limit(0, 0);
     }
 }
 

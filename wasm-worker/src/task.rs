@@ -87,6 +87,7 @@ pub struct Task {
     outputs: Vec<Option<Tensor>>,
     flops_done: u64,
     bytes: u64,
+    value_bytes: u64,
 }
 
 /// What a finished task leaves: its commitment, and the payload's frame.
@@ -166,26 +167,33 @@ fn carry_slots(spec: &TaskSpec, graph: &ValidGraph) -> Result<Vec<CarrySlot>, Ta
     Ok(slots)
 }
 
-/// Bytes that a task takes while it runs, beside the cache: one run at its
-/// peak, its frame with the attachments, the partial results of each output, and its answer.
-fn bytes_needed(spec: &TaskSpec, plan: &Plan, attached: u64) -> u64 {
+/// Bytes that a task takes while it runs, beside the cache.
+#[derive(Clone, Copy, Debug)]
+struct Need {
+    /// Of values in buffers: one run at its peak, and the partial results of each output.
+    values: u64,
+    /// Of everything: the task's frame with the attachments and its answer come on top.
+    whole: u64,
+}
+
+fn bytes_needed(spec: &TaskSpec, plan: &Plan, attached: u64) -> Need {
     let runs = spec.program.runs();
     let levels = TreeSum::levels(runs);
     let is_scan = matches!(spec.program, Program::Scan { .. });
-    let mut gathered = 0u64;
+    let (mut values, mut answer) = (plan.bytes_peak(), 0u64);
     for output in &spec.outputs {
         let ty = plan.graph().output_type(&output.name);
         let bytes = ty.and_then(TensorType::bytes).unwrap_or(0);
         // The encoded bytes and the frame that holds them come on top of what is gathered.
-        let (parts, whole, list) = match output.reduce {
-            _ if is_scan => (1, 1, 0),
-            ReduceRule::Sum => (levels, 1, TreeSum::list_bytes(runs)),
-            ReduceRule::Concat => (u64::from(runs), u64::from(runs), 0),
+        let (sums, parts, list) = match output.reduce {
+            _ if is_scan => (1, 2, 0),
+            ReduceRule::Sum => (levels, 2, TreeSum::list_bytes(runs)),
+            ReduceRule::Concat => (0, 3 * u64::from(runs), 0),
         };
-        let bytes = bytes.saturating_mul(parts + 2 * whole);
-        gathered = gathered.saturating_add(bytes).saturating_add(list);
+        values = values.saturating_add(bytes.saturating_mul(sums));
+        answer = answer.saturating_add(bytes.saturating_mul(parts)).saturating_add(list);
     }
-    plan.bytes_peak().saturating_add(attached).saturating_add(gathered)
+    Need { values, whole: values.saturating_add(attached).saturating_add(answer) }
 }
 
 impl Task {
@@ -210,7 +218,7 @@ impl Task {
         })?;
         let mut slots = slots(spec, plan.graph())?;
         let carry = carry_slots(spec, plan.graph())?;
-        let bytes = bytes_needed(spec, &plan, received.held_bytes(frame));
+        let Need { values, whole: bytes } = bytes_needed(spec, &plan, received.held_bytes(frame));
         // A first look spares the decoding of attachments that cannot fit; the
         // second, in the cache, knows what this task holds on to.
         let available = budget.saturating_sub(others);
@@ -218,7 +226,7 @@ impl Task {
             return Err(TaskError::TooLarge { needed: bytes, available, budget });
         }
         // What is kept of values that died must not stand in the task's way.
-        buffer::limit(available.saturating_sub(bytes.saturating_add(cache.bytes())));
+        buffer::limit(available.saturating_sub(bytes.saturating_add(cache.bytes())), values);
         let bindings = Bindings::resolve(spec, &plan, (frame, received), cache)?;
         cache.make_room("task", bytes, others, budget).map_err(|_| TaskError::TooLarge {
             needed: bytes,
@@ -250,6 +258,7 @@ impl Task {
             outputs: Vec::new(),
             flops_done: 0,
             bytes,
+            value_bytes: values,
         })
     }
 
@@ -261,6 +270,11 @@ impl Task {
     /// Bytes that are set aside for this task.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Those of them that are for values in buffers.
+    pub fn value_bytes(&self) -> u64 {
+        self.value_bytes
     }
 
     /// Operations done so far.

@@ -395,11 +395,11 @@ mod tests {
 
     #[test]
     fn what_arrives_takes_exactly_its_bytes() {
-        limit(1 << 20);
+        limit(1 << 20, 0);
         drop(Buffer::filled(1000, 0f32));
         let read = Tensor::from_le_bytes(&TensorType::new(DType::F32, [950]), &[0; 3800]);
         let Data::F32(Elements::Held(elements)) = &read.data else { panic!("{read:?}") };
         assert_eq!(elements.capacity(), 950);
-        limit(0);
+        limit(0, 0);
     }
 }

@@ -18,6 +18,8 @@ use tasks::{
     train_graph,
 };
 
+/// Bytes that most kernels here may take: many times what they need.
+const BUDGET: u64 = 64 << 20;
 /// Steps before counting begins: the first takes its memory, the second is the
 /// first that finds carried values.
 const WARM: u64 = 3;
@@ -33,7 +35,7 @@ fn steps() -> u32 {
 
 /// A kernel that knows a graph, and the shard that its tasks read.
 fn kernel_with(graph: &ValidGraph, shard: Option<&[u8]>) -> Kernel {
-    let mut kernel = Kernel::new(64 << 20);
+    let mut kernel = Kernel::new(BUDGET);
     kernel.accept(&graph_frame(graph)).expect("the graph");
     if let Some(shard) = shard {
         kernel.accept(shard).expect("the shard");
@@ -79,6 +81,35 @@ fn micro_batches_of_a_map_allocate_nothing_after_the_first() {
         let (graph, params) = train_graph(data, model);
         let (task, shard) = map(&graph, &params, steps);
         let mut kernel = kernel_with(&graph, Some(&shard));
+        assert_steps_allocate_nothing(&mut kernel, &task, steps, what);
+    }
+}
+
+/// The smallest budget in which a kernel takes a task.
+fn smallest_budget(graph: &ValidGraph, task: &[u8]) -> u64 {
+    let fits = |budget: u64| {
+        let mut kernel = Kernel::new(budget);
+        let accepted = kernel.accept(&graph_frame(graph)).is_ok();
+        accepted && kernel.begin(task).expect("a task").is_none()
+    };
+    let (mut too_small, mut enough) = (0, BUDGET);
+    while enough - too_small > 1 {
+        let middle = (too_small + enough) / 2;
+        *(if fits(middle) { &mut enough } else { &mut too_small }) = middle;
+    }
+    enough
+}
+
+/// What is set aside for a task serves its steps, though the budget leaves nothing beside it.
+#[test]
+fn steps_in_the_smallest_budget_allocate_nothing_either() {
+    let steps = steps();
+    for ((data, model), what) in MODELS.into_iter().zip(["MLP", "CNN"]) {
+        let (graph, params) = step_graph(data, model);
+        let task = scan(&graph, &params, steps);
+        let budget = smallest_budget(&graph, &task);
+        let mut kernel = Kernel::new(budget);
+        kernel.accept(&graph_frame(&graph)).expect("the graph");
         assert_steps_allocate_nothing(&mut kernel, &task, steps, what);
     }
 }
@@ -223,7 +254,7 @@ const SINGLES: [Single; 18] = [
 
 #[test]
 fn a_run_takes_no_more_memory_than_its_plan_says() {
-    buffer::limit(0);
+    buffer::limit(0, 0);
     let mut wrong = Vec::new();
     for Single { name, dims, build } in SINGLES {
         let mut b = GraphBuilder::new(&Limits::default());
