@@ -31,7 +31,8 @@ pub fn zip<A: Element, B: Element, R: Pooled>(
     out: &[usize],
     f: impl Fn(A, B) -> R,
 ) -> Buffer<R> {
-    let mut result = Buffer::empty(out.iter().product());
+    let mut buffer = Buffer::empty(out.iter().product());
+    let result: &mut Vec<_> = &mut buffer;
     let loops = loops([a_dims, b_dims], out);
     let row = loops.row;
     loops.for_each_row(|[at_a, at_b]| match loops.row_steps {
@@ -49,7 +50,7 @@ pub fn zip<A: Element, B: Element, R: Pooled>(
             result.extend(pairs.map(|(&a, &b)| f(a, b)));
         }
     });
-    result
+    buffer
 }
 
 /// `a = f(a, b)` for an operand that has the result's extents already.
@@ -78,7 +79,8 @@ pub fn select<T: Element>(
     (b, b_dims): (&[T], &[usize]),
     out: &[usize],
 ) -> Buffer<T> {
-    let mut result = Buffer::empty(out.iter().product());
+    let mut buffer = Buffer::empty(out.iter().product());
+    let result: &mut Vec<_> = &mut buffer;
     let loops = loops([condition_dims, a_dims, b_dims], out);
     let row = loops.row;
     let [_, step_a, step_b] = loops.row_steps;
@@ -105,7 +107,7 @@ pub fn select<T: Element>(
             }
         }
     });
-    result
+    buffer
 }
 
 /// Repeats an operand over the extents `out`.

@@ -176,7 +176,8 @@ pub fn reduce(function: ReduceFn, x: &Tensor, axes: &[u32], dims: &[usize]) -> T
 pub fn arg_max(x: &Tensor, axis: usize, dims: &[usize]) -> Tensor {
     let extent = x.dims()[axis];
     let inner: usize = x.dims()[axis + 1..].iter().product();
-    let mut result = Buffer::empty(dims.iter().product());
+    let mut buffer = Buffer::empty(dims.iter().product());
+    let result: &mut Vec<i32> = &mut buffer;
     for plane in x.elements::<f32>().chunks_exact(extent * inner) {
         for column in 0..inner {
             let mut best = (0, plane[column]);
@@ -189,5 +190,5 @@ pub fn arg_max(x: &Tensor, axis: usize, dims: &[usize]) -> Tensor {
             result.push(best.0 as i32);
         }
     }
-    Tensor::of(dims, result)
+    Tensor::of(dims, buffer)
 }
