@@ -25,7 +25,7 @@ const BUDGET: u64 = 64 << 20;
 const WARM: u64 = 3;
 /// What a task may allocate whatever its steps: names and shapes in its message and its answer,
 /// its bindings and its lists.
-const TASK_ALLOCATIONS_MAX: u64 = 400;
+const TASK_ALLOCATIONS_MAX: u64 = 300;
 
 /// Steps that are watched; 10,000 in a full run.
 fn steps() -> u32 {
