@@ -158,6 +158,7 @@ pub async fn serve(
             blob_bytes_max: config.blob_bytes_max,
             disk_free_bytes_min: config.disk_free_bytes_min,
             operator: config.operator,
+            evidence_folder: config.data.join(EVIDENCE_FOLDER),
         }),
         embed: Arc::new(embed),
         www: Arc::new(www),

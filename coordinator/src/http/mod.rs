@@ -102,6 +102,8 @@ pub struct Settings {
     pub blob_bytes_max: Option<u64>,
     /// Bytes that uploads leave free on the disk.
     pub disk_free_bytes_min: u64,
+    /// Folder of the evidence of false results.
+    pub evidence_folder: PathBuf,
 }
 
 impl App {
