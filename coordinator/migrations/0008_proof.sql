@@ -34,12 +34,14 @@ ALTER TABLE jobs ADD COLUMN rollbacks INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN rounds_paid INTEGER NOT NULL DEFAULT 0;
 
 -- What is known of those who compute: results that were computed a second time
--- and right, or a proven lie.
+-- and right, or a proven lie. A lie of a processor excludes its contributor everywhere.
 CREATE TABLE trust (
     contributor BLOB NOT NULL,
     device TEXT NOT NULL,
     backend TEXT NOT NULL,
     agreed INTEGER NOT NULL,
+    -- Of those, the ones that the coordinator computed itself.
+    refereed INTEGER NOT NULL,
     excluded INTEGER NOT NULL,
     updated_ms INTEGER NOT NULL,
     PRIMARY KEY (contributor, device, backend)
@@ -57,4 +59,4 @@ CREATE TABLE evidence (
     finding TEXT NOT NULL,
     at_ms INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX evidence_by_contributor ON evidence (contributor);
+CREATE INDEX evidence_by_job ON evidence (job, at_ms);

@@ -50,7 +50,17 @@ fn a_quote_is_the_jobs_own_cost_in_integers() {
     // flops x pico-USD / 50e6 / 1000, rounded up.
     let price = |rate: u128| (u128::from(flops) * rate).div_ceil(50_000_000_000) as u64;
     assert_eq!(quote["price"]["least_nano_usd"], price(12_000));
-    assert_eq!(quote["price"]["most_nano_usd"], price(20_000));
+    let most = (u128::from(flops) * 130).div_ceil(100) * 20_000;
+    assert_eq!(quote["price"]["most_nano_usd"], most.div_ceil(50_000_000_000) as u64);
+    let modes = quote["price"]["by_verification"].as_array().expect("modes");
+    let most_of = |name: &str| {
+        let mode = modes.iter().find(|mode| mode["verification"] == name).expect(name);
+        mode["most_nano_usd"].clone()
+    };
+    assert_eq!(most_of("none"), price(20_000));
+    assert_eq!(most_of("adaptive"), quote["price"]["most_nano_usd"]);
+    let triple = (u128::from(flops) * 3 * 20_000).div_ceil(50_000_000_000) as u64;
+    assert_eq!(most_of("triple"), triple);
     assert_eq!(quote["price"]["rates"].as_array().map(Vec::len), Some(3));
     assert_eq!(server.network.jobs.lock().expect("no panic").len(), 1, "a quote is no job");
 }

@@ -116,7 +116,7 @@ fn rounds_that_are_undone_are_charged_once_and_lies_earn_nothing() {
     // Contributor 2 lied in round 2, the third: it and the one after it are undone.
     let lie = TaskId { job, round: 2, stage: 0, part: 1 };
     let void = Void { task: lie, attempt: 0, contributor: ContributorId([2; 32]) };
-    let back = Record { rolled_back: true, voids: vec![void], ..record(job, 2) };
+    let back = Record { rolled_back: true, rounds_paid: 4, voids: vec![void], ..record(job, 2) };
     persist(&server, &back);
     let shown = server.get(&format!("/v1/jobs/{job}")).json();
     assert_eq!((&shown["round"], &shown["rollbacks"]), (&json!(2), &json!(1)));
@@ -157,13 +157,20 @@ fn an_exclusion_is_final() {
         server.runtime.block_on(store.set_trust(&[(who, trust)])).expect("stored");
     };
     assert_eq!(trust(who), Trust::default());
-    set(who, Trust::Agreed { results: 9 });
-    set(who, Trust::Agreed { results: 4 });
-    assert_eq!(trust(who), Trust::Agreed { results: 9 }, "an older lesson changes nothing");
+    set(who, Trust::Agreed { results: 9, refereed: 1 });
+    set(who, Trust::Agreed { results: 4, refereed: 1 });
+    assert_eq!(
+        trust(who),
+        Trust::Agreed { results: 9, refereed: 1 },
+        "an older lesson changes nothing"
+    );
     set(who, Trust::Excluded);
-    set(who, Trust::Agreed { results: 10 });
+    set(who, Trust::Agreed { results: 10, refereed: 1 });
     assert_eq!(trust(who), Trust::Excluded);
     assert_eq!(trust(other), Trust::default(), "a GPU's lie says nothing of the processor");
+    set(other, Trust::Excluded);
+    let elsewhere = Identity { device: DeviceClass::Server, ..other };
+    assert_eq!(trust(elsewhere), Trust::Excluded, "a processor's lie is its owner's");
 }
 
 #[test]

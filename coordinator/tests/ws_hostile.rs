@@ -4,8 +4,9 @@
 mod support;
 
 use ed25519_dalek::SigningKey;
+use raven_coordinator::job::JobSpec;
 use raven_coordinator::runtime::RuntimeConfig;
-use raven_engine::JobPhase;
+use raven_engine::{JobPhase, Verification};
 use raven_graph::philox::philox4x32;
 use raven_graph::{DType, TensorType};
 use raven_protocol::frame::{TensorPart, encode};
@@ -39,7 +40,7 @@ async fn start() -> Coordinator {
 /// The proof that a coordinator is unharmed: it trains a job to its end.
 async fn still_trains(coordinator: &Coordinator) {
     let id = JobId(99);
-    coordinator.add_job(id, &ROWS, &job("replica", 1, 64, 16)).await;
+    coordinator.add_job(id, &ROWS, &unchecked("replica", 1, 64, 16)).await;
     let contributor = Contributor::start(coordinator.address, 200, Habits::default());
     let row = coordinator.finished(id, PATIENCE).await;
     assert_eq!(row.phase, JobPhase::Completed, "{:?}", row.reason);
@@ -48,6 +49,11 @@ async fn still_trains(coordinator: &Coordinator) {
 
 fn hello_frame(coordinator: &Coordinator) -> Vec<u8> {
     encode(&FromContributor::Hello(hello(&key(1), coordinator.runtime.kernel())), &[])
+}
+
+/// A job whose results are believed: what is tested here is what a socket may say.
+fn unchecked(placement: &str, epochs: u32, batch: u32, micro_batch: u32) -> JobSpec {
+    JobSpec { verification: Verification::None, ..job(placement, epochs, batch, micro_batch) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -490,7 +496,7 @@ fn parts(tensors: &[(String, TensorType, Vec<u8>)]) -> Vec<TensorPart<'_>> {
 async fn results_that_do_not_fit_their_task_are_refused() {
     let coordinator = start().await;
     let id = JobId(1);
-    let context = coordinator.add_job(id, &ROWS, &job("replica", 100, 64, 16)).await;
+    let context = coordinator.add_job(id, &ROWS, &unchecked("replica", 100, 64, 16)).await;
     let good = zeros(&context);
     type Change = fn(&mut Vec<(String, TensorType, Vec<u8>)>);
     let cases: [(Change, GoodbyeReason, &str); 5] = [
@@ -551,7 +557,7 @@ async fn a_duplicate_of_an_accepted_result_is_harmless() {
     let coordinator = start().await;
     let id = JobId(1);
     // One micro-batch a round: a result of zeros makes the round.
-    let context = coordinator.add_job(id, &ROWS, &job("replica", 100, 16, 16)).await;
+    let context = coordinator.add_job(id, &ROWS, &unchecked("replica", 100, 16, 16)).await;
     let mut peer = leased(&coordinator, 1).await;
     let tensors = zeros(&context);
     let digest = digest_of(peer.task.task, &context, &tensors);
@@ -597,7 +603,7 @@ fn digest_of(
 async fn a_frozen_contributor_delays_a_job_but_does_not_stop_it() {
     let coordinator = start().await;
     let id = JobId(1);
-    coordinator.add_job(id, &ROWS, &job("replica", 2, 64, 16)).await;
+    coordinator.add_job(id, &ROWS, &unchecked("replica", 2, 64, 16)).await;
     // Holds a lease and never answers it, while its socket stays open.
     let frozen = leased(&coordinator, 1).await;
     let contributor = Contributor::start(coordinator.address, 2, Habits::default());
@@ -649,7 +655,7 @@ async fn shards_are_only_for_sessions_that_were_given_them() {
     let (_, grant, _) = socket.open(&key(1), coordinator.runtime.kernel()).await;
     let shard = stored[0].shard.blob;
     assert!(!coordinator.runtime.grant_allows(&grant, shard), "no task, no data");
-    coordinator.add_job(JobId(1), &data, &job("replica", 1, 200, 200)).await;
+    coordinator.add_job(JobId(1), &data, &unchecked("replica", 1, 200, 200)).await;
     while !matches!(socket.receive().await.0, ToContributor::Task(_)) {}
     assert!(coordinator.runtime.grant_allows(&grant, shard));
     let test = stored.iter().find(|shard| shard.test).expect("held-out rows").shard.blob;
@@ -705,7 +711,7 @@ async fn a_coordinator_that_goes_down_says_so() {
 async fn a_reader_that_does_not_drain_is_let_go() {
     let coordinator = Coordinator::start(hurried).await;
     let id = JobId(1);
-    let mut spec = job("replica", 100, 200, 50);
+    let mut spec = unchecked("replica", 100, 200, 50);
     // Weights of some 30 MB, more than any socket's buffers hold.
     let wide = serde_json::json!({
         "layers": [

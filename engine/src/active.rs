@@ -1,8 +1,9 @@
 //! A job that has not ended: its plan's state machine and what is out for it.
 
 use crate::EngineConfig;
+use crate::algorithm::Draft;
 use crate::algorithm::sync_sgd::SyncSgdDriver;
-use crate::effect::{Credit, Void, Work};
+use crate::effect::{Acceptance, Credit, Void, Work};
 use crate::event::{ContributorId, Metrics, Millis, PayloadId};
 use crate::job::JobState;
 use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd};
@@ -10,7 +11,7 @@ use crate::runs::RunPool;
 use crate::sampling::{EpochOrder, Layout, LayoutError};
 use crate::stage::{Demand, Need, Segment, Stage, Supply, Task};
 use crate::terms::{Spent, Terms};
-use crate::verify::ledger::Ledger;
+use crate::verify::ledger::{Entry, Ledger};
 use crate::verify::trial::Trial;
 use raven_protocol::{BlobId, JobId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +80,15 @@ pub(crate) struct Job {
     pub(crate) credits_saving: Vec<Credit>,
     /// Accepted work that is void, and is not in a record yet.
     pub(crate) voids: Vec<Void>,
+    /// The same in the record that is being made durable.
+    pub(crate) voids_saving: Vec<Void>,
+    /// Accepted results that are not in a record yet, and those that are.
+    pub(crate) accepted: Vec<Acceptance>,
+    pub(crate) accepted_saving: Vec<Acceptance>,
+    /// What its owner is charged for.
+    pub(crate) flops_charged: u64,
+    /// A record that waited for its round to be settled when the job ended.
+    pub(crate) unsaved: Option<Draft>,
     /// What it has accepted and not settled.
     pub(crate) ledger: Ledger,
     /// Effects that are not answered.
@@ -174,6 +184,7 @@ impl Job {
         let shown = resume.as_ref().map(|resume| resume.shown.clone()).unwrap_or_default();
         let spent = resume.as_ref().map(|resume| resume.spent).unwrap_or_default();
         let credited_rounds = resume.as_ref().map_or(0, |resume| resume.credited_rounds);
+        let rollbacks = resume.as_ref().map_or(0, |resume| resume.rollbacks);
         Ok(Job {
             id: plan.job,
             plan: Arc::new(plan),
@@ -193,7 +204,12 @@ impl Job {
             credits: Vec::new(),
             credits_saving: Vec::new(),
             voids: Vec::new(),
-            ledger: Ledger::default(),
+            voids_saving: Vec::new(),
+            accepted: Vec::new(),
+            accepted_saving: Vec::new(),
+            flops_charged: 0,
+            unsaved: None,
+            ledger: Ledger { rollbacks, ..Ledger::default() },
             effects: 0,
             saves_failed: 0,
             shown,
@@ -231,18 +247,38 @@ impl Job {
         round < self.credited_rounds
     }
 
+    /// Whether one more execution is within what its mode may be charged; what
+    /// exceeds that is the operator's cost.
+    pub(crate) fn allows_charge(&self, flops: u64) -> bool {
+        let percent = u128::from(self.plan.verification.allowance_percent());
+        let allowed = u128::from(self.flops_accepted) * percent / 100;
+        u128::from(self.flops_charged) + u128::from(flops) <= allowed.max(u128::from(flops))
+    }
+
+    /// Its record is durable.
+    pub(crate) fn saved(&mut self) {
+        self.credits_saving.clear();
+        self.voids_saving.clear();
+        self.accepted_saving.clear();
+    }
+
+    /// Rounds that were paid for, from the first.
+    pub(crate) fn rounds_paid(&self) -> u32 {
+        self.credited_rounds
+    }
+
     /// Rounds below `round` were paid for.
     pub(crate) fn credited_until(&mut self, round: u32) {
         self.credited_rounds = self.credited_rounds.max(round);
     }
 
-    /// Takes back what `contributor` earned with `tasks`.
-    pub(crate) fn void(&mut self, tasks: &[TaskId], contributor: ContributorId) {
-        let attempt = self.ledger.rollbacks;
-        self.credits
-            .retain(|credit| credit.contributor != contributor || !tasks.contains(&credit.task));
-        let voids = tasks.iter().map(|&task| Void { task, attempt, contributor });
-        self.voids.extend(voids);
+    /// Takes back what `contributor` earned with a result.
+    pub(crate) fn void(&mut self, entry: &Entry, contributor: ContributorId) {
+        let (task, attempt) = (entry.task, entry.attempt);
+        self.credits.retain(|credit| {
+            (credit.contributor, credit.task, credit.attempt) != (contributor, task, attempt)
+        });
+        self.voids.push(Void { task, attempt, contributor });
     }
 
     /// Whether what is left of `round` from `stage` on is within the budget,

@@ -223,6 +223,7 @@ impl Engine {
         digest: ResultDigest,
         payload: PayloadId,
         bytes: u64,
+        odd: bool,
     ) {
         self.payloads.insert(payload);
         if !self.may_answer(session_id, id) {
@@ -249,7 +250,7 @@ impl Engine {
             self.stage_mut(lease.job).and_then(|stage| stage.tasks.get_mut(&lease.task.part));
         match task {
             Some(task) if !task.trial.payloads.contains_key(&digest) => {
-                task.trial.payloads.insert(digest, Revealed { payload, bytes, lease: id });
+                task.trial.payloads.insert(digest, Revealed { payload, bytes, lease: id, odd });
             }
             _ => self.release_payloads(vec![payload]),
         }

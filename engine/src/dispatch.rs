@@ -99,23 +99,23 @@ impl Engine {
                     pool.take(start, count);
                 }
                 stage.tasks.insert(start, task);
-                self.lease(session, job, start);
+                self.lease(session, job, start, false);
             }
             Decision::Part { session, job, part } => {
                 if let Some(Stage { supply: Supply::Parts(parts), .. }) = self.stage_mut(job) {
                     parts.remove(&part);
                 }
-                self.lease(session, job, part);
+                self.lease(session, job, part, false);
             }
             Decision::Copy { session, job, part } => {
                 self.stats.copies += 1;
-                self.lease(session, job, part);
+                self.lease(session, job, part, true);
             }
-            Decision::Partner { session, job, part } => self.lease(session, job, part),
+            Decision::Partner { session, job, part } => self.lease(session, job, part, false),
             Decision::Move { session, job, part, from } => {
                 self.stats.moves += 1;
                 // The new lease comes first, so that the task is never without one.
-                self.lease(session, job, part);
+                self.lease(session, job, part, false);
                 self.end_lease(from, Notify::Cancel);
             }
         }
@@ -127,7 +127,7 @@ impl Engine {
 
     /// Leases a task of the open stage of `job` to `session`, sending what it
     /// needs before it.
-    fn lease(&mut self, session_id: SessionId, job_id: JobId, part: u32) {
+    fn lease(&mut self, session_id: SessionId, job_id: JobId, part: u32, is_relief: bool) {
         let Some(task) = self.stage_mut(job_id).and_then(|stage| stage.tasks.get(&part)).cloned()
         else {
             return;
@@ -161,6 +161,7 @@ impl Engine {
             transfer_ms,
             estimate_ms,
             state: LeaseState::Queued,
+            is_relief,
         });
         self.world.queued.insert(id);
         self.timers.set(Timer::LeaseExpiry(id), now + lease_ms);
@@ -376,6 +377,11 @@ impl Engine {
     pub(crate) fn expire(&mut self, id: LeaseId) {
         let Some(lease) = self.world.leases.get(id) else { return };
         let (session_id, lease) = (lease.session, lease.clone());
+        if let LeaseState::Committed { .. } = lease.state {
+            // It waited for others, not they for it.
+            self.end_lease(id, Notify::Cancel);
+            return;
+        }
         if let (LeaseState::Running { since }, Some(session)) =
             (lease.state, self.world.sessions.get_mut(&session_id))
         {

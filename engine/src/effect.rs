@@ -153,6 +153,17 @@ pub struct Record {
     pub voids: Vec<Void>,
     /// Whether the rounds after `step` are undone.
     pub rolled_back: bool,
+    /// Rounds that the job has paid for, from the first, however far it went back.
+    pub rounds_paid: u32,
+    /// Results that were accepted, whoever is paid for them.
+    pub accepted: Vec<Acceptance>,
+}
+
+/// The result of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acceptance {
+    pub task: TaskId,
+    pub digest: ResultDigest,
 }
 
 /// A partial result along the reduction tree.

@@ -110,8 +110,8 @@ impl Engine {
             Event::Paused { session } => self.standing_changed(session, Standing::Paused),
             Event::Resumed { session } => self.standing_changed(session, Standing::Active),
             Event::Committed { session, lease, digest } => self.committed(session, lease, digest),
-            Event::Revealed { session, lease, digest, payload, bytes } => {
-                self.revealed(session, lease, digest, payload, bytes);
+            Event::Revealed { session, lease, digest, payload, bytes, odd } => {
+                self.revealed(session, lease, digest, payload, bytes, odd);
             }
             Event::Refused { session, lease, reason } => self.refused(session, lease, reason),
             Event::EffectDone { effect, outcome } => self.effect_done(effect, outcome),

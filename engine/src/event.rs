@@ -138,6 +138,8 @@ pub enum Event {
         digest: ResultDigest,
         payload: PayloadId,
         bytes: u64,
+        /// Whether something in it is no finite number.
+        odd: bool,
     },
     /// A lease handed back.
     Refused { session: SessionId, lease: LeaseId, reason: RefuseReason },

@@ -39,6 +39,8 @@ pub(crate) struct Lease {
     /// Estimate from start to commit, transfer included.
     pub(crate) estimate_ms: f64,
     pub(crate) state: LeaseState,
+    /// Whether it was given because another one was late.
+    pub(crate) is_relief: bool,
 }
 
 impl Lease {

@@ -37,7 +37,8 @@ mod world;
 pub use active::PlanError;
 pub use config::EngineConfig;
 pub use effect::{
-    Credit, Effect, EffectId, Outbound, Payer, Proof, Record, Testimony, TreePart, Void, Work,
+    Acceptance, Credit, Effect, EffectId, Outbound, Payer, Proof, Record, Testimony, TreePart,
+    Void, Work,
 };
 pub use engine::Engine;
 pub use event::{

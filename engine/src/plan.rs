@@ -167,4 +167,6 @@ pub struct ResumePoint {
     pub credited_rounds: u32,
     /// What was credited.
     pub spent: Spent,
+    /// How often it went back.
+    pub rollbacks: u32,
 }

@@ -9,6 +9,7 @@ use crate::job::{Cause, JobState};
 use crate::plan::{JobPlan, Placement, ResumePoint, StagePlan};
 use crate::terms::Terms;
 use crate::timer::Timer;
+use crate::verify::ledger::Held;
 use crate::verify::{Case, Ruling};
 use raven_protocol::{GraphId, JobId, SessionId};
 use std::collections::BTreeSet;
@@ -75,6 +76,7 @@ impl Engine {
                     self.timers.set(Timer::Deadline(id), deadline);
                 }
                 self.world.jobs.insert(id, job);
+                self.world.touch_all();
                 self.queue.push_back(id);
             }
             Err(error) => self.turn_away(id, error.to_string()),
@@ -251,8 +253,11 @@ impl Engine {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         job.credits_saving = std::mem::take(&mut job.credits);
         let mut record = Box::new(record(id, draft, job.credits_saving.clone()));
-        // Voiding twice changes nothing: they are said until the job's end.
-        record.voids = job.voids.clone();
+        job.voids_saving.append(&mut job.voids);
+        job.accepted_saving.append(&mut job.accepted);
+        record.voids = job.voids_saving.clone();
+        record.accepted = job.accepted_saving.clone();
+        record.rounds_paid = job.rounds_paid();
         record.rolled_back = matches!(kind, Kind::RollBack { .. });
         if record.train.is_some() {
             job.contributors = record.contributors;
@@ -295,7 +300,7 @@ impl Engine {
         match (input_of(pending.kind, outcome), ending) {
             (Ok(input), None) => {
                 if input == Input::Persisted {
-                    job.credits_saving.clear();
+                    job.saved();
                 }
                 match pending.kind {
                     Kind::RollBack { round } => self.begin_again(pending.job, round),
@@ -367,10 +372,20 @@ impl Engine {
     pub(crate) fn save_end(&mut self, id: JobId) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return self.save_refusal(id) };
         let Some(Ending::Saving(state)) = &job.ending else { return };
-        let draft = job.driver.draft(state.clone());
+        let mut draft = job.driver.draft(state.clone());
+        if let Some(unsaved) = &job.unsaved {
+            // The round that waited to be settled was done.
+            draft.train = unsaved.train;
+            draft.evaluation = unsaved.evaluation;
+            draft.learning_rate = unsaved.learning_rate;
+        }
         // What was trained so far is its owner's, however the job ended.
         let checkpoint = draft.weights.is_some() && job.saves_failed < SAVES_WITH_WEIGHTS;
-        self.persist(id, Draft { checkpoint, ..draft });
+        let kind = match job.ledger.went_back_at_end {
+            Some(round) => Kind::RollBack { round },
+            None => Kind::Persist,
+        };
+        self.persist_as(id, Draft { checkpoint, ..draft }, kind);
     }
 
     /// Asks for it to be made durable that the session's contributor sees the
@@ -410,12 +425,12 @@ impl Engine {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         match (input, ending) {
             (Input::Persisted, Ending::Saving(state)) => {
-                job.credits_saving.clear();
+                job.saved();
                 self.finalize(id, state);
                 return;
             }
             (Input::Persisted, Ending::Draining(_)) => {
-                job.credits_saving.clear();
+                job.saved();
                 for action in job.driver.on(Input::Persisted) {
                     match action {
                         // Its completion was durable before the wish to end came.
@@ -444,6 +459,9 @@ impl Engine {
         job.ending = Some(Ending::Draining(state));
         self.timers.stop(Timer::Deadline(id));
         self.timers.stop(Timer::Fallback(id));
+        if let Some(Held::Save(draft)) = job.ledger.held.take() {
+            job.unsaved = Some(draft);
+        }
         self.queue.retain(|&queued| queued != id);
         self.drop_stage(id);
         self.try_save_end(id);
@@ -456,12 +474,15 @@ impl Engine {
             return;
         }
         job.ending = Some(Ending::Saving(state.clone()));
+        // What is known to be wrong is not kept as what was trained so far.
+        self.go_back_for_good(id);
         self.save_end(id);
     }
 
     /// The job is over and durably so.
     fn finalize(&mut self, id: JobId, state: JobState) {
         let Some(mut job) = self.world.jobs.remove(&id) else { return };
+        self.world.touch_all();
         self.timers.stop(Timer::Deadline(id));
         self.timers.stop(Timer::Fallback(id));
         let mut states = job.ledger.states();
@@ -531,6 +552,8 @@ fn record(job: JobId, draft: Draft, credits: Vec<crate::effect::Credit>) -> Reco
         credits,
         voids: Vec::new(),
         rolled_back: false,
+        rounds_paid: 0,
+        accepted: Vec::new(),
     }
 }
 

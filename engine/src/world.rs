@@ -5,9 +5,13 @@ use crate::config::EngineConfig;
 use crate::event::{ContributorId, Millis};
 use crate::lease::{Lease, LeaseState, LeaseTable};
 use crate::session::Session;
+use crate::verify::Verification;
 use crate::verify::trust::TrustTable;
 use raven_protocol::{BlobId, JobId, LeaseId, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Leases at once of somebody who is not vetted, while any job checks results.
+const LEASES_OF_STRANGERS_MAX: usize = 2;
 
 /// Everything that is alive.
 #[derive(Debug)]
@@ -58,9 +62,19 @@ impl World {
         let per_worker = config.leases_per_worker.saturating_mul(2);
         let total = session.profile.workers.saturating_mul(per_worker);
         let total = total.min(config.leases_per_session_max) as usize;
+        // Whoever may be lying does not fill the referee's desk.
+        let is_known = session.profile.operator
+            || self.trust.of(&session.identity()).is_vetted(config)
+            || self.jobs.values().all(|job| job.plan.verification == Verification::None);
+        let total = if is_known { total } else { total.min(LEASES_OF_STRANGERS_MAX) };
         session.is_available()
             && session.open < session.open_max(config.leases_per_worker)
             && session.leases.len() < total
+    }
+
+    /// What decides on everybody's capacity has changed.
+    pub(crate) fn touch_all(&mut self) {
+        self.touched.extend(self.sessions.keys());
     }
 
     /// Blobs that the session's leases read.

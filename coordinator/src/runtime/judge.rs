@@ -15,7 +15,7 @@ use crate::referee::{Claim, Evidence, Materials, Referee};
 use crate::store::{EvidenceRecord, Store};
 use crate::time::UnixMs;
 use axum::body::Bytes;
-use raven_engine::{EffectId, Testimony};
+use raven_engine::{ContributorId, EffectId, Testimony};
 use raven_graph::ValidGraph;
 use raven_proof::normwise::{Calibration, CalibrationRule, Distance, Tolerance};
 use raven_protocol::frame::encode;
@@ -23,7 +23,7 @@ use raven_protocol::{
     Backend, BlobId, Frame, FrameLimits, FromContributor, GraphText, JobId, LeaseId, ResultDigest,
     TensorPart, ToContributor,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
@@ -38,9 +38,11 @@ use tokio::sync::mpsc;
 /// only while their round is not settled, so that this is not reached in peace.
 const QUEUE_MAX: usize = 16_384;
 
-/// Observations before a bound for GPUs is tighter than the widest: an honest
-/// one must not be refused for the want of them.
-const OBSERVATIONS_MIN: usize = 1_000;
+/// Bytes of all evidence beyond which no more is filed: keys cost nothing, and
+/// each file holds a job's weights.
+const EVIDENCE_BYTES_MAX: u64 = 4 << 30;
+/// Contributors of whom it is remembered that there is evidence.
+const FILED_MAX: usize = 100_000;
 /// Norm of a difference that is rounding only.
 const NOISE_NORM: f64 = 1e-6;
 
@@ -85,6 +87,8 @@ pub struct Judgment {
 pub struct Cabinet {
     pub folder: PathBuf,
     pub key: CertificateKey,
+    /// Bytes of what is there.
+    pub bytes: u64,
 }
 
 /// What the thread works with.
@@ -97,6 +101,8 @@ struct Desk {
     cabinet: Option<Cabinet>,
     /// How far honest results of GPUs are from the processor's.
     calibration: Calibration,
+    /// Against whom evidence was filed: once is enough.
+    filed: HashSet<ContributorId>,
 }
 
 /// An answer on its way to the driver.
@@ -130,13 +136,13 @@ impl Judge {
     ) -> std::io::Result<Self> {
         let (queue, questions) = sync_channel(QUEUE_MAX);
         let (answers_out, answers) = mpsc::unbounded_channel();
-        let rule = CalibrationRule { observations_min: OBSERVATIONS_MIN, ..Default::default() };
         let desk = Desk {
             bench: Bench::new(module.clone(), blobs.clone(), memory_bytes),
             referee: Referee::new(module, memory_bytes),
             blobs,
             cabinet,
-            calibration: Calibration::new(rule),
+            calibration: Calibration::new(CalibrationRule::default()),
+            filed: HashSet::new(),
         };
         let thread = std::thread::Builder::new()
             .name("referee".into())
@@ -256,8 +262,12 @@ impl Desk {
         truth: &Values,
         claimed: Option<&Values>,
     ) -> Option<(String, String)> {
+        // The engine puts no GPU's word to the referee without its values.
         let claimed = claimed?;
-        let tolerance = Tolerance { relative: self.calibration.relative(), absolute: NOISE_NORM };
+        // Honest GPUs differ by as much as is observed here, but where they round
+        // another way at a kink by more: nobody is refused within the widest bound.
+        let relative = CalibrationRule::default().ceiling;
+        let tolerance = Tolerance { relative, absolute: NOISE_NORM };
         let mut names: Vec<&String> = truth.keys().collect();
         names.sort_unstable();
         for name in names {
@@ -281,7 +291,7 @@ impl Desk {
     /// operation that differs where the result was shown. Whatever keeps it from
     /// that, the result is false: the digests differ.
     fn file(
-        &self,
+        &mut self,
         suspect: &Suspect<'_>,
         testimony: &Testimony,
         claimed: Option<&Values>,
@@ -295,7 +305,7 @@ impl Desk {
     }
 
     fn try_file(
-        &self,
+        &mut self,
         id: &str,
         suspect: &Suspect<'_>,
         testimony: &Testimony,
@@ -312,10 +322,16 @@ impl Desk {
         let judgement =
             self.referee.judge(&materials, &claim).map_err(|error| error.to_string())?;
         let finding = judgement.finding.to_string();
-        let Some(cabinet) = &self.cabinet else { return Ok(finding) };
+        let is_new = self.filed.len() < FILED_MAX && self.filed.insert(testimony.contributor);
+        let Some(cabinet) = self.cabinet.as_mut().filter(|_| is_new) else { return Ok(finding) };
         let (kernel, key) = (self.referee.kernel(), cabinet.key.secret());
         let file = Evidence::build(&materials, &claim, &judgement, kernel, UnixMs::now(), key)
             .map_err(|error| error.to_string())?;
+        if cabinet.bytes.saturating_add(file.len() as u64) > EVIDENCE_BYTES_MAX {
+            tracing::warn!(limit = EVIDENCE_BYTES_MAX, "no more evidence is filed");
+            return Ok(finding);
+        }
+        cabinet.bytes += file.len() as u64;
         write_durably(&cabinet.folder, &format!("{id}.evidence"), &file)
             .map_err(|error| error.to_string())?;
         Ok(finding)

@@ -227,7 +227,11 @@ fn open_cabinet(folder: PathBuf, store: &Store) -> Result<Cabinet, RuntimeError>
     // Evidence holds rows of a job's data: it is for the operator's eyes.
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
     let key = crate::certificate::issue::key_of(store)?;
-    Ok(Cabinet { folder, key })
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(&folder)? {
+        bytes += entry?.metadata()?.len();
+    }
+    Ok(Cabinet { folder, key, bytes })
 }
 
 /// Runs a task that the runtime cannot do without, and says so where it panics.

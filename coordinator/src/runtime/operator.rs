@@ -11,7 +11,7 @@ use super::executor::KernelModule;
 use super::leases::{Answer, LeaseTable};
 use super::outbox::{Ending, Next, Outbox, Waiting};
 use super::session::Refusal;
-use super::ws::verify;
+use super::ws::{is_odd, verify};
 use crate::blobs::Blobs;
 use crate::random;
 use crate::runtime::SessionRecord;
@@ -227,7 +227,8 @@ impl Operator {
                 let Answer::Taken(held) = answer else { return Ok(None) };
                 let (digest, values) = verify(&held, bytes).map_err(|refusal| refusal.detail)?;
                 let bytes = bytes.len() as u64;
-                Ok(Some(Input::Revealed { session, lease, digest, bytes, values }))
+                let odd = is_odd(&values);
+                Ok(Some(Input::Revealed { session, lease, digest, bytes, values, odd }))
             }
             FromContributor::Refuse { lease, reason, detail } => {
                 let answer = lock(&self.leases).refuse(lease).map_err(|e| e.to_string())?;

@@ -466,8 +466,9 @@ impl Reader {
         } else {
             verify()?
         };
+        let odd = is_odd(&values);
         let bytes = length as u64;
-        self.tell(Input::Revealed { session, lease, digest, bytes, values }).await
+        self.tell(Input::Revealed { session, lease, digest, bytes, values, odd }).await
     }
 
     fn send(&self, message: &ToContributor) -> Read<()> {
@@ -520,6 +521,14 @@ pub(super) fn verify(
     let values = tensors_of(bytes)
         .map_err(|error| Refusal::new(GoodbyeReason::BadFrame, error.to_string()))?;
     Ok((digest, values.into_iter().collect()))
+}
+
+/// Whether something in a result is no finite number.
+pub(super) fn is_odd(values: &HashMap<String, Tensor>) -> bool {
+    let is_odd = |tensor: &Tensor| {
+        tensor.as_f32s().is_some_and(|mut numbers| numbers.any(|number| !number.is_finite()))
+    };
+    values.values().any(is_odd)
 }
 
 /// A message that the WebSocket layer could not read.

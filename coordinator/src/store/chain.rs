@@ -46,12 +46,12 @@ pub struct ChainRow {
 
 /// What a record adds to its job's chain, and the first micro-batches of its tasks.
 fn accepted(record: &Record) -> (Option<Tasks>, Vec<u32>) {
-    let credits = record.credits.iter().filter(|credit| credit.task.round + 1 == record.step);
-    let tasks = credits.clone().map(|credit| (credit.task.stage, credit.task.part, credit.digest));
+    let accepted = record.accepted.iter().filter(|one| one.task.round + 1 == record.step);
+    let tasks = accepted.clone().map(|one| (one.task.stage, one.task.part, one.digest));
     let tasks = Tasks::of(tasks);
-    let is_one_stage = credits.clone().all(|credit| credit.task.stage == 0);
+    let is_one_stage = accepted.clone().all(|one| one.task.stage == 0);
     let mut runs: Vec<u32> = match tasks.is_some() && is_one_stage {
-        true => credits.map(|credit| credit.task.part).collect(),
+        true => accepted.map(|one| one.task.part).collect(),
         false => Vec::new(),
     };
     runs.sort_unstable();

@@ -472,6 +472,7 @@ impl Store {
             patience,
             shown: self.slices_shown(id).await?,
             credited_rounds: self.credited_rounds(id).await?,
+            rollbacks: job.rollbacks,
             spent: Spent { flops: job.flops, charge: job.charge },
         }))
     }

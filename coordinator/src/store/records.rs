@@ -403,7 +403,7 @@ async fn roll_back(
          WHERE id = ?1",
     )
     .bind(job)
-    .bind(before.rounds)
+    .bind(before.rounds.max(i64::from(record.rounds_paid)))
     .execute(&mut **transaction)
     .await
     .map_err(failed("count a rollback"))?;

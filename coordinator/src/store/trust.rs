@@ -54,19 +54,26 @@ impl Store {
     /// [`StoreError`].
     pub async fn trust_of(&self, identity: &Identity) -> Result<Trust, StoreError> {
         let row = sqlx::query(
-            "SELECT agreed, excluded FROM trust
-             WHERE contributor = ?1 AND device = ?2 AND backend = ?3",
+            // Bits prove a lie whatever device they claim to come from; a GPU's
+            // values speak of that GPU only.
+            "SELECT COALESCE(MAX(CASE WHEN device = ?2 AND backend = ?3 THEN agreed END), 0)
+                     AS agreed,
+                 COALESCE(MAX(CASE WHEN device = ?2 AND backend = ?3 THEN refereed END), 0)
+                     AS refereed,
+                 COALESCE(MAX(CASE WHEN backend = 'cpu' OR (device = ?2 AND backend = ?3)
+                     THEN excluded END), 0) AS excluded
+             FROM trust WHERE contributor = ?1",
         )
         .bind(&identity.contributor.0[..])
         .bind(device_name(identity)?)
         .bind(identity.backend.name())
-        .fetch_optional(self.readers())
+        .fetch_one(self.readers())
         .await
         .map_err(failed("read what is known of an identity"))?;
-        let Some(row) = row else { return Ok(Trust::default()) };
         let excluded: bool = column(&row, "trust", "excluded")?;
         let results = u32_column(&row, "trust", "agreed")?;
-        Ok(if excluded { Trust::Excluded } else { Trust::Agreed { results } })
+        let refereed = u32_column(&row, "trust", "refereed")?;
+        Ok(if excluded { Trust::Excluded } else { Trust::Agreed { results, refereed } })
     }
 
     /// Stores what is known of identities, in one transaction. An exclusion is final.
@@ -76,14 +83,16 @@ impl Store {
     pub async fn set_trust(&self, known: &[(Identity, Trust)]) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         for (identity, trust) in known {
-            let (agreed, excluded) = match *trust {
-                Trust::Agreed { results } => (results, false),
-                Trust::Excluded => (0, true),
+            let (agreed, refereed, excluded) = match *trust {
+                Trust::Agreed { results, refereed } => (results, refereed, false),
+                Trust::Excluded => (0, 0, true),
             };
             sqlx::query(
-                "INSERT INTO trust (contributor, device, backend, agreed, excluded, updated_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                "INSERT INTO trust
+                     (contributor, device, backend, agreed, excluded, updated_ms, refereed)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                  ON CONFLICT DO UPDATE SET agreed = MAX(agreed, excluded.agreed),
+                     refereed = MAX(refereed, excluded.refereed),
                      excluded = MAX(trust.excluded, excluded.excluded),
                      updated_ms = excluded.updated_ms",
             )
@@ -93,6 +102,7 @@ impl Store {
             .bind(i64::from(agreed))
             .bind(excluded)
             .bind(UnixMs::now().0)
+            .bind(i64::from(refereed))
             .execute(&mut *transaction)
             .await
             .map_err(failed("store what is known of an identity"))?;

@@ -264,10 +264,10 @@ pub fn call(url: &str, key: &str, path: &str, body: Option<&Value>) -> Option<An
     Some(Answer { status: answer.status().as_u16(), headers: answer.headers().clone(), body })
 }
 
-/// A job that trains a small model on the digits.
+/// A job that trains a small model on the digits. Every task is done once.
 pub fn digits_job(dataset: &str, epochs: u32) -> Value {
     json!({
-        "name": "digits", "dataset": dataset, "seed": 7,
+        "name": "digits", "dataset": dataset, "seed": 7, "verification": "none",
         "model": {"layers": [{"type": "flatten"}, {"type": "dense", "units": 32, "activation": "relu"},
                              {"type": "dense", "units": 10}], "loss": "cross_entropy"},
         "optimizer": {"kind": "adam"},

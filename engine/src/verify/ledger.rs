@@ -16,6 +16,8 @@ pub(crate) struct Entry {
     pub(crate) task: TaskId,
     pub(crate) work: Work,
     pub(crate) flops: u64,
+    /// How often the job had gone back.
+    pub(crate) attempt: u32,
     /// Who came to it.
     pub(crate) members: Vec<Claim>,
     /// Whether the referee is computing it.
@@ -30,10 +32,6 @@ impl Entry {
     pub(crate) fn can_be_rechecked(&self) -> bool {
         matches!(self.work, Work::Replica { .. })
             && self.members.iter().all(|member| member.who.exact)
-    }
-
-    fn is_of(&self, identity: &Identity) -> bool {
-        self.members.iter().any(|member| member.who.identity == *identity)
     }
 }
 
@@ -61,8 +59,6 @@ pub(crate) struct Ledger {
     pub(crate) entries: BTreeMap<TaskId, Entry>,
     /// Rounds that can be begun again.
     pub(crate) beginnings: BTreeMap<u32, Beginning>,
-    /// When a result of each identity was last confirmed, as an order.
-    pub(crate) confirmed: BTreeMap<Identity, u64>,
     pub(crate) next_order: u64,
     /// Accepted results that the referee is computing.
     pub(crate) cases: u32,
@@ -71,6 +67,10 @@ pub(crate) struct Ledger {
     pub(crate) back_to: Option<u32>,
     /// How often it went back.
     pub(crate) rollbacks: u32,
+    /// Whether what is to be computed again before it is settled was asked for.
+    pub(crate) sampled: bool,
+    /// The round that it went back to as it ended.
+    pub(crate) went_back_at_end: Option<u32>,
 }
 
 impl Ledger {
@@ -80,46 +80,31 @@ impl Ledger {
         self.next_order
     }
 
-    /// A result of `identity` was computed a second time and right.
-    pub(crate) fn confirm(&mut self, identity: Identity, order: u64) {
-        let latest = self.confirmed.entry(identity).or_default();
-        *latest = order.max(*latest);
-    }
-
-    /// Results to be computed again before the rounds are settled: of each
-    /// identity that nobody has checked since, the last one, and those drawn.
-    /// Whoever begins to lie and goes on is found by the last one.
+    /// Results to be computed again before the rounds are settled: the last one
+    /// of each identity that nobody repeated, so that whoever begins to lie and
+    /// goes on is found, and those drawn, so that no rhythm is safe.
     pub(crate) fn to_audit(&self) -> Vec<TaskId> {
         let mut last: BTreeMap<Identity, &Entry> = BTreeMap::new();
-        for entry in self.entries.values() {
+        let open = self.entries.values().filter(|entry| entry.can_be_rechecked());
+        for entry in open.clone() {
             // Where several agreed, they are checked by each other.
-            let ([single], true) = (entry.members.as_slice(), entry.can_be_rechecked()) else {
-                continue;
-            };
-            let single = single.who.identity;
-            let is_confirmed =
-                self.confirmed.get(&single).is_some_and(|&order| order >= entry.order);
-            if is_confirmed {
-                continue;
-            }
-            let latest = last.entry(single).or_insert(entry);
+            let [single] = entry.members.as_slice() else { continue };
+            let latest = last.entry(single.who.identity).or_insert(entry);
             if latest.order < entry.order {
                 *latest = entry;
             }
         }
         let last = last.into_values().map(|entry| entry.task);
-        let drawn = self.entries.values().filter(|entry| entry.drawn && entry.can_be_rechecked());
-        let drawn = drawn.map(|entry| entry.task);
-        let tasks: BTreeSet<TaskId> = last.chain(drawn).collect();
-        tasks.into_iter().collect()
+        let drawn = open.filter(|entry| entry.drawn).map(|entry| entry.task);
+        last.chain(drawn).collect::<BTreeSet<TaskId>>().into_iter().collect()
     }
 
-    /// Entries that `identity` had a part in, oldest first.
-    pub(crate) fn entries_of(&self, identity: &Identity) -> Vec<TaskId> {
-        let of = self.entries.values().filter(|entry| entry.is_of(identity));
-        let mut of: Vec<(u64, TaskId)> = of.map(|entry| (entry.order, entry.task)).collect();
-        of.sort_unstable();
-        of.into_iter().map(|(_, task)| task).collect()
+    /// Entries that somebody had a part in, oldest first.
+    pub(crate) fn entries_of(&self, is_theirs: impl Fn(&Identity) -> bool) -> Vec<Entry> {
+        let is_of = |entry: &&Entry| entry.members.iter().any(|m| is_theirs(&m.who.identity));
+        let mut of: Vec<Entry> = self.entries.values().filter(is_of).cloned().collect();
+        of.sort_unstable_by_key(|entry| entry.order);
+        of
     }
 
     /// States that its rounds began from.

@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::event::PayloadId;
 use crate::job::{Cause, JobState};
 use crate::progress::Kind;
+use crate::verify::ledger::Entry;
 use crate::verify::trial::{Claim, Judging};
 use crate::verify::trust::{Identity, Trust};
 use raven_protocol::{GoodbyeReason, JobId, ResultDigest, SessionId, TaskId};
@@ -27,6 +28,8 @@ enum Origin {
     Trial,
     /// An accepted result.
     Entry,
+    /// A result that came while the referee was computing another's.
+    Late,
 }
 
 /// What the referee found.
@@ -53,8 +56,12 @@ impl Engine {
         let payloads = std::mem::take(&mut task.trial.payloads);
         stage.short.remove(&part);
         let Some(task) = stage.tasks.get(&part).cloned() else { return };
-        let payloads = payloads.into_iter().map(|(digest, held)| (digest, held.payload)).collect();
-        let (origin, claims) = (Origin::Trial, task.trial.claims);
+        let payloads: BTreeMap<ResultDigest, PayloadId> =
+            payloads.into_iter().map(|(digest, held)| (digest, held.payload)).collect();
+        let mut claims = task.trial.claims;
+        // Of a GPU that does not show its result nothing can be said.
+        claims.retain(|claim| claim.who.exact || payloads.contains_key(&claim.digest));
+        let origin = Origin::Trial;
         self.open_case(id, task.id, task.work, origin, claims, payloads, task.demand.flops);
     }
 
@@ -126,8 +133,9 @@ impl Engine {
             }
             Origin::Entry => {
                 self.release_payloads(vec![ruling.payload]);
-                self.rule_entry(id, &case, &honest, liars.is_empty());
+                self.rule_entry(id, &case, &honest, &liars);
             }
+            Origin::Late => self.release_payloads(vec![ruling.payload]),
         }
         for liar in &liars {
             self.prove_lie(liar, case.task);
@@ -149,56 +157,68 @@ impl Engine {
         };
         let Some(task) = stage.tasks.get_mut(&case.task.part) else { return false };
         let trial = &mut task.trial;
-        // What a GPU committed to meanwhile was not put to the referee.
+        // What was committed to meanwhile was not put to the referee: what a GPU
+        // said says nothing then, and a processor's other result is one more case.
         let was_heard = |claim: &Claim| case.claims.iter().any(|c| c.lease == claim.lease);
+        let is_late = |claim: &Claim| claim.who.exact && !was_heard(claim);
+        let late: Vec<Claim> = trial
+            .claims
+            .iter()
+            .filter(|claim| is_late(claim) && claim.digest != ruling.digest)
+            .copied()
+            .collect();
         trial.claims.retain(|claim| {
-            !liars.iter().any(|liar| liar.lease == claim.lease)
+            !liars.iter().chain(&late).any(|liar| liar.lease == claim.lease)
                 && (claim.who.exact || was_heard(claim))
         });
         let Ruling { digest, payload, bytes, .. } = ruling;
         trial.judging = Judging::Ruled { digest, payload, bytes };
+        let (work, flops) = (task.work.clone(), task.demand.flops);
+        if !late.is_empty() {
+            let none = BTreeMap::new();
+            self.open_case(id, case.task, work, Origin::Late, late, none, flops);
+        }
         true
     }
 
     /// Enters a ruling on an accepted result: it is settled, or undone.
-    fn rule_entry(&mut self, id: JobId, case: &Case, honest: &[Claim], is_right: bool) {
+    fn rule_entry(&mut self, id: JobId, case: &Case, honest: &[Claim], liars: &[Claim]) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         job.ledger.cases = job.ledger.cases.saturating_sub(1);
-        let is_same = |entry: &crate::verify::ledger::Entry| {
-            entry.asked
-                && entry.members.first().map(|m| m.lease) == case.claims.first().map(|m| m.lease)
-        };
-        let entry = job.ledger.entries.get(&case.task).filter(|entry| is_same(entry)).cloned();
+        let entry = job.ledger.entries.get(&case.task);
+        let entry = entry.filter(|entry| entry.asked && entry.attempt == case.attempt).cloned();
         if let Some(entry) = &entry {
             job.ledger.entries.remove(&case.task);
-            if is_right {
-                for member in honest {
-                    job.ledger.confirm(member.who.identity, entry.order);
-                }
+            for liar in liars {
+                job.void(entry, liar.who.identity.contributor);
             }
         }
-        if is_right {
-            for member in honest {
-                self.agreed(member.who.identity);
-            }
-        } else if entry.is_some() {
+        for member in honest.iter().filter(|_| liars.is_empty()) {
+            self.agreed(member.who.identity, true);
+        }
+        if entry.is_some() && !liars.is_empty() {
             self.undo_from(id, case.task.round);
         }
     }
 
     /// One more result of `identity` was computed a second time, and right.
-    pub(crate) fn agreed(&mut self, identity: Identity) {
+    pub(crate) fn agreed(&mut self, identity: Identity, by_referee: bool) {
         let before = self.world.trust.of(&identity);
-        let trust = before.agreed();
+        let trust = before.agreed(by_referee);
         if trust == before {
             return;
         }
         self.world.trust.set(identity, trust);
+        if before.is_vetted(&self.world.config) != trust.is_vetted(&self.world.config) {
+            self.world.touch_all();
+        }
         self.out.push_back(Effect::Trust { identity, trust });
     }
 
     /// A result is not what the task yields: its contributor gets no work any
     /// more, and whatever of it was accepted without proof is looked at again.
+    /// Bits prove it, whatever device they claim to come from; a GPU's values
+    /// speak of that GPU only.
     pub(crate) fn prove_lie(&mut self, liar: &Claim, task: TaskId) {
         self.stats.lies_proven += 1;
         let identity = liar.who.identity;
@@ -207,10 +227,17 @@ impl Engine {
         }
         self.stats.excluded += 1;
         self.world.trust.set(identity, Trust::Excluded);
+        if liar.who.exact {
+            self.world.trust.exclude(identity.contributor);
+        }
         self.out.push_back(Effect::Trust { identity, trust: Trust::Excluded });
-        self.drop_claims(&identity);
+        let exact = liar.who.exact;
+        let is_theirs = move |other: &Identity| {
+            other == &identity || (exact && other.contributor == identity.contributor)
+        };
+        self.drop_claims(is_theirs);
         let sessions = self.world.sessions.values();
-        let sessions = sessions.filter(|session| session.identity() == identity);
+        let sessions = sessions.filter(|session| is_theirs(&session.identity()));
         let sessions: Vec<SessionId> = sessions.map(|session| session.id).collect();
         for session in sessions {
             let detail = format!("task {task}: the result is not what the task yields");
@@ -220,18 +247,18 @@ impl Engine {
         }
         let jobs: Vec<JobId> = self.world.jobs.keys().copied().collect();
         for id in jobs {
-            self.recheck_all(id, &identity);
+            self.recheck_all(id, is_theirs);
         }
     }
 
-    /// Takes what `identity` has committed to out of every open trial.
-    fn drop_claims(&mut self, identity: &Identity) {
+    /// Takes what somebody has committed to out of every open trial.
+    fn drop_claims(&mut self, is_theirs: impl Fn(&Identity) -> bool) {
         let mut touched = Vec::new();
         for job in self.world.jobs.values_mut() {
             let Some(stage) = &mut job.stage else { continue };
             for (&part, task) in &mut stage.tasks {
                 let before = task.trial.claims.len();
-                task.trial.claims.retain(|claim| claim.who.identity != *identity);
+                task.trial.claims.retain(|claim| !is_theirs(&claim.who.identity));
                 if task.trial.claims.len() < before {
                     touched.push((job.id, part));
                 }
@@ -260,19 +287,23 @@ impl Engine {
 
     /// Everything of a proven liar that is not settled: its pay is void, and
     /// the referee looks at it, oldest first, unless that is too much.
-    fn recheck_all(&mut self, id: JobId, identity: &Identity) {
+    fn recheck_all(&mut self, id: JobId, is_theirs: impl Fn(&Identity) -> bool) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
-        let tasks = job.ledger.entries_of(identity);
-        let Some(&oldest) = tasks.first() else { return };
-        job.void(&tasks, identity.contributor);
-        let entries = tasks.iter().filter_map(|task| job.ledger.entries.get(task));
-        let can_look = entries.fold(true, |can, entry| can && entry.can_be_rechecked());
-        if !can_look || tasks.len() > self.world.config.rechecks_max {
-            // Or looking would take longer than doing the rounds again.
-            return self.undo_from(id, oldest.round);
+        let entries = job.ledger.entries_of(&is_theirs);
+        let Some(oldest) = entries.first().map(|entry| entry.task.round) else { return };
+        for entry in &entries {
+            let members = entry.members.iter().map(|member| member.who.identity);
+            for identity in members.filter(&is_theirs) {
+                job.void(entry, identity.contributor);
+            }
         }
-        for task in tasks {
-            self.recheck(id, task);
+        let can_look = entries.iter().all(Entry::can_be_rechecked);
+        if !can_look || entries.len() > self.world.config.rechecks_max {
+            // Or looking would take longer than doing the rounds again.
+            return self.undo_from(id, oldest);
+        }
+        for entry in entries {
+            self.recheck(id, entry.task);
         }
     }
 

@@ -1,11 +1,13 @@
 //! Undoing the rounds since a wrong result.
 
+use crate::active::Ending;
 use crate::dispatch::Notify;
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::event::{Outcome, PayloadId};
 use crate::job::{Cause, JobState};
 use crate::progress::Kind;
+use crate::verify::ledger::Beginning;
 use raven_protocol::{BlobId, JobId, LeaseId};
 use std::collections::BTreeSet;
 
@@ -14,7 +16,7 @@ impl Engine {
     /// job goes back once what the shell computes for it is answered.
     pub(crate) fn undo_from(&mut self, id: JobId, round: u32) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
-        if job.ending.is_some() {
+        if matches!(job.ending, Some(Ending::Saving(_))) {
             return;
         }
         let ledger = &mut job.ledger;
@@ -54,22 +56,43 @@ impl Engine {
             let reason = format!("round {round} is wrong and cannot be begun again");
             return self.begin_end(id, JobState::Failed { cause: Cause::Coordinator, reason });
         };
+        self.restore(id, round, beginning);
+        let Some(job) = self.world.jobs.get(&id) else { return };
+        let draft = job.driver.draft(job.driver.job_state());
+        self.persist_as(id, draft, Kind::RollBack { round });
+    }
+
+    /// Takes a job to the beginning of a round.
+    fn restore(&mut self, id: JobId, round: u32, beginning: Beginning) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let mut unused: BTreeSet<BlobId> = job.ledger.states();
         unused.extend(job.driver.states());
-        job.credited_until(job.driver.step());
+        // The open round is paid for as far as it got: all of it is the operator's then.
+        let begun = job.credits.iter().map(|credit| credit.task.round + 1).max().unwrap_or(0);
+        job.credited_until(job.driver.step().max(begun));
+        job.accepted.retain(|accepted| accepted.task.round < round);
+        job.unsaved = None;
         job.ledger.beginnings.retain(|&kept, _| kept <= round);
         job.ledger.entries.retain(|task, _| task.round < round);
         job.ledger.rollbacks += 1;
+        job.ledger.sampled = false;
         job.driver = beginning.driver;
-        let kept: BTreeSet<BlobId> = job.driver.states().into_iter().collect();
-        let kept: BTreeSet<BlobId> = kept.union(&job.ledger.states()).copied().collect();
-        let draft = job.driver.draft(job.driver.job_state());
+        let mut kept = job.ledger.states();
+        kept.extend(job.driver.states());
         for &state in unused.difference(&kept) {
             self.out.push_back(Effect::ReleaseState { job: id, state });
         }
         self.stats.rollbacks += 1;
         self.out.push_back(Effect::RolledBack { job: id, round });
-        self.persist_as(id, draft, Kind::RollBack { round });
+    }
+
+    /// A job that ends while it is to go back does so first.
+    pub(crate) fn go_back_for_good(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let Some(round) = job.ledger.back_to.take() else { return };
+        let Some(beginning) = job.ledger.beginnings.get(&round).cloned() else { return };
+        job.ledger.went_back_at_end = Some(round);
+        self.restore(id, round, beginning);
     }
 
     /// The going back is durable: the round begins again.
@@ -85,7 +108,7 @@ impl Engine {
     pub(crate) fn answered_in_vain(&mut self, id: JobId, outcome: &Outcome) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         match *outcome {
-            Outcome::Persisted => job.credits_saving.clear(),
+            Outcome::Persisted => job.saved(),
             Outcome::StateReady { state } | Outcome::Stepped { state, .. } => {
                 let is_kept =
                     job.ledger.states().contains(&state) || job.driver.states().contains(&state);

@@ -32,6 +32,8 @@ impl Engine {
             return false;
         };
         let rounds_max = self.world.config.unsettled_rounds_max(job.sgd.weights_bytes);
+        // Where somebody lies again and again, less is put at stake.
+        let rounds_max = (rounds_max >> job.ledger.rollbacks.min(3)).max(1);
         if job.ledger.beginnings.len() >= rounds_max && !job.ledger.beginnings.contains_key(&round)
         {
             job.ledger.held = Some(Held::Round(action.clone()));
@@ -50,6 +52,9 @@ impl Engine {
         if ledger.held.is_none() || ledger.cases > 0 || ledger.back_to.is_some() {
             return;
         }
+        if std::mem::replace(&mut ledger.sampled, true) {
+            return self.settled(id);
+        }
         let tasks = ledger.to_audit();
         if tasks.is_empty() {
             return self.settled(id);
@@ -63,6 +68,7 @@ impl Engine {
     fn settled(&mut self, id: JobId) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let held = job.ledger.held.take();
+        job.ledger.sampled = false;
         job.ledger.entries.clear();
         let states = job.ledger.states();
         job.ledger.beginnings.clear();

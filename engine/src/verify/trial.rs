@@ -1,7 +1,7 @@
 //! The trial of one task: who has committed to what, and what that needs.
 
 use crate::active::Job;
-use crate::event::{NetworkPrefix, PayloadId, SiteId};
+use crate::event::{Millis, NetworkPrefix, PayloadId, SiteId};
 use crate::money::PicoUsd;
 use crate::rates;
 use crate::session::Session;
@@ -82,6 +82,8 @@ pub(crate) enum Also {
     Nobody,
     /// A vetted identity or the referee.
     Vetted,
+    /// A vetted identity besides the one in question, or the referee.
+    OtherVetted,
     /// The referee.
     Referee,
 }
@@ -104,6 +106,8 @@ pub(crate) struct Revealed {
     pub(crate) bytes: u64,
     /// The lease under which it came.
     pub(crate) lease: LeaseId,
+    /// Whether it holds something that is no finite number.
+    pub(crate) odd: bool,
 }
 
 /// The state of a trial.
@@ -114,6 +118,9 @@ pub(crate) struct Trial {
     /// Payloads that arrived, by digest.
     pub(crate) payloads: BTreeMap<ResultDigest, Revealed>,
     pub(crate) judging: Judging,
+    /// When somebody else was first needed: who takes part and leaves again does
+    /// not begin the wait anew.
+    pub(crate) short_since: Option<Millis>,
 }
 
 impl Trial {
@@ -158,14 +165,18 @@ impl World {
             // Bits of GPUs cannot be compared: only the referee can tell.
             (Verification::Triple, false) => rule(1, Also::Referee),
             (Verification::Adaptive, false) if !is_vetted || is_drawn() => rule(1, Also::Referee),
+            // Whoever only ever agreed with others is computed here before it is vetted.
+            (Verification::Adaptive, true) if trust.lacks_referee(&self.config) => {
+                rule(1, Also::Referee)
+            }
             (Verification::Adaptive, true) if !is_vetted => rule(2, Also::Vetted),
-            (Verification::Adaptive, true) if is_drawn() => rule(2, Also::Nobody),
+            (Verification::Adaptive, true) if is_drawn() => rule(2, Also::OtherVetted),
             (Verification::Adaptive, _) => rule(1, Also::Nobody),
         }
     }
 
-    /// Whether `rule` is met by those who agree.
-    pub(crate) fn is_met(&self, rule: Rule, agreeing: &[&Claim]) -> bool {
+    /// Whether `rule`, which is that of `whose`, is met by those who agree.
+    pub(crate) fn is_met(&self, rule: Rule, whose: &Claim, agreeing: &[&Claim]) -> bool {
         let apart = agreeing.iter().enumerate().filter(|(at, claim)| {
             agreeing[..*at].iter().all(|before| !before.who.is_near(&claim.who))
         });
@@ -175,9 +186,23 @@ impl World {
         let also = match rule.also {
             Also::Nobody => true,
             Also::Vetted => agreeing.iter().any(|claim| is_vetted(claim)),
+            Also::OtherVetted => agreeing
+                .iter()
+                .any(|claim| is_vetted(claim) && claim.who.identity != whose.who.identity),
             Also::Referee => false,
         };
         also && apart.count() as u32 >= rule.claims
+    }
+
+    /// Contributors that those who compute `task` in time want to agree. Whoever
+    /// is faster than its own check must not escape it, nor leave it unpaid.
+    pub(crate) fn claims_awaited(&self, job: &Job, task: &Task) -> u32 {
+        let leases = task.leases.iter().filter_map(|&id| self.leases.get(id));
+        let in_time = leases.filter(|lease| {
+            lease.is_open() && !lease.is_relief && !self.overdue.contains(&lease.id)
+        });
+        let whose = in_time.filter_map(|lease| self.sessions.get(&lease.session)).map(Who::of);
+        whose.map(|who| self.rule(job, task.id, &who).claims).max().unwrap_or(0)
     }
 
     /// Those who compute `task` now.

@@ -4,7 +4,7 @@ use crate::config::EngineConfig;
 use crate::event::{ContributorId, SessionProfile};
 use raven_protocol::{Backend, DeviceClass};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// To whom trust belongs: a phone that earned it says nothing of the same
 /// person's server, nor a processor of a GPU.
@@ -34,6 +34,9 @@ pub enum Trust {
     Agreed {
         /// Since it was first seen.
         results: u32,
+        /// Of those, the ones that the coordinator computed itself. Friends may
+        /// agree with each other as often as they like.
+        refereed: u32,
     },
     /// A lie was proven. It gets no work any more.
     Excluded,
@@ -41,31 +44,40 @@ pub enum Trust {
 
 impl Default for Trust {
     fn default() -> Self {
-        Trust::Agreed { results: 0 }
+        Trust::Agreed { results: 0, refereed: 0 }
     }
 }
 
 impl Trust {
     /// Whether its results may be accepted singly.
     pub(crate) fn is_vetted(self, config: &EngineConfig) -> bool {
-        matches!(self, Trust::Agreed { results } if results >= config.vetted_after)
+        matches!(self, Trust::Agreed { results, refereed: 1.. } if results >= config.vetted_after)
     }
 
     /// Its next result is computed a second time with probability one in so many.
     pub(crate) fn check_one_in(self, config: &EngineConfig) -> u32 {
         match self {
-            Trust::Agreed { results } if results >= config.vetted_after => {
+            Trust::Agreed { results, .. } if self.is_vetted(config) => {
                 results.saturating_add(1).min(config.check_one_in_max)
             }
             Trust::Agreed { .. } | Trust::Excluded => 1,
         }
     }
 
-    /// One more result of it was right.
+    /// Whether only the referee is lacking before it is vetted.
+    pub(crate) fn lacks_referee(self, config: &EngineConfig) -> bool {
+        matches!(self, Trust::Agreed { results, refereed: 0 }
+            if results.saturating_add(1) >= config.vetted_after)
+    }
+
+    /// One more result of it was right, as the referee or others found.
     #[must_use]
-    pub(crate) fn agreed(self) -> Trust {
+    pub(crate) fn agreed(self, by_referee: bool) -> Trust {
         match self {
-            Trust::Agreed { results } => Trust::Agreed { results: results.saturating_add(1) },
+            Trust::Agreed { results, refereed } => Trust::Agreed {
+                results: results.saturating_add(1),
+                refereed: refereed.saturating_add(by_referee.into()),
+            },
             Trust::Excluded => Trust::Excluded,
         }
     }
@@ -75,6 +87,9 @@ impl Trust {
 #[derive(Debug, Default)]
 pub(crate) struct TrustTable {
     known: BTreeMap<Identity, Known>,
+    /// Who was excluded since the start, on whatever device. What is stored may
+    /// be behind, so they stay; each took the proof of a lie.
+    excluded: BTreeSet<ContributorId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -112,11 +127,19 @@ impl TrustTable {
     }
 
     pub(crate) fn of(&self, identity: &Identity) -> Trust {
+        if self.excluded.contains(&identity.contributor) {
+            return Trust::Excluded;
+        }
         self.known.get(identity).map_or(Trust::default(), |known| known.trust)
     }
 
     pub(crate) fn set(&mut self, identity: Identity, trust: Trust) {
         self.known.entry(identity).or_insert(Known { trust, sessions: 0 }).trust = trust;
+    }
+
+    /// Excludes somebody on every device.
+    pub(crate) fn exclude(&mut self, contributor: ContributorId) {
+        self.excluded.insert(contributor);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -131,12 +154,15 @@ mod tests {
     #[test]
     fn checks_become_rarer_and_never_end() {
         let config = EngineConfig::default();
-        let one_in = |results| Trust::Agreed { results }.check_one_in(&config);
+        let one_in = |results| Trust::Agreed { results, refereed: 1 }.check_one_in(&config);
         assert_eq!((one_in(0), one_in(config.vetted_after - 1)), (1, 1));
         assert_eq!(one_in(config.vetted_after), config.vetted_after + 1);
         assert_eq!(one_in(u32::MAX), config.check_one_in_max);
         assert_eq!(Trust::Excluded.check_one_in(&config), 1);
-        assert_eq!(Trust::Excluded.agreed(), Trust::Excluded);
+        assert_eq!(Trust::Excluded.agreed(true), Trust::Excluded);
+        let friends = Trust::Agreed { results: 1_000, refereed: 0 };
+        assert!(!friends.is_vetted(&config) && friends.lacks_referee(&config));
+        assert!(friends.agreed(true).is_vetted(&config));
     }
 
     #[test]
@@ -147,13 +173,16 @@ mod tests {
             backend: Backend::Cpu,
         };
         let mut table = TrustTable::default();
-        table.opened(who, Trust::Agreed { results: 9 });
+        let good = Trust::Agreed { results: 9, refereed: 2 };
+        table.opened(who, good);
         table.set(who, Trust::Excluded);
-        assert_eq!(table.opened(who, Trust::Agreed { results: 9 }), Trust::Excluded);
+        assert_eq!(table.opened(who, good), Trust::Excluded);
         table.closed(who, false);
         table.closed(who, true);
         assert_eq!((table.of(&who), table.len()), (Trust::Excluded, 1));
         table.prune(|_| false);
         assert_eq!(table.len(), 0);
+        table.exclude(who.contributor);
+        assert_eq!(table.of(&Identity { device: DeviceClass::Server, ..who }), Trust::Excluded);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::active::Job;
 use crate::dispatch::Notify;
-use crate::effect::{Credit, Effect, Payer, Proof, TreePart};
+use crate::effect::{Acceptance, Credit, Effect, Payer, Proof, TreePart};
 use crate::engine::Engine;
 use crate::event::PayloadId;
 use crate::lease::LeaseState;
@@ -10,10 +10,11 @@ use crate::stage::{Accepted, Supply, Task};
 use crate::verify::ledger::Entry;
 use crate::verify::trial::{Also, Claim, Judging, Revealed};
 use crate::verify::{Purpose, QUALIFYING_MAX, Verification, draw, hits};
-use raven_protocol::{JobId, LeaseId};
+use raven_protocol::{JobId, LeaseId, ResultDigest};
 
 /// A result that is believed.
 struct Accepting {
+    digest: ResultDigest,
     payload: PayloadId,
     bytes: u64,
     /// Those who came to it, in the order of commitment.
@@ -41,7 +42,8 @@ impl Engine {
                 let agrees = |claim: &&Claim| !claim.who.exact || claim.digest == digest;
                 let members = task.trial.claims.iter().filter(agrees).copied().collect();
                 let proof = Proof::Refereed;
-                return self.accept(id, part, Accepting { payload, bytes, members, proof });
+                let accepting = Accepting { digest, payload, bytes, members, proof };
+                return self.accept(id, part, accepting);
             }
             Judging::NotAsked => {}
         }
@@ -110,6 +112,8 @@ impl Engine {
             return Belief::NotYet;
         };
         let trial = &task.trial;
+        let is_unchecked = job.plan.verification == Verification::None;
+        let awaited = if is_unchecked { 0 } else { self.world.claims_awaited(job, task) };
         let mut belief = Belief::NotYet;
         for claim in &trial.claims {
             let rule = self.world.rule(job, task.id, &claim.who);
@@ -119,8 +123,16 @@ impl Engine {
                 vec![claim]
             };
             let payload = trial.payloads.get(&claim.digest).copied();
-            if self.world.is_met(rule, &agreeing) {
-                let Some(Revealed { payload, bytes, lease }) = payload else { continue };
+            let is_met =
+                agreeing.len() as u32 >= awaited && self.world.is_met(rule, claim, &agreeing);
+            // What is no number ends a job, so it is not taken on one word.
+            let is_odd = payload.is_some_and(|held| held.odd) && !is_unchecked;
+            if is_met && is_odd {
+                belief = Belief::Referee;
+                continue;
+            }
+            if is_met {
+                let Some(Revealed { payload, bytes, lease, .. }) = payload else { continue };
                 let mut members: Vec<Claim> = agreeing.into_iter().copied().collect();
                 let proof = match (job.plan.verification, members.len()) {
                     (Verification::None, _) => {
@@ -131,9 +143,11 @@ impl Engine {
                     (_, 1) => Proof::Single,
                     _ => Proof::Agreed,
                 };
-                return Belief::Accepted(Accepting { payload, bytes, members, proof });
+                let digest = claim.digest;
+                return Belief::Accepted(Accepting { digest, payload, bytes, members, proof });
             }
-            let enough = agreeing.len() as u32 >= rule.claims && rule.also != Also::Nobody;
+            let enough =
+                agreeing.len() as u32 >= rule.claims.max(awaited) && rule.also != Also::Nobody;
             // What a GPU came to is compared by its values.
             if enough && (claim.who.exact || payload.is_some()) {
                 belief = Belief::Referee;
@@ -153,7 +167,9 @@ impl Engine {
         let now = self.now;
         let Some(stage) = self.stage_mut(id) else { return };
         if wanted > 0 {
-            stage.short.entry(part).or_insert(now);
+            let trial = stage.tasks.get_mut(&part).map(|task| &mut task.trial);
+            let since = trial.map_or(now, |trial| *trial.short_since.get_or_insert(now));
+            stage.short.insert(part, since);
         } else {
             stage.short.remove(&part);
         }
@@ -161,7 +177,7 @@ impl Engine {
 
     /// The result counts, and every lease of the task is over.
     fn accept(&mut self, id: JobId, part: u32, accepting: Accepting) {
-        let Accepting { payload, bytes, mut members, proof } = accepting;
+        let Accepting { digest, payload, bytes, mut members, proof } = accepting;
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let Some(stage) = &mut job.stage else { return };
         let Some(task) = stage.tasks.remove(&part) else { return };
@@ -183,6 +199,7 @@ impl Engine {
         job.flops_accepted = job.flops_accepted.saturating_add(flops);
         self.stats.unpaid += members.len().saturating_sub(QUALIFYING_MAX) as u64;
         members.truncate(QUALIFYING_MAX);
+        job.accepted.push(Acceptance { task: task.id, digest });
         for member in &members {
             credit(job, &task, member, proof);
         }
@@ -216,22 +233,19 @@ impl Engine {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let order = job.ledger.take_order();
         let is_checked = matches!(proof, Proof::Agreed | Proof::Refereed);
-        if is_checked {
-            for member in members {
-                job.ledger.confirm(member.who.identity, order);
-            }
-        }
         let is_trusted = members.iter().all(|member| member.who.operator);
         if job.plan.verification != Verification::None
             && !is_trusted
             && matches!(proof, Proof::Single | Proof::Agreed)
         {
             let drawn = draw(&self.world.config, task.id, Purpose::Audit, order);
+            let attempt = job.ledger.rollbacks;
             let entry = Entry {
                 order,
                 task: task.id,
                 work: task.work.clone(),
                 flops: task.demand.flops,
+                attempt,
                 members: members.to_vec(),
                 asked: false,
                 drawn: hits(drawn, self.world.config.audit_one_in),
@@ -240,7 +254,7 @@ impl Engine {
         }
         if is_checked {
             for member in members.iter().filter(|member| !member.who.operator) {
-                self.agreed(member.who.identity);
+                self.agreed(member.who.identity, proof == Proof::Refereed);
             }
         }
     }
@@ -257,8 +271,10 @@ enum Belief {
 /// Enters what one execution earns.
 fn credit(job: &mut Job, task: &Task, member: &Claim, proof: Proof) {
     let flops = task.demand.flops;
-    let payer = if job.is_credited(task.id.round) { Payer::Operator } else { Payer::Job };
+    let is_allowed = job.allows_charge(flops) && !job.is_credited(task.id.round);
+    let payer = if is_allowed { Payer::Job } else { Payer::Operator };
     if payer == Payer::Job {
+        job.flops_charged = job.flops_charged.saturating_add(flops);
         job.spent.add(flops, member.rate);
     }
     job.credits.push(Credit {

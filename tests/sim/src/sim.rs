@@ -535,7 +535,7 @@ impl Sim {
                 let task = self.lease_tasks.get(&lease);
                 let digest = task.map_or(ResultDigest([0; 32]), |&task| digest_of(task, value));
                 let payload = self.shell.keep(value);
-                Event::Revealed { session, lease, digest, payload, bytes }
+                Event::Revealed { session, lease, digest, payload, bytes, odd: false }
             }
             Up::Refuse { lease, reason } => Event::Refused { session, lease, reason },
             Up::Pace { share, workers } => Event::PaceChanged { session, share, workers },

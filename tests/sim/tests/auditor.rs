@@ -38,6 +38,8 @@ fn record(credits: Vec<Credit>) -> Effect {
         credits,
         voids: Vec::new(),
         rolled_back: false,
+        rounds_paid: 0,
+        accepted: Vec::new(),
     };
     Effect::Persist { effect: EffectId(1), record: Box::new(record) }
 }
@@ -68,6 +70,7 @@ fn a_payload_that_is_released_twice_is_caught() {
     let (mut auditor, mut shell) = auditor();
     let payload = PayloadId(1);
     auditor.event(&Event::Revealed {
+        odd: false,
         session: SessionId(1),
         lease: LeaseId(1),
         digest: ResultDigest([0; 32]),

@@ -164,6 +164,7 @@ fn a_resumed_job_ends_with_the_same_weights() {
         let shown = BTreeMap::new();
         let (credited_rounds, spent) = (step, Spent::default());
         let point = ResumePoint {
+            rollbacks: 0,
             weights,
             step,
             epochs_done,
@@ -251,6 +252,7 @@ fn what_contributors_were_shown_counts_after_a_restart() {
     let resumed = |nodes: usize, shown: &[(usize, [u32; 2])]| {
         let shown = shown.iter().map(|&(node, slices)| (contributor(node), slices.into()));
         let point = ResumePoint {
+            rollbacks: 0,
             weights,
             step: 0,
             epochs_done: 0,
@@ -426,6 +428,7 @@ fn a_budget_counts_rounds_once_over_restarts() {
     let resumed = |credited_rounds: u32, budget_rounds: u64| {
         let spent = Spent { flops: 3 * round_flops(), ..Spent::default() };
         let point = ResumePoint {
+            rollbacks: 0,
             weights: first,
             step: 0,
             epochs_done: 0,

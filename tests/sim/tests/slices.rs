@@ -77,6 +77,7 @@ impl Table {
                         self.now += RESULT_MS;
                         self.payloads += 1;
                         events.push(Event::Revealed {
+                            odd: false,
                             session: SESSION,
                             lease,
                             digest: ResultDigest([3; 32]),

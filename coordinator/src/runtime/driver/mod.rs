@@ -50,6 +50,8 @@ pub enum Input {
         /// Of the frame.
         bytes: u64,
         values: HashMap<String, Tensor>,
+        /// Whether something in it is no finite number.
+        odd: bool,
     },
     /// A job that is stored.
     AddJob { job: Box<NewJob>, resume: Option<ResumePoint>, taken: oneshot::Sender<()> },
@@ -200,9 +202,9 @@ impl Driver {
                 }
                 self.tell(event);
             }
-            Input::Revealed { session, lease, digest, bytes, values } => {
+            Input::Revealed { session, lease, digest, bytes, values, odd } => {
                 let payload = self.hold(values);
-                self.tell(Event::Revealed { session, lease, digest, payload, bytes });
+                self.tell(Event::Revealed { session, lease, digest, payload, bytes, odd });
             }
             Input::AddJob { job, resume, taken } => {
                 let plan = Box::new(job.context.plan.clone());
