@@ -238,7 +238,7 @@ impl Desk {
         let mut agrees = Vec::with_capacity(testimonies.len());
         let mut evidence = Vec::new();
         let suspect =
-            Suspect { held: &held, task: &task, graph: &graph, weights: weights.as_ref() };
+            Suspect { lease, held: &held, task: &task, graph: &graph, weights: weights.as_ref() };
         for (testimony, claimed) in &testimonies {
             let finding = match testimony.backend {
                 _ if testimony.digest == digest => None,
@@ -317,7 +317,7 @@ impl Desk {
         };
         let materials = Materials::gather(suspect.task.clone(), suspect.graph, fetch)
             .map_err(|error| error.to_string())?;
-        let payload = claimed.map(|claimed| result_frame(suspect.held, testimony.lease, claimed));
+        let payload = claimed.map(|claimed| result_frame(suspect.held, suspect.lease, claimed));
         let claim = Claim { contributor: testimony.contributor, digest: testimony.digest, payload };
         let judgement =
             self.referee.judge(&materials, &claim).map_err(|error| error.to_string())?;
@@ -340,6 +340,8 @@ impl Desk {
 
 /// What a testimony is held against.
 struct Suspect<'a> {
+    /// Of the frame that the referee ran: evidence is consistent in itself.
+    lease: LeaseId,
     held: &'a Held,
     task: &'a Bytes,
     graph: &'a ValidGraph,

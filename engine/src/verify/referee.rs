@@ -124,6 +124,7 @@ impl Engine {
         let is_current = self.world.jobs.get(&id).is_some_and(|job| {
             job.ledger.rollbacks == case.attempt && job.ledger.back_to.is_none()
         });
+        let mut is_undone = false;
         match case.origin {
             Origin::Trial => {
                 let is_open = is_current && self.rule_trial(id, &case, ruling, &liars);
@@ -133,12 +134,16 @@ impl Engine {
             }
             Origin::Entry => {
                 self.release_payloads(vec![ruling.payload]);
-                self.rule_entry(id, &case, &honest, &liars);
+                is_undone = self.rule_entry(id, &case, &honest, &liars);
             }
             Origin::Late => self.release_payloads(vec![ruling.payload]),
         }
         for liar in &liars {
             self.prove_lie(liar, case.task);
+        }
+        // What is undone is no longer looked at, so everything was voided before.
+        if is_undone {
+            self.undo_from(id, case.task.round);
         }
         if let Some(job) = self.world.jobs.get(&id)
             && case.origin == Origin::Trial
@@ -181,12 +186,14 @@ impl Engine {
         true
     }
 
-    /// Enters a ruling on an accepted result: it is settled, or undone.
-    fn rule_entry(&mut self, id: JobId, case: &Case, honest: &[Claim], liars: &[Claim]) {
-        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+    /// Enters a ruling on an accepted result: it is settled, or to be undone.
+    fn rule_entry(&mut self, id: JobId, case: &Case, honest: &[Claim], liars: &[Claim]) -> bool {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return false };
         job.ledger.cases = job.ledger.cases.saturating_sub(1);
         let entry = job.ledger.entries.get(&case.task);
-        let entry = entry.filter(|entry| entry.asked && entry.attempt == case.attempt).cloned();
+        let lease = case.claims.first().map(|claim| claim.lease);
+        let is_same = |entry: &&Entry| entry.members.first().map(|member| member.lease) == lease;
+        let entry = entry.filter(|entry| entry.asked).filter(is_same).cloned();
         if let Some(entry) = &entry {
             job.ledger.entries.remove(&case.task);
             for liar in liars {
@@ -196,9 +203,7 @@ impl Engine {
         for member in honest.iter().filter(|_| liars.is_empty()) {
             self.agreed(member.who.identity, true);
         }
-        if entry.is_some() && !liars.is_empty() {
-            self.undo_from(id, case.task.round);
-        }
+        entry.is_some() && !liars.is_empty()
     }
 
     /// One more result of `identity` was computed a second time, and right.
