@@ -64,6 +64,13 @@ function write(header) {
   return frame;
 }
 
+/** Tells the test of a lie before anybody else hears it. */
+function tell(digest) {
+  const request = new XMLHttpRequest();
+  request.open('GET', new URL(`liar-told?${digest}`, import.meta.url), false);
+  request.send();
+}
+
 export class Kernel {
   #honest;
   #task = '';
@@ -102,8 +109,9 @@ export class Kernel {
     this.#gradients += 1;
     if (this.#gradients <= HONEST_TASKS) return answer;
     for (let at = 3; at < gradient.data.length; at += 4) gradient.data[at] ^= SIGN;
-    console.debug(`lie: ${gradient.name} of ${this.#task}`);
-    return write({ ...commit, digest: digestOf(this.#task, tensors) });
+    const digest = digestOf(this.#task, tensors);
+    tell(digest);
+    return write({ ...commit, digest });
   }
 
   missing(frame) {
