@@ -1,11 +1,10 @@
 // One pool per browser and site, a yes that holds from page to page, and neither where storage is denied.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { Visitor } from './lib/contributor.mjs';
 import { uploadDigits } from './lib/data.mjs';
 import { digitsJob } from './lib/jobs.mjs';
+import { firstRow } from './lib/store.mjs';
 import { computedMs, workerThreads } from './lib/threads.mjs';
 import { World, until } from './lib/world.mjs';
 
@@ -119,10 +118,8 @@ describe('where storage is allowed', () => {
     }
     await world.counts(1);
     // One visit has one key, however many sessions.
-    const query = 'import sqlite3,sys; print(*sqlite3.connect("file:"+sys.argv[1]+"?mode=ro",uri=True).execute("SELECT COUNT(*), COUNT(DISTINCT contributor) FROM sessions WHERE opened_ms >= ?", (int(sys.argv[2]),)).fetchone())';
-    const store = join(world.coordinator.dataDir, 'raven.sqlite');
-    const printed = execFileSync(process.env.PYTHON ?? 'python3', ['-c', query, store, String(since)], { encoding: 'utf8' });
-    const [sessions, keys] = printed.trim().split(' ').map(Number);
+    const query = 'SELECT COUNT(*), COUNT(DISTINCT contributor) FROM sessions WHERE opened_ms >= ?';
+    const [sessions, keys] = await firstRow(world.coordinator, query, since);
     assert.ok(sessions >= 3, `${sessions} sessions`);
     assert.equal(keys, 1, 'one key');
 
