@@ -271,6 +271,7 @@ fn plan(
                 min_delta: early.min_delta,
             }),
             placement,
+            groups: 1,
             shards: lowering.train_shards.clone(),
             weights_bytes: facts.weights_bytes,
         }),
