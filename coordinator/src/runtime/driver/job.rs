@@ -3,12 +3,12 @@
 use super::live::Progress;
 use crate::job::{JobContext, RowGraph};
 use crate::runtime::executor::{
-    ExecutorError, ROWS, RoundStart, RoundValues, RowSource, State, Tensor, attached, operands,
-    row_bindings,
+    ExecutorError, Group, ROWS, RoundStart, RoundValues, RowSource, State, Tensor, attached,
+    operands, row_bindings,
 };
 use crate::runtime::leases::{Expected, ExpectedOutput};
 use axum::body::Bytes;
-use raven_engine::{Algorithm, EpochOrder, Placement, SyncSgd, Work};
+use raven_engine::{Algorithm, EpochOrder, Placement, SyncSgd, Work, groups};
 use raven_graph::cut::{Part as CutPart, PartInput, Stage};
 use raven_graph::{GraphId, Shape, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
@@ -166,6 +166,22 @@ impl Job {
             self.order = Some(order.map_err(refuse)?);
         }
         self.order.as_ref().ok_or_else(|| ExecutorError::Missing { name: "row order".into() })
+    }
+
+    /// What the job's rule combines in `round`; nothing where gradients are only added.
+    pub(super) fn groups(&mut self, round: u32) -> Result<Vec<Group>, ExecutorError> {
+        let named = self.context.combine.groups();
+        if named == 1 {
+            return Ok(Vec::new());
+        }
+        let order = self.order(round)?;
+        let total = order.layout().micro_batches(round);
+        let read = |micro_batch| order.rows(round, micro_batch).iter().filter(|r| **r >= 0).count();
+        let groups = groups::runs(total, named).map(|(start, count)| {
+            let rows: usize = (start..start + count).map(read).sum();
+            Group { start, count, rows: rows as u32 }
+        });
+        Ok(groups.collect())
     }
 
     /// The frame that introduces a graph; encoded once.
