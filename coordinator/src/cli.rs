@@ -1,7 +1,12 @@
 //! The command line.
 
-use crate::config::{ConfigError, Environment, SETTINGS, Serve, resolve};
+use crate::certificate::command::{SAMPLE_DEFAULT, Source, VerifyModel};
+use crate::certificate::verify::Draw;
+use crate::config::{ConfigError, Environment, KERNEL, SETTINGS, Serve, resolve};
 use crate::keys::KeyMode;
+use crate::referee::replay::Replay;
+use crate::runtime::session::parse_hex;
+use raven_protocol::Seed;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +17,10 @@ coordinator keys revoke --data DIR KEY
 coordinator sites revoke --data DIR SITE_ID
 coordinator signing rotate --data DIR
 coordinator doctor --data DIR [--config FILE] [--SETTING VALUE ...]
+coordinator replay EVIDENCE [--kernel FILE] [--key KEY]
+coordinator verify-model BUNDLE --model FILE [--kernel FILE] [--sample N | --all]
+    [--evaluate] [--seed SEED] [--signer KEY] [--cache DIR]
+coordinator verify-model --url URL --job JOB_ID --key rk_... [the same]
 
 --config names a file of settings, one `name = value` a line (TOML). A setting is a
 flag, RAVEN_NAME in the environment, or a line of that file, in this order:
@@ -36,6 +45,8 @@ pub enum Command {
     RevokeKey { data: PathBuf, key: String },
     RevokeSite { data: PathBuf, site: String },
     RotateSigning { data: PathBuf },
+    Replay(Replay),
+    VerifyModel(Box<VerifyModel>),
 }
 
 /// Why a command line is not understood.
@@ -49,6 +60,8 @@ pub enum CliError {
     Value(String),
     #[error("unknown argument: {0}")]
     Unknown(String),
+    #[error("{name}: {rule}")]
+    Form { name: &'static str, rule: &'static str },
     #[error("{0} is given twice")]
     Twice(String),
     #[error(transparent)]
@@ -135,6 +148,71 @@ fn settings(
     Ok(Box::new(resolve(&given, config, environment)?))
 }
 
+/// An evidence file, and what it is held against.
+fn replay(arguments: impl Iterator<Item = String>) -> Result<Replay, CliError> {
+    let read = Arguments::read(arguments, &["--kernel", "--key"], &[])?;
+    let key = parsed(&read, "--key", "64 lower-case hex digits", parse_hex)?;
+    Ok(Replay {
+        kernel: read.path("--kernel").unwrap_or_else(|| KERNEL.into()),
+        key,
+        evidence: read.only("an evidence file")?.into(),
+    })
+}
+
+/// A value of that name, read.
+fn parsed<T>(
+    read: &Arguments,
+    name: &'static str,
+    rule: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, CliError> {
+    let Some(text) = read.value(name) else { return Ok(None) };
+    parse(text).map(Some).ok_or(CliError::Form { name, rule })
+}
+
+/// The key stands in the environment as well, where other users do not see it.
+fn verify_model(
+    arguments: impl Iterator<Item = String>,
+    environment: Environment<'_>,
+) -> Result<VerifyModel, CliError> {
+    let names = [
+        "--model", "--kernel", "--sample", "--seed", "--signer", "--url", "--job", "--key",
+        "--cache",
+    ];
+    let read = Arguments::read(arguments, &names, &["--all", "--evaluate"])?;
+    let sample = parsed(&read, "--sample", "a whole number from 1", |text| {
+        text.parse().ok().filter(|count: &u32| *count > 0)
+    })?;
+    let draw = match (sample, read.flag("--all")) {
+        (Some(_), true) => {
+            return Err(CliError::Form { name: "--all", rule: "goes without --sample" });
+        }
+        (None, true) => Draw::All,
+        (sample, false) => Draw::Rounds(sample.unwrap_or(SAMPLE_DEFAULT)),
+    };
+    let seed = parsed(&read, "--seed", "0x and 16 lower-case hex digits", |text| {
+        text.parse().ok().map(|seed: Seed| seed.0)
+    })?;
+    let signer = parsed(&read, "--signer", "64 lower-case hex digits", |text| text.parse().ok())?;
+    let job = parsed(&read, "--job", "job_ and 16 hex digits", |text| text.parse().ok())?;
+    let (kernel, cache) = (read.path("--kernel"), read.path("--cache"));
+    let evaluate = read.flag("--evaluate") || draw == Draw::All;
+    let source = match read.value("--url") {
+        Some(url) => {
+            read.none()?;
+            let key = read.value("--key").map(str::to_owned).or_else(|| environment("RAVEN_KEY"));
+            let job = job.ok_or(CliError::Missing("--job"))?;
+            let key = key.ok_or(CliError::Missing("--key, or RAVEN_KEY in the environment,"))?;
+            Source::Coordinator { url: url.to_owned(), job, key }
+        }
+        None => {
+            let model = read.path("--model").ok_or(CliError::Missing("--model"))?;
+            Source::Files { bundle: read.only("a bundle")?.into(), model }
+        }
+    };
+    Ok(VerifyModel { source, kernel, cache, draw, evaluate, seed, signer })
+}
+
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
@@ -148,6 +226,10 @@ pub fn parse(
         "--help" | "-h" | "help" => Ok(Command::Help),
         "serve" => Ok(Command::Serve(settings(arguments, environment)?)),
         "doctor" => Ok(Command::Doctor(settings(arguments, environment)?)),
+        "replay" => replay(arguments).map(Command::Replay),
+        "verify-model" => {
+            verify_model(arguments, environment).map(Box::new).map(Command::VerifyModel)
+        }
         "keys" | "sites" | "signing" => {
             let verb = arguments.next().ok_or(CliError::Missing("a verb such as create"))?;
             let read = Arguments::read(arguments, &["--data"], &["--live"])?;
@@ -192,6 +274,36 @@ mod tests {
         let create = Command::CreateKey { data: "d".into(), mode };
         assert_eq!(read("keys create --data d --live"), Ok(create));
         assert_eq!(read(""), Ok(Command::Help));
+        let replay = Replay { evidence: "e".into(), kernel: KERNEL.into(), key: None };
+        assert_eq!(read("replay e"), Ok(Command::Replay(replay.clone())));
+        let key = "00".repeat(32);
+        let pinned = Replay { kernel: "k".into(), key: Some([0; 32]), ..replay };
+        let line = format!("replay --kernel k e --key {key}");
+        assert_eq!(read(&line), Ok(Command::Replay(pinned)));
+    }
+
+    #[test]
+    fn a_model_is_checked_from_files_or_from_a_coordinator() {
+        let Ok(Command::VerifyModel(asked)) = read("verify-model b.tar --model m") else {
+            panic!("not read");
+        };
+        let source = Source::Files { bundle: "b.tar".into(), model: "m".into() };
+        assert_eq!((&asked.source, asked.evaluate), (&source, false));
+        assert_eq!(asked.draw, Draw::Rounds(SAMPLE_DEFAULT));
+        let line = "verify-model --url http://x --job job_0000000000000007 --key k --all \
+                    --seed 0x0000000000000009 --kernel k.wasm";
+        let Ok(Command::VerifyModel(asked)) = read(line) else { panic!("not read") };
+        let (url, key) = ("http://x".to_owned(), "k".to_owned());
+        let source = Source::Coordinator { url, job: raven_protocol::JobId(7), key };
+        assert_eq!((&asked.source, asked.draw), (&source, Draw::All));
+        assert_eq!((asked.seed, asked.evaluate), (Some(9), true));
+        let told = |line: &str| read(line).expect_err("refused").to_string();
+        assert_eq!(told("verify-model b.tar"), "--model is needed");
+        assert_eq!(told("verify-model --model m"), "a bundle is needed");
+        assert!(told("verify-model b --model m --sample 0").starts_with("--sample: "));
+        assert!(told("verify-model b --model m --sample 3 --all").starts_with("--all: "));
+        assert!(told("verify-model b --model m --signer abc").starts_with("--signer: "));
+        assert!(told("verify-model --url http://x --job 7 --key k").starts_with("--job: "));
     }
 
     #[test]
@@ -204,6 +316,9 @@ mod tests {
         let refused = read("serve --data d --listen x").expect_err("refused").to_string();
         assert!(refused.starts_with("--listen: "), "{refused}");
         assert_eq!(read("keys burn --data d"), Err(CliError::Command("keys burn".into())));
+        assert_eq!(read("replay"), Err(CliError::Missing("an evidence file")));
+        let key = CliError::Form { name: "--key", rule: "64 lower-case hex digits" };
+        assert_eq!(read("replay e --key 00"), Err(key));
         assert_eq!(read("keys revoke --data d"), Err(CliError::Missing("a key")));
     }
 }

@@ -2,6 +2,7 @@
 //! environment, that the configuration file, and that the default. One table
 //! names them all, so that each is the same word everywhere.
 
+use crate::certificate::keep;
 use crate::front::{ConnectionLimits, FrontConfig, Network, Proxies, Rate};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 const LISTEN: &str = "127.0.0.1:8080";
-const KERNEL: &str = "dist/kernel/raven_kernel.wasm";
+/// The kernel module where no other is named.
+pub const KERNEL: &str = "dist/kernel/raven_kernel.wasm";
 /// What a visit may move unless the operator says otherwise.
 const VISIT_MB: u32 = 25;
 /// More than any visit moves: a terabyte.
@@ -57,6 +59,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("key_requests_per_s", "NUMBER", "requests a second with one API key"),
     setting("key_requests_burst", "NUMBER", "of those, at once"),
     setting("blob_bytes_max", "BYTES", "all blobs together; uploads beyond it are refused"),
+    setting(
+        "certificate_bytes",
+        "BYTES",
+        "states of one strict job from which others may check its rounds",
+    ),
     setting("operator", "yes|no", "whether jobs may call for this machine where nobody is there"),
     setting(
         "gpu",
@@ -136,6 +143,8 @@ pub struct Serve {
     pub sessions_per_network_max: Option<usize>,
     pub blob_bytes_max: Option<u64>,
     pub disk_free_bytes_min: u64,
+    /// Bytes that the published states of one strict job may take.
+    pub certificate_bytes: u64,
     pub visit_mb: u32,
     pub gpu: GpuUse,
     /// Whether jobs may call for this machine where nobody is there.
@@ -290,6 +299,7 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         sessions_per_network_max: found.count("sessions_per_network_max")?,
         blob_bytes_max: found.count("blob_bytes_max")?,
         disk_free_bytes_min: found.count("disk_free_bytes_min")?.unwrap_or(DISK_FREE_BYTES_MIN),
+        certificate_bytes: found.count("certificate_bytes")?.unwrap_or(keep::BYTES_DEFAULT),
         visit_mb: visit_mb(found)?,
         gpu: gpu(found)?,
         operator,

@@ -6,6 +6,7 @@
 use crate::config::GpuUse;
 use crate::files::{StaticFile, read_folder};
 use crate::loaders::{self, loader_name};
+use axum::body::Bytes;
 use raven_protocol::KernelId;
 use sha2::{Digest, Sha384};
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ const LOADER: &str = "raven.js";
 const FRAME: &str = "frame.html";
 /// Where the words of the card are, a file for each language.
 const WORDS: &str = "text/";
+/// The kernel's module among the files.
+const KERNEL_MODULE: &str = "kernel/raven_kernel.wasm";
 /// The kernel's files, all of one build.
 const KERNEL_FILES: [&str; 3] = ["raven_kernel.wasm", "raven_kernel.js", "kernel.json"];
 
@@ -132,6 +135,12 @@ impl Embed {
     pub fn gpu_kernel(&self) -> Option<KernelId> {
         let module = self.files.get(GPU_MODULE).filter(|_| self.gpu != GpuUse::No)?;
         Some(KernelId(*blake3::hash(&module.bytes).as_bytes()))
+    }
+
+    /// The kernel module that visitors are served, where it is that one.
+    pub fn kernel(&self, id: KernelId) -> Option<Bytes> {
+        let module = self.files.get(KERNEL_MODULE)?;
+        (*blake3::hash(&module.bytes).as_bytes() == id.0).then(|| module.bytes.clone())
     }
 
     /// 16 hex digits.
@@ -299,6 +308,15 @@ mod tests {
         let pairs = [("frame.html", frame), ("raven.js", script)];
         let files = pairs.map(|(path, text)| (path.to_owned(), file(text)));
         Embed::new(files.into_iter().collect()).expect("valid")
+    }
+
+    #[test]
+    fn a_kernel_is_known_by_its_content() {
+        let module = StaticFile::new("application/wasm", b"\0asm".to_vec()).expect("packed");
+        let embed = Embed::new([(KERNEL_MODULE.to_owned(), module)].into()).expect("valid");
+        let id = KernelId(*blake3::hash(b"\0asm").as_bytes());
+        assert_eq!(embed.kernel(id).as_deref(), Some(&b"\0asm"[..]));
+        assert_eq!(embed.kernel(KernelId([0; 32])), None);
     }
 
     #[test]

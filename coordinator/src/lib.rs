@@ -3,6 +3,7 @@
 //! of its own.
 
 pub mod blobs;
+pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod dataset;
@@ -19,6 +20,7 @@ pub mod model_file;
 pub mod network;
 pub mod process;
 pub mod random;
+pub mod referee;
 pub mod runtime;
 pub mod serve;
 pub mod signing;

@@ -1,8 +1,10 @@
 //! The coordinator's program.
 
+use raven_coordinator::certificate;
 use raven_coordinator::cli::{self, Command};
 use raven_coordinator::doctor::{Verdict, examine};
 use raven_coordinator::keys::{ApiKey, KeyMode};
+use raven_coordinator::referee::replay;
 use raven_coordinator::serve::{data_folder, serve, store_file};
 use raven_coordinator::signing::SigningKeys;
 use raven_coordinator::store::{Store, parse_site};
@@ -28,6 +30,12 @@ fn main() -> ExitCode {
         }
     };
     log(matches!(&command, Command::Serve(config) if config.log_json));
+    if let Command::Replay(asked) = &command {
+        return ExitCode::from(replay::run(asked));
+    }
+    if let Command::VerifyModel(asked) = &command {
+        return ExitCode::from(certificate::command::run(asked));
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -80,6 +88,8 @@ async fn asked(terminate: &mut Signal, interrupt: &mut Signal) {
 async fn run(command: Command) -> Result<(), Box<dyn Error>> {
     match command {
         Command::Help => print!("{}", cli::usage()),
+        // They need no runtime: answered before there is one.
+        Command::Replay(_) | Command::VerifyModel(_) => {}
         Command::Serve(config) => {
             let terminate = signal(SignalKind::terminate())?;
             let interrupt = signal(SignalKind::interrupt())?;

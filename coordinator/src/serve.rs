@@ -77,6 +77,9 @@ pub enum ServeError {
     Serving(io::Error),
 }
 
+/// Folder of the evidence of false results in a data folder.
+const EVIDENCE_FOLDER: &str = "evidence";
+
 /// The store's file in a data folder.
 pub fn store_file(data: &Path) -> PathBuf {
     data.join("raven.sqlite")
@@ -155,6 +158,7 @@ pub async fn serve(
             blob_bytes_max: config.blob_bytes_max,
             disk_free_bytes_min: config.disk_free_bytes_min,
             operator: config.operator,
+            evidence_folder: config.data.join(EVIDENCE_FOLDER),
         }),
         embed: Arc::new(embed),
         www: Arc::new(www),
@@ -222,6 +226,8 @@ async fn start_runtime(
         runtime_config.sessions_per_network_max = limit;
     }
     runtime_config.operator = config.operator;
+    runtime_config.certificate_bytes = config.certificate_bytes;
+    runtime_config.evidence_dir = Some(config.data.join(EVIDENCE_FOLDER));
     runtime_config.gpu_kernel = embed.gpu_kernel();
     let handle =
         runtime::start(runtime_config, store.clone(), blobs.clone(), tickets.clone()).await?;

@@ -86,8 +86,6 @@ pub(crate) struct Job {
     pub(crate) ledger: Ledger,
     /// Effects that are not answered.
     pub(crate) effects: u32,
-    /// Of those, the ones that the referee answers.
-    pub(crate) referee: u32,
     /// How often the store did not take its end.
     pub(crate) saves_failed: u32,
     /// Slices of the weights that each contributor was ever shown, or is about to be.
@@ -208,7 +206,6 @@ impl Job {
             voids: Vec::new(),
             ledger: Ledger::default(),
             effects: 0,
-            referee: 0,
             saves_failed: 0,
             shown,
             showing: BTreeSet::new(),

@@ -83,6 +83,7 @@ impl Engine {
         }
         self.world.trust.opened(identity, session.profile.trust);
         self.world.sessions.insert(id, session);
+        self.world.touched.insert(id);
         self.contributors_changed();
     }
 
@@ -97,6 +98,7 @@ impl Engine {
             self.stats.leases_lost += 1;
             self.end_lease(lease, Notify::Silent);
         }
+        self.world.touched.insert(id);
         if let Some(session) = self.world.sessions.remove(&id) {
             self.forget_session(&session);
         }
@@ -109,7 +111,8 @@ impl Engine {
     fn forget_session(&mut self, session: &Session) {
         let contributor = session.profile.contributor;
         let identity = session.identity();
-        let is_open = self.world.jobs.values().any(|job| job.ledger.involves(&identity));
+        // Whether one of them is its own is looked at when they are settled.
+        let is_open = self.world.jobs.values().any(|job| !job.ledger.entries.is_empty());
         self.world.trust.closed(identity, is_open);
         if let Some(gpus) = self.world.gpus.get_mut(&contributor) {
             gpus.remove(&session.id);
@@ -140,6 +143,7 @@ impl Engine {
         session.speed.scale(duty(share, workers) / before);
         session.profile.share = share;
         session.profile.workers = workers;
+        self.world.touched.insert(id);
         self.start_next(id);
         self.contributors_changed();
     }
@@ -150,6 +154,7 @@ impl Engine {
             return;
         };
         session.standing = standing;
+        self.world.touched.insert(id);
         self.contributors_changed();
     }
 
@@ -187,6 +192,7 @@ impl Engine {
         let mut is_first = false;
         if let Some(session) = self.world.sessions.get_mut(&session_id) {
             session.open -= 1;
+            self.world.touched.insert(session_id);
             is_first = !session.speed.is_measured();
             if let LeaseState::Running { since } = before {
                 let elapsed = now.saturating_sub(since) as f64;

@@ -31,10 +31,11 @@ impl Engine {
     pub(crate) fn pump(&mut self) {
         self.start_queued_jobs();
         self.choose_run_lengths();
-        let mut pass = Pass::new(&self.world, self.now >= self.moves_due);
+        self.world.refresh_ready();
+        let mut pass = Pass::new(self.now >= self.moves_due);
         while let Some(decision) = pass.next(&self.world, self.now) {
             self.apply(decision);
-            pass.applied(&self.world, &decision);
+            self.world.refresh_ready();
         }
         if pass.tried_moves {
             self.moves_due = self.now + MOVES_APART_MS;
@@ -184,6 +185,7 @@ impl Engine {
         let now = self.now;
         let Some(session) = self.world.sessions.get_mut(&session) else { return };
         session.leases.push(id);
+        self.world.touched.insert(session.id);
         session.leased = now;
         session.open += 1;
         let Some(job) = self.world.jobs.get_mut(&job) else { return };
@@ -268,6 +270,7 @@ impl Engine {
         self.timers.stop(Timer::LeaseOverdue(id));
         if let Some(session) = self.world.sessions.get_mut(&lease.session) {
             session.leases.retain(|&other| other != id);
+            self.world.touched.insert(session.id);
             if lease.is_open() {
                 session.open -= 1;
             }
@@ -313,6 +316,9 @@ impl Engine {
 
     /// Tasks that nobody else can compute go to the referee.
     fn ask_for_partnerless(&mut self) {
+        if self.now < self.partners_due {
+            return;
+        }
         let wait_ms = self.world.config.partner_wait_ms;
         let mut lonely: Vec<(JobId, u32)> = Vec::new();
         for job in self.world.jobs.values() {
@@ -333,11 +339,12 @@ impl Engine {
                 self.ask_referee(job, part);
             }
         }
-        let first = self.world.jobs.values().filter_map(|job| job.stage.as_ref());
-        let first = first.flat_map(|stage| stage.short.values()).min().copied();
-        match first {
-            Some(since) => self.timers.set(Timer::Partner, (since + wait_ms).max(self.now + 1)),
-            None => self.timers.stop(Timer::Partner),
+        let mut stages = self.world.jobs.values().filter_map(|job| job.stage.as_ref());
+        if stages.any(|stage| !stage.short.is_empty()) {
+            self.partners_due = self.now + MOVES_APART_MS;
+            self.timers.set(Timer::Partner, self.partners_due);
+        } else {
+            self.timers.stop(Timer::Partner);
         }
     }
 
@@ -359,6 +366,7 @@ impl Engine {
         let Some(session) = self.world.sessions.get_mut(&session_id) else { return };
         let until = (self.now + pause_ms).max(session.blocked_until.unwrap_or(0));
         session.blocked_until = Some(until);
+        self.world.touched.insert(session_id);
         self.timers.set(Timer::SessionBackoff(session_id), until);
         self.contributors_changed();
     }

@@ -47,6 +47,8 @@ pub struct Engine {
     pub(crate) ended: VecDeque<JobView>,
     /// When waiting tasks may be moved to idle sessions again.
     pub(crate) moves_due: Millis,
+    /// When tasks without a partner may be looked for again.
+    pub(crate) partners_due: Millis,
     pub(crate) stats: Stats,
     pub(crate) window: Window,
 }
@@ -67,6 +69,7 @@ impl Engine {
             turned_away: BTreeMap::new(),
             ended: VecDeque::new(),
             moves_due: 0,
+            partners_due: 0,
             stats: Stats::default(),
             window: Window::default(),
             world: World {
@@ -77,6 +80,8 @@ impl Engine {
                 overdue: BTreeSet::new(),
                 gpus: BTreeMap::new(),
                 doubtful: BTreeSet::new(),
+                ready: BTreeSet::new(),
+                touched: BTreeSet::new(),
                 trust: TrustTable::default(),
                 config,
             },
@@ -121,10 +126,15 @@ impl Engine {
                 Timer::LeaseExpiry(lease) => self.expire(lease),
                 Timer::LeaseOverdue(lease) => {
                     self.world.overdue.insert(lease);
+                    if let Some(lease) = self.world.leases.get(lease) {
+                        let (job, part) = (lease.job, lease.task.part);
+                        self.consider(job, part);
+                    }
                 }
                 Timer::SessionBackoff(session) => {
                     if let Some(session) = self.world.sessions.get_mut(&session) {
                         session.blocked_until = None;
+                        self.world.touched.insert(session.id);
                     }
                     self.contributors_changed();
                 }

@@ -284,7 +284,6 @@ impl Engine {
         job.effects -= 1;
         let ending = job.ending.clone();
         if let Some(case) = case {
-            job.referee -= 1;
             return self.case_answered(pending.job, case, outcome);
         }
         if let Kind::Show { contributor, slice } = pending.kind {

@@ -24,11 +24,32 @@ pub(crate) struct World {
     pub(crate) gpus: BTreeMap<ContributorId, BTreeSet<SessionId>>,
     /// Sessions whose last leases came to nothing.
     pub(crate) doubtful: BTreeSet<SessionId>,
+    /// Sessions that may have one more lease, as of the last [`World::refresh_ready`].
+    pub(crate) ready: BTreeSet<SessionId>,
+    /// Sessions for which that may have changed since.
+    pub(crate) touched: BTreeSet<SessionId>,
     /// What is known of those who compute.
     pub(crate) trust: TrustTable,
 }
 
 impl World {
+    /// Judges anew who may have one more lease, among those who changed: looking
+    /// at everybody after every event would cost more than the event.
+    pub(crate) fn refresh_ready(&mut self) {
+        while let Some(id) = self.touched.pop_first() {
+            let session = self.sessions.get(&id);
+            if session.is_some_and(|session| self.has_capacity(session)) {
+                self.ready.insert(id);
+            } else {
+                self.ready.remove(&id);
+            }
+        }
+        debug_assert!(
+            self.sessions.values().all(|s| self.ready.contains(&s.id) == self.has_capacity(s)),
+            "every change of a session touches it"
+        );
+    }
+
     /// Whether `session` may have one more lease.
     pub(crate) fn has_capacity(&self, session: &Session) -> bool {
         let config = &self.config;

@@ -4,6 +4,7 @@ use crate::buffer::Buffer;
 use crate::cache::{Blob, Cache};
 use crate::error::TaskError;
 use crate::plan::Plan;
+use crate::received::Received;
 use crate::tensor::{Element, Tensor, dims_of};
 use raven_graph::{DType, InputSpec, Shape, TensorType};
 use raven_protocol::{Binding, Frame, ShardRef, TaskSpec};
@@ -66,6 +67,7 @@ fn expect_type(
 /// Gathers what the bindings name while checking it.
 struct Binder<'a> {
     frame: &'a Frame<'a>,
+    received: &'a Received<'a>,
     cache: &'a mut Cache,
     runs: u32,
     shards: Vec<ShardRef>,
@@ -84,7 +86,7 @@ impl Bindings {
     pub fn resolve(
         spec: &TaskSpec,
         plan: &Plan,
-        frame: &Frame<'_>,
+        (frame, received): (&Frame<'_>, &Received<'_>),
         cache: &mut Cache,
     ) -> Result<Self, TaskError> {
         for binding in &spec.bindings {
@@ -95,6 +97,7 @@ impl Bindings {
         }
         let mut binder = Binder {
             frame,
+            received,
             cache,
             runs: spec.program.runs(),
             shards: spec.shards.clone(),
@@ -118,19 +121,21 @@ impl Bindings {
 
     /// The inputs of run `run`, in the order of the graph's inputs. Inputs
     /// that `carried` holds are taken from there.
-    pub fn inputs(&self, run: u32, carried: &mut [Option<Tensor>]) -> Vec<Tensor> {
+    pub fn inputs<'a>(
+        &'a self,
+        run: u32,
+        carried: &'a mut [Option<Tensor>],
+    ) -> impl Iterator<Item = Tensor> + 'a {
         let sources = self.sources.iter().zip(carried);
-        sources
-            .map(|((ty, source), carried)| {
-                carried.take().unwrap_or_else(|| self.read(ty, source, run))
-            })
-            .collect()
+        sources.map(move |((ty, source), carried)| {
+            carried.take().unwrap_or_else(|| self.read(ty, source, run))
+        })
     }
 
     fn read(&self, ty: &TensorType, source: &Source, run: u32) -> Tensor {
         match source {
             Source::Fixed(tensor) => tensor.clone(),
-            Source::PerRun(tensor) => slice_of(tensor, run, ty),
+            Source::PerRun(tensor) => tensor.item(run as usize, &dims_of(&ty.shape)),
             Source::Rows { column, numbers } => {
                 self.rows(ty, &self.columns[*column].parts, row_numbers(numbers, run))
             }
@@ -183,21 +188,6 @@ fn locate(shards: &[ShardRef], number: i32) -> Option<(usize, usize)> {
     let at = after.checked_sub(1)?;
     let row = number - shards[at].first_row;
     (row < shards[at].rows).then_some((at, row as usize))
-}
-
-/// Slice `run` of a tensor `[runs, ..]`.
-fn slice_of(tensor: &Tensor, run: u32, ty: &TensorType) -> Tensor {
-    fn typed<T: Element>(tensor: &Tensor, run: usize, dims: &[usize]) -> Tensor {
-        let size: usize = dims.iter().product();
-        Tensor::of(dims, Buffer::copy_of(&tensor.elements::<T>()[run * size..(run + 1) * size]))
-    }
-    let (run, dims) = (run as usize, dims_of(&ty.shape));
-    match ty.dtype {
-        DType::F32 => typed::<f32>(tensor, run, &dims),
-        DType::I32 => typed::<i32>(tensor, run, &dims),
-        DType::U8 => typed::<u8>(tensor, run, &dims),
-        DType::Bool => typed::<bool>(tensor, run, &dims),
-    }
 }
 
 /// `[extent, ..shape]`.
@@ -259,7 +249,7 @@ impl Binder<'_> {
             .tensor(name)
             .ok_or_else(|| TaskError::Unknown { field: "task.tensors", name: name.to_owned() })?;
         expect_type("task.tensors", name, expected, &view.ty())?;
-        Ok(Tensor::from_le_bytes(expected, view.data))
+        Ok(Tensor::received(expected, self.received.part(&view)))
     }
 
     /// The attached `i32 [runs, count]` of row numbers.

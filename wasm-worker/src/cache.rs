@@ -2,14 +2,15 @@
 
 use crate::error::KernelError;
 use crate::plan::Plan;
+use crate::received::Received;
 use crate::tensor::Tensor;
 use raven_graph::GraphId;
-use raven_protocol::{BlobId, Frame};
+use raven_protocol::{BlobId, Frame, TensorView};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::rc::Rc;
 
-/// A blob's tensors, decoded once.
+/// A blob's tensors in their frame.
 #[derive(Debug)]
 pub struct Blob {
     tensors: Vec<(String, Tensor)>,
@@ -17,14 +18,11 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// Copies the tensors of a checked frame.
-    pub fn from_frame(frame: &Frame<'_>) -> Self {
-        let tensors: Vec<_> = frame
-            .tensors()
-            .map(|view| (view.name.to_owned(), Tensor::from_le_bytes(&view.ty(), view.data)))
-            .collect();
-        let bytes = tensors.iter().map(|(_, tensor)| tensor.bytes()).sum();
-        Blob { tensors, bytes }
+    /// The tensors of a checked frame, which stay where they arrived.
+    pub fn from_frame(frame: &Frame<'_>, received: &Received<'_>) -> Self {
+        let tensor = |view: TensorView<'_>| Tensor::received(&view.ty(), received.part(&view));
+        let tensors = frame.tensors().map(|view| (view.name.to_owned(), tensor(view))).collect();
+        Blob { tensors, bytes: received.held_bytes(frame) }
     }
 
     /// The tensor of that name.

@@ -4,6 +4,7 @@ use crate::buffer;
 use crate::cache::{Blob, Cache};
 use crate::error::{KernelError, TaskError};
 use crate::plan::Plan;
+use crate::received::Received;
 use crate::task::{Finished, Task};
 use raven_graph::{GraphId, Limits};
 use raven_protocol::frame::encode;
@@ -13,6 +14,7 @@ use raven_protocol::{
     TaskMessage, ToContributor, blob_id,
 };
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// Results that are kept for their reveal at most. A coordinator keeps a few
 /// tasks in flight per worker; more than this are leases long expired.
@@ -100,10 +102,22 @@ impl Kernel {
     /// Bytes that are no such frame, content that does not match its id, a
     /// graph that is not valid, an entry that does not fit the budget.
     pub fn accept(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
-        let frame = decode(bytes)?;
+        self.accept_received(&Received::borrowed(bytes))
+    }
+
+    /// The same of bytes that are ours: tensors stay where they lie, so that none is copied.
+    ///
+    /// # Errors
+    /// As [`Kernel::accept`].
+    pub fn accept_owned(&mut self, bytes: Vec<u8>) -> Result<Option<Vec<u8>>, KernelError> {
+        self.accept_received(&Received::owned(&Rc::new(bytes)))
+    }
+
+    fn accept_received(&mut self, received: &Received<'_>) -> Result<Option<Vec<u8>>, KernelError> {
+        let frame = decode(received.bytes())?;
         match ToContributor::from_header(frame.header())? {
             ToContributor::Graph { id, graph } => self.accept_graph(id, &graph).map(|()| None),
-            ToContributor::Blob { id } => self.accept_blob(id, &frame).map(|()| None),
+            ToContributor::Blob { id } => self.accept_blob(id, &frame, received).map(|()| None),
             ToContributor::Drop { blobs, graphs } => {
                 blobs.into_iter().for_each(|id| self.cache.drop_blob(id));
                 graphs.into_iter().for_each(|id| self.cache.drop_graph(id));
@@ -135,7 +149,12 @@ impl Kernel {
         Ok(())
     }
 
-    fn accept_blob(&mut self, claimed: BlobId, frame: &Frame<'_>) -> Result<(), KernelError> {
+    fn accept_blob(
+        &mut self,
+        claimed: BlobId,
+        frame: &Frame<'_>,
+        received: &Received<'_>,
+    ) -> Result<(), KernelError> {
         if self.cache.blob(claimed).is_some() {
             return Ok(());
         }
@@ -143,11 +162,11 @@ impl Kernel {
         if found != claimed {
             return Err(wrong_id("blob", &claimed, &found));
         }
-        let bytes = frame.tensors().map(|tensor| tensor.data.len() as u64).sum();
+        let bytes = received.held_bytes(frame);
         let others = self.bytes_beside_cache();
         self.cache.make_room("blob", bytes, others, self.budget)?;
         self.limit_buffers(bytes);
-        self.cache.put_blob(claimed, Blob::from_frame(frame));
+        self.cache.put_blob(claimed, Blob::from_frame(frame, received));
         Ok(())
     }
 
@@ -179,13 +198,25 @@ impl Kernel {
     /// # Errors
     /// Bytes that are no task frame; a task that is running already.
     pub fn begin(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
+        self.begin_received(&Received::borrowed(bytes))
+    }
+
+    /// The same of bytes that are ours: attachments stay where they lie.
+    ///
+    /// # Errors
+    /// As [`Kernel::begin`].
+    pub fn begin_owned(&mut self, bytes: Vec<u8>) -> Result<Option<Vec<u8>>, KernelError> {
+        self.begin_received(&Received::owned(&Rc::new(bytes)))
+    }
+
+    fn begin_received(&mut self, received: &Received<'_>) -> Result<Option<Vec<u8>>, KernelError> {
         if let Some(task) = self.running() {
             return Err(KernelError::Busy { running: task.lease() });
         }
-        let frame = decode(bytes)?;
+        let frame = decode(received.bytes())?;
         let message = task_message(&frame)?;
         let others = self.bytes_beside_cache();
-        match Task::begin(&message, &frame, &mut self.cache, others, self.budget) {
+        match Task::begin(&message, (&frame, received), &mut self.cache, others, self.budget) {
             Ok(task) => {
                 self.state = State::Running(Box::new(task));
                 self.limit_buffers(0);
@@ -285,10 +316,12 @@ impl Kernel {
         self.cache.bytes() + self.bytes_beside_cache()
     }
 
-    /// Keeps no more buffers of dead values than the budget leaves beside what is held and
-    /// `coming`.
+    /// Leaves to buffers what the running task's values may take, and what the budget has beside
+    /// all that is held and `coming`.
     fn limit_buffers(&self, coming: u64) {
-        buffer::limit(self.budget.saturating_sub(self.held_bytes().saturating_add(coming)));
+        let held = self.held_bytes().saturating_add(coming);
+        let values = self.running().map_or(0, Task::value_bytes);
+        buffer::limit(self.budget.saturating_sub(held), values);
     }
 
     fn bytes_beside_cache(&self) -> u64 {
@@ -300,7 +333,7 @@ impl Kernel {
 /// What was kept for this kernel's values goes with it.
 impl Drop for Kernel {
     fn drop(&mut self) {
-        buffer::limit(0);
+        buffer::limit(0, 0);
     }
 }
 

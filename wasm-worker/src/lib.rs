@@ -10,6 +10,7 @@
 // wasm it is the faster of the two and smaller.
 #![allow(deprecated)]
 
+pub(crate) mod axes;
 pub mod backend;
 pub mod bind;
 pub mod buffer;
@@ -21,6 +22,7 @@ pub mod gemm;
 pub mod kernel;
 pub mod ops;
 pub mod plan;
+pub mod received;
 pub mod reduce_tree;
 mod simd;
 pub mod task;

@@ -35,6 +35,8 @@ struct Step {
 pub struct Plan {
     graph: ValidGraph,
     steps: Vec<Step>,
+    /// Per output: no later one is of the same node, so its value may be taken.
+    last_output: Vec<bool>,
     flops: u64,
     bytes_peak: u64,
 }
@@ -74,7 +76,8 @@ impl Plan {
         let (values, _) = peak(&graph, &steps);
         // Never less than the price says, which is what others reckon with.
         let values = values.max(graph.cost().bytes_peak);
-        Plan { graph, steps, flops, bytes_peak: values.saturating_add(scratch) }
+        let last_output = last_outputs(&graph);
+        Plan { graph, steps, last_output, flops, bytes_peak: values.saturating_add(scratch) }
     }
 
     /// The graph.
@@ -94,7 +97,7 @@ impl Plan {
 
     /// Bytes that the plan itself takes while it is cached, estimated from above.
     pub fn held_bytes(&self) -> u64 {
-        const NODE_BYTES: u64 = 1536;
+        const NODE_BYTES: u64 = 2048;
         // Named by the graph and by a step, with a mark for its last use: joins have thousands.
         const OPERAND_BYTES: u64 = 9;
         let nodes = &self.graph.graph().nodes;
@@ -184,6 +187,16 @@ fn find_last_uses(graph: &ValidGraph, steps: &mut [Step]) {
     }
 }
 
+/// Per output, whether no later one is of the same node.
+fn last_outputs(graph: &ValidGraph) -> Vec<bool> {
+    let mut met = vec![false; graph.graph().nodes.len()];
+    let backwards = graph.outputs().iter().rev();
+    let mut last: Vec<bool> =
+        backwards.map(|output| !std::mem::replace(&mut met[output.node.index()], true)).collect();
+    last.reverse();
+    last
+}
+
 /// Most bytes of values that are held at once, as the graph's price counts them, and in which
 /// step.
 fn peak(graph: &ValidGraph, steps: &[Step]) -> (u64, usize) {
@@ -210,10 +223,12 @@ fn spans(group: &Group, node: NodeId) -> bool {
     (first..=group.root()).contains(&node)
 }
 
-/// One run of a graph, advanced step by step.
+/// One run of a graph, advanced step by step. Its lists serve the run that begins in its place.
 #[derive(Debug)]
 pub struct Run {
     values: Vec<Option<Tensor>>,
+    /// Operands of the step that is running; empty between steps.
+    operands: Vec<Tensor>,
     next: usize,
     context: RunContext,
 }
@@ -222,13 +237,18 @@ impl Run {
     /// Begins a run with a value for every input, in the order of
     /// [`ValidGraph::inputs`]. The caller has checked their types.
     pub fn new(plan: &Plan, inputs: Vec<Tensor>, context: RunContext) -> Self {
-        let mut run = Run { values: Vec::new(), next: 0, context };
+        let mut run = Run { values: Vec::new(), operands: Vec::new(), next: 0, context };
         run.begin_again(plan, inputs, context);
         run
     }
 
     /// The same in the place of a run of the same plan that has ended.
-    pub fn begin_again(&mut self, plan: &Plan, inputs: Vec<Tensor>, context: RunContext) {
+    pub fn begin_again(
+        &mut self,
+        plan: &Plan,
+        inputs: impl IntoIterator<Item = Tensor>,
+        context: RunContext,
+    ) {
         self.values.clear();
         self.values.resize(plan.graph.graph().nodes.len(), None);
         for (spec, tensor) in plan.graph.inputs().iter().zip(inputs) {
@@ -247,17 +267,17 @@ impl Run {
             let value = if last { value.take() } else { value.clone() };
             value.expect("operands precede their users and live until their last use")
         });
-        let operands: Vec<Tensor> = operands.collect();
+        self.operands.extend(operands);
         let ty = plan.graph.ty(step.node);
         let result = match &step.action {
             Action::Known => return Some(step.flops),
-            Action::Fused(fused) => fused.run(operands),
+            Action::Fused(fused) => fused.run(&mut self.operands),
             Action::Node => {
                 let op = &plan.graph.graph().nodes[step.node.index()].op;
-                ops::apply(op, Operands::new(operands), ty, self.context)
+                ops::apply(op, Operands::new(&mut self.operands), ty, self.context)
             }
         };
-        debug_assert_eq!(&result.ty(), ty);
+        debug_assert!(result.has_type(ty), "{result:?} should be {ty}");
         self.values[step.node.index()] = Some(result);
         Some(step.flops)
     }
@@ -270,20 +290,22 @@ impl Run {
     /// The outputs of a finished run, in the order of [`ValidGraph::outputs`];
     /// whatever else it held is gone.
     pub fn take_outputs(&mut self, plan: &Plan) -> Vec<Tensor> {
-        let outputs = plan.graph.outputs();
-        let mut left = vec![0u32; self.values.len()];
-        for output in outputs {
-            left[output.node.index()] += 1;
-        }
-        let taken = outputs.iter().map(|output| {
-            let at = output.node.index();
-            left[at] -= 1;
-            let value =
-                if left[at] == 0 { self.values[at].take() } else { self.values[at].clone() };
-            value.expect("every step has run, and outputs outlive their last use")
+        let mut outputs = Vec::new();
+        self.move_outputs(plan, &mut outputs);
+        outputs.into_iter().flatten().collect()
+    }
+
+    /// The same into a list, in the place of what it held.
+    pub fn move_outputs(&mut self, plan: &Plan, to: &mut Vec<Option<Tensor>>) {
+        let outputs = plan.graph.outputs().iter().zip(&plan.last_output);
+        let taken = outputs.map(|(output, &last)| {
+            let value = &mut self.values[output.node.index()];
+            let value = if last { value.take() } else { value.clone() };
+            assert!(value.is_some(), "every step has run, and outputs outlive their last use");
+            value
         });
-        let taken = taken.collect();
+        to.clear();
+        to.extend(taken);
         self.values.clear();
-        taken
     }
 }

@@ -1,5 +1,7 @@
 //! How one output of a `Map` combines over its micro-batches.
 
+use crate::axes::Dims;
+use crate::buffer::Buffer;
 use crate::tensor::Tensor;
 use raven_graph::TensorType;
 
@@ -11,16 +13,55 @@ use raven_graph::TensorType;
 /// size merge at once, and what is left at the end merges from the smallest up.
 #[derive(Debug, Default)]
 pub struct TreeSum {
-    /// Sums with the number of values in each, sizes falling.
-    partial: Vec<(u32, Tensor)>,
+    /// Extents of the values.
+    dims: Dims,
+    /// A value whose neighbour is still to come.
+    single: Option<Tensor>,
+    /// Sums of two values and more with the number of values in each, sizes falling.
+    partial: Vec<(u32, Buffer<f32>)>,
+    /// Room for further sums. A sum in a buffer of its own leaves its values' to the next run.
+    free: Vec<Buffer<f32>>,
 }
 
 impl TreeSum {
+    /// Sums of two values and more that are held at once of `count` values.
+    fn sums(count: u32) -> usize {
+        count.checked_ilog2().unwrap_or(0) as usize
+    }
+
+    /// Values and sums that are held at once of `count` values, at most.
+    pub fn levels(count: u32) -> u64 {
+        Self::sums(count) as u64 + 2
+    }
+
+    /// Bytes of the lists of them, beside the sums themselves.
+    pub fn list_bytes(count: u32) -> u64 {
+        let sizes = size_of::<(u32, Buffer<f32>)>() + size_of::<Buffer<f32>>();
+        (Self::sums(count) * sizes) as u64
+    }
+
+    /// Takes the memory for `count` values of extents `dims`. The caller has checked that it fits.
+    pub fn reserve(&mut self, count: u32, dims: Dims) {
+        self.dims = dims;
+        let (sums, elements) = (Self::sums(count), dims.iter().product());
+        self.partial.reserve_exact(sums);
+        self.free.reserve_exact(sums);
+        self.free.extend((0..sums).map(|_| Buffer::stale(elements)));
+    }
+
     /// Adds the next value.
-    pub fn push(&mut self, value: Tensor) {
-        let (mut size, mut sum) = (1, value);
-        while let Some((_, left)) = self.partial.pop_if(|(below, _)| *below == size) {
-            sum = add(left, &sum);
+    pub fn push(&mut self, value: &Tensor) {
+        let Some(left) = self.single.take() else {
+            self.single = Some(value.clone());
+            return;
+        };
+        let pairs = left.elements::<f32>().iter().zip(value.elements::<f32>());
+        let mut sum = self.free.pop().unwrap_or_else(|| Buffer::stale(left.len()));
+        sum.iter_mut().zip(pairs).for_each(|(sum, (&left, &right))| *sum = left + right);
+        let mut size = 2;
+        while let Some((_, mut left)) = self.partial.pop_if(|(below, _)| *below == size) {
+            add(&mut left, &sum);
+            self.free.push(std::mem::replace(&mut sum, left));
             size *= 2;
         }
         self.partial.push((size, sum));
@@ -28,21 +69,20 @@ impl TreeSum {
 
     /// The root, or `None` where nothing was added.
     pub fn finish(mut self) -> Option<Tensor> {
-        let (_, mut sum) = self.partial.pop()?;
-        while let Some((_, left)) = self.partial.pop() {
-            sum = add(left, &sum);
+        let Some((_, mut sum)) = self.partial.pop() else { return self.single };
+        if let Some(single) = &self.single {
+            add(&mut sum, single.elements());
         }
-        Some(sum)
+        while let Some((_, mut left)) = self.partial.pop() {
+            add(&mut left, &sum);
+            sum = left;
+        }
+        Some(Tensor::of(&self.dims, sum))
     }
 }
 
-fn add(left: Tensor, right: &Tensor) -> Tensor {
-    let dims = left.dims().to_vec();
-    let mut sum = left.into_elements::<f32>();
-    for (sum, &right) in sum.iter_mut().zip(right.elements::<f32>()) {
-        *sum += right;
-    }
-    Tensor::of(&dims, sum)
+fn add(left: &mut [f32], right: &[f32]) {
+    left.iter_mut().zip(right).for_each(|(left, &right)| *left += right);
 }
 
 /// Joins values along their first axis, as the bytes that are sent.
@@ -59,10 +99,16 @@ impl Joined {
         Joined { ty, extent: 0, bytes: Vec::new() }
     }
 
+    /// Makes room for `count` values. The caller has checked that they fit.
+    pub fn reserve(&mut self, count: u32) {
+        let bytes = self.ty.bytes().unwrap_or(0) as usize;
+        self.bytes.reserve_exact(bytes.saturating_mul(count as usize));
+    }
+
     /// Adds the next value.
     pub fn push(&mut self, value: &Tensor) {
         self.extent += value.dims()[0] as u64;
-        self.bytes.extend(value.to_le_bytes());
+        value.append_le_bytes(&mut self.bytes);
     }
 
     /// The whole, as type and bytes.
@@ -98,7 +144,7 @@ mod tests {
             let values: Vec<f32> = (0..count).map(value).collect();
             let mut tree = TreeSum::default();
             for &value in &values {
-                tree.push(Tensor::new(&[], vec![value]));
+                tree.push(&Tensor::new(&[], vec![value]));
             }
             let sum = tree.finish().expect("not empty").elements::<f32>()[0];
             assert_eq!(sum.to_bits(), root(&values).to_bits(), "{count} values");

@@ -6,8 +6,9 @@ use crate::cache::Cache;
 use crate::error::TaskError;
 use crate::ops::RunContext;
 use crate::plan::{Plan, Run};
+use crate::received::Received;
 use crate::reduce_tree::{Joined, TreeSum};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, dims_of};
 use raven_graph::{DType, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
@@ -23,6 +24,28 @@ enum Gathered {
     Concat(Joined),
     /// Of a `Scan`: the value of the last step.
     Last(Option<Tensor>),
+}
+
+impl Gathered {
+    /// Makes room for the values of `runs` runs, so that taking them in allocates nothing. The
+    /// caller has checked that they fit.
+    fn reserve(&mut self, runs: u32, ty: &TensorType) {
+        match self {
+            Gathered::Sum(sum) => sum.reserve(runs, dims_of(&ty.shape)),
+            Gathered::Concat(joined) => joined.reserve(runs),
+            Gathered::Last(_) => {}
+        }
+    }
+
+    /// Takes in the value of one run.
+    fn push(&mut self, value: &Tensor, is_last: bool) {
+        match self {
+            Gathered::Sum(sum) => sum.push(value),
+            Gathered::Concat(joined) => joined.push(value),
+            Gathered::Last(last) if is_last => *last = Some(value.clone()),
+            Gathered::Last(_) => {}
+        }
+    }
 }
 
 /// One output of the task and where it is among the graph's outputs.
@@ -60,8 +83,11 @@ pub struct Task {
     /// Per graph input, the value that the next step takes instead of its binding.
     carried: Vec<Option<Tensor>>,
     slots: Vec<Slot>,
+    /// Outputs of the run that ends; empty between runs.
+    outputs: Vec<Option<Tensor>>,
     flops_done: u64,
     bytes: u64,
+    value_bytes: u64,
 }
 
 /// What a finished task leaves: its commitment, and the payload's frame.
@@ -141,26 +167,33 @@ fn carry_slots(spec: &TaskSpec, graph: &ValidGraph) -> Result<Vec<CarrySlot>, Ta
     Ok(slots)
 }
 
-/// Bytes that a task takes while it runs, beside the cache: one run at its
-/// peak, the attachments, the partial results of each output, and its answer.
-fn bytes_needed(spec: &TaskSpec, plan: &Plan, frame: &Frame<'_>) -> u64 {
-    let attached: u64 = frame.tensors().map(|tensor| tensor.data.len() as u64).sum();
+/// Bytes that a task takes while it runs, beside the cache.
+#[derive(Clone, Copy, Debug)]
+struct Need {
+    /// Of values in buffers: one run at its peak, and the partial results of each output.
+    values: u64,
+    /// Of everything: the task's frame with the attachments and its answer come on top.
+    whole: u64,
+}
+
+fn bytes_needed(spec: &TaskSpec, plan: &Plan, attached: u64) -> Need {
     let runs = spec.program.runs();
-    let levels = u64::from(u32::BITS - runs.leading_zeros()) + 1;
+    let levels = TreeSum::levels(runs);
     let is_scan = matches!(spec.program, Program::Scan { .. });
-    let mut gathered = 0u64;
+    let (mut values, mut answer) = (plan.bytes_peak(), 0u64);
     for output in &spec.outputs {
         let ty = plan.graph().output_type(&output.name);
         let bytes = ty.and_then(TensorType::bytes).unwrap_or(0);
         // The encoded bytes and the frame that holds them come on top of what is gathered.
-        let (parts, whole) = match output.reduce {
-            _ if is_scan => (1, 1),
-            ReduceRule::Sum => (levels, 1),
-            ReduceRule::Concat => (u64::from(runs), u64::from(runs)),
+        let (sums, parts, list) = match output.reduce {
+            _ if is_scan => (1, 2, 0),
+            ReduceRule::Sum => (levels, 2, TreeSum::list_bytes(runs)),
+            ReduceRule::Concat => (0, 3 * u64::from(runs), 0),
         };
-        gathered = gathered.saturating_add(bytes.saturating_mul(parts + 2 * whole));
+        values = values.saturating_add(bytes.saturating_mul(sums));
+        answer = answer.saturating_add(bytes.saturating_mul(parts)).saturating_add(list);
     }
-    plan.bytes_peak().saturating_add(attached).saturating_add(gathered)
+    Need { values, whole: values.saturating_add(attached).saturating_add(answer) }
 }
 
 impl Task {
@@ -171,7 +204,7 @@ impl Task {
     /// [`TaskError`] names the first thing that is wrong.
     pub fn begin(
         message: &TaskMessage,
-        frame: &Frame<'_>,
+        (frame, received): (&Frame<'_>, &Received<'_>),
         cache: &mut Cache,
         others: u64,
         budget: u64,
@@ -183,9 +216,9 @@ impl Task {
             field: "spec.program.graph",
             id: graph.to_string(),
         })?;
-        let slots = slots(spec, plan.graph())?;
+        let mut slots = slots(spec, plan.graph())?;
         let carry = carry_slots(spec, plan.graph())?;
-        let bytes = bytes_needed(spec, &plan, frame);
+        let Need { values, whole: bytes } = bytes_needed(spec, &plan, received.held_bytes(frame));
         // A first look spares the decoding of attachments that cannot fit; the
         // second, in the cache, knows what this task holds on to.
         let available = budget.saturating_sub(others);
@@ -193,8 +226,8 @@ impl Task {
             return Err(TaskError::TooLarge { needed: bytes, available, budget });
         }
         // What is kept of values that died must not stand in the task's way.
-        buffer::limit(available.saturating_sub(bytes.saturating_add(cache.bytes())));
-        let bindings = Bindings::resolve(spec, &plan, frame, cache)?;
+        buffer::limit(available.saturating_sub(bytes.saturating_add(cache.bytes())), values);
+        let bindings = Bindings::resolve(spec, &plan, (frame, received), cache)?;
         cache.make_room("task", bytes, others, budget).map_err(|_| TaskError::TooLarge {
             needed: bytes,
             available: budget.saturating_sub(others + cache.bytes() - cache.free_bytes()),
@@ -204,6 +237,10 @@ impl Task {
             Program::Map { start, count, .. } => (start, count),
             Program::Scan { steps, .. } => (0, steps),
         };
+        for slot in &mut slots {
+            let output = &plan.graph().outputs()[slot.at];
+            slot.gathered.reserve(runs, plan.graph().ty(output.node));
+        }
         Ok(Task {
             lease: message.lease,
             id: message.task,
@@ -218,8 +255,10 @@ impl Task {
             ended: None,
             carry,
             slots,
+            outputs: Vec::new(),
             flops_done: 0,
             bytes,
+            value_bytes: values,
         })
     }
 
@@ -231,6 +270,11 @@ impl Task {
     /// Bytes that are set aside for this task.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Those of them that are for values in buffers.
+    pub fn value_bytes(&self) -> u64 {
+        self.value_bytes
     }
 
     /// Operations done so far.
@@ -281,7 +325,7 @@ impl Task {
                 run.begin_again(&self.plan, inputs, context);
                 run
             }
-            None => Run::new(&self.plan, inputs, context),
+            None => Run::new(&self.plan, inputs.collect(), context),
         }
     }
 
@@ -294,29 +338,23 @@ impl Task {
     /// Takes the outputs of a finished run.
     fn end_run(&mut self) {
         let Some(mut run) = self.run.take() else { return };
-        let mut outputs = run.take_outputs(&self.plan);
+        run.move_outputs(&self.plan, &mut self.outputs);
         self.ended = Some(run);
         self.done += 1;
         let is_last = self.is_done();
         for slot in &mut self.slots {
-            match &mut slot.gathered {
-                Gathered::Sum(sum) => sum.push(outputs[slot.at].clone()),
-                Gathered::Concat(joined) => joined.push(&outputs[slot.at]),
-                Gathered::Last(value) if is_last => *value = Some(outputs[slot.at].clone()),
-                Gathered::Last(_) => {}
+            let value = self.outputs[slot.at].as_ref().expect("a finished run has every output");
+            slot.gathered.push(value, is_last);
+        }
+        if !is_last {
+            // One output may feed several inputs; its last taker gets the buffer alone.
+            for (at, slot) in self.carry.iter().enumerate() {
+                let again = self.carry[at + 1..].iter().any(|later| later.output == slot.output);
+                let value = &mut self.outputs[slot.output];
+                self.carried[slot.input] = if again { value.clone() } else { value.take() };
             }
         }
-        if is_last {
-            return;
-        }
-        // One output may feed several inputs; its last taker gets the buffer alone.
-        for (at, slot) in self.carry.iter().enumerate() {
-            let again = self.carry[at + 1..].iter().any(|later| later.output == slot.output);
-            let value = &mut outputs[slot.output];
-            let value =
-                if again { value.clone() } else { std::mem::replace(value, Tensor::nothing()) };
-            self.carried[slot.input] = Some(value);
-        }
+        self.outputs.clear();
     }
 
     /// Encodes the outputs of a finished task and commits to them.

@@ -111,7 +111,7 @@ test('a task goes to the device as a whole and is committed, frames are taken me
   kernel.lacks = ['x'];
   runner.handle(task('a'));
   assert.deepEqual(posted, [{ kind: 'need', lease: 'a', ids: ['x'] }]);
-  runner.handle({ kind: 'supply', id: 'x', frame: frame({ type: 'blob', id: 'x' }) });
+  runner.handle({ kind: 'supply', id: 'x', frame: frame({ type: 'blob', id: 'x' }), lent: false });
   await settle();
   runner.handle({ kind: 'reveal', lease: 'old', frame: frame({ type: 'reveal', lease: 'old' }) });
   runner.handle(task('b'));
@@ -234,7 +234,7 @@ test('what is too large is said to be, so that it is not offered again', async (
   runner.handle({ kind: 'accept', frame: frame({ type: 'drop', blobs: [], graphs: [GRAPH] }) });
   kernel.lacks = ['x'];
   runner.handle(task('b'));
-  runner.handle({ kind: 'supply', id: 'x', frame: frame({ type: 'blob', id: 'x' }) });
+  runner.handle({ kind: 'supply', id: 'x', frame: frame({ type: 'blob', id: 'x' }), lent: false });
   const refusals = posted.flatMap((message) => (message.kind === 'unable' ? [[message.lease, message.reason]] : []));
   assert.deepEqual(refusals, [['a', 'unsupported'], ['b', 'too_large']]);
 });

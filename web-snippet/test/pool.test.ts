@@ -120,10 +120,59 @@ test('blobs come from the store, shards over HTTP, and each kind is handed on', 
   pool.task(task('a'));
   port.say({ kind: 'need', lease: 'a', ids: [HASH_W, HASH_S] });
   await settle();
-  const supplies = port.got.filter((message) => message.kind === 'supply').map((message) => message.id);
-  assert.deepEqual(supplies.sort(), [HASH_W, HASH_S].sort());
+  const supplies = port.got.filter((message) => message.kind === 'supply').map(({ id, lent }) => `${id} ${lent}`);
+  assert.deepEqual(supplies.sort(), [`${HASH_W} true`, `${HASH_S} false`].sort());
   assert.deepEqual(fetched, [HASH_S]);
-  assert.equal(store.get(HASH_W)?.byteLength, 4, 'the store keeps its copy');
+  assert.equal(store.bytes, 4, 'the store keeps what it lends');
+});
+
+/** Frames that a worker was given. */
+const supplied = (port: FakePort | undefined) => port?.got.flatMap((message) => (message.kind === 'supply' ? [message.frame] : []));
+
+test('a blob goes from worker to worker and is never copied', async () => {
+  const { pool, ports, store } = setUp(1, 3);
+  ports[0]?.ready();
+  ports.slice(1).forEach((port) => port.ready());
+  const frame = new ArrayBuffer(4);
+  pool.blob(HASH_W, frame);
+  const leases = ['a', 'b', 'c'];
+  for (const lease of leases) pool.task(task(lease));
+  ports.forEach((port, at) => port.say({ kind: 'need', lease: leases[at] as string, ids: [HASH_W] }));
+  await settle();
+  assert.deepEqual(ports.map(supplied), [[frame], [], []], 'it is lent to one at a time');
+  assert.equal(supplied(ports[0])?.[0], frame);
+  // Who does not need it any more is passed over.
+  pool.cancel('b', new ArrayBuffer(16));
+  ports[0]?.say({ kind: 'returned', id: HASH_W, frame });
+  await settle();
+  assert.deepEqual(ports.map((port) => supplied(port)?.length), [1, 0, 1]);
+  assert.equal(supplied(ports[2])?.[0], frame);
+  // What the coordinator drops while it is lent is gone once it comes back.
+  pool.drop([HASH_W], new ArrayBuffer(16));
+  ports[2]?.say({ kind: 'returned', id: HASH_W, frame });
+  assert.equal(store.bytes, 0);
+  assert.equal(await store.lend(HASH_W), undefined);
+});
+
+test('a blob that is lost with a worker is missing, so that it is sent again', async () => {
+  const { pool, ports, store, refused } = setUp(1, 2);
+  ports[0]?.ready();
+  ports[1]?.ready();
+  pool.blob(HASH_W, new ArrayBuffer(4));
+  for (const lease of ['a', 'b']) pool.task(task(lease));
+  ports[0]?.say({ kind: 'need', lease: 'a', ids: [HASH_W] });
+  ports[1]?.say({ kind: 'need', lease: 'b', ids: [HASH_W] });
+  await settle();
+  ports[0]?.onerror?.('a trap');
+  await settle();
+  assert.deepEqual(refused, ['a failed', 'b missing']);
+  assert.equal(store.bytes, 0);
+  const again = new ArrayBuffer(4);
+  pool.blob(HASH_W, again);
+  pool.task(task('c'));
+  ports[1]?.say({ kind: 'need', lease: 'c', ids: [HASH_W] });
+  await settle();
+  assert.equal(supplied(ports[1])?.[0], again);
 });
 
 test('a shard that cannot be had costs the lease only', async () => {

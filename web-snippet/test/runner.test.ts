@@ -186,19 +186,23 @@ test('blobs that are missing are asked for, and the task begins with the last on
   kernel.lacks = ['x', 'y'];
   runner.handle(task('a'));
   assert.deepEqual(posted, [{ kind: 'need', lease: 'a', ids: ['x', 'y'] }]);
-  runner.handle({ kind: 'supply', id: 'x', frame: frame({ type: 'blob', id: 'x' }) });
+  const lent = frame({ type: 'blob', id: 'x' });
+  runner.handle({ kind: 'supply', id: 'x', frame: lent, lent: true });
+  const back = posted[1];
+  assert.ok(back?.kind === 'returned' && back.frame === lent, 'what is lent goes back as it is');
   assert.ok(!kernel.log.includes('begin a'));
-  runner.handle({ kind: 'supply', id: 'y', frame: frame({ type: 'blob', id: 'y' }) });
+  runner.handle({ kind: 'supply', id: 'y', frame: frame({ type: 'blob', id: 'y' }), lent: false });
   await settle();
-  assert.deepEqual(answers(posted), ['need', 'commit a']);
+  assert.deepEqual(answers(posted), ['need', 'returned', 'commit a']);
 });
 
 test('a blob that the kernel does not take costs the lease, not the worker', async () => {
   const { posted, kernel, runner } = setUp(1);
   kernel.lacks = ['x'];
   runner.handle(task('a'));
-  runner.handle({ kind: 'supply', id: 'x', frame: frame({ type: 'bad' }) });
-  assert.deepEqual(posted[1], { kind: 'unable', lease: 'a', detail: 'not for me' });
+  runner.handle({ kind: 'supply', id: 'x', frame: frame({ type: 'bad' }), lent: true });
+  assert.equal(posted[1]?.kind === 'unable' && posted[1].detail, 'not for me');
+  assert.equal(posted[2]?.kind, 'returned');
   kernel.lacks = [];
   runner.handle(task('b'));
   await settle();

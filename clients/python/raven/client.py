@@ -9,7 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -208,6 +208,16 @@ class Client:
         """Writes the generated NumPy script `load_model.py` to `path` and returns its SHA-256."""
         return self._download(self._job_path(job_id) + "/model/load_model.py", path)
 
+    def certificate(self, job_id: str) -> dict[str, Any]:
+        """The signed certificate of a strict job that has ended."""
+        return self._json("GET", self._job_path(job_id) + "/certificate")
+
+    def download_bundle(self, job_id: str, path: "str | os.PathLike[str]") -> str:
+        """Writes what `coordinator verify-model` takes to `path` and returns its SHA-256.
+
+        It holds the certificate as it was signed, data, graphs and published states."""
+        return self._download(self._job_path(job_id) + "/bundle", path)
+
     # --- sites and the network ----------------------------------------------
 
     def create_site(self, name: str, origins: list[str]) -> dict[str, Any]:
@@ -260,18 +270,22 @@ class Client:
         digest = hashlib.sha256()
         # Written beside the target and renamed, so that a broken download leaves no half model behind.
         partial = f"{os.fspath(target)}.part"
-        with self._request("GET", path, {}, None) as response:
-            expected = response.length
-            received = 0
-            with open(partial, "wb") as file:
-                while chunk := response.read(_CHUNK_BYTES):
-                    received += len(chunk)
-                    digest.update(chunk)
-                    file.write(chunk)
-        if expected is not None and received != expected:
-            os.unlink(partial)
-            raise TransportError(f"GET {path}: {received} of {expected} bytes arrived")
-        os.replace(partial, target)
+        try:
+            with self._request("GET", path, {}, None) as response:
+                expected = response.length
+                received = 0
+                with open(partial, "wb") as file:
+                    while chunk := response.read(_CHUNK_BYTES):
+                        received += len(chunk)
+                        digest.update(chunk)
+                        file.write(chunk)
+            if expected is not None and received != expected:
+                raise TransportError(f"GET {path}: {received} of {expected} bytes arrived")
+            os.replace(partial, target)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(partial)
+            raise
         return digest.hexdigest()
 
     def _event_stream(self, job_id: str, after: str | None) -> Iterator[sse.Event]:

@@ -187,10 +187,16 @@ class Models(StubCase):
             self.assertEqual(digest, hashlib.sha256(blob).hexdigest())
             self.assertEqual([p.name for p in Path(folder).iterdir()], ["m.safetensors"])
             client.download_loader("job_1", Path(folder) / "load_model.py")
+            client.download_bundle("job_1", Path(folder) / "bundle.tar")
         self.assertEqual(
             [r.path for r in self.stub.requests],
-            ["/v1/jobs/job_1/model", "/v1/jobs/job_1/model/load_model.py"],
+            ["/v1/jobs/job_1/model", "/v1/jobs/job_1/model/load_model.py", "/v1/jobs/job_1/bundle"],
         )
+
+    def test_a_certificate_is_read(self):
+        client = self.start(lambda _, handler: send(handler, 200, b'{"body":{"version":1}}'))
+        self.assertEqual(client.certificate("job_1"), {"body": {"version": 1}})
+        self.assertEqual(self.stub.requests[0].path, "/v1/jobs/job_1/certificate")
 
     def test_a_download_that_breaks_off_leaves_no_file(self):
         def answer(_, handler):
@@ -205,6 +211,21 @@ class Models(StubCase):
             with self.assertRaises(TransportError):
                 client.download_model("job_1", Path(folder) / "m.safetensors")
             self.assertFalse((Path(folder) / "m.safetensors").exists())
+
+    def test_a_stream_that_breaks_off_leaves_no_file(self):
+        def answer(_, handler):
+            handler.protocol_version = "HTTP/1.1"
+            handler.send_response(200)
+            handler.send_header("Transfer-Encoding", "chunked")
+            handler.end_headers()
+            handler.wfile.write(b"9\r\nonly this\r\n")
+            handler.close_connection = True
+
+        client = self.start(answer)
+        with tempfile.TemporaryDirectory() as folder:
+            with self.assertRaises(TransportError):
+                client.download_bundle("job_1", Path(folder) / "bundle.tar")
+            self.assertEqual(list(Path(folder).iterdir()), [])
 
 
 class Waiting(StubCase):

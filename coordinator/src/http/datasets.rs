@@ -4,7 +4,7 @@ use super::auth::Owner;
 use super::extract::Path;
 use super::idempotency::{Claim, Once, Turn};
 use super::pace::Pace;
-use super::{App, Problem, body, uploads};
+use super::{App, Problem, body, certificates, uploads};
 use crate::dataset::{DatasetError, DatasetFacts, DatasetSpec, Upload, UploadLimits, ingest};
 use crate::random;
 use crate::store::{DatasetId, DatasetRow, Removal, UploadId};
@@ -102,6 +102,8 @@ pub async fn delete(app: &App, id: DatasetId) -> Result<Removal, Problem> {
     let work = async move {
         // An upload of the same rows must not find blobs that go a moment later.
         let _turn = app.ingestion.clone().lock_owned().await;
+        // Afterwards it would be too late to say what its models are made of.
+        certificates::issue_waiting(&app, Some(id)).await?;
         let removal = app.store.remove_dataset(id).await?;
         if let Removal::Removed { blobs } = &removal {
             remove_blobs(&app, blobs.clone()).await?;

@@ -4,6 +4,7 @@
 mod auth;
 mod blobs;
 mod body;
+mod certificates;
 mod datasets;
 mod embed;
 mod events;
@@ -101,6 +102,8 @@ pub struct Settings {
     pub blob_bytes_max: Option<u64>,
     /// Bytes that uploads leave free on the disk.
     pub disk_free_bytes_min: u64,
+    /// Folder of the evidence of false results.
+    pub evidence_folder: PathBuf,
 }
 
 impl App {
@@ -134,6 +137,7 @@ pub fn router(app: App) -> Router {
         .merge(events::routes())
         .merge(model::routes())
         .merge(proof::routes())
+        .merge(certificates::routes())
         .merge(sites::routes())
         .merge(network::routes())
         .merge(blobs::routes())

@@ -73,6 +73,19 @@ pub async fn digest(app: &App, row: &JobRow) -> Result<Option<String>, Problem> 
     Ok(Some(file.sha256))
 }
 
+/// The checkpoint and the digest of an ended job's model.
+pub async fn certified(
+    app: &App,
+    row: &JobRow,
+) -> Result<Option<(CheckpointRow, String)>, Problem> {
+    let Some(checkpoint) = checkpoint(app, row).await? else { return Ok(None) };
+    let sha256 = match &row.model_sha256 {
+        Some(sha256) => Some(sha256.clone()),
+        None => digest(app, row).await?,
+    };
+    Ok(sha256.map(|sha256| (checkpoint, sha256)))
+}
+
 async fn find(app: &App, owner: Owner, id: &str) -> Result<(JobRow, ModelFile), Problem> {
     let row = jobs::find(app, owner, id).await?;
     let file = build(app, &row)

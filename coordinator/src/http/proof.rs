@@ -4,15 +4,20 @@ use super::auth::Owner;
 use super::extract::Path;
 use super::{App, Problem, jobs};
 use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use std::io::ErrorKind;
 
 /// Proven lies in one answer.
 const EVIDENCE_MAX: u32 = 1_000;
 
 pub fn routes() -> Router<App> {
-    Router::new().route("/v1/jobs/{id}/proof", get(proof))
+    Router::new()
+        .route("/v1/jobs/{id}/proof", get(proof))
+        .route("/v1/jobs/{id}/proof/{evidence}", get(evidence))
 }
 
 async fn proof(
@@ -29,4 +34,31 @@ async fn proof(
         "rollbacks": row.rollbacks,
         "evidence": evidence,
     })))
+}
+
+/// A file for `coordinator replay`. It holds rows and weights of the job, which
+/// are its owner's.
+async fn evidence(
+    State(app): State<App>,
+    owner: Owner,
+    Path((id, evidence)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let row = jobs::find(&app, owner, &id).await?;
+    let missing = || Problem::not_found("the job has no evidence of that id in a file");
+    // Only ids that the store has made are looked for on the disk.
+    if !app.store.has_evidence(row.id, &evidence).await? {
+        return Err(missing());
+    }
+    let path = app.settings.evidence_folder.join(format!("{evidence}.evidence"));
+    let bytes = match tokio::fs::read(&path).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing()),
+        Err(error) => return Err(Problem::internal(&error)),
+    };
+    let name = format!("attachment; filename=\"{evidence}.evidence\"");
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_DISPOSITION, name),
+    ];
+    Ok((StatusCode::OK, headers, bytes).into_response())
 }

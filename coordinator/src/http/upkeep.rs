@@ -1,6 +1,6 @@
 //! What time takes away: uploads that were given up, and data sets whose days are over.
 
-use super::{App, Problem, datasets, uploads};
+use super::{App, Problem, certificates, datasets, uploads};
 use crate::store::{Removal, UploadId};
 use crate::time::UnixMs;
 use std::collections::HashSet;
@@ -36,6 +36,7 @@ pub async fn sweep(app: &App, now: UnixMs) -> Result<(), Problem> {
             tracing::info!(dataset = %id, "a data set's days are over");
         }
     }
+    certificates::issue_waiting(app, None).await?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! What the runtime is told at its start.
 
+use crate::certificate::keep;
 use raven_protocol::KernelId;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +37,10 @@ pub struct RuntimeConfig {
     pub opening_per_network_max: usize,
     /// Whether the coordinator's own node works on jobs that call for it.
     pub operator: bool,
+    /// Bytes that the published states of one strict job may take.
+    pub certificate_bytes: u64,
+    /// Where evidence of false results is kept; without it nothing is.
+    pub evidence_dir: Option<PathBuf>,
     /// Waiting times of sessions.
     pub timeouts: Timeouts,
 }
@@ -60,6 +65,8 @@ impl RuntimeConfig {
             opening_max: 64,
             opening_per_network_max: 32,
             operator: true,
+            certificate_bytes: keep::BYTES_DEFAULT,
+            evidence_dir: None,
             timeouts: Timeouts::default(),
         }
     }

@@ -3,20 +3,31 @@
 
 use super::bench::Bench;
 use super::driver::{Input, TaskBytes};
-use super::executor::{ExecutorError, KernelModule, Tensor};
+use super::executor::{ExecutorError, KernelModule, Tensor, Weights};
 use super::leases::Held;
 use super::metrics::Metrics;
+use super::session::hex;
 use super::ws::verify;
 use crate::blobs::Blobs;
+use crate::certificate::CertificateKey;
+use crate::random;
+use crate::referee::{Claim, Evidence, Materials, Referee};
 use crate::store::{EvidenceRecord, Store};
+use crate::time::UnixMs;
 use axum::body::Bytes;
 use raven_engine::{EffectId, Testimony};
+use raven_graph::ValidGraph;
+use raven_proof::normwise::{Calibration, CalibrationRule, Distance, Tolerance};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Backend, Frame, FrameLimits, FromContributor, JobId, LeaseId, ResultDigest, ToContributor,
+    Backend, BlobId, Frame, FrameLimits, FromContributor, GraphText, JobId, LeaseId, ResultDigest,
+    TensorPart, ToContributor,
 };
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
@@ -27,6 +38,12 @@ use tokio::sync::mpsc;
 /// only while their round is not settled, so that this is not reached in peace.
 const QUEUE_MAX: usize = 16_384;
 
+/// Observations before a bound for GPUs is tighter than the widest: an honest
+/// one must not be refused for the want of them.
+const OBSERVATIONS_MIN: usize = 1_000;
+/// Norm of a difference that is rounding only.
+const NOISE_NORM: f64 = 1e-6;
+
 /// A result by output.
 pub type Values = HashMap<String, Tensor>;
 
@@ -34,8 +51,10 @@ pub type Values = HashMap<String, Tensor>;
 pub struct Question {
     pub effect: EffectId,
     pub job: JobId,
-    /// Graph and weights that the task reads.
-    pub needs: Vec<Bytes>,
+    /// What the task runs.
+    pub graph: ValidGraph,
+    /// The weights that it reads, where they are a blob.
+    pub weights: Option<Weights>,
     /// Under this lease, which nobody was given.
     pub lease: LeaseId,
     pub task: TaskBytes,
@@ -59,6 +78,25 @@ pub struct Judgment {
     pub agrees: Vec<bool>,
     /// Files of evidence that are durable and not in the store yet.
     pub evidence: Vec<EvidenceRecord>,
+}
+
+/// Where evidence is kept, and what it is signed with.
+#[derive(Debug)]
+pub struct Cabinet {
+    pub folder: PathBuf,
+    pub key: CertificateKey,
+}
+
+/// What the thread works with.
+#[derive(Debug)]
+struct Desk {
+    bench: Bench,
+    /// Runs a task once more for evidence, on an instance of its own.
+    referee: Referee,
+    blobs: Blobs,
+    cabinet: Option<Cabinet>,
+    /// How far honest results of GPUs are from the processor's.
+    calibration: Calibration,
 }
 
 /// An answer on its way to the driver.
@@ -85,16 +123,24 @@ impl Judge {
         module: KernelModule,
         blobs: Blobs,
         memory_bytes: u64,
+        cabinet: Option<Cabinet>,
         metrics: Arc<Metrics>,
         store: Store,
         inputs: mpsc::Sender<Input>,
     ) -> std::io::Result<Self> {
         let (queue, questions) = sync_channel(QUEUE_MAX);
         let (answers_out, answers) = mpsc::unbounded_channel();
-        let bench = Bench::new(module, blobs, memory_bytes);
+        let rule = CalibrationRule { observations_min: OBSERVATIONS_MIN, ..Default::default() };
+        let desk = Desk {
+            bench: Bench::new(module.clone(), blobs.clone(), memory_bytes),
+            referee: Referee::new(module, memory_bytes),
+            blobs,
+            cabinet,
+            calibration: Calibration::new(rule),
+        };
         let thread = std::thread::Builder::new()
             .name("referee".into())
-            .spawn(move || serve(bench, &questions, &metrics, &answers_out))?;
+            .spawn(move || serve(desk, &questions, &metrics, &answers_out))?;
         tokio::spawn(pass_on(answers, store, inputs));
         Ok(Judge { queue, thread })
     }
@@ -139,7 +185,7 @@ async fn pass_on(
 }
 
 fn serve(
-    mut bench: Bench,
+    mut desk: Desk,
     questions: &Receiver<Question>,
     metrics: &Metrics,
     answers: &mpsc::UnboundedSender<Answer>,
@@ -151,7 +197,7 @@ fn serve(
         }
         let began = Instant::now();
         let (effect, job) = (question.effect, question.job);
-        let result = judge(&mut bench, question);
+        let result = desk.judge(question);
         metrics.referee_busy_ms.add(began.elapsed().as_millis() as u64);
         metrics.referee_runs.add(1);
         if let Err(error) = &result {
@@ -163,38 +209,155 @@ fn serve(
     }
 }
 
-fn judge(bench: &mut Bench, question: Question) -> Result<Judgment, ExecutorError> {
-    let Question { needs, lease, task, held, testimonies, .. } = question;
-    let task = match task {
-        TaskBytes::Ready(frame) => frame,
-        TaskBytes::Deferred { build, .. } => build()?,
-    };
-    // What the instance forgot in between is given to a fresh one.
-    let result = match compute(bench, &needs, lease, &task) {
-        Err(ExecutorError::Refused { .. } | ExecutorError::Reply { .. }) => {
-            bench.renew();
-            compute(bench, &needs, lease, &task)?
-        }
-        result => result?,
-    };
-    let (digest, values) = verify(&held, &result)
-        .map_err(|refusal| ExecutorError::Reply { reason: refusal.detail })?;
-    let agrees: Vec<bool> = testimonies
-        .iter()
-        .map(|(testimony, claimed)| match (testimony.backend, claimed) {
-            (Backend::Cpu, _) => testimony.digest == digest,
-            (Backend::Gpu, Some(claimed)) => {
-                testimony.digest == digest || is_within(&values, claimed)
+impl Desk {
+    fn judge(&mut self, question: Question) -> Result<Judgment, ExecutorError> {
+        let Question { lease, weights, graph, task, held, testimonies, .. } = question;
+        let task = match task {
+            TaskBytes::Ready(frame) => frame,
+            TaskBytes::Deferred { build, .. } => build()?,
+        };
+        let message = ToContributor::Graph { id: graph.id(), graph: GraphText::of(&graph) };
+        let mut needs = vec![Bytes::from(encode(&message, &[]))];
+        needs.extend(weights.iter().map(|weights| weights.frame.clone()));
+        // What the instance forgot in between is given to a fresh one.
+        let result = match compute(&mut self.bench, &needs, lease, &task) {
+            Err(ExecutorError::Refused { .. } | ExecutorError::Reply { .. }) => {
+                self.bench.renew();
+                compute(&mut self.bench, &needs, lease, &task)?
             }
-            (Backend::Gpu, None) => testimony.digest == digest,
-        })
-        .collect();
-    for ((testimony, _), _) in testimonies.iter().zip(&agrees).filter(|(_, agrees)| !**agrees) {
-        let (task, lease) = (held.task, testimony.lease);
-        tracing::warn!(%task, %lease, "a result is not what its task yields");
+            result => result?,
+        };
+        let (digest, values) = verify(&held, &result)
+            .map_err(|refusal| ExecutorError::Reply { reason: refusal.detail })?;
+        let mut agrees = Vec::with_capacity(testimonies.len());
+        let mut evidence = Vec::new();
+        let suspect =
+            Suspect { held: &held, task: &task, graph: &graph, weights: weights.as_ref() };
+        for (testimony, claimed) in &testimonies {
+            let finding = match testimony.backend {
+                _ if testimony.digest == digest => None,
+                Backend::Gpu => self.out_of_bounds(&values, claimed.as_ref()),
+                Backend::Cpu => Some(self.file(&suspect, testimony, claimed.as_ref())),
+            };
+            agrees.push(finding.is_none());
+            let Some((id, finding)) = finding else { continue };
+            let (task, contributor) = (held.task, testimony.contributor);
+            tracing::warn!(%task, lease = %testimony.lease, finding, "a false result");
+            evidence.push(EvidenceRecord { id, task, contributor, finding });
+        }
+        let bytes = result.len() as u64;
+        Ok(Judgment { digest, values, bytes, agrees, evidence })
     }
-    let bytes = result.len() as u64;
-    Ok(Judgment { digest, values, bytes, agrees, evidence: Vec::new() })
+
+    /// Why a GPU's result is not within the bounds of relaxed ones, if it is not.
+    /// Its bits prove nothing, so there is no file that could be replayed.
+    fn out_of_bounds(
+        &mut self,
+        truth: &Values,
+        claimed: Option<&Values>,
+    ) -> Option<(String, String)> {
+        let claimed = claimed?;
+        let tolerance = Tolerance { relative: self.calibration.relative(), absolute: NOISE_NORM };
+        let mut names: Vec<&String> = truth.keys().collect();
+        names.sort_unstable();
+        for name in names {
+            let distance = claimed.get(name).and_then(|claimed| distance(&truth[name], claimed));
+            let is_within = distance.as_ref().is_some_and(|found| tolerance.accepts(found));
+            if let Some(found) = distance.filter(|_| is_within) {
+                self.calibration.observe(found.relative());
+                continue;
+            }
+            let away = distance.map_or(f64::NAN, |found| found.relative());
+            let finding = format!(
+                "output {name:?} of a GPU is {away:.3e} of its norm away, {:.3e} is allowed",
+                tolerance.relative
+            );
+            return Some((format!("{}-gpu", hex(&random::bytes::<16>())), finding));
+        }
+        None
+    }
+
+    /// Makes evidence against a processor's result durable, narrowed down to the
+    /// operation that differs where the result was shown. Whatever keeps it from
+    /// that, the result is false: the digests differ.
+    fn file(
+        &self,
+        suspect: &Suspect<'_>,
+        testimony: &Testimony,
+        claimed: Option<&Values>,
+    ) -> (String, String) {
+        let id = hex(&random::bytes::<16>());
+        let finding = self.try_file(&id, suspect, testimony, claimed).unwrap_or_else(|error| {
+            tracing::error!(task = %suspect.held.task, error, "no evidence was written");
+            "the digest is not that of the task's result".to_owned()
+        });
+        (id, finding)
+    }
+
+    fn try_file(
+        &self,
+        id: &str,
+        suspect: &Suspect<'_>,
+        testimony: &Testimony,
+        claimed: Option<&Values>,
+    ) -> Result<String, String> {
+        let fetch = |blob: BlobId| match suspect.weights {
+            Some(weights) if weights.id == blob => Ok(weights.frame.clone()),
+            _ => self.blobs.get(blob).map(Bytes::from),
+        };
+        let materials = Materials::gather(suspect.task.clone(), suspect.graph, fetch)
+            .map_err(|error| error.to_string())?;
+        let payload = claimed.map(|claimed| result_frame(suspect.held, testimony.lease, claimed));
+        let claim = Claim { contributor: testimony.contributor, digest: testimony.digest, payload };
+        let judgement =
+            self.referee.judge(&materials, &claim).map_err(|error| error.to_string())?;
+        let finding = judgement.finding.to_string();
+        let Some(cabinet) = &self.cabinet else { return Ok(finding) };
+        let (kernel, key) = (self.referee.kernel(), cabinet.key.secret());
+        let file = Evidence::build(&materials, &claim, &judgement, kernel, UnixMs::now(), key)
+            .map_err(|error| error.to_string())?;
+        write_durably(&cabinet.folder, &format!("{id}.evidence"), &file)
+            .map_err(|error| error.to_string())?;
+        Ok(finding)
+    }
+}
+
+/// What a testimony is held against.
+struct Suspect<'a> {
+    held: &'a Held,
+    task: &'a Bytes,
+    graph: &'a ValidGraph,
+    weights: Option<&'a Weights>,
+}
+
+/// A result as its contributor sent it.
+fn result_frame(held: &Held, lease: LeaseId, values: &Values) -> Bytes {
+    let outputs = held.expected.outputs.iter();
+    let parts: Vec<TensorPart<'_>> = outputs
+        .filter_map(|output| Some(values.get(&output.name)?.part(output.name.clone())))
+        .collect();
+    encode(&FromContributor::Result { lease }, &parts).into()
+}
+
+/// How far a tensor is from the true one; `None` where that cannot be said.
+fn distance(truth: &Tensor, claimed: &Tensor) -> Option<Distance> {
+    match (truth.as_f32s(), claimed.as_f32s()) {
+        (Some(truth), Some(claimed)) => {
+            let (truth, claimed): (Vec<f32>, Vec<f32>) = (truth.collect(), claimed.collect());
+            Distance::between(&truth, &claimed).ok()
+        }
+        _ => (truth.data == claimed.data).then_some(Distance { difference: 0.0, norm: 1.0 }),
+    }
+}
+
+/// Writes a file that is there in full, or not at all, whatever happens.
+fn write_durably(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let partial = folder.join(format!("{name}.part"));
+    let mut file = File::create(&partial)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&partial, folder.join(name))?;
+    File::open(folder)?.sync_all()
 }
 
 /// The result frame of a task.
@@ -223,29 +386,4 @@ fn compute(
         }
     }
     Err(ExecutorError::Reply { reason: "neither commitment nor refusal".into() })
-}
-
-/// Part of a tensor's norm by which a GPU's result may differ from the processor's.
-const TOLERANCE: f64 = 0.02;
-/// Norm below which a tensor is noise.
-const FLOOR: f64 = 1e-6;
-
-/// Whether every tensor of `claimed` is close to the true one, by norm.
-fn is_within(truth: &Values, claimed: &Values) -> bool {
-    truth.len() == claimed.len()
-        && truth
-            .iter()
-            .all(|(name, truth)| claimed.get(name).is_some_and(|claimed| is_close(truth, claimed)))
-}
-
-fn is_close(truth: &Tensor, claimed: &Tensor) -> bool {
-    let (Some(truth), Some(claimed)) = (truth.as_f32s(), claimed.as_f32s()) else {
-        return truth.data == claimed.data;
-    };
-    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-    let norm = squares(&mut truth.clone().map(f64::from));
-    let pairs = truth.zip(claimed);
-    let distance = squares(&mut pairs.map(|(a, b)| f64::from(a) - f64::from(b)));
-    // A distance that is no number is not close.
-    distance <= TOLERANCE * norm + FLOOR
 }

@@ -34,6 +34,7 @@ pub use operator::contributor as operator_contributor;
 pub use snapshot::{JobLive, NetworkSnapshot, NodeSnapshot, SessionRecord};
 
 use crate::blobs::{BlobError, Blobs};
+use crate::certificate::key::KeyError;
 use crate::job::JobContext;
 use crate::random;
 use crate::store::{Store, StoreError};
@@ -42,12 +43,13 @@ use door::Door;
 use driver::{Driver, Input, NewJob};
 use executor::{Executor, ExecutorError, KernelError, KernelModule, RowSource, State};
 use grants::Grants;
-use judge::Judge;
+use judge::{Cabinet, Judge};
 use operator::Operator;
 use persister::Persister;
 use raven_engine::{Engine, EngineConfig, Event, ResumePoint};
 use raven_protocol::{BlobId, JobId, KernelId};
 use session::Modules;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -64,12 +66,14 @@ const NOTICES_MAX: usize = 1024;
 pub enum RuntimeError {
     #[error("{0}")]
     Kernel(#[from] KernelError),
-    #[error("executor threads: {0}")]
+    #[error("threads and folders: {0}")]
     Threads(#[from] std::io::Error),
     #[error("the job's data or checkpoint: {0}")]
     Job(#[from] ExecutorError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error("the coordinator is going down")]
     Stopped,
     #[error("the runtime's {task} panicked; the log says where")]
@@ -150,6 +154,7 @@ pub async fn start(
     let persister = Persister::new(
         store.clone(),
         blobs.clone(),
+        config.certificate_bytes,
         metrics.clone(),
         inputs_out.clone(),
         notices.clone(),
@@ -172,11 +177,15 @@ pub async fn start(
         visits: Visits::default(),
         inputs: inputs_out,
     });
+    let (folder, signing) = (shared.config.evidence_dir.clone(), shared.store.clone());
+    let cabinet = blocking(move || folder.map(|folder| open_cabinet(folder, &signing)).transpose());
+    let cabinet = cabinet.await??;
     // A thread of its own: it never takes the executor's time, nor more than one core.
     let judge = Judge::start(
         module.clone(),
         blobs.clone(),
         shared.config.executor_memory_bytes,
+        cabinet,
         shared.metrics.clone(),
         shared.store.clone(),
         shared.inputs.clone(),
@@ -210,6 +219,15 @@ pub async fn start(
         stop: Arc::new(stop),
         tasks: Arc::new(Mutex::new(tasks)),
     })
+}
+
+/// The folder of evidence, made where it is missing. Blocks.
+fn open_cabinet(folder: PathBuf, store: &Store) -> Result<Cabinet, RuntimeError> {
+    use std::os::unix::fs::DirBuilderExt;
+    // Evidence holds rows of a job's data: it is for the operator's eyes.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    let key = crate::certificate::issue::key_of(store)?;
+    Ok(Cabinet { folder, key })
 }
 
 /// Runs a task that the runtime cannot do without, and says so where it panics.

@@ -5,6 +5,7 @@ use super::driver::Input;
 use super::executor::State;
 use super::metrics::Metrics;
 use crate::blobs::{BlobError, Blobs};
+use crate::certificate::keep::{self, KeepError};
 use crate::health::Trouble;
 use crate::store::{Clock, Store, StoreError};
 use raven_engine::{ContributorId, EffectError, EffectId, Outcome, Record};
@@ -32,8 +33,8 @@ pub struct Saving {
 /// What is made durable.
 #[derive(Debug)]
 pub enum Item {
-    /// A record, with the state that it names, where that is to be kept and
-    /// this process has it.
+    /// A record, with the state that it names, where that may be kept or
+    /// published and this process has it.
     Record { record: Box<Record>, state: Option<Arc<State>>, clock: Clock },
     /// That a contributor is shown a slice of the weights.
     Shown { contributor: ContributorId, slice: u32 },
@@ -48,6 +49,16 @@ enum SaveError {
     Store(#[from] StoreError),
     #[error("{0}")]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl From<KeepError> for SaveError {
+    fn from(error: KeepError) -> Self {
+        match error {
+            KeepError::Blobs(error) => SaveError::Blobs(error),
+            KeepError::Store(error) => SaveError::Store(error),
+            KeepError::Task(error) => SaveError::Task(error),
+        }
+    }
 }
 
 impl SaveError {
@@ -78,6 +89,8 @@ pub fn kept_state(record: &Record) -> Option<BlobId> {
 pub struct Persister {
     store: Store,
     blobs: Blobs,
+    /// Bytes of one job's published states.
+    certificate_bytes: u64,
     metrics: Arc<Metrics>,
     inputs: mpsc::Sender<Input>,
     notices: broadcast::Sender<JobId>,
@@ -90,11 +103,13 @@ impl Persister {
     pub fn new(
         store: Store,
         blobs: Blobs,
+        certificate_bytes: u64,
         metrics: Arc<Metrics>,
         inputs: mpsc::Sender<Input>,
         notices: broadcast::Sender<JobId>,
     ) -> Self {
-        Persister { store, blobs, metrics, inputs, notices, kept: HashMap::new() }
+        let kept = HashMap::new();
+        Persister { store, blobs, certificate_bytes, metrics, inputs, notices, kept }
     }
 
     /// Serves until the driver is gone. Holds at most one record per job.
@@ -155,11 +170,17 @@ impl Persister {
         // Until the record refers to its state.
         let _hold = self.blobs.hold();
         self.know(record.job).await?;
+        let budget = self.certificate_bytes;
+        let snapshot =
+            keep::snapshot(&self.store, &self.blobs, budget, record, state.as_ref()).await?;
         if let Some(kept) = kept_state(record) {
-            self.put(kept, state).await?;
+            // A published state is durable already.
+            if snapshot.is_none() {
+                self.put(kept, state).await?;
+            }
             self.kept.entry(record.job).or_default().insert(kept);
         }
-        self.store.persist_timed(record, clock).await?;
+        self.store.persist_published(record, clock, snapshot).await?;
         self.metrics.records.add(1);
         self.metrics.tasks_accepted.add(record.credits.len() as u64);
         let flops = record.credits.iter().map(|credit| credit.flops).sum();

@@ -180,7 +180,8 @@ impl Store {
         let blobs = sqlx::query(
             "SELECT DISTINCT s.blob AS blob FROM shards s WHERE s.dataset = ?1
              AND NOT EXISTS (SELECT 1 FROM shards o WHERE o.blob = s.blob AND o.dataset <> ?1)
-             AND NOT EXISTS (SELECT 1 FROM checkpoints c WHERE c.weights = s.blob)",
+             AND NOT EXISTS (SELECT 1 FROM checkpoints c WHERE c.weights = s.blob)
+             AND NOT EXISTS (SELECT 1 FROM snapshots p WHERE p.state = s.blob)",
         )
         .bind(to_sql(id.0))
         .fetch_all(&mut *transaction)
@@ -193,6 +194,7 @@ impl Store {
             .execute(&mut *transaction)
             .await
             .map_err(failed("delete shards"))?;
+        super::chain::unpublish(&mut transaction, id).await?;
         let forget = if u64_column(&row, "jobs", "jobs")? == 0 {
             sqlx::query("DELETE FROM datasets WHERE id = ?1").bind(to_sql(id.0))
         } else {

@@ -1,6 +1,6 @@
 //! A look at a store's file that changes nothing in it.
 
-use super::{MIGRATIONS, StoreError, failed, hash_column};
+use super::{MIGRATIONS, REFERENCED, StoreError, failed, hash_column};
 use raven_protocol::{BlobId, KernelId};
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
@@ -49,7 +49,7 @@ pub async fn inspect(path: &Path) -> Result<Inspection, StoreError> {
         "SELECT DISTINCT kernel FROM jobs WHERE phase NOT IN ('completed', 'failed', 'cancelled')",
     );
     let kernels = kernels.fetch_all(&pool).await.map_err(failed("read the jobs"))?;
-    let blobs = sqlx::query("SELECT blob FROM shards UNION SELECT weights FROM checkpoints");
+    let blobs = sqlx::query(REFERENCED);
     let blobs = blobs.fetch_all(&pool).await.map_err(failed("list blobs"))?;
     pool.close().await;
     Ok(Inspection {

@@ -149,7 +149,7 @@ pub(super) fn charge_column(row: &SqliteRow) -> Result<Charge, StoreError> {
     Ok(Charge::from_units(units))
 }
 
-fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
+pub(super) fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
     let document = |name| column::<&str>(row, "jobs", name);
     let phase: &str = column(row, "jobs", "phase")?;
     Ok(JobRow {
@@ -407,17 +407,20 @@ impl Store {
         Ok(self.checkpoints(id).await?.into_iter().map(|row| row.weights).collect())
     }
 
-    /// Whether any job keeps this state; jobs of one model and seed share states.
+    /// Whether any job keeps or publishes this state; jobs of one model and seed share states.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn is_checkpoint(&self, blob: BlobId) -> Result<bool, StoreError> {
-        sqlx::query("SELECT 1 FROM checkpoints WHERE weights = ?1 LIMIT 1")
-            .bind(&blob.0[..])
-            .fetch_optional(self.readers())
-            .await
-            .map(|row| row.is_some())
-            .map_err(failed("look for a checkpoint"))
+        sqlx::query(
+            "SELECT 1 FROM checkpoints WHERE weights = ?1
+             UNION ALL SELECT 1 FROM snapshots WHERE state = ?1 LIMIT 1",
+        )
+        .bind(&blob.0[..])
+        .fetch_optional(self.readers())
+        .await
+        .map(|row| row.is_some())
+        .map_err(failed("look for a checkpoint"))
     }
 
     /// Where the job goes on: its last checkpoint of a step below `below`, or

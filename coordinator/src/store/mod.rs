@@ -4,6 +4,7 @@
 //! middle of a transaction; reads have connections of their own (WAL). Every
 //! commit is synced to disk before it returns.
 
+mod chain;
 mod datasets;
 mod events;
 mod idempotency;
@@ -17,6 +18,7 @@ mod stats;
 mod trust;
 mod uploads;
 
+pub use chain::{ChainRow, Snapshot, SnapshotRow};
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
 pub use idempotency::Remembered;
@@ -53,7 +55,12 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0006_job_terms.sql"),
     include_str!("../../migrations/0007_backends.sql"),
     include_str!("../../migrations/0008_proof.sql"),
+    include_str!("../../migrations/0009_certificates.sql"),
 ];
+
+/// Everything that refers to blobs.
+const REFERENCED: &str = "SELECT blob FROM shards UNION SELECT weights FROM checkpoints
+     UNION SELECT state FROM snapshots";
 
 /// Connections that read at the same time.
 const READERS: u32 = 4;
@@ -224,12 +231,12 @@ impl Store {
         rows.iter().map(|row| Ok(JobId(from_sql(column(row, "jobs", "id")?)))).collect()
     }
 
-    /// Every blob that a shard or checkpoint refers to.
+    /// Every blob that something refers to: shards, checkpoints, published states.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn referenced_blobs(&self) -> Result<Vec<BlobId>, StoreError> {
-        let rows = sqlx::query("SELECT blob FROM shards UNION SELECT weights FROM checkpoints")
+        let rows = sqlx::query(REFERENCED)
             .fetch_all(self.readers())
             .await
             .map_err(failed("list blobs"))?;

@@ -1,7 +1,9 @@
 //! What one transaction makes durable: [`Store::persist`].
 
 use super::jobs::MeanMetrics;
-use super::{Store, StoreError, column, count_to_sql, events, failed, hash_column, to_sql};
+use super::{
+    Snapshot, Store, StoreError, chain, column, count_to_sql, events, failed, hash_column, to_sql,
+};
 use crate::time::UnixMs;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
 use raven_engine::{
@@ -121,6 +123,19 @@ impl Store {
     /// # Errors
     /// Those of [`Store::persist`].
     pub async fn persist_timed(&self, record: &Record, clock: Clock) -> Result<(), StoreError> {
+        self.persist_published(record, clock, None).await
+    }
+
+    /// [`Store::persist_timed`] with the record's state, where that may be published.
+    ///
+    /// # Errors
+    /// Those of [`Store::persist`].
+    pub async fn persist_published(
+        &self,
+        record: &Record,
+        clock: Clock,
+        snapshot: Option<Snapshot>,
+    ) -> Result<(), StoreError> {
         let now = UnixMs::now();
         let mut transaction = self.begin().await?;
         let before = read_before(&mut transaction, record.job).await?;
@@ -156,6 +171,9 @@ impl Store {
             void_credit(&mut transaction, record.job, void).await?;
         }
         keep_checkpoint(&mut transaction, record).await?;
+        if before.is_strict {
+            chain::extend(&mut transaction, record, snapshot).await?;
+        }
         update_job(&mut transaction, record, &before, clock, charge, now).await?;
         transaction.commit().await.map_err(failed("commit a record"))
     }
@@ -379,12 +397,7 @@ async fn roll_back(
     now: UnixMs,
 ) -> Result<(), StoreError> {
     let job = to_sql(record.job.0);
-    sqlx::query("DELETE FROM rounds WHERE job = ?1 AND step > ?2")
-        .bind(job)
-        .bind(i64::from(record.step))
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed("undo rounds"))?;
+    super::chain::forget_rounds(transaction, record.job, record.step.saturating_add(1)).await?;
     sqlx::query(
         "UPDATE jobs SET rollbacks = rollbacks + 1, rounds_paid = MAX(rounds_paid, ?2)
          WHERE id = ?1",

@@ -151,6 +151,20 @@ impl Store {
             .collect()
     }
 
+    /// Whether a job has evidence of that id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_evidence(&self, job: JobId, id: &str) -> Result<bool, StoreError> {
+        let found = sqlx::query("SELECT 1 FROM evidence WHERE job = ?1 AND id = ?2")
+            .bind(to_sql(job.0))
+            .bind(id)
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("look for evidence"))?;
+        Ok(found.is_some())
+    }
+
     /// Proven lies of a job, oldest first, at most `limit`.
     ///
     /// # Errors

@@ -257,6 +257,7 @@ impl Server {
             let incoming_folder = folder.path().join("incoming");
             std::fs::create_dir_all(&incoming_folder).expect("a folder");
             let mut settings = Settings {
+                evidence_folder: incoming_folder.with_file_name("evidence"),
                 origin: origin.into(),
                 upload_folder,
                 incoming_folder,

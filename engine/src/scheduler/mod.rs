@@ -53,24 +53,12 @@ impl Decision {
             | Decision::Move { session, job, part, .. } => Some((session, job, part)),
         }
     }
-
-    fn session(&self) -> SessionId {
-        match *self {
-            Decision::Run { session, .. }
-            | Decision::Part { session, .. }
-            | Decision::Copy { session, .. }
-            | Decision::Partner { session, .. }
-            | Decision::Move { session, .. } => session,
-        }
-    }
 }
 
 /// What one pass over jobs and sessions remembers between its decisions, so
 /// that each costs little. It is valid while only its decisions are applied.
 #[derive(Debug)]
 pub(crate) struct Pass {
-    /// Sessions that may have one more lease.
-    ready: BTreeSet<SessionId>,
     /// Who would finish a run first, by job.
     candidates: BTreeMap<JobId, replica::Candidates>,
     /// Jobs that lease nothing more in this pass.
@@ -83,15 +71,8 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    pub(crate) fn new(world: &World, may_move: bool) -> Self {
-        // The coordinator's own node is looked at only while a job calls for it.
-        let is_called = world.jobs.values().any(|job| job.operator);
-        let sessions = || {
-            world.sessions.values().filter(move |session| is_called || !session.profile.operator)
-        };
-        let ready = sessions().filter(|session| world.has_capacity(session));
+    pub(crate) fn new(may_move: bool) -> Self {
         Pass {
-            ready: ready.map(|session| session.id).collect(),
             candidates: BTreeMap::new(),
             closed: BTreeSet::new(),
             partnerless: BTreeSet::new(),
@@ -102,14 +83,14 @@ impl Pass {
 
     /// The next step, if there is any. The one before it has been applied.
     pub(crate) fn next(&mut self, world: &World, now: Millis) -> Option<Decision> {
-        if self.ready.is_empty() {
+        if world.ready.is_empty() {
             return None;
         }
         let mut jobs: Vec<&Job> = world.jobs.values().filter(|job| job.stage.is_some()).collect();
         jobs.sort_by_key(|job| (job.service, job.id));
         // What others wait for comes first: it is short already.
         for job in &jobs {
-            let decision = partner::find(world, job, &self.ready, &mut self.partnerless, now);
+            let decision = partner::find(world, job, &mut self.partnerless, now);
             if decision.is_some() {
                 return decision;
             }
@@ -124,7 +105,11 @@ impl Pass {
             }
             self.closed.insert(job.id);
         }
-        let sessions = self.ready.iter().filter_map(|id| world.sessions.get(id));
+        let may_move = self.may_move && !world.queued.is_empty();
+        if !may_move && world.overdue.is_empty() && world.doubtful.is_empty() {
+            return None;
+        }
+        let sessions = world.ready.iter().filter_map(|id| world.sessions.get(id));
         let idle: Vec<&Session> = sessions.filter(|session| session.open == 0).collect();
         if idle.is_empty() {
             return None;
@@ -138,25 +123,16 @@ impl Pass {
         match &stage.supply {
             Supply::Parts(_) => {
                 let ready: Vec<&Session> =
-                    self.ready.iter().filter_map(|id| world.sessions.get(id)).collect();
+                    world.ready.iter().filter_map(|id| world.sessions.get(id)).collect();
                 master::lease_part(world, job, stage, &ready, now)
             }
             Supply::Runs(_) => {
-                let candidates = self.candidates.entry(job.id).or_insert_with(|| {
-                    replica::Candidates::new(world, job, stage, &self.ready, now)
-                });
+                let candidates = self
+                    .candidates
+                    .entry(job.id)
+                    .or_insert_with(|| replica::Candidates::new(world, job, stage, now));
                 candidates.next(world, job, stage, now)
             }
-        }
-    }
-
-    /// A decision was applied.
-    pub(crate) fn applied(&mut self, world: &World, decision: &Decision) {
-        let session = decision.session();
-        let has_capacity =
-            world.sessions.get(&session).is_some_and(|session| world.has_capacity(session));
-        if !has_capacity {
-            self.ready.remove(&session);
         }
     }
 }

@@ -24,12 +24,11 @@ const SLOWNESS_MAX: f64 = 2.0;
 pub(super) fn find(
     world: &World,
     job: &Job,
-    ready: &BTreeSet<SessionId>,
     partnerless: &mut BTreeSet<(JobId, u32)>,
     now: Millis,
 ) -> Option<Decision> {
     let stage = job.stage.as_ref()?;
-    if stage.short.is_empty() {
+    if stage.short.is_empty() || world.ready.is_empty() {
         return None;
     }
     let coverage = job.slices_held_max().map(|max| Coverage::of(world, job, max));
@@ -38,7 +37,7 @@ pub(super) fn find(
         if partnerless.contains(&(job.id, part)) {
             continue;
         }
-        let session = drawn(world, job, task, ready, coverage.as_ref(), now);
+        let session = drawn(world, job, task, coverage.as_ref(), now);
         if let Some(session) = session {
             return Some(Decision::Partner { session, job: job.id, part });
         }
@@ -51,10 +50,10 @@ fn drawn(
     world: &World,
     job: &Job,
     task: &Task,
-    ready: &BTreeSet<SessionId>,
     coverage: Option<&Coverage<'_>>,
     now: Millis,
 ) -> Option<SessionId> {
+    let ready = &world.ready;
     let (first, last) = (ready.first()?, ready.last()?);
     let nonce = (task.trial.claims.len() + task.leases.len()) as u64 | now << 8;
     let drawn = draw(&world.config, task.id, Purpose::Pair, nonce);

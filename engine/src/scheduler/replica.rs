@@ -10,7 +10,7 @@ use crate::stage::{Stage, Supply};
 use crate::world::World;
 use raven_protocol::SessionId;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// Segments of held shards that are tried before any other run.
 const PREFERRED_MAX: usize = 8;
@@ -43,14 +43,9 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    pub(super) fn new(
-        world: &World,
-        job: &Job,
-        stage: &Stage,
-        ready: &BTreeSet<SessionId>,
-        now: Millis,
-    ) -> Self {
-        let sessions: Vec<&Session> = ready
+    pub(super) fn new(world: &World, job: &Job, stage: &Stage, now: Millis) -> Self {
+        let sessions: Vec<&Session> = world
+            .ready
             .iter()
             .filter_map(|id| world.sessions.get(id))
             .filter(|session| may_run(world, job, session, stage))

@@ -86,11 +86,6 @@ impl Ledger {
         *latest = order.max(*latest);
     }
 
-    /// Whether `identity` takes part in something that is open.
-    pub(crate) fn involves(&self, identity: &Identity) -> bool {
-        self.entries.values().any(|entry| entry.is_of(identity))
-    }
-
     /// Results to be computed again before the rounds are settled: of each
     /// identity that nobody has checked since, the last one, and those drawn.
     /// Whoever begins to lie and goes on is found by the last one.

@@ -82,8 +82,7 @@ impl Engine {
         payloads: BTreeMap<ResultDigest, PayloadId>,
         flops: u64,
     ) {
-        let Some(job) = self.world.jobs.get_mut(&id) else { return };
-        job.referee += 1;
+        let Some(job) = self.world.jobs.get(&id) else { return };
         let attempt = job.ledger.rollbacks;
         self.stats.referee_runs += 1;
         self.stats.referee_flops = self.stats.referee_flops.saturating_add(flops);

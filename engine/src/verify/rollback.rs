@@ -45,7 +45,8 @@ impl Engine {
     pub(crate) fn go_back(&mut self, id: JobId) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let Some(round) = job.ledger.back_to.filter(|_| job.ending.is_none()) else { return };
-        if job.effects > job.referee {
+        // The referee reads states of the rounds that are undone, too.
+        if job.effects > 0 {
             return;
         }
         job.ledger.back_to = None;

@@ -4,8 +4,8 @@
 use crate::algorithm::{Action, Draft};
 use crate::effect::Effect;
 use crate::engine::Engine;
-use crate::verify::Verification;
 use crate::verify::ledger::{Beginning, Held};
+use crate::verify::{Identity, Verification};
 use raven_protocol::{BlobId, JobId};
 use std::collections::BTreeSet;
 
@@ -70,8 +70,14 @@ impl Engine {
         for &state in states.difference(&current) {
             self.out.push_back(Effect::ReleaseState { job: id, state });
         }
-        let jobs = &self.world.jobs;
-        self.world.trust.prune(|identity| jobs.values().any(|job| job.ledger.involves(identity)));
+        let open: BTreeSet<Identity> = self
+            .world
+            .jobs
+            .values()
+            .flat_map(|job| job.ledger.entries.values())
+            .flat_map(|entry| entry.members.iter().map(|member| member.who.identity))
+            .collect();
+        self.world.trust.prune(|identity| open.contains(identity));
         match held {
             Some(Held::Save(draft)) => self.persist(id, draft),
             Some(Held::Round(action)) => self.act(id, action),

@@ -83,8 +83,11 @@ impl Engine {
                 continue;
             }
             let state = |claim: &&Claim| self.world.leases.get(claim.lease).map(|l| l.state);
-            let is_revealing =
-                |claim: &&Claim| matches!(state(claim), Some(LeaseState::Revealing { .. }));
+            // Whoever is late with a payload is not waited for where another has it.
+            let is_revealing = |claim: &&Claim| {
+                matches!(state(claim), Some(LeaseState::Revealing { .. }))
+                    && !self.world.overdue.contains(&claim.lease)
+            };
             let is_committed =
                 |claim: &&Claim| matches!(state(claim), Some(LeaseState::Committed { .. }));
             if group.iter().any(is_revealing) {
@@ -204,6 +207,7 @@ impl Engine {
         for member in members {
             if let Some(session) = self.world.sessions.get_mut(&member.session) {
                 session.strikes = 0;
+                self.world.touched.insert(session.id);
                 session.tasks_accepted += 1;
                 session.flops_accepted = session.flops_accepted.saturating_add(task.demand.flops);
             }

@@ -3,7 +3,7 @@
 use crate::kernel::{Value, mix};
 use crate::rng::Rng;
 use raven_engine::{ContributorId, Identity, Trust, Work};
-use raven_protocol::TaskId;
+use raven_protocol::{ResultDigest, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a contributor lies.
@@ -31,12 +31,14 @@ pub struct Adversary {
     pub lie: Lie,
     /// Tasks that it does honestly first.
     pub honest_first: u32,
+    /// How often it lies before it is honest for good.
+    pub lies_max: u32,
 }
 
 impl Adversary {
     /// One that lies from the start.
     pub const fn always(lie: Lie) -> Self {
-        Adversary { lie, honest_first: 0 }
+        Adversary { lie, honest_first: 0, lies_max: u32::MAX }
     }
 }
 
@@ -62,6 +64,8 @@ pub struct Truth {
     pub work: BTreeMap<TaskId, Work>,
     /// False results that were committed to, by contributor.
     pub lies: BTreeMap<ContributorId, u64>,
+    /// False results by what they were committed to for.
+    pub false_results: BTreeSet<(TaskId, ResultDigest)>,
     /// False results that were folded into a round.
     pub combined: u64,
     /// Contributors that cheat.

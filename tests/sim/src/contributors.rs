@@ -54,8 +54,12 @@ impl Sim {
         };
         self.sessions.insert(session, node);
         self.plan_freeze(node, faults.freeze_mean_us);
-        if faults.crash_mean_us > 0 {
-            let wait = self.rng.wait(faults.crash_mean_us);
+        let stay_mean_us = match self.nodes[node].spec.stay_mean_us {
+            0 => faults.crash_mean_us,
+            mean => mean,
+        };
+        if stay_mean_us > 0 {
+            let wait = self.rng.wait(stay_mean_us);
             self.after(wait, Happening::Crash { node });
         }
         if faults.pace_mean_us > 0 {
@@ -262,6 +266,9 @@ impl Sim {
         self.truth.executed += task.flops;
         let value = self.answer(node, truth);
         let digest = digest_of(task.task, value);
+        if value != truth {
+            self.truth.false_results.insert((task.task, digest));
+        }
         let bytes = self.result_bytes(task.task.job, &task.work);
         if let Some(connection) = &mut self.nodes[node].connection {
             connection.kept.insert(lease, Kept { value, bytes });
@@ -292,9 +299,13 @@ impl Sim {
         let entry = &mut self.nodes[node];
         entry.tasks_done += 1;
         let before = std::mem::replace(&mut entry.last_value, truth);
-        let lying = entry.spec.adversary.filter(|it| entry.tasks_done > it.honest_first);
+        let lying = entry
+            .spec
+            .adversary
+            .filter(|it| entry.tasks_done > it.honest_first && entry.lies_told < it.lies_max);
         let value = lying.map_or(truth, |it| it.lie.value(truth, before, &mut self.rng));
         if value != truth {
+            entry.lies_told += 1;
             *self.truth.lies.entry(entry.contributor).or_default() += 1;
         }
         value

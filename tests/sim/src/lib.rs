@@ -14,6 +14,7 @@ pub mod kernel;
 pub mod network;
 pub mod node;
 pub mod plans;
+pub mod proofs;
 pub mod rng;
 pub mod shell;
 pub mod sim;

@@ -36,6 +36,8 @@ pub struct NodeSpec {
     pub adversary: Option<Adversary>,
     /// Whether it comes with a new key each time.
     pub ephemeral: bool,
+    /// How long it stays each time, on average; 0 for as long as it can.
+    pub stay_mean_us: Micros,
 }
 
 impl NodeSpec {
@@ -54,6 +56,7 @@ impl NodeSpec {
         refuses: false,
         adversary: None,
         ephemeral: false,
+        stay_mean_us: 0,
     };
 
     /// The class in which its results are compared.
@@ -139,6 +142,8 @@ pub struct Node {
     pub gone: bool,
     /// Tasks that it has done under its present key.
     pub tasks_done: u32,
+    /// False results under its present key.
+    pub lies_told: u32,
     /// What it last came to.
     pub last_value: Value,
     /// How often it has come.
@@ -164,6 +169,7 @@ impl Node {
             deferred: Vec::new(),
             gone: false,
             tasks_done: 0,
+            lies_told: 0,
             last_value: 0,
             visits: 0,
         }
@@ -174,7 +180,7 @@ impl Node {
         self.visits += 1;
         if self.spec.ephemeral {
             self.contributor.0[8..16].copy_from_slice(&self.visits.to_le_bytes());
-            self.tasks_done = 0;
+            (self.tasks_done, self.lies_told) = (0, 0);
         }
     }
 

@@ -35,6 +35,7 @@ fn node(rng: &mut Rng) -> NodeSpec {
         refuses: false,
         adversary: None,
         ephemeral: false,
+        stay_mean_us: 0,
     }
 }
 

@@ -77,7 +77,7 @@ fn no_lie_reaches_a_model() {
         for lie in LIES {
             for honest_first in [0, 12] {
                 for seed in 0..3 {
-                    let cheat = Adversary { lie, honest_first };
+                    let cheat = Adversary { honest_first, ..Adversary::always(lie) };
                     let outcome = run(&plan(verification), crowd(8, &[cheat; 4]), calm(), seed);
                     let what =
                         format!("{verification:?} {lie:?} after {honest_first}, seed {seed}");

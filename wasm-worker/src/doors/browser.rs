@@ -1,5 +1,8 @@
 //! The browser's door: a class for a module Web Worker.
 //!
+//! A frame is copied into the module's memory by the call that hands it over, and
+//! what is to stay of it stays there: an array that is taken by value is ours.
+//!
 //! Every call is synchronous and runs on the calling thread, so a page never
 //! calls it from its main thread. Errors are thrown as `Error`.
 
@@ -30,8 +33,8 @@ impl BrowserKernel {
     }
 
     /// Takes a `graph`, `blob`, `drop`, `cancel` or `reveal` frame; may answer with a frame.
-    pub fn accept(&mut self, frame: &[u8]) -> Result<Option<Vec<u8>>, JsError> {
-        self.0.accept(frame).map_err(thrown)
+    pub fn accept(&mut self, frame: Vec<u8>) -> Result<Option<Vec<u8>>, JsError> {
+        self.0.accept_owned(frame).map_err(thrown)
     }
 
     /// Ids of the blobs that a task frame names and that are not here.
@@ -41,8 +44,8 @@ impl BrowserKernel {
     }
 
     /// Begins a task; a returned frame is its refusal.
-    pub fn begin(&mut self, frame: &[u8]) -> Result<Option<Vec<u8>>, JsError> {
-        self.0.begin(frame).map_err(thrown)
+    pub fn begin(&mut self, frame: Vec<u8>) -> Result<Option<Vec<u8>>, JsError> {
+        self.0.begin_owned(frame).map_err(thrown)
     }
 
     /// Does at least `flops` operations; true once the task is finished.

@@ -4,6 +4,7 @@ use super::allocate::Allocator;
 use super::group::{Group, Part, part};
 use super::program::{Action, Instruction, Load, MaskAction, Program, Read, TILE, TILES_MAX};
 use super::scaling;
+use crate::axes::Dims;
 use crate::ops::broadcast;
 use crate::ops::loops::{Loops, row_major};
 use crate::tensor::dims_of;
@@ -18,8 +19,8 @@ enum Value {
     /// An operand's elements, `steps` apart along the axes of `dims`.
     View {
         operand: usize,
-        dims: Vec<usize>,
-        steps: Vec<usize>,
+        dims: Dims,
+        steps: Dims,
     },
     Number(f32),
 }
@@ -198,7 +199,7 @@ impl Compiler<'_> {
 }
 
 /// Other extents of the same elements, which a view has in order.
-fn reshaped(value: Value, dims: Vec<usize>) -> Value {
+fn reshaped(value: Value, dims: Dims) -> Value {
     match value {
         Value::View { operand, .. } => {
             let steps = row_major(&dims);
@@ -213,7 +214,7 @@ fn broadcast_view(value: Value, out: &[usize]) -> Option<Value> {
     match value {
         Value::View { operand, dims, steps } => {
             let steps = broadcast::repeated(&steps, &dims, out);
-            Some(Value::View { operand, dims: out.to_vec(), steps })
+            Some(Value::View { operand, dims: out.into(), steps })
         }
         Value::Number(number) => Some(Value::Number(number)),
         Value::Numbers(_) | Value::Truth(_) => None,
@@ -224,5 +225,5 @@ fn load(view: Value) -> Option<Load> {
     let Value::View { operand, dims, steps } = view else { return None };
     let loops = Loops::new(&dims, &[steps]);
     let period = Some(loops.period()).filter(|period| *period <= TILE);
-    Some(Load { operand, loops, period })
+    Some(Load { operand, loops: Box::new(loops), period })
 }

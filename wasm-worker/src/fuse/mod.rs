@@ -15,6 +15,7 @@ mod scaling;
 #[cfg(test)]
 mod tests;
 
+use crate::axes::Dims;
 use crate::buffer::Buffer;
 use crate::ops;
 use crate::tensor::{Tensor, dims_of};
@@ -30,10 +31,10 @@ pub struct Fused {
     operands: Vec<NodeId>,
     product: Option<Product>,
     program: Program,
-    /// The operand of the program whose place the result may take, and the program for that,
-    /// whose last operand is the product.
+    /// Which operand's place the result may take, and the program for that: it reads the others,
+    /// and the product after them.
     in_place: Option<(usize, Program)>,
-    dims: Vec<usize>,
+    dims: Dims,
 }
 
 #[derive(Debug)]
@@ -69,15 +70,11 @@ impl Fused {
     /// Lets the result take the place of an operand that `dies` here, where the product, if there
     /// is one, need not be kept.
     pub fn take_place(&mut self, graph: &ValidGraph, group: &Group, dies: &[bool]) {
-        let factors = self.product.as_ref().map_or(0, |product| product.operands);
-        let (factors, others) = self.operands.split_at(factors);
-        let mut read = others.to_vec();
-        if let Some(product) = &self.product {
-            let types: Vec<_> = factors.iter().map(|node| graph.ty(*node)).collect();
-            if !ops::can_pass(&product.op, &types) {
-                return;
-            }
-            read.push(product.node);
+        let (factors, others) = self.operands.split_at(self.factors());
+        let product = self.product.as_ref();
+        let types: Vec<_> = factors.iter().map(|node| graph.ty(*node)).collect();
+        if product.is_some_and(|product| !ops::can_pass(&product.op, &types)) {
+            return;
         }
         let result = graph.ty(group.root());
         let fits = |node: NodeId| {
@@ -87,7 +84,10 @@ impl Fused {
         let places = others.iter().zip(&dies[factors.len()..]).enumerate();
         let mut places = places.filter(|(_, (node, dies))| **dies && fits(**node));
         self.in_place = places.find_map(|(at, (node, _))| {
-            Some((at, compile::compile(graph, group, &read, Some(*node))?))
+            let kept = others.iter().filter(|other| *other != node).copied();
+            let read: Vec<NodeId> = kept.chain(product.map(|product| product.node)).collect();
+            let program = compile::compile(graph, group, &read, Some(*node))?;
+            Some((factors.len() + at, program))
         });
     }
 
@@ -108,28 +108,42 @@ impl Fused {
         in_place.max(self.program.scratch_bytes())
     }
 
-    /// The group's value.
-    pub fn run(&self, mut operands: Vec<Tensor>) -> Tensor {
-        let count: usize = self.dims.iter().product();
-        let factors = self.product.as_ref().map_or(0, |product| product.operands);
-        let (factors, others) = operands.split_at_mut(factors);
-        if let Some((at, program)) = &self.in_place
-            && others[*at].is_unique()
-        {
-            let taken = std::mem::replace(&mut others[*at], Tensor::nothing());
-            let mut elements = taken.into_elements::<f32>();
-            let mut tiles = Tiles::new(program, others, count);
-            match &self.product {
-                None => tiles.run(0, &mut elements, &[]),
-                Some(product) => {
-                    let mut finish = |at: usize, part: &mut [f32]| {
-                        tiles.run(at, &mut elements[at..at + part.len()], part);
-                    };
-                    ops::passing_product(&product.op, factors, &mut finish);
-                }
+    /// The group's value; the operands are taken.
+    pub fn run(&self, operands: &mut Vec<Tensor>) -> Tensor {
+        let value = match &self.in_place {
+            Some((at, program)) if operands[*at].is_unique() => {
+                let place = operands.remove(*at);
+                self.run_in(place, program, operands)
             }
+            _ => self.run_apart(operands),
+        };
+        operands.clear();
+        value
+    }
+
+    fn factors(&self) -> usize {
+        self.product.as_ref().map_or(0, |product| product.operands)
+    }
+
+    /// Puts the result in an operand's place, by the program for that.
+    fn run_in(&self, place: Tensor, program: &Program, operands: &[Tensor]) -> Tensor {
+        let (factors, others) = operands.split_at(self.factors());
+        let mut elements = place.into_elements::<f32>();
+        let mut tiles = Tiles::new(program, others, elements.len());
+        let Some(product) = &self.product else {
+            tiles.run(0, &mut elements, &[]);
             return Tensor::of(&self.dims, elements);
-        }
+        };
+        let mut finish = |at: usize, part: &mut [f32]| {
+            tiles.run(at, &mut elements[at..at + part.len()], part);
+        };
+        ops::passing_product(&product.op, factors, &mut finish);
+        Tensor::of(&self.dims, elements)
+    }
+
+    fn run_apart(&self, operands: &[Tensor]) -> Tensor {
+        let (factors, others) = operands.split_at(self.factors());
+        let count = self.dims.iter().product();
         let mut tiles = Tiles::new(&self.program, others, count);
         if let Some(product) = &self.product {
             let mut finish = |at: usize, part: &mut [f32]| tiles.run(at, part, &[]);

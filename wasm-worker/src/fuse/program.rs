@@ -69,7 +69,7 @@ pub enum MaskAction {
 #[derive(Clone, Debug)]
 pub struct Load {
     pub operand: usize,
-    pub loops: Loops<1>,
+    pub loops: Box<Loops<1>>,
     /// After as many elements they repeat, and tiles begin where they do: what was loaded stays.
     pub period: Option<usize>,
 }

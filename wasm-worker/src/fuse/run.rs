@@ -1,7 +1,7 @@
 //! Runs a program tile by tile.
 
-use super::program::{Action, Instruction, Load, MaskAction, Program, Read, ScaledFn};
-use crate::buffer::Buffer;
+use super::program::{Action, Instruction, Load, MaskAction, Program, Read, ScaledFn, TILES_MAX};
+use crate::buffer::{Buffer, Pooled};
 use crate::ops::elementwise::{maximum, minimum, relu, sigmoid, sign};
 use crate::tensor::Tensor;
 use raven_graph::{BinaryFn, CompareFn, DType, UnaryFn};
@@ -11,12 +11,20 @@ use raven_graph::{BinaryFn, CompareFn, DType, UnaryFn};
 pub struct Tiles<'a> {
     program: &'a Program,
     operands: &'a [Tensor],
-    /// The first one stands for the result's and is empty.
-    numbers: Vec<Buffer<f32>>,
+    /// The first one stands for the result's and is not there, nor is the one that is written.
+    numbers: [Option<Buffer<f32>>; TILES_MAX + 1],
     /// All bits of an element are set where it is true.
-    masks: Vec<Buffer<i32>>,
-    /// Per instruction, how many elements it has loaded that repeat.
-    loaded: Vec<usize>,
+    masks: [Option<Buffer<i32>>; TILES_MAX],
+    /// Per tile of numbers and of masks, how many elements are loaded there that repeat. Such a
+    /// tile is written by one instruction alone.
+    loaded: [[usize; TILES_MAX + 1]; 2],
+}
+
+const HAS_TILES: &str = "a program reads and writes tiles that it has";
+
+/// What is in a tile that is not being written.
+fn there<T: Pooled>(tile: &Option<Buffer<T>>) -> &Buffer<T> {
+    tile.as_ref().expect(HAS_TILES)
 }
 
 /// What an instruction reads of one operand.
@@ -48,7 +56,7 @@ impl<'a> Sources<'a> {
         match read {
             Read::Tile(tile) if self.target == Some(tile) => Itself,
             Read::Tile(0) => Slice(&self.out[..self.len]),
-            Read::Tile(tile) => Slice(&self.tiles.numbers[tile][..self.len]),
+            Read::Tile(tile) => Slice(&there(&self.tiles.numbers[tile])[..self.len]),
             Read::Same(operand) if operand == self.tiles.operands.len() => Slice(self.passing),
             Read::Same(operand) => {
                 Slice(&self.tiles.operands[operand].elements()[self.at..self.at + self.len])
@@ -59,7 +67,7 @@ impl<'a> Sources<'a> {
     }
 
     fn mask(&self, mask: usize) -> &'a [i32] {
-        &self.tiles.masks[mask][..self.len]
+        &there(&self.tiles.masks[mask])[..self.len]
     }
 
     fn load(&self, load: &Load, to: &mut [f32]) {
@@ -223,14 +231,14 @@ impl<'a> Tiles<'a> {
     /// Tiles for `program` over `operands`.
     pub fn new(program: &'a Program, operands: &'a [Tensor], elements: usize) -> Self {
         let tile = program.tile.min(elements);
-        let numbers = (0..program.numbers).map(|i| Buffer::stale(if i == 0 { 0 } else { tile }));
-        let masks = (0..program.masks).map(|_| Buffer::stale(tile));
         Tiles {
             program,
             operands,
-            numbers: numbers.collect(),
-            masks: masks.collect(),
-            loaded: vec![0; program.code.len()],
+            numbers: std::array::from_fn(|at| {
+                (1..program.numbers).contains(&at).then(|| Buffer::stale(tile))
+            }),
+            masks: std::array::from_fn(|at| (at < program.masks).then(|| Buffer::stale(tile))),
+            loaded: Default::default(),
         }
     }
 
@@ -247,8 +255,8 @@ impl<'a> Tiles<'a> {
     fn tile(&mut self, at: usize, out: &mut [f32], passing: &[f32]) {
         let len = out.len();
         let program = self.program;
-        for (index, instruction) in program.code.iter().enumerate() {
-            if self.is_loaded(index, instruction, at, len) {
+        for instruction in &program.code {
+            if self.is_loaded(instruction, at, len) {
                 continue;
             }
             match instruction {
@@ -258,17 +266,17 @@ impl<'a> Tiles<'a> {
                     sources.compute(action, out);
                 }
                 Instruction::Number(tile, action) => {
-                    let mut to = std::mem::replace(&mut self.numbers[*tile], Buffer::none());
+                    let mut to = self.numbers[*tile].take().expect(HAS_TILES);
                     let sources =
                         Sources { tiles: self, out, passing, target: Some(*tile), at, len };
                     sources.compute(action, &mut to[..len]);
-                    self.numbers[*tile] = to;
+                    self.numbers[*tile] = Some(to);
                 }
                 Instruction::Mask(tile, action) => {
-                    let mut to = std::mem::replace(&mut self.masks[*tile], Buffer::none());
+                    let mut to = self.masks[*tile].take().expect(HAS_TILES);
                     let sources = Sources { tiles: self, out, passing, target: None, at, len };
                     sources.compare(action, &mut to[..len]);
-                    self.masks[*tile] = to;
+                    self.masks[*tile] = Some(to);
                 }
             }
         }
@@ -276,23 +284,18 @@ impl<'a> Tiles<'a> {
 
     /// Whether the elements that an instruction loads are there since an earlier tile. If not,
     /// they are from now on.
-    fn is_loaded(
-        &mut self,
-        index: usize,
-        instruction: &Instruction,
-        at: usize,
-        len: usize,
-    ) -> bool {
-        let (Instruction::Number(_, Action::Load(Load { period: Some(period), .. }))
-        | Instruction::Mask(_, MaskAction::Load(Load { period: Some(period), .. }))) = instruction
-        else {
-            return false;
+    fn is_loaded(&mut self, instruction: &Instruction, at: usize, len: usize) -> bool {
+        let (load, loaded) = match instruction {
+            Instruction::Number(tile, Action::Load(load)) => (load, &mut self.loaded[0][*tile]),
+            Instruction::Mask(tile, MaskAction::Load(load)) => (load, &mut self.loaded[1][*tile]),
+            Instruction::Number(..) | Instruction::Mask(..) => return false,
         };
-        let begins = at.is_multiple_of(*period);
-        if begins && len <= self.loaded[index] {
+        let Some(period) = load.period else { return false };
+        let begins = at.is_multiple_of(period);
+        if begins && len <= *loaded {
             return true;
         }
-        self.loaded[index] = if begins { len } else { 0 };
+        *loaded = if begins { len } else { 0 };
         false
     }
 }

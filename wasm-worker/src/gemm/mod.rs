@@ -146,10 +146,8 @@ fn gemm_blocks(a: Matrix<'_>, b: Matrix<'_>, place: &mut Place<'_>, finish: &mut
     }
     let mut blocks_of_b = RightBlocks::new(&b, m);
     let rows_stay = a.column_step == 1 && (n < PACKED_COLUMNS_MIN || m < ROWS);
-    let mut panels = match rows_stay {
-        true => Buffer::stale(0),
-        false => Buffer::stale(k.min(INNER) * m.min(ROWS_BLOCK).div_ceil(ROWS)),
-    };
+    let mut panels =
+        (!rows_stay).then(|| Buffer::stale(k.min(INNER) * m.min(ROWS_BLOCK).div_ceil(ROWS)));
     for inner in blocks(k, INNER) {
         // A block of rows is packed again for each block of columns, unless it is the only one.
         let mut packed_rows = None;
@@ -160,15 +158,15 @@ fn gemm_blocks(a: Matrix<'_>, b: Matrix<'_>, place: &mut Place<'_>, finish: &mut
             let wide = wide..(wide + COLUMNS_BLOCK).min(n);
             for rows in blocks(m, ROWS_BLOCK) {
                 let mut target = place.target(&rows, &wide, inner.start > 0);
-                if rows_stay {
-                    rows_in_place(&a, rows.clone(), &inner, &right, &mut target);
-                } else {
+                if let Some(panels) = &mut panels {
                     let panels = &mut panels[..inner.len() * rows.len().div_ceil(ROWS)];
                     if packed_rows.as_ref() != Some(&rows) {
                         pack::left(&a, rows.clone(), inner.clone(), panels);
                         packed_rows = Some(rows.clone());
                     }
                     rows_in_panels(panels, rows.clone(), &right, &mut target);
+                } else {
+                    rows_in_place(&a, rows.clone(), &inner, &right, &mut target);
                 }
                 if inner.end == k && columns.end == wide.end {
                     target.finish(rows, wide.clone(), n, finish);

@@ -35,26 +35,25 @@ pub struct WholeRight {
     packed: Buffer<f32>,
 }
 
-impl Default for WholeRight {
-    fn default() -> Self {
-        WholeRight { rows: 0, columns: 0, packed: Buffer::stale(0) }
-    }
-}
-
 impl WholeRight {
+    /// Room for matrices of these extents; the first one is packed later.
+    pub fn new(rows: usize, columns: usize) -> Self {
+        WholeRight { rows, columns, packed: Buffer::stale(rows * pack::right_width(columns)) }
+    }
+
     /// Elements that a packed matrix takes.
     pub fn elements(rows: usize, columns: usize) -> u64 {
         rows as u64 * columns.next_multiple_of(LANES) as u64
     }
 
     /// Packs a matrix in place of the one before.
+    ///
+    /// # Panics
+    /// Where it has other extents: a mistake of the caller.
     pub fn pack(&mut self, b: &Matrix<'_>) {
         assert!(b.in_bounds(), "the operand lies in its slice");
+        assert_eq!((b.rows, b.columns), (self.rows, self.columns), "there is room for it");
         let width = pack::right_width(b.columns);
-        (self.rows, self.columns) = (b.rows, b.columns);
-        if self.packed.len() != b.rows * width {
-            self.packed = Buffer::stale(b.rows * width);
-        }
         for inner in blocks(b.rows, INNER) {
             let to = &mut self.packed[inner.start * width..inner.end * width];
             pack::right(b, 0..b.columns, inner, to);

@@ -1,21 +1,21 @@
 //! NumPy broadcasting for kernels of our own.
 
 use super::loops::{Loops, row_major};
+use crate::axes::Dims;
 use crate::buffer::{Buffer, Pooled};
 use crate::tensor::Element;
 
 /// Steps between neighbours along each axis of `out` within an operand of
 /// extents `dims`: 0 where the operand is broadcast.
-fn steps(dims: &[usize], out: &[usize]) -> Vec<usize> {
+fn steps(dims: &[usize], out: &[usize]) -> Dims {
     repeated(&row_major(dims), dims, out)
 }
 
 /// The same of an operand whose neighbours along its own axes lie `own` apart.
-pub fn repeated(own: &[usize], dims: &[usize], out: &[usize]) -> Vec<usize> {
-    let mut steps = vec![0; out.len() - dims.len()];
+pub fn repeated(own: &[usize], dims: &[usize], out: &[usize]) -> Dims {
+    let added = std::iter::repeat_n(0, out.len() - dims.len());
     let own = own.iter().zip(dims);
-    steps.extend(own.map(|(&step, &extent)| if extent == 1 { 0 } else { step }));
-    steps
+    added.chain(own.map(|(&step, &extent)| if extent == 1 { 0 } else { step })).collect()
 }
 
 /// The loops over the broadcast of `operands` to `out`: within a row, an operand's step is 0 (one
@@ -31,7 +31,8 @@ pub fn zip<A: Element, B: Element, R: Pooled>(
     out: &[usize],
     f: impl Fn(A, B) -> R,
 ) -> Buffer<R> {
-    let mut result = Buffer::empty(out.iter().product());
+    let mut buffer = Buffer::empty(out.iter().product());
+    let result: &mut Vec<_> = &mut buffer;
     let loops = loops([a_dims, b_dims], out);
     let row = loops.row;
     loops.for_each_row(|[at_a, at_b]| match loops.row_steps {
@@ -49,7 +50,7 @@ pub fn zip<A: Element, B: Element, R: Pooled>(
             result.extend(pairs.map(|(&a, &b)| f(a, b)));
         }
     });
-    result
+    buffer
 }
 
 /// `a = f(a, b)` for an operand that has the result's extents already.
@@ -78,7 +79,8 @@ pub fn select<T: Element>(
     (b, b_dims): (&[T], &[usize]),
     out: &[usize],
 ) -> Buffer<T> {
-    let mut result = Buffer::empty(out.iter().product());
+    let mut buffer = Buffer::empty(out.iter().product());
+    let result: &mut Vec<_> = &mut buffer;
     let loops = loops([condition_dims, a_dims, b_dims], out);
     let row = loops.row;
     let [_, step_a, step_b] = loops.row_steps;
@@ -105,7 +107,7 @@ pub fn select<T: Element>(
             }
         }
     });
-    result
+    buffer
 }
 
 /// Repeats an operand over the extents `out`.

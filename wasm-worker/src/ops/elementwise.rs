@@ -1,14 +1,13 @@
 //! Element-wise arithmetic, comparison and selection.
 
 use super::broadcast;
-use crate::backend::Cpu;
 use crate::tensor::{Element, Tensor};
-use burn_backend::ops::FloatTensorOps;
+use burn_ndarray::ExpElement;
 use raven_graph::{BinaryFn, CompareFn, DType, UnaryFn};
 
 /// `f` of each element, in place where nobody else holds the buffer.
 fn map(x: Tensor, f: impl Fn(f32) -> f32) -> Tensor {
-    let dims = x.dims().to_vec();
+    let dims = x.extents();
     let mut elements = x.into_elements::<f32>();
     for element in elements.iter_mut() {
         *element = f(*element);
@@ -32,23 +31,29 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + libm::expf(-x))
 }
 
+/// The hyperbolic tangent.
+fn tanh(x: f32) -> f32 {
+    f64::from(x).tanh() as f32
+}
+
 /// Negative numbers as 0.
 pub fn relu(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }
 
-/// A function of one number. Where burn's would take new memory, it is ours.
+/// A function of one number: burn's of elements, where it has one, on our memory. Its functions of
+/// whole tensors would allocate what holds them.
 pub fn unary(function: UnaryFn, x: Tensor) -> Tensor {
     match function {
         UnaryFn::Neg => map(x, |x| -x),
-        UnaryFn::Abs => Tensor::from_burn(Cpu::float_abs(x.into_burn())),
+        UnaryFn::Abs => map(x, ExpElement::abs_elem),
         UnaryFn::Sign => map(x, sign),
-        UnaryFn::Exp => Tensor::from_burn(Cpu::float_exp(x.into_burn())),
-        UnaryFn::Log => Tensor::from_burn(Cpu::float_log(x.into_burn())),
-        UnaryFn::Sqrt => Tensor::from_burn(Cpu::float_sqrt(x.into_burn())),
+        UnaryFn::Exp => map(x, ExpElement::exp_elem),
+        UnaryFn::Log => map(x, ExpElement::log_elem),
+        UnaryFn::Sqrt => map(x, ExpElement::sqrt_elem),
         UnaryFn::Recip => map(x, |x| 1.0 / x),
-        // Burn computes it in f64: slower than an f32 series, right to the last bit.
-        UnaryFn::Tanh => Tensor::from_burn(Cpu::float_tanh(x.into_burn())),
+        // In f64, as burn computes it: slower than an f32 series, right to the last bit.
+        UnaryFn::Tanh => map(x, tanh),
         UnaryFn::Sigmoid => map(x, sigmoid),
         UnaryFn::Relu => map(x, relu),
         // Burn goes through f64.
@@ -105,7 +110,7 @@ fn arithmetic(a: Tensor, b: Tensor, dims: &[usize], f: impl Fn(f32, f32) -> f32)
 }
 
 fn in_place(target: Tensor, other: &Tensor, f: impl Fn(f32, f32) -> f32) -> Tensor {
-    let dims = target.dims().to_vec();
+    let dims = target.extents();
     let mut elements = target.into_elements::<f32>();
     broadcast::zip_into((&mut elements, &dims), (other.elements::<f32>(), other.dims()), f);
     Tensor::of(&dims, elements)
@@ -161,5 +166,34 @@ pub fn select(condition: Tensor, a: Tensor, b: Tensor, dims: &[usize]) -> Tensor
         DType::I32 => typed::<i32>(&condition, &a, &b, dims),
         DType::U8 => typed::<u8>(&condition, &a, &b, dims),
         DType::Bool => typed::<bool>(&condition, &a, &b, dims),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Cpu;
+    use burn_backend::ops::FloatTensorOps;
+    use burn_ndarray::NdArrayTensor;
+
+    /// Its functions of tensors and ours give the same bits, for numbers of every exponent.
+    #[test]
+    fn functions_are_those_of_burns_backend() {
+        let bits = (0..1u32 << 16).map(|i| i.wrapping_mul(0x9e37_79b1));
+        let small = (0..1u32 << 16).map(|i| ((i as f32 - 32768.0) * 3e-4).to_bits());
+        let numbers: Vec<f32> = bits.chain(small).map(f32::from_bits).collect();
+        type Function = fn(NdArrayTensor) -> NdArrayTensor;
+        let cases: [(UnaryFn, Function); 5] = [
+            (UnaryFn::Abs, Cpu::float_abs),
+            (UnaryFn::Exp, Cpu::float_exp),
+            (UnaryFn::Log, Cpu::float_log),
+            (UnaryFn::Sqrt, Cpu::float_sqrt),
+            (UnaryFn::Tanh, Cpu::float_tanh),
+        ];
+        for (function, burns) in cases {
+            let x = Tensor::new(&[numbers.len()], numbers.clone());
+            let expected = Tensor::from_burn(burns(x.clone().into_burn())).to_le_bytes();
+            assert_eq!(unary(function, x).to_le_bytes(), expected, "{function:?}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::broadcast;
 use super::loops::{Loops, row_major};
+use crate::axes::Dims;
 use crate::buffer::Buffer;
 use crate::tensor::{Element, Tensor};
 use raven_graph::DType;
@@ -54,30 +55,31 @@ pub fn slice(x: Tensor, starts: &[u32], dims: &[usize]) -> Tensor {
         return x;
     }
     let steps = row_major(x.dims());
-    let first = starts.iter().zip(&steps).map(|(&start, step)| start as usize * step).sum();
+    let first = starts.iter().zip(steps.iter()).map(|(&start, step)| start as usize * step).sum();
     read(&x, first, &Loops::new(dims, &[steps]), dims)
 }
 
 /// The parts joined along `axis` to extents `dims`.
-pub fn concat(mut parts: Vec<Tensor>, axis: usize, dims: &[usize]) -> Tensor {
+pub fn concat(parts: &[Tensor], axis: usize, dims: &[usize]) -> Tensor {
     fn typed<T: Element>(parts: &[Tensor], axis: usize, dims: &[usize]) -> Tensor {
-        // What every part gives for each index of the axes before.
-        let runs: Vec<(&[T], usize)> = parts
-            .iter()
-            .map(|part| (part.elements::<T>(), part.dims()[axis..].iter().product()))
-            .collect();
-        let mut joined = Buffer::empty(dims.iter().product());
-        for index in 0..dims[..axis].iter().product::<usize>() {
-            for (elements, run) in &runs {
-                joined.extend_from_slice(&elements[index * run..][..*run]);
+        let mut joined = Buffer::stale(dims.iter().product());
+        // Elements for each index of the axes before, of the whole and of a part.
+        let whole: usize = dims[axis..].iter().product();
+        let mut first = 0;
+        for part in parts {
+            let run: usize = part.dims()[axis..].iter().product();
+            let places = joined.chunks_exact_mut(whole);
+            for (to, from) in places.zip(part.elements::<T>().chunks_exact(run)) {
+                to[first..first + run].copy_from_slice(from);
             }
+            first += run;
         }
         Tensor::of(dims, joined)
     }
-    if parts.len() == 1 {
-        return parts.remove(0);
+    if let [part] = parts {
+        return part.clone();
     }
-    for_type!(parts[0].dtype(), typed(&parts, axis, dims))
+    for_type!(parts[0].dtype(), typed(parts, axis, dims))
 }
 
 /// `x` placed at `low` within extents `dims`, filled with `value`.
@@ -89,7 +91,7 @@ pub fn pad(x: &Tensor, low: &[u32], value: f32, dims: &[usize]) -> Tensor {
         return Tensor::of(dims, padded);
     };
     let row = from[lead];
-    let mut index = vec![0usize; lead];
+    let mut index = Dims::filled(lead, 0);
     for values in source.chunks_exact(row) {
         let start =
             (0..lead).fold(0, |at, axis| at * dims[axis] + index[axis] + low[axis] as usize);
@@ -213,7 +215,7 @@ mod tests {
                 (0..dims[axis]).map(|at| cut(at, 1)).collect(),
             ];
             for parts in parts {
-                let joined = concat(parts, axis, &dims);
+                let joined = concat(&parts, axis, &dims);
                 assert_eq!(joined.dims(), dims);
                 assert_eq!(joined.elements::<i32>(), whole.elements::<i32>(), "axis {axis}");
             }

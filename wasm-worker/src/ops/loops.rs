@@ -1,22 +1,36 @@
 //! Loops over the elements of a result, with the place of each operand's element.
 
+use crate::axes::{Dims, PerAxis};
 use crate::buffer::{Buffer, Pooled};
 
 /// Steps between neighbours along each axis of a row-major tensor.
-pub fn row_major(dims: &[usize]) -> Vec<usize> {
-    let mut steps = vec![1; dims.len()];
+pub fn row_major(dims: &[usize]) -> Dims {
+    let mut steps = Dims::filled(dims.len(), 1);
     for axis in (1..dims.len()).rev() {
         steps[axis - 1] = steps[axis] * dims[axis];
     }
     steps
 }
 
+/// One loop: how often it turns, and each operand's step.
+#[derive(Clone, Copy, Debug)]
+struct Axis<const N: usize> {
+    extent: usize,
+    steps: [usize; N],
+}
+
+impl<const N: usize> Default for Axis<N> {
+    fn default() -> Self {
+        Axis { extent: 1, steps: [0; N] }
+    }
+}
+
 /// The loops over a result: neighbouring axes that every operand walks evenly
 /// are one axis, and the last axis is the row.
 #[derive(Clone, Debug)]
 pub struct Loops<const N: usize> {
-    /// Extents of the axes outside of a row, with each operand's step.
-    lead: Vec<(usize, [usize; N])>,
+    /// The axes outside of a row.
+    lead: PerAxis<Axis<N>>,
     /// Elements of a row.
     pub row: usize,
     /// Each operand's step within a row.
@@ -25,35 +39,35 @@ pub struct Loops<const N: usize> {
 
 impl<const N: usize> Loops<N> {
     /// Loops over extents `out`; `steps` are each operand's along those axes.
-    pub fn new(out: &[usize], steps: &[Vec<usize>; N]) -> Self {
-        let mut axes: Vec<(usize, [usize; N])> = Vec::with_capacity(out.len());
+    pub fn new(out: &[usize], steps: &[Dims; N]) -> Self {
+        let mut axes: PerAxis<Axis<N>> = PerAxis::default();
         for (axis, &extent) in out.iter().enumerate().filter(|(_, extent)| **extent != 1) {
             let inner: [usize; N] = std::array::from_fn(|operand| steps[operand][axis]);
             match axes.last_mut() {
-                Some((outer_extent, outer))
+                Some(Axis { extent: outer_extent, steps: outer })
                     if outer.iter().zip(&inner).all(|(&outer, &inner)| outer == inner * extent) =>
                 {
                     *outer_extent *= extent;
                     *outer = inner;
                 }
-                _ => axes.push((extent, inner)),
+                _ => axes.push(Axis { extent, steps: inner }),
             }
         }
-        let (row, row_steps) = axes.pop().unwrap_or((1, [0; N]));
-        Loops { lead: axes, row, row_steps }
+        let row = axes.pop().unwrap_or_default();
+        Loops { lead: axes, row: row.extent, row_steps: row.steps }
     }
 
     fn rows(&self) -> usize {
-        self.lead.iter().map(|(extent, _)| extent).product()
+        self.lead.iter().map(|axis| axis.extent).product()
     }
 
     /// Visits each row with the operands' offsets of its first element.
     pub fn for_each_row(&self, mut visit: impl FnMut([usize; N])) {
-        let mut index = vec![0usize; self.lead.len()];
+        let mut index = Dims::filled(self.lead.len(), 0);
         let mut offsets = [0usize; N];
         for _ in 0..self.rows() {
             visit(offsets);
-            for (at, (extent, steps)) in index.iter_mut().zip(&self.lead).rev() {
+            for (at, Axis { extent, steps }) in index.iter_mut().zip(self.lead.iter()).rev() {
                 *at += 1;
                 let whole = *at == *extent;
                 for (offset, step) in offsets.iter_mut().zip(steps) {
@@ -82,15 +96,15 @@ impl Loops<1> {
 
     /// After how many elements the loops read the same ones again.
     pub fn period(&self) -> usize {
-        let row = (self.row, self.row_steps);
+        let row = Axis { extent: self.row, steps: self.row_steps };
         let axes = self.lead.iter().copied().chain([row]);
-        axes.skip_while(|(_, step)| *step == [0]).map(|(extent, _)| extent).product()
+        axes.skip_while(|axis| axis.steps == [0]).map(|axis| axis.extent).product()
     }
 
     /// Where row number `row` begins.
     fn row_offset(&self, mut row: usize) -> usize {
         let mut offset = 0;
-        for &(extent, [step]) in self.lead.iter().rev() {
+        for &Axis { extent, steps: [step] } in self.lead.iter().rev() {
             offset += row % extent * step;
             row /= extent;
         }

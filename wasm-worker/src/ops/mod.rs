@@ -32,20 +32,21 @@ pub struct RunContext {
 
 /// The operands of one node, handed out in order.
 #[derive(Debug)]
-pub struct Operands(std::vec::IntoIter<Tensor>);
+pub struct Operands<'a>(std::vec::Drain<'a, Tensor>);
 
-impl Operands {
-    /// Takes the operands of a node in the order that its op documents.
-    pub fn new(tensors: Vec<Tensor>) -> Self {
-        Operands(tensors.into_iter())
+impl<'a> Operands<'a> {
+    /// Takes the operands of a node in the order that its op documents, out of a list that serves
+    /// the next node.
+    pub fn new(tensors: &'a mut Vec<Tensor>) -> Self {
+        Operands(tensors.drain(..))
     }
 
     fn next(&mut self) -> Tensor {
         self.0.next().expect("validation has counted the operands")
     }
 
-    fn rest(self) -> Vec<Tensor> {
-        self.0.collect()
+    fn rest(&self) -> &[Tensor] {
+        self.0.as_slice()
     }
 }
 
@@ -54,7 +55,7 @@ impl Operands {
 /// # Panics
 /// Where operands do not have the types that validation saw, and on
 /// [`Op::Input`], which is bound and never run.
-pub fn apply(op: &Op, mut operands: Operands, out: &TensorType, context: RunContext) -> Tensor {
+pub fn apply(op: &Op, mut operands: Operands<'_>, out: &TensorType, context: RunContext) -> Tensor {
     let dims = dims_of(&out.shape);
     match op {
         Op::Input { .. } => unreachable!("inputs are bound before a graph runs"),
@@ -81,7 +82,7 @@ pub fn apply(op: &Op, mut operands: Operands, out: &TensorType, context: RunCont
         Op::CrossEntropyGrad => {
             softmax::cross_entropy_grad(operands.next(), &operands.next(), &operands.next())
         }
-        Op::MatMul { .. } | Op::Conv2d(_) => product(op, &operands.rest(), out, &mut |_, _| {}),
+        Op::MatMul { .. } | Op::Conv2d(_) => product(op, operands.rest(), out, &mut |_, _| {}),
         Op::Conv2dInputGrad { attrs, .. } => {
             conv::input_grad(attrs, &operands.next(), &operands.next(), &dims)
         }

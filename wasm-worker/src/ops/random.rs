@@ -23,7 +23,8 @@ pub fn random(
     let count: usize = dims.iter().product();
     let key = key(context.seed);
     // Rounded up to whole blocks of four, so that a pair is never split.
-    let mut elements = Buffer::empty(count.next_multiple_of(4));
+    let mut buffer = Buffer::empty(count.next_multiple_of(4));
+    let elements: &mut Vec<f32> = &mut buffer;
     for block in 0..count.div_ceil(4) as u64 {
         let counter = [block as u32, stream, context.run, (block >> 32) as u32];
         let words = philox4x32(counter, key);
@@ -36,7 +37,7 @@ pub fn random(
         }
     }
     elements.truncate(count);
-    Tensor::of(dims, elements)
+    Tensor::of(dims, buffer)
 }
 
 /// Two independent standard normal numbers. The angle is taken in f64, where

@@ -1,6 +1,7 @@
 //! Reductions. The order of additions is fixed by the shape alone.
 
 use super::elementwise::{maximum, minimum};
+use crate::axes::PerAxis;
 use crate::buffer::Buffer;
 use crate::tensor::Tensor;
 use raven_graph::ReduceFn;
@@ -16,14 +17,14 @@ const RUN: usize = 256;
 const BLOCK: usize = 32;
 
 /// Neighbouring axes of one kind, joined.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Group {
     reduced: bool,
     extent: usize,
 }
 
-fn groups(dims: &[usize], axes: &[u32]) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::with_capacity(dims.len());
+fn groups(dims: &[usize], axes: &[u32]) -> PerAxis<Group> {
+    let mut groups: PerAxis<Group> = PerAxis::default();
     for (axis, &extent) in dims.iter().enumerate() {
         let reduced = axes.contains(&(axis as u32));
         match groups.last_mut() {
@@ -175,7 +176,8 @@ pub fn reduce(function: ReduceFn, x: &Tensor, axes: &[u32], dims: &[usize]) -> T
 pub fn arg_max(x: &Tensor, axis: usize, dims: &[usize]) -> Tensor {
     let extent = x.dims()[axis];
     let inner: usize = x.dims()[axis + 1..].iter().product();
-    let mut result = Buffer::empty(dims.iter().product());
+    let mut buffer = Buffer::empty(dims.iter().product());
+    let result: &mut Vec<i32> = &mut buffer;
     for plane in x.elements::<f32>().chunks_exact(extent * inner) {
         for column in 0..inner {
             let mut best = (0, plane[column]);
@@ -188,5 +190,5 @@ pub fn arg_max(x: &Tensor, axis: usize, dims: &[usize]) -> Tensor {
             result.push(best.0 as i32);
         }
     }
-    Tensor::of(dims, result)
+    Tensor::of(dims, buffer)
 }

@@ -43,7 +43,7 @@ pub fn scratch_bytes(dims: &[usize], axis: usize) -> u64 {
 
 /// Applies `f` to each run of elements along `axis`.
 fn along(x: Tensor, axis: usize, f: impl Fn(&mut [f32])) -> Tensor {
-    let dims = x.dims().to_vec();
+    let dims = x.extents();
     let extent = dims[axis];
     let inner: usize = dims[axis + 1..].iter().product();
     let mut elements = x.into_elements::<f32>();
@@ -98,7 +98,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
 
 /// `logits [b, c]`, `labels [b]`, `dloss [b]` to `[b, c]`; zeros where a label is out of range.
 pub fn cross_entropy_grad(logits: Tensor, labels: &Tensor, dloss: &Tensor) -> Tensor {
-    let dims = logits.dims().to_vec();
+    let dims = logits.extents();
     let classes = dims[1];
     let mut elements = logits.into_elements::<f32>();
     let scales = labels.elements::<i32>().iter().zip(dloss.elements::<f32>());

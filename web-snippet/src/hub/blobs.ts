@@ -11,9 +11,25 @@ const STORE_BYTES_MAX = 320 << 20;
 /** A shard that takes longer than this leaves its task to someone else. */
 const FETCH_MS_MAX = 30_000;
 
+/** A kept frame, and who waits for it while it is lent. */
+interface Kept {
+  readonly bytes: number;
+  /** Nothing while it is lent. */
+  frame: ArrayBuffer | undefined;
+  readonly waiters: Array<{ lend(frame: ArrayBuffer): void; fail(error: BlobError): void }>;
+}
+
+/** A kept frame in the hands of one who must give it back: its bytes move, none is copied. */
+export interface Loan {
+  readonly frame: ArrayBuffer;
+  giveBack(frame: ArrayBuffer): void;
+  /** It will not come back. */
+  lose(): void;
+}
+
 /** Frames that came over the socket, kept while the coordinator wants them kept. */
 export class FrameStore {
-  readonly #frames = new Map<string, ArrayBuffer>();
+  readonly #kept = new Map<string, Kept>();
   #bytes = 0;
   readonly #bytesMax: number;
 
@@ -24,29 +40,59 @@ export class FrameStore {
   /** Keeps a frame; the oldest ones go when the store would grow over its bound. */
   put(id: string, frame: ArrayBuffer): void {
     this.drop(id);
-    for (const oldest of this.#frames.keys()) {
-      if (this.#bytes + frame.byteLength <= this.#bytesMax) break;
+    const bytes = frame.byteLength;
+    for (const oldest of this.#kept.keys()) {
+      if (this.#bytes + bytes <= this.#bytesMax) break;
       this.drop(oldest);
     }
-    this.#frames.set(id, frame);
-    this.#bytes += frame.byteLength;
+    this.#kept.set(id, { bytes, frame, waiters: [] });
+    this.#bytes += bytes;
   }
 
-  get(id: string): ArrayBuffer | undefined {
-    return this.#frames.get(id);
+  /** A copy of a frame that is never lent. */
+  copy(id: string): ArrayBuffer | undefined {
+    return this.#kept.get(id)?.frame?.slice(0);
+  }
+
+  /**
+   * Lends a frame, once whoever has it gave it back; nothing where it is not kept.
+   *
+   * @throws {BlobError} where it does not come back.
+   */
+  async lend(id: string): Promise<Loan | undefined> {
+    const kept = this.#kept.get(id);
+    if (!kept) return undefined;
+    const { frame } = kept;
+    kept.frame = undefined;
+    if (frame) return this.#loan(id, kept, frame);
+    return new Promise((resolve, reject) => {
+      kept.waiters.push({ lend: (back) => resolve(this.#loan(id, kept, back)), fail: reject });
+    });
+  }
+
+  /** Who waits for a frame gets it even if it is dropped meanwhile, as they asked before. */
+  #loan(id: string, kept: Kept, frame: ArrayBuffer): Loan {
+    return {
+      frame,
+      giveBack: (back) => {
+        const next = kept.waiters.shift();
+        if (next) next.lend(back);
+        else kept.frame = back;
+      },
+      lose: () => {
+        for (const { fail } of kept.waiters.splice(0)) fail(new BlobError(`blob ${id} was lost with a worker`));
+        if (this.#kept.get(id) === kept) this.drop(id);
+      },
+    };
   }
 
   drop(id: string): void {
-    this.#bytes -= this.#frames.get(id)?.byteLength ?? 0;
-    this.#frames.delete(id);
+    this.#bytes -= this.#kept.get(id)?.bytes ?? 0;
+    this.#kept.delete(id);
   }
 
   ids(): string[] {
-    return [...this.#frames.keys()];
-  }
-
-  frames(): IterableIterator<ArrayBuffer> {
-    return this.#frames.values();
+    return [...this.#kept.keys()];
   }
 
   get bytes(): number {
@@ -54,7 +100,7 @@ export class FrameStore {
   }
 
   clear(): void {
-    this.#frames.clear();
+    this.#kept.clear();
     this.#bytes = 0;
   }
 }

@@ -1,6 +1,6 @@
 /**
  * The kernel workers of one browser: which exist, what each is at, and the
- * tasks that wait for one. The hub never copies a frame that it need not keep.
+ * tasks that wait for one. The hub copies no tensor: frames that it keeps are lent.
  */
 
 import type { Pace } from '../shared/pace.ts';
@@ -8,7 +8,7 @@ import type { FromKernel, ToKernel } from '../shared/kernel-port.ts';
 import { decodeFrame, encodeFrame } from '../wire/frame.ts';
 import { TO_COORDINATOR } from '../wire/limits.ts';
 import type { RefuseReason, ShardRef } from '../wire/message.ts';
-import type { FrameStore } from './blobs.ts';
+import type { FrameStore, Loan } from './blobs.ts';
 
 /** Tasks that wait at most; a coordinator pushes a few per worker. */
 const QUEUE_TASKS_MAX = 512;
@@ -68,6 +68,8 @@ interface Slot {
     | { readonly at: 'ended' };
   /** Leases whose payload this worker's kernel holds until it is revealed. */
   readonly committed: Set<string>;
+  /** Frames of the store that the worker is to give back. */
+  readonly loans: Map<string, Loan>;
   /** When to end the worker at the latest, once it is no longer wanted. */
   retireAt: ReturnType<typeof setTimeout> | undefined;
 }
@@ -235,7 +237,7 @@ export class Pool {
 
   #spawn(): void {
     const port = this.#host.spawn(this.#pace.duty, this.#flopsPerS);
-    const slot: Slot = { port, stage: { at: 'starting' }, committed: new Set(), retireAt: undefined };
+    const slot: Slot = { port, stage: { at: 'starting' }, committed: new Set(), loans: new Map(), retireAt: undefined };
     port.onmessage = (message) => this.#host.run(() => this.#receive(slot, message));
     port.onerror = (detail) => this.#crash(slot, detail);
     this.#slots.push(slot);
@@ -244,8 +246,8 @@ export class Pool {
 
   #giveGraphs(slot: Slot): void {
     for (const id of this.#graphs) {
-      const frame = this.#store.get(id);
-      if (frame) post(slot, { kind: 'accept', frame: frame.slice(0) });
+      const frame = this.#store.copy(id);
+      if (frame) post(slot, { kind: 'accept', frame });
     }
   }
 
@@ -314,6 +316,10 @@ export class Pool {
       case 'need':
         void this.#supply(slot, message.lease, message.ids);
         return;
+      case 'returned':
+        slot.loans.get(message.id)?.giveBack(message.frame);
+        slot.loans.delete(message.id);
+        return;
       case 'answer':
         this.#answer(slot, message.lease, message.outcome, message.frame);
         return;
@@ -357,11 +363,15 @@ export class Pool {
     if (slot.stage.at !== 'busy' || slot.stage.task.lease !== lease) return;
     const shards = new Map(slot.stage.task.shards.map((shard) => [shard.blob, shard]));
     const supplies = ids.map(async (id) => {
-      const kept = this.#store.get(id);
+      const loan = await this.#store.lend(id);
+      if (loan) {
+        this.#lend(slot, lease, id, loan);
+        return;
+      }
       const shard = shards.get(id);
-      if (!kept && !shard) throw new Error(`blob ${id} was not sent`);
-      const frame = kept ? kept.slice(0) : await this.#host.shard(shard as ShardRef);
-      if (isAt(slot, lease)) post(slot, { kind: 'supply', id, frame });
+      if (!shard) throw new Error(`blob ${id} was not sent`);
+      const frame = await this.#host.shard(shard);
+      if (isAt(slot, lease)) post(slot, { kind: 'supply', id, frame, lent: false });
     });
     try {
       await Promise.all(supplies);
@@ -374,6 +384,17 @@ export class Pool {
       this.#settle(slot);
       this.#host.changed();
     }
+  }
+
+  /** Lends a worker a frame, unless the worker does not need it any more. */
+  #lend(slot: Slot, lease: string, id: string, loan: Loan): void {
+    const { frame } = loan;
+    if (!isAt(slot, lease)) {
+      loan.giveBack(frame);
+      return;
+    }
+    slot.loans.set(id, loan);
+    post(slot, { kind: 'supply', id, frame, lent: true });
   }
 
   #crash(slot: Slot, detail: string): void {
@@ -406,6 +427,9 @@ export class Pool {
     slot.port.terminate();
     slot.stage = { at: 'ended' };
     slot.committed.clear();
+    // Who waits for these is refused as `missing` them, and the coordinator sends them again.
+    for (const loan of slot.loans.values()) loan.lose();
+    slot.loans.clear();
   }
 
   #takeQueue(): PoolTask[] {

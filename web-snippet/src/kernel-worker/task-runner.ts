@@ -80,7 +80,12 @@ export abstract class TaskRunner<K extends FrameKernel> {
         this.keep(new Uint8Array(command.frame));
         return;
       case 'supply':
-        this.#supply(command.id, new Uint8Array(command.frame));
+        try {
+          this.#supply(command.id, new Uint8Array(command.frame));
+        } finally {
+          // The kernel has copied what it takes, and other workers may wait for the frame.
+          if (command.lent) this.host.post({ kind: 'returned', id: command.id, frame: command.frame }, [command.frame]);
+        }
         return;
       case 'task':
         this.pacer.worked(command.hubMs);

@@ -21,8 +21,8 @@ export type ToKernel =
   | { readonly kind: 'duty'; readonly duty: number }
   /** A graph or drop frame, kept or obeyed without an answer. */
   | { readonly kind: 'accept'; readonly frame: ArrayBuffer }
-  /** A blob that the worker said it needs. */
-  | { readonly kind: 'supply'; readonly id: string; readonly frame: ArrayBuffer }
+  /** A blob that the worker said it needs; one that is lent goes back once the kernel has it. */
+  | { readonly kind: 'supply'; readonly id: string; readonly frame: ArrayBuffer; readonly lent: boolean }
   /** With `hubMs`, what the hub has computed itself: the worker rests for that too. */
   | { readonly kind: 'task'; readonly lease: string; readonly frame: ArrayBuffer; readonly hubMs: number }
   /** Forget a task whose blobs cannot be had; the hub has answered for it. */
@@ -36,6 +36,8 @@ export type ToKernel =
 export type FromKernel =
   | { readonly kind: 'ready'; readonly flopsPerS: number }
   | { readonly kind: 'need'; readonly lease: string; readonly ids: readonly string[] }
+  /** The frame of a blob that was lent. */
+  | { readonly kind: 'returned'; readonly id: string; readonly frame: ArrayBuffer }
   | {
       readonly kind: 'answer';
       readonly lease: string;

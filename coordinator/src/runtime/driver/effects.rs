@@ -12,7 +12,9 @@ use raven_engine::{
     Effect, EffectError, EffectId, Event, Outbound, PayloadId, Record, Testimony, TreePart, Work,
 };
 use raven_protocol::frame::encode;
-use raven_protocol::{BlobId, JobId, LeaseId, RefuseReason, SessionId, TaskId, ToContributor};
+use raven_protocol::{
+    BlobId, JobId, LeaseId, Numerics, RefuseReason, SessionId, TaskId, ToContributor,
+};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -163,14 +165,15 @@ impl Driver {
         let job = self.job_mut(id)?;
         // Lease ids are drawn from 128 bits; this one is nobody's.
         let lease = LeaseId(u128::from(effect.0));
-        let built = job.task_frame(lease, task, u64::MAX >> 1, 0, work)?;
-        let mut needs = vec![job.graph_frame(built.graph)?];
-        if let Work::Replica { state, .. } = *work {
-            needs.push(job.state(state)?.weights().frame.clone());
-        }
-        let held = Held { task, expected: built.expected };
-        let question =
-            Question { effect, job: id, needs, lease, task: built.frame, held, testimonies };
+        // The module is the same whatever the job's class, and here its bits are looked at.
+        let built = job.judged_frame(lease, task, work)?;
+        let graph = job.graph(built.graph)?;
+        let weights = match *work {
+            Work::Replica { state, .. } => Some(job.state(state)?.weights().clone()),
+            Work::Part { .. } => None,
+        };
+        let (held, task) = (Held { task, expected: built.expected }, built.frame);
+        let question = Question { effect, job: id, graph, weights, lease, task, held, testimonies };
         self.judge.ask(question)
     }
 
@@ -255,7 +258,10 @@ impl Driver {
             } else {
                 job.progress.interrupted();
             }
-            state = kept_state(&record).and_then(|weights| job.state(weights).ok());
+            // Any state of a strict job may be published with its certificate.
+            let is_strict = job.context.plan.numerics == Numerics::Strict;
+            let kept = kept_state(&record).or(record.weights.filter(|_| is_strict));
+            state = kept.and_then(|weights| job.state(weights).ok());
             clock = job.progress.clock();
         }
         let job = record.job;

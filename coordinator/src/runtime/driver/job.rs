@@ -8,17 +8,20 @@ use crate::runtime::executor::{
 };
 use crate::runtime::leases::{Expected, ExpectedOutput};
 use axum::body::Bytes;
-use raven_engine::{Algorithm, EpochOrder, Placement, SyncSgd, Work, groups};
+use raven_engine::{Algorithm, EpochOrder, Placement, SyncSgd, Work};
 use raven_graph::cut::{Part as CutPart, PartInput, Stage};
 use raven_graph::{GraphId, Shape, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Binding, BlobId, Encoding, GraphText, LeaseId, OutputSpec, Program, ReduceRule, Seed, ShardRef,
-    TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
+    Binding, BlobId, Encoding, GraphText, LeaseId, Numerics, OutputSpec, Program, ReduceRule, Seed,
+    ShardRef, TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
+
+/// The referee's tasks are leased to nobody; evidence states a bound that a reader takes.
+const LEASE_MS_JUDGED: u64 = 3_600_000;
 
 /// Separates the seeds of tasks from everything else that is drawn from a job's seed.
 const TAG_TASK: u32 = 0x5441_534b;
@@ -61,6 +64,25 @@ struct Draft {
     spec: TaskSpec,
     attachments: Attachments,
     expected: Expected,
+}
+
+impl Draft {
+    fn frame(self, lease: LeaseId, task: TaskId, lease_ms: u64, flops: u64) -> TaskFrame {
+        let Draft { spec, attachments, expected } = self;
+        let (shards, graph) = (spec.shards.clone(), spec.program.graph());
+        let message = TaskMessage { lease, task, lease_ms, flops, spec };
+        let frame = match attachments {
+            Attachments::Ready(attachments) => TaskBytes::Ready(encode_task(message, &attachments)),
+            Attachments::Cut { inputs, values, bytes } => TaskBytes::Deferred {
+                bytes,
+                build: Box::new(move || {
+                    let attachments = operands(&inputs, &values.all()?)?;
+                    Ok(encode_task(message, &attachments))
+                }),
+            },
+        };
+        TaskFrame { frame, expected: Arc::new(expected), shards, graph }
+    }
 }
 
 /// Tensors that go with a task.
@@ -170,18 +192,8 @@ impl Job {
 
     /// What the job's rule combines in `round`; nothing where gradients are only added.
     pub(super) fn groups(&mut self, round: u32) -> Result<Vec<Group>, ExecutorError> {
-        let named = self.context.combine.groups();
-        if named == 1 {
-            return Ok(Vec::new());
-        }
-        let order = self.order(round)?;
-        let total = order.layout().micro_batches(round);
-        let read = |micro_batch| order.rows(round, micro_batch).iter().filter(|r| **r >= 0).count();
-        let groups = groups::runs(total, named).map(|(start, count)| {
-            let rows: usize = (start..start + count).map(read).sum();
-            Group { start, count, rows: rows as u32 }
-        });
-        Ok(groups.collect())
+        let context = self.context.clone();
+        Ok(Group::of_round(&context, self.order(round)?, round))
     }
 
     /// The frame that introduces a graph; encoded once.
@@ -222,25 +234,41 @@ impl Job {
         flops: u64,
         work: &Work,
     ) -> Result<TaskFrame, ExecutorError> {
-        let Draft { spec, attachments, expected } = match *work {
+        let draft = self.draft(task, work)?;
+        Ok(draft.frame(lease, task, lease_ms, flops))
+    }
+
+    /// Builds a task for the referee: the same, as a strict one.
+    ///
+    /// # Errors
+    /// Those of [`Job::task_frame`].
+    pub(super) fn judged_frame(
+        &mut self,
+        lease: LeaseId,
+        task: TaskId,
+        work: &Work,
+    ) -> Result<TaskFrame, ExecutorError> {
+        let mut draft = self.draft(task, work)?;
+        draft.spec.numerics = Numerics::Strict;
+        Ok(draft.frame(lease, task, LEASE_MS_JUDGED, 0))
+    }
+
+    /// A graph that tasks run.
+    ///
+    /// # Errors
+    /// [`ExecutorError::Missing`], a fault of this process.
+    pub(super) fn graph(&self, id: GraphId) -> Result<ValidGraph, ExecutorError> {
+        let graph = self.find_graph(id).cloned();
+        graph.ok_or_else(|| ExecutorError::Missing { name: format!("graph {id}") })
+    }
+
+    fn draft(&mut self, task: TaskId, work: &Work) -> Result<Draft, ExecutorError> {
+        match *work {
             Work::Replica { state, start, count } => {
-                self.replica_spec(task.round, state, start, count)?
+                self.replica_spec(task.round, state, start, count)
             }
-            Work::Part { state, stage, part } => self.part_spec(task.round, state, stage, part)?,
-        };
-        let (shards, graph) = (spec.shards.clone(), spec.program.graph());
-        let message = TaskMessage { lease, task, lease_ms, flops, spec };
-        let frame = match attachments {
-            Attachments::Ready(attachments) => TaskBytes::Ready(encode_task(message, &attachments)),
-            Attachments::Cut { inputs, values, bytes } => TaskBytes::Deferred {
-                bytes,
-                build: Box::new(move || {
-                    let attachments = operands(&inputs, &values.all()?)?;
-                    Ok(encode_task(message, &attachments))
-                }),
-            },
-        };
-        Ok(TaskFrame { frame, expected: Arc::new(expected), shards, graph })
+            Work::Part { state, stage, part } => self.part_spec(task.round, state, stage, part),
+        }
     }
 
     fn replica_spec(

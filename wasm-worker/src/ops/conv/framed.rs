@@ -128,7 +128,7 @@ impl Correlation {
     pub fn new(extents: Extents, filters: usize, weights: &[f32]) -> Self {
         let framed = Framed::new(extents);
         let (positions, taps) = (framed.positions(1), framed.taps(ELEMENT));
-        let mut packed = WholeRight::default();
+        let mut packed = WholeRight::new(taps.len(), filters);
         packed.pack(&Matrix::transposed(weights, taps.len(), filters));
         Correlation { framed, positions, taps, weights: packed }
     }
@@ -151,11 +151,12 @@ pub struct WeightGradient {
 }
 
 impl WeightGradient {
-    /// Prepares for images of these extents.
-    pub fn new(extents: Extents) -> Self {
+    /// Prepares for images of these extents, and gradients of as many filters.
+    pub fn new(extents: Extents, filters: usize) -> Self {
         let framed = Framed::new(extents);
         let (positions, taps) = (framed.positions(ELEMENT), framed.taps(1));
-        WeightGradient { framed, positions, taps, dy: WholeRight::default() }
+        let dy = WholeRight::new(positions.len(), filters);
+        WeightGradient { framed, positions, taps, dy }
     }
 
     /// Adds the gradient of `image [channels, h, w]`, `dy [filters, oh, ow]` to `dw [filters, taps]`.

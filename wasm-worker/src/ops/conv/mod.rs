@@ -91,7 +91,7 @@ pub fn weight_grad(attrs: &Conv2dAttrs, x: &Tensor, dy: &Tensor, dims: &[usize])
         return Tensor::of(dims, result);
     };
     for group in 0..geometry.groups {
-        let mut gradient = WeightGradient::new(extents);
+        let mut gradient = WeightGradient::new(extents, geometry.filters);
         let dw = &mut result[geometry.weight_range(group)];
         for image in 0..geometry.images {
             let dy = &grads[geometry.out_range(image, group)];

@@ -39,6 +39,12 @@ pub fn tile_elements_max(geometry: &Geometry) -> u64 {
     tile_rows(geometry) as u64 * row_elements(geometry)
 }
 
+/// Room for a tile. `None` where the image is multiplied as it lies.
+fn tile(geometry: &Geometry) -> Option<Buffer<f32>> {
+    let elements = tile_elements_max(geometry) as usize;
+    (!geometry.is_pointwise()).then(|| Buffer::stale(elements))
+}
+
 /// Unrolls the patches of output rows `rows` into `cols [patch, rows * out_width]`.
 fn unroll(geometry: &Geometry, image: &[f32], rows: &Range<usize>, cols: &mut [f32]) {
     let (width, out_width) = (geometry.width, geometry.out_width);
@@ -93,19 +99,19 @@ fn roll_up(geometry: &Geometry, cols: &[f32], rows: &Range<usize>, image: &mut [
 
 /// See [`super::forward`].
 pub fn forward(geometry: &Geometry, images: &[f32], weights: &[f32], result: &mut [f32]) {
-    let mut cols = Buffer::stale(tile_elements_max(geometry) as usize);
+    let mut cols = tile(geometry);
     let (patch, filters, out_plane) = (geometry.patch(), geometry.filters, geometry.out_plane());
     for image in 0..geometry.images {
         for group in 0..geometry.groups {
             let source = &images[geometry.image_range(image, group)];
             let out = &mut result[geometry.out_range(image, group)];
             let weight = Matrix::new(&weights[geometry.weight_range(group)], filters, patch);
-            if geometry.is_pointwise() {
+            let Some(cols) = &mut cols else {
                 gemm_strided(weight, Matrix::new(source, patch, out_plane), false, out, out_plane);
                 continue;
-            }
+            };
             for rows in tiles(geometry) {
-                unroll(geometry, source, &rows, &mut cols);
+                unroll(geometry, source, &rows, cols);
                 let positions = rows.len() * geometry.out_width;
                 let cols = Matrix::new(&cols[..patch * positions], patch, positions);
                 let out = &mut out[rows.start * geometry.out_width..];
@@ -117,17 +123,17 @@ pub fn forward(geometry: &Geometry, images: &[f32], weights: &[f32], result: &mu
 
 /// See [`super::input_grad`].
 pub fn input_grad(geometry: &Geometry, weights: &[f32], grads: &[f32], result: &mut [f32]) {
-    let mut cols = Buffer::stale(tile_elements_max(geometry) as usize);
+    let mut cols = tile(geometry);
     let (patch, filters, out_plane) = (geometry.patch(), geometry.filters, geometry.out_plane());
     for image in 0..geometry.images {
         for group in 0..geometry.groups {
             let dy = &grads[geometry.out_range(image, group)];
             let dx = &mut result[geometry.image_range(image, group)];
             let weight = Matrix::transposed(&weights[geometry.weight_range(group)], patch, filters);
-            if geometry.is_pointwise() {
+            let Some(cols) = &mut cols else {
                 gemm_strided(weight, Matrix::new(dy, filters, out_plane), false, dx, out_plane);
                 continue;
-            }
+            };
             for rows in tiles(geometry) {
                 let positions = rows.len() * geometry.out_width;
                 let cols = &mut cols[..patch * positions];
@@ -142,20 +148,20 @@ pub fn input_grad(geometry: &Geometry, weights: &[f32], grads: &[f32], result: &
 
 /// See [`super::weight_grad`].
 pub fn weight_grad(geometry: &Geometry, images: &[f32], grads: &[f32], result: &mut [f32]) {
-    let mut cols = Buffer::stale(tile_elements_max(geometry) as usize);
+    let mut cols = tile(geometry);
     let (patch, filters, out_plane) = (geometry.patch(), geometry.filters, geometry.out_plane());
     for image in 0..geometry.images {
         for group in 0..geometry.groups {
             let source = &images[geometry.image_range(image, group)];
             let dy = &grads[geometry.out_range(image, group)];
             let dw = &mut result[geometry.weight_range(group)];
-            if geometry.is_pointwise() {
+            let Some(cols) = &mut cols else {
                 let dy = Matrix::new(dy, filters, out_plane);
                 gemm_strided(dy, Matrix::transposed(source, out_plane, patch), true, dw, patch);
                 continue;
-            }
+            };
             for rows in tiles(geometry) {
-                unroll(geometry, source, &rows, &mut cols);
+                unroll(geometry, source, &rows, cols);
                 let positions = rows.len() * geometry.out_width;
                 let cols = Matrix::transposed(&cols[..patch * positions], positions, patch);
                 let dy = &dy[rows.start * geometry.out_width..];

@@ -20,7 +20,7 @@ use super::tensor::Tensor;
 use crate::job::{Combine, JobContext};
 use axum::body::Bytes;
 use graphs::{CENTER, CHUNK, DIVISOR, SQUARES, VECTOR, factor, vector};
-use raven_engine::{Metrics, tree};
+use raven_engine::{EpochOrder, Metrics, groups, tree};
 use raven_graph::{DType, TensorType};
 use raven_protocol::Seed;
 use std::collections::HashMap;
@@ -34,6 +34,25 @@ pub struct Group {
     pub count: u32,
     /// Rows that they read.
     pub rows: u32,
+}
+
+impl Group {
+    /// Those of `round`; none where the job's gradients are only added.
+    ///
+    /// # Panics
+    /// Where the order is of another epoch.
+    pub fn of_round(context: &JobContext, order: &EpochOrder, round: u32) -> Vec<Group> {
+        if context.combine.is_mean() {
+            return Vec::new();
+        }
+        let read = |micro_batch| order.rows(round, micro_batch).iter().filter(|r| **r >= 0).count();
+        let total = order.layout().micro_batches(round);
+        let groups = groups::runs(total, context.combine.groups()).map(|(start, count)| {
+            let rows: usize = (start..start + count).map(read).sum();
+            Group { start, count, rows: rows as u32 }
+        });
+        groups.collect()
+    }
 }
 
 /// What a round's groups come to.

@@ -1,0 +1,205 @@
+//! Networks with cheats, and what came of them: the figures of the proof of
+//! calculation.
+
+use crate::adversary::{Adversary, Lie};
+use crate::faults::{Faults, MS, Micros, SECOND};
+use crate::kernel::Value;
+use crate::node::NodeSpec;
+use crate::plans::Replica;
+use crate::rng::Rng;
+use crate::shell::Story;
+use crate::sim::{Outcome, Scenario};
+use raven_engine::{JobPhase, JobPlan, Verification};
+use raven_protocol::JobId;
+
+/// How long those stay who keep no key.
+const EPHEMERAL_STAY_US: Micros = 90 * SECOND;
+/// How long those stay who do.
+const PERSISTENT_STAY_US: Micros = 1_200 * SECOND;
+
+/// Who contributes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Crowd {
+    pub size: usize,
+    /// Part of it that comes with a new key each time.
+    pub ephemeral: f64,
+    /// Part of it that cheats.
+    pub cheating: f64,
+}
+
+/// What they work on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Work {
+    /// Tasks of a round.
+    pub tasks: u32,
+    pub rounds: u32,
+    pub epochs: u32,
+}
+
+/// What a network came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figures {
+    /// Whether the job completed.
+    pub completed: bool,
+    /// Whether its weights are those that honest contributors come to.
+    pub right: bool,
+    /// False results that were committed to, that were combined at some time,
+    /// and the most by one contributor.
+    pub lies: u64,
+    pub combined: u64,
+    pub lies_most: u64,
+    /// Contributors that lied, and those of them that were excluded.
+    pub liars: usize,
+    pub excluded: usize,
+    /// Honest contributors that were excluded.
+    pub wronged: usize,
+    pub rollbacks: u64,
+    /// Everything that was computed, the referee's part of it, over the job's own work.
+    pub overhead: f64,
+    pub referee: f64,
+    /// Part of all pay that went for false results and was not taken back.
+    pub paid_for_lies: f64,
+    /// Part of honest executions that earned nothing.
+    pub unpaid: f64,
+    pub events: u64,
+    pub events_per_s: f64,
+}
+
+impl Work {
+    /// The job: every task is one micro-batch of half a second on the slowest.
+    pub fn plan(&self, verification: Verification) -> JobPlan {
+        let micro_batch = 8;
+        let batch = self.tasks * micro_batch;
+        let sizes = Replica {
+            rows: batch * self.rounds / self.epochs,
+            batch,
+            micro_batch,
+            epochs: self.epochs,
+            shards: 4,
+            flops: 1_000_000_000,
+            weights_bytes: 100_000,
+            ..Replica::default()
+        };
+        JobPlan { verification, ..sizes.plan(1, 42, 0) }
+    }
+
+    /// The weights that honest contributors come to.
+    pub fn expected(&self) -> Value {
+        let nodes = vec![NodeSpec { workers: 64, ..NodeSpec::PLAIN }; 4];
+        let outcome = run(&self.plan(Verification::None), nodes, 1);
+        outcome.jobs[&JobId(1)].weights.expect("it completes")
+    }
+}
+
+impl Crowd {
+    /// Its members; `adversaries` take turns among those who cheat.
+    pub fn nodes(&self, adversaries: &[Adversary], seed: u64) -> Vec<NodeSpec> {
+        let mut rng = Rng::new(seed).fork(7);
+        let cheats = (self.size as f64 * self.cheating).round() as usize;
+        let node = |index: usize| {
+            let ephemeral = rng.chance(self.ephemeral);
+            let adversary = (index < cheats && !adversaries.is_empty())
+                .then(|| adversaries[index % adversaries.len()]);
+            NodeSpec {
+                flops_per_s: rng.between(2_000_000_000, 12_000_000_000),
+                joins_at: rng.below(5 * SECOND),
+                stay_mean_us: if ephemeral { EPHEMERAL_STAY_US } else { PERSISTENT_STAY_US },
+                ephemeral,
+                adversary,
+                ..NodeSpec::PLAIN
+            }
+        };
+        (0..self.size).map(node).collect()
+    }
+}
+
+fn run(plan: &JobPlan, nodes: Vec<NodeSpec>, seed: u64) -> Outcome {
+    let mut scenario = Scenario::new(seed);
+    scenario.nodes = nodes;
+    scenario.faults = Faults {
+        effect_us_min: MS,
+        effect_us_max: 30 * MS,
+        jitter: 0.2,
+        rejoin_mean_us: 20 * SECOND,
+        notice_mean_us: SECOND,
+        ..Faults::NONE
+    };
+    scenario.jobs = vec![(6 * SECOND, plan.clone(), Story::default())];
+    scenario.until_us = 1_000_000 * SECOND;
+    scenario.run()
+}
+
+/// Runs a network and compares it with what honest contributors come to.
+pub fn measure(
+    work: Work,
+    crowd: Crowd,
+    adversaries: &[Adversary],
+    verification: Verification,
+    seed: u64,
+    expected: Value,
+) -> Figures {
+    let plan = work.plan(verification);
+    let outcome = run(&plan, crowd.nodes(adversaries, seed), seed);
+    let job = &outcome.jobs[&JobId(1)];
+    let (stats, truth) = (&outcome.stats, &outcome.truth);
+    let own = u64::from(work.tasks * work.rounds) * 1_000_000_000;
+    let records = outcome.records.values().flatten();
+    let (mut paid, mut paid_for_lies) = (0u64, 0u64);
+    let voids: Vec<_> = records.clone().flat_map(|record| record.voids.clone()).collect();
+    let voids: std::collections::BTreeSet<_> =
+        voids.iter().map(|void| (void.task, void.attempt, void.contributor)).collect();
+    for credit in records.flat_map(|record| &record.credits) {
+        if voids.contains(&(credit.task, credit.attempt, credit.contributor)) {
+            continue;
+        }
+        paid += credit.flops;
+        if truth.false_results.contains(&(credit.task, credit.digest)) {
+            paid_for_lies += credit.flops;
+        }
+    }
+    let honest = stats.executions_paid.max(1);
+    Figures {
+        completed: job.state.phase() == JobPhase::Completed,
+        right: job.weights == Some(expected),
+        lies: truth.lies.values().sum(),
+        combined: truth.combined,
+        lies_most: truth.lies.values().copied().max().unwrap_or(0),
+        liars: truth.lies.len(),
+        excluded: truth.lies.keys().filter(|who| truth.excluded.contains(who)).count(),
+        wronged: truth.wronged.len(),
+        rollbacks: stats.rollbacks,
+        overhead: (truth.executed + stats.referee_flops) as f64 / own as f64,
+        referee: stats.referee_flops as f64 / own as f64,
+        paid_for_lies: paid_for_lies as f64 / paid.max(1) as f64,
+        unpaid: stats.unpaid as f64 / honest as f64,
+        events: outcome.events,
+        events_per_s: outcome.events as f64 / outcome.engine_time.as_secs_f64(),
+    }
+}
+
+/// The cheats that are looked at, by name.
+pub fn cheats() -> Vec<(&'static str, Vec<Adversary>)> {
+    let after = |lie| Adversary { honest_first: 30, ..Adversary::always(lie) };
+    let alone = |lie| vec![Adversary::always(lie)];
+    vec![
+        ("noise", alone(Lie::Noise)),
+        ("scaled", alone(Lie::Scaled)),
+        ("sign flipped", alone(Lie::Flipped)),
+        ("stale", alone(Lie::Stale)),
+        ("zero", alone(Lie::Zero)),
+        ("honest, then lying", vec![after(Lie::Flipped)]),
+        ("colluding", vec![after(Lie::Colluding { group: 9 })]),
+        ("slow loris", alone(Lie::Withheld)),
+        (
+            "mixed",
+            vec![
+                Adversary::always(Lie::Noise),
+                after(Lie::Flipped),
+                Adversary::always(Lie::Zero),
+                after(Lie::Colluding { group: 9 }),
+                Adversary::always(Lie::Stale),
+                Adversary::always(Lie::Withheld),
+            ],
+        ),
+    ]
+}
