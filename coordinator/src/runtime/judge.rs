@@ -303,7 +303,7 @@ impl Desk {
     ) -> Result<String, String> {
         let fetch = |blob: BlobId| match suspect.weights {
             Some(weights) if weights.id == blob => Ok(weights.frame.clone()),
-            _ => self.blobs.get(blob).map(Bytes::from),
+            _ => self.blobs.get(blob),
         };
         let materials = Materials::gather(suspect.task.clone(), suspect.graph, fetch)
             .map_err(|error| error.to_string())?;

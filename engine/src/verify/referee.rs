@@ -265,8 +265,8 @@ impl Engine {
         let tasks = job.ledger.entries_of(identity);
         let Some(&oldest) = tasks.first() else { return };
         job.void(&tasks, identity.contributor);
-        let entries = tasks.iter().filter_map(|task| job.ledger.entries.get(task));
-        let can_look = entries.fold(true, |can, entry| can && entry.can_be_rechecked());
+        let mut entries = tasks.iter().filter_map(|task| job.ledger.entries.get(task));
+        let can_look = entries.all(|entry| entry.can_be_rechecked());
         if !can_look || tasks.len() > self.world.config.rechecks_max {
             // Or looking would take longer than doing the rounds again.
             return self.undo_from(id, oldest.round);

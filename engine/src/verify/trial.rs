@@ -174,7 +174,7 @@ impl World {
         };
         let also = match rule.also {
             Also::Nobody => true,
-            Also::Vetted => agreeing.iter().any(|claim| is_vetted(claim)),
+            Also::Vetted => agreeing.iter().any(is_vetted),
             Also::Referee => false,
         };
         also && apart.count() as u32 >= rule.claims
