@@ -444,3 +444,21 @@ fn who_has_no_certificate_is_told_why_and_a_certificate_outlives_its_data() {
     assert_eq!(problem(&format!("{job}/bundle"), 409)["field"], "dataset");
     process.terminate();
 }
+
+#[test]
+fn rounds_that_were_combined_robustly_are_verified_too() {
+    let installation = Installation::new();
+    let key = installation.key.as_str();
+    let process = Process::start(&installation.data());
+    let dataset = process.upload_digits(key);
+    let mut document = strict_job(&dataset, 1, "replica");
+    document["training"]["micro_batch"] = json!(4);
+    document["training"]["combine"] = json!({"rule": "trimmed_mean", "groups": 8, "trim": 1});
+    let job = process.post_job(key, &document);
+    let answer = process.finished(key, &job, PATIENCE);
+    assert_eq!(answer["state"], "completed", "{answer}");
+    let sold = Sold::fetch(&process, key, &job);
+    let rounds = sold.bundle.body().rounds.count;
+    let all = sold.verified(Draw::All);
+    assert_eq!((all.verified, all.tasks_verified), (rounds, rounds));
+}

@@ -136,6 +136,42 @@ fn a_quote_refuses_what_a_job_refuses() {
 }
 
 #[test]
+fn a_rule_for_gradients_is_checked_against_the_rounds_and_kept() {
+    let server = Server::start();
+    let mut document = job(&server.small_dataset());
+    // 100 rows in batches of 80: 16 micro-batches, and 4 at last.
+    document["training"]["batch"] = json!(80);
+    document["training"]["micro_batch"] = json!(5);
+    let plain = server.post("/v1/jobs", &document).json();
+    assert_eq!(plain["combine"], json!({"rule": "mean"}), "by default");
+    let trimmed = |groups, trim| json!({"rule": "trimmed_mean", "groups": groups, "trim": trim});
+    let cases = [
+        (trimmed(8, 1), "training.combine.groups", Some((4, 8))),
+        (trimmed(3, 1), "training.combine.groups", None),
+        (trimmed(4, 2), "training.combine.trim", Some((1, 2))),
+        (json!({"rule": "clipped_mean", "groups": 4, "norm": 0}), "training.combine.norm", None),
+        (json!({"rule": "mean", "groups": 4}), "training.combine", None),
+    ];
+    for (rule, field, limit) in cases {
+        document["training"]["combine"] = rule;
+        let quote = server.post("/v1/quotes", &document).problem(422);
+        assert_eq!(quote, server.post("/v1/jobs", &document).problem(422), "the same problem");
+        let found = quote["field"].as_str().unwrap_or_default();
+        assert!(found.starts_with(field), "{quote}");
+        if let Some((limit, found)) = limit {
+            assert_eq!((&quote["limit"], &quote["found"]), (&json!(limit), &json!(found)));
+        }
+    }
+    document["training"]["combine"] = trimmed(4, 1);
+    let robust = server.post("/v1/jobs", &document);
+    assert_eq!(robust.status, 202, "{}", robust.text());
+    assert_eq!(robust.json()["combine"], trimmed(4, 1));
+    document["placement"] = json!("master");
+    let problem = server.post("/v1/jobs", &document).problem(422);
+    assert_eq!(problem["field"], "training.combine");
+}
+
+#[test]
 fn terms_are_checked_against_the_quote() {
     let server = Server::start();
     let mut document = job(&server.small_dataset());

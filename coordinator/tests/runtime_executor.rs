@@ -93,6 +93,7 @@ impl Bench {
             state: state.clone(),
             round: 0,
             parts,
+            groups: Vec::new(),
             learning_rate: 0.01,
             step: 1,
         };
@@ -185,6 +186,7 @@ fn parts_with_a_gap_are_refused_and_the_worker_goes_on() {
         state: state.clone(),
         round: 0,
         parts,
+        groups: Vec::new(),
         learning_rate: 0.01,
         step: 1,
     };

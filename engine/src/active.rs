@@ -5,6 +5,7 @@ use crate::algorithm::Draft;
 use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::effect::{Acceptance, Credit, Void, Work};
 use crate::event::{ContributorId, Metrics, Millis, PayloadId};
+use crate::groups;
 use crate::job::JobState;
 use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd};
 use crate::runs::RunPool;
@@ -28,6 +29,8 @@ pub enum PlanError {
     Zero { field: &'static str },
     #[error("plan.stages[{stage}].parts[{part}].slice: {found} is not below slices = {slices}")]
     Slice { stage: usize, part: usize, found: u32, slices: u32 },
+    #[error("plan.groups: {found} is no power of two of at most {limit}")]
+    Groups { found: u32, limit: u32 },
     #[error("plan.schedule: {reason}")]
     Schedule { reason: String },
 }
@@ -127,6 +130,14 @@ fn limit(field: &'static str, found: usize, limit: usize) -> Result<(), PlanErro
 /// Checks what the engine relies on.
 fn check(plan: &SyncSgd, config: &EngineConfig) -> Result<Layout, PlanError> {
     let layout = Layout::of(plan)?;
+    let smallest = match plan.placement {
+        Placement::Replica { .. } => layout.micro_batches_least(),
+        Placement::Master { .. } => 1,
+    };
+    let groups_max = smallest.min(groups::GROUPS_MAX);
+    if !plan.groups.is_power_of_two() || plan.groups > groups_max {
+        return Err(PlanError::Groups { found: plan.groups, limit: groups_max });
+    }
     plan.schedule.check().map_err(|error| PlanError::Schedule { reason: error.to_string() })?;
     match &plan.placement {
         Placement::Replica { .. } => {
@@ -321,12 +332,13 @@ impl Job {
             self.order = EpochOrder::new(&self.sgd, self.plan.seed, epoch).ok();
         }
         let micro_batches = self.layout.micro_batches(round);
+        let span = groups::span(micro_batches, self.sgd.groups);
         let Placement::Replica { flops, .. } = self.sgd.placement else { return };
         self.stage = Some(Stage {
             round,
             stage: 0,
             state,
-            supply: Supply::Runs(RunPool::new(micro_batches)),
+            supply: Supply::Runs(RunPool::new(micro_batches, span)),
             tasks: BTreeMap::new(),
             accepted: BTreeMap::new(),
             units_left: micro_batches,

@@ -89,6 +89,9 @@ pub enum Outcome {
     StageDone,
     /// [`crate::Effect::Step`]: the next state and the batch's metrics.
     Stepped { state: BlobId, metrics: Metrics, grad_norm: f32 },
+    /// [`crate::Effect::Step`]: of the groups that the job's rule combines, only
+    /// `kept` have gradients that are fit for it.
+    Outnumbered { kept: u32, groups: u32 },
     /// [`crate::Effect::Evaluate`].
     Evaluated { metrics: Metrics },
     /// [`crate::Effect::Referee`]: what the task yields, its result held under

@@ -14,6 +14,7 @@ mod dispatch;
 pub mod effect;
 mod engine;
 pub mod event;
+pub mod groups;
 pub mod job;
 mod lease;
 pub mod money;

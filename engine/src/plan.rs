@@ -41,6 +41,9 @@ pub struct SyncSgd {
     pub schedule: Schedule,
     pub early_stopping: Option<EarlyStopping>,
     pub placement: Placement,
+    /// Groups of a batch that no task crosses, a power of two; 1 where any node of
+    /// the tree may be a task. See [`crate::groups`].
+    pub groups: u32,
     /// Shards of the training rows, by first row.
     pub shards: Vec<ShardRef>,
     /// Bytes of one state's weights as they are sent.

@@ -524,6 +524,9 @@ fn input_of(kind: Kind, outcome: Result<Outcome, EffectError>) -> Result<Input, 
         (Kind::Step, Outcome::Stepped { state, metrics, grad_norm }) => {
             Ok(Input::Stepped { state, metrics, grad_norm })
         }
+        (Kind::Step, Outcome::Outnumbered { kept, groups }) => {
+            Ok(Input::Outnumbered { kept, groups })
+        }
         (Kind::Evaluate, Outcome::Evaluated { metrics }) => Ok(Input::Evaluated { metrics }),
         (Kind::Persist | Kind::RollBack { .. }, Outcome::Persisted) => Ok(Input::Persisted),
         (Kind::Show { .. }, Outcome::Persisted) => Ok(Input::Shown),

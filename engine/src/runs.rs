@@ -3,29 +3,34 @@
 use std::collections::BTreeMap;
 
 /// Free runs over `0..total`: each starts at a multiple of its size, a power
-/// of two, and is cut off at `total`. They split and merge like buddies, so
-/// that whatever is taken is a node of the reduction tree.
+/// of two of at most `span`, and is cut off at `total`. They split and merge
+/// like buddies, so that whatever is taken is a node of the reduction tree.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RunPool {
     total: u32,
+    /// The longest run, a power of two.
+    span: u32,
     /// Start to log2 of the size.
     free: BTreeMap<u32, u32>,
     micro_batches: u32,
 }
 
 impl RunPool {
-    /// All of `0..total` is free.
-    pub(crate) fn new(total: u32) -> Self {
-        let mut pool = RunPool { total, free: BTreeMap::new(), micro_batches: total };
-        if total > 0 {
-            pool.free.insert(0, total.next_power_of_two().trailing_zeros());
-        }
-        pool
+    /// All of `0..total` is free. No run crosses a multiple of `span`, a power of two.
+    pub(crate) fn new(total: u32, span: u32) -> Self {
+        let order = span.trailing_zeros();
+        let free = (0..total).step_by(span as usize).map(|start| (start, order)).collect();
+        RunPool { total, span, free, micro_batches: total }
     }
 
     /// All micro-batches of the round.
     pub(crate) fn total(&self) -> u32 {
         self.total
+    }
+
+    /// The longest run that is given out.
+    pub(crate) fn span(&self) -> u32 {
+        self.span
     }
 
     /// Free micro-batches.
@@ -96,7 +101,7 @@ impl RunPool {
     pub(crate) fn put(&mut self, start: u32, count: u32) {
         self.micro_batches += count;
         let (mut start, mut order) = (start, count.next_power_of_two().trailing_zeros());
-        let root = self.total.next_power_of_two().trailing_zeros();
+        let root = self.span.trailing_zeros();
         while order < root {
             let buddy = start ^ (1 << order);
             // A buddy that lies beyond the end is empty, hence free.
@@ -122,40 +127,47 @@ mod tests {
     #[test]
     fn what_is_taken_are_disjoint_nodes_whatever_the_order() {
         for total in 1..=70u32 {
-            let mut pool = RunPool::new(total);
-            let mut taken: Vec<(u32, u32)> = Vec::new();
-            for step in 0..200u64 {
-                let word = word_at(u64::from(total), 0, 0, step);
-                let give_back = word & 3 == 0 && !taken.is_empty();
-                if give_back {
-                    let (start, count) = taken.swap_remove(word as usize / 4 % taken.len());
-                    pool.put(start, count);
-                } else {
-                    let from = word / 64 % total;
-                    let preferred = [(from, (from + 5).min(total))];
-                    let size = 1 << (word / 4 % 5);
-                    let Some((start, count)) = pool.find(size, &preferred) else { continue };
-                    assert!(is_node(start, count, total), "{start}+{count} of {total}");
-                    assert!(count <= size);
-                    pool.take(start, count);
-                    taken.push((start, count));
-                }
-                let mut covered: Vec<u32> =
-                    taken.iter().flat_map(|&(start, count)| start..start + count).collect();
-                covered.sort_unstable();
-                assert!(covered.windows(2).all(|pair| pair[0] < pair[1]), "taken twice");
-                assert_eq!(covered.len() as u32 + pool.len(), total);
+            for span in [total.next_power_of_two(), 4, 1] {
+                take_and_put(total, span.min(total.next_power_of_two()));
             }
-            for (start, count) in taken {
-                pool.put(start, count);
-            }
-            assert_eq!(pool.free, RunPool::new(total).free, "buddies merge back");
         }
+    }
+
+    fn take_and_put(total: u32, span: u32) {
+        let mut pool = RunPool::new(total, span);
+        let mut taken: Vec<(u32, u32)> = Vec::new();
+        for step in 0..200u64 {
+            let word = word_at(u64::from(total), span, 0, step);
+            let give_back = word & 3 == 0 && !taken.is_empty();
+            if give_back {
+                let (start, count) = taken.swap_remove(word as usize / 4 % taken.len());
+                pool.put(start, count);
+            } else {
+                let from = word / 64 % total;
+                let preferred = [(from, (from + 5).min(total))];
+                let size = 1 << (word / 4 % 5);
+                let Some((start, count)) = pool.find(size, &preferred) else { continue };
+                assert!(is_node(start, count, total), "{start}+{count} of {total}");
+                assert!(count <= size);
+                assert_eq!(start / span, (start + count - 1) / span, "it crosses a group");
+                pool.take(start, count);
+                taken.push((start, count));
+            }
+            let mut covered: Vec<u32> =
+                taken.iter().flat_map(|&(start, count)| start..start + count).collect();
+            covered.sort_unstable();
+            assert!(covered.windows(2).all(|pair| pair[0] < pair[1]), "taken twice");
+            assert_eq!(covered.len() as u32 + pool.len(), total);
+        }
+        for (start, count) in taken {
+            pool.put(start, count);
+        }
+        assert_eq!(pool.free, RunPool::new(total, span).free, "buddies merge back");
     }
 
     #[test]
     fn preferred_ranges_come_first_and_others_are_spread() {
-        let mut pool = RunPool::new(16);
+        let mut pool = RunPool::new(16, 16);
         assert_eq!(pool.find(2, &[(5, 9)]), Some((6, 2)));
         assert_eq!(pool.find(2, &[]), Some((0, 2)));
         pool.take(0, 2);

@@ -93,6 +93,11 @@ impl Layout {
         round / self.rounds_per_epoch
     }
 
+    /// Micro-batches of the smallest batch: that of an epoch's last round.
+    pub fn micro_batches_least(&self) -> u32 {
+        self.micro_batches(self.rounds_per_epoch - 1)
+    }
+
     /// Micro-batches of `round`'s batch, at least 1.
     pub fn micro_batches(&self, round: u32) -> u32 {
         let done = (round % self.rounds_per_epoch) * self.micro_batches_per_batch;
@@ -270,6 +275,7 @@ mod tests {
             early_stopping: None,
             shards: shards.collect(),
             weights_bytes: 1,
+            groups: 1,
             placement: Placement::Replica {
                 graph: GraphId([0; 32]),
                 flops: 1,

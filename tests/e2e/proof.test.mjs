@@ -109,10 +109,11 @@ async function books(job, lies = []) {
 
 /** The exit codes of replaying each piece of a job's evidence, as it was written and with one bit changed. */
 async function replayed(job) {
-  const { evidence } = await proofOf(job);
+  const filed = (await proofOf(job)).evidence.filter(({ id }) => !id.endsWith('-unfiled'));
+  assert.ok(filed.length >= 2, `${filed.length} files`);
   const replay = (file) => promisify(execFile)(coordinatorBin, ['replay', file, '--kernel', join(kernelDir, 'raven_kernel.wasm')])
     .then(() => 0, ({ code }) => code);
-  return Promise.all(evidence.map(async ({ id }) => {
+  return Promise.all(filed.map(async ({ id }) => {
     const file = join(world.coordinator.dataDir, 'evidence', `${id}.evidence`);
     const bytes = readFileSync(file);
     bytes[bytes.length >> 1] ^= 1;
@@ -175,13 +176,11 @@ describe('liars among honest contributors', () => {
     for (const { task } of evidence) assert.ok(task.startsWith(`${adaptive.id}/`), task);
   });
 
-  // A file with the payload has the contributor's lease in it, its task the referee's: replaying says that it was tampered with.
-  it('are found again by replaying the evidence, unless it was changed', { todo: true }, async () => {
+  it('are found again by replaying the evidence, unless it was changed', async () => {
     for (const codes of await replayed(adaptive)) assert.deepEqual(codes, { as_written: 0, changed: 2 });
   });
 
-  // Where an audit finds the first lie, the job goes back before its pay is voided.
-  it('are not paid for lies', { todo: true }, () => assert.equal(ledger.lies.paid, 0));
+  it('are not paid for lies', () => assert.equal(ledger.lies.paid, 0));
 
   it('are excluded in mode triple, where every task has three executions', async (t) => {
     const honest = await world.contributors(3);

@@ -6,11 +6,11 @@ use crate::blobs::{BlobError, Blobs};
 use crate::job::JobContext;
 use crate::runtime::driver::task_seed;
 use crate::runtime::executor::{
-    Done, ExecutorError, KernelModule, Operation, Part, ReplicaTask, RoundStart, RoundValues,
-    RowSource, Runner, State, Tensor, Worker,
+    Done, ExecutorError, Group, KernelModule, Operation, Part, ReplicaTask, RoundStart,
+    RoundValues, RowSource, Runner, State, Tensor, Worker,
 };
 use axum::body::Bytes;
-use raven_engine::{Algorithm, EpochOrder, Layout, LayoutError, Metrics, SyncSgd, tree};
+use raven_engine::{Algorithm, EpochOrder, Layout, LayoutError, Metrics, SyncSgd, groups, tree};
 use raven_graph::cut::{Cut, Stage};
 use raven_protocol::limits::MICRO_BATCHES_MAX;
 use raven_protocol::{BlobId, Encoding, ResultDigest, ShardRef, TaskId, result_digest};
@@ -66,11 +66,13 @@ pub struct Replay<'a> {
 
 /// Where each task begins and how long it is, if the starts are those of tasks
 /// that tile the round.
-fn tiles(starts: &[u32], total: u32) -> Option<Vec<(u32, u32)>> {
+fn tiles(starts: &[u32], total: u32, span: u32) -> Option<Vec<(u32, u32)>> {
     let ends = starts.iter().skip(1).chain([&total]);
     let runs = starts.iter().zip(ends).map(|(&start, &end)| {
         let count = end.checked_sub(start).filter(|count| *count <= MICRO_BATCHES_MAX)?;
-        tree::is_node(start, count, total).then_some((start, count))
+        // Where groups are combined, no task crosses one.
+        let is_task = tree::is_node(start, count, total) && count <= span;
+        is_task.then_some((start, count))
     });
     let runs = runs.collect::<Option<Vec<_>>>()?;
     (starts.first() == Some(&0)).then_some(runs)
@@ -150,9 +152,12 @@ impl<'a> Replay<'a> {
         };
         let total = u64::from(self.layout.total_rounds);
         let learning_rate = self.sgd().schedule.lr_at(u64::from(round), total);
-        let step =
-            Operation::Step { context, state, round, parts, learning_rate, step: line.round };
-        let Done::Stepped { state, .. } = self.worker.perform(step)? else {
+        let order = self.order.as_ref().ok_or(ReplayError::Answer)?;
+        let groups = Group::of_round(&context, order, round);
+        let step = line.round;
+        let operation =
+            Operation::Step { context, state, round, parts, groups, learning_rate, step };
+        let Done::Stepped { state, .. } = self.worker.perform(operation)? else {
             return Err(ReplayError::Answer);
         };
         Ok(Replayed { state, tasks })
@@ -171,11 +176,13 @@ impl<'a> Replay<'a> {
     ) -> Result<(Vec<Part>, Option<Tasks>), ReplayError> {
         let context = self.context.clone();
         let total = self.layout.micro_batches(round);
-        let recorded = tiles(starts, total);
+        let span = groups::span(total, context.combine.groups());
+        let recorded = tiles(starts, total, span);
         let is_recorded = recorded.is_some();
         let runs = recorded.unwrap_or_else(|| {
-            let starts = (0..total).step_by(RUN_MAX as usize);
-            starts.map(|start| (start, RUN_MAX.min(total - start))).collect()
+            let longest = RUN_MAX.min(span);
+            let starts = (0..total).step_by(longest as usize);
+            starts.map(|start| (start, longest.min(total - start))).collect()
         });
         let order = self.order.take().ok_or(ReplayError::Answer)?;
         let (mut parts, mut digests) = (Vec::with_capacity(runs.len()), Vec::new());
@@ -296,8 +303,10 @@ mod tests {
 
     #[test]
     fn only_starts_that_tile_a_round_are_taken() {
-        assert_eq!(tiles(&[0, 4, 6], 7), Some(vec![(0, 4), (4, 2), (6, 1)]));
-        assert_eq!(tiles(&[0], 5), Some(vec![(0, 5)]));
+        assert_eq!(tiles(&[0, 4, 6], 7, 8), Some(vec![(0, 4), (4, 2), (6, 1)]));
+        assert_eq!(tiles(&[0], 5, 8), Some(vec![(0, 5)]));
+        assert_eq!(tiles(&[0, 4], 7, 4), Some(vec![(0, 4), (4, 3)]));
+        assert_eq!(tiles(&[0, 4], 7, 2), None, "a task that crosses groups");
         for (starts, total) in [
             (&[][..], 4),
             (&[1, 2], 4),
@@ -307,7 +316,7 @@ mod tests {
             (&[0, 8], 4),
             (&[0], u32::MAX),
         ] {
-            assert_eq!(tiles(starts, total), None, "{starts:?} of {total}");
+            assert_eq!(tiles(starts, total, 8), None, "{starts:?} of {total}");
         }
     }
 }

@@ -292,6 +292,7 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "placement": row.spec.placement.name(),
         "numerics": row.spec.numerics,
         "verification": row.spec.verification,
+        "combine": row.spec.training.combine,
         "seed": row.spec.seed,
         "kernel": row.kernel,
         "parameters": row.facts.parameters,

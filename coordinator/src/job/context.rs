@@ -1,6 +1,6 @@
 //! What the runtime needs of a job, beyond the engine's tensor-free plan.
 
-use super::JobTerms;
+use super::{Combine, JobTerms};
 use raven_engine::JobPlan;
 use raven_graph::{Cut, TensorType, ValidGraph};
 use raven_protocol::{JobId, OutputSpec, ShardRef};
@@ -31,6 +31,8 @@ pub struct JobContext {
     pub evaluate: RowGraph,
     /// The optimizer.
     pub step: StepGraph,
+    /// How the gradients of a round become one.
+    pub combine: Combine,
     /// The rows.
     pub data: DataContext,
     /// Master placement: `train.graph` as stages. The parts of a pushed stage in

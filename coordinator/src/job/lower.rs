@@ -2,6 +2,7 @@
 //! document always comes to the same graphs, which is how a restarted
 //! coordinator goes on with its jobs.
 
+use super::combine::RoundSizes;
 use super::error::graph_error;
 use super::sizes::{self, RUN_FLOPS_MAX, Weighed, bytes};
 use super::sliced::SlicedCut;
@@ -75,6 +76,7 @@ pub fn lower_job(
         facts: &facts,
         dataset: lowering.dataset,
         placement: spec.placement,
+        groups: spec.training.combine.groups(),
     })?;
     let cut = match spec.placement {
         PlacementKind::Replica => None,
@@ -105,6 +107,7 @@ pub fn lower_job(
         evaluate: row_graph(evaluate, spec.training.micro_batch, &[]),
         train: row_graph(train.train, rows, &train.params),
         init: Arc::new(train.init),
+        combine: spec.training.combine,
         data,
         cut: cut.map(|sliced| sliced.cut),
     };
@@ -143,6 +146,9 @@ fn check(spec: &JobSpec, data: &DatasetFacts) -> Result<(), JobError> {
         let (field, unit) = ("training.micro_batch", "micro-batches in a batch");
         return Err(JobError::Limit { field, unit, limit, found });
     }
+    let left_over = (data.train_rows % training.batch).div_ceil(training.micro_batch);
+    let last = if left_over == 0 { runs } else { left_over };
+    training.combine.check(spec.placement, RoundSizes { whole: runs, last })?;
     let steps = u64::from(training.epochs) * u64::from(data.train_rows.div_ceil(training.batch));
     if steps > STEPS_MAX {
         let (limit, found) = (STEPS_MAX, steps);
@@ -271,6 +277,7 @@ fn plan(
                 min_delta: early.min_delta,
             }),
             placement,
+            groups: training.combine.groups(),
             shards: lowering.train_shards.clone(),
             weights_bytes: facts.weights_bytes,
         }),

@@ -1,5 +1,6 @@
 //! Jobs: the requester's document, its lowering to graphs, and what the runtime is handed.
 
+mod combine;
 pub mod context;
 mod error;
 mod lower;
@@ -10,6 +11,7 @@ mod sliced;
 mod spec;
 mod terms;
 
+pub use combine::Combine;
 pub use context::{DataContext, JobContext, RowGraph, StepGraph, TensorSpec};
 pub use error::JobError;
 pub use lower::{Lowering, lower_job};

@@ -25,6 +25,8 @@ const EXECUTOR_BYTES_MAX: u64 = 1 << 30;
 /// Operations of one evaluation: about an hour of the one core that does them
 /// for all jobs.
 const EVALUATION_FLOPS_MAX: u64 = 40_000_000_000_000;
+/// Gradients of all groups of a round, which are held together.
+const GROUP_BYTES_MAX: u64 = 1 << 30;
 /// Rows that placement `master` keeps in memory for a job.
 const MASTER_DATA_BYTES_MAX: u64 = 512 << 20;
 
@@ -44,6 +46,8 @@ pub struct Weighed<'a> {
     pub facts: &'a JobFacts,
     pub dataset: &'a DatasetFacts,
     pub placement: PlacementKind,
+    /// Groups whose gradients are combined; 1 where they are only added.
+    pub groups: u32,
 }
 
 /// Refuses the first size that is over its limit.
@@ -63,11 +67,16 @@ pub fn check(weighed: &Weighed<'_>) -> Result<(), JobError> {
         PlacementKind::Master => dataset.bytes,
         PlacementKind::Replica => 0,
     };
+    let groups = match weighed.groups {
+        1 => 0,
+        groups => facts.weights_bytes.saturating_mul(groups.into()),
+    };
     let sizes = [
         ("training.micro_batch", "bytes of memory for one run", RUN_BYTES_MAX, train.bytes_peak),
         ("model", "bytes of gradients", RESULT_BYTES_MAX, train.bytes_out),
         ("optimizer", "bytes of state and gradients", ATTACHED_BYTES_MAX, attached),
         ("optimizer", "bytes of memory for a step", EXECUTOR_BYTES_MAX, update),
+        ("training.combine.groups", "bytes of all groups' gradients", GROUP_BYTES_MAX, groups),
         ("model", "operations for one evaluation", EVALUATION_FLOPS_MAX, evaluation),
         ("placement", "bytes of data in memory", MASTER_DATA_BYTES_MAX, data),
     ];

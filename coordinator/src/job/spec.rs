@@ -1,6 +1,7 @@
 //! The job document as a requester posts it. Layers and schedules are the graph
 //! crate's, whose JSON is the documented one.
 
+use super::combine::Combine;
 use super::terms::{BudgetSpec, Deadline, FALLBACK_AFTER_S, JobTerms};
 use raven_engine::{Fallback, Verification};
 use raven_graph::{AdamSpec, ModelSpec, OptimizerSpec, Schedule, SgdSpec};
@@ -184,6 +185,9 @@ pub struct Training {
     pub weight_decay: f32,
     #[serde(default)]
     pub clip_norm: Option<f32>,
+    /// How the gradients of a round become one.
+    #[serde(default, skip_serializing_if = "Combine::is_mean")]
+    pub combine: Combine,
     #[serde(default)]
     pub early_stopping: Option<EarlyStoppingSpec>,
 }

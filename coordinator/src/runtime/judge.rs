@@ -282,7 +282,7 @@ impl Desk {
                 "output {name:?} of a GPU is {away:.3e} of its norm away, {:.3e} is allowed",
                 tolerance.relative
             );
-            return Some((format!("{}-gpu", hex(&random::bytes::<16>())), finding));
+            return Some((unfiled(&hex(&random::bytes::<16>())), finding));
         }
         None
     }
@@ -297,23 +297,27 @@ impl Desk {
         claimed: Option<&Values>,
     ) -> (String, String) {
         let id = hex(&random::bytes::<16>());
-        let finding = self.try_file(&id, suspect, testimony, claimed).unwrap_or_else(|error| {
-            tracing::error!(task = %suspect.held.task, error, "no evidence was written");
-            "the digest is not that of the task's result".to_owned()
-        });
-        (id, finding)
+        match self.try_file(&id, suspect, testimony, claimed) {
+            Ok((finding, true)) => (id, finding),
+            Ok((finding, false)) => (unfiled(&id), finding),
+            Err(error) => {
+                tracing::error!(task = %suspect.held.task, error, "no evidence was written");
+                (unfiled(&id), "the digest is not that of the task's result".to_owned())
+            }
+        }
     }
 
+    /// What was found, and whether there is a file of it.
     fn try_file(
         &mut self,
         id: &str,
         suspect: &Suspect<'_>,
         testimony: &Testimony,
         claimed: Option<&Values>,
-    ) -> Result<String, String> {
+    ) -> Result<(String, bool), String> {
         let fetch = |blob: BlobId| match suspect.weights {
             Some(weights) if weights.id == blob => Ok(weights.frame.clone()),
-            _ => self.blobs.get(blob).map(Bytes::from),
+            _ => self.blobs.get(blob),
         };
         let materials = Materials::gather(suspect.task.clone(), suspect.graph, fetch)
             .map_err(|error| error.to_string())?;
@@ -323,19 +327,26 @@ impl Desk {
             self.referee.judge(&materials, &claim).map_err(|error| error.to_string())?;
         let finding = judgement.finding.to_string();
         let is_new = self.filed.len() < FILED_MAX && self.filed.insert(testimony.contributor);
-        let Some(cabinet) = self.cabinet.as_mut().filter(|_| is_new) else { return Ok(finding) };
+        let Some(cabinet) = self.cabinet.as_mut().filter(|_| is_new) else {
+            return Ok((finding, false));
+        };
         let (kernel, key) = (self.referee.kernel(), cabinet.key.secret());
         let file = Evidence::build(&materials, &claim, &judgement, kernel, UnixMs::now(), key)
             .map_err(|error| error.to_string())?;
         if cabinet.bytes.saturating_add(file.len() as u64) > EVIDENCE_BYTES_MAX {
             tracing::warn!(limit = EVIDENCE_BYTES_MAX, "no more evidence is filed");
-            return Ok(finding);
+            return Ok((finding, false));
         }
         cabinet.bytes += file.len() as u64;
         write_durably(&cabinet.folder, &format!("{id}.evidence"), &file)
             .map_err(|error| error.to_string())?;
-        Ok(finding)
+        Ok((finding, true))
     }
+}
+
+/// The id of evidence of which there is no file.
+fn unfiled(id: &str) -> String {
+    format!("{id}-unfiled")
 }
 
 /// What a testimony is held against.

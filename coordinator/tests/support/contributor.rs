@@ -5,10 +5,13 @@ use super::socket::{consent, hello, receipt};
 use super::{cache_dir, kernel_file};
 use ed25519_dalek::SigningKey;
 use raven_coordinator::runtime::executor::{Kernel, KernelModule};
+use raven_graph::TensorType;
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, TaskId, ToContributor,
+    Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, TaskId,
+    TensorPart, TensorView, ToContributor, result_digest,
 };
+use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +42,16 @@ pub struct Habits {
     pub cuts_upload_after: Option<u64>,
     /// Says that it may move so many bytes.
     pub traffic: Option<u64>,
+    /// Multiplies the gradients of runs that begin below a micro-batch by a factor,
+    /// and commits to that.
+    pub poison: Option<Poison>,
+}
+
+/// What a contributor makes of its results.
+#[derive(Clone, Copy, Debug)]
+pub struct Poison {
+    pub below: u32,
+    pub factor: f32,
 }
 
 /// A running contributor.
@@ -65,6 +78,7 @@ impl Contributor {
             moved: moved.clone(),
             goodbye: goodbye.clone(),
             tasks: tasks.clone(),
+            poisoned: HashMap::new(),
         };
         let thread = std::thread::spawn(move || worker.run());
         Contributor { stop, commits, moved, goodbye, tasks, thread: Some(thread) }
@@ -118,6 +132,8 @@ struct Worker {
     moved: Arc<AtomicU64>,
     goodbye: Arc<Mutex<Option<GoodbyeReason>>>,
     tasks: Arc<Mutex<Vec<TaskId>>>,
+    /// Results that are not what was computed, until they are asked for.
+    poisoned: HashMap<LeaseId, Vec<u8>>,
 }
 
 type Socket = WebSocket<TcpStream>;
@@ -166,7 +182,7 @@ impl Worker {
                 ToContributor::Ready { grant: token } => grant = token,
                 ToContributor::Task(task) => {
                     self.tasks.lock().expect("nobody panics").push(task.task);
-                    if !self.task(&mut kernel, &mut socket, &bytes, &grant) {
+                    if !self.task(&mut kernel, &mut socket, &bytes, &grant, task.task) {
                         return;
                     }
                 }
@@ -176,9 +192,12 @@ impl Worker {
                 }
                 message => {
                     let is_reveal = matches!(message, ToContributor::Reveal { .. });
-                    let Some(reply) = kernel.accept(&bytes).expect("a good frame") else {
-                        continue;
+                    let poisoned = match message {
+                        ToContributor::Reveal { lease } => self.poisoned.remove(&lease),
+                        _ => None,
                     };
+                    let reply = poisoned.or_else(|| kernel.accept(&bytes).expect("a good frame"));
+                    let Some(reply) = reply else { continue };
                     if is_reveal && self.cuts_this_upload() {
                         half_written(&mut socket, &reply);
                         return;
@@ -190,7 +209,14 @@ impl Worker {
     }
 
     /// Runs one task; false when it is time to go.
-    fn task(&self, kernel: &mut Kernel, socket: &mut Socket, frame: &[u8], grant: &str) -> bool {
+    fn task(
+        &mut self,
+        kernel: &mut Kernel,
+        socket: &mut Socket,
+        frame: &[u8],
+        grant: &str,
+        task: TaskId,
+    ) -> bool {
         for blob in kernel.missing(frame).expect("a good frame") {
             let Some(body) = fetch(self.address, &blob, grant) else {
                 assert!(self.habits.returns, "the shard is granted");
@@ -211,9 +237,45 @@ impl Worker {
         }
         std::thread::sleep(self.habits.slow);
         let elapsed_ms = began.elapsed().as_millis() as u64;
-        self.write(socket, kernel.finish(elapsed_ms).expect("finishes"));
+        let mut commit = kernel.finish(elapsed_ms).expect("finishes");
+        if let Some(poison) = self.habits.poison.filter(|poison| task.part < poison.below) {
+            commit = self.poison(kernel, &commit, task, poison.factor);
+        }
+        self.write(socket, commit);
         let commits = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
         self.habits.dies_after.is_none_or(|limit| commits < limit)
+    }
+
+    /// Spoils the gradients of a finished task; answers the commitment to that.
+    fn poison(&mut self, kernel: &mut Kernel, commit: &[u8], task: TaskId, by: f32) -> Vec<u8> {
+        let commit = Frame::decode(commit, &FrameLimits::TO_COORDINATOR).expect("a frame");
+        let commit = FromContributor::from_header(commit.header()).expect("a message");
+        let FromContributor::Commit { lease, elapsed_ms, backend, .. } = commit else {
+            panic!("{commit:?} is no commitment")
+        };
+        let reveal = encode(&ToContributor::Reveal { lease }, &[]);
+        let result = kernel.accept(&reveal).expect("a good frame").expect("a result");
+        let result = Frame::decode(&result, &FrameLimits::TO_COORDINATOR).expect("a frame");
+        let tensors: Vec<(String, TensorType, Vec<u8>)> = result
+            .tensors()
+            .map(|tensor| {
+                let factor = if tensor.name.starts_with("grad.") { by } else { 1.0 };
+                let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("four"));
+                let numbers = tensor.data.chunks_exact(4).map(number);
+                let data = numbers.flat_map(|x| (x * factor).to_le_bytes()).collect();
+                (tensor.name.to_owned(), tensor.ty(), data)
+            })
+            .collect();
+        let views = tensors.iter().map(|(name, ty, data)| {
+            (Encoding::Raw, TensorView { name, dtype: ty.dtype, shape: &ty.shape, data })
+        });
+        let digest = result_digest(task, views);
+        let parts: Vec<TensorPart<'_>> = tensors
+            .iter()
+            .map(|(name, ty, data)| TensorPart { name: name.clone(), ty: ty.clone(), data })
+            .collect();
+        self.poisoned.insert(lease, encode(&FromContributor::Result { lease }, &parts));
+        encode(&FromContributor::Commit { lease, digest, elapsed_ms, backend }, &[])
     }
 
     /// Whether the payload that was just asked for breaks off; it does so once.

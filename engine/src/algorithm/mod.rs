@@ -20,6 +20,8 @@ pub(crate) enum Input {
     StageDone,
     /// The optimizer's step is done.
     Stepped { state: BlobId, metrics: Metrics, grad_norm: f32 },
+    /// Too few groups of the batch are fit to be combined.
+    Outnumbered { kept: u32, groups: u32 },
     /// The weights were measured.
     Evaluated { metrics: Metrics },
     /// The last draft is durable.

@@ -172,6 +172,14 @@ impl SyncSgdDriver {
             (Phase::Step { learning_rate }, Input::Stepped { state, metrics, grad_norm }) => {
                 self.stepped(learning_rate, state, metrics, grad_norm)
             }
+            (Phase::Step { .. }, Input::Outnumbered { kept, groups }) => {
+                let step = self.step + 1;
+                let reason = format!(
+                    "at step {step} only {kept} of {groups} groups have gradients that are finite \
+                     and within the guard; at least half are needed"
+                );
+                vec![self.failed(reason)]
+            }
             (Phase::SaveStep { replaced }, Input::Persisted) => {
                 let mut actions = vec![Action::ReleaseState { state: replaced }];
                 actions.extend(self.go_on());

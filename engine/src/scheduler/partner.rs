@@ -58,7 +58,7 @@ fn drawn(
     let nonce = (task.trial.claims.len() + task.leases.len()) as u64 | now << 8;
     let drawn = draw(&world.config, task.id, Purpose::Pair, nonce);
     let span = u128::from(last.0 - first.0) + 1;
-    let from = SessionId(first.0 + (u128::from(drawn) * span >> 32) as u64);
+    let from = SessionId(first.0 + ((u128::from(drawn) * span) >> 32) as u64);
     let behind = ready.range(from..);
     let before = ready.range((Unbounded, Excluded(from)));
     let sites: BTreeSet<_> = task.trial.claims.iter().filter_map(|claim| claim.who.site).collect();

@@ -229,5 +229,5 @@ pub(crate) fn choose_run_length(world: &World, job: &Job, stage: &Stage) -> u32 
             }
         })
         .collect();
-    choose(pool.len(), &contributors, world.config.task_ms_max)
+    choose(pool.len(), &contributors, world.config.task_ms_max).min(pool.span())
 }

@@ -185,7 +185,7 @@ impl World {
         };
         let also = match rule.also {
             Also::Nobody => true,
-            Also::Vetted => agreeing.iter().any(|claim| is_vetted(claim)),
+            Also::Vetted => agreeing.iter().any(is_vetted),
             Also::OtherVetted => agreeing
                 .iter()
                 .any(|claim| is_vetted(claim) && claim.who.identity != whose.who.identity),

@@ -680,6 +680,9 @@ fn needs_of(task: TaskId, work: &Work, shell: &mut Shell) -> Needs {
             let order = shell.kernel.order(task.job, task.round);
             let total = order.layout().micro_batches(task.round);
             assert!(tree::is_node(start, count, total), "{task}: {start}+{count} of {total}");
+            let group = (total.next_power_of_two() / plan.groups).max(1);
+            let is_within = start / group == (start + count - 1) / group;
+            assert!(is_within, "{task}: {start}+{count} crosses groups of {group}");
             let shards =
                 (start..start + count).flat_map(|micro| order.shards_of(task.round, micro));
             let shards: BTreeSet<u32> = shards.collect();

@@ -95,6 +95,7 @@ impl Replica {
             schedule: Schedule::constant(0.05),
             early_stopping: self.early_stopping,
             placement,
+            groups: 1,
             shards: shards(self, data),
             weights_bytes: self.weights_bytes,
         }

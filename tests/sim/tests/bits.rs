@@ -1,6 +1,6 @@
 //! The same job and seed end with the same weights, whoever contributes.
 
-use raven_engine::{JobPhase, JobPlan};
+use raven_engine::{Algorithm, JobPhase, JobPlan};
 use raven_protocol::JobId;
 use raven_sim::faults::{Faults, MS, SECOND};
 use raven_sim::network::LinkSpec;
@@ -74,6 +74,40 @@ fn replica_placement_with_1_2_4_and_200_contributors_and_churn() {
     }
     let other_seed = weights(&sizes.plan(1, 43, 0), vec![NodeSpec::PLAIN], Faults::NONE, 0);
     assert_ne!(other_seed, expected, "the weights depend on the job's seed");
+}
+
+#[test]
+fn groups_are_never_crossed_and_their_sums_are_those_of_the_batch() {
+    // Batches of 29 and 7 micro-batches: groups of 8 and 5, and of 2 and 1. The
+    // auditor looks at every task that is leased.
+    let sizes = Replica { rows: 1_500, batch: 29 * 16, micro_batch: 16, ..Replica::default() };
+    let expected = weights(&sizes.plan(1, 42, 0), vec![NodeSpec::PLAIN], Faults::NONE, 0);
+    let grouped = with_groups(sizes.plan(1, 42, 0), 4);
+    for size in [1, 4, 60] {
+        for seed in 0..3 {
+            let found = weights(&grouped, crowd(size, seed), churn(), seed);
+            assert_eq!(found, expected, "{size}, {seed}");
+        }
+    }
+}
+
+#[test]
+fn more_groups_than_a_round_has_micro_batches_are_refused() {
+    let sizes = Replica { rows: 1_500, batch: 29 * 16, micro_batch: 16, ..Replica::default() };
+    for groups in [0, 3, 8] {
+        let mut scenario = Scenario::new(1);
+        let plan = with_groups(sizes.plan(1, 42, 0), groups);
+        scenario.jobs = vec![(0, plan, Story::default())];
+        let outcome = scenario.run();
+        let state = format!("{:?}", outcome.jobs[&JobId(1)].state);
+        assert!(state.contains("plan.groups") && state.contains("at most 7"), "{state}");
+    }
+}
+
+fn with_groups(mut plan: JobPlan, groups: u32) -> JobPlan {
+    let Algorithm::SyncSgd(sgd) = &mut plan.algorithm;
+    sgd.groups = groups;
+    plan
 }
 
 #[test]

@@ -217,7 +217,7 @@ impl Driver {
     }
 
     fn step(
-        &self,
+        &mut self,
         job: JobId,
         round: u32,
         state: BlobId,
@@ -225,6 +225,7 @@ impl Driver {
         learning_rate: f32,
         step: u32,
     ) -> Result<Operation, ExecutorError> {
+        let groups = self.job_mut(job)?.groups(round)?;
         let job = self.job(job)?;
         let parts = if job.is_replica() {
             parts
@@ -238,7 +239,7 @@ impl Driver {
             vec![Part { start: 0, count: 1, values: job.cut_outputs()? }]
         };
         let (context, state) = (job.context.clone(), job.state(state)?);
-        Ok(Operation::Step { context, state, round, parts, learning_rate, step })
+        Ok(Operation::Step { context, state, round, parts, groups, learning_rate, step })
     }
 
     fn payload(

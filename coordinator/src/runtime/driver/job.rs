@@ -3,8 +3,8 @@
 use super::live::Progress;
 use crate::job::{JobContext, RowGraph};
 use crate::runtime::executor::{
-    ExecutorError, ROWS, RoundStart, RoundValues, RowSource, State, Tensor, attached, operands,
-    row_bindings,
+    ExecutorError, Group, ROWS, RoundStart, RoundValues, RowSource, State, Tensor, attached,
+    operands, row_bindings,
 };
 use crate::runtime::leases::{Expected, ExpectedOutput};
 use axum::body::Bytes;
@@ -188,6 +188,12 @@ impl Job {
             self.order = Some(order.map_err(refuse)?);
         }
         self.order.as_ref().ok_or_else(|| ExecutorError::Missing { name: "row order".into() })
+    }
+
+    /// What the job's rule combines in `round`; nothing where gradients are only added.
+    pub(super) fn groups(&mut self, round: u32) -> Result<Vec<Group>, ExecutorError> {
+        let context = self.context.clone();
+        Ok(Group::of_round(&context, self.order(round)?, round))
     }
 
     /// The frame that introduces a graph; encoded once.

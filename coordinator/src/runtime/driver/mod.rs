@@ -289,6 +289,7 @@ impl Driver {
                 }
                 Outcome::Stepped { state: id, metrics, grad_norm }
             }
+            Done::Outnumbered { kept, groups } => Outcome::Outnumbered { kept, groups },
             Done::Evaluated { metrics } => Outcome::Evaluated { metrics },
             Done::Values(values) => {
                 if let (Some(job), Some(asked)) = (&mut job, asked) {

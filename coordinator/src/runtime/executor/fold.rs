@@ -27,6 +27,8 @@ struct Round {
     round: u32,
     /// Micro-batches of the round.
     total: u32,
+    /// Of a group: nothing that crosses two of them is summed.
+    span: u32,
     /// Disjoint nodes by their starts.
     nodes: BTreeMap<u32, Node>,
 }
@@ -40,8 +42,15 @@ pub struct Folds {
 impl Folds {
     /// Takes a part in. Returns the parts of a node that are to be summed now,
     /// for [`Folds::summed`].
-    pub fn add(&mut self, job: JobId, round: u32, total: u32, part: Part) -> Option<Vec<Part>> {
-        let fresh = || Round { round, total, nodes: BTreeMap::new() };
+    pub fn add(
+        &mut self,
+        job: JobId,
+        round: u32,
+        total: u32,
+        span: u32,
+        part: Part,
+    ) -> Option<Vec<Part>> {
+        let fresh = || Round { round, total, span, nodes: BTreeMap::new() };
         let entry = self.rounds.entry(job).or_insert_with(fresh);
         if entry.round != round || entry.total != total {
             *entry = fresh();
@@ -90,7 +99,9 @@ impl Round {
     /// that is large enough to be summed; that one is taken out.
     fn insert(&mut self, part: Part) -> Option<Vec<Part>> {
         let (mut start, mut node) = (part.start, Node { count: part.count, parts: vec![part] });
-        while let Some((other, count)) = sibling(start, node.count, self.total) {
+        while let Some((other, count)) = sibling(start, node.count, self.total)
+            .filter(|&(other, _)| other / self.span == start / self.span)
+        {
             let Some(mut found) = self.nodes.remove(&other) else { break };
             if found.count != count {
                 self.nodes.insert(other, found);
@@ -168,7 +179,7 @@ mod tests {
             let mut order: Vec<u32> = (0..total).collect();
             order.sort_by_key(|&at| raven_graph::philox::philox4x32([at, seed, 0, 0], [1, 2]));
             for at in order {
-                let mut due = folds.add(JOB, 3, total, part(at, 1));
+                let mut due = folds.add(JOB, 3, total, total.next_power_of_two(), part(at, 1));
                 while let Some(group) = due {
                     let (start, count) = (group[0].start, group.iter().map(|p| p.count).sum());
                     assert!(group.len() >= GROUP && tree::is_node(start, count, total));
@@ -183,12 +194,29 @@ mod tests {
     }
 
     #[test]
+    fn nothing_that_crosses_two_groups_is_summed() {
+        let (total, span) = (60, 16);
+        let mut folds = Folds::default();
+        for at in (0..total).rev() {
+            let mut due = folds.add(JOB, 3, total, span, part(at, 1));
+            while let Some(group) = due {
+                let (start, count) = (group[0].start, group.iter().map(|p| p.count).sum());
+                assert_eq!(start / span, (start + count - 1) / span, "{start}+{count}");
+                due = folds.summed(JOB, 3, part(start, count));
+            }
+        }
+        let taken = folds.take(JOB, 3, (0..total).map(|start| part(start, 1)).collect());
+        assert!(taken.len() >= 4 && taken.len() < 16, "{} are left", taken.len());
+        assert!(taken.iter().all(|p| p.start / span == (p.start + p.count - 1) / span));
+    }
+
+    #[test]
     fn another_round_starts_anew() {
         let mut folds = Folds::default();
         for at in 0..7 {
-            assert!(folds.add(JOB, 1, 8, part(at, 1)).is_none());
+            assert!(folds.add(JOB, 1, 8, 8, part(at, 1)).is_none());
         }
-        assert!(folds.add(JOB, 2, 8, part(7, 1)).is_none());
+        assert!(folds.add(JOB, 2, 8, 8, part(7, 1)).is_none());
         let parts: Vec<Part> = (0..8).map(|start| part(start, 1)).collect();
         assert_eq!(folds.take(JOB, 1, parts.clone()).len(), 8);
         folds.forget(JOB);

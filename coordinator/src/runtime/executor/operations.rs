@@ -5,11 +5,12 @@ use super::compose::{TreeShape, part_input, step_graph, sum_graph, sum_output};
 use super::evaluate::Evaluation;
 use super::fold::Folds;
 use super::master::RoundValues;
+use super::robust::{Combined, Group, GroupGraph};
 use super::runner::{Run, Runner};
 use super::state::State;
 use super::tensor::Tensor;
 use crate::job::{JobContext, RowGraph};
-use raven_engine::Metrics;
+use raven_engine::{Metrics, groups};
 use raven_graph::{TensorType, ValidGraph};
 use raven_protocol::{Binding, Encoding, JobId, OutputSpec, ReduceRule, Seed};
 use std::collections::HashMap;
@@ -54,6 +55,8 @@ pub enum Operation {
         state: Arc<State>,
         round: u32,
         parts: Vec<Part>,
+        /// What the job's rule combines; none where gradients are only added.
+        groups: Vec<Group>,
         learning_rate: f32,
         /// Counted from 1.
         step: u32,
@@ -73,6 +76,8 @@ pub enum Done {
     State(Arc<State>),
     /// [`Operation::Step`].
     Stepped { state: Arc<State>, metrics: Metrics, grad_norm: f32 },
+    /// [`Operation::Step`]: only `kept` of the groups are fit to be combined.
+    Outnumbered { kept: u32, groups: u32 },
     /// [`Operation::Evaluate`].
     Evaluated { metrics: Metrics },
     /// [`Operation::Local`] and [`Operation::Combine`]: values for the round's environment.
@@ -121,10 +126,9 @@ pub struct Worker {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct ComposedKey {
-    job: JobId,
-    purpose: Purpose,
-    shape: TreeShape,
+enum ComposedKey {
+    Tree { job: JobId, purpose: Purpose, shape: TreeShape },
+    Groups(GroupGraph),
 }
 
 /// What a composed graph is for.
@@ -158,9 +162,12 @@ impl Worker {
     pub fn perform(&mut self, operation: Operation) -> Result<Done, ExecutorError> {
         match operation {
             Operation::Init { context } => self.init(&context),
-            Operation::Step { context, state, round, parts, learning_rate, step } => {
+            Operation::Step { context, state, round, parts, groups, learning_rate, step } => {
                 let parts = self.folds.take(context.job(), round, parts);
-                self.step(&context, &state, parts, learning_rate, step)
+                if groups.is_empty() {
+                    return self.step(&context, &state, parts, learning_rate, step);
+                }
+                self.grouped_step(&context, &state, parts, &groups, learning_rate, step)
             }
             Operation::Evaluate { context, state } => {
                 let mut evaluation = self.evaluation(context, state);
@@ -198,7 +205,9 @@ impl Worker {
     pub fn fold(&mut self, fold: Fold) -> Result<(), ExecutorError> {
         let Fold { context, round, total, part } = fold;
         let job = context.job();
-        let mut due = self.folds.add(job, round, total, part);
+        // What is summed must be a part of a group.
+        let span = groups::span(total, context.combine.groups());
+        let mut due = self.folds.add(job, round, total, span, part);
         while let Some(parts) = due {
             let start = parts[0].start;
             let count = tree_shape(&parts)?.total;
@@ -240,6 +249,31 @@ impl Worker {
         Ok(Done::State(state))
     }
 
+    /// A step over what the job's rule makes of its groups.
+    fn grouped_step(
+        &mut self,
+        context: &JobContext,
+        state: &State,
+        parts: Vec<Part>,
+        groups: &[Group],
+        learning_rate: f32,
+        step: u32,
+    ) -> Result<Done, ExecutorError> {
+        let (part, metrics) = match self.combine_groups(context, parts, groups)? {
+            Combined::Part { part, metrics } => (part, metrics),
+            Combined::Outnumbered { kept, groups } => {
+                return Ok(Done::Outnumbered { kept, groups });
+            }
+        };
+        match self.step(context, state, vec![part], learning_rate, step)? {
+            // The count that it divided by is the rule's.
+            Done::Stepped { state, grad_norm, .. } => {
+                Ok(Done::Stepped { state, metrics, grad_norm })
+            }
+            other => Ok(other),
+        }
+    }
+
     fn step(
         &mut self,
         context: &JobContext,
@@ -253,7 +287,8 @@ impl Worker {
         let metrics = [train.loss_sum.clone(), train.correct.clone(), train.count.clone()];
         let parts = self.within_budget(context.job(), Purpose::SumTrain, parts, &outputs)?;
         let shape = tree_shape(&parts)?;
-        let key = ComposedKey { job: context.job(), purpose: Purpose::Step, shape };
+        let (job, purpose) = (context.job(), Purpose::Step);
+        let key = ComposedKey::Tree { job, purpose, shape: shape.clone() };
         let graph = self.composed(&key, || {
             let mut feeds: HashMap<String, String> = context
                 .step
@@ -263,7 +298,7 @@ impl Worker {
                 .zip(train.gradients.iter().cloned())
                 .collect();
             feeds.insert(context.step.count.clone(), train.count.clone());
-            step_graph(&key.shape, &outputs, &context.step, &feeds, &metrics)
+            step_graph(&shape, &outputs, &context.step, &feeds, &metrics)
         })?;
         let mut sources: HashMap<String, &Tensor> =
             state.tensors().iter().map(|(name, tensor)| (name.clone(), tensor)).collect();
@@ -338,8 +373,9 @@ impl Worker {
         if parts.len() == 1 {
             return Ok(parts.remove(0).values);
         }
-        let key = ComposedKey { job, purpose, shape: tree_shape(&parts)? };
-        let graph = self.composed(&key, || sum_graph(&key.shape, outputs))?;
+        let shape = tree_shape(&parts)?;
+        let key = ComposedKey::Tree { job, purpose, shape: shape.clone() };
+        let graph = self.composed(&key, || sum_graph(&shape, outputs))?;
         let mut sources = HashMap::new();
         part_sources(&mut sources, &parts, outputs)?;
         let wanted = outputs.iter().map(|(name, _)| summed(&sum_output(name))).collect();
@@ -376,6 +412,13 @@ impl Worker {
             outputs,
             attachments,
         })
+    }
+
+    pub(super) fn group_graph(
+        &mut self,
+        graph: GroupGraph,
+    ) -> Result<Arc<ValidGraph>, ExecutorError> {
+        self.composed(&ComposedKey::Groups(graph), || graph.build())
     }
 
     fn composed(
