@@ -27,6 +27,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Whether somebody had a part in it.
+    pub(crate) fn is_of(&self, is_theirs: impl Fn(&Identity) -> bool) -> bool {
+        self.members.iter().any(|member| is_theirs(&member.who.identity))
+    }
+
     /// Whether the referee can compute it again: what parts were cut from is
     /// gone, and of what a GPU came to only the values could be compared.
     pub(crate) fn can_be_rechecked(&self) -> bool {
@@ -57,6 +62,9 @@ pub(crate) enum Held {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) entries: BTreeMap<TaskId, Entry>,
+    /// Results of rounds that were undone since the last settlement: nobody has
+    /// looked at them, and their contributors may turn out to be liars yet.
+    pub(crate) undone: Vec<Entry>,
     /// Rounds that can be begun again.
     pub(crate) beginnings: BTreeMap<u32, Beginning>,
     pub(crate) next_order: u64,
@@ -101,8 +109,8 @@ impl Ledger {
 
     /// Entries that somebody had a part in, oldest first.
     pub(crate) fn entries_of(&self, is_theirs: impl Fn(&Identity) -> bool) -> Vec<Entry> {
-        let is_of = |entry: &&Entry| entry.members.iter().any(|m| is_theirs(&m.who.identity));
-        let mut of: Vec<Entry> = self.entries.values().filter(is_of).cloned().collect();
+        let mut of: Vec<Entry> =
+            self.entries.values().filter(|entry| entry.is_of(&is_theirs)).cloned().collect();
         of.sort_unstable_by_key(|entry| entry.order);
         of
     }

@@ -295,13 +295,16 @@ impl Engine {
     fn recheck_all(&mut self, id: JobId, is_theirs: impl Fn(&Identity) -> bool) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let entries = job.ledger.entries_of(&is_theirs);
-        let Some(oldest) = entries.first().map(|entry| entry.task.round) else { return };
-        for entry in &entries {
+        let undone: Vec<Entry> = std::mem::take(&mut job.ledger.undone);
+        for entry in entries.iter().chain(&undone) {
             let members = entry.members.iter().map(|member| member.who.identity);
             for identity in members.filter(&is_theirs) {
                 job.void(entry, identity.contributor);
             }
         }
+        job.ledger.undone = undone;
+        job.ledger.undone.retain(|entry| !entry.is_of(&is_theirs));
+        let Some(oldest) = entries.first().map(|entry| entry.task.round) else { return };
         let can_look = entries.iter().all(Entry::can_be_rechecked);
         if !can_look || entries.len() > self.world.config.rechecks_max {
             // Or looking would take longer than doing the rounds again.

@@ -9,7 +9,7 @@ use crate::job::{Cause, JobState};
 use crate::progress::Kind;
 use crate::verify::ledger::Beginning;
 use raven_protocol::{BlobId, JobId, LeaseId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Engine {
     /// Begins to undo `round` and what followed it. Nothing new is begun; the
@@ -73,7 +73,12 @@ impl Engine {
         job.accepted.retain(|accepted| accepted.task.round < round);
         job.unsaved = None;
         job.ledger.beginnings.retain(|&kept, _| kept <= round);
-        job.ledger.entries.retain(|task, _| task.round < round);
+        let (kept, undone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut job.ledger.entries)
+                .into_iter()
+                .partition(|(task, _)| task.round < round);
+        job.ledger.entries = kept;
+        job.ledger.undone.extend(undone.into_values());
         job.ledger.rollbacks += 1;
         job.ledger.sampled = false;
         job.driver = beginning.driver;

@@ -70,6 +70,7 @@ impl Engine {
         let held = job.ledger.held.take();
         job.ledger.sampled = false;
         job.ledger.entries.clear();
+        job.ledger.undone.clear();
         let states = job.ledger.states();
         job.ledger.beginnings.clear();
         let current: BTreeSet<BlobId> = job.driver.states().into_iter().collect();

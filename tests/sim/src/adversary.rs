@@ -66,7 +66,9 @@ pub struct Truth {
     pub lies: BTreeMap<ContributorId, u64>,
     /// False results by what they were committed to for.
     pub false_results: BTreeSet<(TaskId, ResultDigest)>,
-    /// False results that were folded into a round.
+    /// False results that were folded into a round which was not undone.
+    pub standing: BTreeSet<TaskId>,
+    /// All that ever were.
     pub combined: u64,
     /// Contributors that cheat.
     pub cheats: BTreeSet<ContributorId>,

@@ -47,6 +47,8 @@ pub struct Figures {
     /// and the most by one contributor.
     pub lies: u64,
     pub combined: u64,
+    /// Those of them that are in the model.
+    pub standing: usize,
     pub lies_most: u64,
     /// Contributors that lied, and those of them that were excluded.
     pub liars: usize,
@@ -165,6 +167,7 @@ pub fn measure(
         right: job.weights == Some(expected),
         lies: truth.lies.values().sum(),
         combined: truth.combined,
+        standing: truth.standing.len(),
         lies_most: truth.lies.values().copied().max().unwrap_or(0),
         liars: truth.lies.len(),
         excluded: truth.lies.keys().filter(|who| truth.excluded.contains(who)).count(),
@@ -186,6 +189,24 @@ fn late(costs: &[(u64, u64)]) -> f64 {
         return f64::NAN;
     };
     (last.0 - from.0) as f64 / (last.1 - from.1).max(1) as f64
+}
+
+/// What a contributor of a group lies once, after it was vetted, and is honest again.
+pub fn once(group: u64) -> Adversary {
+    Adversary { honest_first: 40, lies_max: 1, ..Adversary::always(Lie::Colluding { group }) }
+}
+
+/// The chance that one false result of a vetted contributor stays in a model, where
+/// a part `colluding` of the vetted ones says the same and each does `singles`
+/// unrepeated tasks between two settlements.
+///
+/// It is checked in its stage with the chance q = 1/20 (of results beyond the
+/// twentieth), by a vetted partner who is one of the group with the chance c; else
+/// the referee computes it where it is the contributor's last, or with the chance
+/// a = 1/50: (1 - q) (1 - a) (1 - 1/n) + q c (1 - a).
+pub fn undetected(colluding: f64, singles: f64) -> f64 {
+    let (q, a) = (1.0 / 20.0, 1.0 / 50.0);
+    (1.0 - q) * (1.0 - a) * (1.0 - 1.0 / singles) + q * colluding * (1.0 - a)
 }
 
 /// The cheats that are looked at, by name.

@@ -421,6 +421,10 @@ impl Sim {
                 let begin = self.reducing_until.max(self.now);
                 self.reducing_until = begin + self.scenario.faults.reduce_us;
             }
+            Effect::RolledBack { job, round } => {
+                let is_undone = |task: &TaskId| task.job == job && task.round >= round;
+                self.truth.standing.retain(|task| !is_undone(task));
+            }
             Effect::Trust { identity, trust } => {
                 if trust == Trust::Excluded {
                     let truth = &mut self.truth;
@@ -462,7 +466,10 @@ impl Sim {
         let work = Work::Replica { state, start: part.start, count: part.count };
         let truth = self.shell.kernel.run(task, &work);
         let combined = self.shell.payloads.get(&part.payload).copied();
-        self.truth.combined += u64::from(combined != Some(truth));
+        if combined != Some(truth) {
+            self.truth.combined += 1;
+            self.truth.standing.insert(task);
+        }
     }
 
     fn store_is_down(&self) -> bool {
