@@ -2,6 +2,7 @@
 //! it. It changes nothing, and works beside a running coordinator.
 
 use crate::blobs::{BlobError, Blobs};
+use crate::certificate::CertificateKey;
 use crate::config::Serve;
 use crate::embed::Embed;
 use crate::process::raise_open_files;
@@ -184,8 +185,18 @@ fn signing(data: &Path) -> Finding {
     if !folder.exists() {
         return good(what, "no keys yet; the first start makes one");
     }
-    match SigningKeys::open(&folder) {
-        Ok(keys) => good(what, format!("{} signs", keys.newest().id)),
+    let keys = match SigningKeys::open(&folder) {
+        Ok(keys) => keys,
+        Err(error) => return bad(what, error.to_string()),
+    };
+    if !CertificateKey::is_in(&folder) {
+        return good(what, format!("{} signs tickets", keys.newest().id));
+    }
+    match CertificateKey::open(&folder) {
+        Ok(key) => {
+            let (tickets, certificates) = (&keys.newest().id, key.signatory());
+            good(what, format!("{tickets} signs tickets, {certificates} certificates"))
+        }
         Err(error) => bad(what, error.to_string()),
     }
 }

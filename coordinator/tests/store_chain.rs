@@ -5,10 +5,9 @@ mod server;
 use raven_coordinator::certificate::chain::{Follower, RoundLine};
 use raven_coordinator::store::{Clock, Snapshot, SnapshotRow, Store};
 use raven_coordinator::sweep::sweep;
-use raven_engine::money::PicoUsd;
-use raven_engine::{ContributorId, Credit, Metrics, Payer, Proof, Record};
+use raven_engine::{Acceptance, Metrics, Record};
 use raven_protocol::frame::TensorPart;
-use raven_protocol::{Backend, BlobId, JobId, ResultDigest, SessionId, TaskId};
+use raven_protocol::{BlobId, JobId, ResultDigest, TaskId};
 use serde_json::json;
 use server::{Server, job, record};
 
@@ -18,24 +17,15 @@ fn state(byte: u8) -> BlobId {
 
 /// A round's record, computed as two tasks.
 fn round(job: JobId, step: u32, weights: BlobId) -> Record {
-    let credit = |part: u32| Credit {
+    let accepted = |part: u32| Acceptance {
         task: TaskId { job, round: step - 1, stage: 0, part },
-        contributor: ContributorId([1; 32]),
-        session: SessionId(1),
-        site: None,
-        flops: 10,
-        rate: PicoUsd(1),
-        backend: Backend::Cpu,
         digest: ResultDigest([(step * 2 + part) as u8; 32]),
-        proof: Proof::Single,
-        attempt: 0,
-        payer: Payer::Job,
     };
     Record {
         weights: Some(weights),
         train: Some(Metrics { loss_sum: 1.0, correct: 1.0, count: 2.0 }),
         learning_rate: Some(0.1),
-        credits: vec![credit(1), credit(0)],
+        accepted: vec![accepted(1), accepted(0)],
         ..record(job, step)
     }
 }
@@ -114,7 +104,7 @@ fn a_chain_follows_the_final_history() {
     assert_ne!(lines(&server, &server.app.store, id)[2], before[2]);
     // Two tasks in one place with two results are no record of anything.
     let mut torn = round(id, 4, state(4));
-    torn.credits[1].task.part = 1;
+    torn.accepted[1].task.part = 1;
     persist(&server, &torn, 10, 1000);
     assert_eq!(followed(&server, id), 4);
     let last = lines(&server, &server.app.store, id).pop().expect("a line");

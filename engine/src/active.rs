@@ -258,6 +258,18 @@ impl Job {
         round < self.credited_rounds
     }
 
+    /// Whether a task is a quarter of its round, or more.
+    pub(crate) fn is_weighty(&self, task: TaskId) -> bool {
+        let stage = self.stage.as_ref().filter(|stage| stage.is_of(task));
+        stage.is_some_and(|stage| match &stage.supply {
+            Supply::Runs(pool) => {
+                let units = stage.tasks.get(&task.part).map_or(0, Task::units);
+                units.saturating_mul(4) >= pool.total()
+            }
+            Supply::Parts(_) => false,
+        })
+    }
+
     /// Whether one more execution is within what its mode may be charged; what
     /// exceeds that is the operator's cost.
     pub(crate) fn allows_charge(&self, flops: u64) -> bool {

@@ -3,7 +3,7 @@
 use crate::dispatch::Notify;
 use crate::effect::Effect;
 use crate::engine::Engine;
-use crate::event::{PayloadId, SessionProfile};
+use crate::event::{Oddness, PayloadId, SessionProfile};
 use crate::job::{Cause, JobState};
 use crate::lease::LeaseState;
 use crate::session::{Holdings, Session, Standing};
@@ -223,7 +223,7 @@ impl Engine {
         digest: ResultDigest,
         payload: PayloadId,
         bytes: u64,
-        odd: bool,
+        odd: Oddness,
     ) {
         self.payloads.insert(payload);
         if !self.may_answer(session_id, id) {

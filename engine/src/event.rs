@@ -111,6 +111,18 @@ pub struct EffectError {
     pub reason: String,
 }
 
+/// How a result looks, before anybody computes it again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Oddness {
+    /// As it should.
+    #[default]
+    Plain,
+    /// Its loss is far from that of the round before.
+    Unlikely,
+    /// Something in it is no finite number.
+    NotFinite,
+}
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -141,8 +153,8 @@ pub enum Event {
         digest: ResultDigest,
         payload: PayloadId,
         bytes: u64,
-        /// Whether something in it is no finite number.
-        odd: bool,
+        /// Whether it looks as a result should.
+        odd: Oddness,
     },
     /// A lease handed back.
     Refused { session: SessionId, lease: LeaseId, reason: RefuseReason },

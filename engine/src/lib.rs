@@ -43,7 +43,7 @@ pub use effect::{
 };
 pub use engine::Engine;
 pub use event::{
-    ContributorId, EffectError, Event, Metrics, Millis, NetworkPrefix, Outcome, PayloadId,
+    ContributorId, EffectError, Event, Metrics, Millis, NetworkPrefix, Oddness, Outcome, PayloadId,
     SessionProfile, SiteId,
 };
 pub use job::{Cause, CompletedReason, JobPhase, JobState};

@@ -107,6 +107,11 @@ impl CertificateKey {
         Ok(CertificateKey(SigningKey::from_bytes(&secret)))
     }
 
+    /// Whether a folder has one.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(FILE).exists()
+    }
+
     /// A key from its secret half.
     pub fn from_secret(secret: [u8; 32]) -> Self {
         CertificateKey(SigningKey::from_bytes(&secret))

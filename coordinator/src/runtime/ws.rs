@@ -455,7 +455,7 @@ impl Reader {
         held: Held,
         bytes: Bytes,
     ) -> Read<()> {
-        let length = bytes.len();
+        let (length, job) = (bytes.len(), held.task.job);
         let verify = move || verify(&held, &bytes);
         let (digest, values) = if length > HASH_INLINE_BYTES {
             let verified = tokio::task::spawn_blocking(verify).await;
@@ -468,7 +468,7 @@ impl Reader {
         };
         let odd = is_odd(&values);
         let bytes = length as u64;
-        self.tell(Input::Revealed { session, lease, digest, bytes, values, odd }).await
+        self.tell(Input::Revealed { session, lease, digest, bytes, values, odd, job }).await
     }
 
     fn send(&self, message: &ToContributor) -> Read<()> {

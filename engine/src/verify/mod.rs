@@ -88,6 +88,8 @@ pub(crate) enum Purpose {
     Pair = 0x5041_4952,
     /// Whether the referee computes an accepted result again.
     Audit = 0x4155_4449,
+    /// Whether it computes one that looks unlikely.
+    Odd = 0x4f44_4420,
 }
 
 /// Whether a draw hits with probability `1 / one_in`.

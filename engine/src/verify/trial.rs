@@ -1,7 +1,7 @@
 //! The trial of one task: who has committed to what, and what that needs.
 
 use crate::active::Job;
-use crate::event::{Millis, NetworkPrefix, PayloadId, SiteId};
+use crate::event::{Millis, NetworkPrefix, Oddness, PayloadId, SiteId};
 use crate::money::PicoUsd;
 use crate::rates;
 use crate::session::Session;
@@ -106,8 +106,7 @@ pub(crate) struct Revealed {
     pub(crate) bytes: u64,
     /// The lease under which it came.
     pub(crate) lease: LeaseId,
-    /// Whether it holds something that is no finite number.
-    pub(crate) odd: bool,
+    pub(crate) odd: Oddness,
 }
 
 /// The state of a trial.
@@ -157,7 +156,9 @@ impl World {
         let is_vetted = trust.is_vetted(&self.config);
         let is_drawn = || {
             let drawn = draw(&self.config, task, Purpose::Check, job.ledger.rollbacks.into());
-            hits(drawn, trust.check_one_in(&self.config))
+            let one_in = trust.check_one_in(&self.config);
+            // A lie about much of a round does more.
+            hits(drawn, if job.is_weighty(task) { one_in.div_ceil(2) } else { one_in })
         };
         match (job.plan.verification, who.exact) {
             (Verification::None, _) => rule(1, Also::Nobody),

@@ -4,13 +4,17 @@ use crate::active::Job;
 use crate::dispatch::Notify;
 use crate::effect::{Acceptance, Credit, Effect, Payer, Proof, TreePart};
 use crate::engine::Engine;
-use crate::event::PayloadId;
+use crate::event::{Oddness, PayloadId};
 use crate::lease::LeaseState;
 use crate::stage::{Accepted, Supply, Task};
 use crate::verify::ledger::Entry;
 use crate::verify::trial::{Also, Claim, Judging, Revealed};
 use crate::verify::{Purpose, QUALIFYING_MAX, Verification, draw, hits};
 use raven_protocol::{JobId, LeaseId, ResultDigest};
+
+/// One in so many results that look unlikely is computed by the referee: some
+/// batches are unlikely.
+const UNLIKELY_ONE_IN: u32 = 3;
 
 /// A result that is believed.
 struct Accepting {
@@ -126,7 +130,15 @@ impl Engine {
             let is_met =
                 agreeing.len() as u32 >= awaited && self.world.is_met(rule, claim, &agreeing);
             // What is no number ends a job, so it is not taken on one word.
-            let is_odd = payload.is_some_and(|held| held.odd) && !is_unchecked;
+            let is_odd = !is_unchecked
+                && payload.is_some_and(|held| match held.odd {
+                    Oddness::Plain => false,
+                    Oddness::Unlikely => {
+                        let drawn = draw(&self.world.config, task.id, Purpose::Odd, 0);
+                        hits(drawn, UNLIKELY_ONE_IN)
+                    }
+                    Oddness::NotFinite => true,
+                });
             if is_met && is_odd {
                 belief = Belief::Referee;
                 continue;

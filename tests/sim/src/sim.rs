@@ -9,8 +9,8 @@ use crate::node::{Node, NodeSpec, Up};
 use crate::rng::Rng;
 use crate::shell::{Shell, Story};
 use raven_engine::{
-    Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Outbound,
-    Outcome as Answer, Record, ResumePoint, Stats, Terms, TreePart, Trust, Work,
+    Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Oddness,
+    Outbound, Outcome as Answer, Record, ResumePoint, Stats, Terms, TreePart, Trust, Work,
 };
 use raven_protocol::{JobId, LeaseId, ResultDigest, SessionId, TaskId};
 use std::cmp::Reverse;
@@ -391,6 +391,9 @@ impl Sim {
             let is_down = self.store_is_down()
                 && matches!(effect, Effect::Persist { .. } | Effect::Show { .. });
             let answer = if self.rng.chance(faults.effect_failure) || is_down {
+                if let Answer::Judged { payload, .. } = answer {
+                    self.shell.payloads.remove(&payload);
+                }
                 let job = match &effect {
                     Effect::InitState { job, .. } | Effect::Step { job, .. } => Some(*job),
                     _ => None,
@@ -542,7 +545,7 @@ impl Sim {
                 let task = self.lease_tasks.get(&lease);
                 let digest = task.map_or(ResultDigest([0; 32]), |&task| digest_of(task, value));
                 let payload = self.shell.keep(value);
-                Event::Revealed { session, lease, digest, payload, bytes, odd: false }
+                Event::Revealed { session, lease, digest, payload, bytes, odd: Oddness::Plain }
             }
             Up::Refuse { lease, reason } => Event::Refused { session, lease, reason },
             Up::Pace { share, workers } => Event::PaceChanged { session, share, workers },

@@ -1,5 +1,6 @@
 //! Scenarios drawn from a seed, and what must hold of their outcome.
 
+use crate::adversary::{Adversary, Lie};
 use crate::faults::{Faults, MS, SECOND};
 use crate::kernel::Value;
 use crate::network::{LinkSpec, Network};
@@ -9,7 +10,8 @@ use crate::rng::Rng;
 use crate::shell::Story;
 use crate::sim::{Outcome, Scenario};
 use raven_engine::{
-    Budget, Cause, EarlyStopping, EngineConfig, Fallback, JobPlan, JobState, Terms,
+    Algorithm, Budget, Cause, EarlyStopping, EngineConfig, Fallback, JobPlan, JobState, Placement,
+    Terms, Verification,
 };
 use raven_protocol::{JobId, Numerics};
 
@@ -88,7 +90,49 @@ fn job(rng: &mut Rng, id: u64) -> (JobPlan, Story) {
     } else {
         sizes.plan(id, seed, rng.below(2) as u8)
     };
-    (plan, story(rng))
+    (JobPlan { verification: verification(rng), ..plan }, story(rng))
+}
+
+fn verification(rng: &mut Rng) -> Verification {
+    match rng.below(4) {
+        0 => Verification::Triple,
+        1 | 2 => Verification::Adaptive,
+        _ => Verification::None,
+    }
+}
+
+/// Makes cheats of some contributors, and every job one that they cannot spoil:
+/// parts of placement `master` are checked during their stage only.
+fn add_cheats(scenario: &mut Scenario) {
+    let mut rng = Rng::new(scenario.seed).fork(3);
+    if !rng.chance(0.4) {
+        return;
+    }
+    let processors = |node: &&mut NodeSpec| node.gpu_of.is_none() && !node.operator;
+    for node in scenario.nodes.iter_mut().filter(processors) {
+        if rng.chance(0.3) {
+            let lies = [
+                Lie::Noise,
+                Lie::Flipped,
+                Lie::Scaled,
+                Lie::Zero,
+                Lie::Stale,
+                Lie::Colluding { group: 3 },
+                Lie::Withheld,
+            ];
+            let lie = lies[rng.below(lies.len() as u64) as usize];
+            let honest_first = rng.below(20) as u32;
+            node.adversary = Some(Adversary { honest_first, ..Adversary::always(lie) });
+        }
+    }
+    for (_, plan, _) in &mut scenario.jobs {
+        let Algorithm::SyncSgd(sgd) = &plan.algorithm;
+        plan.verification = match (&sgd.placement, plan.verification) {
+            (Placement::Master { .. }, _) => Verification::Triple,
+            (_, Verification::None) => Verification::Adaptive,
+            (_, chosen) => chosen,
+        };
+    }
 }
 
 fn terms(rng: &mut Rng) -> Terms {
@@ -144,7 +188,7 @@ pub fn scenario(seed: u64) -> Scenario {
         if has { Some((JobId(id), terms(&mut rng))) } else { None }
     };
     let terms = (1..=count).filter_map(&mut some_terms).collect();
-    Scenario {
+    let mut scenario = Scenario {
         terms,
         nodes,
         jobs,
@@ -154,7 +198,9 @@ pub fn scenario(seed: u64) -> Scenario {
         engine,
         until_us,
         ..Scenario::new(seed)
-    }
+    };
+    add_cheats(&mut scenario);
+    scenario
 }
 
 /// Faults that pass: everybody comes back, thaws and stops refusing. Every job
@@ -187,6 +233,7 @@ pub fn lively(seed: u64) -> Scenario {
             } else {
                 drawn.plan(id, rng.word(), 0)
             };
+            let plan = JobPlan { verification: verification(&mut rng), ..plan };
             (rng.wait(10 * SECOND), plan, Story::default())
         })
         .collect();
@@ -198,6 +245,8 @@ pub fn lively(seed: u64) -> Scenario {
         refuse: 0.0,
         effect_failure: 0.0,
         store_down: None,
+        // Whoever breaks its word is excluded for good, and nobody might be left.
+        broken_commitment: 0.0,
         ..faults
     };
     let engine = scenario.engine;

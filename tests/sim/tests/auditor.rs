@@ -70,7 +70,7 @@ fn a_payload_that_is_released_twice_is_caught() {
     let (mut auditor, mut shell) = auditor();
     let payload = PayloadId(1);
     auditor.event(&Event::Revealed {
-        odd: false,
+        odd: raven_engine::Oddness::Plain,
         session: SessionId(1),
         lease: LeaseId(1),
         digest: ResultDigest([0; 32]),

@@ -77,7 +77,7 @@ impl Table {
                         self.now += RESULT_MS;
                         self.payloads += 1;
                         events.push(Event::Revealed {
-                            odd: false,
+                            odd: raven_engine::Oddness::Plain,
                             session: SESSION,
                             lease,
                             digest: ResultDigest([3; 32]),

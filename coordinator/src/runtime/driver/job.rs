@@ -23,6 +23,11 @@ use std::sync::Arc;
 /// The referee's tasks are leased to nobody; evidence states a bound that a reader takes.
 const LEASE_MS_JUDGED: u64 = 3_600_000;
 
+/// Mean losses of a task and of the round before it that differ by more are looked at.
+const LOSS_RATIO_MAX: f32 = 4.0;
+/// Mean loss below which that says nothing.
+const LOSS_NOTED_MIN: f32 = 0.05;
+
 /// Separates the seeds of tasks from everything else that is drawn from a job's seed.
 const TAG_TASK: u32 = 0x5441_534b;
 
@@ -56,6 +61,8 @@ pub struct Job {
     rows: Option<Arc<RowSource>>,
     /// Master placement: the values of the round that is going on.
     round: Option<(u32, RoundValues)>,
+    /// Mean loss of the last round.
+    pub(super) last_loss: Option<f32>,
 }
 
 /// A task before its lease: what to compute, the tensors that go with it, and
@@ -140,11 +147,26 @@ impl Job {
             graphs: HashMap::new(),
             rows: rows.map(Arc::new),
             round: None,
+            last_loss: None,
         };
         if let Some(state) = state {
             job.keep_state(state);
         }
         job
+    }
+
+    /// Whether the loss of a result is far from that of the round before.
+    pub(super) fn is_unlikely(&self, values: &HashMap<String, Tensor>) -> bool {
+        let train = &self.context.train;
+        let scalar = |name: &str| values.get(name).and_then(Tensor::as_scalar);
+        let (Some(before), Some(sum), Some(count)) =
+            (self.last_loss, scalar(&train.loss_sum), scalar(&train.count))
+        else {
+            return false;
+        };
+        let ratio = sum / count / before;
+        // Losses that are nearly nothing already jump about.
+        before > LOSS_NOTED_MIN && !(1.0 / LOSS_RATIO_MAX..=LOSS_RATIO_MAX).contains(&ratio)
     }
 
     pub(super) fn keep_state(&mut self, state: Arc<State>) {

@@ -21,7 +21,8 @@ use crate::time::UnixMs;
 use job::Job;
 use link::Link;
 use raven_engine::{
-    EffectError, EffectId, Engine, Event, Identity, Millis, Outcome, PayloadId, ResumePoint, Trust,
+    EffectError, EffectId, Engine, Event, Identity, Millis, Oddness, Outcome, PayloadId,
+    ResumePoint, Trust,
 };
 use raven_protocol::{GoodbyeReason, JobId, LeaseId, ResultDigest, SessionId};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -52,6 +53,7 @@ pub enum Input {
         values: HashMap<String, Tensor>,
         /// Whether something in it is no finite number.
         odd: bool,
+        job: JobId,
     },
     /// A job that is stored.
     AddJob { job: Box<NewJob>, resume: Option<ResumePoint>, taken: oneshot::Sender<()> },
@@ -202,7 +204,12 @@ impl Driver {
                 }
                 self.tell(event);
             }
-            Input::Revealed { session, lease, digest, bytes, values, odd } => {
+            Input::Revealed { session, lease, digest, bytes, values, odd, job } => {
+                let odd = match (odd, self.jobs.get(&job)) {
+                    (true, _) => Oddness::NotFinite,
+                    (false, Some(job)) if job.is_unlikely(&values) => Oddness::Unlikely,
+                    (false, _) => Oddness::Plain,
+                };
                 let payload = self.hold(values);
                 self.tell(Event::Revealed { session, lease, digest, payload, bytes, odd });
             }
@@ -284,6 +291,7 @@ impl Driver {
                 }
                 if let Some(job) = &mut job {
                     job.keep_state(state);
+                    job.last_loss = Some(metrics.loss_sum / metrics.count);
                     job.end_round();
                     job.progress.stepped(f64::from(metrics.count), std::time::Instant::now());
                 }
