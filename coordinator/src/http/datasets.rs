@@ -4,7 +4,7 @@ use super::auth::Owner;
 use super::extract::Path;
 use super::idempotency::{Claim, Once, Turn};
 use super::pace::Pace;
-use super::{App, Problem, body, certificates, uploads};
+use super::{App, Problem, body, certificates, proof, uploads};
 use crate::dataset::{DatasetError, DatasetFacts, DatasetSpec, Upload, UploadLimits, ingest};
 use crate::random;
 use crate::store::{DatasetId, DatasetRow, Removal, UploadId};
@@ -107,6 +107,7 @@ pub async fn delete(app: &App, id: DatasetId) -> Result<Removal, Problem> {
         let removal = app.store.remove_dataset(id).await?;
         if let Removal::Removed { blobs } = &removal {
             remove_blobs(&app, blobs.clone()).await?;
+            proof::remove_evidence(&app).await?;
         }
         Ok(removal)
     };

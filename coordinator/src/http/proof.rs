@@ -36,6 +36,20 @@ async fn proof(
     })))
 }
 
+/// Removes the files of evidence that hold rows of deleted data sets; what was
+/// found stays. Those that are gone already are passed over.
+pub async fn remove_evidence(app: &App) -> Result<(), Problem> {
+    for id in app.store.evidence_of_deleted().await? {
+        let path = app.settings.evidence_folder.join(format!("{id}.evidence"));
+        match tokio::fs::remove_file(&path).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(Problem::internal(&error)),
+        }
+    }
+    Ok(())
+}
+
 /// A file for `coordinator replay`. It holds rows and weights of the job, which
 /// are its owner's.
 async fn evidence(

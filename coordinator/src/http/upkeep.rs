@@ -1,6 +1,6 @@
 //! What time takes away: uploads that were given up, and data sets whose days are over.
 
-use super::{App, Problem, certificates, datasets, uploads};
+use super::{App, Problem, certificates, datasets, proof, uploads};
 use crate::store::{Removal, UploadId};
 use crate::time::UnixMs;
 use std::collections::HashSet;
@@ -40,11 +40,12 @@ pub async fn sweep(app: &App, now: UnixMs) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Removes files that no upload refers to. Called before requests are answered.
+/// Removes files that no upload refers to, and evidence that was to go. Called before requests are answered.
 ///
 /// # Errors
 /// Those of the store and the disk.
 pub async fn remove_strays(app: &App) -> Result<(), Problem> {
+    proof::remove_evidence(app).await?;
     let present = app.store.present_uploads(UnixMs(i64::MIN)).await?;
     let present: HashSet<UploadId> = present.into_iter().collect();
     let failed = |error: std::io::Error| Problem::internal(&error);

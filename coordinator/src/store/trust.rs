@@ -161,6 +161,20 @@ impl Store {
             .collect()
     }
 
+    /// Evidence of jobs whose data set was deleted: its files hold rows of it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn evidence_of_deleted(&self) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar(
+            "SELECT e.id FROM evidence e JOIN jobs j ON j.id = e.job
+             JOIN datasets d ON d.id = j.dataset WHERE d.deleted_ms IS NOT NULL",
+        )
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("look for evidence that is to go"))
+    }
+
     /// Whether a job has evidence of that id.
     ///
     /// # Errors
