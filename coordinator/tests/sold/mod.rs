@@ -209,13 +209,14 @@ pub fn other_state(frame: &[u8]) -> (BlobId, Vec<u8>) {
     blob_frame(&parts)
 }
 
-/// Every leaf of a document, changed; by its path.
-pub fn changes(value: &Value) -> Vec<(String, Value)> {
+/// A document once for everything that `leaf` makes of one of its leaves, by the
+/// leaf's path; of a list the first two are looked at.
+fn replaced(value: &Value, leaf: &dyn Fn(&Value) -> Vec<(String, Value)>) -> Vec<(String, Value)> {
     match value {
         Value::Object(map) => map
             .iter()
             .flat_map(|(key, inner)| {
-                changes(inner).into_iter().map(move |(path, changed)| {
+                replaced(inner, leaf).into_iter().map(move |(path, changed)| {
                     let mut whole = map.clone();
                     whole.insert(key.clone(), changed);
                     (format!(".{key}{path}"), Value::Object(whole))
@@ -227,51 +228,41 @@ pub fn changes(value: &Value) -> Vec<(String, Value)> {
             .enumerate()
             .take(2)
             .flat_map(|(index, inner)| {
-                changes(inner).into_iter().map(move |(path, changed)| {
+                replaced(inner, leaf).into_iter().map(move |(path, changed)| {
                     let mut whole = list.clone();
                     whole[index] = changed;
                     (format!("[{index}]{path}"), Value::Array(whole))
                 })
             })
             .collect(),
-        Value::String(text) => {
-            let last = if text.ends_with('0') { "1" } else { "0" };
-            let cut = text.char_indices().last().map_or(0, |(at, _)| at);
-            vec![(String::new(), json!(format!("{}{last}", &text[..cut])))]
-        }
-        Value::Number(_) => vec![(String::new(), json!(value.as_f64().expect("small") + 1.0))],
-        Value::Bool(flag) => vec![(String::new(), json!(!flag))],
-        Value::Null => vec![(String::new(), json!(1))],
+        other => leaf(other),
     }
+}
+
+/// Every leaf of a document, changed; by its path.
+pub fn changes(value: &Value) -> Vec<(String, Value)> {
+    replaced(value, &|leaf| {
+        let changed = match leaf {
+            Value::String(text) => {
+                let last = if text.ends_with('0') { "1" } else { "0" };
+                let cut = text.char_indices().last().map_or(0, |(at, _)| at);
+                json!(format!("{}{last}", &text[..cut]))
+            }
+            Value::Bool(flag) => json!(!flag),
+            Value::Null => json!(1),
+            number => json!(number.as_f64().expect("small") + 1.0),
+        };
+        vec![(String::new(), changed)]
+    })
 }
 
 /// Every number of a document, replaced by others.
 pub fn numbers(value: &Value) -> Vec<(String, Value)> {
     let others = [json!(0), json!(1), json!(u32::MAX), json!(u64::MAX), json!(-1), json!(1e300)];
-    match value {
-        Value::Object(map) => map
-            .iter()
-            .flat_map(|(key, inner)| {
-                numbers(inner).into_iter().map(move |(path, changed)| {
-                    let mut whole = map.clone();
-                    whole.insert(key.clone(), changed);
-                    (format!(".{key}{path}"), Value::Object(whole))
-                })
-            })
-            .collect(),
-        Value::Array(list) => list
-            .iter()
-            .enumerate()
-            .take(2)
-            .flat_map(|(index, inner)| {
-                numbers(inner).into_iter().map(move |(path, changed)| {
-                    let mut whole = list.clone();
-                    whole[index] = changed;
-                    (format!("[{index}]{path}"), Value::Array(whole))
-                })
-            })
-            .collect(),
-        Value::Number(_) => others.map(|other| (format!("={other}"), other)).to_vec(),
+    replaced(value, &|leaf| match leaf {
+        Value::Number(_) => {
+            others.iter().map(|other| (format!("={other}"), other.clone())).collect()
+        }
         _ => Vec::new(),
-    }
+    })
 }
