@@ -17,7 +17,7 @@ use crate::time::UnixMs;
 use axum::body::Bytes;
 use raven_engine::{ContributorId, EffectId, Testimony};
 use raven_graph::ValidGraph;
-use raven_proof::normwise::{Calibration, CalibrationRule, Distance, Tolerance};
+use raven_proof::normwise::{CalibrationRule, Distance, Tolerance};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Backend, BlobId, Frame, FrameLimits, FromContributor, GraphText, JobId, LeaseId, ResultDigest,
@@ -99,8 +99,6 @@ struct Desk {
     referee: Referee,
     blobs: Blobs,
     cabinet: Option<Cabinet>,
-    /// How far honest results of GPUs are from the processor's.
-    calibration: Calibration,
     /// Against whom evidence was filed: once is enough.
     filed: HashSet<ContributorId>,
 }
@@ -141,7 +139,6 @@ impl Judge {
             referee: Referee::new(module, memory_bytes),
             blobs,
             cabinet,
-            calibration: Calibration::new(CalibrationRule::default()),
             filed: HashSet::new(),
         };
         let thread = std::thread::Builder::new()
@@ -242,7 +239,7 @@ impl Desk {
         for (testimony, claimed) in &testimonies {
             let finding = match testimony.backend {
                 _ if testimony.digest == digest => None,
-                Backend::Gpu => self.out_of_bounds(&values, claimed.as_ref()),
+                Backend::Gpu => out_of_bounds(&values, claimed.as_ref()),
                 Backend::Cpu => Some(self.file(&suspect, testimony, claimed.as_ref())),
             };
             agrees.push(finding.is_none());
@@ -253,38 +250,6 @@ impl Desk {
         }
         let bytes = result.len() as u64;
         Ok(Judgment { digest, values, bytes, agrees, evidence })
-    }
-
-    /// Why a GPU's result is not within the bounds of relaxed ones, if it is not.
-    /// Its bits prove nothing, so there is no file that could be replayed.
-    fn out_of_bounds(
-        &mut self,
-        truth: &Values,
-        claimed: Option<&Values>,
-    ) -> Option<(String, String)> {
-        // The engine puts no GPU's word to the referee without its values.
-        let claimed = claimed?;
-        // Honest GPUs differ by as much as is observed here, but where they round
-        // another way at a kink by more: nobody is refused within the widest bound.
-        let relative = CalibrationRule::default().ceiling;
-        let tolerance = Tolerance { relative, absolute: NOISE_NORM };
-        let mut names: Vec<&String> = truth.keys().collect();
-        names.sort_unstable();
-        for name in names {
-            let distance = claimed.get(name).and_then(|claimed| distance(&truth[name], claimed));
-            let is_within = distance.as_ref().is_some_and(|found| tolerance.accepts(found));
-            if let Some(found) = distance.filter(|_| is_within) {
-                self.calibration.observe(found.relative());
-                continue;
-            }
-            let away = distance.map_or(f64::NAN, |found| found.relative());
-            let finding = format!(
-                "output {name:?} of a GPU is {away:.3e} of its norm away, {:.3e} is allowed",
-                tolerance.relative
-            );
-            return Some((unfiled(&hex(&random::bytes::<16>())), finding));
-        }
-        None
     }
 
     /// Makes evidence against a processor's result durable, narrowed down to the
@@ -342,6 +307,30 @@ impl Desk {
             .map_err(|error| error.to_string())?;
         Ok((finding, true))
     }
+}
+
+/// Why a GPU's result is not within the bounds of relaxed ones, if it is not.
+/// Its bits prove nothing, so there is no file that could be replayed.
+fn out_of_bounds(truth: &Values, claimed: Option<&Values>) -> Option<(String, String)> {
+    // The engine puts no GPU's word to the referee without its values.
+    let claimed = claimed?;
+    // Where a GPU rounds another way at a kink, honest results differ by more than
+    // usual: nobody is refused within the widest bound.
+    let relative = CalibrationRule::default().ceiling;
+    let tolerance = Tolerance { relative, absolute: NOISE_NORM };
+    let mut names: Vec<&String> = truth.keys().collect();
+    names.sort_unstable();
+    names.into_iter().find_map(|name| {
+        let distance = claimed.get(name).and_then(|claimed| distance(&truth[name], claimed));
+        if distance.as_ref().is_some_and(|found| tolerance.accepts(found)) {
+            return None;
+        }
+        let away = distance.map_or(f64::NAN, |found| found.relative());
+        let finding = format!(
+            "output {name:?} of a GPU is {away:.3e} of its norm away, {relative:.3e} is allowed"
+        );
+        Some((unfiled(&hex(&random::bytes::<16>())), finding))
+    })
 }
 
 /// The id of evidence of which there is no file.
