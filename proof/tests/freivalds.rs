@@ -1,9 +1,12 @@
 //! False alarms and misses of Freivalds' check, counted.
 
-use raven_graph::philox::{key, philox4x32, unit_f32};
+mod support;
+
+use raven_graph::philox::{key, philox4x32};
 use raven_proof::freivalds::{
     Operand, PROBES_THOROUGH, PROBES_USUAL, Product, Verdict, check_product, row_bounds,
 };
+use support::{NUMBERS, Numbers, numbers, off_by};
 
 /// The long counts of `scripts/test --full`.
 fn full() -> bool {
@@ -67,48 +70,6 @@ fn inner(order: Order, pairs: &[(f32, f32)]) -> f32 {
             pairs.iter().fold(0.0, |sum, (a, b)| flushed(flushed(*a).mul_add(flushed(*b), sum)))
         }
     }
-}
-
-/// What operands look like.
-#[derive(Clone, Copy, Debug)]
-enum Numbers {
-    /// Around zero.
-    Centred,
-    /// Of one sign, so that sums grow and roundings do not cancel.
-    Positive,
-    /// One number everywhere: roundings are as systematic as they get.
-    Constant,
-    /// Over thirty orders of magnitude.
-    Wide,
-    /// Half of them zero, as behind a ReLU.
-    Sparse,
-    /// Around the smallest normal number.
-    Tiny,
-}
-
-const NUMBERS: [Numbers; 6] = [
-    Numbers::Centred,
-    Numbers::Positive,
-    Numbers::Constant,
-    Numbers::Wide,
-    Numbers::Sparse,
-    Numbers::Tiny,
-];
-
-fn numbers(kind: Numbers, count: usize, seed: u64, stream: u32) -> Vec<f32> {
-    let number = |i: u32| {
-        let words = philox4x32([i, stream, 0, 0], key(seed));
-        let (x, y) = (unit_f32(words[0]), unit_f32(words[1]));
-        match kind {
-            Numbers::Centred => x - 0.5,
-            Numbers::Positive => x,
-            Numbers::Constant => 0.1 + seed as f32 * 1e-3,
-            Numbers::Wide => (x - 0.5) * 10f32.powf(30.0 * y - 15.0),
-            Numbers::Sparse => (x - 0.5).max(0.0),
-            Numbers::Tiny => (x - 0.5) * 3e-19 * 10f32.powf(-2.0 * y),
-        }
-    };
-    (0..count as u32).map(number).collect()
 }
 
 /// A product with operands of its own.
@@ -218,13 +179,7 @@ fn misses(case: &mut Case, probes: u32, trials: u64) -> u64 {
         let (row, column) = (words[0] as usize % m, words[1] as usize % n);
         let at = row * n + column;
         let honest = case.c[at];
-        let sign = if words[2] & 1 == 0 { 1.0 } else { -1.0 };
-        let mut faulty = (f64::from(honest) + sign * 16.0 * bounds[row]) as f32;
-        // Rounding to f32 must not make the fault smaller than it is said to be.
-        while (f64::from(faulty) - f64::from(honest)).abs() < 16.0 * bounds[row] {
-            faulty = if sign > 0.0 { faulty.next_up() } else { faulty.next_down() };
-        }
-        case.c[at] = faulty;
+        case.c[at] = off_by(honest, 16.0 * bounds[row], words[2] & 1 == 0);
         match check_product(&case.product(), probes, 1_000_000 + trial).expect("extents fit") {
             Verdict::Faulty { row: found, residual, bound } => {
                 assert!(found == row && residual > bound, "{found} instead of {row}");
