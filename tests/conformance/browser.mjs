@@ -150,7 +150,7 @@ function compare(name, found, node) {
   }
   const same = found.digest === node.digest && found.seeds.digest === node.seeds.digest;
   console.log(`${name}: ${found.cases.length} cases, ${found.failed.length} failed, digest ${found.digest.slice(0, 16)}; `
-    + `${SEEDS} seeds, digest ${found.seeds.digest.slice(0, 16)}: ${same ? 'as in node' : 'OTHER BITS than in node'}`);
+    + `${found.seeds.cases.length} tasks with ${SEEDS} seeds, digest ${found.seeds.digest.slice(0, 16)}: ${same ? 'as in node' : 'OTHER BITS than in node'}`);
   if (found.failed.length > 0 || found.cases.length === 0 || !same) process.exitCode = 1;
 }
 

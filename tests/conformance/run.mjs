@@ -106,7 +106,7 @@ export async function runSuite(Kernel, suite, file) {
   return { cases, failed: cases.filter((result) => result.reason), digest };
 }
 
-/** The `i`-th random word of a seed; tests/module.rs counts on the same. */
+/** The `i`-th random word of a seed. */
 function word(seed, i) {
   let x = (Math.imul(i, 0x9e3779b9) + Math.imul(seed, 0x85ebca6b)) >>> 0;
   x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
@@ -114,11 +114,26 @@ function word(seed, i) {
   return (x ^ (x >>> 16)) >>> 0;
 }
 
-/**
- * A task's frame with other f32 operands: numbers from -4 to 4, and among them words taken as
- * they are: infinities, NaN of all kinds, numbers next to nothing.
- */
-export function reseeded(task, seed) {
+/** The bits of an element that is drawn, by its number; src/reseed.rs counts on the same. */
+const DRAWS = {
+  /** From -4 to 4, and among them words taken as they are: infinities, NaN of all kinds, numbers next to nothing. */
+  any(view, at, seed, i) {
+    const x = word(seed, i);
+    if (x % 61 === 0) view.setUint32(at, word(seed ^ 0x5bd1e995, i + 1), true);
+    else view.setFloat32(at, ((x >>> 8) - 2 ** 23) * 2 ** -21, true);
+  },
+  /** From -1/4 to 1/4: what training stays finite with. */
+  small(view, at, seed, i) {
+    view.setFloat32(at, ((word(seed, i) >>> 8) - 2 ** 23) * 2 ** -25, true);
+  },
+  /** Row numbers of a data set, or -1 for padding. */
+  rows(view, at, seed, i, { count }) {
+    view.setInt32(at, (word(seed, i) % (count + 1)) - 1, true);
+  },
+};
+
+/** A task's frame with other operands: those that `draws` names, or any f32. */
+export function reseeded(task, seed, draws) {
   const bytes = task.slice();
   const view = new DataView(bytes.buffer);
   const align = (at) => (at + 15) & ~15;
@@ -127,15 +142,12 @@ export function reseeded(task, seed) {
   const { tensors = [] } = JSON.parse(new TextDecoder().decode(bytes.subarray(16, 16 + headerBytes)));
   let at = align(16 + headerBytes);
   let count = 0;
-  for (const { dtype, shape } of tensors) {
+  for (const { name, dtype, shape } of tensors) {
     at = align(at);
     const end = at + shape.reduce((n, d) => n * d, 1) * width[dtype];
-    for (; dtype === 'f32' && at < end; at += 4) {
-      const x = word(seed, count);
-      count += 1;
-      if (x % 61 === 0) view.setUint32(at, word(seed ^ 0x5bd1e995, count), true);
-      else view.setFloat32(at, ((x >>> 8) - 2 ** 23) * 2 ** -21, true);
-    }
+    const how = draws ? draws[name] : { kind: dtype === 'f32' ? 'any' : null };
+    const draw = DRAWS[how?.kind];
+    for (; draw && at < end; at += 4, count += 1) draw(view, at, seed, count, how);
     at = end;
   }
   return bytes;
@@ -147,20 +159,20 @@ const sha256 = async (text) => {
 };
 
 /**
- * Runs every case on other operands, once per seed. The report holds per case one digest over
+ * Runs every case and every task of training on other operands, once per seed. The report holds per case one digest over
  * the digests of all seeds: bits only, nobody says what is right.
  */
 export async function runSeeds(Kernel, suite, file, seeds) {
   const bytes = new Uint8Array(file.buffer, file.byteOffset, file.byteLength);
   const span = ([offset, length]) => bytes.subarray(offset, offset + length);
   const cases = [];
-  for (const { name, setup, task } of suite.cases) {
+  for (const { name, setup, task, draws } of [...suite.cases, ...suite.training]) {
     const kernel = new Kernel(512 * 2 ** 20);
     const digests = [];
     try {
       for (const frame of setup) kernel.accept(span(frame));
       for (let seed = 1; seed <= seeds; seed += 1) {
-        const refused = kernel.begin(reseeded(span(task), seed));
+        const refused = kernel.begin(reseeded(span(task), seed, draws));
         if (refused) throw new Error(parseFrame(refused).header.detail);
         while (!kernel.step(Infinity)) { /* whole */ }
         const { lease, digest } = parseFrame(kernel.finish(0)).header;

@@ -1,5 +1,7 @@
 //! Cases as frames.
 
+use crate::reseed::Draw;
+use crate::training::{self, Training};
 use raven_graph::{DType, Graph, GraphId, Shape, TensorType};
 use raven_protocol::frame::encode;
 use raven_protocol::{
@@ -7,6 +9,7 @@ use raven_protocol::{
     ToContributor, blob_id,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::path::Path;
@@ -67,11 +70,26 @@ pub struct Case {
     pub expected: Vec<TensorRef>,
 }
 
+/// A task of training, ready for any kernel: only bits are compared.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct TrainingCase {
+    /// Unique title.
+    pub name: String,
+    /// Frames to accept before the task, graph first.
+    pub setup: Vec<Span>,
+    /// The task's frame.
+    pub task: Span,
+    /// Which operands other seeds draw, and how.
+    pub draws: BTreeMap<String, Draw>,
+}
+
 /// All cases with the file that their spans point into.
 #[derive(Debug)]
 pub struct Suite {
     /// In the order of the reference.
     pub cases: Vec<Case>,
+    /// Training steps.
+    pub training: Vec<TrainingCase>,
     /// Frames and expected tensors.
     pub bytes: Vec<u8>,
 }
@@ -79,6 +97,7 @@ pub struct Suite {
 #[derive(Deserialize, Serialize)]
 struct Document {
     cases: Vec<Case>,
+    training: Vec<TrainingCase>,
 }
 
 impl Suite {
@@ -89,10 +108,15 @@ impl Suite {
     pub fn pack(dir: &Path) -> Result<Suite, Box<dyn Error>> {
         let sources: Sources = serde_json::from_slice(&fs::read(dir.join("cases.json"))?)?;
         let data = fs::read(dir.join("cases.bin"))?;
-        let mut suite = Suite { cases: Vec::new(), bytes: Vec::new() };
+        let mut suite = Suite { cases: Vec::new(), training: Vec::new(), bytes: Vec::new() };
         for source in sources.cases {
             let name = source.name.clone();
             suite.add(source, &data).map_err(|error| format!("case {name:?}: {error}"))?;
+        }
+        for Training { name, setup, task, draws } in training::all()? {
+            let setup = setup.iter().map(|frame| suite.push(frame)).collect();
+            let task = suite.push(&task);
+            suite.training.push(TrainingCase { name, setup, task, draws });
         }
         Ok(suite)
     }
@@ -103,7 +127,8 @@ impl Suite {
     /// Files that are missing or that are no suite.
     pub fn read(dir: &Path) -> Result<Suite, Box<dyn Error>> {
         let document: Document = serde_json::from_slice(&fs::read(dir.join("suite.json"))?)?;
-        Ok(Suite { cases: document.cases, bytes: fs::read(dir.join("suite.bin"))? })
+        let Document { cases, training } = document;
+        Ok(Suite { cases, training, bytes: fs::read(dir.join("suite.bin"))? })
     }
 
     /// Writes `suite.json` and `suite.bin` into `dir`.
@@ -111,7 +136,8 @@ impl Suite {
     /// # Errors
     /// What the file system says.
     pub fn write(self, dir: &Path) -> Result<(), Box<dyn Error>> {
-        let document = serde_json::to_vec(&Document { cases: self.cases })?;
+        let document =
+            serde_json::to_vec(&Document { cases: self.cases, training: self.training })?;
         fs::write(dir.join("suite.json"), document)?;
         Ok(fs::write(dir.join("suite.bin"), self.bytes)?)
     }

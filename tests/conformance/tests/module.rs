@@ -2,8 +2,8 @@
 //! within tolerance of NumPy, and with exactly the digests that Node got, on
 //! the suite's operands and on random ones.
 
+use raven_conformance::reseed::reseeded;
 use raven_conformance::{suite::Suite, verdict};
-use raven_graph::DType;
 use raven_protocol::{Frame, FrameLimits, FromContributor};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -143,37 +143,6 @@ fn wasmtime_and_node_agree_bit_for_bit() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The `i`-th random word of a seed, as `run.mjs` has it.
-fn word(seed: u32, i: u32) -> u32 {
-    let mut x = i.wrapping_mul(0x9e37_79b9).wrapping_add(seed.wrapping_mul(0x85eb_ca6b));
-    x = (x ^ (x >> 16)).wrapping_mul(0x85eb_ca6b);
-    x = (x ^ (x >> 13)).wrapping_mul(0xc2b2_ae35);
-    x ^ (x >> 16)
-}
-
-/// A task's frame with other f32 operands, as `run.mjs` makes them.
-fn reseeded(task: &[u8], seed: u32) -> Vec<u8> {
-    let frame = Frame::decode(task, &FrameLimits::TO_CONTRIBUTOR).expect("a frame");
-    let start = task.as_ptr() as usize;
-    let floats = frame.tensors().filter(|tensor| tensor.dtype == DType::F32);
-    let places = floats.map(|tensor| (tensor.data.as_ptr() as usize - start, tensor.data.len()));
-    let (mut bytes, mut count) = (task.to_vec(), 0u32);
-    for (at, len) in places {
-        for element in bytes[at..at + len].as_chunks_mut::<4>().0 {
-            let x = word(seed, count);
-            count += 1;
-            let bits = if x.is_multiple_of(61) {
-                word(seed ^ 0x5bd1_e995, count)
-            } else {
-                // Exact: a number of 24 bits times a power of two.
-                (((x >> 8) as i32 - (1 << 23)) as f32 * (1.0 / 2_097_152.0)).to_bits()
-            };
-            *element = bits.to_le_bytes();
-        }
-    }
-    bytes
-}
-
 fn sha256(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -185,23 +154,32 @@ fn wasmtime_and_node_agree_on_random_operands() {
     let seeds = seeds();
     let report = node_report(seeds);
     let node = report["seeds"]["cases"].as_array().expect("cases");
-    assert_eq!(node.len(), suite.cases.len());
+    let cases = suite.cases.iter().map(|case| (&case.name, &case.setup, case.task, None));
+    let training = suite.training.iter();
+    let training = training.map(|case| (&case.name, &case.setup, case.task, Some(&case.draws)));
+    let tasks: Vec<_> = cases.chain(training).collect();
+    assert_eq!(node.len(), tasks.len());
     let mut host = Host::new();
     let mut wrong = Vec::new();
-    for (case, node) in suite.cases.iter().zip(node) {
+    for ((name, setup, task, draws), node) in tasks.into_iter().zip(node) {
         let kernel = host.kernel(1 << 29);
-        for &frame in &case.setup {
+        for &frame in setup {
             host.call("raven_accept", kernel, suite.span(frame));
         }
         let digests: Vec<String> = (1..=seeds)
-            .map(|seed| commit(&mut host, kernel, &reseeded(suite.span(case.task), seed), f64::MAX))
+            .map(|seed| reseeded(suite.span(task), seed, draws))
+            .map(|task| commit(&mut host, kernel, &task, f64::MAX))
             .collect();
         if node["digest"] != sha256(&digests.join("\n")).as_str() {
-            wrong.push(&case.name);
+            wrong.push(name);
         }
         host.end(kernel);
     }
-    println!("wasmtime: {} cases with {seeds} seeds, digests as in node", suite.cases.len());
+    println!(
+        "wasmtime: {} cases and {} tasks of training with {seeds} seeds, digests as in node",
+        suite.cases.len(),
+        suite.training.len()
+    );
     assert!(wrong.is_empty(), "other bits than in node: {wrong:?}");
 }
 
