@@ -117,10 +117,15 @@ pub enum Oddness {
     /// As it should.
     #[default]
     Plain,
+    /// As it should, and random probes of the product that it is found nothing
+    /// beyond what rounding explains.
+    Probed,
     /// Its loss is far from that of the round before.
     Unlikely,
     /// Something in it is no finite number.
     NotFinite,
+    /// It differs from the product that it should be by more than rounding explains.
+    Faulty,
 }
 
 /// One thing that happened.

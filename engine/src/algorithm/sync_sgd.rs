@@ -100,6 +100,11 @@ impl SyncSgdDriver {
         self.layout.total_rounds
     }
 
+    /// Rounds until the next checkpoint, with the one that is going on.
+    pub(crate) fn rounds_to_checkpoint(&self) -> u32 {
+        self.layout.rounds_per_epoch - self.step % self.layout.rounds_per_epoch
+    }
+
     pub(crate) fn epochs_done(&self) -> u32 {
         self.epochs_done
     }

@@ -33,7 +33,8 @@ impl Entry {
     }
 
     /// Whether the referee can compute it again: what parts were cut from is
-    /// gone, and of what a GPU came to only the values could be compared.
+    /// gone, so that theirs is done before they are accepted, and of what a GPU
+    /// came to only the values could be compared.
     pub(crate) fn can_be_rechecked(&self) -> bool {
         matches!(self.work, Work::Replica { .. })
             && self.members.iter().all(|member| member.who.exact)
@@ -77,6 +78,8 @@ pub(crate) struct Ledger {
     pub(crate) rollbacks: u32,
     /// Whether what is to be computed again before it is settled was asked for.
     pub(crate) sampled: bool,
+    /// Of whom the referee computed a part in the last rounds before the next settlement.
+    pub(crate) looked_at: BTreeSet<Identity>,
     /// The round that it went back to as it ended.
     pub(crate) went_back_at_end: Option<u32>,
 }

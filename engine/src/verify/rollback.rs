@@ -81,6 +81,7 @@ impl Engine {
         job.ledger.undone.extend(undone.into_values());
         job.ledger.rollbacks += 1;
         job.ledger.sampled = false;
+        job.ledger.looked_at.clear();
         job.driver = beginning.driver;
         let mut kept = job.ledger.states();
         kept.extend(job.driver.states());

@@ -1,7 +1,9 @@
 //! Before a checkpoint, and before more rounds are unsettled than may be, what
 //! was accepted without proof is sampled once more.
 
+use crate::active::Job;
 use crate::algorithm::{Action, Draft};
+use crate::config::EngineConfig;
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::verify::ledger::{Beginning, Held};
@@ -31,9 +33,7 @@ impl Engine {
         else {
             return false;
         };
-        let rounds_max = self.world.config.unsettled_rounds_max(job.sgd.weights_bytes);
-        // Where somebody lies again and again, less is put at stake.
-        let rounds_max = (rounds_max >> job.ledger.rollbacks.min(3)).max(1);
+        let rounds_max = unsettled_max(&self.world.config, job);
         if job.ledger.beginnings.len() >= rounds_max && !job.ledger.beginnings.contains_key(&round)
         {
             job.ledger.held = Some(Held::Round(action.clone()));
@@ -71,6 +71,7 @@ impl Engine {
         job.ledger.sampled = false;
         job.ledger.entries.clear();
         job.ledger.undone.clear();
+        job.ledger.looked_at.clear();
         let states = job.ledger.states();
         job.ledger.beginnings.clear();
         let current: BTreeSet<BlobId> = job.driver.states().into_iter().collect();
@@ -91,6 +92,23 @@ impl Engine {
             None => {}
         }
     }
+}
+
+/// Rounds of a job that may be unsettled at once.
+fn unsettled_max(config: &EngineConfig, job: &Job) -> usize {
+    // Where somebody lies again and again, less is put at stake.
+    let rounds_max = config.unsettled_rounds_max(job.sgd.weights_bytes);
+    (rounds_max >> job.ledger.rollbacks.min(3)).max(1)
+}
+
+/// Rounds before a settlement in which one part of each identity is looked at: not
+/// everybody has one in each.
+const LAST_ROUNDS: usize = 3;
+
+/// Whether the rounds are settled soon after the one that is going on.
+pub(super) fn is_nearly_settled(config: &EngineConfig, job: &Job) -> bool {
+    let (begun, checkpoint) = (job.ledger.beginnings.len(), job.driver.rounds_to_checkpoint());
+    checkpoint as usize <= LAST_ROUNDS || begun + LAST_ROUNDS > unsettled_max(config, job)
 }
 
 impl Action {

@@ -2,19 +2,26 @@
 
 use crate::active::Job;
 use crate::dispatch::Notify;
-use crate::effect::{Acceptance, Credit, Effect, Payer, Proof, TreePart};
+use crate::effect::{Acceptance, Credit, Effect, Payer, Proof, TreePart, Work};
 use crate::engine::Engine;
 use crate::event::{Oddness, PayloadId};
 use crate::lease::LeaseState;
 use crate::stage::{Accepted, Supply, Task};
 use crate::verify::ledger::Entry;
+use crate::verify::settle::is_nearly_settled;
 use crate::verify::trial::{Also, Claim, Judging, Revealed};
 use crate::verify::{Purpose, QUALIFYING_MAX, Verification, draw, hits};
-use raven_protocol::{JobId, LeaseId, ResultDigest};
+use raven_protocol::{JobId, LeaseId, Numerics, ResultDigest};
 
 /// One in so many results that look unlikely is computed by the referee: some
 /// batches are unlikely.
 const UNLIKELY_ONE_IN: u32 = 3;
+
+/// One in so many results of parts that nobody repeated or probed is computed by
+/// the referee while their operands are there, besides one of each identity in the
+/// last rounds before a settlement. More than of runs, whose last of an identity is
+/// computed then also where it has left long before.
+const PART_ONE_IN: u32 = 20;
 
 /// A result that is believed.
 struct Accepting {
@@ -63,6 +70,7 @@ impl Engine {
         match self.believed(id, part) {
             Belief::Accepted(accepting) => self.accept(id, part, accepting),
             Belief::Referee => {
+                self.note_looked_at(id, part);
                 self.ask_referee(id, part);
                 self.note_partners(id, part);
             }
@@ -129,17 +137,9 @@ impl Engine {
             let payload = trial.payloads.get(&claim.digest).copied();
             let is_met =
                 agreeing.len() as u32 >= awaited && self.world.is_met(rule, claim, &agreeing);
-            // What is no number ends a job, so it is not taken on one word.
-            let is_odd = !is_unchecked
-                && payload.is_some_and(|held| match held.odd {
-                    Oddness::Plain => false,
-                    Oddness::Unlikely => {
-                        let drawn = draw(&self.world.config, task.id, Purpose::Odd, 0);
-                        hits(drawn, UNLIKELY_ONE_IN)
-                    }
-                    Oddness::NotFinite => true,
-                });
-            if is_met && is_odd {
+            let is_looked_at = !is_unchecked
+                && payload.is_some_and(|held| self.is_looked_at(job, task, &agreeing, held.odd));
+            if is_met && is_looked_at {
                 belief = Belief::Referee;
                 continue;
             }
@@ -166,6 +166,43 @@ impl Engine {
             }
         }
         belief
+    }
+
+    /// Whether the referee computes a task although those who agree suffice.
+    fn is_looked_at(&self, job: &Job, task: &Task, agreeing: &[&Claim], odd: Oddness) -> bool {
+        let config = &self.world.config;
+        let hits = |purpose, nonce, one_in| hits(draw(config, task.id, purpose, nonce), one_in);
+        let attempt = job.ledger.rollbacks.into();
+        let is_part = matches!(task.work, Work::Part { .. });
+        match odd {
+            // What is no number ends a job, so it is not taken on one word.
+            Oddness::NotFinite | Oddness::Faulty => true,
+            Oddness::Unlikely => hits(Purpose::Odd, 0, UNLIKELY_ONE_IN),
+            Oddness::Plain | Oddness::Probed if agreeing.iter().all(|it| it.who.operator) => false,
+            // Runs are audited when their rounds are settled, parts while their operands are there.
+            Oddness::Plain if is_part => {
+                let is_last = matches!(agreeing, [single] if is_nearly_settled(config, job)
+                    && !job.ledger.looked_at.contains(&single.who.identity));
+                let one_in = if agreeing.len() == 1 { PART_ONE_IN } else { config.audit_one_in };
+                is_last || hits(Purpose::Audit, attempt, one_in)
+            }
+            // Probes see no difference that is as small as rounding; bits that are promised do.
+            Oddness::Probed if job.plan.numerics == Numerics::Strict => {
+                hits(Purpose::Audit, attempt, config.audit_one_in)
+            }
+            Oddness::Plain | Oddness::Probed => false,
+        }
+    }
+
+    /// Notes of whom the referee computes a part before the next settlement.
+    fn note_looked_at(&mut self, id: JobId, part: u32) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        if !is_nearly_settled(&self.world.config, job) {
+            return;
+        }
+        let task = job.stage.as_ref().and_then(|stage| stage.tasks.get(&part));
+        let Some(task) = task.filter(|task| matches!(task.work, Work::Part { .. })) else { return };
+        job.ledger.looked_at.extend(task.trial.claims.iter().map(|claim| claim.who.identity));
     }
 
     /// Notes whether somebody else should compute the task as well.

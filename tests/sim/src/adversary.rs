@@ -1,6 +1,6 @@
 //! Contributors that cheat.
 
-use crate::kernel::{Value, mix};
+use crate::kernel::{Value, is_product, mix};
 use crate::rng::Rng;
 use raven_engine::{ContributorId, Identity, Trust, Work};
 use raven_protocol::{ResultDigest, TaskId};
@@ -33,12 +33,33 @@ pub struct Adversary {
     pub honest_first: u32,
     /// How often it lies before it is honest for good.
     pub lies_max: u32,
+    pub about: About,
+}
+
+/// What a cheat lies about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    Everything,
+    /// Matrix products of placement `master`, which are probed.
+    Products,
+    /// Anything but those.
+    Others,
+}
+
+impl About {
+    pub(crate) fn holds(self, work: &Work) -> bool {
+        match self {
+            About::Everything => true,
+            About::Products => is_product(work),
+            About::Others => !is_product(work),
+        }
+    }
 }
 
 impl Adversary {
     /// One that lies from the start.
     pub const fn always(lie: Lie) -> Self {
-        Adversary { lie, honest_first: 0, lies_max: u32::MAX }
+        Adversary { lie, honest_first: 0, lies_max: u32::MAX, about: About::Everything }
     }
 }
 

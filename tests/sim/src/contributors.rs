@@ -264,7 +264,7 @@ impl Sim {
         let task = connection.running.remove(at);
         let truth = self.shell.kernel.run(task.task, &task.work);
         self.truth.executed += task.flops;
-        let value = self.answer(node, truth);
+        let value = self.answer(node, truth, &task.work);
         let digest = digest_of(task.task, value);
         if value != truth {
             self.truth.false_results.insert((task.task, digest));
@@ -295,14 +295,15 @@ impl Sim {
     }
 
     /// What a contributor says that a task yields.
-    fn answer(&mut self, node: usize, truth: Value) -> Value {
+    fn answer(&mut self, node: usize, truth: Value, work: &Work) -> Value {
         let entry = &mut self.nodes[node];
         entry.tasks_done += 1;
         let before = std::mem::replace(&mut entry.last_value, truth);
         let lying = entry
             .spec
             .adversary
-            .filter(|it| entry.tasks_done > it.honest_first && entry.lies_told < it.lies_max);
+            .filter(|it| entry.tasks_done > it.honest_first && entry.lies_told < it.lies_max)
+            .filter(|it| it.about.holds(work));
         let value = lying.map_or(truth, |it| it.lie.value(truth, before, &mut self.rng));
         if value != truth {
             entry.lies_told += 1;

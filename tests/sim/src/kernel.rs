@@ -41,6 +41,13 @@ fn state_value(state: BlobId) -> Value {
     u64::from_le_bytes(state.0[..8].try_into().expect("eight bytes"))
 }
 
+/// Whether a task is a matrix product, which probes check, as in the shell: of the
+/// parts of [`crate::plans::Replica::master`] those of the weights' own stages, while the
+/// others stand for convolutions.
+pub fn is_product(work: &Work) -> bool {
+    matches!(work, Work::Part { stage, .. } if stage % 2 == 1)
+}
+
 /// Computes tasks and the shell's own steps, as one kernel everywhere.
 #[derive(Debug, Default)]
 pub struct Kernel {

@@ -20,7 +20,7 @@ pub mod shell;
 pub mod sim;
 pub mod swarm;
 
-pub use adversary::{Adversary, Lie};
+pub use adversary::{About, Adversary, Lie};
 pub use faults::Faults;
 pub use network::Network;
 pub use node::NodeSpec;

@@ -1,7 +1,7 @@
 //! Networks with cheats, and what came of them: the figures of the proof of
 //! calculation.
 
-use crate::adversary::{Adversary, Lie};
+use crate::adversary::{About, Adversary, Lie};
 use crate::faults::{Faults, MS, Micros, SECOND};
 use crate::kernel::Value;
 use crate::node::NodeSpec;
@@ -30,7 +30,9 @@ pub struct Crowd {
 /// What they work on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Work {
-    /// Tasks of a round.
+    /// Whether the model stays with its master. Two in three tasks are matrix products then.
+    pub master: bool,
+    /// Tasks of a round, or parts of each of its three pushed stages.
     pub tasks: u32,
     pub rounds: u32,
     pub epochs: u32,
@@ -84,7 +86,17 @@ impl Work {
             weights_bytes: 100_000,
             ..Replica::default()
         };
-        JobPlan { verification, ..sizes.plan(1, 42, 0) }
+        let plan = if self.master {
+            sizes.master(1, 42, self.tasks, self.tasks)
+        } else {
+            sizes.plan(1, 42, 0)
+        };
+        JobPlan { verification, ..plan }
+    }
+
+    /// Flops of all its tasks, each done once.
+    fn flops(&self) -> u64 {
+        u64::from(self.tasks * self.rounds) * 1_000_000_000 * if self.master { 3 } else { 1 }
     }
 
     /// The weights that honest contributors come to.
@@ -146,7 +158,7 @@ pub fn measure(
     let outcome = run(&plan, crowd.nodes(adversaries, seed), seed);
     let job = &outcome.jobs[&JobId(1)];
     let (stats, truth) = (&outcome.stats, &outcome.truth);
-    let own = u64::from(work.tasks * work.rounds) * 1_000_000_000;
+    let own = work.flops();
     let records = outcome.records.values().flatten();
     let (mut paid, mut paid_for_lies) = (0u64, 0u64);
     let voids: Vec<_> = records.clone().flat_map(|record| record.voids.clone()).collect();
@@ -207,6 +219,36 @@ pub fn once(group: u64) -> Adversary {
 pub fn undetected(colluding: f64, singles: f64) -> f64 {
     let (q, a) = (1.0 / 20.0, 1.0 / 50.0);
     (1.0 - q) * (1.0 - a) * (1.0 - 1.0 / singles) + q * colluding * (1.0 - a)
+}
+
+/// What a cheat lies once about a part that is no product, after it was vetted.
+pub fn once_unprobed(lie: Lie) -> Adversary {
+    Adversary { honest_first: 40, lies_max: 1, about: About::Others, ..Adversary::always(lie) }
+}
+
+/// The chance that one false result of a vetted contributor about a part that is no
+/// product stays in a model: nobody checks it in its stage, with the chance q = 1/20
+/// (of results beyond the twentieth), nor does the referee, with the chance 1/20.
+/// About a product it is 1.6e-8, of an element that is off by 16 bounds.
+pub fn undetected_part() -> f64 {
+    (1.0 - 1.0 / 20.0) * (1.0 - 1.0 / 20.0)
+}
+
+/// Those who lie about parts of placement `master`, by name.
+pub fn master_cheats() -> Vec<(&'static str, Vec<Adversary>)> {
+    let cheats = |about| {
+        let after = |lie| Adversary { honest_first: 30, about, ..Adversary::always(lie) };
+        let always = |lie| Adversary { about, ..Adversary::always(lie) };
+        vec![
+            always(Lie::Noise),
+            after(Lie::Flipped),
+            always(Lie::Zero),
+            after(Lie::Colluding { group: 9 }),
+            always(Lie::Stale),
+            always(Lie::Withheld),
+        ]
+    };
+    vec![("master, products", cheats(About::Products)), ("master, all", cheats(About::Everything))]
 }
 
 /// The cheats that are looked at, by name.

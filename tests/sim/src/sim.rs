@@ -3,14 +3,15 @@
 use crate::adversary::Truth;
 use crate::auditor::Auditor;
 use crate::faults::{Faults, MS, Micros, SECOND};
-use crate::kernel::{Value, digest_of};
+use crate::kernel::{Value, digest_of, is_product};
 use crate::network::{Lane, Network};
 use crate::node::{Node, NodeSpec, Up};
 use crate::rng::Rng;
 use crate::shell::{Shell, Story};
 use raven_engine::{
     Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Oddness,
-    Outbound, Outcome as Answer, Record, ResumePoint, Stats, Terms, TreePart, Trust, Work,
+    Outbound, Outcome as Answer, PayloadId, Record, ResumePoint, Stats, Terms, TreePart, Trust,
+    Work,
 };
 use raven_protocol::{JobId, LeaseId, ResultDigest, SessionId, TaskId};
 use std::cmp::Reverse;
@@ -380,6 +381,9 @@ impl Sim {
     }
 
     fn execute(&mut self, effect: Effect) {
+        if let Effect::Combine { job, round, stage, parts, .. } = &effect {
+            self.compare_parts(*job, *round, *stage, parts);
+        }
         if let Some((id, answer)) = self.shell.run(&effect) {
             let faults = self.scenario.faults;
             // A step waits for the results that are still being reduced.
@@ -462,14 +466,29 @@ impl Sim {
         }
     }
 
+    /// Counts the results of a pushed stage that are not what its parts yield.
+    fn compare_parts(&mut self, job: JobId, round: u32, stage: u32, parts: &[PayloadId]) {
+        for (part, payload) in (0..).zip(parts) {
+            let task = TaskId { job, round, stage, part };
+            let Some(work @ Work::Part { .. }) = self.truth.work.get(&task).cloned() else {
+                continue;
+            };
+            let truth = self.shell.kernel.run(task, &work);
+            self.count(task, *payload, truth);
+        }
+    }
+
     /// Counts a result that is combined and is not what its run yields.
     fn compare(&mut self, job: JobId, round: u32, part: TreePart) {
         let task = TaskId { job, round, stage: 0, part: part.start };
         let Some(&Work::Replica { state, .. }) = self.truth.work.get(&task) else { return };
         let work = Work::Replica { state, start: part.start, count: part.count };
         let truth = self.shell.kernel.run(task, &work);
-        let combined = self.shell.payloads.get(&part.payload).copied();
-        if combined != Some(truth) {
+        self.count(task, part.payload, truth);
+    }
+
+    fn count(&mut self, task: TaskId, payload: PayloadId, truth: Value) {
+        if self.shell.payloads.get(&payload) != Some(&truth) {
             self.truth.combined += 1;
             self.truth.standing.insert(task);
         }
@@ -542,10 +561,11 @@ impl Sim {
             }
             Up::Result { lease, value, bytes } => {
                 // The shell hashes what came under the task of the lease that it names.
-                let task = self.lease_tasks.get(&lease);
-                let digest = task.map_or(ResultDigest([0; 32]), |&task| digest_of(task, value));
+                let task = self.lease_tasks.get(&lease).copied();
+                let digest = task.map_or(ResultDigest([0; 32]), |task| digest_of(task, value));
+                let odd = task.map_or(Oddness::Plain, |task| self.probe(task, value));
                 let payload = self.shell.keep(value);
-                Event::Revealed { session, lease, digest, payload, bytes, odd: Oddness::Plain }
+                Event::Revealed { session, lease, digest, payload, bytes, odd }
             }
             Up::Refuse { lease, reason } => Event::Refused { session, lease, reason },
             Up::Pace { share, workers } => Event::PaceChanged { session, share, workers },
@@ -555,6 +575,15 @@ impl Sim {
         let accepted = self.engine.stats(0).tasks_accepted;
         self.tell(event);
         self.tasks_by_node[node] += self.engine.stats(0).tasks_accepted - accepted;
+    }
+
+    /// What probes of a result find, where it is a product.
+    fn probe(&mut self, task: TaskId, value: Value) -> Oddness {
+        let Some(work) = self.truth.work.get(&task).filter(|work| is_product(work)) else {
+            return Oddness::Plain;
+        };
+        let truth = self.shell.kernel.run(task, work);
+        if value == truth { Oddness::Probed } else { Oddness::Faulty }
     }
 
     fn finish(mut self) -> Outcome {

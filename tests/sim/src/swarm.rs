@@ -1,6 +1,6 @@
 //! Scenarios drawn from a seed, and what must hold of their outcome.
 
-use crate::adversary::{Adversary, Lie};
+use crate::adversary::{About, Adversary, Lie};
 use crate::faults::{Faults, MS, SECOND};
 use crate::kernel::Value;
 use crate::network::{LinkSpec, Network};
@@ -101,13 +101,14 @@ fn verification(rng: &mut Rng) -> Verification {
     }
 }
 
-/// Makes cheats of some contributors, and every job one that they cannot spoil:
-/// parts of placement `master` are checked during their stage only.
+/// Makes cheats of some contributors, and every job one that they cannot spoil: of
+/// placement `master` these are the products, and what is none only where three agree.
 fn add_cheats(scenario: &mut Scenario) {
     let mut rng = Rng::new(scenario.seed).fork(3);
     if !rng.chance(0.4) {
         return;
     }
+    let about = if rng.chance(0.5) { About::Products } else { About::Everything };
     let processors = |node: &&mut NodeSpec| node.gpu_of.is_none() && !node.operator;
     for node in scenario.nodes.iter_mut().filter(processors) {
         if rng.chance(0.3) {
@@ -122,13 +123,13 @@ fn add_cheats(scenario: &mut Scenario) {
             ];
             let lie = lies[rng.below(lies.len() as u64) as usize];
             let honest_first = rng.below(20) as u32;
-            node.adversary = Some(Adversary { honest_first, ..Adversary::always(lie) });
+            node.adversary = Some(Adversary { honest_first, about, ..Adversary::always(lie) });
         }
     }
     for (_, plan, _) in &mut scenario.jobs {
         let Algorithm::SyncSgd(sgd) = &plan.algorithm;
         plan.verification = match (&sgd.placement, plan.verification) {
-            (Placement::Master { .. }, _) => Verification::Triple,
+            (Placement::Master { .. }, _) if about == About::Everything => Verification::Triple,
             (_, Verification::None) => Verification::Adaptive,
             (_, chosen) => chosen,
         };

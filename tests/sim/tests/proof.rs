@@ -1,12 +1,12 @@
 //! Networks with cheats: the model is the one that honest contributors make,
 //! nobody honest is excluded, and cheats earn next to nothing.
 
-use raven_engine::{JobPhase, JobPlan, Payer, Verification};
-use raven_protocol::JobId;
+use raven_engine::{JobPhase, JobPlan, Payer, Proof, Verification};
+use raven_protocol::{JobId, Numerics};
 use raven_sim::faults::{Faults, MS, SECOND};
 use raven_sim::plans::Replica;
 use raven_sim::shell::Story;
-use raven_sim::{Adversary, Lie, NodeSpec, Outcome, Scenario};
+use raven_sim::{About, Adversary, Lie, NodeSpec, Outcome, Scenario};
 
 /// 40 rounds in 4 epochs, 16 micro-batches each.
 fn plan(verification: Verification) -> JobPlan {
@@ -103,5 +103,72 @@ fn no_lie_reaches_a_model() {
                 }
             }
         }
+    }
+}
+
+/// The same in placement `master`: eight parts of each of three stages, of which two are products.
+fn sliced(verification: Verification) -> JobPlan {
+    let sizes =
+        Replica { rows: 5_120, batch: 512, micro_batch: 32, epochs: 4, ..Replica::default() };
+    JobPlan { verification, ..sizes.master(1, 42, 8, 8) }
+}
+
+#[test]
+fn no_lie_about_a_product_reaches_a_model_that_stays_with_its_master() {
+    let expected = weights(&run(&sliced(Verification::None), crowd(1, &[]), calm(), 1));
+    let mut singles = 0;
+    for lie in LIES {
+        for honest_first in [0, 12, 40] {
+            for seed in 0..3 {
+                let about = About::Products;
+                let cheat = Adversary { honest_first, about, ..Adversary::always(lie) };
+                let outcome =
+                    run(&sliced(Verification::Adaptive), crowd(8, &[cheat; 4]), calm(), seed);
+                let what = format!("{lie:?} after {honest_first}, seed {seed}");
+                assert_eq!(weights(&outcome), expected, "{what}");
+                assert_eq!(outcome.truth.combined, 0, "{what}: found before it counts");
+                assert!(outcome.truth.wronged.is_empty(), "{what}");
+                assert_eq!(outcome.truth.excluded.len(), outcome.truth.lies.len(), "{what}");
+                let credits = outcome.records.values().flatten().flat_map(|record| &record.credits);
+                singles += credits.filter(|credit| credit.proof == Proof::Single).count();
+            }
+        }
+    }
+    assert!(singles > 10_000, "most results are accepted singly: {singles}");
+}
+
+/// Of parts that probes say nothing about, the referee computes some while their stage is open.
+#[test]
+fn whoever_lies_about_other_parts_is_found_by_the_referee_and_undone() {
+    let expected = weights(&run(&sliced(Verification::None), crowd(1, &[]), calm(), 1));
+    let mut combined = 0;
+    for seed in 0..10 {
+        let cheat =
+            Adversary { honest_first: 30, about: About::Others, ..Adversary::always(Lie::Flipped) };
+        let outcome = run(&sliced(Verification::Adaptive), crowd(8, &[cheat; 2]), calm(), seed);
+        assert_eq!(outcome.truth.excluded.len(), 2, "seed {seed}");
+        assert!(outcome.truth.wronged.is_empty(), "seed {seed}");
+        // Whoever goes on lying is found after ten lies on average; with them all that is not
+        // settled is undone.
+        let lies = outcome.truth.lies.values().copied().max().unwrap_or(0);
+        let standing = outcome.truth.standing.len();
+        println!("seed {seed}: at most {lies} lies, {standing} in the model");
+        assert!(lies < 80, "seed {seed}: {lies}");
+        assert_eq!(weights(&outcome) == expected, standing == 0, "seed {seed}");
+        combined += outcome.truth.combined;
+    }
+    assert!(combined > 0, "some lies are accepted first, or nothing is undone here");
+}
+
+/// Honest contributors of placement `master`, with epochs as short as ten rounds.
+#[test]
+fn audits_of_parts_are_few() {
+    for (numerics, most) in [(Numerics::Strict, 0.12), (Numerics::Relaxed, 0.10)] {
+        let plan = JobPlan { numerics, ..sliced(Verification::Adaptive) };
+        let plain = run(&plan, crowd(8, &[]), calm(), 3);
+        let stats = &plain.stats;
+        let part = stats.referee_flops as f64 / stats.flops_accepted as f64;
+        println!("{numerics:?}: the referee computes {part:.4} of the work");
+        assert!(part > 0.01 && part < most, "{numerics:?}: {part}");
     }
 }
