@@ -394,7 +394,10 @@ async fn train(spec: &JobSpec, habits: &[Habits]) -> (JobRow, BlobId, f64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_poisoned_group_ruins_a_mean_and_no_robust_rule() {
-    let poison = Habits { poison: Some(Poison { below: 1, factor: -1000.0 }), ..Habits::default() };
+    let poison = Habits {
+        poison: Some(Poison { below: 1, factor: -1000.0, after: 0 }),
+        ..Habits::default()
+    };
     let (_, _, ruined) = train(&robust(Combine::default()), &[poison]).await;
     assert!(ruined < 0.5, "the mean follows the liar: accuracy {ruined}");
     for rule in [
@@ -424,7 +427,7 @@ async fn a_robust_job_comes_to_the_same_bits_whoever_works_on_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_most_groups_are_spoilt_the_job_fails_and_says_so() {
-    let poison = Some(Poison { below: u32::MAX, factor: f32::NAN });
+    let poison = Some(Poison { below: u32::MAX, factor: f32::NAN, after: 0 });
     let spec = robust(Combine::TrimmedMean { groups: 8, trim: 1, guard: None });
     let (row, _, _) = train(&spec, &[Habits { poison, ..Habits::default() }]).await;
     assert_eq!((row.phase, row.cause), (JobPhase::Failed, Some(Cause::NotFinite)));

@@ -6,12 +6,12 @@ mod support;
 use raven_coordinator::job::JobContext;
 use raven_engine::JobPhase;
 use raven_graph::cut::Stage;
-use raven_protocol::{BlobId, JobId, TaskId};
+use raven_protocol::{BlobId, GoodbyeReason, JobId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use support::Coordinator;
-use support::contributor::{Contributor, Habits};
+use support::contributor::{Contributor, Habits, Poison};
 use support::data::{Rows, job};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -92,6 +92,39 @@ async fn master_placement_shows_nobody_more_than_half_of_the_weights() {
             assert!(held > 0.0 && held <= 0.5, "{held}");
         }
     }
+}
+
+/// Who is vetted is believed without a second opinion, but not about products.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_false_product_of_a_vetted_contributor_is_found_by_probes() {
+    let steady = Habits::default();
+    let honest = train("master", &[steady, steady]).await;
+    let coordinator = Coordinator::start(|_| {}).await;
+    let id = JobId(1);
+    let poison = Poison { below: u32::MAX, factor: 1.01, after: 60 };
+    let liar = Habits { poison: Some(poison), ..steady };
+    let contributors: Vec<Contributor> = (1u8..)
+        .zip([liar, steady, steady, steady, steady])
+        .map(|(number, habits)| Contributor::start(coordinator.address, number, habits))
+        .collect();
+    while coordinator.runtime.snapshot().nodes.len() < contributors.len() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    coordinator.add_job(id, &ROWS, &job("master", 3, 96, 16)).await;
+    let row = coordinator.finished(id, PATIENCE).await;
+    assert_eq!((row.phase, row.reason), (JobPhase::Completed, None));
+    assert_eq!(coordinator.last_state(id).await, honest.state);
+    assert_eq!(contributors[0].goodbye(), Some(GoodbyeReason::Excluded));
+    let metrics = coordinator.runtime.metrics();
+    let (checks, faults) = (metrics.product_checks.get(), metrics.product_faults.get());
+    println!("{checks} products checked, {faults} false");
+    assert!(checks > 100, "{checks}");
+    // Two leases at once may both be answered before the first is found out.
+    assert!((1..=4).contains(&faults), "{faults}");
+    let executions = coordinator.store.executions(id).await.expect("read");
+    let single = executions.iter().find(|one| one.proof == "single").map_or(0, |one| one.count);
+    assert!(single > 50, "most are believed singly: {executions:?}");
+    coordinator.runtime.shutdown().await;
 }
 
 /// The fraction of all large weights that the operands of these tasks show.

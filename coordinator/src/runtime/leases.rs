@@ -1,5 +1,6 @@
 //! Leases of one session as its socket sees them: which answers are in turn.
 
+use super::product::Product;
 use raven_graph::TensorType;
 use raven_protocol::{Encoding, Frame, LeaseId, TaskId};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -83,6 +84,8 @@ pub struct Held {
     pub task: TaskId,
     /// What it returns.
     pub expected: Arc<Expected>,
+    /// The matrix product that it is, if it is one that is checked.
+    pub product: Option<Arc<Product>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +222,8 @@ mod tests {
 
     fn held() -> Held {
         let task = TaskId { job: JobId(1), round: 0, stage: 0, part: 0 };
-        Held { task, expected: Arc::new(Expected { outputs: Vec::new() }) }
+        let expected = Arc::new(Expected { outputs: Vec::new() });
+        Held { task, expected, product: None }
     }
 
     #[test]

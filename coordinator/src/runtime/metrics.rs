@@ -75,6 +75,10 @@ pub struct Metrics {
     pub referee_busy_ms: Counter,
     /// Tasks that it computed.
     pub referee_runs: Counter,
+    /// Matrix products whose result was checked by probes.
+    pub product_checks: Counter,
+    /// Those in which a fault was found.
+    pub product_faults: Counter,
 }
 
 impl Metrics {
@@ -101,7 +105,7 @@ impl Metrics {
         text
     }
 
-    fn rows(&self) -> [(&'static str, &'static str, &Counter); 17] {
+    fn rows(&self) -> [(&'static str, &'static str, &Counter); 19] {
         [
             ("frames_in_total", "Frames from contributors.", &self.frames_in),
             ("frames_out_total", "Frames to contributors.", &self.frames_out),
@@ -120,6 +124,8 @@ impl Metrics {
             ("executor_failures_total", "Failed operations.", &self.executor_failures),
             ("referee_busy_ms_total", "Busy time of the referee.", &self.referee_busy_ms),
             ("referee_runs_total", "Tasks that the referee computed.", &self.referee_runs),
+            ("product_checks_total", "Products checked by probes.", &self.product_checks),
+            ("product_faults_total", "Products that probes found false.", &self.product_faults),
         ]
     }
 }

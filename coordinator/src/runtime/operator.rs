@@ -17,7 +17,7 @@ use crate::random;
 use crate::runtime::SessionRecord;
 use crate::store::StoreError;
 use axum::body::Bytes;
-use raven_engine::{ContributorId, Event, NetworkPrefix, SessionProfile, Trust};
+use raven_engine::{ContributorId, Event, NetworkPrefix, Oddness, SessionProfile, Trust};
 use raven_protocol::{
     Device, DeviceClass, Frame, FrameLimits, FromContributor, GoodbyeReason, NumericClass,
     SessionId,
@@ -228,7 +228,7 @@ impl Operator {
                 let job = held.task.job;
                 let (digest, values) = verify(&held, bytes).map_err(|refusal| refusal.detail)?;
                 let bytes = bytes.len() as u64;
-                let odd = is_odd(&values);
+                let odd = if is_odd(&values) { Oddness::NotFinite } else { Oddness::Plain };
                 Ok(Some(Input::Revealed { session, lease, digest, bytes, values, odd, job }))
             }
             FromContributor::Refuse { lease, reason, detail } => {

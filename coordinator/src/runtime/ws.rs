@@ -7,6 +7,7 @@ use super::executor::{Tensor, tensors_of};
 use super::leases::{Answer, Held, LeaseTable};
 use super::open_session::OpenSession;
 use super::outbox::{Ending, Outbox};
+use super::product::look;
 use super::session::{AwaitConsent, Raise, Refusal, check_hello, network_prefix};
 use super::traffic::Traffic;
 use super::upgrade::{self, Gate, Socket, TooLong};
@@ -44,7 +45,7 @@ const ACTIVE: FrameLimits = FrameLimits::TO_COORDINATOR;
 /// Buffers of one connection; axum's defaults cost 128 KiB for each.
 const READ_BUFFER_BYTES: usize = 16 << 10;
 const WRITE_BUFFER_BYTES: usize = 16 << 10;
-/// Payloads above this are hashed on a thread that may block.
+/// Payloads above this, and products, are checked on a thread that may block.
 const HASH_INLINE_BYTES: usize = 1 << 20;
 /// Messages a second that a session is read at, and how many may come at once.
 /// A fleet of 256 workers with ten tasks a second each is below it; beyond it
@@ -456,8 +457,14 @@ impl Reader {
         bytes: Bytes,
     ) -> Read<()> {
         let (length, job) = (bytes.len(), held.task.job);
-        let verify = move || verify(&held, &bytes);
-        let (digest, values) = if length > HASH_INLINE_BYTES {
+        let takes_long = length > HASH_INLINE_BYTES || held.product.is_some();
+        let metrics = self.shared.metrics.clone();
+        let verify = move || {
+            let (digest, values) = verify(&held, &bytes)?;
+            let odd = look(&held, &values, &metrics);
+            Ok::<_, Refusal>((digest, values, odd))
+        };
+        let (digest, values, odd) = if takes_long {
             let verified = tokio::task::spawn_blocking(verify).await;
             verified.map_err(|error| {
                 tracing::error!(%session, %lease, %error, "a payload could not be hashed");
@@ -466,7 +473,6 @@ impl Reader {
         } else {
             verify()?
         };
-        let odd = is_odd(&values);
         let bytes = length as u64;
         self.tell(Input::Revealed { session, lease, digest, bytes, values, odd, job }).await
     }

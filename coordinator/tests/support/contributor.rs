@@ -42,8 +42,8 @@ pub struct Habits {
     pub cuts_upload_after: Option<u64>,
     /// Says that it may move so many bytes.
     pub traffic: Option<u64>,
-    /// Multiplies the gradients of runs that begin below a micro-batch by a factor,
-    /// and commits to that.
+    /// Multiplies the gradients of runs that begin below a micro-batch, or parts below a
+    /// number, by a factor, and commits to that.
     pub poison: Option<Poison>,
 }
 
@@ -52,6 +52,8 @@ pub struct Habits {
 pub struct Poison {
     pub below: u32,
     pub factor: f32,
+    /// Commitments that it makes honestly first.
+    pub after: u64,
 }
 
 /// A running contributor.
@@ -238,7 +240,8 @@ impl Worker {
         std::thread::sleep(self.habits.slow);
         let elapsed_ms = began.elapsed().as_millis() as u64;
         let mut commit = kernel.finish(elapsed_ms).expect("finishes");
-        if let Some(poison) = self.habits.poison.filter(|poison| task.part < poison.below) {
+        let poison = self.habits.poison.filter(|poison| task.part < poison.below);
+        if let Some(poison) = poison.filter(|poison| self.commits() >= poison.after) {
             commit = self.poison(kernel, &commit, task, poison.factor);
         }
         self.write(socket, commit);
@@ -259,7 +262,8 @@ impl Worker {
         let tensors: Vec<(String, TensorType, Vec<u8>)> = result
             .tensors()
             .map(|tensor| {
-                let factor = if tensor.name.starts_with("grad.") { by } else { 1.0 };
+                let is_poisoned = tensor.name.starts_with("grad.") || tensor.name == "part";
+                let factor = if is_poisoned { by } else { 1.0 };
                 let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("four"));
                 let numbers = tensor.data.chunks_exact(4).map(number);
                 let data = numbers.flat_map(|x| (x * factor).to_le_bytes()).collect();

@@ -172,7 +172,8 @@ impl Driver {
             Work::Replica { state, .. } => Some(job.state(state)?.weights().clone()),
             Work::Part { .. } => None,
         };
-        let (held, task) = (Held { task, expected: built.expected }, built.frame);
+        let held = Held { task, expected: built.expected, product: None };
+        let task = built.frame;
         let question = Question { effect, job: id, graph, weights, lease, task, held, testimonies };
         self.judge.ask(question)
     }
@@ -379,7 +380,8 @@ impl Driver {
         self.shared.metrics.leases.add(1);
         let shards = built.shards.iter().map(|shard| shard.blob);
         self.shared.grants.allow(&link.grant, shards);
-        link.leases().lease(lease, Held { task, expected: built.expected });
+        let held = Held { task, expected: built.expected, product: built.product };
+        link.leases().lease(lease, held);
         match built.frame {
             TaskBytes::Ready(frame) => link.send(frame),
             TaskBytes::Deferred { bytes, build } => {

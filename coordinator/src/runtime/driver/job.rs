@@ -7,8 +7,9 @@ use crate::runtime::executor::{
     operands, row_bindings,
 };
 use crate::runtime::leases::{Expected, ExpectedOutput};
+use crate::runtime::product::Product;
 use axum::body::Bytes;
-use raven_engine::{Algorithm, EpochOrder, Placement, SyncSgd, Work};
+use raven_engine::{Algorithm, EpochOrder, Placement, SyncSgd, Verification, Work};
 use raven_graph::cut::{Part as CutPart, PartInput, Stage};
 use raven_graph::{GraphId, Shape, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
@@ -71,11 +72,12 @@ struct Draft {
     spec: TaskSpec,
     attachments: Attachments,
     expected: Expected,
+    product: Option<Product>,
 }
 
 impl Draft {
     fn frame(self, lease: LeaseId, task: TaskId, lease_ms: u64, flops: u64) -> TaskFrame {
-        let Draft { spec, attachments, expected } = self;
+        let Draft { spec, attachments, expected, product } = self;
         let (shards, graph) = (spec.shards.clone(), spec.program.graph());
         let message = TaskMessage { lease, task, lease_ms, flops, spec };
         let frame = match attachments {
@@ -88,7 +90,8 @@ impl Draft {
                 }),
             },
         };
-        TaskFrame { frame, expected: Arc::new(expected), shards, graph }
+        let (expected, product) = (Arc::new(expected), product.map(Arc::new));
+        TaskFrame { frame, expected, product, shards, graph }
     }
 }
 
@@ -130,6 +133,7 @@ impl TaskBytes {
 pub struct TaskFrame {
     pub(super) frame: TaskBytes,
     pub(super) expected: Arc<Expected>,
+    pub(super) product: Option<Arc<Product>>,
     /// To be fetched by the contributor.
     pub(super) shards: Vec<ShardRef>,
     /// The graph that it runs.
@@ -331,7 +335,7 @@ impl Job {
         };
         let expected = expected_of(&context.train, count)?;
         let attachments = Attachments::Ready(vec![(ROWS.to_owned(), rows)]);
-        Ok(Draft { spec, attachments, expected })
+        Ok(Draft { spec, attachments, expected, product: None })
     }
 
     fn part_spec(
@@ -345,9 +349,12 @@ impl Job {
         let part = self.part(stage, part)?;
         let attached_bytes: u64 =
             part.graph.inputs().iter().filter_map(|input| input.ty.bytes()).sum();
+        let values = self.round_values()?;
+        let is_checked = self.context.plan.verification != Verification::None;
+        let product = is_checked.then(|| Product::of(part, &values)).flatten();
         let attachments = Attachments::Cut {
             inputs: part.inputs.clone(),
-            values: self.round_values()?,
+            values,
             bytes: usize::try_from(attached_bytes).unwrap_or(usize::MAX),
         };
         let output = OutputSpec {
@@ -366,7 +373,8 @@ impl Job {
             outputs: vec![output],
             numerics: self.context.plan.numerics,
         };
-        Ok(Draft { spec, attachments, expected: Expected { outputs: vec![expected] } })
+        let expected = Expected { outputs: vec![expected] };
+        Ok(Draft { spec, attachments, expected, product })
     }
 
     /// Part `index` of a pushed stage, counted over all its entries.
@@ -478,6 +486,10 @@ mod tests {
     use crate::blobs::Blobs;
     use crate::dataset::{DatasetFacts, Features, Format, Target, X_COLUMN, Y_COLUMN};
     use crate::job::{Lowering, lower_job};
+    use crate::runtime::leases::Held;
+    use crate::runtime::metrics::Metrics;
+    use crate::runtime::product::look;
+    use raven_engine::Oddness;
     use raven_graph::DType;
     use raven_protocol::{Frame, FrameLimits, JobId, KernelId};
 
@@ -585,5 +597,53 @@ mod tests {
         let found = decoded.tensors().map(|tensor| (tensor.name.to_owned(), tensor.data.to_vec()));
         let expected = expected.into_iter().map(|(name, tensor)| (name, tensor.data.to_vec()));
         assert!(found.eq(expected));
+    }
+
+    #[test]
+    fn a_part_that_is_a_product_is_probed_with_the_operands_of_its_round() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(folder.path()).expect("blobs");
+        let (mut job, state) = job(&blobs);
+        let stages = job.context.cut.as_ref().expect("a cut").stages.clone();
+        let pushed = stages.iter().enumerate().find_map(|(at, stage)| match stage {
+            Stage::Pushed(entries) => Some((at as u32, entries[0].parts[0].clone())),
+            Stage::Local(_) => None,
+        });
+        let (stage, part) = pushed.expect("a pushed stage");
+        job.begin_round(0, state).expect("begins");
+        // The samples as f32, which a local stage defines; the weights are zeros.
+        let value = |i: u32| (i % 7) as f32 - 3.0;
+        let (lhs, rhs) = (&part.inputs[0].value.name, &part.inputs[1].value.name);
+        for (name, dims) in [(lhs, [32, 16]), (rhs, [16, 8])] {
+            let data: Vec<u8> =
+                (0..dims[0] * dims[1]).flat_map(|i| value(i).to_le_bytes()).collect();
+            let tensor = Tensor { ty: TensorType::new(DType::F32, dims), data: data.into() };
+            job.define(0, vec![(name.clone(), tensor)]);
+        }
+        let task = TaskId { job: JobId(1), round: 0, stage, part: 0 };
+        let work = Work::Part { state, stage, part: 0 };
+        let built = job.task_frame(LeaseId(1), task, 1000, 1, &work).expect("a task");
+        assert!(built.product.is_some(), "a dense layer is a product");
+        let held = Held { task, expected: built.expected, product: built.product };
+        let values = job.round_values().expect("a round").all().expect("values");
+        let operands = operands(&part.inputs, &values).expect("operands");
+        let [a, b] = [0, 1].map(|at: usize| operands[at].1.as_f32s().expect("f32"));
+        let (a, b): (Vec<f32>, Vec<f32>) = (a.collect(), b.collect());
+        let columns = b.len() / 16;
+        let product = |at: usize| -> f32 {
+            (0..16).map(|k| a[at / columns * 16 + k] * b[k * columns + at % columns]).sum()
+        };
+        let metrics = Metrics::default();
+        let look = |change: &dyn Fn(usize, f32) -> f32| {
+            let data = (0..32 * columns).flat_map(|at| change(at, product(at)).to_le_bytes());
+            let ty = TensorType::new(DType::F32, [32, columns as u32]);
+            let result = Tensor { ty, data: data.collect::<Vec<u8>>().into() };
+            look(&held, &HashMap::from([("part".to_owned(), result)]), &metrics)
+        };
+        assert_eq!(look(&|_, x| x), Oddness::Probed);
+        assert_eq!(look(&|at, x| if at == 5 { x + 0.5 } else { x }), Oddness::Faulty);
+        assert_eq!(look(&|_, x| -x), Oddness::Faulty);
+        assert_eq!(look(&|at, x| if at == 9 { f32::NAN } else { x }), Oddness::NotFinite);
+        assert_eq!((metrics.product_checks.get(), metrics.product_faults.get()), (3, 2));
     }
 }

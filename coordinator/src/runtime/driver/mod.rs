@@ -51,8 +51,8 @@ pub enum Input {
         /// Of the frame.
         bytes: u64,
         values: HashMap<String, Tensor>,
-        /// Whether something in it is no finite number.
-        odd: bool,
+        /// How it looks by itself.
+        odd: Oddness,
         job: JobId,
     },
     /// A job that is stored.
@@ -206,9 +206,8 @@ impl Driver {
             }
             Input::Revealed { session, lease, digest, bytes, values, odd, job } => {
                 let odd = match (odd, self.jobs.get(&job)) {
-                    (true, _) => Oddness::NotFinite,
-                    (false, Some(job)) if job.is_unlikely(&values) => Oddness::Unlikely,
-                    (false, _) => Oddness::Plain,
+                    (Oddness::Plain, Some(job)) if job.is_unlikely(&values) => Oddness::Unlikely,
+                    (odd, _) => odd,
                 };
                 let payload = self.hold(values);
                 self.tell(Event::Revealed { session, lease, digest, payload, bytes, odd });
