@@ -14,7 +14,7 @@ use crate::stage::{Demand, Need, Segment, Stage, Supply, Task};
 use crate::terms::{Spent, Terms};
 use crate::verify::ledger::{Entry, Ledger};
 use crate::verify::trial::Trial;
-use raven_protocol::{BlobId, JobId, TaskId};
+use raven_protocol::{BlobId, JobId, SessionId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -104,8 +104,9 @@ pub(crate) struct Job {
     pub(crate) showing: BTreeSet<(ContributorId, u32)>,
     /// Slices of the weights that its parts show, and the most memory that such a part takes.
     sliced: (BTreeSet<u32>, u64),
-    /// Contributors who called a part invalid, while nobody has done it.
-    pub(crate) invalid: BTreeMap<(u32, u32), BTreeSet<ContributorId>>,
+    /// Sessions that called a part invalid, while nobody has done it. Where there are
+    /// any the referee was asked.
+    pub(crate) invalid: BTreeMap<(u32, u32), BTreeSet<SessionId>>,
     /// Parts (or, under (0, 0), runs) that somebody has done at least once.
     pub(crate) proven: BTreeSet<(u32, u32)>,
     /// Flops leased and accepted: who has least is served first.
@@ -335,6 +336,11 @@ impl Job {
             Placement::Replica { .. } => None,
             Placement::Master { .. } => Some(task.part),
         }
+    }
+
+    /// Tasks of a kind can be done by anybody or by nobody.
+    pub(crate) fn kind_of(&self, task: TaskId) -> (u32, u32) {
+        (task.stage, self.part_key(task).unwrap_or(0))
     }
 
     /// Opens a replica round.

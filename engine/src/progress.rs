@@ -333,6 +333,7 @@ impl Engine {
                 let ruling = Ruling { digest, payload, bytes, agrees: &agrees };
                 self.ruled(id, case, ruling);
             }
+            Ok(Outcome::Invalid { reason }) => self.found_invalid(id, &case, &reason),
             Ok(other) => {
                 let reason = format!("the referee was answered by {other:?}");
                 self.referee_failed(id, &case, reason);

@@ -30,6 +30,8 @@ enum Origin {
     Entry,
     /// A result that came while the referee was computing another's.
     Late,
+    /// The question whether a task can be done at all, where no result is doubted.
+    Inquiry,
 }
 
 /// What the referee found.
@@ -63,6 +65,18 @@ impl Engine {
         claims.retain(|claim| claim.who.exact || payloads.contains_key(&claim.digest));
         let origin = Origin::Trial;
         self.open_case(id, task.id, task.work, origin, claims, payloads, task.demand.flops);
+    }
+
+    /// Has the referee find out whether a task can be done at all. Where results
+    /// are checked its own one is used.
+    pub(crate) fn ask_whether_valid(&mut self, id: JobId, part: u32) {
+        if !self.is_unchecked(id) {
+            return self.ask_referee(id, part);
+        }
+        let task = self.stage_mut(id).and_then(|stage| stage.tasks.get(&part)).cloned();
+        let Some(task) = task else { return };
+        let (origin, none) = (Origin::Inquiry, BTreeMap::new());
+        self.open_case(id, task.id, task.work, origin, Vec::new(), none, task.demand.flops);
     }
 
     /// Has the referee compute an accepted result again.
@@ -136,8 +150,9 @@ impl Engine {
                 self.release_payloads(vec![ruling.payload]);
                 is_undone = self.rule_entry(id, &case, &honest, &liars);
             }
-            Origin::Late => self.release_payloads(vec![ruling.payload]),
+            Origin::Late | Origin::Inquiry => self.release_payloads(vec![ruling.payload]),
         }
+        self.found_valid(id, case.task);
         for liar in &liars {
             self.prove_lie(liar, case.task);
         }
@@ -315,14 +330,25 @@ impl Engine {
         }
     }
 
-    /// The referee came to nothing.
+    /// The coordinator's own kernel cannot do a task, so nobody can.
+    pub(crate) fn found_invalid(&mut self, id: JobId, case: &Case, reason: &str) {
+        let reason = format!("task {} cannot be done: {reason}", case.task);
+        self.end_for_referee(id, case, Cause::InvalidTasks, reason);
+    }
+
+    /// The referee came to nothing. Where nothing depends on it, nothing follows.
     pub(crate) fn referee_failed(&mut self, id: JobId, case: &Case, reason: String) {
+        if case.origin != Origin::Inquiry {
+            self.end_for_referee(id, case, Cause::Coordinator, reason);
+        }
+    }
+
+    fn end_for_referee(&mut self, id: JobId, case: &Case, cause: Cause, reason: String) {
         if let Some(job) = self.world.jobs.get_mut(&id)
             && case.origin == Origin::Entry
         {
             job.ledger.cases = job.ledger.cases.saturating_sub(1);
         }
-        let cause = Cause::Coordinator;
         self.begin_end(id, JobState::Failed { cause, reason });
     }
 }

@@ -203,9 +203,6 @@ impl Engine {
         }
         stage.units_left -= task.units();
         stage.flops_left = stage.flops_left.saturating_sub(flops);
-        let key = job.part_key(task.id);
-        job.proven.insert((task.id.stage, key.unwrap_or(0)));
-        job.invalid.clear();
         job.service += u128::from(flops);
         job.tasks_accepted += 1;
         job.flops_accepted = job.flops_accepted.saturating_add(flops);
@@ -222,6 +219,7 @@ impl Engine {
         self.stats.result_bytes = self.stats.result_bytes.saturating_add(bytes);
         self.window.add(self.now, flops);
         self.believe(id, &task, &members, proof);
+        self.found_valid(id, task.id);
         let mut unused = task.trial.held();
         unused.retain(|&other| other != payload);
         self.release_payloads(unused);
