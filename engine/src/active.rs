@@ -13,8 +13,9 @@ use crate::sampling::{EpochOrder, Layout, LayoutError};
 use crate::stage::{Demand, Need, Segment, Stage, Supply, Task};
 use crate::terms::{Spent, Terms};
 use crate::verify::ledger::{Entry, Ledger};
+use crate::verify::outcome::Holder;
 use crate::verify::trial::Trial;
-use raven_protocol::{BlobId, JobId, SessionId, TaskId};
+use raven_protocol::{BlobId, JobId, ResultOutcome, SessionId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -88,6 +89,8 @@ pub(crate) struct Job {
     /// Accepted results that are not in a record yet, and those that are.
     pub(crate) accepted: Vec<Acceptance>,
     pub(crate) accepted_saving: Vec<Acceptance>,
+    /// What became of the open stage's results: told when it is over.
+    pub(crate) outcomes: Vec<(Holder, ResultOutcome)>,
     /// What its owner is charged for.
     pub(crate) flops_charged: u64,
     /// A record that waited for its round to be settled when the job ended.
@@ -219,6 +222,7 @@ impl Job {
             voids_saving: Vec::new(),
             accepted: Vec::new(),
             accepted_saving: Vec::new(),
+            outcomes: Vec::new(),
             flops_charged: 0,
             unsaved: None,
             ledger: Ledger { rollbacks, ..Ledger::default() },

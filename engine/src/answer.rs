@@ -8,10 +8,12 @@ use crate::lease::LeaseState;
 use crate::session::{Holdings, Session, Standing};
 use crate::speed::{Link, Speed};
 use crate::timer::Timer;
+use crate::verify::outcome::Holder;
 use crate::verify::trial::{Claim, Revealed};
-use crate::verify::{Identity, Trust};
+use crate::verify::{Identity, Trust, Verification};
 use raven_protocol::{
-    Backend, GoodbyeReason, JobId, LeaseId, RefuseReason, ResultDigest, SessionId, TaskId,
+    Backend, GoodbyeReason, JobId, LeaseId, RefuseReason, ResultDigest, ResultOutcome, SessionId,
+    TaskId,
 };
 use std::collections::BTreeSet;
 
@@ -70,6 +72,7 @@ impl Engine {
             link: Link::assumed(config.link_bytes_per_s, config.round_trip_ms),
             holdings: Holdings::default(),
             refused: Default::default(),
+            ended: Default::default(),
             opened: self.now,
             tasks_accepted: 0,
             flops_accepted: 0,
@@ -173,7 +176,7 @@ impl Engine {
     }
 
     pub(crate) fn committed(&mut self, session_id: SessionId, id: LeaseId, digest: ResultDigest) {
-        if !self.may_answer(session_id, id) {
+        if self.came_late(session_id, id) || !self.may_answer(session_id, id) {
             return;
         }
         let now = self.now;
@@ -271,6 +274,8 @@ impl Engine {
             Some(claims.remove(at))
         });
         let detail = format!("{id}: the payload does not match its commitment");
+        let holder = Holder { lease: id, session };
+        self.came_to(holder, ResultOutcome::BrokenCommitment);
         let reason = GoodbyeReason::BrokenCommitment;
         self.out.push_back(Effect::Close { session, reason, detail });
         self.session_closed(session);
@@ -341,6 +346,12 @@ impl Engine {
         let kind = job.kind_of(task);
         if job.proven.contains(&kind) {
             return true;
+        }
+        // Where every result is believed, one that is on its way will tell.
+        let open = job.stage.as_ref().and_then(|stage| stage.tasks.get(&task.part));
+        let is_claimed = open.is_some_and(|task| !task.trial.claims.is_empty());
+        if is_claimed && job.plan.verification == Verification::None {
+            return false;
         }
         let callers = job.invalid.entry(kind).or_default();
         let is_asked = !callers.is_empty();

@@ -272,6 +272,7 @@ impl Engine {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let Some(stage) = job.stage.take_if(|stage| stage.is_done()) else { return };
         let parts = stage.tree_parts();
+        self.tell_stage(id, stage.round);
         self.advance(id, Input::StageFinished { parts });
     }
 

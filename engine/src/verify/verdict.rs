@@ -10,7 +10,7 @@ use crate::stage::{Accepted, Supply, Task};
 use crate::verify::ledger::Entry;
 use crate::verify::trial::{Also, Claim, Judging, Revealed};
 use crate::verify::{Purpose, QUALIFYING_MAX, Verification, draw, hits};
-use raven_protocol::{JobId, LeaseId, ResultDigest};
+use raven_protocol::{JobId, LeaseId, ResultDigest, ResultOutcome};
 
 /// One in so many results that look unlikely is computed by the referee: some
 /// batches are unlikely.
@@ -206,8 +206,12 @@ impl Engine {
         job.service += u128::from(flops);
         job.tasks_accepted += 1;
         job.flops_accepted = job.flops_accepted.saturating_add(flops);
-        self.stats.unpaid += members.len().saturating_sub(QUALIFYING_MAX) as u64;
         members.truncate(QUALIFYING_MAX);
+        for claim in &task.trial.claims {
+            let is_paid = members.iter().any(|member| member.lease == claim.lease);
+            let outcome = if is_paid { ResultOutcome::Accepted } else { ResultOutcome::NotNeeded };
+            job.outcomes.push((claim.into(), outcome));
+        }
         job.accepted.push(Acceptance { task: task.id, digest });
         for member in &members {
             credit(job, &task, member, proof);
@@ -224,7 +228,7 @@ impl Engine {
         unused.retain(|&other| other != payload);
         self.release_payloads(unused);
         for lease in task.leases {
-            self.end_lease(lease, Notify::Cancel);
+            self.end_lease(lease, Notify::Cancel(ResultOutcome::NotNeeded));
         }
         self.stage_progressed(id);
     }

@@ -11,7 +11,7 @@ use raven_engine::{
 use raven_graph::schedule::Schedule;
 use raven_protocol::{
     BlobId, DeviceClass, GraphId, JobId, KernelId, LeaseId, NumericClass, Numerics, ResultDigest,
-    Seed, SessionId, ShardRef, TaskId,
+    ResultOutcome, Seed, SessionId, ShardRef, TaskId,
 };
 use std::collections::BTreeMap;
 
@@ -38,7 +38,12 @@ pub struct Rig {
     pub reveals: Vec<(SessionId, LeaseId)>,
     pub cancels: Vec<(SessionId, LeaseId)>,
     pub referee: Vec<Asked>,
-    pub others: Vec<Effect>,
+    /// What was told of results, and the same by the event after which it was.
+    pub outcomes: Vec<(SessionId, LeaseId, ResultOutcome)>,
+    pub batches: Vec<Vec<(SessionId, LeaseId, ResultOutcome)>>,
+    /// For tests to note what leases are of, and what was committed to.
+    pub leased: BTreeMap<LeaseId, TaskId>,
+    pub digests: BTreeMap<LeaseId, ResultDigest>,
     next: u64,
 }
 
@@ -118,7 +123,10 @@ impl Rig {
             reveals: Vec::new(),
             cancels: Vec::new(),
             referee: Vec::new(),
-            others: Vec::new(),
+            outcomes: Vec::new(),
+            batches: Vec::new(),
+            leased: BTreeMap::new(),
+            digests: BTreeMap::new(),
             next: 0,
         };
         let plan = Box::new(plan(verification));
@@ -167,8 +175,12 @@ impl Rig {
         self.now += 1;
         self.engine.handle(self.now, event);
         let mut answers = Vec::new();
+        let told = self.outcomes.len();
         while let Some(effect) = self.engine.poll_effect() {
             answers.extend(self.perform(effect));
+        }
+        if self.outcomes.len() > told {
+            self.batches.push(self.outcomes[told..].to_vec());
         }
         for (effect, outcome) in answers {
             self.tell(Event::EffectDone { effect, outcome: Ok(outcome) });
@@ -204,10 +216,11 @@ impl Rig {
                 self.referee.push(Asked { effect, task, testimonies });
                 None
             }
-            other => {
-                self.others.push(other);
+            Effect::Outcome { session, lease, outcome } => {
+                self.outcomes.push((session, lease, outcome));
                 None
             }
+            _ => None,
         }
     }
 

@@ -98,6 +98,9 @@ impl Driver {
                     self.own_events.push_back(Event::EffectDone { effect, outcome });
                 }
             }
+            Effect::Outcome { session, lease, outcome } => {
+                self.note_outcome(session, lease, outcome);
+            }
             Effect::Trust { identity, trust } => {
                 // Whoever stores it may be gone while the coordinator goes down.
                 let _ = self.lessons.send((identity, trust));

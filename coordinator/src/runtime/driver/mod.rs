@@ -6,6 +6,7 @@ mod effects;
 mod job;
 mod link;
 mod live;
+mod outcomes;
 mod publish;
 mod traffic;
 
@@ -140,6 +141,7 @@ impl Driver {
                 () = sleep_until(self.wake()) => self.tell(Event::Tick),
                 _ = refresh.tick() => {
                     self.note_traffic();
+                    self.tell_outcomes();
                     self.publish();
                 }
             }
