@@ -67,12 +67,26 @@ async function isExcluded(visitor) {
   assert.equal(await visitor.card.locator('#raven-over-text').textContent(), EXCLUDED);
 }
 
-/** Whoever was excluded comes again with the same key, and is sent away. */
+/** Whoever was excluded comes again: its frame says so and asks for nothing. Where the frame has forgotten, the coordinator has not. */
 async function isSentAway({ visitor }) {
   const before = await exclusions();
+  const asked = [];
+  const note = (request) => asked.push(new URL(request.url()).pathname);
+  visitor.context.on('request', note);
   const again = await Visitor.tab(visitor.context, near);
   await isExcluded(again);
+  visitor.context.off('request', note);
   assert.equal((await again.state()).tasks, 0);
+  assert.equal(await exclusions(), before, 'the frame asks nobody');
+  assert.deepEqual(asked.filter((path) => /hub\.js|kernel/.test(path)), [], 'and loads no kernel');
+  await again.card.locator('#raven').evaluate(() => {
+    for (const [key, value] of Object.entries({ ...localStorage })) {
+      const { excluded, ...record } = JSON.parse(value);
+      if (excluded) localStorage.setItem(key, JSON.stringify(record));
+    }
+  });
+  await again.page.reload();
+  await isExcluded(again);
   assert.ok((await exclusions()) > before, 'the coordinator sent it away');
   await again.close();
 }
@@ -116,6 +130,8 @@ async function replayed(job) {
   return Promise.all(filed.map(async ({ id }) => {
     const file = join(world.coordinator.dataDir, 'evidence', `${id}.evidence`);
     const bytes = readFileSync(file);
+    const sent = await world.coordinator.api('GET', `/v1/jobs/${job.id}/proof/${id}`);
+    assert.ok(bytes.equals(Buffer.from(await sent.arrayBuffer())), 'its owner gets the file as it is');
     bytes[bytes.length >> 1] ^= 1;
     const changed = join(world.coordinator.dataDir, `${id}.changed`);
     writeFileSync(changed, bytes);
