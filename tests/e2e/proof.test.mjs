@@ -9,7 +9,7 @@ import { Visitor } from './lib/contributor.mjs';
 import { uploadDigits } from './lib/data.mjs';
 import { digitsJob, finish } from './lib/jobs.mjs';
 import { corrupt } from './lib/liar.mjs';
-import { coordinatorBin, kernelDir } from './lib/paths.mjs';
+import { coordinatorBin, kernelDir, outDir } from './lib/paths.mjs';
 import { firstRow } from './lib/store.mjs';
 import { World } from './lib/world.mjs';
 
@@ -165,7 +165,11 @@ describe('liars among honest contributors', () => {
     for (const { visitor, lies } of liars) {
       assert.ok(lies.length > 0, `no lie among ${(await visitor.state()).tasks} tasks`);
       await isExcluded(visitor);
+      // What it is shown is what it was told, and the one that led to this.
+      assert.match(await visitor.card.locator('#raven-over-results').textContent(), /refused, differs from the checked result: 1/);
     }
+    await liars[1].visitor.page.setViewportSize({ width: 360, height: 740 });
+    await liars[1].visitor.page.screenshot({ path: join(outDir('e2e'), 'excluded-360.png') });
     await areAtWork(honest);
     for (const one of liars) await isSentAway(one);
     const { executions, rollbacks } = await proofOf(adaptive);

@@ -62,6 +62,8 @@ for (const [width, scheme] of WIDTHS.flatMap((each) => SCHEMES.map((scheme) => [
     await network.waitForTimeout(3000);
     await shot(network, 'network');
     await fits(network, width);
+    await network.locator('#results').evaluate((heading) => heading.scrollIntoView());
+    await shot(network, 'results');
     await visitor.card.locator('#raven-stop').click();
     await visitor.until(({ phase }) => phase === 'stopped', 'stopped');
     await shot(visitor.page, 'stopped');
