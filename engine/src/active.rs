@@ -13,8 +13,9 @@ use crate::sampling::{EpochOrder, Layout, LayoutError};
 use crate::stage::{Demand, Need, Segment, Stage, Supply, Task};
 use crate::terms::{Spent, Terms};
 use crate::verify::ledger::{Entry, Ledger};
+use crate::verify::outcome::Holder;
 use crate::verify::trial::Trial;
-use raven_protocol::{BlobId, JobId, TaskId};
+use raven_protocol::{BlobId, JobId, ResultOutcome, SessionId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -88,6 +89,8 @@ pub(crate) struct Job {
     /// Accepted results that are not in a record yet, and those that are.
     pub(crate) accepted: Vec<Acceptance>,
     pub(crate) accepted_saving: Vec<Acceptance>,
+    /// What became of the open stage's results: told when it is over.
+    pub(crate) outcomes: Vec<(Holder, ResultOutcome)>,
     /// What its owner is charged for.
     pub(crate) flops_charged: u64,
     /// A record that waited for its round to be settled when the job ended.
@@ -104,8 +107,9 @@ pub(crate) struct Job {
     pub(crate) showing: BTreeSet<(ContributorId, u32)>,
     /// Slices of the weights that its parts show, and the most memory that such a part takes.
     sliced: (BTreeSet<u32>, u64),
-    /// Contributors who called a part invalid, while nobody has done it.
-    pub(crate) invalid: BTreeMap<(u32, u32), BTreeSet<ContributorId>>,
+    /// Sessions that called a part invalid, while nobody has done it. Where there are
+    /// any the referee was asked.
+    pub(crate) invalid: BTreeMap<(u32, u32), BTreeSet<SessionId>>,
     /// Parts (or, under (0, 0), runs) that somebody has done at least once.
     pub(crate) proven: BTreeSet<(u32, u32)>,
     /// Flops leased and accepted: who has least is served first.
@@ -218,6 +222,7 @@ impl Job {
             voids_saving: Vec::new(),
             accepted: Vec::new(),
             accepted_saving: Vec::new(),
+            outcomes: Vec::new(),
             flops_charged: 0,
             unsaved: None,
             ledger: Ledger { rollbacks, ..Ledger::default() },
@@ -335,6 +340,11 @@ impl Job {
             Placement::Replica { .. } => None,
             Placement::Master { .. } => Some(task.part),
         }
+    }
+
+    /// Tasks of a kind can be done by anybody or by nobody.
+    pub(crate) fn kind_of(&self, task: TaskId) -> (u32, u32) {
+        (task.stage, self.part_key(task).unwrap_or(0))
     }
 
     /// Opens a replica round.

@@ -4,14 +4,17 @@ use crate::dispatch::Notify;
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::event::{Oddness, PayloadId, SessionProfile};
-use crate::job::{Cause, JobState};
 use crate::lease::LeaseState;
 use crate::session::{Holdings, Session, Standing};
 use crate::speed::{Link, Speed};
 use crate::timer::Timer;
+use crate::verify::outcome::Holder;
 use crate::verify::trial::{Claim, Revealed};
-use crate::verify::{Identity, Trust};
-use raven_protocol::{Backend, GoodbyeReason, LeaseId, RefuseReason, ResultDigest, SessionId};
+use crate::verify::{Identity, Trust, Verification};
+use raven_protocol::{
+    Backend, GoodbyeReason, JobId, LeaseId, RefuseReason, ResultDigest, ResultOutcome, SessionId,
+    TaskId,
+};
 use std::collections::BTreeSet;
 
 /// After a refusal that is nobody's fault: long enough not to loop, short
@@ -69,6 +72,7 @@ impl Engine {
             link: Link::assumed(config.link_bytes_per_s, config.round_trip_ms),
             holdings: Holdings::default(),
             refused: Default::default(),
+            ended: Default::default(),
             opened: self.now,
             tasks_accepted: 0,
             flops_accepted: 0,
@@ -172,7 +176,7 @@ impl Engine {
     }
 
     pub(crate) fn committed(&mut self, session_id: SessionId, id: LeaseId, digest: ResultDigest) {
-        if !self.may_answer(session_id, id) {
+        if self.came_late(session_id, id) || !self.may_answer(session_id, id) {
             return;
         }
         let now = self.now;
@@ -270,6 +274,8 @@ impl Engine {
             Some(claims.remove(at))
         });
         let detail = format!("{id}: the payload does not match its commitment");
+        let holder = Holder { lease: id, session };
+        self.came_to(holder, ResultOutcome::BrokenCommitment);
         let reason = GoodbyeReason::BrokenCommitment;
         self.out.push_back(Effect::Close { session, reason, detail });
         self.session_closed(session);
@@ -282,6 +288,8 @@ impl Engine {
         if !self.may_answer(session_id, id) {
             return;
         }
+        // Asked while the task is there: without a lease it may be cut anew.
+        let is_wrong = reason == RefuseReason::Invalid && self.called_invalid(session_id, id);
         let Some(lease) = self.end_lease(id, Notify::Silent) else { return };
         let refusals = &mut self.stats.refusals;
         match reason {
@@ -313,8 +321,8 @@ impl Engine {
                 self.not_again(session_id, &lease);
             }
         }
-        if reason == RefuseReason::Invalid {
-            self.called_invalid(session_id, &lease);
+        if is_wrong {
+            self.strike(session_id);
         }
         self.contributors_changed();
     }
@@ -328,22 +336,40 @@ impl Engine {
         }
     }
 
-    /// A task that several contributors call invalid and nobody ever did is
-    /// the job's own fault.
-    fn called_invalid(&mut self, session: SessionId, lease: &crate::lease::Lease) {
-        let Some(session) = self.world.sessions.get(&session) else { return };
-        let contributor = session.profile.contributor;
-        let Some(job) = self.world.jobs.get_mut(&lease.job) else { return };
-        let key = (lease.task.stage, job.part_key(lease.task).unwrap_or(0));
-        if job.proven.contains(&key) {
-            return;
+    /// Somebody says that nobody can do such a task. Only the coordinator's own
+    /// computation can say so: it is asked once, and answers for all tasks of the
+    /// kind. Returns whether it is known already that such a task can be done.
+    fn called_invalid(&mut self, session: SessionId, lease: LeaseId) -> bool {
+        let Some(lease) = self.world.leases.get(lease) else { return false };
+        let (id, task) = (lease.job, lease.task);
+        let Some(job) = self.world.jobs.get_mut(&id) else { return false };
+        let kind = job.kind_of(task);
+        if job.proven.contains(&kind) {
+            return true;
         }
-        let callers = job.invalid.entry(key).or_default();
-        callers.insert(contributor);
-        if callers.len() >= self.world.config.invalid_refusals_max {
-            let reason = format!("{} contributors call task {} invalid", callers.len(), lease.task);
-            let cause = Cause::InvalidTasks;
-            self.begin_end(lease.job, JobState::Failed { cause, reason });
+        // Where every result is believed, one that is on its way will tell.
+        let open = job.stage.as_ref().and_then(|stage| stage.tasks.get(&task.part));
+        let is_claimed = open.is_some_and(|task| !task.trial.claims.is_empty());
+        if is_claimed && job.plan.verification == Verification::None {
+            return false;
+        }
+        let callers = job.invalid.entry(kind).or_default();
+        let is_asked = !callers.is_empty();
+        callers.insert(session);
+        if !is_asked {
+            self.ask_whether_valid(id, task.part);
+        }
+        false
+    }
+
+    /// A task was done: whoever called one of its kind invalid was wrong. Something
+    /// is amiss with them, so they get less, and later; it says nothing of their results.
+    pub(crate) fn found_valid(&mut self, id: JobId, task: TaskId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let kind = job.kind_of(task);
+        job.proven.insert(kind);
+        for session in job.invalid.remove(&kind).unwrap_or_default() {
+            self.strike(session);
         }
     }
 }

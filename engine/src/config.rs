@@ -40,9 +40,6 @@ pub struct EngineConfig {
     pub save_ms_min: u64,
     /// The longest such pause: a store that is back is noticed within it.
     pub save_ms_max: u64,
-    /// Distinct contributors that must call a task invalid before its job
-    /// fails, where nobody has done it: one liar ends no job.
-    pub invalid_refusals_max: usize,
     /// Assumed transfer rate until one was measured, in bytes per second.
     pub link_bytes_per_s: u64,
     /// Assumed round trip until one was measured.
@@ -92,7 +89,6 @@ impl Default for EngineConfig {
             backoff_ms_max: 600_000,
             save_ms_min: 1_000,
             save_ms_max: 60_000,
-            invalid_refusals_max: 3,
             link_bytes_per_s: 2_500_000,
             round_trip_ms: 50,
             micro_batches_max: 1 << 16,

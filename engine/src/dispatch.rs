@@ -8,7 +8,8 @@ use crate::scheduler::{self, Decision, Pass};
 use crate::stage::{Stage, Supply, Task};
 use crate::timer::Timer;
 use crate::verify::Verification;
-use raven_protocol::{BlobId, GraphId, JobId, LeaseId, SessionId};
+use crate::verify::outcome::Holder;
+use raven_protocol::{BlobId, GraphId, JobId, LeaseId, ResultOutcome, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A session's first tasks may wait for a module to compile and caches to fill.
@@ -116,7 +117,7 @@ impl Engine {
                 self.stats.moves += 1;
                 // The new lease comes first, so that the task is never without one.
                 self.lease(session, job, part, false);
-                self.end_lease(from, Notify::Cancel);
+                self.end_lease(from, Notify::Cancel(ResultOutcome::NotNeeded));
             }
         }
     }
@@ -275,16 +276,23 @@ impl Engine {
             if lease.is_open() {
                 session.open -= 1;
             }
+            if let (true, Notify::Cancel(outcome)) = (lease.is_open(), notify) {
+                session.ended.add(id, outcome);
+            }
         }
+        let mut dropped = None;
         if let Some(job) = self.world.jobs.get_mut(&lease.job) {
             job.service = job.service.saturating_sub(u128::from(lease.flops));
             if let Some(stage) = &mut job.stage {
                 // Where nobody checks, nobody is paid for agreeing.
                 let keeps_claim = job.plan.verification != Verification::None;
-                stage.lease_ended(lease.task.part, id, keeps_claim);
+                dropped = stage.lease_ended(lease.task.part, id, keeps_claim);
             }
         }
-        if notify == Notify::Cancel {
+        if let Some(claim) = dropped {
+            self.came_to(Holder::from(&claim), ResultOutcome::Late);
+        }
+        if let Notify::Cancel(_) = notify {
             self.stats.cancelled += 1;
             self.send(lease.session, Outbound::Cancel { lease: id });
         }
@@ -379,7 +387,7 @@ impl Engine {
         let (session_id, lease) = (lease.session, lease.clone());
         if let LeaseState::Committed { .. } = lease.state {
             // It waited for others, not they for it.
-            self.end_lease(id, Notify::Cancel);
+            self.end_lease(id, Notify::Cancel(ResultOutcome::Late));
             return;
         }
         if let (LeaseState::Running { since }, Some(session)) =
@@ -395,7 +403,7 @@ impl Engine {
         }
         self.stats.leases_expired += 1;
         self.strike(session_id);
-        self.end_lease(id, Notify::Cancel);
+        self.end_lease(id, Notify::Cancel(ResultOutcome::Late));
         let Some(session) = self.world.sessions.get(&session_id) else { return };
         let stuck: Vec<LeaseId> = session
             .leases
@@ -404,7 +412,7 @@ impl Engine {
             .filter(|&id| self.world.leases.get(id).is_some_and(Lease::is_open))
             .collect();
         for id in stuck {
-            self.end_lease(id, Notify::Cancel);
+            self.end_lease(id, Notify::Cancel(ResultOutcome::Late));
         }
     }
 
@@ -459,8 +467,8 @@ impl Engine {
 /// Whether the holder of an ended lease is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notify {
-    /// It may still be working on it.
-    Cancel,
+    /// It may still be working on it; a commitment that comes yet has come to this.
+    Cancel(ResultOutcome),
     /// It knows, or is gone.
     Silent,
 }

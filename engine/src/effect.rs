@@ -6,7 +6,8 @@ use crate::job::{JobPhase, JobState};
 use crate::money::PicoUsd;
 use crate::verify::{Identity, Trust};
 use raven_protocol::{
-    Backend, BlobId, GoodbyeReason, GraphId, JobId, LeaseId, ResultDigest, SessionId, TaskId,
+    Backend, BlobId, GoodbyeReason, GraphId, JobId, LeaseId, ResultDigest, ResultOutcome,
+    SessionId, TaskId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -215,6 +216,9 @@ pub enum Effect {
     /// Store what is known of an identity. Not answered: what is lost in a crash
     /// is earned, or proven, again.
     Trust { identity: Identity, trust: Trust },
+    /// Tell a contributor what became of a result that it committed to under a
+    /// lease. Its session may be over. Not answered.
+    Outcome { session: SessionId, lease: LeaseId, outcome: ResultOutcome },
     /// The job goes back to the beginning of `round`: partial sums of it and of
     /// what followed are forgotten. Not answered.
     RolledBack { job: JobId, round: u32 },

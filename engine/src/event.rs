@@ -97,6 +97,8 @@ pub enum Outcome {
     /// [`crate::Effect::Referee`]: what the task yields, its result held under
     /// `payload`, and which testimonies are true, in their order.
     Judged { digest: ResultDigest, payload: PayloadId, bytes: u64, agrees: Vec<bool> },
+    /// [`crate::Effect::Referee`]: nobody can do the task, and why.
+    Invalid { reason: String },
     /// [`crate::Effect::Persist`] and [`crate::Effect::Show`]: it is durable.
     Persisted,
 }

@@ -144,7 +144,7 @@ pub enum Cause {
     Refused,
     /// Failed: a loss or gradient was not a finite number.
     NotFinite,
-    /// Failed: several contributors call its tasks invalid.
+    /// Failed: the coordinator itself found that its tasks cannot be done.
     InvalidTasks,
     /// Failed: the coordinator could not go on with it.
     Coordinator,

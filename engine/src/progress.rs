@@ -272,6 +272,7 @@ impl Engine {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let Some(stage) = job.stage.take_if(|stage| stage.is_done()) else { return };
         let parts = stage.tree_parts();
+        self.tell_stage(id, stage.round);
         self.advance(id, Input::StageFinished { parts });
     }
 
@@ -333,6 +334,7 @@ impl Engine {
                 let ruling = Ruling { digest, payload, bytes, agrees: &agrees };
                 self.ruled(id, case, ruling);
             }
+            Ok(Outcome::Invalid { reason }) => self.found_invalid(id, &case, &reason),
             Ok(other) => {
                 let reason = format!("the referee was answered by {other:?}");
                 self.referee_failed(id, &case, reason);

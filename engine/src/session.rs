@@ -4,6 +4,7 @@ use crate::event::{Millis, SessionProfile};
 use crate::speed::{Link, Speed};
 use crate::stage::{Demand, Need};
 use crate::verify::Identity;
+use crate::verify::outcome::EndedLeases;
 use raven_protocol::{BlobId, GraphId, JobId, LeaseId, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -124,6 +125,8 @@ pub(crate) struct Session {
     pub(crate) holdings: Holdings,
     /// Tasks not to be offered again: job, stage, part (`None` for any run of a replica round).
     pub(crate) refused: BTreeSet<(JobId, u32, Option<u32>)>,
+    /// Leases that ended before it answered them.
+    pub(crate) ended: EndedLeases,
     pub(crate) opened: Millis,
     pub(crate) tasks_accepted: u64,
     pub(crate) flops_accepted: u64,

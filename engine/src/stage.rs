@@ -3,7 +3,7 @@
 use crate::effect::{TreePart, Work};
 use crate::event::{Millis, PayloadId};
 use crate::runs::RunPool;
-use crate::verify::trial::{Judging, Trial};
+use crate::verify::trial::{Claim, Judging, Trial};
 use raven_protocol::{BlobId, GraphId, LeaseId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -142,14 +142,22 @@ impl Stage {
     }
 
     /// Takes a lease off its task; without any lease left the work can be leased again.
-    pub(crate) fn lease_ended(&mut self, part: u32, lease: LeaseId, keeps_claim: bool) {
-        let Some(task) = self.tasks.get_mut(&part) else { return };
+    /// Returns the commitment under it, if that is dropped.
+    pub(crate) fn lease_ended(
+        &mut self,
+        part: u32,
+        lease: LeaseId,
+        keeps_claim: bool,
+    ) -> Option<Claim> {
+        let task = self.tasks.get_mut(&part)?;
         task.leases.retain(|&other| other != lease);
         let Trial { claims, payloads, .. } = &mut task.trial;
-        claims.retain(|claim| {
-            claim.lease != lease || keeps_claim || payloads.contains_key(&claim.digest)
-        });
+        let is_dropped = |claim: &Claim| {
+            claim.lease == lease && !keeps_claim && !payloads.contains_key(&claim.digest)
+        };
+        let dropped = claims.iter().position(is_dropped).map(|at| claims.remove(at));
         self.put_back(part);
+        dropped
     }
 
     /// Offers a task again as if nobody had had it, if nobody has it or has

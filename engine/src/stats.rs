@@ -1,7 +1,9 @@
 //! Counts for operators and the public network page.
 
 use crate::event::Millis;
+use raven_protocol::ResultOutcome;
 use std::collections::VecDeque;
+use std::ops::{Index, IndexMut};
 
 /// Seconds over which rates are taken.
 const WINDOW_S: u64 = 60;
@@ -34,6 +36,24 @@ pub struct Refusals {
     pub failed: u64,
 }
 
+/// How many committed results came to what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes([u64; ResultOutcome::ALL.len()]);
+
+impl Index<ResultOutcome> for Outcomes {
+    type Output = u64;
+
+    fn index(&self, outcome: ResultOutcome) -> &u64 {
+        &self.0[outcome as usize]
+    }
+}
+
+impl IndexMut<ResultOutcome> for Outcomes {
+    fn index_mut(&mut self, outcome: ResultOutcome) -> &mut u64 {
+        &mut self.0[outcome as usize]
+    }
+}
+
 /// What the engine has done, and what it holds now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
@@ -60,6 +80,8 @@ pub struct Stats {
     pub flops_paid: u64,
     /// Honest executions, as far as is known, that earned nothing.
     pub unpaid: u64,
+    /// What became of committed results.
+    pub outcomes: Outcomes,
     /// Tasks that the referee computed, and their cost.
     pub referee_runs: u64,
     pub referee_flops: u64,

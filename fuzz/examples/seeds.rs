@@ -23,12 +23,13 @@ const MODELS: [(&str, &str); 2] = [
     ),
 ];
 
-const MESSAGES: [(&str, &str); 6] = [
+const MESSAGES: [(&str, &str); 7] = [
     ("commit", r#"{"type":"commit","lease":"0000000000000001","digest":"00","elapsed_ms":12,"backend":"cpu"}"#),
     ("refuse", r#"{"type":"refuse","lease":"0000000000000001","reason":"too_large","detail":"x"}"#),
     ("pace", r#"{"type":"pace","share":0.5,"workers":2}"#),
     ("pause", r#"{"type":"pause","detail":"hidden"}"#),
     ("goodbye", r#"{"type":"goodbye","reason":"stopped"}"#),
+    ("outcomes", r#"{"type":"outcomes","results":[{"lease":"lease_00000000000000000000000000000001","outcome":"accepted"}]}"#),
     ("receipt", r#"{"text_version":"1","site":"pk","share":0.1,"nonce":"00","session_key":"00"}"#),
 ];
 

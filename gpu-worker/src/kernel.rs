@@ -42,6 +42,7 @@ fn kind(message: &ToContributor) -> &'static str {
         ToContributor::Reveal { .. } => "reveal",
         ToContributor::Cancel { .. } => "cancel",
         ToContributor::Drop { .. } => "drop",
+        ToContributor::Outcomes { .. } => "outcomes",
         ToContributor::Goodbye { .. } => "goodbye",
     }
 }

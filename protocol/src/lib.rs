@@ -9,6 +9,7 @@ mod graph_text;
 pub mod ids;
 pub mod limits;
 pub mod message;
+pub mod outcome;
 pub mod task;
 pub mod tree;
 
@@ -21,6 +22,7 @@ pub use message::{
     Backend, Device, DeviceClass, FromContributor, GoodbyeReason, Hello, MessageError,
     NumericClass, Receipt, RefuseReason, TaskMessage, ToContributor,
 };
+pub use outcome::{LeaseOutcome, ResultOutcome};
 pub use raven_graph::GraphId;
 pub use task::{
     Binding, Carry, Encoding, Numerics, OutputSpec, Program, ReduceRule, ShardRef, SpecError,

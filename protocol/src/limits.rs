@@ -47,5 +47,7 @@ pub const TEXT_BYTES_MAX: usize = 512;
 /// Bytes of a header that holds neither a graph nor a task: the longest is a
 /// `drop` that names some thousand blobs.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Leases in one message about their outcomes: some kilobytes.
+pub const OUTCOMES_MAX: usize = 128;
 /// Bytes of a consent receipt's JSON text.
 pub const RECEIPT_BYTES_MAX: usize = 4096;

@@ -3,6 +3,7 @@
 use crate::graph_text::GraphText;
 use crate::ids::{BlobId, KernelId, LeaseId, ResultDigest, SessionId, TaskId};
 use crate::limits::{MESSAGE_BYTES_MAX, RECEIPT_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::outcome::LeaseOutcome;
 use crate::task::TaskSpec;
 use raven_graph::GraphId;
 use serde::{Deserialize, Serialize};
@@ -282,6 +283,11 @@ pub enum ToContributor {
         blobs: Vec<BlobId>,
         #[serde(default)]
         graphs: Vec<GraphId>,
+    },
+    /// What became of committed results.
+    Outcomes {
+        /// At most [`crate::limits::OUTCOMES_MAX`].
+        results: Vec<LeaseOutcome>,
     },
     /// The session ends.
     Goodbye {

@@ -5,8 +5,9 @@ use raven_graph::GraphId;
 use raven_protocol::message::{DeviceClass, RefuseReason};
 use raven_protocol::{
     Binding, BlobId, Encoding, FrameLimits, FromContributor, GoodbyeReason, GraphText, JobId,
-    LeaseId, MessageError, Numerics, OutputSpec, Program, ReduceRule, ResultDigest, Seed,
-    SessionId, ShardRef, SpecError, TaskId, TaskMessage, TaskSpec, ToContributor,
+    LeaseId, LeaseOutcome, MessageError, Numerics, OutputSpec, Program, ReduceRule, ResultDigest,
+    ResultOutcome, Seed, SessionId, ShardRef, SpecError, TaskId, TaskMessage, TaskSpec,
+    ToContributor,
 };
 
 const PAGE: &str = include_str!("../PROTOCOL.md");
@@ -61,6 +62,9 @@ fn outgoing() -> Vec<ToContributor> {
         ToContributor::Reveal { lease },
         ToContributor::Cancel { lease },
         ToContributor::Drop { blobs: vec![BlobId([1; 32])], graphs: vec![] },
+        ToContributor::Outcomes {
+            results: ResultOutcome::ALL.map(|outcome| LeaseOutcome { lease, outcome }).into(),
+        },
         ToContributor::Goodbye {
             reason: GoodbyeReason::Draining,
             detail: "later".into(),
@@ -124,6 +128,11 @@ fn the_page_states_codes_limits_and_reasons() {
         let name = serde_json::to_value(reason).expect("name");
         let row = format!("| `{}` | {} |", name.as_str().expect("text"), reason.close_code());
         assert!(PAGE.contains(&row), "page lacks {row}");
+    }
+    for outcome in ResultOutcome::ALL {
+        let name = serde_json::to_value(outcome).expect("name");
+        assert_eq!(name.as_str(), Some(outcome.as_str()));
+        assert!(PAGE.contains(&format!("| `{}` |", outcome.as_str())), "page lacks {outcome:?}");
     }
     for limits in [FrameLimits::TO_CONTRIBUTOR, FrameLimits::TO_COORDINATOR] {
         assert!(PAGE.contains(&limits.header_bytes_max.to_string()));

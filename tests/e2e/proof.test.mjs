@@ -9,7 +9,7 @@ import { Visitor } from './lib/contributor.mjs';
 import { uploadDigits } from './lib/data.mjs';
 import { digitsJob, finish } from './lib/jobs.mjs';
 import { corrupt } from './lib/liar.mjs';
-import { coordinatorBin, kernelDir } from './lib/paths.mjs';
+import { coordinatorBin, kernelDir, outDir } from './lib/paths.mjs';
 import { firstRow } from './lib/store.mjs';
 import { World } from './lib/world.mjs';
 
@@ -67,12 +67,26 @@ async function isExcluded(visitor) {
   assert.equal(await visitor.card.locator('#raven-over-text').textContent(), EXCLUDED);
 }
 
-/** Whoever was excluded comes again with the same key, and is sent away. */
+/** Whoever was excluded comes again: its frame says so and asks for nothing. Where the frame has forgotten, the coordinator has not. */
 async function isSentAway({ visitor }) {
   const before = await exclusions();
+  const asked = [];
+  const note = (request) => asked.push(new URL(request.url()).pathname);
+  visitor.context.on('request', note);
   const again = await Visitor.tab(visitor.context, near);
   await isExcluded(again);
+  visitor.context.off('request', note);
   assert.equal((await again.state()).tasks, 0);
+  assert.equal(await exclusions(), before, 'the frame asks nobody');
+  assert.deepEqual(asked.filter((path) => /hub\.js|kernel/.test(path)), [], 'and loads no kernel');
+  await again.card.locator('#raven').evaluate(() => {
+    for (const [key, value] of Object.entries({ ...localStorage })) {
+      const { excluded, ...record } = JSON.parse(value);
+      if (excluded) localStorage.setItem(key, JSON.stringify(record));
+    }
+  });
+  await again.page.reload();
+  await isExcluded(again);
   assert.ok((await exclusions()) > before, 'the coordinator sent it away');
   await again.close();
 }
@@ -116,6 +130,8 @@ async function replayed(job) {
   return Promise.all(filed.map(async ({ id }) => {
     const file = join(world.coordinator.dataDir, 'evidence', `${id}.evidence`);
     const bytes = readFileSync(file);
+    const sent = await world.coordinator.api('GET', `/v1/jobs/${job.id}/proof/${id}`);
+    assert.ok(bytes.equals(Buffer.from(await sent.arrayBuffer())), 'its owner gets the file as it is');
     bytes[bytes.length >> 1] ^= 1;
     const changed = join(world.coordinator.dataDir, `${id}.changed`);
     writeFileSync(changed, bytes);
@@ -149,7 +165,11 @@ describe('liars among honest contributors', () => {
     for (const { visitor, lies } of liars) {
       assert.ok(lies.length > 0, `no lie among ${(await visitor.state()).tasks} tasks`);
       await isExcluded(visitor);
+      // What it is shown is what it was told, and the one that led to this.
+      assert.match(await visitor.card.locator('#raven-over-results').textContent(), /refused, differs from the checked result: 1/);
     }
+    await liars[1].visitor.page.setViewportSize({ width: 360, height: 740 });
+    await liars[1].visitor.page.screenshot({ path: join(outDir('e2e'), 'excluded-360.png') });
     await areAtWork(honest);
     for (const one of liars) await isSentAway(one);
     const { executions, rollbacks } = await proofOf(adaptive);

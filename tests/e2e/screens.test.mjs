@@ -51,6 +51,8 @@ for (const [width, scheme] of WIDTHS.flatMap((each) => SCHEMES.map((scheme) => [
     await visitor.until(({ phase, tasks }) => phase === 'working' && tasks > 5, 'working');
     const onGpu = async () => (await world.coordinator.json('GET', '/v1/nodes')).nodes.some((node) => node.numeric === 'gpu' && node.tasks_accepted > 0);
     await until(onGpu, 'a task of the GPU', 60_000);
+    // What became of results is told after a while.
+    await visitor.card.locator('#raven-results:not(:empty)').waitFor();
     await shot(visitor.page, 'working');
 
     const network = await visitor.context.newPage();
@@ -60,6 +62,8 @@ for (const [width, scheme] of WIDTHS.flatMap((each) => SCHEMES.map((scheme) => [
     await network.waitForTimeout(3000);
     await shot(network, 'network');
     await fits(network, width);
+    await network.locator('#results').evaluate((heading) => heading.scrollIntoView());
+    await shot(network, 'results');
     await visitor.card.locator('#raven-stop').click();
     await visitor.until(({ phase }) => phase === 'stopped', 'stopped');
     await shot(visitor.page, 'stopped');

@@ -43,6 +43,8 @@ interface Tab {
   click(id: string): void;
   /** What the browser says of a removal in another tab. */
   removedElsewhere(): void;
+  /** The same of a change. */
+  wroteElsewhere(newValue: string): void;
   view(): string | undefined;
   byId(id: string): FakeElement;
 }
@@ -114,6 +116,11 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
       const oldValue = held.get(KEY) ?? null;
       held.delete(KEY);
       window.dispatchEvent(Object.assign(new Event('storage'), { key: KEY, oldValue, newValue: null }));
+    },
+    wroteElsewhere: (newValue) => {
+      const oldValue = held.get(KEY) ?? null;
+      held.set(KEY, newValue);
+      window.dispatchEvent(Object.assign(new Event('storage'), { key: KEY, oldValue, newValue }));
     },
     view: () => byId('raven').dataset.view,
     byId: (id) => byId(`raven-${id}`),
@@ -311,4 +318,45 @@ test('what became of the tick is said in words', async () => {
   assert.equal(said(), messages.gpuOn);
   hub.say({ gpu: 'none', phase: { name: 'idle' } });
   assert.equal(said(), messages.gpuNone);
+});
+
+test('what became of results is said in words, also once work has ended', async () => {
+  const { tab, hub } = await working();
+  hub.say({ tasks: 131 });
+  assert.equal(tab.byId('results').textContent, '', 'nothing was told');
+  const results = { accepted: 128, notNeeded: 2, late: 0, withdrawn: 0, wrong: 1 };
+  hub.say({ tasks: 131, results, phase: { name: 'idle' } });
+  const said = 'Results accepted: 128 · not needed, others were faster: 2 · refused, differs from the checked result: 1';
+  assert.equal(tab.byId('results').textContent, said);
+  hub.say({ tasks: 131, results, phase: { name: 'failed', failure: 'excluded', detail: '' } });
+  assert.deepEqual([tab.view(), tab.byId('over-text').textContent], ['over', messages.failedExcluded]);
+  assert.equal(tab.byId('over-results').textContent, said);
+});
+
+test('an exclusion is remembered: the next page says so and starts nothing', async () => {
+  const { tab, hub } = await working();
+  hub.say({ phase: { name: 'failed', failure: 'excluded', detail: '' } });
+  const kept = tab.held.get(KEY);
+  const next = open(kept);
+  next.card.obeyPage(hello);
+  await settle();
+  assert.deepEqual([next.hubs.length, next.view()], [0, 'over']);
+  assert.equal(next.byId('over-text').textContent, messages.failedExcluded);
+  const state = next.toPage.findLast(({ type }) => type === 'state');
+  assert.deepEqual(state, { type: 'state', phase: 'unavailable', tasks: 0 });
+  // Closing the sentence starts nothing either; only a new yes would.
+  next.click('close');
+  next.click('open');
+  await settle();
+  assert.deepEqual([next.hubs.length, next.held.get(KEY)], [0, kept]);
+});
+
+test('an exclusion in another tab of the site ends the work of this one', async () => {
+  const { tab, hub } = await working();
+  const kept = JSON.stringify({ ...JSON.parse(yes()), excluded: true });
+  tab.wroteElsewhere(kept);
+  await settle();
+  assert.equal(tab.view(), 'over');
+  assert.deepEqual(hub.got.at(-1), { kind: 'stop', everywhere: false });
+  assert.equal(tab.held.get(KEY), kept, 'and it is not forgotten');
 });

@@ -378,3 +378,20 @@ test('paused while the kernel is loaded: nothing is measured before it resumes',
   await ready(world);
   world.controller.handle({ kind: 'stop' });
 });
+
+test('what became of results is counted, and told without haste', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const socket = await ready(world);
+  const say = (...outcomes: string[]): void =>
+    socket.say({ type: 'outcomes', results: outcomes.map((outcome) => ({ lease: LEASE, outcome })) });
+  assert.equal(world.statuses.at(-1)?.results, undefined);
+  say('accepted', 'accepted', 'not_needed', 'late', 'withdrawn');
+  // What is undone was accepted before, and stays paid.
+  say('undone');
+  await until(() => world.statuses.at(-1)?.results?.accepted === 2);
+  assert.deepEqual(world.statuses.at(-1)?.results, { accepted: 2, notNeeded: 1, late: 1, withdrawn: 1, wrong: 0 });
+  socket.say({ type: 'goodbye', reason: 'excluded', detail: 'a lie' });
+  assert.deepEqual(world.last(), { name: 'failed', failure: 'excluded', detail: 'a lie' });
+  assert.equal(world.statuses.at(-1)?.results?.wrong, 1, 'the goodbye is all that is heard of it');
+});

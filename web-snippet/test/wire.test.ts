@@ -152,6 +152,10 @@ test('a wrong field is named', () => {
     [{ type: 'task', lease: LEASE, flops: 1, spec: { shards: [{ blob: HASH }] } }, /^bytes:/],
     [{ type: 'task', lease: LEASE, flops: 1, spec: { shards: Array(5_000).fill({}) } }, /^spec\.shards: 5000/],
     [{ type: 'drop', blobs: ['x'] }, /^blobs\[0\]:/],
+    [{ type: 'outcomes' }, /^results:/],
+    [{ type: 'outcomes', results: Array(129).fill({ lease: LEASE, outcome: 'late' }) }, /^results: 129/],
+    [{ type: 'outcomes', results: [{ lease: 'lease_1', outcome: 'late' }] }, /^lease:/],
+    [{ type: 'outcomes', results: [{ lease: LEASE, outcome: 'constructor' }] }, /^results\[0\]\.outcome:/],
     [{ type: 'goodbye', reason: 'constructor', detail: '' }, /^reason:/],
     [{ type: 'goodbye', reason: 'full', detail: '', retry_after_ms: -1 }, /^retry_after_ms:/],
   ];

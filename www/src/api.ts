@@ -32,12 +32,25 @@ export interface Job {
   readonly evaluation: readonly Evaluation[];
 }
 
+/** How many committed results came to what. */
+export interface Outcomes {
+  readonly accepted: number;
+  readonly notNeeded: number;
+  readonly late: number;
+  readonly withdrawn: number;
+  /** Differed from what the coordinator computed, was not what had been committed to, or came from somebody of whom that is known. */
+  readonly refused: number;
+}
+
 export interface Stats {
   readonly contributors: number;
   readonly workers: number;
   readonly tasksAccepted: number;
   readonly tasksPerS: number;
   readonly flopsDone: number;
+  readonly outcomes: Outcomes;
+  /** Part of the honest work, as far as is known, that earned nothing. */
+  readonly unpaidShare: number;
   readonly jobs: readonly Job[];
 }
 
@@ -113,6 +126,17 @@ function job(value: unknown): Job {
   };
 }
 
+function outcomes(value: unknown): Outcomes {
+  const from = fields(value);
+  return {
+    accepted: number(from.accepted),
+    notNeeded: number(from.not_needed),
+    late: number(from.late),
+    withdrawn: number(from.withdrawn),
+    refused: number(from.wrong) + number(from.broken_commitment) + number(from.void),
+  };
+}
+
 export function readStats(value: unknown): Stats {
   const from = fields(value);
   return {
@@ -121,6 +145,8 @@ export function readStats(value: unknown): Stats {
     tasksAccepted: number(from.tasks_accepted),
     tasksPerS: number(from.tasks_per_s),
     flopsDone: number(from.flops_done),
+    outcomes: outcomes(from.outcomes),
+    unpaidShare: number(from.unpaid_share),
     jobs: list(from.jobs).map(job),
   };
 }

@@ -5,6 +5,7 @@ import { Chart } from './parts/chart.tsx';
 import { NoContributors, NoJobs } from './parts/empty.tsx';
 import { JobCard } from './parts/job-card.tsx';
 import { Nodes } from './parts/nodes.tsx';
+import { Results } from './parts/results.tsx';
 import { Totals } from './parts/totals.tsx';
 
 /** Times as seconds before the newest point, so that the curve moves and its axis stays. */
@@ -27,6 +28,10 @@ function Network({ live }: { readonly live: Live }) {
       <section aria-labelledby="contributors">
         <h2 id="contributors">Contributors</h2>
         {nodes.length > 0 ? <Nodes nodes={nodes} /> : <NoContributors />}
+      </section>
+      <section aria-labelledby="results">
+        <h2 id="results">Results</h2>
+        <Results outcomes={stats.outcomes} unpaidShare={stats.unpaidShare} />
       </section>
       <section aria-labelledby="activity">
         <h2 id="activity">Activity</h2>

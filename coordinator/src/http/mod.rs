@@ -6,6 +6,7 @@ mod blobs;
 mod body;
 mod certificates;
 mod datasets;
+mod download;
 mod embed;
 mod events;
 mod extract;

@@ -5,7 +5,9 @@ use axum::extract::State;
 use axum::http::Method;
 use axum::routing::get;
 use axum::{Json, Router};
+use raven_protocol::ResultOutcome;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -67,9 +69,20 @@ async fn stats(State(app): State<App>) -> Result<Json<Value>, Problem> {
     Ok(Json(answer))
 }
 
+/// Part of the honest work, as far as is known, that earned nothing.
+fn unpaid_share(outcomes: &BTreeMap<ResultOutcome, u64>) -> f64 {
+    let (unpaid, others): (Vec<_>, Vec<_>) =
+        outcomes.iter().partition(|(outcome, _)| outcome.is_unpaid());
+    let unpaid: u64 = unpaid.into_iter().map(|(_, count)| count).sum();
+    let paid = others.into_iter().find(|(outcome, _)| **outcome == ResultOutcome::Accepted);
+    let all = unpaid + paid.map_or(0, |(_, count)| *count);
+    if all == 0 { 0.0 } else { unpaid as f64 / all as f64 }
+}
+
 async fn read_stats(app: &App) -> Result<Value, Problem> {
     let snapshot = app.network.snapshot();
     let totals = app.store.totals().await?;
+    let outcomes = app.store.outcomes().await?;
     let mut listed = Vec::new();
     for row in app.store.listed_jobs(JOBS_MAX).await? {
         let curve = app.store.curve(row.id, POINTS_MAX).await?;
@@ -94,6 +107,8 @@ async fn read_stats(app: &App) -> Result<Value, Problem> {
         "workers": snapshot.workers,
         "tasks_accepted": totals.tasks,
         "tasks_per_s": snapshot.tasks_per_s,
+        "outcomes": outcomes,
+        "unpaid_share": unpaid_share(&outcomes),
         // A double: the sum passes what a JSON number holds exactly.
         "flops_done": totals.flops as f64,
         "jobs": listed,

@@ -1,11 +1,11 @@
 //! `/v1/jobs/{id}/proof`: why a job's results are believed, and what was found out.
 
 use super::auth::Owner;
+use super::download::attachment;
 use super::extract::Path;
 use super::{App, Problem, jobs};
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -64,15 +64,5 @@ async fn evidence(
         return Err(missing());
     }
     let path = app.settings.evidence_folder.join(format!("{evidence}.evidence"));
-    let bytes = match tokio::fs::read(&path).await {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing()),
-        Err(error) => return Err(Problem::internal(&error)),
-    };
-    let name = format!("attachment; filename=\"{evidence}.evidence\"");
-    let headers = [
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (header::CONTENT_DISPOSITION, name),
-    ];
-    Ok((StatusCode::OK, headers, bytes).into_response())
+    attachment(&path, &format!("{evidence}.evidence")).await?.ok_or_else(missing)
 }

@@ -1,6 +1,6 @@
 //! Counters for `/metrics`, in Prometheus' text form.
 
-use raven_protocol::GoodbyeReason;
+use raven_protocol::{GoodbyeReason, ResultOutcome};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -65,6 +65,8 @@ pub struct Metrics {
     pub records: Counter,
     /// Tries to store a record that the disk or the database did not let through.
     pub record_retries: Counter,
+    /// What became of committed results, in the order of [`ResultOutcome::ALL`].
+    pub outcomes: [Counter; ResultOutcome::ALL.len()],
     /// Milliseconds that executor threads were busy.
     pub executor_busy_ms: Counter,
     /// Operations of the executor.
@@ -101,6 +103,12 @@ impl Metrics {
         let _ = writeln!(text, "# HELP {name} Sessions ended, by reason.\n# TYPE {name} counter");
         for ((_, reason), counter) in GOODBYES.iter().zip(&self.goodbyes) {
             let _ = writeln!(text, "{name}{{reason=\"{reason}\"}} {}", counter.get());
+        }
+        let name = "raven_outcomes_total";
+        let help = "Committed results by what became of them.";
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+        for (outcome, counter) in ResultOutcome::ALL.iter().zip(&self.outcomes) {
+            let _ = writeln!(text, "{name}{{outcome=\"{}\"}} {}", outcome.as_str(), counter.get());
         }
         text
     }

@@ -18,6 +18,7 @@ pub mod metrics;
 mod open_session;
 mod operator;
 mod outbox;
+mod outcomes;
 mod persister;
 mod product;
 pub mod session;
@@ -46,6 +47,7 @@ use executor::{Executor, ExecutorError, KernelError, KernelModule, RowSource, St
 use grants::Grants;
 use judge::{Cabinet, Judge};
 use operator::Operator;
+use outcomes::store_outcomes;
 use persister::Persister;
 use raven_engine::{Engine, EngineConfig, Event, ResumePoint};
 use raven_protocol::{BlobId, JobId, KernelId};
@@ -202,10 +204,12 @@ pub async fn start(
         snapshot_out,
     );
     let (failure_out, failure) = watch::channel(None);
+    let counts = store_outcomes(shared.store.clone(), shared.metrics.clone(), stop.subscribe());
     let mut tasks = vec![
         tokio::spawn(guard("driver", driver.run(inputs, done, stopping), failure_out.clone())),
         tokio::spawn(guard("persister", persister.run(savings), failure_out)),
         tokio::spawn(store_trust(shared.store.clone(), lessons)),
+        tokio::spawn(counts),
     ];
     if shared.config.operator {
         let node = Operator::new(shared.clone(), module, blobs.clone()).await?;

@@ -190,6 +190,12 @@ impl Outbox {
         found.ok().and_then(|found| found.clone()).unwrap_or(Ending::Silent)
     }
 
+    /// Whether all has left.
+    pub fn is_drained(&self) -> bool {
+        let queue = self.lock();
+        queue.frames.is_empty() && queue.bytes == 0
+    }
+
     /// Notes that a frame of `bytes` has left.
     pub fn written(&self, bytes: usize) {
         let mut queue = self.lock();
@@ -222,12 +228,15 @@ mod tests {
         outbox.defer(BYTES_MAX, build).expect("room");
         assert_eq!(outbox.push(Bytes::from_static(b"c")), Err(Overflow::Bytes));
         assert!(matches!(outbox.next().await, Next::Frame(Waiting::Ready(_))));
+        assert!(!outbox.is_drained(), "one waits, one is being written");
         outbox.written(1);
         let Next::Frame(Waiting::Deferred { bytes, build }) = outbox.next().await else {
             panic!("not the deferred one");
         };
         assert_eq!((bytes, build()), (BYTES_MAX, Some(Bytes::from_static(b"b"))));
+        assert!(!outbox.is_drained(), "one is being written");
         outbox.written(bytes);
+        assert!(outbox.is_drained());
         outbox.push(Bytes::from_static(b"c")).expect("room again");
     }
 

@@ -389,10 +389,12 @@ impl Reader {
                     let detail = format!("commit.backend: {theirs}, the lease is for a {ours}");
                     return Err(Refusal::new(GoodbyeReason::BadFrame, detail).into());
                 }
-                let Answer::Taken(held) = active.leases().commit(lease)? else { return Ok(()) };
-                let TaskId { job, round, .. } = held.task;
-                tracing::debug!(%job, round, task = %held.task, %lease, "committed");
-                self.shared.metrics.commits.add(1);
+                // One that comes late is told so: the engine knows why.
+                if let Answer::Taken(held) = active.leases().commit(lease)? {
+                    let TaskId { job, round, .. } = held.task;
+                    tracing::debug!(%job, round, task = %held.task, %lease, "committed");
+                    self.shared.metrics.commits.add(1);
+                }
                 Event::Committed { session, lease, digest }
             }
             FromContributor::Result { lease } => {

@@ -11,6 +11,7 @@ mod idempotency;
 mod inspect;
 mod jobs;
 mod keys;
+mod outcomes;
 mod records;
 mod sessions;
 mod sites;
@@ -56,6 +57,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0007_backends.sql"),
     include_str!("../../migrations/0008_proof.sql"),
     include_str!("../../migrations/0009_certificates.sql"),
+    include_str!("../../migrations/0010_outcomes.sql"),
 ];
 
 /// Everything that refers to blobs.

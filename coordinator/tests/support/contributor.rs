@@ -8,8 +8,8 @@ use raven_coordinator::runtime::executor::{Kernel, KernelModule};
 use raven_graph::TensorType;
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, TaskId,
-    TensorPart, TensorView, ToContributor, result_digest,
+    Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, LeaseOutcome,
+    TaskId, TensorPart, TensorView, ToContributor, result_digest,
 };
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
@@ -63,6 +63,7 @@ pub struct Contributor {
     moved: Arc<AtomicU64>,
     goodbye: Arc<Mutex<Option<GoodbyeReason>>>,
     tasks: Arc<Mutex<Vec<TaskId>>>,
+    outcomes: Arc<Mutex<Vec<LeaseOutcome>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -71,6 +72,7 @@ impl Contributor {
         let (stop, commits) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let tasks = Arc::<Mutex<Vec<TaskId>>>::default();
         let (moved, goodbye) = (Arc::<AtomicU64>::default(), Arc::<Mutex<_>>::default());
+        let outcomes = Arc::<Mutex<Vec<LeaseOutcome>>>::default();
         let mut worker = Worker {
             address,
             number,
@@ -80,10 +82,11 @@ impl Contributor {
             moved: moved.clone(),
             goodbye: goodbye.clone(),
             tasks: tasks.clone(),
+            outcomes: outcomes.clone(),
             poisoned: HashMap::new(),
         };
         let thread = std::thread::spawn(move || worker.run());
-        Contributor { stop, commits, moved, goodbye, tasks, thread: Some(thread) }
+        Contributor { stop, commits, moved, goodbye, tasks, outcomes, thread: Some(thread) }
     }
 
     /// Bytes of frames since its hello, both ways, and of shards.
@@ -99,6 +102,11 @@ impl Contributor {
     /// Every task that it was sent.
     pub fn tasks(&self) -> Vec<TaskId> {
         self.tasks.lock().expect("nobody panics").clone()
+    }
+
+    /// What it was told of its results.
+    pub fn outcomes(&self) -> Vec<LeaseOutcome> {
+        self.outcomes.lock().expect("nobody panics").clone()
     }
 
     pub fn commits(&self) -> u64 {
@@ -134,6 +142,7 @@ struct Worker {
     moved: Arc<AtomicU64>,
     goodbye: Arc<Mutex<Option<GoodbyeReason>>>,
     tasks: Arc<Mutex<Vec<TaskId>>>,
+    outcomes: Arc<Mutex<Vec<LeaseOutcome>>>,
     /// Results that are not what was computed, until they are asked for.
     poisoned: HashMap<LeaseId, Vec<u8>>,
 }
@@ -182,6 +191,9 @@ impl Worker {
                     self.write(&mut socket, encode(&consent(&receipt, &key), &[]));
                 }
                 ToContributor::Ready { grant: token } => grant = token,
+                ToContributor::Outcomes { results } => {
+                    self.outcomes.lock().expect("nobody panics").extend(results);
+                }
                 ToContributor::Task(task) => {
                     self.tasks.lock().expect("nobody panics").push(task.task);
                     if !self.task(&mut kernel, &mut socket, &bytes, &grant, task.task) {

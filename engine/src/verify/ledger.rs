@@ -3,6 +3,7 @@
 use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::algorithm::{Action, Draft};
 use crate::effect::Work;
+use crate::verify::outcome::Paid;
 use crate::verify::trial::Claim;
 use crate::verify::trust::Identity;
 use raven_protocol::{BlobId, TaskId};
@@ -66,10 +67,12 @@ pub(crate) struct Ledger {
     /// Results of rounds that were undone since the last settlement: nobody has
     /// looked at them, and their contributors may turn out to be liars yet.
     pub(crate) undone: Vec<Entry>,
+    /// Leases whose results were accepted and told so, by round.
+    pub(crate) accepted: BTreeMap<u32, Vec<Paid>>,
     /// Rounds that can be begun again.
     pub(crate) beginnings: BTreeMap<u32, Beginning>,
     pub(crate) next_order: u64,
-    /// Accepted results that the referee is computing.
+    /// Accepted and late results that the referee is computing.
     pub(crate) cases: u32,
     pub(crate) held: Option<Held>,
     /// The round that the job goes back to, once nothing is being computed for it.

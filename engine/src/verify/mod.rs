@@ -9,6 +9,7 @@
 //! [`rollback`] undoes the rounds after one that turns out to be wrong.
 
 pub(crate) mod ledger;
+pub(crate) mod outcome;
 mod referee;
 mod rollback;
 mod settle;

@@ -1,14 +1,16 @@
 //! The referee: the coordinator computes a task itself, on the contributors' own kernel.
 
+use crate::active::Ending;
 use crate::effect::{Effect, Testimony, Work};
 use crate::engine::Engine;
 use crate::event::PayloadId;
 use crate::job::{Cause, JobState};
 use crate::progress::Kind;
 use crate::verify::ledger::Entry;
+use crate::verify::outcome::Holder;
 use crate::verify::trial::{Claim, Judging};
 use crate::verify::trust::{Identity, Trust};
-use raven_protocol::{GoodbyeReason, JobId, ResultDigest, SessionId, TaskId};
+use raven_protocol::{GoodbyeReason, JobId, ResultDigest, ResultOutcome, SessionId, TaskId};
 use std::collections::BTreeMap;
 
 /// What the referee was asked.
@@ -30,6 +32,19 @@ enum Origin {
     Entry,
     /// A result that came while the referee was computing another's.
     Late,
+    /// The question whether a task can be done at all, where no result is doubted.
+    Inquiry,
+}
+
+impl Origin {
+    /// Whether the job goes on meanwhile. The state that the task reads is kept for
+    /// it all the same: rounds are not settled before.
+    fn outlives_its_stage(self) -> bool {
+        match self {
+            Origin::Entry | Origin::Late => true,
+            Origin::Trial | Origin::Inquiry => false,
+        }
+    }
 }
 
 /// What the referee found.
@@ -65,15 +80,43 @@ impl Engine {
         self.open_case(id, task.id, task.work, origin, claims, payloads, task.demand.flops);
     }
 
+    /// Has the referee find out whether a task can be done at all. Where results
+    /// are checked its own one is used.
+    pub(crate) fn ask_whether_valid(&mut self, id: JobId, part: u32) {
+        if !self.is_unchecked(id) {
+            return self.ask_referee(id, part);
+        }
+        let Some(task) = self.stage_mut(id).and_then(|stage| stage.tasks.get_mut(&part)) else {
+            return;
+        };
+        // The round does not go on before: the referee reads its state.
+        task.trial.judging = Judging::Asked;
+        let task = task.clone();
+        let (origin, none) = (Origin::Inquiry, BTreeMap::new());
+        self.open_case(id, task.id, task.work, origin, Vec::new(), none, task.demand.flops);
+    }
+
+    /// Whether a task can be done was found out, or cannot be: it is open as before.
+    fn inquired(&mut self, id: JobId, task: TaskId) {
+        let Some(stage) = self.stage_mut(id).filter(|stage| stage.is_of(task)) else { return };
+        let Some(open) = stage.tasks.get_mut(&task.part) else { return };
+        open.trial.judging = Judging::NotAsked;
+        stage.put_back(task.part);
+        self.consider(id, task.part);
+    }
+
     /// Has the referee compute an accepted result again.
     pub(crate) fn recheck(&mut self, id: JobId, task: TaskId) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        // What it ends with is being made durable: nobody would hear the answer.
+        if matches!(job.ending, Some(Ending::Saving(_))) {
+            return;
+        }
         let Some(entry) = job.ledger.entries.get_mut(&task).filter(|entry| !entry.asked) else {
             return;
         };
         entry.asked = true;
         let entry = entry.clone();
-        job.ledger.cases += 1;
         let (origin, none) = (Origin::Entry, BTreeMap::new());
         self.open_case(id, task, entry.work, origin, entry.members, none, entry.flops);
     }
@@ -89,8 +132,9 @@ impl Engine {
         payloads: BTreeMap<ResultDigest, PayloadId>,
         flops: u64,
     ) {
-        let Some(job) = self.world.jobs.get(&id) else { return };
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let attempt = job.ledger.rollbacks;
+        job.ledger.cases += u32::from(origin.outlives_its_stage());
         self.stats.referee_runs += 1;
         self.stats.referee_flops = self.stats.referee_flops.saturating_add(flops);
         let testimonies = claims.iter().map(|claim| Testimony {
@@ -113,9 +157,17 @@ impl Engine {
         self.cases.insert(asked, case);
     }
 
+    fn close_case(&mut self, id: JobId, case: &Case) {
+        if let Some(job) = self.world.jobs.get_mut(&id) {
+            let closed = u32::from(case.origin.outlives_its_stage());
+            job.ledger.cases = job.ledger.cases.saturating_sub(closed);
+        }
+    }
+
     /// The referee has computed.
     pub(crate) fn ruled(&mut self, id: JobId, case: Case, ruling: Ruling<'_>) {
         self.payloads.insert(ruling.payload);
+        self.close_case(id, &case);
         let mut honest = Vec::new();
         let mut liars = Vec::new();
         for (claim, &agrees) in case.claims.iter().zip(ruling.agrees) {
@@ -137,8 +189,20 @@ impl Engine {
                 is_undone = self.rule_entry(id, &case, &honest, &liars);
             }
             Origin::Late => self.release_payloads(vec![ruling.payload]),
+            Origin::Inquiry => {
+                self.release_payloads(vec![ruling.payload]);
+                self.inquired(id, case.task);
+            }
+        }
+        self.found_valid(id, case.task);
+        if case.origin == Origin::Late {
+            for claim in &honest {
+                self.came_to(claim.into(), ResultOutcome::NotNeeded);
+            }
         }
         for liar in &liars {
+            self.forget_paid(id, liar.lease);
+            self.came_to(liar.into(), ResultOutcome::Wrong);
             self.prove_lie(liar, case.task);
         }
         // What is undone is no longer looked at, so everything was voided before.
@@ -172,13 +236,19 @@ impl Engine {
             .filter(|claim| is_late(claim) && claim.digest != ruling.digest)
             .copied()
             .collect();
-        trial.claims.retain(|claim| {
-            !liars.iter().chain(&late).any(|liar| liar.lease == claim.lease)
-                && (claim.who.exact || was_heard(claim))
-        });
+        trial
+            .claims
+            .retain(|claim| !liars.iter().chain(&late).any(|liar| liar.lease == claim.lease));
+        let is_heard = |claim: &Claim| claim.who.exact || was_heard(claim);
+        let unheard: Vec<Claim> =
+            trial.claims.iter().filter(|claim| !is_heard(claim)).copied().collect();
+        trial.claims.retain(is_heard);
         let Ruling { digest, payload, bytes, .. } = ruling;
         trial.judging = Judging::Ruled { digest, payload, bytes };
         let (work, flops) = (task.work.clone(), task.demand.flops);
+        for claim in &unheard {
+            self.came_to(claim.into(), ResultOutcome::NotNeeded);
+        }
         if !late.is_empty() {
             let none = BTreeMap::new();
             self.open_case(id, case.task, work, Origin::Late, late, none, flops);
@@ -189,7 +259,6 @@ impl Engine {
     /// Enters a ruling on an accepted result: it is settled, or to be undone.
     fn rule_entry(&mut self, id: JobId, case: &Case, honest: &[Claim], liars: &[Claim]) -> bool {
         let Some(job) = self.world.jobs.get_mut(&id) else { return false };
-        job.ledger.cases = job.ledger.cases.saturating_sub(1);
         let entry = job.ledger.entries.get(&case.task);
         let lease = case.claims.first().map(|claim| claim.lease);
         let is_same = |entry: &&Entry| entry.members.first().map(|member| member.lease) == lease;
@@ -259,15 +328,23 @@ impl Engine {
     /// Takes what somebody has committed to out of every open trial.
     fn drop_claims(&mut self, is_theirs: impl Fn(&Identity) -> bool) {
         let mut touched = Vec::new();
+        let mut dropped: Vec<Holder> = Vec::new();
         for job in self.world.jobs.values_mut() {
             let Some(stage) = &mut job.stage else { continue };
             for (&part, task) in &mut stage.tasks {
-                let before = task.trial.claims.len();
-                task.trial.claims.retain(|claim| !is_theirs(&claim.who.identity));
-                if task.trial.claims.len() < before {
+                let before = dropped.len();
+                task.trial.claims.retain(|claim| {
+                    let is_dropped = is_theirs(&claim.who.identity);
+                    dropped.extend(is_dropped.then(|| Holder::from(claim)));
+                    !is_dropped
+                });
+                if dropped.len() > before {
                     touched.push((job.id, part));
                 }
             }
+        }
+        for holder in dropped {
+            self.came_to(holder, ResultOutcome::Void);
         }
         for (job, part) in touched {
             let mut unused = Vec::new();
@@ -295,15 +372,18 @@ impl Engine {
     fn recheck_all(&mut self, id: JobId, is_theirs: impl Fn(&Identity) -> bool) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let entries = job.ledger.entries_of(&is_theirs);
-        let undone: Vec<Entry> = std::mem::take(&mut job.ledger.undone);
-        for entry in entries.iter().chain(&undone) {
+        let undone = std::mem::take(&mut job.ledger.undone);
+        let (mut voided, others): (Vec<Entry>, Vec<Entry>) =
+            undone.into_iter().partition(|entry| entry.is_of(&is_theirs));
+        job.ledger.undone = others;
+        voided.extend_from_slice(&entries);
+        for entry in &voided {
             let members = entry.members.iter().map(|member| member.who.identity);
             for identity in members.filter(&is_theirs) {
                 job.void(entry, identity.contributor);
             }
         }
-        job.ledger.undone = undone;
-        job.ledger.undone.retain(|entry| !entry.is_of(&is_theirs));
+        self.came_to_nothing(id, &voided, &is_theirs);
         let Some(oldest) = entries.first().map(|entry| entry.task.round) else { return };
         let can_look = entries.iter().all(Entry::can_be_rechecked);
         if !can_look || entries.len() > self.world.config.rechecks_max {
@@ -315,14 +395,27 @@ impl Engine {
         }
     }
 
-    /// The referee came to nothing.
+    /// The coordinator's own kernel cannot do a task, so nobody can.
+    pub(crate) fn found_invalid(&mut self, id: JobId, case: &Case, reason: &str) {
+        let reason = format!("task {} cannot be done: {reason}", case.task);
+        self.end_for_referee(id, case, Cause::InvalidTasks, reason);
+    }
+
+    /// The referee came to nothing. Where nothing depends on it, nothing follows.
     pub(crate) fn referee_failed(&mut self, id: JobId, case: &Case, reason: String) {
-        if let Some(job) = self.world.jobs.get_mut(&id)
-            && case.origin == Origin::Entry
-        {
-            job.ledger.cases = job.ledger.cases.saturating_sub(1);
+        match case.origin {
+            Origin::Inquiry => self.inquired(id, case.task),
+            _ => self.end_for_referee(id, case, Cause::Coordinator, reason),
         }
-        let cause = Cause::Coordinator;
+    }
+
+    fn end_for_referee(&mut self, id: JobId, case: &Case, cause: Cause, reason: String) {
+        self.close_case(id, case);
+        if case.origin == Origin::Late {
+            for claim in &case.claims {
+                self.came_to(claim.into(), ResultOutcome::Withdrawn);
+            }
+        }
         self.begin_end(id, JobState::Failed { cause, reason });
     }
 }

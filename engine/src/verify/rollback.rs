@@ -8,7 +8,7 @@ use crate::event::{Outcome, PayloadId};
 use crate::job::{Cause, JobState};
 use crate::progress::Kind;
 use crate::verify::ledger::Beginning;
-use raven_protocol::{BlobId, JobId, LeaseId};
+use raven_protocol::{BlobId, JobId, LeaseId, ResultOutcome};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Engine {
@@ -30,17 +30,18 @@ impl Engine {
     pub(crate) fn drop_stage(&mut self, id: JobId) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let payloads: Vec<PayloadId> = job.stage_payloads();
-        let stage = job.stage.take();
-        let tasks = stage.into_iter().flat_map(|stage| stage.tasks.into_values());
+        let Some(stage) = job.stage.take() else { return };
         let mut leases: Vec<LeaseId> = Vec::new();
-        for task in tasks {
-            self.stats.unpaid += task.trial.claims.len() as u64;
+        for task in stage.tasks.into_values() {
+            let claims = task.trial.claims.iter();
+            job.outcomes.extend(claims.map(|claim| (claim.into(), ResultOutcome::Withdrawn)));
             leases.extend(task.leases);
         }
         for lease in leases {
-            self.end_lease(lease, Notify::Cancel);
+            self.end_lease(lease, Notify::Cancel(ResultOutcome::Withdrawn));
         }
         self.release_payloads(payloads);
+        self.tell_stage(id, stage.round);
     }
 
     /// Goes back, if the job is to and nothing is being computed for it.
@@ -90,6 +91,7 @@ impl Engine {
         }
         self.stats.rollbacks += 1;
         self.out.push_back(Effect::RolledBack { job: id, round });
+        self.tell_undone(id, round);
     }
 
     /// A job that ends while it is to go back does so first.

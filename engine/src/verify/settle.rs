@@ -72,6 +72,7 @@ impl Engine {
         job.ledger.entries.clear();
         job.ledger.undone.clear();
         job.ledger.looked_at.clear();
+        job.ledger.accepted.clear();
         let states = job.ledger.states();
         job.ledger.beginnings.clear();
         let current: BTreeSet<BlobId> = job.driver.states().into_iter().collect();

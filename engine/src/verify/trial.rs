@@ -213,10 +213,19 @@ impl World {
         open.filter_map(|lease| self.sessions.get(&lease.session)).map(Who::of)
     }
 
+    /// Claims by which a result of `task` may be believed: of a GPU that has gone
+    /// without showing its result nothing can be said.
+    fn standing<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = &'a Claim> {
+        task.trial.claims.iter().filter(|claim| {
+            let may_show = || self.leases.get(claim.lease).is_some();
+            claim.who.exact || task.trial.payloads.contains_key(&claim.digest) || may_show()
+        })
+    }
+
     /// Contributors that must come to the same result of `task`, going by those
     /// who compute it or did so.
     pub(crate) fn claims_needed(&self, job: &Job, task: &Task) -> u32 {
-        let claimed = task.trial.claims.iter().map(|claim| claim.who);
+        let claimed = self.standing(task).map(|claim| claim.who);
         let everybody = claimed.chain(self.computing(task));
         everybody.map(|who| self.rule(job, task.id, &who).claims).min().unwrap_or(1)
     }
@@ -229,7 +238,7 @@ impl World {
         }
         let computing = self.computing(task).count();
         let needed = self.claims_needed(job, task);
-        let wanted = needed.saturating_sub((trial.claims.len() + computing) as u32);
+        let wanted = needed.saturating_sub((self.standing(task).count() + computing) as u32);
         // Whoever committed may have left without sending its result.
         let may_arrive = || task.leases.iter().any(|&id| self.leases.get(id).is_some());
         let is_lost = computing == 0

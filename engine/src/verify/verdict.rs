@@ -11,7 +11,7 @@ use crate::verify::ledger::Entry;
 use crate::verify::settle::is_nearly_settled;
 use crate::verify::trial::{Also, Claim, Judging, Revealed};
 use crate::verify::{Purpose, QUALIFYING_MAX, Verification, draw, hits};
-use raven_protocol::{JobId, LeaseId, Numerics, ResultDigest};
+use raven_protocol::{JobId, LeaseId, Numerics, ResultDigest, ResultOutcome};
 
 /// One in so many results that look unlikely is computed by the referee: some
 /// batches are unlikely.
@@ -240,14 +240,15 @@ impl Engine {
         }
         stage.units_left -= task.units();
         stage.flops_left = stage.flops_left.saturating_sub(flops);
-        let key = job.part_key(task.id);
-        job.proven.insert((task.id.stage, key.unwrap_or(0)));
-        job.invalid.clear();
         job.service += u128::from(flops);
         job.tasks_accepted += 1;
         job.flops_accepted = job.flops_accepted.saturating_add(flops);
-        self.stats.unpaid += members.len().saturating_sub(QUALIFYING_MAX) as u64;
         members.truncate(QUALIFYING_MAX);
+        for claim in &task.trial.claims {
+            let is_paid = members.iter().any(|member| member.lease == claim.lease);
+            let outcome = if is_paid { ResultOutcome::Accepted } else { ResultOutcome::NotNeeded };
+            job.outcomes.push((claim.into(), outcome));
+        }
         job.accepted.push(Acceptance { task: task.id, digest });
         for member in &members {
             credit(job, &task, member, proof);
@@ -259,11 +260,12 @@ impl Engine {
         self.stats.result_bytes = self.stats.result_bytes.saturating_add(bytes);
         self.window.add(self.now, flops);
         self.believe(id, &task, &members, proof);
+        self.found_valid(id, task.id);
         let mut unused = task.trial.held();
         unused.retain(|&other| other != payload);
         self.release_payloads(unused);
         for lease in task.leases {
-            self.end_lease(lease, Notify::Cancel);
+            self.end_lease(lease, Notify::Cancel(ResultOutcome::NotNeeded));
         }
         self.stage_progressed(id);
     }

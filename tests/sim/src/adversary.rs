@@ -23,6 +23,8 @@ pub enum Lie {
     Colluding { group: u64 },
     /// It commits and sends nothing.
     Withheld,
+    /// It calls every task invalid, to end the job.
+    Invalid,
 }
 
 /// A cheat.
@@ -73,7 +75,7 @@ impl Lie {
             Lie::Zero => 0,
             Lie::Stale => before,
             Lie::Colluding { group } => mix(truth, group),
-            Lie::Withheld => truth,
+            Lie::Withheld | Lie::Invalid => truth,
         }
     }
 }

@@ -9,8 +9,8 @@ use raven_engine::{
     ResumePoint, SessionProfile, StagePlan, Verification, Work, rates, tree,
 };
 use raven_protocol::{
-    Backend, BlobId, GraphId, JobId, LeaseId, Numerics, RefuseReason, ResultDigest, SessionId,
-    TaskId,
+    Backend, BlobId, GraphId, JobId, LeaseId, Numerics, RefuseReason, ResultDigest, ResultOutcome,
+    SessionId, TaskId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,6 +103,10 @@ pub struct Auditor {
     phases: BTreeMap<JobId, JobPhase>,
     /// The lease that the event in hand must make the engine accept.
     expected: Option<LeaseId>,
+    /// Leases under which somebody committed in time.
+    committed: BTreeSet<LeaseId>,
+    /// What became of results, in the order in which it was told.
+    outcomes: BTreeMap<LeaseId, Vec<ResultOutcome>>,
 }
 
 impl Auditor {
@@ -119,6 +123,8 @@ impl Auditor {
             accepted: 0,
             phases: BTreeMap::new(),
             expected: None,
+            committed: BTreeSet::new(),
+            outcomes: BTreeMap::new(),
         }
     }
 
@@ -152,8 +158,10 @@ impl Auditor {
                 }
             }
             Event::Committed { session, lease, digest } => {
+                let id = *lease;
                 let lease = self.live.get_mut(lease);
                 if let Some(lease) = lease.filter(|lease| lease.session == *session) {
+                    self.committed.insert(id);
                     let digest = *lease.committed.get_or_insert(*digest);
                     let contributor = self.sessions[session].profile.contributor;
                     let job = self.jobs.get_mut(&lease.task.job).expect("a lease is of a job");
@@ -344,6 +352,7 @@ impl Auditor {
                 self.asked(*effect, *job, reads, Some(state), None);
             }
             Effect::Trust { .. } => {}
+            Effect::Outcome { lease, outcome, .. } => self.came_to(*lease, *outcome),
             Effect::RolledBack { job, round } => self.rolled_back(*job, *round),
             Effect::Show { effect, job, contributor, slice } => {
                 self.asked(*effect, *job, vec![], None, None);
@@ -364,6 +373,41 @@ impl Auditor {
                 assert!(reader.is_none(), "state {state} is released while it is read");
             }
         }
+    }
+
+    /// A lease has one outcome, which only a proven lie or a rollback changes.
+    fn came_to(&mut self, lease: LeaseId, outcome: ResultOutcome) {
+        use ResultOutcome::{Accepted, Late, NotNeeded, Undone, Void, Withdrawn, Wrong};
+        assert!(self.given.contains(&lease), "{lease} was never given");
+        let in_time = self.committed.contains(&lease);
+        let before = self.outcomes.entry(lease).or_default();
+        let may_be = match (before.last(), outcome) {
+            (None, Late | NotNeeded | Withdrawn) => true,
+            (None, Undone) => false,
+            (None, _) => in_time,
+            (Some(Accepted), Undone) => true,
+            (Some(_), Wrong | Void) => !before.contains(&outcome),
+            (Some(_), _) => false,
+        };
+        assert!(may_be, "{lease} came to {before:?}, then to {outcome:?}");
+        before.push(outcome);
+    }
+
+    /// Everybody who committed was told what became of it, and those who were
+    /// told that they are paid are paid.
+    fn check_outcomes(&self, executions: usize) {
+        for lease in &self.committed {
+            assert!(self.outcomes.contains_key(lease), "{lease} came to nothing that was told");
+        }
+        let is_accepted = |told: &&Vec<ResultOutcome>| told[0] == ResultOutcome::Accepted;
+        let accepted = self.outcomes.values().filter(is_accepted);
+        let is_kept = |told: &&Vec<ResultOutcome>| {
+            let lost = [ResultOutcome::Wrong, ResultOutcome::Void];
+            !told.iter().any(|outcome| lost.contains(outcome))
+        };
+        let kept = accepted.clone().filter(is_kept).count();
+        let paid = kept..=accepted.count();
+        assert!(paid.contains(&executions), "{executions} executions are paid, {paid:?} were told");
     }
 
     fn asked(
@@ -625,11 +669,13 @@ impl Auditor {
         assert!(self.states.is_empty() && shell.states.is_empty(), "states are left");
         assert_eq!((stats.sessions_open, stats.jobs_open), (0, 0));
         let mut paid = 0;
+        let executions: usize = self.jobs.values().map(|job| job.executions.len()).sum();
         for (id, job) in &self.jobs {
             assert!(job.ended, "{id}: its end is not durable");
             assert!(job.unpaid.is_empty(), "{id}: accepted work was not paid");
             paid += job.paid.len() + job.unpaid.len();
         }
+        self.check_outcomes(executions + paid);
         if !self.jobs.values().any(|job| job.checked) {
             assert_eq!(paid as u64, self.accepted, "credits equal accepted tasks");
         }

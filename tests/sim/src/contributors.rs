@@ -175,6 +175,11 @@ impl Sim {
                 self.send_up(node, Up::Refuse { lease, reason: RefuseReason::TooLarge });
                 continue;
             }
+            let slanders = |it: Adversary| it.lie == Lie::Invalid;
+            if self.nodes[node].spec.adversary.is_some_and(slanders) {
+                self.send_up(node, Up::Refuse { lease, reason: RefuseReason::Invalid });
+                continue;
+            }
             if self.rng.chance(self.scenario.faults.refuse) {
                 let reasons = [
                     RefuseReason::TooLarge,

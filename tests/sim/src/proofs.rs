@@ -264,6 +264,7 @@ pub fn cheats() -> Vec<(&'static str, Vec<Adversary>)> {
         ("honest, then lying", vec![after(Lie::Flipped)]),
         ("colluding", vec![after(Lie::Colluding { group: 9 })]),
         ("slow loris", alone(Lie::Withheld)),
+        ("calling tasks invalid", alone(Lie::Invalid)),
         (
             "mixed",
             vec![

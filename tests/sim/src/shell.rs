@@ -103,7 +103,7 @@ impl Shell {
                 let payload = self.keep(value);
                 Some((*effect, Outcome::Judged { digest, payload, bytes: 0, agrees }))
             }
-            Effect::Trust { .. } | Effect::RolledBack { .. } => None,
+            Effect::Trust { .. } | Effect::RolledBack { .. } | Effect::Outcome { .. } => None,
             Effect::Send { .. }
             | Effect::Close { .. }
             | Effect::Fold { .. }

@@ -39,7 +39,7 @@ fn calm() -> Faults {
     Faults { effect_us_min: MS, effect_us_max: 30 * MS, jitter: 0.2, ..Faults::NONE }
 }
 
-const LIES: [Lie; 7] = [
+const LIES: [Lie; 8] = [
     Lie::Noise,
     Lie::Flipped,
     Lie::Scaled,
@@ -47,6 +47,7 @@ const LIES: [Lie; 7] = [
     Lie::Stale,
     Lie::Colluding { group: 7 },
     Lie::Withheld,
+    Lie::Invalid,
 ];
 
 #[test]

@@ -109,6 +109,7 @@ export class Card {
     // In another tab of the site the visitor said stop, or no. A hub hears that too, but not before it has started.
     addEventListener('storage', (event) => {
       if (this.#memory.isTakenBack(event)) this.#end();
+      else if (this.#memory.recall()?.excluded && this.#view.at === 'live') this.#dispatch({ type: 'excluded' });
     });
     new ResizeObserver(() => this.#tellPage()).observe(root);
   }
@@ -222,6 +223,11 @@ export class Card {
     const remembered = this.#memory.recall();
     if (!remembered || this.#view.at !== 'chip') return;
     this.#bytes = Math.max(this.#bytes, remembered.bytes);
+    if (remembered.excluded) {
+      // It would be sent away again, after loading the kernel for nothing.
+      this.#dispatch({ type: 'excluded' });
+      return;
+    }
     this.#elements.setShare(remembered.share);
     this.#elements.setGpu(remembered.gpu);
     this.#dispatch({ type: 'recall' });
@@ -235,16 +241,18 @@ export class Card {
       this.#elements.showPressAgain();
       return;
     }
+    // Whoever agrees anew begins anew, as somebody of whom nothing is known.
+    const anew = this.#memory.recall()?.excluded ? forgetKey(this.#config.site) : undefined;
     this.#bytes = this.#memory.agree(this.#elements.shareValue, this.#bytes, this.#elements.gpuValue).bytes;
     this.#dispatch({ type: 'agree' });
     this.#embed.send({ type: 'answer', answer: 'yes' });
-    void this.#startHub();
+    void this.#startHub(anew);
   }
 
   /** Starts the hub once it is known whether it may work now: where it may not, it downloads nothing yet. */
-  async #startHub(): Promise<void> {
+  async #startHub(ready?: Promise<void>): Promise<void> {
     const wasKept = this.#memory.recall() !== undefined;
-    await this.#pauses.watch();
+    await Promise.all([this.#pauses.watch(), ready]);
     // The visitor may have stopped meanwhile, and even agreed again.
     if (this.#view.at !== 'live' || this.#hub) return;
     if (wasKept && !this.#memory.recall()) {
@@ -271,10 +279,11 @@ export class Card {
       this.#elements.setGpu(message.allowed);
       return;
     }
-    const { phase, tasks, bytes, bytesMax, gpu } = message;
+    const { phase, tasks, bytes, bytesMax, gpu, results } = message;
     // Another tab has been told to stop.
     if (phase.name === 'stopped') void this.#memory.forget();
-    this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu });
+    if (phase.name === 'failed' && phase.failure === 'excluded') this.#memory.noteExcluded();
+    this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu, results });
   }
 
   /** Shows a new phase at once, and mere counts now and then: to show is to lay out, which the page may have to wait for. */

@@ -16,6 +16,8 @@ export interface Remembered {
   readonly gpu: boolean;
   /** Bytes that the visit has moved so far. */
   readonly bytes: number;
+  /** Whether a result under the visit's key was proven wrong: the key gets no more work. */
+  readonly excluded?: true;
 }
 
 interface Record extends Remembered {
@@ -26,6 +28,10 @@ interface Record extends Remembered {
 
 /** What a `storage` event says. */
 export type StorageChange = Pick<StorageEvent, 'key' | 'oldValue' | 'newValue'>;
+
+function excludedOf({ excluded }: { readonly excluded?: unknown }): { excluded?: true } {
+  return excluded === true ? { excluded } : {};
+}
 
 export class Memory {
   readonly #storage: () => Storage;
@@ -50,7 +56,7 @@ export class Memory {
   recall(): Remembered | undefined {
     const record = this.#read();
     if (!record) void this.forget();
-    return record && { share: record.share, gpu: record.gpu, bytes: this.#bytesOf(record) };
+    return record && { share: record.share, gpu: record.gpu, bytes: this.#bytesOf(record), ...excludedOf(record) };
   }
 
   /**
@@ -73,6 +79,11 @@ export class Memory {
   /** Notes whether the yes is for the GPU too. */
   noteGpu(gpu: boolean): void {
     this.#note({ gpu });
+  }
+
+  /** Notes that the visit's key gets no more work. A new yes begins with a new key. */
+  noteExcluded(): void {
+    this.#note({ excluded: true });
   }
 
   /**
@@ -132,11 +143,11 @@ export class Memory {
   /** A yes that holds now, to this very text. */
   #parse(kept: string | null): Record | undefined {
     try {
-      const { text, share, gpu, bytes, until, seen } = JSON.parse(kept ?? '{}');
+      const { text, share, gpu, bytes, until, seen, excluded } = JSON.parse(kept ?? '{}');
       const isWhole = [share, bytes, until, seen].every((value) => typeof value === 'number' && value >= 0);
       const holds = isWhole && text === this.#text && share <= 1 && until > this.#now() && until <= this.#now() + CONSENT_MS;
       // Older records know nothing of the GPU; to say nothing is no yes.
-      return holds ? { text, share, gpu: gpu === true, bytes, until, seen } : undefined;
+      return holds ? { text, share, gpu: gpu === true, bytes, until, seen, ...excludedOf({ excluded }) } : undefined;
     } catch {
       return undefined;
     }

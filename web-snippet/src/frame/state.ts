@@ -1,7 +1,7 @@
 /** What the frame shows, and how events change it. Pure. */
 
 import type { EmbedPhase } from '../shared/embed-port.ts';
-import type { GpuStatus, HubPhase } from '../shared/hub-port.ts';
+import type { GpuStatus, HubPhase, Results } from '../shared/hub-port.ts';
 
 /** Why work rests although the visitor agreed. */
 export type PauseReason = 'hidden' | 'battery' | 'data_saver';
@@ -26,9 +26,10 @@ export type View =
       readonly tasks: number;
       readonly traffic?: Traffic | undefined;
       readonly gpu?: GpuStatus | undefined;
+      readonly results?: Results | undefined;
     }
   /** Work ended: by the visitor, or because it can't go on. */
-  | { readonly at: 'over'; readonly phase: HubPhase; readonly tasks: number }
+  | { readonly at: 'over'; readonly phase: HubPhase; readonly tasks: number; readonly results?: Results | undefined }
   /** This page can't take part at all. */
   | { readonly at: 'unavailable'; readonly reason: 'insecure' | 'not_embedded' };
 
@@ -42,6 +43,8 @@ export type Event =
   | { readonly type: 'agree' }
   /** The visitor agreed on an earlier page of the site, and the yes still holds. */
   | { readonly type: 'recall' }
+  /** Of this browser's key a result was proven wrong, on an earlier page of the site or in another tab. */
+  | { readonly type: 'excluded' }
   | { readonly type: 'stop' }
   | { readonly type: 'close' }
   | {
@@ -50,7 +53,14 @@ export type Event =
       readonly tasks: number;
       readonly traffic?: Traffic | undefined;
       readonly gpu?: GpuStatus | undefined;
+      readonly results?: Results | undefined;
     };
+
+const EXCLUDED: HubPhase = { name: 'failed', failure: 'excluded', detail: '' };
+
+function over(phase: HubPhase, { tasks, results }: { readonly tasks: number; readonly results?: Results | undefined }): View {
+  return results ? { at: 'over', phase, tasks, results } : { at: 'over', phase, tasks };
+}
 
 export function next(view: View, event: Event): View {
   switch (event.type) {
@@ -68,15 +78,18 @@ export function next(view: View, event: Event): View {
       return view.at === 'card' ? { at: 'live', phase: { name: 'loading' }, tasks: 0 } : view;
     case 'recall':
       return view.at === 'chip' ? { at: 'live', phase: { name: 'loading' }, tasks: 0 } : view;
+    case 'excluded':
+      if (view.at === 'live') return over(EXCLUDED, view);
+      return view.at === 'chip' ? { at: 'over', phase: EXCLUDED, tasks: 0 } : view;
     case 'stop':
-      return view.at === 'live' ? { at: 'over', phase: { name: 'stopped' }, tasks: view.tasks } : view;
+      return view.at === 'live' ? over({ name: 'stopped' }, view) : view;
     case 'close':
       return view.at === 'over' ? { at: 'icon' } : view;
     case 'status': {
       if (view.at !== 'live') return view;
       const ended = event.phase.name === 'failed' || event.phase.name === 'stopped';
-      const { phase, tasks, traffic, gpu } = event;
-      return ended ? { at: 'over', phase, tasks } : { at: 'live', phase, tasks, traffic, gpu };
+      const { phase, tasks, traffic, gpu, results } = event;
+      return ended ? over(phase, event) : { at: 'live', phase, tasks, traffic, gpu, results };
     }
   }
 }

@@ -1,6 +1,6 @@
 /** The frame's sentences, made from the words of one language. */
 
-import type { FailureKind, GpuStatus, HubPhase } from '../shared/hub-port.ts';
+import type { FailureKind, GpuStatus, HubPhase, Results } from '../shared/hub-port.ts';
 import type { Sight } from './gate.ts';
 import type { Words } from './language.ts';
 import type { PauseReason, View } from './state.ts';
@@ -26,6 +26,15 @@ const FAILURES: Record<FailureKind, Key> = {
   kernel_crash: 'failedCrash',
   rejected: 'failedRejected',
 };
+
+/** In the order in which they are said; others than the first only where there are any. */
+const RESULTS: readonly (readonly [keyof Results, Key])[] = [
+  ['accepted', 'accepted'],
+  ['notNeeded', 'notNeeded'],
+  ['late', 'late'],
+  ['withdrawn', 'withdrawn'],
+  ['wrong', 'wrong'],
+];
 
 /** What keeps the visitor from agreeing, where they can do something about it. */
 const SIGHTS: Record<Sight, Key | undefined> = {
@@ -109,6 +118,13 @@ export class Text {
 
   traffic(bytes: number, bytesMax: number): string {
     return this.fill('used', { used: this.megabytes(bytes), cap: this.megabytes(bytesMax) });
+  }
+
+  /** What became of the results, once anything was told of them. */
+  results(results: Results | undefined): string {
+    if (!results) return '';
+    const said = RESULTS.filter(([count]) => count === 'accepted' || results[count] > 0);
+    return said.map(([count, key]) => this.fill(key, { count: this.#count.format(results[count]) })).join(' · ');
   }
 
   /** Said where the visitor's tick has an effect at the moment, and where it will have none. */

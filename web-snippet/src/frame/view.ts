@@ -40,9 +40,11 @@ export class Elements {
   readonly #status = element('status');
   readonly #tasks = element('tasks');
   readonly #traffic = element('traffic');
+  readonly #results = element('results');
   readonly #gpuStatus = element('gpu-status');
   readonly #over = element('over');
   readonly #overText = element('over-text');
+  readonly #overResults = element('over-results');
 
   /** Writes the words of the card; `values` stand in bold where a sentence names them. */
   constructor(text: Text, values: Readonly<Record<string, string>>) {
@@ -106,6 +108,7 @@ export class Elements {
     this.open.setAttribute('aria-expanded', String(view.at === 'card'));
     this.card.hidden = view.at !== 'card';
     this.#live.hidden = view.at !== 'live';
+    setText(this.#overResults, view.at === 'over' ? this.#text.results(view.results) : '');
     this.#over.hidden = !(view.at === 'over' || view.at === 'unavailable');
     const home = view.at === 'live' ? this.#shareLive : this.#shareHome;
     if (this.#shareField.parentElement !== home) home.append(this.#shareField);
@@ -113,6 +116,7 @@ export class Elements {
       this.root.dataset.work = view.phase.name;
       setText(this.#status, this.#text.live(view.phase, pause, this.shareValue));
       setText(this.#tasks, this.#text.tasks(view.tasks));
+      setText(this.#results, this.#text.results(view.results));
       setText(this.#gpuStatus, this.#text.gpu(view.gpu, view.phase));
       setText(this.#traffic, view.traffic ? this.#text.traffic(view.traffic.bytes, view.traffic.bytesMax) : '');
     } else if (view.at === 'over') {

@@ -12,6 +12,7 @@ import type { Identity } from './identity.ts';
 import { GPU_FILES_BYTES, KERNEL_FILES_BYTES, KernelLoadError, type KernelFiles } from './kernel-files.ts';
 import { IDLE_SHOWN_AFTER_MS, Lane, type LaneEvents, type Visit } from './lane.ts';
 import type { Port } from './pool.ts';
+import { Tally } from './results.ts';
 import type { Socket } from './session.ts';
 import { Traffic, WORTHWHILE_BYTES } from './traffic.ts';
 
@@ -66,6 +67,7 @@ export class Controller {
   readonly #shards: ShardFetcher;
   readonly #gpu: Gpu;
   readonly #traffic = new Traffic();
+  readonly #results = new Tally();
   #config: HubConfig | undefined;
   #identity: Identity | undefined;
   /** The processor's lane, once its kernel is loaded. */
@@ -250,6 +252,7 @@ export class Controller {
       identity,
       shards: this.#shards,
       traffic: this.#traffic,
+      results: this.#results,
       ticket: () => this.#ticket,
       isGpuAllowed: () => this.#gpu.isAllowed,
       now: () => this.#host.now(),
@@ -354,6 +357,7 @@ export class Controller {
       bytesMax: this.#traffic.max,
       moved: this.#traffic.own - this.#toldOwn,
       gpu: this.#gpu.status,
+      results: this.#results.counts,
     } as const;
   }
 
@@ -365,7 +369,7 @@ export class Controller {
     const now = this.#host.now();
     const told = this.#told;
     const isNewPhase = JSON.stringify(message.phase) !== JSON.stringify(told?.phase) || message.gpu !== told?.gpu;
-    const isNewCount = message.tasks !== told?.tasks || message.bytes !== told?.bytes || message.moved !== 0;
+    const isNewCount = message.tasks !== told?.tasks || message.bytes !== told?.bytes || message.moved !== 0 || message.results !== told?.results;
     const isUrgent = isNewPhase || Math.abs(message.moved) >= TOLD_AT_ONCE_BYTES;
     const waitMs = isUrgent ? 0 : this.#toldAt + COUNT_TOLD_EVERY_MS - now;
     if ((isNewPhase || isNewCount) && waitMs <= 0) {

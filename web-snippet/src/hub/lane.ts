@@ -14,6 +14,7 @@ import { CapError, FrameStore, type ShardFetcher } from './blobs.ts';
 import type { Identity } from './identity.ts';
 import { Meter } from './meter.ts';
 import { Pool, type PoolHost, type Port } from './pool.ts';
+import type { Tally } from './results.ts';
 import { Session, type End, type Socket, type WorkMessage } from './session.ts';
 import { CountedSocket, type Traffic } from './traffic.ts';
 
@@ -50,6 +51,8 @@ export interface Visit {
   readonly shards: ShardFetcher;
   /** What may still be moved; bytes are counted with `spend`. */
   readonly traffic: Pick<Traffic, 'left' | 'isWorthwhile' | 'fits'>;
+  /** What became of what was computed. */
+  readonly results: Pick<Tally, 'add'>;
   /** The ticket as it was last renewed. */
   ticket(): string;
   isGpuAllowed(): boolean;
@@ -310,6 +313,10 @@ export class Lane {
       case 'cancel':
         pool.cancel(message.lease, frame);
         return;
+      case 'outcomes':
+        this.#visit.results.add(message.results);
+        this.#visit.changed();
+        return;
     }
   }
 
@@ -343,9 +350,13 @@ export class Lane {
       case 'full':
         this.#retry(true, retryAfterMs);
         return;
+      case 'excluded':
+        // The result that led to it is told by this alone.
+        this.#visit.results.add([{ outcome: 'wrong' }]);
+        this.#events.failed(reason, detail);
+        return;
       case 'incompatible':
       case 'no_consent':
-      case 'excluded':
         this.#events.failed(reason, detail);
         return;
       case 'traffic_cap':

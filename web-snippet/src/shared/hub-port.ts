@@ -94,6 +94,18 @@ export type GpuStatus =
   /** Allowed, but there is no usable adapter, or the processor is faster, or it has failed. */
   | 'none';
 
+/** How many results of this page came to what, as far as that was told. */
+export interface Results {
+  readonly accepted: number;
+  /** Others were faster. */
+  readonly notNeeded: number;
+  readonly late: number;
+  /** Nobody looked at them: a round was begun again, or a job ended. */
+  readonly withdrawn: number;
+  /** Not what the task yields, or not counted because another one was not. */
+  readonly wrong: number;
+}
+
 export type FromHub =
   | {
       readonly kind: 'status';
@@ -105,6 +117,8 @@ export type FromHub =
       /** Those that this hub has added since its last status: below zero where less was moved than was set aside. */
       readonly moved: number;
       readonly gpu: GpuStatus;
+      /** Absent before anything was told of them. */
+      readonly results?: Results | undefined;
     }
   /** The visitor moved the slider in another tab of the site. */
   | { readonly kind: 'share'; readonly share: number }

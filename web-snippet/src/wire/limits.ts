@@ -35,3 +35,5 @@ export const SHARDS_MAX = 4096;
 
 /** Workers that one session may declare. */
 export const WORKERS_MAX = 256;
+/** Leases in one message about their outcomes. */
+export const OUTCOMES_MAX = 128;

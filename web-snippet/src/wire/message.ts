@@ -4,7 +4,7 @@
  * that is missing or of another type is named in the error.
  */
 
-import { SHARDS_MAX, TEXT_BYTES_MAX } from './limits.ts';
+import { OUTCOMES_MAX, SHARDS_MAX, TEXT_BYTES_MAX } from './limits.ts';
 
 export type GoodbyeReason =
   | 'stopped'
@@ -96,6 +96,33 @@ export type FromContributor =
   | { readonly type: 'resume' }
   | { readonly type: 'goodbye'; readonly reason: GoodbyeReason };
 
+/** What became of a result that was committed to. */
+export type ResultOutcome =
+  | 'accepted'
+  | 'undone'
+  | 'not_needed'
+  | 'late'
+  | 'withdrawn'
+  | 'wrong'
+  | 'broken_commitment'
+  | 'void';
+
+const RESULT_OUTCOMES: readonly ResultOutcome[] = [
+  'accepted',
+  'undone',
+  'not_needed',
+  'late',
+  'withdrawn',
+  'wrong',
+  'broken_commitment',
+  'void',
+];
+
+export interface LeaseOutcome {
+  readonly lease: string;
+  readonly outcome: ResultOutcome;
+}
+
 /** A shard that a task draws rows from. */
 export interface ShardRef {
   readonly blob: string;
@@ -117,6 +144,7 @@ export type ToContributor =
   | { readonly type: 'reveal'; readonly lease: string }
   | { readonly type: 'cancel'; readonly lease: string }
   | { readonly type: 'drop'; readonly blobs: readonly string[]; readonly graphs: readonly string[] }
+  | { readonly type: 'outcomes'; readonly results: readonly LeaseOutcome[] }
   | { readonly type: 'goodbye'; readonly reason: GoodbyeReason; readonly detail: string; readonly retryAfterMs: number | undefined };
 
 /** Why a header is not a message of the expected direction. */
@@ -184,6 +212,18 @@ function shards(spec: Fields): ShardRef[] {
   });
 }
 
+function outcomes(header: Fields): LeaseOutcome[] {
+  const value = header.results;
+  if (!Array.isArray(value)) throw new MessageError('results: expected a list');
+  if (value.length > OUTCOMES_MAX) throw new MessageError(`results: ${value.length} exceeds the limit of ${OUTCOMES_MAX}`);
+  return value.map((entry: unknown, index) => {
+    const result = object(entry, `results[${index}]`);
+    const outcome = RESULT_OUTCOMES.find((known) => known === result.outcome);
+    if (outcome === undefined) throw new MessageError(`results[${index}].outcome: not an outcome of this protocol`);
+    return { lease: id(result, 'lease', LEASE), outcome };
+  });
+}
+
 function goodbye(header: Fields): ToContributor {
   const reason = GOODBYE_REASONS.find((known) => known === header.reason);
   if (reason === undefined) throw new MessageError('reason: not a reason of this protocol');
@@ -222,6 +262,8 @@ export function parseToContributor(header: Fields): ToContributor {
       return { type: header.type, lease: id(header, 'lease', LEASE) };
     case 'drop':
       return { type: 'drop', blobs: hashes(header, 'blobs'), graphs: hashes(header, 'graphs') };
+    case 'outcomes':
+      return { type: 'outcomes', results: outcomes(header) };
     case 'goodbye':
       return goodbye(header);
     default:

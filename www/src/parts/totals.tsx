@@ -1,7 +1,7 @@
 import type { Stats } from '../api.ts';
 import { count, rate, withPrefix } from '../format.ts';
 
-function Tile(props: { readonly name: string; readonly value: string; readonly note?: string }) {
+export function Tile(props: { readonly name: string; readonly value: string; readonly note?: string }) {
   return (
     <div class="tile">
       <dt>{props.name}</dt>

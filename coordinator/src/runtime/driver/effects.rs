@@ -9,7 +9,8 @@ use crate::runtime::persister::{Item, Saving, kept_state};
 use crate::store::Clock;
 use axum::body::Bytes;
 use raven_engine::{
-    Effect, EffectError, EffectId, Event, Outbound, PayloadId, Record, Testimony, TreePart, Work,
+    Effect, EffectError, EffectId, Event, Outbound, Outcome, PayloadId, Record, Testimony,
+    TreePart, Work,
 };
 use raven_protocol::frame::encode;
 use raven_protocol::{
@@ -39,6 +40,16 @@ impl Unbuilt {
         // Where the driver is gone, so is its job.
         let _ = inputs.blocking_send(Input::Event(Event::Refused { session, lease, reason }));
     }
+}
+
+/// What it means that the referee was not asked: where the question was whether a
+/// task can be done at all, one that cannot be written down can be done by nobody.
+fn not_asked(is_inquiry: bool, error: &ExecutorError) -> Result<Outcome, EffectError> {
+    let is_stuck = matches!(error, ExecutorError::Full { .. } | ExecutorError::Stopped);
+    if is_inquiry && !is_stuck {
+        return Ok(Outcome::Invalid { reason: error.to_string() });
+    }
+    Err(executor_error(error))
 }
 
 impl Driver {
@@ -79,12 +90,16 @@ impl Driver {
                 self.compute(effect, job, 0, operation);
             }
             Effect::Referee { effect, job, task, work, testimonies } => {
+                let is_inquiry = testimonies.is_empty();
                 let asked = self.ask_referee(effect, job, task, &work, testimonies);
                 if let Err(error) = asked {
                     tracing::error!(%task, %error, "the referee was not asked");
-                    let outcome = Err(executor_error(&error));
+                    let outcome = not_asked(is_inquiry, &error);
                     self.own_events.push_back(Event::EffectDone { effect, outcome });
                 }
+            }
+            Effect::Outcome { session, lease, outcome } => {
+                self.note_outcome(session, lease, outcome);
             }
             Effect::Trust { identity, trust } => {
                 // Whoever stores it may be gone while the coordinator goes down.
@@ -359,8 +374,8 @@ impl Driver {
         let built = match built {
             Ok(built) => built,
             Err(error) => {
-                // Nobody can do a task that cannot be written down; the engine
-                // ends a job whose tasks are refused as invalid.
+                // Nobody can do a task that cannot be written down. The engine asks
+                // the referee, which cannot be asked for it either.
                 tracing::error!(%session, %lease, %task, %error, "a task was not sent");
                 let reason = RefuseReason::Invalid;
                 self.own_events.push_back(Event::Refused { session, lease, reason });

@@ -1,5 +1,6 @@
 //! The driver's end of one session.
 
+use super::outcomes::Outcomes;
 use crate::runtime::leases::LeaseTable;
 use crate::runtime::outbox::{Build, Ending, Outbox, Overflow};
 use crate::runtime::session::Refusal;
@@ -46,6 +47,8 @@ pub struct Link {
     traffic_told: Option<u64>,
     /// Whether something did not fit into what it may still move.
     is_capped: bool,
+    /// What became of its results, and it was not told.
+    pub(super) outcomes: Outcomes,
 }
 
 impl Link {
@@ -61,6 +64,7 @@ impl Link {
             shards: HashSet::new(),
             traffic_told: None,
             is_capped: false,
+            outcomes: Outcomes::new(Instant::now()),
         }
     }
 
@@ -84,6 +88,17 @@ impl Link {
 
     pub(super) fn has_less_than(&self, bytes: u64) -> bool {
         self.traffic.left().is_some_and(|left| left < bytes)
+    }
+
+    /// Whether nothing is under way to it.
+    pub(super) fn is_drained(&self) -> bool {
+        self.outbox.is_drained()
+    }
+
+    /// Whether a frame that need not be sent fits beside the results that are owed.
+    pub(super) fn has_room(&self, frame_bytes: usize) -> bool {
+        let owed = self.leases().owed_bytes();
+        self.traffic.fits(owed.saturating_add(frame_bytes as u64))
     }
 
     /// It gets no more work.

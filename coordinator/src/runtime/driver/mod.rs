@@ -6,6 +6,7 @@ mod effects;
 mod job;
 mod link;
 mod live;
+mod outcomes;
 mod publish;
 mod traffic;
 
@@ -24,7 +25,7 @@ use raven_engine::{
     EffectError, EffectId, Engine, Event, Identity, Millis, Oddness, Outcome, PayloadId,
     ResumePoint, Trust,
 };
-use raven_protocol::{GoodbyeReason, JobId, LeaseId, ResultDigest, SessionId};
+use raven_protocol::{GoodbyeReason, JobId, LeaseId, RefuseReason, ResultDigest, SessionId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,6 +141,7 @@ impl Driver {
                 () = sleep_until(self.wake()) => self.tell(Event::Tick),
                 _ = refresh.tick() => {
                     self.note_traffic();
+                    self.tell_outcomes();
                     self.publish();
                 }
             }
@@ -228,6 +230,9 @@ impl Driver {
                         let Judgment { digest, values, bytes, agrees, .. } = *judgment;
                         let payload = self.hold(values);
                         Ok(Outcome::Judged { digest, payload, bytes, agrees })
+                    }
+                    Err(ExecutorError::Refused { reason: RefuseReason::Invalid, detail }) => {
+                        Ok(Outcome::Invalid { reason: detail })
                     }
                     Err(error) => Err(executor_error(&error)),
                 };

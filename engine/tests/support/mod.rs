@@ -1,0 +1,262 @@
+//! An engine with one job and as many contributors as a test opens. Effects of
+//! the shell are answered at once, the referee's when a test says so.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use raven_engine::{
+    Algorithm, ContributorId, Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan,
+    JobState, Metrics, Millis, NetworkPrefix, Oddness, Outbound, Outcome, PayloadId, Placement,
+    SessionProfile, SessionStatus, SyncSgd, Terms, Testimony, Trust, Verification,
+};
+use raven_graph::schedule::Schedule;
+use raven_protocol::{
+    BlobId, DeviceClass, GraphId, JobId, KernelId, LeaseId, NumericClass, Numerics, ResultDigest,
+    ResultOutcome, Seed, SessionId, ShardRef, TaskId,
+};
+use std::collections::BTreeMap;
+
+pub const JOB: JobId = JobId(1);
+const KERNEL: KernelId = KernelId([7; 32]);
+/// Micro-batches of a round.
+pub const TASKS: u32 = 4;
+pub const ROUNDS: u32 = 6;
+
+/// What the referee was asked.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub effect: EffectId,
+    pub task: TaskId,
+    pub testimonies: Vec<Testimony>,
+}
+
+/// The engine, its job, and what has come out of it.
+pub struct Rig {
+    pub engine: Engine,
+    pub now: Millis,
+    /// Tasks that were sent and not taken by the test, by session.
+    tasks: BTreeMap<SessionId, Vec<(TaskId, LeaseId, u64)>>,
+    pub reveals: Vec<(SessionId, LeaseId)>,
+    pub cancels: Vec<(SessionId, LeaseId)>,
+    pub referee: Vec<Asked>,
+    /// What was told of results, and the same by the event after which it was.
+    pub outcomes: Vec<(SessionId, LeaseId, ResultOutcome)>,
+    pub batches: Vec<Vec<(SessionId, LeaseId, ResultOutcome)>>,
+    /// For tests to note what leases are of, and what was committed to.
+    pub leased: BTreeMap<LeaseId, TaskId>,
+    pub digests: BTreeMap<LeaseId, ResultDigest>,
+    next: u64,
+}
+
+/// What an honest contributor comes to.
+pub fn truth(task: TaskId) -> ResultDigest {
+    value(task, 7)
+}
+
+/// A result of `task`, told apart by `tag`.
+pub fn value(task: TaskId, tag: u8) -> ResultDigest {
+    let mut bytes = [tag; 32];
+    bytes[..4].copy_from_slice(&task.round.to_le_bytes());
+    bytes[4..8].copy_from_slice(&task.part.to_le_bytes());
+    ResultDigest(bytes)
+}
+
+pub fn no_memory() -> EffectError {
+    EffectError { stage: "executor", reason: "the instance has no memory left".into() }
+}
+
+/// The referee answers its first question: the task yields `value(task, tag)`.
+pub fn referee_finds(rig: &mut Rig, tag: u8) {
+    let Asked { effect, task, testimonies } = rig.referee.remove(0);
+    let digest = value(task, tag);
+    let agrees = testimonies.iter().map(|testimony| testimony.digest == digest).collect();
+    let payload = rig.payload();
+    let outcome = Ok(Outcome::Judged { digest, payload, bytes: 100, agrees });
+    rig.tell(Event::EffectDone { effect, outcome });
+}
+
+/// The referee answers its first question: nobody can do such a task.
+pub fn referee_refuses(rig: &mut Rig, reason: &str) {
+    let asked = rig.referee.remove(0);
+    let outcome = Ok(Outcome::Invalid { reason: reason.into() });
+    rig.tell(Event::EffectDone { effect: asked.effect, outcome });
+}
+
+fn plan(verification: Verification) -> JobPlan {
+    let rows = TASKS * 8 * ROUNDS;
+    let shards =
+        vec![ShardRef { blob: BlobId([9; 32]), first_row: 0, rows, bytes: u64::from(rows) }];
+    let placement = Placement::Replica {
+        graph: GraphId([3; 32]),
+        // More than a worker may be given at once, so that each task is one micro-batch.
+        flops: 15_000_000_000,
+        bytes_peak: 1 << 20,
+        result_bytes: 1_000,
+    };
+    JobPlan {
+        job: JOB,
+        seed: Seed(5),
+        numerics: Numerics::Strict,
+        verification,
+        kernel: KERNEL,
+        algorithm: Algorithm::SyncSgd(SyncSgd {
+            train_rows: rows,
+            batch: TASKS * 8,
+            micro_batch: 8,
+            epochs: 1,
+            schedule: Schedule::constant(0.1),
+            early_stopping: None,
+            placement,
+            groups: 1,
+            shards,
+            weights_bytes: 1_000,
+        }),
+    }
+}
+
+impl Rig {
+    /// An engine with one job.
+    pub fn new(verification: Verification) -> Self {
+        let mut rig = Rig {
+            engine: Engine::new(EngineConfig { seed: 11, ..EngineConfig::default() }),
+            now: 0,
+            tasks: BTreeMap::new(),
+            reveals: Vec::new(),
+            cancels: Vec::new(),
+            referee: Vec::new(),
+            outcomes: Vec::new(),
+            batches: Vec::new(),
+            leased: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            next: 0,
+        };
+        let plan = Box::new(plan(verification));
+        rig.tell(Event::JobAdded { plan, resume: None, terms: Terms::default() });
+        rig
+    }
+
+    pub fn session(contributor: u64) -> SessionId {
+        SessionId(1_000 + contributor)
+    }
+
+    /// Somebody of another network than all others.
+    pub fn open(&mut self, contributor: u64) {
+        self.open_as(contributor, Trust::default());
+    }
+
+    pub fn open_as(&mut self, contributor: u64, trust: Trust) {
+        let mut prefix = [0x20; 16];
+        prefix[..8].copy_from_slice(&contributor.to_le_bytes());
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&contributor.to_le_bytes());
+        let profile = SessionProfile {
+            contributor: ContributorId(id),
+            site: None,
+            prefix: NetworkPrefix(prefix),
+            device: DeviceClass::Desktop,
+            numeric: NumericClass::Cpu { kernel: KERNEL },
+            flops_per_s: 10_000_000_000,
+            share: 1.0,
+            workers: 1,
+            memory_bytes: 1 << 30,
+            traffic_bytes: None,
+            trust,
+            operator: false,
+        };
+        self.tell(Event::SessionOpened { session: Self::session(contributor), profile });
+    }
+
+    pub fn payload(&mut self) -> PayloadId {
+        self.next += 1;
+        PayloadId(self.next)
+    }
+
+    /// Tells the engine, and answers what it asks of the shell.
+    pub fn tell(&mut self, event: Event) {
+        self.now += 1;
+        self.engine.handle(self.now, event);
+        let mut answers = Vec::new();
+        let told = self.outcomes.len();
+        while let Some(effect) = self.engine.poll_effect() {
+            answers.extend(self.perform(effect));
+        }
+        if self.outcomes.len() > told {
+            self.batches.push(self.outcomes[told..].to_vec());
+        }
+        for (effect, outcome) in answers {
+            self.tell(Event::EffectDone { effect, outcome: Ok(outcome) });
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) -> Option<(EffectId, Outcome)> {
+        let metrics = Metrics { loss_sum: 1.0, correct: 1.0, count: 1.0 };
+        match effect {
+            Effect::Send { session, message } => {
+                match message {
+                    Outbound::Task { lease, task, flops, .. } => {
+                        self.tasks.entry(session).or_default().push((task, lease, flops));
+                    }
+                    Outbound::Reveal { lease } => self.reveals.push((session, lease)),
+                    Outbound::Cancel { lease } => self.cancels.push((session, lease)),
+                    _ => {}
+                }
+                None
+            }
+            Effect::InitState { effect, .. } => {
+                Some((effect, Outcome::StateReady { state: self.state_id() }))
+            }
+            Effect::Step { effect, .. } => {
+                let state = self.state_id();
+                Some((effect, Outcome::Stepped { state, metrics, grad_norm: 1.0 }))
+            }
+            Effect::Evaluate { effect, .. } => Some((effect, Outcome::Evaluated { metrics })),
+            Effect::Persist { effect, .. } | Effect::Show { effect, .. } => {
+                Some((effect, Outcome::Persisted))
+            }
+            Effect::Referee { effect, task, testimonies, .. } => {
+                self.referee.push(Asked { effect, task, testimonies });
+                None
+            }
+            Effect::Outcome { session, lease, outcome } => {
+                self.outcomes.push((session, lease, outcome));
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn state_id(&mut self) -> BlobId {
+        self.next += 1;
+        let mut id = [1; 32];
+        id[..8].copy_from_slice(&self.next.to_le_bytes());
+        BlobId(id)
+    }
+
+    /// Tasks that a contributor was sent since this was last asked.
+    pub fn take_tasks(&mut self, contributor: u64) -> Vec<(TaskId, LeaseId, u64)> {
+        self.tasks.remove(&Self::session(contributor)).unwrap_or_default()
+    }
+
+    /// A contributor commits to a result under a lease.
+    pub fn commit(&mut self, contributor: u64, lease: LeaseId, digest: ResultDigest) {
+        self.tell(Event::Committed { session: Self::session(contributor), lease, digest });
+    }
+
+    /// Everybody who was asked for a payload sends what `digest` says.
+    pub fn reveal_all(&mut self, digest: impl Fn(LeaseId) -> ResultDigest) {
+        while let Some((session, lease)) = self.reveals.pop() {
+            let (digest, payload) = (digest(lease), self.payload());
+            let odd = Oddness::Plain;
+            self.tell(Event::Revealed { session, lease, digest, payload, bytes: 100, odd });
+        }
+    }
+
+    pub fn state(&self) -> JobState {
+        self.engine.job(JOB).expect("it was added").state
+    }
+
+    pub fn is_backing_off(&self, contributor: u64) -> bool {
+        let sessions = self.engine.sessions();
+        let of = sessions.iter().find(|view| view.session == Self::session(contributor));
+        matches!(of.expect("it is open").status, SessionStatus::BackingOff { .. })
+    }
+}
