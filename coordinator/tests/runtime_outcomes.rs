@@ -61,7 +61,7 @@ async fn every_result_has_an_outcome_that_is_told_and_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_liar_is_counted_apart_and_others_are_told_nothing_of_it() {
     let coordinator = Coordinator::start(|_| {}).await;
-    let poison = Some(Poison { below: u32::MAX, factor: -1.0 });
+    let poison = Some(Poison { below: u32::MAX, factor: -1.0, after: 0 });
     let habits = [Habits::default(), Habits::default(), Habits { poison, ..Habits::default() }];
     let contributors: Vec<Contributor> = habits
         .into_iter()
