@@ -47,5 +47,8 @@ pub const TEXT_BYTES_MAX: usize = 512;
 /// Bytes of a header that holds neither a graph nor a task: the longest is a
 /// `drop` that names some thousand blobs.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Random projections that a contributor is asked for of each output at most: each takes as many
+/// additions as the output has elements.
+pub const PROBES_MAX: u32 = 64;
 /// Bytes of a consent receipt's JSON text.
 pub const RECEIPT_BYTES_MAX: usize = 4096;

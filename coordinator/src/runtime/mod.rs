@@ -19,6 +19,7 @@ mod open_session;
 mod operator;
 mod outbox;
 mod persister;
+mod relaxed;
 pub mod session;
 pub mod snapshot;
 mod traffic;

@@ -7,6 +7,7 @@ use super::executor::{Tensor, tensors_of};
 use super::leases::{Answer, Held, LeaseTable};
 use super::open_session::OpenSession;
 use super::outbox::{Ending, Outbox};
+use super::relaxed::Sketch;
 use super::session::{AwaitConsent, Raise, Refusal, check_hello, network_prefix};
 use super::traffic::Traffic;
 use super::upgrade::{self, Gate, Socket, TooLong};
@@ -167,6 +168,15 @@ struct Reader {
     idle: Duration,
     /// What this session may still move.
     traffic: Arc<Traffic>,
+}
+
+/// A payload that came in turn.
+struct Shown {
+    lease: LeaseId,
+    held: Held,
+    bytes: Bytes,
+    /// The projections that were answered before.
+    promised: Option<Arc<Sketch>>,
 }
 
 /// What an open session reads against.
@@ -374,7 +384,10 @@ impl Reader {
         let message = {
             let frame = Frame::decode(&bytes, &ACTIVE)?;
             let message = FromContributor::from_header(frame.header())?;
-            let is_result = matches!(message, FromContributor::Result { .. });
+            let is_result = matches!(
+                message,
+                FromContributor::Projected { .. } | FromContributor::Result { .. }
+            );
             if !is_result && frame.tensors().next().is_some() {
                 return Err(MessageError::UnexpectedTensors { kind: kind_of(&message) }.into());
             }
@@ -394,11 +407,21 @@ impl Reader {
                 self.shared.metrics.commits.add(1);
                 Event::Committed { session, lease, digest }
             }
+            FromContributor::Projected { lease } => {
+                let asked = active.leases().projected(lease)?;
+                let Some((held, key, probes)) = asked else { return Ok(()) };
+                let frame = Frame::decode(&bytes, &ACTIVE)?;
+                let sketch = Arc::new(Sketch::read(&held.expected, key, probes, &frame)?);
+                active.leases().note_sketch(lease, sketch.clone());
+                return self.tell(Input::Projected { session, lease, held, sketch }).await;
+            }
             FromContributor::Result { lease } => {
+                let promised = active.leases().sketch(lease);
                 let Answer::Taken(held) = active.leases().result(lease)? else { return Ok(()) };
                 let TaskId { job, round, .. } = held.task;
                 tracing::debug!(%job, round, task = %held.task, %lease, bytes = bytes.len(), "revealed");
-                return self.result(session, lease, held, bytes).await;
+                let shown = Shown { lease, held, bytes, promised };
+                return self.result(active, shown).await;
             }
             FromContributor::Refuse { lease, reason, detail } => {
                 let Answer::Taken(held) = active.leases().refuse(lease)? else { return Ok(()) };
@@ -448,16 +471,19 @@ impl Reader {
     }
 
     /// Checks and hashes a payload; the engine compares it with its commitment.
-    async fn result(
-        &self,
-        session: SessionId,
-        lease: LeaseId,
-        held: Held,
-        bytes: Bytes,
-    ) -> Read<()> {
-        let (length, job) = (bytes.len(), held.task.job);
-        let verify = move || verify(&held, &bytes);
-        let (digest, values) = if length > HASH_INLINE_BYTES {
+    async fn result(&self, active: &Active, shown: Shown) -> Read<()> {
+        let Shown { lease, held, bytes, promised } = shown;
+        let session = active.session;
+        let (length, task) = (bytes.len(), held.task);
+        // Its bits are not those of another's, so what is kept of it is more than its digest.
+        let is_sketched = active.backend == Backend::Gpu;
+        let verify = move || -> Result<_, Refusal> {
+            let (digest, values) = verify(&held, &bytes)?;
+            let is_as_promised = promised.is_none_or(|it| it.is_of(&held.expected, &values));
+            let sketch = is_sketched.then(|| Arc::new(Sketch::kept(&held.expected, &values)));
+            Ok((digest, values, is_as_promised, sketch))
+        };
+        let (digest, values, is_as_promised, sketch) = if length > HASH_INLINE_BYTES {
             let verified = tokio::task::spawn_blocking(verify).await;
             verified.map_err(|error| {
                 tracing::error!(%session, %lease, %error, "a payload could not be hashed");
@@ -466,9 +492,13 @@ impl Reader {
         } else {
             verify()?
         };
+        if !is_as_promised {
+            return self.tell(Input::Event(Event::Misprojected { session, lease })).await;
+        }
         let odd = is_odd(&values);
         let bytes = length as u64;
-        self.tell(Input::Revealed { session, lease, digest, bytes, values, odd, job }).await
+        self.tell(Input::Revealed { session, lease, digest, bytes, values, odd, task, sketch })
+            .await
     }
 
     fn send(&self, message: &ToContributor) -> Read<()> {
@@ -558,6 +588,7 @@ fn kind_of(message: &FromContributor) -> &'static str {
         FromContributor::Hello(_) => "hello",
         FromContributor::Consent { .. } => "consent",
         FromContributor::Commit { .. } => "commit",
+        FromContributor::Projected { .. } => "projected",
         FromContributor::Result { .. } => "result",
         FromContributor::Refuse { .. } => "refuse",
         FromContributor::Pace { .. } => "pace",

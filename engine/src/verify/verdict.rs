@@ -10,24 +10,24 @@ use crate::stage::{Accepted, Supply, Task};
 use crate::verify::ledger::Entry;
 use crate::verify::trial::{Also, Claim, Judging, Revealed};
 use crate::verify::{Purpose, QUALIFYING_MAX, Verification, draw, hits};
-use raven_protocol::{JobId, LeaseId, ResultDigest};
+use raven_protocol::{JobId, LeaseId, ResultDigest, TaskId};
 
 /// One in so many results that look unlikely is computed by the referee: some
 /// batches are unlikely.
 const UNLIKELY_ONE_IN: u32 = 3;
 
 /// A result that is believed.
-struct Accepting {
-    digest: ResultDigest,
-    payload: PayloadId,
-    bytes: u64,
+pub(super) struct Accepting {
+    pub(super) digest: ResultDigest,
+    pub(super) payload: PayloadId,
+    pub(super) bytes: u64,
     /// Those who came to it, in the order of commitment.
-    members: Vec<Claim>,
-    proof: Proof,
+    pub(super) members: Vec<Claim>,
+    pub(super) proof: Proof,
 }
 
 impl Engine {
-    fn task(&self, job: JobId, part: u32) -> Option<&Task> {
+    pub(super) fn task(&self, job: JobId, part: u32) -> Option<&Task> {
         self.world.jobs.get(&job)?.stage.as_ref()?.tasks.get(&part)
     }
 
@@ -50,6 +50,9 @@ impl Engine {
                 return self.accept(id, part, accepting);
             }
             Judging::NotAsked => {}
+        }
+        if self.goes_by_projections(id, part) && !self.compare(id, part) {
+            return;
         }
         let awaiting = self.ask_for_payloads(id, part);
         let Some(task) = self.task(id, part) else { return };
@@ -129,16 +132,8 @@ impl Engine {
             let payload = trial.payloads.get(&claim.digest).copied();
             let is_met =
                 agreeing.len() as u32 >= awaited && self.world.is_met(rule, claim, &agreeing);
-            // What is no number ends a job, so it is not taken on one word.
-            let is_odd = !is_unchecked
-                && payload.is_some_and(|held| match held.odd {
-                    Oddness::Plain => false,
-                    Oddness::Unlikely => {
-                        let drawn = draw(&self.world.config, task.id, Purpose::Odd, 0);
-                        hits(drawn, UNLIKELY_ONE_IN)
-                    }
-                    Oddness::NotFinite => true,
-                });
+            let is_odd =
+                !is_unchecked && payload.is_some_and(|held| self.is_odd(task.id, held.odd));
             if is_met && is_odd {
                 belief = Belief::Referee;
                 continue;
@@ -168,6 +163,19 @@ impl Engine {
         belief
     }
 
+    /// Whether a result looks so that the referee computes it: what is no number ends
+    /// a job, so it is not taken on anybody's word.
+    pub(super) fn is_odd(&self, task: TaskId, odd: Oddness) -> bool {
+        match odd {
+            Oddness::Plain => false,
+            Oddness::Unlikely => {
+                let drawn = draw(&self.world.config, task, Purpose::Odd, 0);
+                hits(drawn, UNLIKELY_ONE_IN)
+            }
+            Oddness::NotFinite => true,
+        }
+    }
+
     /// Notes whether somebody else should compute the task as well.
     pub(crate) fn note_partners(&mut self, id: JobId, part: u32) {
         let Some(job) = self.world.jobs.get(&id) else { return };
@@ -188,7 +196,7 @@ impl Engine {
     }
 
     /// The result counts, and every lease of the task is over.
-    fn accept(&mut self, id: JobId, part: u32, accepting: Accepting) {
+    pub(super) fn accept(&mut self, id: JobId, part: u32, accepting: Accepting) {
         let Accepting { digest, payload, bytes, mut members, proof } = accepting;
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let Some(stage) = &mut job.stage else { return };
@@ -266,7 +274,7 @@ impl Engine {
         }
         if is_checked {
             for member in members.iter().filter(|member| !member.who.operator) {
-                self.agreed(member.who.identity, proof == Proof::Refereed);
+                self.judged_honest(member, proof == Proof::Refereed);
             }
         }
     }

@@ -23,6 +23,10 @@ pub enum Lie {
     Colluding { group: u64 },
     /// It commits and sends nothing.
     Withheld,
+    /// A GPU's: as far off, always to the same side, as honest ones may be at most.
+    Within,
+    /// A GPU's: turned signs, with projections of the truth.
+    Feigned,
 }
 
 /// A cheat.
@@ -52,7 +56,8 @@ impl Lie {
             Lie::Zero => 0,
             Lie::Stale => before,
             Lie::Colluding { group } => mix(truth, group),
-            Lie::Withheld => truth,
+            // Of tensors that are no numbers nothing is nearly right.
+            Lie::Withheld | Lie::Within | Lie::Feigned => truth,
         }
     }
 }
@@ -68,6 +73,10 @@ pub struct Truth {
     pub false_results: BTreeSet<(TaskId, ResultDigest)>,
     /// False results that were folded into a round which was not undone.
     pub standing: BTreeSet<TaskId>,
+    /// What results of GPUs were off, by task: in norms of the task's own.
+    pub off: BTreeMap<TaskId, f64>,
+    /// Tolerance of relaxed results at the end.
+    pub tolerance: f64,
     /// All that ever were.
     pub combined: u64,
     /// Contributors that cheat.

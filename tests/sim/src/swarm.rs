@@ -108,8 +108,7 @@ fn add_cheats(scenario: &mut Scenario) {
     if !rng.chance(0.4) {
         return;
     }
-    let processors = |node: &&mut NodeSpec| node.gpu_of.is_none() && !node.operator;
-    for node in scenario.nodes.iter_mut().filter(processors) {
+    for node in scenario.nodes.iter_mut().filter(|node| !node.operator) {
         if rng.chance(0.3) {
             let lies = [
                 Lie::Noise,
@@ -119,6 +118,8 @@ fn add_cheats(scenario: &mut Scenario) {
                 Lie::Stale,
                 Lie::Colluding { group: 3 },
                 Lie::Withheld,
+                Lie::Within,
+                Lie::Feigned,
             ];
             let lie = lies[rng.below(lies.len() as u64) as usize];
             let honest_first = rng.below(20) as u32;

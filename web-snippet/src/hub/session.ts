@@ -33,7 +33,7 @@ export interface Socket {
 /** Messages that come once a session is ready. */
 export type WorkMessage = Extract<
   ToContributor,
-  { type: 'graph' | 'blob' | 'task' | 'reveal' | 'cancel' | 'drop' }
+  { type: 'graph' | 'blob' | 'task' | 'project' | 'reveal' | 'cancel' | 'drop' }
 >;
 
 /** Why a session is over. */
