@@ -163,7 +163,7 @@ impl Engine {
     }
 
     /// Whether `session` is the one that may answer `lease`; counts it if not.
-    fn may_answer(&mut self, session: SessionId, lease: LeaseId) -> bool {
+    pub(crate) fn may_answer(&mut self, session: SessionId, lease: LeaseId) -> bool {
         let Some(lease) = self.world.leases.get(lease) else {
             self.stats.ignored.unknown_lease += 1;
             return false;
@@ -263,7 +263,7 @@ impl Engine {
     }
 
     /// A payload is not what was committed to: the commitment counts for nothing.
-    fn broke_commitment(&mut self, session: SessionId, id: LeaseId) {
+    pub(crate) fn broke_commitment(&mut self, session: SessionId, id: LeaseId) {
         self.stats.broken_commitments += 1;
         let Some(lease) = self.world.leases.get(id).cloned() else { return };
         let task =

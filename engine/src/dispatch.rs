@@ -344,6 +344,15 @@ impl Engine {
         }
         for (job, part) in lonely {
             let task = self.stage_mut(job).and_then(|stage| stage.tasks.get(&part));
+            if task.is_none_or(|task| task.trial.claims.is_empty()) {
+                continue;
+            }
+            if self.goes_by_projections(job, part) {
+                self.show_to_referee(job, part);
+                continue;
+            }
+            // It may have turned out that nobody is left to ask.
+            let task = self.stage_mut(job).and_then(|stage| stage.tasks.get(&part));
             if task.is_some_and(|task| !task.trial.claims.is_empty()) {
                 self.ask_referee(job, part);
             }

@@ -6,7 +6,7 @@ use crate::job::{JobPhase, JobState};
 use crate::money::PicoUsd;
 use crate::verify::{Identity, Trust};
 use raven_protocol::{
-    Backend, BlobId, GoodbyeReason, GraphId, JobId, LeaseId, ResultDigest, ResultOutcome,
+    Backend, BlobId, GoodbyeReason, GraphId, JobId, LeaseId, ResultDigest, ResultOutcome, Seed,
     SessionId, TaskId,
 };
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,9 @@ pub enum Outbound {
     Weights { job: JobId, state: BlobId },
     /// A leased task.
     Task { lease: LeaseId, task: TaskId, lease_ms: u64, flops: u64, work: Work },
+    /// Send so many random projections under that key, which was drawn after the
+    /// commitment.
+    Project { lease: LeaseId, key: Seed, probes: u32 },
     /// Send the payload.
     Reveal { lease: LeaseId },
     /// No longer needed.
@@ -77,7 +80,8 @@ pub enum Proof {
     Unchecked,
     /// A vetted contributor's word: provisional until its round is settled.
     Single,
-    /// Several contributors came to the same bits.
+    /// Several contributors came to the same bits, or where GPUs were among them to
+    /// projections within the bounds of relaxed results.
     Agreed,
     /// The coordinator computed it as well.
     Refereed,
@@ -209,9 +213,10 @@ pub enum Effect {
         /// Counted from 1.
         step: u32,
     },
-    /// Compute a task here and say which testimonies are true: to the bit where
-    /// a processor gave them, within the bounds of relaxed results where a GPU
-    /// did. What is kept of a false one is durable before the answer.
+    /// Compute a task here and say what to make of the testimonies: true to the
+    /// bit where a processor gave them, within the bounds of relaxed results where
+    /// a GPU did. Of what a GPU came to and the engine has released the shell keeps
+    /// projections, while the round may be undone. What is kept of a false one is durable before the answer.
     Referee { effect: EffectId, job: JobId, task: TaskId, work: Work, testimonies: Vec<Testimony> },
     /// Store what is known of an identity. Not answered: what is lost in a crash
     /// is earned, or proven, again.

@@ -35,6 +35,8 @@ pub struct Engine {
     pub(crate) next_effect: u64,
     /// What the referee is computing.
     pub(crate) cases: BTreeMap<EffectId, Case>,
+    /// Keys of projections so far: none is used twice.
+    pub(crate) keys_drawn: u64,
     /// Payloads that the shell holds for the engine.
     pub(crate) payloads: BTreeSet<PayloadId>,
     /// Open sessions of each contributor.
@@ -63,6 +65,7 @@ impl Engine {
             pending: BTreeMap::new(),
             next_effect: 1,
             cases: BTreeMap::new(),
+            keys_drawn: 0,
             payloads: BTreeSet::new(),
             contributors: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -110,6 +113,10 @@ impl Engine {
             Event::Paused { session } => self.standing_changed(session, Standing::Paused),
             Event::Resumed { session } => self.standing_changed(session, Standing::Active),
             Event::Committed { session, lease, digest } => self.committed(session, lease, digest),
+            Event::Projected { session, lease, projection, agrees } => {
+                self.projected(session, lease, projection, agrees);
+            }
+            Event::Misprojected { session, lease } => self.misprojected(session, lease),
             Event::Revealed { session, lease, digest, payload, bytes, odd } => {
                 self.revealed(session, lease, digest, payload, bytes, odd);
             }

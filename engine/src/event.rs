@@ -95,8 +95,8 @@ pub enum Outcome {
     /// [`crate::Effect::Evaluate`].
     Evaluated { metrics: Metrics },
     /// [`crate::Effect::Referee`]: what the task yields, its result held under
-    /// `payload`, and which testimonies are true, in their order.
-    Judged { digest: ResultDigest, payload: PayloadId, bytes: u64, agrees: Vec<bool> },
+    /// `payload`, and what it makes of the testimonies, in their order.
+    Judged { digest: ResultDigest, payload: PayloadId, bytes: u64, agrees: Vec<Agreement> },
     /// [`crate::Effect::Referee`]: nobody can do the task, and why.
     Invalid { reason: String },
     /// [`crate::Effect::Persist`] and [`crate::Effect::Show`]: it is durable.
@@ -111,6 +111,18 @@ pub struct EffectError {
     pub stage: &'static str,
     /// A sentence for the job's owner.
     pub reason: String,
+}
+
+/// What the referee makes of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreement {
+    /// It is the task's.
+    Agrees,
+    /// It is a GPU's, farther from the task's than others are as a rule and within
+    /// what honest ones may be at a kink. It proves nothing, for or against.
+    Doubtful,
+    /// It is false.
+    False,
 }
 
 /// How a result looks, before anybody computes it again.
@@ -153,6 +165,14 @@ pub enum Event {
     Resumed { session: SessionId },
     /// A task is done, its payload not yet sent.
     Committed { session: SessionId, lease: LeaseId, digest: ResultDigest },
+    /// Random projections of a committed payload arrived, as many as were asked for.
+    /// The shell holds them under `projection`; `agrees` says whether they are
+    /// within the bounds of relaxed results from all others that it holds of the
+    /// same task under the same key.
+    Projected { session: SessionId, lease: LeaseId, projection: PayloadId, agrees: bool },
+    /// The payload arrived and does not have the projections that its contributor
+    /// had answered.
+    Misprojected { session: SessionId, lease: LeaseId },
     /// The payload arrived, has the types that the task declares, and hashes to `digest`.
     Revealed {
         session: SessionId,

@@ -15,6 +15,8 @@ pub(crate) enum LeaseState {
     Running { since: Millis },
     /// Answered; another lease's payload is being awaited.
     Committed { digest: ResultDigest },
+    /// Random projections of its payload were asked for.
+    Projecting { digest: ResultDigest },
     /// Its payload was asked for then.
     Revealing { digest: ResultDigest, since: Millis },
 }
@@ -56,7 +58,9 @@ impl Lease {
         match self.state {
             LeaseState::Running { since } => Some(late(since, self.estimate_ms)),
             LeaseState::Revealing { since, .. } => Some(late(since, reveal_ms)),
-            LeaseState::Queued | LeaseState::Committed { .. } => None,
+            LeaseState::Queued | LeaseState::Committed { .. } | LeaseState::Projecting { .. } => {
+                None
+            }
         }
     }
 }

@@ -43,8 +43,8 @@ pub use effect::{
 };
 pub use engine::Engine;
 pub use event::{
-    ContributorId, EffectError, Event, Metrics, Millis, NetworkPrefix, Oddness, Outcome, PayloadId,
-    SessionProfile, SiteId,
+    Agreement, ContributorId, EffectError, Event, Metrics, Millis, NetworkPrefix, Oddness, Outcome,
+    PayloadId, SessionProfile, SiteId,
 };
 pub use job::{Cause, CompletedReason, JobPhase, JobState};
 pub use plan::{

@@ -164,7 +164,8 @@ impl Stage {
     /// committed to a result of it.
     pub(crate) fn put_back(&mut self, part: u32) {
         let Some(task) = self.tasks.get(&part) else { return };
-        let is_free = task.trial.judging == Judging::NotAsked && task.trial.claims.is_empty();
+        let Trial { judging, claims, panel, .. } = &task.trial;
+        let is_free = *judging == Judging::NotAsked && claims.is_empty() && panel.is_none();
         if !task.leases.is_empty() || !is_free {
             return;
         }

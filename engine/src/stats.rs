@@ -75,6 +75,12 @@ pub struct Stats {
     pub cancelled: u64,
     /// Payloads that did not match their commitment.
     pub broken_commitments: u64,
+    /// Tasks whose contributors were asked for projections, and those of them where
+    /// these did not agree.
+    pub panels: u64,
+    pub panels_split: u64,
+    /// Results of GPUs that the referee found doubtful.
+    pub doubted: u64,
     /// Executions that qualified, and their cost.
     pub executions_paid: u64,
     pub flops_paid: u64,

@@ -23,8 +23,10 @@ const MODELS: [(&str, &str); 2] = [
     ),
 ];
 
-const MESSAGES: [(&str, &str); 7] = [
+const MESSAGES: [(&str, &str); 9] = [
     ("commit", r#"{"type":"commit","lease":"0000000000000001","digest":"00","elapsed_ms":12,"backend":"cpu"}"#),
+    ("projected", r#"{"type":"projected","lease":"0000000000000001"}"#),
+    ("project", r#"{"type":"project","lease":"0000000000000001","key":"0x0000000000000001","probes":32}"#),
     ("refuse", r#"{"type":"refuse","lease":"0000000000000001","reason":"too_large","detail":"x"}"#),
     ("pace", r#"{"type":"pace","share":0.5,"workers":2}"#),
     ("pause", r#"{"type":"pause","detail":"hidden"}"#),

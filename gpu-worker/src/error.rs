@@ -1,6 +1,7 @@
 //! Why the GPU kernel does not do what it is asked.
 
 use raven_graph::GraphError;
+use raven_proof::projection::NotWhole;
 use raven_protocol::{FrameError, LeaseId, MessageError, RefuseReason, SpecError};
 
 /// A frame or a call that cannot be taken. Nothing has changed when one is returned.
@@ -15,6 +16,9 @@ pub enum KernelError {
     /// The graph is not valid.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// A result has a part of an element.
+    #[error(transparent)]
+    Project(#[from] NotWhole),
     /// The graph cannot run on this device.
     #[error(transparent)]
     Unsupported(#[from] Unsupported),

@@ -5,12 +5,13 @@ use crate::device::{Gpu, Waiting};
 use crate::error::{KernelError, TaskError, Unsupported};
 use crate::plan::Plan;
 use crate::task::{Finished, Room, Task};
-use raven_graph::{GraphId, Limits, ValidGraph};
+use raven_graph::{DType, GraphId, Limits, TensorType, ValidGraph};
+use raven_proof::projection::{PROJECTION_BYTES, project_bytes, to_bytes};
 use raven_protocol::frame::encode;
 use raven_protocol::limits::TEXT_BYTES_MAX;
 use raven_protocol::{
     Backend, Binding, BlobId, Frame, FrameLimits, FromContributor, GraphText, LeaseId,
-    RefuseReason, TaskMessage, ToContributor, blob_id,
+    RefuseReason, Seed, TaskMessage, TensorPart, TensorView, ToContributor, blob_id,
 };
 use std::collections::HashMap;
 
@@ -39,6 +40,7 @@ fn kind(message: &ToContributor) -> &'static str {
         ToContributor::Graph { .. } => "graph",
         ToContributor::Blob { .. } => "blob",
         ToContributor::Task(_) => "task",
+        ToContributor::Project { .. } => "project",
         ToContributor::Reveal { .. } => "reveal",
         ToContributor::Cancel { .. } => "cancel",
         ToContributor::Drop { .. } => "drop",
@@ -118,9 +120,10 @@ impl Kernel {
         }
     }
 
-    /// Takes a `graph`, `blob`, `drop`, `cancel` or `reveal` frame. A reveal is
-    /// answered by a `result` frame, or by a `refuse` frame where nothing is
-    /// kept under the lease; a cancel of the running task by a `refuse` frame.
+    /// Takes a `graph`, `blob`, `drop`, `cancel`, `project` or `reveal` frame. A
+    /// project is answered by a `projected` frame and a reveal by a `result` frame,
+    /// or by a `refuse` frame where nothing is kept under the lease; a cancel of the
+    /// running task by a `refuse` frame.
     ///
     /// # Errors
     /// Bytes that are no such frame, content that does not match its id, a
@@ -141,9 +144,12 @@ impl Kernel {
                 let is_running = self.running().is_some_and(|task| task.lease() == lease);
                 Ok(if is_running { self.abort() } else { None })
             }
+            ToContributor::Project { lease, key, probes } => {
+                Ok(Some(self.project(lease, key, probes)?))
+            }
             ToContributor::Reveal { lease } => Ok(Some(self.reveal(lease))),
             other => Err(KernelError::UnexpectedMessage {
-                expected: "graph, blob, drop, cancel or reveal",
+                expected: "graph, blob, drop, cancel, project or reveal",
                 found: kind(&other),
             }),
         }
@@ -336,6 +342,14 @@ impl Kernel {
         }
     }
 
+    /// Random projections of a kept payload, which stays.
+    fn project(&self, lease: LeaseId, key: Seed, probes: u32) -> Result<Vec<u8>, KernelError> {
+        match self.results.get(&lease) {
+            Some((_, result)) => projected(lease, &decode(result)?, key, probes),
+            None => Ok(refusal(lease, &TaskError::NoResult { lease })),
+        }
+    }
+
     /// Keeps a payload; the oldest goes where there are too many.
     fn keep(&mut self, lease: LeaseId, frame: Vec<u8>) {
         while self.results.len() >= RESULTS_MAX {
@@ -363,6 +377,28 @@ impl Kernel {
         let results: u64 = self.results.values().map(|(_, frame)| frame.len() as u64).sum();
         results + self.running().map_or(0, Task::bytes)
     }
+}
+
+/// A `projected` frame of a result.
+fn projected(
+    lease: LeaseId,
+    result: &Frame<'_>,
+    key: Seed,
+    probes: u32,
+) -> Result<Vec<u8>, KernelError> {
+    let ty = TensorType::new(DType::U8, [probes, PROJECTION_BYTES as u32]);
+    let project = |(number, tensor): (u32, TensorView<'_>)| {
+        let projections = project_bytes(key.0, number, probes, tensor.dtype, tensor.data)?;
+        Ok((tensor.name.to_owned(), to_bytes(&projections)))
+    };
+    let written = (0..).zip(result.tensors()).map(project);
+    let written = written.collect::<Result<Vec<(String, Vec<u8>)>, KernelError>>()?;
+    let parts = written.iter().map(|(name, data)| {
+        let (name, ty) = (name.clone(), ty.clone());
+        TensorPart { name, ty, data }
+    });
+    let parts: Vec<TensorPart<'_>> = parts.collect();
+    Ok(encode(&FromContributor::Projected { lease }, &parts))
 }
 
 fn wrong_id(kind: &'static str, claimed: &impl ToString, found: &impl ToString) -> KernelError {

@@ -19,5 +19,5 @@ pub mod projection;
 mod sweep;
 
 pub use freivalds::{Operand, Product, ProductError, Verdict, check_product};
-pub use normwise::{Calibration, Distance, Tolerance};
+pub use normwise::{Calibration, CalibrationRule, Distance, Tolerance};
 pub use projection::project;

@@ -111,6 +111,18 @@ impl Tolerance {
     }
 }
 
+impl Tolerance {
+    /// Whether two results agree by their projections under one seed, neither of them being a
+    /// reference: their difference is within what is accepted of either. `factor` is that of
+    /// [`honest_factor`].
+    pub fn agree(&self, one: &[f64], other: &[f64], factor: f64) -> bool {
+        [(one, other), (other, one)].into_iter().all(|(one, other)| {
+            let distance = Distance::estimated(one, other);
+            distance.is_ok_and(|distance| self.accepts_estimate(&distance, factor))
+        })
+    }
+}
+
 /// By how much an estimate of `projections` projections exceeds the true distance, at most, except
 /// with probability `refused`: the factor with which an honest result is refused no more often.
 ///
@@ -146,21 +158,27 @@ pub fn accepted_wrongly(projections: u32, times: f64) -> f64 {
     least.powf(f64::from(projections))
 }
 
-/// How a [`Calibration`] comes to its tolerance.
+/// How a [`Calibration`] comes to its tolerance: a factor times the median over sources of each
+/// source's own median. While fewer than half of the sources are liars it lies among honest
+/// distances, however much more often liars are looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CalibrationRule {
     /// Never below: honest results may differ by this for reasons that canaries did not show.
     pub floor: f64,
     /// Never above, whatever was observed: this is what a contributor's influence is bounded by.
     pub ceiling: f64,
-    /// Which of the observed distances is looked at, in (0, 1].
-    pub quantile: f64,
-    /// How many times of it are accepted.
+    /// How many times the median is accepted.
     pub factor: f64,
-    /// Below as many observations the ceiling holds: no honest contributor is refused for want of them.
-    pub observations_min: usize,
-    /// The latest that are kept.
-    pub observations_max: usize,
+    /// Until enough was observed: far above rounding, far below the ceiling.
+    pub initial: f64,
+    /// Below as many sources `initial` holds.
+    pub sources_min: usize,
+    /// Below as many sources it is not exceeded: the first ones may all be one liar.
+    pub sources_many: usize,
+    /// The latest sources that are kept.
+    pub sources_max: usize,
+    /// The latest distances that are kept of one source.
+    pub of_a_source_max: usize,
 }
 
 impl Default for CalibrationRule {
@@ -168,10 +186,12 @@ impl Default for CalibrationRule {
         CalibrationRule {
             floor: 1e-5,
             ceiling: 0.02,
-            quantile: 0.999,
-            factor: 4.0,
-            observations_min: 32,
-            observations_max: 4096,
+            factor: 32.0,
+            initial: 1e-3,
+            sources_min: 3,
+            sources_many: 12,
+            sources_max: 256,
+            of_a_source_max: 8,
         }
     }
 }
@@ -181,8 +201,8 @@ impl Default for CalibrationRule {
 #[derive(Clone, Debug)]
 pub struct Calibration {
     rule: CalibrationRule,
-    /// Oldest first.
-    observed: VecDeque<f64>,
+    /// By source, the one that was observed last at the end; oldest distances first.
+    observed: VecDeque<(u64, VecDeque<f64>)>,
     outliers: u64,
 }
 
@@ -192,36 +212,43 @@ impl Calibration {
         Calibration { rule, observed: VecDeque::new(), outliers: 0 }
     }
 
-    /// Takes the relative distance of one canary's tensor. One above the ceiling is counted and
-    /// not learnt from: it would be refused in any case, and a liar must not widen what is
-    /// accepted. False for such a one.
-    pub fn observe(&mut self, relative: f64) -> bool {
-        let learnt = (0.0..=self.rule.ceiling).contains(&relative);
-        if learnt {
-            if self.observed.len() >= self.rule.observations_max {
-                self.observed.pop_front();
-            }
-            self.observed.push_back(relative);
-        } else {
+    /// Takes the relative distance of one canary's tensor, by the number of its source. One above
+    /// the ceiling is counted and not learnt from: it would be refused in any case, and a liar must
+    /// not widen what is accepted. False for such a one.
+    pub fn observe(&mut self, source: u64, relative: f64) -> bool {
+        if !(0.0..=self.rule.ceiling).contains(&relative) {
             self.outliers += 1;
+            return false;
         }
-        learnt
+        let at = self.observed.iter().position(|(other, _)| *other == source);
+        let known = at.and_then(|at| self.observed.remove(at));
+        let (_, mut distances) = known.unwrap_or((source, VecDeque::new()));
+        if distances.len() >= self.rule.of_a_source_max {
+            distances.pop_front();
+        }
+        distances.push_back(relative);
+        if self.observed.len() >= self.rule.sources_max {
+            self.observed.pop_front();
+        }
+        self.observed.push_back((source, distances));
+        true
     }
 
-    /// The relative tolerance: `factor` times the quantile, between floor and ceiling.
+    /// The relative tolerance, by the rule.
     pub fn relative(&self) -> f64 {
-        let CalibrationRule { floor, ceiling, quantile, factor, observations_min, .. } = self.rule;
-        if self.observed.len() < observations_min.max(1) {
-            return ceiling;
+        let CalibrationRule { floor, ceiling, factor, initial, sources_min, sources_many, .. } =
+            self.rule;
+        let sources = self.observed.len();
+        if sources < sources_min.max(1) {
+            return initial;
         }
-        let mut sorted: Vec<f64> = self.observed.iter().copied().collect();
-        sorted.sort_unstable_by(f64::total_cmp);
-        let at = (quantile * sorted.len() as f64).ceil() as usize;
-        (factor * sorted[at.clamp(1, sorted.len()) - 1]).max(floor).min(ceiling)
+        let own = self.observed.iter().map(|(_, distances)| median(distances.iter().copied()));
+        let most = if sources < sources_many { initial } else { ceiling };
+        (factor * median(own)).max(floor).min(most)
     }
 
-    /// Distances that were learnt from and are kept.
-    pub fn observations(&self) -> usize {
+    /// Sources that were learnt from and are kept.
+    pub fn sources(&self) -> usize {
         self.observed.len()
     }
 
@@ -229,6 +256,13 @@ impl Calibration {
     pub fn outliers(&self) -> u64 {
         self.outliers
     }
+}
+
+/// The lower of the two in the middle; 0 of nothing.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]
@@ -264,6 +298,27 @@ mod tests {
     }
 
     #[test]
+    fn agreement_is_mutual_and_nobody_gains_by_being_large() {
+        let tolerance = Tolerance { relative: 0.02, absolute: 0.0 };
+        let truth: Vec<f32> = (0..2000).map(|e| ((e * 31) % 97) as f32 - 48.0).collect();
+        let times = |by: f32| truth.iter().map(|x| x * by).collect::<Vec<f32>>();
+        let project = |x: &[f32]| project(5, 0, 32, x);
+        let factor = honest_factor(32, 1e-9);
+        let agree = |by: f32| {
+            let (one, other) = (project(&truth), project(&times(by)));
+            let both = [(&one, &other), (&other, &one)];
+            let [first, second] = both.map(|(a, b)| tolerance.agree(a, b, factor));
+            assert_eq!(first, second);
+            first
+        };
+        assert!(agree(1.0) && agree(1.01));
+        for lie in [0.0, 0.9, 1.1, 2.0, -1.0, 1e6, f32::NAN, f32::INFINITY] {
+            assert!(!agree(lie), "{lie}");
+        }
+        assert!(!tolerance.agree(&[1.0], &[1.0, 1.0], factor));
+    }
+
+    #[test]
     fn estimates_are_within_their_factor_and_find_what_is_far_off() {
         let reference: Vec<f32> = (0..2000).map(|e| ((e * 31) % 97) as f32 - 48.0).collect();
         let tolerance = Tolerance { relative: 1e-3, absolute: 0.0 };
@@ -292,20 +347,45 @@ mod tests {
 
     #[test]
     fn a_calibration_stays_between_its_bounds_whatever_it_is_told() {
-        let rule =
-            CalibrationRule { observations_min: 4, observations_max: 100, ..Default::default() };
+        let rule = CalibrationRule { sources_max: 100, ..Default::default() };
         let mut calibration = Calibration::new(rule);
-        assert_eq!(calibration.relative(), rule.ceiling);
-        (0..100).for_each(|i| assert!(calibration.observe(f64::from(i) * 1e-6)));
-        assert_eq!(calibration.relative(), 4.0 * 99e-6);
+        assert_eq!(calibration.relative(), rule.initial);
+        // A few may narrow it and not widen it.
+        (0..11).for_each(|source| assert!(calibration.observe(source, 0.02)));
+        assert_eq!(calibration.relative(), rule.initial);
+        (0..11).for_each(|source| (0..9).for_each(|_| assert!(calibration.observe(source, 1e-6))));
+        assert_eq!(calibration.relative(), 32.0 * 1e-6);
         for wild in [0.5, f64::INFINITY, f64::NAN, -1.0] {
-            assert!(!calibration.observe(wild));
+            assert!(!calibration.observe(7, wild));
         }
-        assert_eq!((calibration.relative(), calibration.outliers()), (4.0 * 99e-6, 4));
-        // A liar below the ceiling gets no further than it.
-        (0..100).for_each(|_| assert!(calibration.observe(0.02)));
-        assert_eq!((calibration.relative(), calibration.observations()), (rule.ceiling, 100));
-        (0..100).for_each(|_| assert!(calibration.observe(0.0)));
+        assert_eq!((calibration.relative(), calibration.outliers()), (32.0 * 1e-6, 4));
+        // Many liars below the ceiling get no further than it.
+        (100..300).for_each(|source| assert!(calibration.observe(source, 0.02)));
+        assert_eq!((calibration.relative(), calibration.sources()), (rule.ceiling, 100));
+        (100..300).for_each(|source| assert!(calibration.observe(source + 200, 0.0)));
         assert_eq!(calibration.relative(), rule.floor);
+    }
+
+    #[test]
+    fn a_minority_that_stays_just_inside_does_not_widen_what_is_accepted() {
+        let mut calibration = Calibration::new(CalibrationRule::default());
+        // Of twenty sources eight keep to whatever is accepted, and are looked at far more often.
+        for round in 0..50u64 {
+            for source in 0..20u64 {
+                let accepted = calibration.relative();
+                let distance = if source < 8 {
+                    accepted
+                } else {
+                    1e-6 + ((round + source) % 10) as f64 * 1e-7
+                };
+                let times = if source < 8 { 20 } else { 1 };
+                (0..times).for_each(|_| assert!(calibration.observe(source, distance)));
+            }
+        }
+        assert!(calibration.relative() <= 32.0 * 1.9e-6, "{}", calibration.relative());
+        // One alone calibrates nothing.
+        let mut alone = Calibration::new(CalibrationRule::default());
+        (0..1_000).for_each(|_| assert!(alone.observe(1, 1e-7)));
+        assert_eq!((alone.sources(), alone.relative()), (1, 1e-3));
     }
 }

@@ -15,49 +15,85 @@
 //! - Of word `(e mod 128) / 32` it is bit `e mod 32`, counted from the least
 //!   significant: 0 is +1, 1 is -1.
 //!
-//! Elements are widened to f64, which is exact. A block has four sums, which
-//! begin with +0: element `e` goes to sum `e mod 4`, in order. The block's value is
-//! `(sum 0 + sum 1) + (sum 2 + sum 3)`, and the projection is `+0` plus the
-//! values of the blocks, in order. So every implementation has the same bits, NaN apart.
+//! Elements are widened to f64, which is exact for every element type; a bool is 0
+//! or 1. A block has four sums, which begin with +0: element `e` goes to sum
+//! `e mod 4`, in order. The block's value is `(sum 0 + sum 1) + (sum 2 + sum 3)`, and
+//! the projection is `+0` plus the values of the blocks, in order. So every
+//! implementation has the same bits, NaN apart, which is written as
+//! `0x7ff8000000000000` ([`to_bytes`]).
 
+use raven_graph::DType;
 use raven_graph::philox::{key, philox4x32};
+
+/// Bytes of a projection where it is written down: a little-endian f64.
+pub const PROJECTION_BYTES: usize = 8;
 
 /// Elements that share a block of random words.
 const BLOCK: usize = 128;
 /// Sums of a block.
 const LANES: usize = 4;
 
-/// Bytes that are no f32 tensor.
+/// Bytes that are no whole number of elements.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{found} bytes are not a whole number of f32 elements")]
-pub struct NotF32 {
+#[error("{found} bytes are not a whole number of elements of {size}")]
+pub struct NotWhole {
     /// Length of what was given.
     pub found: usize,
+    /// Bytes of an element.
+    pub size: usize,
 }
 
 /// The first `probes` projections of tensor `tensor` of a result under `seed`.
 ///
 /// A projection is not finite where an element is not.
 pub fn project(seed: u64, tensor: u32, probes: u32, elements: &[f32]) -> Vec<f64> {
-    project_blocks(seed, tensor, probes, elements.chunks(BLOCK), |&x| x)
+    project_blocks(seed, tensor, probes, elements.chunks(BLOCK), |&x| x.into())
 }
 
-/// As [`project`], of the little-endian bytes that a frame carries.
+/// As [`project`], of the little-endian bytes of elements of `dtype` that a frame carries.
 ///
 /// # Errors
-/// [`NotF32`] where their number is no multiple of four.
+/// [`NotWhole`].
 pub fn project_bytes(
     seed: u64,
     tensor: u32,
     probes: u32,
+    dtype: DType,
     bytes: &[u8],
-) -> Result<Vec<f64>, NotF32> {
-    let (elements, rest) = bytes.as_chunks::<4>();
-    if !rest.is_empty() {
-        return Err(NotF32 { found: bytes.len() });
-    }
-    let blocks = elements.chunks(BLOCK);
-    Ok(project_blocks(seed, tensor, probes, blocks, |&x| f32::from_le_bytes(x)))
+) -> Result<Vec<f64>, NotWhole> {
+    let words = || {
+        let (elements, rest) = bytes.as_chunks::<4>();
+        let whole = NotWhole { found: bytes.len(), size: 4 };
+        if rest.is_empty() { Ok(elements.chunks(BLOCK)) } else { Err(whole) }
+    };
+    Ok(match dtype {
+        DType::F32 => {
+            project_blocks(seed, tensor, probes, words()?, |&x| f32::from_le_bytes(x).into())
+        }
+        DType::I32 => {
+            project_blocks(seed, tensor, probes, words()?, |&x| i32::from_le_bytes(x).into())
+        }
+        DType::U8 | DType::Bool => {
+            project_blocks(seed, tensor, probes, bytes.chunks(BLOCK), |&x| x.into())
+        }
+    })
+}
+
+/// Projections as they are written down: [`PROJECTION_BYTES`] each.
+pub fn to_bytes(projections: &[f64]) -> Vec<u8> {
+    let canonical = |&x: &f64| if x.is_nan() { 0x7ff8_0000_0000_0000 } else { x.to_bits() };
+    projections.iter().flat_map(|x| canonical(x).to_le_bytes()).collect()
+}
+
+/// Reads what [`to_bytes`] writes.
+///
+/// # Errors
+/// [`NotWhole`].
+pub fn from_bytes(bytes: &[u8]) -> Result<Vec<f64>, NotWhole> {
+    let (numbers, rest) = bytes.as_chunks::<PROJECTION_BYTES>();
+    let whole = NotWhole { found: bytes.len(), size: PROJECTION_BYTES };
+    let read = || numbers.iter().map(|&x| f64::from_le_bytes(x)).collect();
+    if rest.is_empty() { Ok(read()) } else { Err(whole) }
 }
 
 fn project_blocks<'a, T: 'a>(
@@ -65,7 +101,7 @@ fn project_blocks<'a, T: 'a>(
     tensor: u32,
     probes: u32,
     blocks: impl Iterator<Item = &'a [T]>,
-    read: impl Fn(&T) -> f32,
+    read: impl Fn(&T) -> f64,
 ) -> Vec<f64> {
     let key = key(seed);
     let mut sums = vec![0f64; probes as usize];
@@ -73,7 +109,7 @@ fn project_blocks<'a, T: 'a>(
     for (number, block) in blocks.enumerate() {
         let values = &mut values[..block.len()];
         for (value, element) in values.iter_mut().zip(block) {
-            *value = f64::from(read(element));
+            *value = read(element);
         }
         let number = number as u64;
         for (probe, sum) in sums.iter_mut().enumerate() {
@@ -132,7 +168,9 @@ mod tests {
                 prop_assert_eq!(found.to_bits(), defined(seed, tensor, probe, &elements).to_bits());
             }
             let bytes: Vec<u8> = elements.iter().flat_map(|x| x.to_le_bytes()).collect();
-            prop_assert_eq!(project_bytes(seed, tensor, 3, &bytes), Ok(found));
+            let of_bytes = project_bytes(seed, tensor, 3, DType::F32, &bytes);
+            prop_assert_eq!(of_bytes, Ok(found.clone()));
+            prop_assert_eq!(from_bytes(&to_bytes(&found)), Ok(found));
         }
     }
 
@@ -156,8 +194,25 @@ mod tests {
 
     #[test]
     fn odd_bytes_are_refused_and_what_is_not_finite_shows() {
-        assert_eq!(project_bytes(1, 0, 1, &[0; 7]), Err(NotF32 { found: 7 }));
+        let odd = NotWhole { found: 7, size: 4 };
+        assert_eq!(project_bytes(1, 0, 1, DType::F32, &[0; 7]), Err(odd));
+        assert_eq!(from_bytes(&[0; 7]), Err(NotWhole { found: 7, size: 8 }));
         assert!(!project(1, 0, 1, &[1.0, f32::NAN])[0].is_finite());
         assert_eq!(project(1, 0, 2, &[]), [0.0, 0.0]);
+        let negative = f64::from_bits(0xfff8_0000_0000_0001);
+        assert_eq!(to_bytes(&[negative]), 0x7ff8_0000_0000_0000u64.to_le_bytes());
+    }
+
+    #[test]
+    fn elements_of_every_type_are_projected_by_value() {
+        let numbers: Vec<i32> = (0..300).map(|e| (e * 7919) % 251 - 125).collect();
+        let floats: Vec<f32> = numbers.iter().map(|&x| x as f32).collect();
+        let words: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(project_bytes(5, 1, 4, DType::I32, &words), Ok(project(5, 1, 4, &floats)));
+        let bits: Vec<u8> = (0..200).map(|e| u8::from(e % 3 == 0)).collect();
+        let floats: Vec<f32> = bits.iter().map(|&x| x.into()).collect();
+        for dtype in [DType::U8, DType::Bool] {
+            assert_eq!(project_bytes(5, 1, 4, dtype, &bits), Ok(project(5, 1, 4, &floats)));
+        }
     }
 }

@@ -49,5 +49,8 @@ pub const TEXT_BYTES_MAX: usize = 512;
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Leases in one message about their outcomes: some kilobytes.
 pub const OUTCOMES_MAX: usize = 128;
+/// Random projections that a contributor is asked for of each output at most: each takes as many
+/// additions as the output has elements.
+pub const PROBES_MAX: u32 = 64;
 /// Bytes of a consent receipt's JSON text.
 pub const RECEIPT_BYTES_MAX: usize = 4096;

@@ -1,8 +1,8 @@
 //! Messages: the typed headers of frames, one enum per direction.
 
 use crate::graph_text::GraphText;
-use crate::ids::{BlobId, KernelId, LeaseId, ResultDigest, SessionId, TaskId};
-use crate::limits::{MESSAGE_BYTES_MAX, RECEIPT_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::ids::{BlobId, KernelId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
+use crate::limits::{MESSAGE_BYTES_MAX, PROBES_MAX, RECEIPT_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::outcome::LeaseOutcome;
 use crate::task::TaskSpec;
 use raven_graph::GraphId;
@@ -215,6 +215,8 @@ pub enum FromContributor {
         /// What executed the task: that of the session's class, or the session ends.
         backend: Backend,
     },
+    /// Random projections of the payload, which stays here: a tensor u8 `[probes, 8]` per output.
+    Projected { lease: LeaseId },
     /// The payload; the outputs are the frame's tensors.
     Result { lease: LeaseId },
     /// A lease handed back.
@@ -273,6 +275,14 @@ pub enum ToContributor {
     Blob { id: BlobId },
     /// A task; attachments are the frame's tensors.
     Task(Box<TaskMessage>),
+    /// Send random projections of a committed lease's payload, and keep the payload.
+    Project {
+        lease: LeaseId,
+        /// Of the signs; drawn after the commitment.
+        key: Seed,
+        /// Projections of each output, 1 to [`PROBES_MAX`].
+        probes: u32,
+    },
     /// Send the payload of a committed lease.
     Reveal { lease: LeaseId },
     /// The lease's work is no longer needed: stop it, drop its payload.
@@ -326,6 +336,8 @@ pub enum MessageError {
     ShareOutOfRange { field: &'static str },
     #[error("workers: {found} is outside of 1..=256")]
     WorkersOutOfRange { found: u32 },
+    #[error("probes: {found} is outside of 1..={PROBES_MAX}")]
+    ProbesOutOfRange { found: u32 },
     #[error("tensors: a {kind} message carries none")]
     UnexpectedTensors { kind: &'static str },
 }
@@ -379,6 +391,7 @@ impl FromContributor {
                 text("signature", signature.as_deref().unwrap_or(""), 128)?;
             }
             FromContributor::Commit { .. }
+            | FromContributor::Projected { .. }
             | FromContributor::Result { .. }
             | FromContributor::Resume
             | FromContributor::Goodbye { .. } => {}
@@ -414,7 +427,14 @@ impl ToContributor {
             "task" => Ok(ToContributor::Task(parse(header)?)),
             _ => {
                 text("header", header, MESSAGE_BYTES_MAX)?;
-                parse(header)
+                match parse(header)? {
+                    ToContributor::Project { probes, .. }
+                        if !(1..=PROBES_MAX).contains(&probes) =>
+                    {
+                        Err(MessageError::ProbesOutOfRange { found: probes })
+                    }
+                    message => Ok(message),
+                }
             }
         }
     }

@@ -59,6 +59,7 @@ fn outgoing() -> Vec<ToContributor> {
         ToContributor::Graph { id: GraphId([3; 32]), graph: GraphText::unchecked(&graph) },
         ToContributor::Blob { id: BlobId([1; 32]) },
         ToContributor::Task(Box::new(task)),
+        ToContributor::Project { lease, key: Seed(1 << 63), probes: 32 },
         ToContributor::Reveal { lease },
         ToContributor::Cancel { lease },
         ToContributor::Drop { blobs: vec![BlobId([1; 32])], graphs: vec![] },
@@ -92,6 +93,7 @@ fn messages_round_trip_and_the_page_names_each() {
     }
     let incoming = [
         r#"{"type":"commit","lease":"lease_00000000000000000000000000000005","digest":"0000000000000000000000000000000000000000000000000000000000000000","elapsed_ms":3,"backend":"gpu"}"#,
+        r#"{"type":"projected","lease":"lease_00000000000000000000000000000005","tensors":[]}"#,
         r#"{"type":"result","lease":"lease_00000000000000000000000000000005","tensors":[]}"#,
         r#"{"type":"refuse","lease":"lease_00000000000000000000000000000005","reason":"too_large"}"#,
         r#"{"type":"pace","share":0.5,"workers":2}"#,
@@ -171,6 +173,13 @@ fn out_of_range_fields_are_named() {
         MessageError::TextTooLong { field: "detail", found: 600, limit: 512 }
     );
     assert!(matches!(refuse(r#"{"type":"steal"}"#), MessageError::Malformed { .. }));
+    for probes in [0, 65] {
+        let text = format!(
+            r#"{{"type":"project","lease":"lease_00000000000000000000000000000005","key":"0x0000000000000001","probes":{probes}}}"#
+        );
+        let refused = ToContributor::from_header(&text);
+        assert_eq!(refused, Err(MessageError::ProbesOutOfRange { found: probes }));
+    }
 }
 
 #[test]

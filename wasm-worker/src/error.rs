@@ -1,6 +1,7 @@
 //! Why the kernel does not do what it is asked.
 
 use raven_graph::GraphError;
+use raven_proof::projection::NotWhole;
 use raven_protocol::{FrameError, LeaseId, MessageError, RefuseReason, SpecError};
 
 /// A frame that the kernel cannot take. Nothing has changed when one is returned.
@@ -15,6 +16,9 @@ pub enum KernelError {
     /// The graph is not valid.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// A result has a part of an element.
+    #[error(transparent)]
+    Project(#[from] NotWhole),
     /// The message is not one that this call takes.
     #[error("type: {found} is not accepted here, {expected} is")]
     UnexpectedMessage { expected: &'static str, found: &'static str },

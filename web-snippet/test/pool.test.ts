@@ -26,7 +26,7 @@ class FakePort implements Port {
   ready(): void {
     this.say({ kind: 'ready', flopsPerS: 5e9 });
   }
-  answer(lease: string, outcome: 'commit' | 'refuse' | 'result', reason?: string): void {
+  answer(lease: string, outcome: 'commit' | 'projected' | 'refuse' | 'result', reason?: string): void {
     this.say({ kind: 'answer', lease, outcome, frame: encodeFrame({ type: outcome, lease, reason }).buffer });
   }
   kinds(): string[] {
@@ -105,10 +105,28 @@ test('tasks go to free workers in order, and their answers to the coordinator', 
   assert.equal(pool.committedTasks, 1);
 });
 
+test('a committed result may be projected any number of times, and then be revealed', () => {
+  const { pool, ports, sent, refused } = setUp(1, 1);
+  pool.task(task('a'));
+  ports[0]?.ready();
+  ports[0]?.answer('a', 'commit');
+  for (const _ of [1, 2]) {
+    pool.project('a', new ArrayBuffer(16));
+    assert.deepEqual(ports[0]?.kinds().at(-1), 'project a');
+    ports[0]?.answer('a', 'projected');
+  }
+  pool.reveal('a', new ArrayBuffer(16));
+  ports[0]?.answer('a', 'result');
+  pool.project('a', new ArrayBuffer(16));
+  assert.deepEqual(sent, ['commit a', 'projected a', 'projected a', 'result a']);
+  assert.deepEqual(refused, ['a missing']);
+});
+
 test('a reveal of nothing is refused', () => {
   const { pool, refused } = setUp(1, 1);
   pool.reveal('z', new ArrayBuffer(16));
-  assert.deepEqual(refused, ['z missing']);
+  pool.project('y', new ArrayBuffer(16));
+  assert.deepEqual(refused, ['z missing', 'y missing']);
 });
 
 test('blobs come from the store, shards over HTTP, and each kind is handed on', async () => {

@@ -40,6 +40,7 @@ class FakeKernel implements Kernel {
     if (header.type === 'bad') throw new Error('not for me');
     if (header.type === 'blob') this.lacks = this.lacks.filter((id) => id !== header.id);
     if (header.type === 'cancel' && header.lease === this.#lease) this.#left = 0;
+    if (header.type === 'project') return encodeFrame({ type: 'projected', lease: header.lease });
     return header.type === 'reveal' ? encodeFrame({ type: 'result', lease: header.lease }) : undefined;
   }
   #spend(ms: number): void {
@@ -244,16 +245,17 @@ test('a cancelled task says nothing, and the next one runs alone', async () => {
   assert.deepEqual(kernel.log, ['begin a', 'accept cancel', 'begin b']);
 });
 
-test('a reveal is answered while a task runs', async () => {
+test('projections and a reveal are answered while a task runs', async () => {
   const { posted, hooks, runner } = setUp(1, 5);
   let asked = false;
   hooks.onPause = () => {
+    if (!asked) runner.handle({ kind: 'project', lease: 'old', frame: frame({ type: 'project', lease: 'old' }) });
     if (!asked) runner.handle({ kind: 'reveal', lease: 'old', frame: frame({ type: 'reveal', lease: 'old' }) });
     asked = true;
   };
   runner.handle(task('a'));
   await settle();
-  assert.deepEqual(answers(posted), ['result old', 'commit a']);
+  assert.deepEqual(answers(posted), ['projected old', 'result old', 'commit a']);
 });
 
 test('a trap is reported as the end of the instance', async () => {

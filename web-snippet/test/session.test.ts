@@ -63,6 +63,7 @@ test('another consent text is never signed', async () => {
 test('messages out of turn, texts and broken frames end the session', async () => {
   const deeds: Array<[(socket: FakeSocket) => void, number]> = [
     [(socket) => socket.say({ type: 'ready', grant: 'g' }), 4004],
+    [(socket) => socket.say({ type: 'project', lease: LEASE, key: '0x0000000000000001', probes: 32 }), 4004],
     [(socket) => socket.say({ type: 'reveal', lease: LEASE }), 4004],
     [(socket) => socket.receive('text'), 4003],
     [(socket) => socket.receive(new ArrayBuffer(3)), 4003],

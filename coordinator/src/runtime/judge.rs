@@ -6,6 +6,7 @@ use super::driver::{Input, TaskBytes};
 use super::executor::{ExecutorError, KernelModule, Tensor, Weights};
 use super::leases::Held;
 use super::metrics::Metrics;
+use super::relaxed::{Bounds, Sketch, Weighed};
 use super::session::hex;
 use super::ws::verify;
 use crate::blobs::Blobs;
@@ -15,9 +16,8 @@ use crate::referee::{Claim, Evidence, Materials, Referee};
 use crate::store::{EvidenceRecord, Store};
 use crate::time::UnixMs;
 use axum::body::Bytes;
-use raven_engine::{ContributorId, EffectId, Testimony};
+use raven_engine::{Agreement, ContributorId, EffectId, Testimony};
 use raven_graph::ValidGraph;
-use raven_proof::normwise::{CalibrationRule, Distance, Tolerance};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Backend, BlobId, Frame, FrameLimits, FromContributor, GraphText, JobId, LeaseId, ResultDigest,
@@ -43,8 +43,6 @@ const QUEUE_MAX: usize = 16_384;
 const EVIDENCE_BYTES_MAX: u64 = 4 << 30;
 /// Contributors of whom it is remembered that there is evidence.
 const FILED_MAX: usize = 100_000;
-/// Norm of a difference that is rounding only.
-const NOISE_NORM: f64 = 1e-6;
 
 /// A result by output.
 pub type Values = HashMap<String, Tensor>;
@@ -61,7 +59,19 @@ pub struct Question {
     pub lease: LeaseId,
     pub task: TaskBytes,
     pub held: Held,
-    pub testimonies: Vec<(Testimony, Option<Values>)>,
+    /// For what GPUs say.
+    pub bounds: Bounds,
+    pub testimonies: Vec<Heard>,
+}
+
+/// What a contributor says, and what is at hand of it.
+#[derive(Debug)]
+pub struct Heard {
+    pub testimony: Testimony,
+    /// Its result, where that was shown and is still held.
+    pub values: Option<Values>,
+    /// A GPU's: projections of it.
+    pub sketch: Option<Arc<Sketch>>,
 }
 
 impl fmt::Debug for Question {
@@ -77,7 +87,9 @@ pub struct Judgment {
     pub values: Values,
     pub bytes: u64,
     /// By testimony.
-    pub agrees: Vec<bool>,
+    pub agrees: Vec<Agreement>,
+    /// How far results of GPUs were off, by output.
+    pub observed: Vec<(ContributorId, Vec<(String, f64)>)>,
     /// Files of evidence that are durable and not in the store yet.
     pub evidence: Vec<EvidenceRecord>,
 }
@@ -214,7 +226,7 @@ fn serve(
 
 impl Desk {
     fn judge(&mut self, question: Question) -> Result<Judgment, ExecutorError> {
-        let Question { lease, weights, graph, task, held, testimonies, .. } = question;
+        let Question { lease, weights, graph, task, held, bounds, testimonies, .. } = question;
         let task = match task {
             TaskBytes::Ready(frame) => frame,
             TaskBytes::Deferred { build, .. } => build()?,
@@ -233,23 +245,36 @@ impl Desk {
         let (digest, values) = verify(&held, &result)
             .map_err(|refusal| ExecutorError::Reply { reason: refusal.detail })?;
         let mut agrees = Vec::with_capacity(testimonies.len());
-        let mut evidence = Vec::new();
+        let (mut evidence, mut observed) = (Vec::new(), Vec::new());
         let suspect =
             Suspect { lease, held: &held, task: &task, graph: &graph, weights: weights.as_ref() };
-        for (testimony, claimed) in &testimonies {
+        for Heard { testimony, values: claimed, sketch } in &testimonies {
+            let contributor = testimony.contributor;
             let finding = match testimony.backend {
-                _ if testimony.digest == digest => None,
-                Backend::Gpu => out_of_bounds(&values, claimed.as_ref()),
-                Backend::Cpu => Some(self.file(&suspect, testimony, claimed.as_ref())),
+                _ if testimony.digest == digest => {
+                    agrees.push(Agreement::Agrees);
+                    continue;
+                }
+                Backend::Gpu => {
+                    let weighed =
+                        weigh(&bounds, &held, &values, (claimed.as_ref(), sketch.as_deref()));
+                    agrees.push(weighed.agreement);
+                    observed.push((contributor, weighed.observed));
+                    // Its bits prove nothing, so there is no file that could be replayed.
+                    weighed.finding.map(|finding| (unfiled(&hex(&random::bytes::<16>())), finding))
+                }
+                Backend::Cpu => {
+                    agrees.push(Agreement::False);
+                    Some(self.file(&suspect, testimony, claimed.as_ref()))
+                }
             };
-            agrees.push(finding.is_none());
             let Some((id, finding)) = finding else { continue };
-            let (task, contributor) = (held.task, testimony.contributor);
+            let task = held.task;
             tracing::warn!(%task, lease = %testimony.lease, finding, "a false result");
             evidence.push(EvidenceRecord { id, task, contributor, finding });
         }
         let bytes = result.len() as u64;
-        Ok(Judgment { digest, values, bytes, agrees, evidence })
+        Ok(Judgment { digest, values, bytes, agrees, observed, evidence })
     }
 
     /// Makes evidence against a processor's result durable, narrowed down to the
@@ -309,28 +334,21 @@ impl Desk {
     }
 }
 
-/// Why a GPU's result is not within the bounds of relaxed ones, if it is not.
-/// Its bits prove nothing, so there is no file that could be replayed.
-fn out_of_bounds(truth: &Values, claimed: Option<&Values>) -> Option<(String, String)> {
-    // The engine puts no GPU's word to the referee without its values.
-    let claimed = claimed?;
-    // Where a GPU rounds another way at a kink, honest results differ by more than
-    // usual: nobody is refused within the widest bound.
-    let relative = CalibrationRule::default().ceiling;
-    let tolerance = Tolerance { relative, absolute: NOISE_NORM };
-    let mut names: Vec<&String> = truth.keys().collect();
-    names.sort_unstable();
-    names.into_iter().find_map(|name| {
-        let distance = claimed.get(name).and_then(|claimed| distance(&truth[name], claimed));
-        if distance.as_ref().is_some_and(|found| tolerance.accepts(found)) {
-            return None;
+/// What to make of a GPU's result, by its values or by what is kept of them.
+fn weigh(
+    bounds: &Bounds,
+    held: &Held,
+    truth: &Values,
+    claimed: (Option<&Values>, Option<&Sketch>),
+) -> Weighed {
+    match claimed {
+        (Some(values), _) => bounds.weigh(&held.expected, truth, values),
+        (None, Some(sketch)) => bounds.weigh_sketch(&held.expected, truth, sketch),
+        // Nothing can be said of what is not there.
+        (None, None) => {
+            Weighed { agreement: Agreement::Doubtful, finding: None, observed: Vec::new() }
         }
-        let away = distance.map_or(f64::NAN, |found| found.relative());
-        let finding = format!(
-            "output {name:?} of a GPU is {away:.3e} of its norm away, {relative:.3e} is allowed"
-        );
-        Some((unfiled(&hex(&random::bytes::<16>())), finding))
-    })
+    }
 }
 
 /// The id of evidence of which there is no file.
@@ -355,17 +373,6 @@ fn result_frame(held: &Held, lease: LeaseId, values: &Values) -> Bytes {
         .filter_map(|output| Some(values.get(&output.name)?.part(output.name.clone())))
         .collect();
     encode(&FromContributor::Result { lease }, &parts).into()
-}
-
-/// How far a tensor is from the true one; `None` where that cannot be said.
-fn distance(truth: &Tensor, claimed: &Tensor) -> Option<Distance> {
-    match (truth.as_f32s(), claimed.as_f32s()) {
-        (Some(truth), Some(claimed)) => {
-            let (truth, claimed): (Vec<f32>, Vec<f32>) = (truth.collect(), claimed.collect());
-            Distance::between(&truth, &claimed).ok()
-        }
-        _ => (truth.data == claimed.data).then_some(Distance { difference: 0.0, norm: 1.0 }),
-    }
 }
 
 /// Writes a file that is there in full, or not at all, whatever happens.

@@ -1,8 +1,9 @@
 //! Leases of one session as its socket sees them: which answers are in turn.
 
 use super::product::Product;
+use super::relaxed::Sketch;
 use raven_graph::TensorType;
-use raven_protocol::{Encoding, Frame, LeaseId, TaskId};
+use raven_protocol::{Encoding, Frame, LeaseId, Seed, TaskId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -59,6 +60,18 @@ impl Expected {
     /// # Errors
     /// [`ResultError`] with the first tensor that is wrong.
     pub fn check(&self, frame: &Frame<'_>) -> Result<(), ResultError> {
+        self.check_as(frame, |output| output.ty.clone())
+    }
+
+    /// Checks tensors of other types, one per output in their order.
+    ///
+    /// # Errors
+    /// [`ResultError`] with the first tensor that is wrong.
+    pub fn check_as(
+        &self,
+        frame: &Frame<'_>,
+        ty: impl Fn(&ExpectedOutput) -> TensorType,
+    ) -> Result<(), ResultError> {
         let (found, expected) = (frame.tensors().count(), self.outputs.len());
         if found != expected {
             return Err(ResultError::Count { found, expected });
@@ -67,9 +80,9 @@ impl Expected {
             if tensor.name != output.name {
                 return Err(ResultError::Name { index, expected: output.name.clone() });
             }
-            let found = tensor.ty();
-            if found != output.ty {
-                let (name, expected) = (output.name.clone(), output.ty.clone());
+            let (found, expected) = (tensor.ty(), ty(output));
+            if found != expected {
+                let name = output.name.clone();
                 return Err(ResultError::Type { index, name, found, expected });
             }
         }
@@ -94,6 +107,8 @@ enum Turn {
     Leased,
     /// The commitment is here.
     Committed,
+    /// So many projections under that key were asked for.
+    Projecting { key: Seed, probes: u32 },
     /// The payload was asked for.
     Revealing,
 }
@@ -116,12 +131,16 @@ pub enum LeaseError {
     CommittedTwice,
     #[error("lease: its payload was not asked for")]
     NotAskedFor,
+    #[error("lease: no projections of it were asked for")]
+    NotProjecting,
 }
 
 /// The table. The driver adds, asks and ends; the socket's reader answers.
 #[derive(Debug, Default)]
 pub struct LeaseTable {
     open: HashMap<LeaseId, (Turn, Held)>,
+    /// What was last answered of open leases.
+    sketches: HashMap<LeaseId, Arc<Sketch>>,
     ended: HashSet<LeaseId>,
     ended_order: VecDeque<LeaseId>,
 }
@@ -148,6 +167,46 @@ impl LeaseTable {
         self.open.insert(lease, (Turn::Leased, held));
     }
 
+    /// Projections are about to be asked for; false where the lease has ended.
+    pub fn project(&mut self, lease: LeaseId, key: Seed, probes: u32) -> bool {
+        match self.open.get_mut(&lease) {
+            Some((turn @ Turn::Committed, _)) => {
+                *turn = Turn::Projecting { key, probes };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Projections came: what they are of, and how they were asked for; nothing where they are late.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub fn projected(&mut self, lease: LeaseId) -> Result<Option<(Held, Seed, u32)>, LeaseError> {
+        match self.open.get_mut(&lease) {
+            Some((turn, held)) => {
+                let Turn::Projecting { key, probes } = *turn else {
+                    return Err(LeaseError::NotProjecting);
+                };
+                *turn = Turn::Committed;
+                Ok(Some((held.clone(), key, probes)))
+            }
+            None => self.not_open(lease).map(|_| None),
+        }
+    }
+
+    /// Notes what was answered: the payload must have the same projections.
+    pub fn note_sketch(&mut self, lease: LeaseId, sketch: Arc<Sketch>) {
+        if self.open.contains_key(&lease) {
+            self.sketches.insert(lease, sketch);
+        }
+    }
+
+    /// What was answered last.
+    pub fn sketch(&self, lease: LeaseId) -> Option<Arc<Sketch>> {
+        self.sketches.get(&lease).cloned()
+    }
+
     /// The payload is about to be asked for; false where the lease has ended.
     pub fn reveal(&mut self, lease: LeaseId) -> bool {
         match self.open.get_mut(&lease) {
@@ -162,6 +221,7 @@ impl LeaseTable {
     /// The lease is over, whatever comes.
     pub fn end(&mut self, lease: LeaseId) -> Option<Held> {
         let (_, held) = self.open.remove(&lease)?;
+        self.sketches.remove(&lease);
         if self.ended_order.len() >= ENDED_MAX
             && let Some(oldest) = self.ended_order.pop_front()
         {
@@ -241,6 +301,28 @@ mod tests {
         assert!(matches!(table.result(mine), Ok(Answer::Late)));
         assert!(matches!(table.commit(mine), Ok(Answer::Late)));
         assert!(!table.reveal(mine));
+    }
+
+    #[test]
+    fn projections_are_answered_once_for_each_time_that_they_are_asked_for() {
+        let mut table = LeaseTable::default();
+        let lease = LeaseId(1);
+        table.lease(lease, held());
+        assert!(!table.project(lease, Seed(1), 32), "not before its commitment");
+        assert_eq!(table.projected(lease).err(), Some(LeaseError::NotProjecting));
+        table.commit(lease).expect("in turn");
+        assert_eq!(table.projected(lease).err(), Some(LeaseError::NotProjecting));
+        for key in [Seed(1), Seed(2)] {
+            assert!(table.project(lease, key, 32));
+            assert!(!table.project(lease, key, 32), "not while an answer is awaited");
+            let answered = table.projected(lease).expect("in turn").expect("in time");
+            assert_eq!((answered.1, answered.2), (key, 32));
+        }
+        assert_eq!(table.projected(lease).err(), Some(LeaseError::NotProjecting));
+        assert_eq!(table.result(lease).err(), Some(LeaseError::NotAskedFor));
+        table.end(lease);
+        assert!(matches!(table.projected(lease), Ok(None)), "late, and harmless");
+        assert_eq!(table.projected(LeaseId(9)).err(), Some(LeaseError::NotHeld));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod outbox;
 mod outcomes;
 mod persister;
 mod product;
+mod relaxed;
 pub mod session;
 pub mod snapshot;
 mod traffic;

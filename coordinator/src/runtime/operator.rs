@@ -225,11 +225,21 @@ impl Operator {
             FromContributor::Result { lease } => {
                 let answer = lock(&self.leases).result(lease).map_err(|e| e.to_string())?;
                 let Answer::Taken(held) = answer else { return Ok(None) };
-                let job = held.task.job;
+                let task = held.task;
                 let (digest, values) = verify(&held, bytes).map_err(|refusal| refusal.detail)?;
                 let bytes = bytes.len() as u64;
                 let odd = if is_odd(&values) { Oddness::NotFinite } else { Oddness::Plain };
-                Ok(Some(Input::Revealed { session, lease, digest, bytes, values, odd, job }))
+                let sketch = None;
+                Ok(Some(Input::Revealed {
+                    session,
+                    lease,
+                    digest,
+                    bytes,
+                    values,
+                    odd,
+                    task,
+                    sketch,
+                }))
             }
             FromContributor::Refuse { lease, reason, detail } => {
                 let answer = lock(&self.leases).refuse(lease).map_err(|e| e.to_string())?;

@@ -8,6 +8,7 @@ use super::leases::{Answer, Held, LeaseTable};
 use super::open_session::OpenSession;
 use super::outbox::{Ending, Outbox};
 use super::product::look;
+use super::relaxed::Sketch;
 use super::session::{AwaitConsent, Raise, Refusal, check_hello, network_prefix};
 use super::traffic::Traffic;
 use super::upgrade::{self, Gate, Socket, TooLong};
@@ -168,6 +169,15 @@ struct Reader {
     idle: Duration,
     /// What this session may still move.
     traffic: Arc<Traffic>,
+}
+
+/// A payload that came in turn.
+struct Shown {
+    lease: LeaseId,
+    held: Held,
+    bytes: Bytes,
+    /// The projections that were answered before.
+    promised: Option<Arc<Sketch>>,
 }
 
 /// What an open session reads against.
@@ -375,7 +385,10 @@ impl Reader {
         let message = {
             let frame = Frame::decode(&bytes, &ACTIVE)?;
             let message = FromContributor::from_header(frame.header())?;
-            let is_result = matches!(message, FromContributor::Result { .. });
+            let is_result = matches!(
+                message,
+                FromContributor::Projected { .. } | FromContributor::Result { .. }
+            );
             if !is_result && frame.tensors().next().is_some() {
                 return Err(MessageError::UnexpectedTensors { kind: kind_of(&message) }.into());
             }
@@ -397,11 +410,21 @@ impl Reader {
                 }
                 Event::Committed { session, lease, digest }
             }
+            FromContributor::Projected { lease } => {
+                let asked = active.leases().projected(lease)?;
+                let Some((held, key, probes)) = asked else { return Ok(()) };
+                let frame = Frame::decode(&bytes, &ACTIVE)?;
+                let sketch = Arc::new(Sketch::read(&held.expected, key, probes, &frame)?);
+                active.leases().note_sketch(lease, sketch.clone());
+                return self.tell(Input::Projected { session, lease, held, sketch }).await;
+            }
             FromContributor::Result { lease } => {
+                let promised = active.leases().sketch(lease);
                 let Answer::Taken(held) = active.leases().result(lease)? else { return Ok(()) };
                 let TaskId { job, round, .. } = held.task;
                 tracing::debug!(%job, round, task = %held.task, %lease, bytes = bytes.len(), "revealed");
-                return self.result(session, lease, held, bytes).await;
+                let shown = Shown { lease, held, bytes, promised };
+                return self.result(active, shown).await;
             }
             FromContributor::Refuse { lease, reason, detail } => {
                 let Answer::Taken(held) = active.leases().refuse(lease)? else { return Ok(()) };
@@ -451,22 +474,22 @@ impl Reader {
     }
 
     /// Checks and hashes a payload; the engine compares it with its commitment.
-    async fn result(
-        &self,
-        session: SessionId,
-        lease: LeaseId,
-        held: Held,
-        bytes: Bytes,
-    ) -> Read<()> {
-        let (length, job) = (bytes.len(), held.task.job);
+    async fn result(&self, active: &Active, shown: Shown) -> Read<()> {
+        let Shown { lease, held, bytes, promised } = shown;
+        let session = active.session;
+        let (length, task) = (bytes.len(), held.task);
+        // Its bits are not those of another's, so what is kept of it is more than its digest.
+        let is_sketched = active.backend == Backend::Gpu;
         let takes_long = length > HASH_INLINE_BYTES || held.product.is_some();
         let metrics = self.shared.metrics.clone();
-        let verify = move || {
+        let verify = move || -> Result<_, Refusal> {
             let (digest, values) = verify(&held, &bytes)?;
+            let is_as_promised = promised.is_none_or(|it| it.is_of(&held.expected, &values));
+            let sketch = is_sketched.then(|| Arc::new(Sketch::kept(&held.expected, &values)));
             let odd = look(&held, &values, &metrics);
-            Ok::<_, Refusal>((digest, values, odd))
+            Ok((digest, values, odd, is_as_promised, sketch))
         };
-        let (digest, values, odd) = if takes_long {
+        let (digest, values, odd, is_as_promised, sketch) = if takes_long {
             let verified = tokio::task::spawn_blocking(verify).await;
             verified.map_err(|error| {
                 tracing::error!(%session, %lease, %error, "a payload could not be hashed");
@@ -475,8 +498,12 @@ impl Reader {
         } else {
             verify()?
         };
+        if !is_as_promised {
+            return self.tell(Input::Event(Event::Misprojected { session, lease })).await;
+        }
         let bytes = length as u64;
-        self.tell(Input::Revealed { session, lease, digest, bytes, values, odd, job }).await
+        self.tell(Input::Revealed { session, lease, digest, bytes, values, odd, task, sketch })
+            .await
     }
 
     fn send(&self, message: &ToContributor) -> Read<()> {
@@ -566,6 +593,7 @@ fn kind_of(message: &FromContributor) -> &'static str {
         FromContributor::Hello(_) => "hello",
         FromContributor::Consent { .. } => "consent",
         FromContributor::Commit { .. } => "commit",
+        FromContributor::Projected { .. } => "projected",
         FromContributor::Result { .. } => "result",
         FromContributor::Refuse { .. } => "refuse",
         FromContributor::Pace { .. } => "pace",

@@ -5,11 +5,13 @@ use super::socket::{consent, hello, receipt};
 use super::{cache_dir, kernel_file};
 use ed25519_dalek::SigningKey;
 use raven_coordinator::runtime::executor::{Kernel, KernelModule};
-use raven_graph::TensorType;
+use raven_graph::{DType, TensorType};
+use raven_proof::projection::{project_bytes, to_bytes};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, LeaseOutcome,
-    TaskId, TensorPart, TensorView, ToContributor, result_digest,
+    Backend, Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, KernelId,
+    LeaseId, LeaseOutcome, NumericClass, Seed, TaskId, TensorPart, TensorView, ToContributor,
+    result_digest,
 };
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
@@ -42,10 +44,15 @@ pub struct Habits {
     pub cuts_upload_after: Option<u64>,
     /// Says that it may move so many bytes.
     pub traffic: Option<u64>,
+    /// Says that it is a GPU; `poison` is what makes its results differ.
+    pub gpu: bool,
     /// Multiplies the gradients of runs that begin below a micro-batch, or parts below a
     /// number, by a factor, and commits to that.
     pub poison: Option<Poison>,
 }
+
+/// The module that those who say so run.
+pub const GPU_KERNEL: KernelId = KernelId([0x67; 32]);
 
 /// What a contributor makes of its results.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +187,12 @@ impl Worker {
     fn session(&mut self, module: &KernelModule, mut socket: Socket) {
         let mut kernel = Kernel::new(module, MEMORY_BYTES).expect("an instance");
         let key = SigningKey::from_bytes(&[self.number; 32]);
-        let hello = Hello { traffic_bytes_left: self.habits.traffic, ..hello(&key, module.id()) };
+        let numeric = match self.habits.gpu {
+            true => NumericClass::Gpu { kernel: GPU_KERNEL },
+            false => NumericClass::Cpu { kernel: module.id() },
+        };
+        let traffic_bytes_left = self.habits.traffic;
+        let hello = Hello { traffic_bytes_left, numeric, ..hello(&key, module.id()) };
         send(&mut socket, &FromContributor::Hello(hello.clone()));
         let mut grant = String::new();
         while let Some(bytes) = self.read(&mut socket) {
@@ -188,6 +200,7 @@ impl Worker {
                 ToContributor::Welcome { nonce, consent_text_version, .. } => {
                     let mut receipt = receipt(&hello, &nonce, None);
                     receipt.text_version = consent_text_version;
+                    receipt.gpu = self.habits.gpu;
                     self.write(&mut socket, encode(&consent(&receipt, &key), &[]));
                 }
                 ToContributor::Ready { grant: token } => grant = token,
@@ -208,6 +221,9 @@ impl Worker {
                     let is_reveal = matches!(message, ToContributor::Reveal { .. });
                     let poisoned = match message {
                         ToContributor::Reveal { lease } => self.poisoned.remove(&lease),
+                        ToContributor::Project { lease, key, probes } => {
+                            self.poisoned.get(&lease).map(|it| projected(lease, it, key, probes))
+                        }
                         _ => None,
                     };
                     let reply = poisoned.or_else(|| kernel.accept(&bytes).expect("a good frame"));
@@ -268,6 +284,7 @@ impl Worker {
         let FromContributor::Commit { lease, elapsed_ms, backend, .. } = commit else {
             panic!("{commit:?} is no commitment")
         };
+        let backend = if self.habits.gpu { Backend::Gpu } else { backend };
         let reveal = encode(&ToContributor::Reveal { lease }, &[]);
         let result = kernel.accept(&reveal).expect("a good frame").expect("a result");
         let result = Frame::decode(&result, &FrameLimits::TO_COORDINATOR).expect("a frame");
@@ -336,6 +353,23 @@ impl Worker {
 fn message(bytes: &[u8]) -> ToContributor {
     let frame = Frame::decode(bytes, &FrameLimits::TO_CONTRIBUTOR).expect("a frame");
     ToContributor::from_header(frame.header()).expect("a message")
+}
+
+/// Projections of a result.
+fn projected(lease: LeaseId, result: &[u8], key: Seed, probes: u32) -> Vec<u8> {
+    let result = Frame::decode(result, &FrameLimits::TO_COORDINATOR).expect("a frame");
+    let written: Vec<(String, Vec<u8>)> = (0..)
+        .zip(result.tensors())
+        .map(|(number, tensor)| {
+            let found = project_bytes(key.0, number, probes, tensor.dtype, tensor.data);
+            (tensor.name.to_owned(), to_bytes(&found.expect("whole elements")))
+        })
+        .collect();
+    let ty = TensorType::new(DType::U8, [probes, 8]);
+    let part = |(name, data)| TensorPart { name: Clone::clone(name), ty: ty.clone(), data };
+    let parts: Vec<TensorPart<'_>> =
+        written.iter().map(|(name, data)| part((name, data.as_slice()))).collect();
+    encode(&FromContributor::Projected { lease }, &parts)
 }
 
 fn send(socket: &mut Socket, message: &FromContributor) {

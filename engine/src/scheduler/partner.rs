@@ -72,8 +72,11 @@ fn drawn(
         }
         let missing = session.holdings.missing_bytes(&task.demand) + task.demand.operand_bytes;
         let ms = finish_ms(world, session, task.demand.flops, missing, now);
+        // Whom nobody vetted confirms no GPU: both would have to be computed here.
+        let is_vetted = world.trust.of(&session.identity()).is_vetted(&world.config);
+        let confirms = is_vetted || !task.trial.is_inexact();
         let is_elsewhere = session.profile.site.is_none_or(|site| !sites.contains(&site));
-        if is_elsewhere && ms <= longest_ms {
+        if is_elsewhere && confirms && ms <= longest_ms {
             return Some(session.id);
         }
         second_best.get_or_insert(session.id);

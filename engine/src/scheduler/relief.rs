@@ -128,7 +128,9 @@ fn holds_task(world: &World, session: &Session, task: &Task) -> bool {
 
 fn relief_for<'a>(world: &World, job: &Job, task: &'a Task, now: Millis) -> Option<Relief<'a>> {
     // What is committed waits for others; only what is computed or sent can be late.
-    let late = |lease: &&Lease| !matches!(lease.state, LeaseState::Committed { .. });
+    let late = |lease: &&Lease| {
+        !matches!(lease.state, LeaseState::Committed { .. } | LeaseState::Projecting { .. })
+    };
     let leases = || task.leases.iter().filter_map(|&id| world.leases.get(id)).filter(late);
     let results = task.trial.claims.len() + world.computing(task).count();
     let spare = world.config.copies_max.saturating_sub(1);

@@ -34,11 +34,10 @@ impl Entry {
     }
 
     /// Whether the referee can compute it again: what parts were cut from is
-    /// gone, so that theirs is done before they are accepted, and of what a GPU
-    /// came to only the values could be compared.
+    /// gone, so that theirs is done before they are accepted. Of what a GPU came to
+    /// the shell keeps projections.
     pub(crate) fn can_be_rechecked(&self) -> bool {
         matches!(self.work, Work::Replica { .. })
-            && self.members.iter().all(|member| member.who.exact)
     }
 }
 

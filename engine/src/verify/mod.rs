@@ -1,7 +1,8 @@
 //! Proof of calculation: which results are believed, and why.
 //!
 //! A task's [`trial`] collects commitments. Agreement of enough contributors,
-//! one of them vetted, accepts a result; any disagreement goes to the
+//! one of them vetted, accepts a result (bits of GPUs are not compared, but
+//! projections, by a [`panel`]); any disagreement goes to the
 //! [`referee`], the coordinator's own computation of the same task, and never
 //! to a majority. [`trust`] says who is checked how often. Results of vetted
 //! contributors that nobody repeated are provisional: [`ledger`] keeps them,
@@ -10,6 +11,7 @@
 
 pub(crate) mod ledger;
 pub(crate) mod outcome;
+pub(crate) mod panel;
 mod referee;
 mod rollback;
 mod settle;
@@ -91,6 +93,8 @@ pub(crate) enum Purpose {
     Audit = 0x4155_4449,
     /// Whether it computes one that looks unlikely.
     Odd = 0x4f44_4420,
+    /// The signs of projections.
+    Probe = 0x5052_4f42,
 }
 
 /// Whether a draw hits with probability `1 / one_in`.

@@ -3,11 +3,12 @@
 use crate::active::Ending;
 use crate::effect::{Effect, Testimony, Work};
 use crate::engine::Engine;
-use crate::event::PayloadId;
+use crate::event::{Agreement, PayloadId};
 use crate::job::{Cause, JobState};
 use crate::progress::Kind;
 use crate::verify::ledger::Entry;
 use crate::verify::outcome::Holder;
+use crate::verify::panel::Panel;
 use crate::verify::trial::{Claim, Judging};
 use crate::verify::trust::{Identity, Trust};
 use raven_protocol::{GoodbyeReason, JobId, ResultDigest, ResultOutcome, SessionId, TaskId};
@@ -55,7 +56,7 @@ pub(crate) struct Ruling<'a> {
     pub(crate) payload: PayloadId,
     pub(crate) bytes: u64,
     /// By claim, in the order in which they were put to it.
-    pub(crate) agrees: &'a [bool],
+    pub(crate) agrees: &'a [Agreement],
 }
 
 impl Engine {
@@ -69,6 +70,7 @@ impl Engine {
         task.trial.judging = Judging::Asked;
         // From here on they are the referee's: released when it has answered.
         let payloads = std::mem::take(&mut task.trial.payloads);
+        let panel = task.trial.panel.take();
         stage.short.remove(&part);
         let Some(task) = stage.tasks.get(&part).cloned() else { return };
         let payloads: BTreeMap<ResultDigest, PayloadId> =
@@ -77,6 +79,7 @@ impl Engine {
         // Of a GPU that does not show its result nothing can be said.
         claims.retain(|claim| claim.who.exact || payloads.contains_key(&claim.digest));
         let origin = Origin::Trial;
+        self.release_payloads(panel.iter().flat_map(Panel::projections).collect());
         self.open_case(id, task.id, task.work, origin, claims, payloads, task.demand.flops);
     }
 
@@ -170,8 +173,12 @@ impl Engine {
         self.close_case(id, &case);
         let mut honest = Vec::new();
         let mut liars = Vec::new();
-        for (claim, &agrees) in case.claims.iter().zip(ruling.agrees) {
-            if agrees { honest.push(*claim) } else { liars.push(*claim) }
+        for (claim, agreement) in case.claims.iter().zip(ruling.agrees) {
+            match agreement {
+                Agreement::Agrees => honest.push(*claim),
+                Agreement::Doubtful => honest.push(Claim { doubtful: true, ..*claim }),
+                Agreement::False => liars.push(*claim),
+            }
         }
         let is_current = self.world.jobs.get(&id).is_some_and(|job| {
             job.ledger.rollbacks == case.attempt && job.ledger.back_to.is_none()
@@ -179,7 +186,7 @@ impl Engine {
         let mut is_undone = false;
         match case.origin {
             Origin::Trial => {
-                let is_open = is_current && self.rule_trial(id, &case, ruling, &liars);
+                let is_open = is_current && self.rule_trial(id, &case, ruling, &honest, &liars);
                 if !is_open {
                     self.release_payloads(vec![ruling.payload]);
                 }
@@ -220,7 +227,14 @@ impl Engine {
     }
 
     /// Enters a ruling into an open trial; false where that is over.
-    fn rule_trial(&mut self, id: JobId, case: &Case, ruling: Ruling<'_>, liars: &[Claim]) -> bool {
+    fn rule_trial(
+        &mut self,
+        id: JobId,
+        case: &Case,
+        ruling: Ruling<'_>,
+        honest: &[Claim],
+        liars: &[Claim],
+    ) -> bool {
         let Some(stage) = self.stage_mut(id).filter(|stage| stage.is_of(case.task)) else {
             return false;
         };
@@ -243,6 +257,9 @@ impl Engine {
         let unheard: Vec<Claim> =
             trial.claims.iter().filter(|claim| !is_heard(claim)).copied().collect();
         trial.claims.retain(is_heard);
+        for claim in &mut trial.claims {
+            claim.doubtful = honest.iter().any(|it| it.lease == claim.lease && it.doubtful);
+        }
         let Ruling { digest, payload, bytes, .. } = ruling;
         trial.judging = Judging::Ruled { digest, payload, bytes };
         let (work, flops) = (task.work.clone(), task.demand.flops);
@@ -270,13 +287,13 @@ impl Engine {
             }
         }
         for member in honest.iter().filter(|_| liars.is_empty()) {
-            self.agreed(member.who.identity, true);
+            self.judged_honest(member, true);
         }
         entry.is_some() && !liars.is_empty()
     }
 
     /// One more result of `identity` was computed a second time, and right.
-    pub(crate) fn agreed(&mut self, identity: Identity, by_referee: bool) {
+    fn agreed(&mut self, identity: Identity, by_referee: bool) {
         let before = self.world.trust.of(&identity);
         let trust = before.agreed(by_referee);
         if trust == before {
@@ -286,6 +303,28 @@ impl Engine {
         if before.is_vetted(&self.world.config) != trust.is_vetted(&self.world.config) {
             self.world.touch_all();
         }
+        self.out.push_back(Effect::Trust { identity, trust });
+    }
+
+    /// A result was computed a second time and not found false.
+    pub(crate) fn judged_honest(&mut self, member: &Claim, by_referee: bool) {
+        if member.doubtful {
+            self.doubted(member.who.identity);
+        } else {
+            self.agreed(member.who.identity, by_referee);
+        }
+    }
+
+    /// A result of `identity` was doubtful.
+    fn doubted(&mut self, identity: Identity) {
+        self.stats.doubted += 1;
+        let before = self.world.trust.of(&identity);
+        let trust = before.doubted();
+        if trust == before {
+            return;
+        }
+        self.world.trust.set(identity, trust);
+        self.world.touch_all();
         self.out.push_back(Effect::Trust { identity, trust });
     }
 

@@ -2,10 +2,12 @@
 
 use crate::active::Job;
 use crate::event::{Millis, NetworkPrefix, Oddness, PayloadId, SiteId};
+use crate::lease::LeaseState;
 use crate::money::PicoUsd;
 use crate::rates;
 use crate::session::Session;
 use crate::stage::Task;
+use crate::verify::panel::Panel;
 use crate::verify::trust::Identity;
 use crate::verify::{Purpose, Verification, draw, hits};
 use crate::world::World;
@@ -53,6 +55,8 @@ pub(crate) struct Claim {
     pub(crate) who: Who,
     pub(crate) rate: PicoUsd,
     pub(crate) digest: ResultDigest,
+    /// Whether the referee found it so.
+    pub(crate) doubtful: bool,
 }
 
 impl Claim {
@@ -63,6 +67,7 @@ impl Claim {
             who: Who::of(session),
             rate: rates::rate(session.profile.device),
             digest,
+            doubtful: false,
         }
     }
 }
@@ -117,6 +122,10 @@ pub(crate) struct Trial {
     /// Payloads that arrived, by digest.
     pub(crate) payloads: BTreeMap<ResultDigest, Revealed>,
     pub(crate) judging: Judging,
+    /// The comparison of results that have no bits to be compared by.
+    pub(crate) panel: Option<Panel>,
+    /// Whether the referee is to decide, once the results have been shown.
+    pub(crate) to_referee: bool,
     /// When somebody else was first needed: who takes part and leaves again does
     /// not begin the wait anew.
     pub(crate) short_since: Option<Millis>,
@@ -135,13 +144,20 @@ impl Trial {
         exact.any(|claim| Some(claim.digest) != first)
     }
 
+    /// Whether a result has no bits that could be compared.
+    pub(crate) fn is_inexact(&self) -> bool {
+        self.claims.iter().any(|claim| !claim.who.exact)
+    }
+
     /// Everything that it holds of the shell's memory.
     pub(crate) fn held(&self) -> Vec<PayloadId> {
         let ruled = match self.judging {
             Judging::Ruled { payload, .. } => Some(payload),
             Judging::NotAsked | Judging::Asked => None,
         };
-        self.payloads.values().map(|revealed| revealed.payload).chain(ruled).collect()
+        let projections = self.panel.iter().flat_map(Panel::projections);
+        let payloads = self.payloads.values().map(|revealed| revealed.payload);
+        payloads.chain(ruled).chain(projections).collect()
     }
 }
 
@@ -162,16 +178,15 @@ impl World {
         };
         match (job.plan.verification, who.exact) {
             (Verification::None, _) => rule(1, Also::Nobody),
-            (Verification::Triple, true) => rule(3, Also::Vetted),
-            // Bits of GPUs cannot be compared: only the referee can tell.
-            (Verification::Triple, false) => rule(1, Also::Referee),
-            (Verification::Adaptive, false) if !is_vetted || is_drawn() => rule(1, Also::Referee),
+            (Verification::Triple, _) => rule(3, Also::Vetted),
+            // What the referee computes of new GPUs is what bounds are learnt from.
+            (Verification::Adaptive, false) if !is_vetted => rule(1, Also::Referee),
             // Whoever only ever agreed with others is computed here before it is vetted.
             (Verification::Adaptive, true) if trust.lacks_referee(&self.config) => {
                 rule(1, Also::Referee)
             }
             (Verification::Adaptive, true) if !is_vetted => rule(2, Also::Vetted),
-            (Verification::Adaptive, true) if is_drawn() => rule(2, Also::OtherVetted),
+            (Verification::Adaptive, _) if is_drawn() => rule(2, Also::OtherVetted),
             (Verification::Adaptive, _) => rule(1, Also::Nobody),
         }
     }
@@ -233,7 +248,11 @@ impl World {
     /// How many more contributors should compute `task`, which has begun.
     pub(crate) fn partners_wanted(&self, job: &Job, task: &Task) -> u32 {
         let trial = &task.trial;
-        if trial.judging != Judging::NotAsked || trial.is_disputed() {
+        if trial.judging != Judging::NotAsked
+            || trial.is_disputed()
+            || trial.panel.is_some()
+            || trial.to_referee
+        {
             return 0;
         }
         let computing = self.computing(task).count();
@@ -248,12 +267,22 @@ impl World {
         wanted.max(u32::from(is_lost))
     }
 
+    /// Whether a committed result is still with its contributor, who can be asked for
+    /// projections of it.
+    pub(crate) fn is_kept(&self, claim: &Claim) -> bool {
+        let state = self.leases.get(claim.lease).map(|lease| lease.state);
+        matches!(state, Some(LeaseState::Committed { .. } | LeaseState::Projecting { .. }))
+    }
+
     /// Whether `session` may be one more who computes `task`: apart from the
     /// others, and comparable with them.
     pub(crate) fn may_join(&self, task: &Task, session: &Session) -> bool {
         let who = Who::of(session);
-        let mut others = task.trial.claims.iter().map(|claim| claim.who);
-        who.exact
+        let trial = &task.trial;
+        let is_comparable = who.exact && !trial.is_inexact()
+            || trial.claims.iter().all(|claim| self.is_kept(claim));
+        let mut others = trial.claims.iter().map(|claim| claim.who);
+        is_comparable
             && !others.any(|other| other.is_near(&who))
             && !task.leases.iter().filter_map(|&id| self.leases.get(id)).any(|lease| {
                 let other = self.sessions.get(&lease.session);

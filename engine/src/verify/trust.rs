@@ -81,6 +81,16 @@ impl Trust {
             Trust::Excluded => Trust::Excluded,
         }
     }
+
+    /// A result of it was farther from the truth than others are as a rule: it is
+    /// looked at as if it were new.
+    #[must_use]
+    pub(crate) fn doubted(self) -> Trust {
+        match self {
+            Trust::Agreed { .. } => Trust::default(),
+            Trust::Excluded => Trust::Excluded,
+        }
+    }
 }
 
 /// Trust in those who are online or whose results are not settled.
@@ -160,6 +170,9 @@ mod tests {
         assert_eq!(one_in(u32::MAX), config.check_one_in_max);
         assert_eq!(Trust::Excluded.check_one_in(&config), 1);
         assert_eq!(Trust::Excluded.agreed(true), Trust::Excluded);
+        assert_eq!(Trust::Excluded.doubted(), Trust::Excluded);
+        let doubted = Trust::Agreed { results: 1_000, refereed: 40 }.doubted();
+        assert!(!doubted.is_vetted(&config), "it is to be vetted again");
         let friends = Trust::Agreed { results: 1_000, refereed: 0 };
         assert!(!friends.is_vetted(&config) && friends.lacks_referee(&config));
         assert!(friends.agreed(true).is_vetted(&config));

@@ -24,17 +24,17 @@ const UNLIKELY_ONE_IN: u32 = 3;
 const PART_ONE_IN: u32 = 20;
 
 /// A result that is believed.
-struct Accepting {
-    digest: ResultDigest,
-    payload: PayloadId,
-    bytes: u64,
+pub(super) struct Accepting {
+    pub(super) digest: ResultDigest,
+    pub(super) payload: PayloadId,
+    pub(super) bytes: u64,
     /// Those who came to it, in the order of commitment.
-    members: Vec<Claim>,
-    proof: Proof,
+    pub(super) members: Vec<Claim>,
+    pub(super) proof: Proof,
 }
 
 impl Engine {
-    fn task(&self, job: JobId, part: u32) -> Option<&Task> {
+    pub(super) fn task(&self, job: JobId, part: u32) -> Option<&Task> {
         self.world.jobs.get(&job)?.stage.as_ref()?.tasks.get(&part)
     }
 
@@ -57,6 +57,9 @@ impl Engine {
                 return self.accept(id, part, accepting);
             }
             Judging::NotAsked => {}
+        }
+        if self.goes_by_projections(id, part) && !self.compare(id, part) {
+            return;
         }
         let awaiting = self.ask_for_payloads(id, part);
         let Some(task) = self.task(id, part) else { return };
@@ -169,7 +172,13 @@ impl Engine {
     }
 
     /// Whether the referee computes a task although those who agree suffice.
-    fn is_looked_at(&self, job: &Job, task: &Task, agreeing: &[&Claim], odd: Oddness) -> bool {
+    pub(super) fn is_looked_at(
+        &self,
+        job: &Job,
+        task: &Task,
+        agreeing: &[&Claim],
+        odd: Oddness,
+    ) -> bool {
         let config = &self.world.config;
         let hits = |purpose, nonce, one_in| hits(draw(config, task.id, purpose, nonce), one_in);
         let attempt = job.ledger.rollbacks.into();
@@ -195,7 +204,7 @@ impl Engine {
     }
 
     /// Notes of whom the referee computes a part before the next settlement.
-    fn note_looked_at(&mut self, id: JobId, part: u32) {
+    pub(super) fn note_looked_at(&mut self, id: JobId, part: u32) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         if !is_nearly_settled(&self.world.config, job) {
             return;
@@ -225,7 +234,7 @@ impl Engine {
     }
 
     /// The result counts, and every lease of the task is over.
-    fn accept(&mut self, id: JobId, part: u32, accepting: Accepting) {
+    pub(super) fn accept(&mut self, id: JobId, part: u32, accepting: Accepting) {
         let Accepting { digest, payload, bytes, mut members, proof } = accepting;
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let Some(stage) = &mut job.stage else { return };
@@ -305,7 +314,7 @@ impl Engine {
         }
         if is_checked {
             for member in members.iter().filter(|member| !member.who.operator) {
-                self.agreed(member.who.identity, proof == Proof::Refereed);
+                self.judged_honest(member, proof == Proof::Refereed);
             }
         }
     }

@@ -4,9 +4,10 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use raven_engine::{
-    Algorithm, ContributorId, Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan,
-    JobState, Metrics, Millis, NetworkPrefix, Oddness, Outbound, Outcome, PayloadId, Placement,
-    SessionProfile, SessionStatus, SyncSgd, Terms, Testimony, Trust, Verification,
+    Agreement, Algorithm, ContributorId, Effect, EffectError, EffectId, Engine, EngineConfig,
+    Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix, Oddness, Outbound, Outcome,
+    PayloadId, Placement, SessionProfile, SessionStatus, SyncSgd, Terms, Testimony, Trust,
+    Verification,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{
@@ -68,7 +69,9 @@ pub fn no_memory() -> EffectError {
 pub fn referee_finds(rig: &mut Rig, tag: u8) {
     let Asked { effect, task, testimonies } = rig.referee.remove(0);
     let digest = value(task, tag);
-    let agrees = testimonies.iter().map(|testimony| testimony.digest == digest).collect();
+    let agreement = |is_true| if is_true { Agreement::Agrees } else { Agreement::False };
+    let agrees = testimonies.iter().map(|testimony| agreement(testimony.digest == digest));
+    let agrees = agrees.collect();
     let payload = rig.payload();
     let outcome = Ok(Outcome::Judged { digest, payload, bytes: 100, agrees });
     rig.tell(Event::EffectDone { effect, outcome });

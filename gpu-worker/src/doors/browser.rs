@@ -74,7 +74,7 @@ impl BrowserKernel {
         self.0.borrow().gpu().lost()
     }
 
-    /// Takes a `graph`, `blob`, `drop`, `cancel` or `reveal` frame; may answer with a frame.
+    /// Takes a `graph`, `blob`, `drop`, `cancel`, `project` or `reveal` frame; may answer with a frame.
     pub fn accept(&self, frame: &[u8]) -> Result<Option<Vec<u8>>, JsError> {
         self.0.borrow_mut().accept(frame).map_err(thrown)
     }

@@ -7,7 +7,7 @@ use raven_graph::{
 };
 use raven_protocol::{
     Backend, Binding, BlobId, Carry, Encoding, FromContributor, LeaseId, Numerics, Program,
-    ReduceRule, RefuseReason, ShardRef, TaskId, TensorView, ToContributor, result_digest,
+    ReduceRule, RefuseReason, Seed, ShardRef, TaskId, TensorView, ToContributor, result_digest,
 };
 
 const BUDGET: u64 = 64 << 20;
@@ -73,9 +73,22 @@ fn a_task_commits_and_reveals_its_payload_once() {
     else {
         panic!("{commit:?}")
     };
+    let (key, probes) = (Seed(0x0123_4567_89ab_cdef), 5);
+    let project = message(&ToContributor::Project { lease: LeaseId(9), key, probes });
+    let projected = kernel.accept(&project).expect("a frame").expect("an answer");
     let reveal = message(&ToContributor::Reveal { lease: LeaseId(9) });
     let payload = kernel.accept(&reveal).expect("a frame").expect("an answer");
     let tensors = result(&payload);
+    // The projections are those of the definition, and asking for them left the payload there.
+    let (answer, projections) = read(&projected);
+    assert_eq!(answer, FromContributor::Projected { lease: LeaseId(9) });
+    for (number, ((name, ty, data), (output, _, values))) in
+        (0..).zip(projections.iter().zip(&tensors))
+    {
+        assert_eq!((name, ty.shape.dims()), (output, &[probes, 8][..]));
+        let defined = raven_proof::project(key.0, number, probes, &floats(values));
+        assert_eq!(raven_proof::projection::from_bytes(data), Ok(defined));
+    }
     // The commitment is to these bytes.
     let views = tensors.iter().map(|(name, ty, data)| {
         (Encoding::Raw, TensorView { name, dtype: ty.dtype, shape: &ty.shape, data })

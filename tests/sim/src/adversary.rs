@@ -25,6 +25,10 @@ pub enum Lie {
     Withheld,
     /// It calls every task invalid, to end the job.
     Invalid,
+    /// A GPU's: as far off, always to the same side, as honest ones may be at most.
+    Within,
+    /// A GPU's: turned signs, with projections of the truth.
+    Feigned,
 }
 
 /// A cheat.
@@ -75,7 +79,8 @@ impl Lie {
             Lie::Zero => 0,
             Lie::Stale => before,
             Lie::Colluding { group } => mix(truth, group),
-            Lie::Withheld | Lie::Invalid => truth,
+            // Of tensors that are no numbers nothing is nearly right.
+            Lie::Withheld | Lie::Invalid | Lie::Within | Lie::Feigned => truth,
         }
     }
 }
@@ -91,6 +96,10 @@ pub struct Truth {
     pub false_results: BTreeSet<(TaskId, ResultDigest)>,
     /// False results that were folded into a round which was not undone.
     pub standing: BTreeSet<TaskId>,
+    /// What results of GPUs were off, by task: in norms of the task's own.
+    pub off: BTreeMap<TaskId, f64>,
+    /// Tolerance of relaxed results at the end.
+    pub tolerance: f64,
     /// All that ever were.
     pub combined: u64,
     /// Contributors that cheat.

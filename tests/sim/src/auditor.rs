@@ -10,7 +10,7 @@ use raven_engine::{
 };
 use raven_protocol::{
     Backend, BlobId, GraphId, JobId, LeaseId, Numerics, RefuseReason, ResultDigest, ResultOutcome,
-    SessionId, TaskId,
+    Seed, SessionId, TaskId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -96,6 +96,8 @@ pub struct Auditor {
     jobs: BTreeMap<JobId, ModelJob>,
     effects: BTreeMap<EffectId, ModelEffect>,
     payloads: BTreeSet<PayloadId>,
+    /// Keys of projections, with what they were drawn for.
+    keys: BTreeMap<Seed, TaskId>,
     /// States that the shell keeps, by job: two jobs may come to equal weights.
     states: BTreeSet<(JobId, BlobId)>,
     accepted: u64,
@@ -119,6 +121,7 @@ impl Auditor {
             jobs: BTreeMap::new(),
             effects: BTreeMap::new(),
             payloads: BTreeSet::new(),
+            keys: BTreeMap::new(),
             states: BTreeSet::new(),
             accepted: 0,
             phases: BTreeMap::new(),
@@ -173,6 +176,9 @@ impl Auditor {
                 assert!(self.payloads.insert(*payload), "{payload:?} was used twice");
                 self.revealed(*session, *lease, *digest, *payload);
             }
+            Event::Projected { projection, .. } => {
+                assert!(self.payloads.insert(*projection), "{projection:?} was used twice");
+            }
             Event::Refused { session, lease, reason } => {
                 if self.live.get(lease).is_none_or(|live| live.session != *session) {
                     return;
@@ -197,6 +203,7 @@ impl Auditor {
             | Event::JobCancelled { .. }
             | Event::Paused { .. }
             | Event::Resumed { .. }
+            | Event::Misprojected { .. }
             | Event::TrafficLeft { .. } => {}
         }
     }
@@ -508,6 +515,14 @@ impl Auditor {
                 let longest = self.config.lease_ms_min..=self.config.lease_ms_max;
                 assert!(longest.contains(lease_ms), "a lease of {lease_ms} ms");
                 self.leased(session, *lease, *task, *flops, work, shell);
+            }
+            Outbound::Project { lease, key, .. } => {
+                let lease = self.live.get(lease).expect("a live lease is projected");
+                assert_eq!(lease.session, session);
+                assert!(lease.committed.is_some(), "nobody knows a key before its commitment");
+                assert!(!lease.revealing, "{} was asked for already", lease.task);
+                let task = *self.keys.entry(*key).or_insert(lease.task);
+                assert_eq!(task, lease.task, "a key serves one task");
             }
             Outbound::Reveal { lease } => {
                 let lease = self.live.get_mut(lease).expect("a live lease is revealed");

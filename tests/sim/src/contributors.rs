@@ -4,11 +4,12 @@ use crate::adversary::{Adversary, Lie};
 use crate::faults::{MS, Micros};
 use crate::kernel::{Value, digest_of};
 use crate::node::{Assigned, Connection, Kept, Up};
-use crate::sim::{Happening, Sim};
+use crate::relaxed::Vector;
+use crate::sim::{CEILING, Happening, Sim};
 use raven_engine::{
     Event, Identity, NetworkPrefix, Outbound, Placement, SessionProfile, SiteId, StagePlan, Work,
 };
-use raven_protocol::{DeviceClass, JobId, LeaseId, RefuseReason, SessionId};
+use raven_protocol::{Backend, DeviceClass, JobId, LeaseId, RefuseReason, Seed, SessionId};
 
 /// Every contributor is at home somewhere else.
 fn prefix(node: usize) -> NetworkPrefix {
@@ -129,6 +130,11 @@ impl Sim {
                 let assigned = Assigned { lease, task, work, flops, fetching: false };
                 self.queue_task(node, assigned);
             }
+            Outbound::Project { lease, key, probes } => {
+                if let Some(&kept) = connection.kept.get(&lease) {
+                    self.project(node, lease, kept, key, probes);
+                }
+            }
             Outbound::Reveal { lease } => {
                 if let Some(kept) = connection.kept.remove(&lease) {
                     self.reveal(node, lease, kept);
@@ -151,6 +157,17 @@ impl Sim {
         }
     }
 
+    fn project(&mut self, node: usize, lease: LeaseId, kept: Kept, key: Seed, probes: u32) {
+        let lie = self.nodes[node].spec.adversary.map(|it| it.lie);
+        let vector = match lie {
+            Some(Lie::Withheld) => return,
+            Some(Lie::Feigned) => Vector::of(kept.value),
+            _ => kept.vector.unwrap_or_else(|| Vector::of(kept.value)),
+        };
+        let projections = vector.project(key, probes);
+        self.send_up(node, Up::Projected { lease, projections });
+    }
+
     fn reveal(&mut self, node: usize, lease: LeaseId, kept: Kept) {
         let withholds = |it: Adversary| it.lie == Lie::Withheld;
         if self.nodes[node].spec.adversary.is_some_and(withholds) {
@@ -158,7 +175,8 @@ impl Sim {
         }
         let broken = self.rng.chance(self.scenario.faults.broken_commitment);
         let value = if broken { kept.value ^ 1 } else { kept.value };
-        self.send_up(node, Up::Result { lease, value, bytes: kept.bytes });
+        let vector = kept.vector.map(|vector| if broken { Vector::of(value) } else { vector });
+        self.send_up(node, Up::Result { lease, value, vector, bytes: kept.bytes });
     }
 
     /// Starts queued tasks on free workers.
@@ -269,18 +287,19 @@ impl Sim {
         let task = connection.running.remove(at);
         let truth = self.shell.kernel.run(task.task, &task.work);
         self.truth.executed += task.flops;
-        let value = self.answer(node, truth, &task.work);
-        let digest = digest_of(task.task, value);
-        if value != truth {
+        let (value, vector) = self.answer(node, truth, &task.work);
+        let digest =
+            vector.map_or_else(|| digest_of(task.task, value), |vector| vector.digest(task.task));
+        if value != truth || vector.is_some_and(|vector| vector.off(truth) > CEILING) {
             self.truth.false_results.insert((task.task, digest));
         }
         let bytes = self.result_bytes(task.task.job, &task.work);
         if let Some(connection) = &mut self.nodes[node].connection {
-            connection.kept.insert(lease, Kept { value, bytes });
+            connection.kept.insert(lease, Kept { value, vector, bytes });
         }
         let faults = self.scenario.faults;
         if self.rng.chance(faults.early_result) {
-            self.send_up(node, Up::Result { lease, value, bytes });
+            self.send_up(node, Up::Result { lease, value, vector, bytes });
         }
         self.send_up(node, Up::Commit { lease, digest });
         if self.rng.chance(faults.duplicate_commit) {
@@ -291,7 +310,7 @@ impl Sim {
         {
             let message = match self.rng.below(3) {
                 0 => Up::Commit { lease, digest },
-                1 => Up::Result { lease, value, bytes },
+                1 => Up::Result { lease, value, vector, bytes },
                 _ => Up::Refuse { lease, reason: RefuseReason::Failed },
             };
             self.send_up(node, message);
@@ -299,8 +318,9 @@ impl Sim {
         self.start(node);
     }
 
-    /// What a contributor says that a task yields.
-    fn answer(&mut self, node: usize, truth: Value, work: &Work) -> Value {
+    /// What a contributor says that a task yields. Whatever a GPU says, the truth goes
+    /// with it: it is what the simulation combines.
+    fn answer(&mut self, node: usize, truth: Value, work: &Work) -> (Value, Option<Vector>) {
         let entry = &mut self.nodes[node];
         entry.tasks_done += 1;
         let before = std::mem::replace(&mut entry.last_value, truth);
@@ -309,12 +329,23 @@ impl Sim {
             .adversary
             .filter(|it| entry.tasks_done > it.honest_first && entry.lies_told < it.lies_max)
             .filter(|it| it.about.holds(work));
-        let value = lying.map_or(truth, |it| it.lie.value(truth, before, &mut self.rng));
-        if value != truth {
+        let lie = lying.map(|it| it.lie);
+        let answer = match entry.spec.numeric().backend() {
+            Backend::Cpu => {
+                (lie.map_or(truth, |lie| lie.value(truth, before, &mut self.rng)), None)
+            }
+            Backend::Gpu => {
+                let rng = &mut self.rng;
+                let vector = lie.map(|lie| Vector::lie(lie, truth, before, rng));
+                (truth, Some(vector.unwrap_or_else(|| Vector::of(truth).rounded(rng))))
+            }
+        };
+        let (value, vector) = answer;
+        if value != truth || vector.is_some_and(|vector| vector.off(truth) > CEILING) {
             entry.lies_told += 1;
             *self.truth.lies.entry(entry.contributor).or_default() += 1;
         }
-        value
+        answer
     }
 
     fn result_bytes(&self, job: JobId, work: &Work) -> u64 {

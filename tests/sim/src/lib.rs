@@ -15,6 +15,7 @@ pub mod network;
 pub mod node;
 pub mod plans;
 pub mod proofs;
+pub mod relaxed;
 pub mod rng;
 pub mod shell;
 pub mod sim;

@@ -5,6 +5,7 @@ use crate::faults::Micros;
 use crate::kernel::Value;
 use crate::network::{Lane, LinkSpec};
 use crate::plans::{GPU_KERNEL, KERNEL};
+use crate::relaxed::Vector;
 use raven_engine::{ContributorId, Work};
 use raven_protocol::{
     BlobId, GraphId, LeaseId, NumericClass, RefuseReason, ResultDigest, SessionId, TaskId,
@@ -72,7 +73,8 @@ impl NodeSpec {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Up {
     Commit { lease: LeaseId, digest: ResultDigest },
-    Result { lease: LeaseId, value: Value, bytes: u64 },
+    Projected { lease: LeaseId, projections: Vec<f64> },
+    Result { lease: LeaseId, value: Value, vector: Option<Vector>, bytes: u64 },
     Refuse { lease: LeaseId, reason: RefuseReason },
     Pace { share: f64, workers: u32 },
     Pause,
@@ -94,6 +96,8 @@ pub struct Assigned {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Kept {
     pub value: Value,
+    /// A GPU's tensor.
+    pub vector: Option<Vector>,
     pub bytes: u64,
 }
 

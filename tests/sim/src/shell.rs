@@ -1,8 +1,11 @@
 //! The coordinator's shell: runs effects, keeps payloads and states.
 
 use crate::kernel::{Kernel, Value, digest_of, state_of};
-use raven_engine::{Effect, EffectId, Metrics, Outcome, PayloadId, Record, tree};
-use raven_protocol::{BlobId, JobId};
+use crate::relaxed::{Bounds, Vector};
+use raven_engine::{
+    Agreement, Effect, EffectId, Metrics, Outcome, PayloadId, Record, Testimony, tree,
+};
+use raven_protocol::{Backend, BlobId, JobId, LeaseId, ResultDigest, Seed, TaskId};
 use std::collections::BTreeMap;
 
 /// What a job's numbers do, to reach the ends of the state machine.
@@ -21,6 +24,17 @@ pub struct Story {
 pub struct Shell {
     pub kernel: Kernel,
     pub payloads: BTreeMap<PayloadId, Value>,
+    /// Of these, the tensors that GPUs came to.
+    pub vectors: BTreeMap<PayloadId, Vector>,
+    /// And those that are projections, with the key and the task that they are of.
+    pub projections: BTreeMap<PayloadId, (TaskId, Seed, Vec<f64>)>,
+    /// What was asked for by lease, and what was answered last.
+    pub projecting: BTreeMap<LeaseId, (TaskId, Seed)>,
+    pub projected: BTreeMap<LeaseId, (Seed, Vec<f64>)>,
+    /// Projections of what GPUs have shown or were asked for, by lease.
+    pub sketches: BTreeMap<LeaseId, (Seed, Vec<f64>)>,
+    /// By job.
+    pub bounds: BTreeMap<JobId, Bounds>,
     /// By job: two jobs may come to equal weights.
     pub states: BTreeMap<(JobId, BlobId), Value>,
     pub stories: BTreeMap<JobId, Story>,
@@ -37,6 +51,34 @@ impl Shell {
         let id = PayloadId(self.next_payload);
         self.payloads.insert(id, value);
         id
+    }
+
+    /// Takes what a contributor answered under a key into memory, and says whether
+    /// it agrees with all that others answered.
+    pub fn project(&mut self, lease: LeaseId, projections: Vec<f64>) -> Option<(PayloadId, bool)> {
+        let (task, key) = self.projecting.remove(&lease)?;
+        let bounds = self.bounds.entry(task.job).or_default();
+        let mut others = self.projections.values().filter(|it| (it.0, it.1) == (task, key));
+        let agrees = others.all(|it| bounds.agree(&it.2, &projections));
+        self.projected.insert(lease, (key, projections.clone()));
+        self.sketches.insert(lease, (key, projections.clone()));
+        let id = self.keep(0);
+        self.projections.insert(id, (task, key, projections));
+        Some((id, agrees))
+    }
+
+    /// Whether a payload has the projections that were answered under its lease.
+    pub fn is_projected(&self, lease: LeaseId, vector: &Vector) -> bool {
+        self.projected.get(&lease).is_none_or(|(key, projections)| {
+            vector.project(*key, projections.len() as u32) == *projections
+        })
+    }
+
+    /// Forgets a payload.
+    pub fn release(&mut self, payload: PayloadId) {
+        self.payloads.remove(&payload);
+        self.vectors.remove(&payload);
+        self.projections.remove(&payload);
     }
 
     /// Runs an effect that is answered; `None` for the others.
@@ -95,10 +137,10 @@ impl Shell {
             Effect::Persist { effect, .. } | Effect::Show { effect, .. } => {
                 Some((*effect, Outcome::Persisted))
             }
-            Effect::Referee { effect, task, work, testimonies, .. } => {
+            Effect::Referee { effect, job, task, work, testimonies } => {
                 let value = self.kernel.run(*task, work);
                 let digest = digest_of(*task, value);
-                let agrees = testimonies.iter().map(|testimony| testimony.digest == digest);
+                let agrees = testimonies.iter().map(|it| self.judge(*job, it, digest, value));
                 let agrees = agrees.collect();
                 let payload = self.keep(value);
                 Some((*effect, Outcome::Judged { digest, payload, bytes: 0, agrees }))
@@ -109,6 +151,30 @@ impl Shell {
             | Effect::Fold { .. }
             | Effect::ReleasePayloads { .. }
             | Effect::ReleaseState { .. } => None,
+        }
+    }
+
+    fn judge(
+        &mut self,
+        job: JobId,
+        testimony: &Testimony,
+        digest: ResultDigest,
+        truth: Value,
+    ) -> Agreement {
+        let vector = testimony.payload.and_then(|payload| self.vectors.get(&payload));
+        let bounds = self.bounds.entry(job).or_default();
+        match (testimony.backend, vector, self.sketches.get(&testimony.lease)) {
+            (Backend::Gpu, Some(vector), _) => {
+                let source = testimony.contributor.0;
+                let source = u64::from_le_bytes(source[..8].try_into().expect("eight bytes"));
+                bounds.judge(source, vector, truth)
+            }
+            (Backend::Gpu, None, Some((key, projections))) => {
+                bounds.judge_sketch(*key, projections, truth)
+            }
+            (Backend::Gpu, None, None) => panic!("{} has no sketch", testimony.lease),
+            _ if testimony.digest == digest => Agreement::Agrees,
+            _ => Agreement::False,
         }
     }
 

@@ -6,6 +6,7 @@ use crate::faults::{Faults, MS, Micros, SECOND};
 use crate::kernel::{Value, digest_of, is_product};
 use crate::network::{Lane, Network};
 use crate::node::{Node, NodeSpec, Up};
+use crate::relaxed::{Bounds, PROBED_OFF, Vector};
 use crate::rng::Rng;
 use crate::shell::{Shell, Story};
 use raven_engine::{
@@ -13,10 +14,16 @@ use raven_engine::{
     Outbound, Outcome as Answer, PayloadId, Record, ResumePoint, Stats, Terms, TreePart, Trust,
     Work,
 };
-use raven_protocol::{JobId, LeaseId, ResultDigest, SessionId, TaskId};
+use raven_protocol::{JobId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
+
+/// What of its norm an honest GPU's result is off at most.
+pub(crate) const CEILING: f64 = 0.02;
+
+/// Projections that the shell keeps of results of GPUs.
+const SKETCH_PROBES: u32 = 16;
 
 /// A network, its jobs and its faults.
 #[derive(Clone, Debug)]
@@ -195,6 +202,7 @@ pub struct Sim {
     /// A lease to answer wrongly.
     pub(crate) some_lease: Option<(LeaseId, ResultDigest)>,
     pub(crate) lease_tasks: BTreeMap<LeaseId, TaskId>,
+    pub(crate) lease_sessions: BTreeMap<LeaseId, SessionId>,
     pub(crate) ended: BTreeMap<JobId, Micros>,
     pub(crate) step_times: BTreeMap<JobId, Vec<Micros>>,
     pub(crate) events: u64,
@@ -225,6 +233,7 @@ impl Sim {
             reducing_until: 0,
             some_lease: None,
             lease_tasks: BTreeMap::new(),
+            lease_sessions: BTreeMap::new(),
             ended: BTreeMap::new(),
             step_times: BTreeMap::new(),
             events: 0,
@@ -396,7 +405,7 @@ impl Sim {
                 && matches!(effect, Effect::Persist { .. } | Effect::Show { .. });
             let answer = if self.rng.chance(faults.effect_failure) || is_down {
                 if let Answer::Judged { payload, .. } = answer {
-                    self.shell.payloads.remove(&payload);
+                    self.shell.release(payload);
                 }
                 let job = match &effect {
                     Effect::InitState { job, .. } | Effect::Step { job, .. } => Some(*job),
@@ -431,6 +440,7 @@ impl Sim {
             Effect::RolledBack { job, round } => {
                 let is_undone = |task: &TaskId| task.job == job && task.round >= round;
                 self.truth.standing.retain(|task| !is_undone(task));
+                self.truth.off.retain(|task, _| !is_undone(task));
             }
             Effect::Trust { identity, trust } => {
                 if trust == Trust::Excluded {
@@ -444,7 +454,7 @@ impl Sim {
             }
             Effect::ReleasePayloads { payloads } => {
                 for payload in payloads {
-                    self.shell.payloads.remove(&payload);
+                    self.shell.release(payload);
                 }
             }
             Effect::ReleaseState { job, state } => {
@@ -488,7 +498,13 @@ impl Sim {
     }
 
     fn count(&mut self, task: TaskId, payload: PayloadId, truth: Value) {
-        if self.shell.payloads.get(&payload) != Some(&truth) {
+        let combined = self.shell.payloads.get(&payload).copied();
+        let vector = self.shell.vectors.get(&payload);
+        if let Some(vector) = vector {
+            self.truth.off.insert(task, vector.off(truth));
+        }
+        let is_near = vector.is_none_or(|vector| vector.off(truth) <= CEILING);
+        if combined != Some(truth) || !is_near {
             self.truth.combined += 1;
             self.truth.standing.insert(task);
         }
@@ -502,17 +518,23 @@ impl Sim {
     fn send_down(&mut self, session: SessionId, message: Outbound) {
         if let Outbound::Task { lease, task, lease_ms, work, .. } = &message {
             self.lease_tasks.insert(*lease, *task);
+            self.lease_sessions.insert(*lease, session);
             self.truth.work.insert(*task, work.clone());
             if let Some(&node) = self.sessions.get(&session) {
                 self.lease_ms_of[node] = self.lease_ms_of[node].min(*lease_ms);
             }
+        }
+        if let Outbound::Project { lease, key, .. } = &message {
+            let task = self.lease_tasks[lease];
+            let before = self.shell.projecting.insert(*lease, (task, *key));
+            assert!(before.is_none(), "{lease} is asked again before it has answered");
         }
         let Some(&node) = self.sessions.get(&session) else { return };
         let bytes = match &message {
             Outbound::Graph { .. } => 20_000,
             Outbound::Weights { job, .. } => self.shell.kernel.plan(*job).weights_bytes,
             Outbound::Task { task, work, .. } => 600 + self.operand_bytes(task.job, work),
-            Outbound::Reveal { .. } | Outbound::Cancel { .. } => 100,
+            Outbound::Project { .. } | Outbound::Reveal { .. } | Outbound::Cancel { .. } => 100,
             Outbound::Drop { blobs, .. } => 100 + 70 * blobs.len() as u64,
         };
         if self.rng.chance(self.scenario.faults.message_loss) {
@@ -559,12 +581,35 @@ impl Sim {
                 self.some_lease = Some((lease, digest));
                 Event::Committed { session, lease, digest }
             }
-            Up::Result { lease, value, bytes } => {
+            Up::Projected { lease, projections } => {
+                let Some((projection, agrees)) = self.shell.project(lease, projections) else {
+                    return;
+                };
+                Event::Projected { session, lease, projection, agrees }
+            }
+            Up::Result { lease, vector: Some(vector), .. }
+                if !self.shell.is_projected(lease, &vector) =>
+            {
+                Event::Misprojected { session, lease }
+            }
+            Up::Result { lease, value, vector, bytes } => {
                 // The shell hashes what came under the task of the lease that it names.
                 let task = self.lease_tasks.get(&lease).copied();
-                let digest = task.map_or(ResultDigest([0; 32]), |task| digest_of(task, value));
-                let odd = task.map_or(Oddness::Plain, |task| self.probe(task, value));
+                let digest = task.map_or(ResultDigest([0; 32]), |task| {
+                    vector.map_or_else(|| digest_of(task, value), |vector| vector.digest(task))
+                });
+                let odd = task.map_or(Oddness::Plain, |task| self.probe(task, value, vector));
                 let payload = self.shell.keep(value);
+                if let Some(vector) = vector {
+                    self.shell.vectors.insert(payload, vector);
+                    // Nobody else learns this key.
+                    let key = Seed(self.rng.word());
+                    // Of another's lease the socket's own table knows nothing.
+                    if self.lease_sessions.get(&lease) == Some(&session) {
+                        let sketch = vector.project(key, SKETCH_PROBES);
+                        self.shell.sketches.insert(lease, (key, sketch));
+                    }
+                }
                 Event::Revealed { session, lease, digest, payload, bytes, odd }
             }
             Up::Refuse { lease, reason } => Event::Refused { session, lease, reason },
@@ -578,12 +623,14 @@ impl Sim {
     }
 
     /// What probes of a result find, where it is a product.
-    fn probe(&mut self, task: TaskId, value: Value) -> Oddness {
+    fn probe(&mut self, task: TaskId, value: Value, vector: Option<Vector>) -> Oddness {
         let Some(work) = self.truth.work.get(&task).filter(|work| is_product(work)) else {
             return Oddness::Plain;
         };
         let truth = self.shell.kernel.run(task, work);
-        if value == truth { Oddness::Probed } else { Oddness::Faulty }
+        // Probes see whatever is more than honest round-off.
+        let is_near = vector.is_none_or(|vector| vector.off(truth) <= PROBED_OFF);
+        if value == truth && is_near { Oddness::Probed } else { Oddness::Faulty }
     }
 
     fn finish(mut self) -> Outcome {
@@ -655,7 +702,10 @@ impl Sim {
             engine_time: self.engine_time,
             tasks_by_node: self.tasks_by_node.clone(),
             lease_ms_of: self.lease_ms_of.clone(),
-            truth: self.truth.clone(),
+            truth: Truth {
+                tolerance: self.shell.bounds.values().map(Bounds::relative).fold(0.0, f64::max),
+                ..self.truth.clone()
+            },
         }
     }
 }

@@ -109,8 +109,7 @@ fn add_cheats(scenario: &mut Scenario) {
         return;
     }
     let about = if rng.chance(0.5) { About::Products } else { About::Everything };
-    let processors = |node: &&mut NodeSpec| node.gpu_of.is_none() && !node.operator;
-    for node in scenario.nodes.iter_mut().filter(processors) {
+    for node in scenario.nodes.iter_mut().filter(|node| !node.operator) {
         if rng.chance(0.3) {
             let lies = [
                 Lie::Noise,
@@ -120,6 +119,8 @@ fn add_cheats(scenario: &mut Scenario) {
                 Lie::Stale,
                 Lie::Colluding { group: 3 },
                 Lie::Withheld,
+                Lie::Within,
+                Lie::Feigned,
             ];
             let lie = lies[rng.below(lies.len() as u64) as usize];
             let honest_first = rng.below(20) as u32;

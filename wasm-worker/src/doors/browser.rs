@@ -32,7 +32,7 @@ impl BrowserKernel {
         BrowserKernel(crate::Kernel::new(count(memory_bytes)))
     }
 
-    /// Takes a `graph`, `blob`, `drop`, `cancel` or `reveal` frame; may answer with a frame.
+    /// Takes a `graph`, `blob`, `drop`, `cancel`, `project` or `reveal` frame; may answer with a frame.
     pub fn accept(&mut self, frame: Vec<u8>) -> Result<Option<Vec<u8>>, JsError> {
         self.0.accept_owned(frame).map_err(thrown)
     }

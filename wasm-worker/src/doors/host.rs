@@ -97,7 +97,7 @@ unsafe fn call(
     }
 }
 
-/// Takes a `graph`, `blob`, `drop`, `cancel` or `reveal` frame.
+/// Takes a `graph`, `blob`, `drop`, `cancel`, `project` or `reveal` frame.
 ///
 /// # Safety
 /// As the module says of handles and buffers.

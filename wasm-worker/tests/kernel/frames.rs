@@ -4,7 +4,7 @@ use crate::common::*;
 use raven_graph::{Conv2dAttrs, DType, GraphBuilder, GraphError, GraphId, Limits};
 use raven_protocol::{
     Backend, Binding, BlobId, Carry, FrameError, FromContributor, GraphText, LeaseId, Program,
-    ReduceRule, RefuseReason, ShardRef, ToContributor,
+    ReduceRule, RefuseReason, Seed, ShardRef, ToContributor,
 };
 use raven_worker::{Kernel, KernelError};
 
@@ -40,6 +40,35 @@ fn a_task_commits_and_reveals_its_payload_once() {
     assert_eq!(raven_protocol::result_digest(task, views), digest);
     let again = kernel.accept(&reveal).expect("a frame").expect("an answer");
     assert_eq!(refusal(&again).0, RefuseReason::Missing);
+}
+
+#[test]
+fn projections_of_a_kept_result_are_those_of_the_definition_and_leave_it() {
+    let mut kernel = kernel_with(&small_graph());
+    let lease = LeaseId(9);
+    let (key, probes) = (Seed(0x0123_4567_89ab_cdef), 5);
+    let project = message(&ToContributor::Project { lease, key, probes });
+    let before = kernel.accept(&project).expect("a frame").expect("an answer");
+    assert_eq!(refusal(&before).0, RefuseReason::Missing);
+    kernel.begin(&small_task(9, 0, 2)).expect("a task");
+    kernel.step(u64::MAX).expect("running");
+    kernel.finish(1).expect("finished");
+    let first = kernel.accept(&project).expect("a frame").expect("an answer");
+    assert_eq!(kernel.accept(&project).expect("a frame"), Some(first.clone()));
+    let reveal = message(&ToContributor::Reveal { lease });
+    let (_, outputs) = read(&kernel.accept(&reveal).expect("a frame").expect("an answer"));
+    let (answer, projections) = read(&first);
+    assert_eq!(answer, FromContributor::Projected { lease });
+    assert_eq!(projections.len(), outputs.len());
+    for (number, ((name, ty, data), (output, _, payload))) in
+        (0..).zip(projections.iter().zip(&outputs))
+    {
+        assert_eq!((name, ty.dtype, ty.shape.dims()), (output, DType::U8, &[probes, 8][..]));
+        let defined = raven_proof::project(key.0, number, probes, &floats(payload));
+        assert_eq!(raven_proof::projection::from_bytes(data), Ok(defined));
+    }
+    let after = kernel.accept(&project).expect("a frame").expect("an answer");
+    assert_eq!(refusal(&after).0, RefuseReason::Missing);
 }
 
 #[test]
@@ -389,7 +418,10 @@ fn messages_of_another_kind_are_named() {
     let mut kernel = Kernel::new(1 << 20);
     let ready = message(&ToContributor::Ready { grant: "g".into() });
     let error = kernel.accept(&ready).expect_err("not for the kernel").to_string();
-    assert_eq!(error, "type: ready is not accepted here, graph, blob, drop, cancel or reveal is");
+    assert_eq!(
+        error,
+        "type: ready is not accepted here, graph, blob, drop, cancel, project or reveal is"
+    );
     let error = kernel.begin(&ready).expect_err("not a task").to_string();
     assert_eq!(error, "type: ready is not accepted here, task is");
 }

@@ -307,6 +307,9 @@ export class Lane {
       case 'task':
         pool.task({ lease: message.lease, frame, shards: message.shards });
         return;
+      case 'project':
+        pool.project(message.lease, frame);
+        return;
       case 'reveal':
         pool.reveal(message.lease, frame);
         return;

@@ -172,9 +172,18 @@ export class Pool {
     this.#feed();
   }
 
+  /** Asks for projections of a result that is kept. */
+  project(lease: string, frame: ArrayBuffer): void {
+    this.#ask('project', lease, frame);
+  }
+
   reveal(lease: string, frame: ArrayBuffer): void {
+    this.#ask('reveal', lease, frame);
+  }
+
+  #ask(kind: 'project' | 'reveal', lease: string, frame: ArrayBuffer): void {
     const slot = this.#slots.find((candidate) => candidate.committed.has(lease));
-    if (slot) post(slot, { kind: 'reveal', lease, frame });
+    if (slot) post(slot, { kind, lease, frame });
     else this.#host.refuse(lease, 'missing', 'no result is kept under this lease');
   }
 
@@ -332,10 +341,12 @@ export class Pool {
     }
   }
 
-  #answer(slot: Slot, lease: string, outcome: 'commit' | 'refuse' | 'result', frame: ArrayBuffer): void {
+  #answer(slot: Slot, lease: string, outcome: 'commit' | 'projected' | 'refuse' | 'result', frame: ArrayBuffer): void {
     const wasRunning = isAt(slot, lease);
     // An answer to a lease that was cancelled meanwhile is of no use to anyone.
-    if (!wasRunning && !slot.committed.delete(lease)) return;
+    if (!wasRunning && !slot.committed.has(lease)) return;
+    // What was projected is kept for its reveal.
+    if (outcome !== 'projected') slot.committed.delete(lease);
     if (wasRunning) slot.stage = { at: 'free' };
     if (outcome === 'commit') {
       slot.committed.add(lease);

@@ -7,7 +7,7 @@
  * unusable.
  */
 export interface FrameKernel {
-  /** Takes a graph, blob, drop, cancel or reveal frame; a reveal is answered. */
+  /** Takes a graph, blob, drop, cancel, project or reveal frame; the last two are answered. */
   accept(frame: Uint8Array): Uint8Array | undefined;
   /** Hex ids of blobs that a task names and that are not held. */
   missing(taskFrame: Uint8Array): string[];

@@ -94,6 +94,7 @@ export abstract class TaskRunner<K extends FrameKernel> {
       case 'forget':
         if (this.state.at === 'waiting' && this.state.task.lease === command.lease) this.rest();
         return;
+      case 'project':
       case 'reveal':
         this.answer(command.lease, this.kernel.accept(new Uint8Array(command.frame)));
         return;
@@ -193,7 +194,7 @@ export abstract class TaskRunner<K extends FrameKernel> {
       return;
     }
     const type = decodeFrame(frame, TO_CONTRIBUTOR).header.type;
-    const outcome = type === 'commit' || type === 'result' ? type : 'refuse';
+    const outcome = type === 'commit' || type === 'projected' || type === 'result' ? type : 'refuse';
     const buffer = ownBuffer(frame);
     this.host.post({ kind: 'answer', lease, outcome, frame: buffer }, [buffer]);
   }

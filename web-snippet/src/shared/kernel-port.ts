@@ -27,6 +27,8 @@ export type ToKernel =
   | { readonly kind: 'task'; readonly lease: string; readonly frame: ArrayBuffer; readonly hubMs: number }
   /** Forget a task whose blobs cannot be had; the hub has answered for it. */
   | { readonly kind: 'forget'; readonly lease: string }
+  /** A committed result is projected, and stays. */
+  | { readonly kind: 'project'; readonly lease: string; readonly frame: ArrayBuffer }
   | { readonly kind: 'reveal'; readonly lease: string; readonly frame: ArrayBuffer }
   /** The lease's work is not needed: stop it, drop its payload. */
   | { readonly kind: 'cancel'; readonly lease: string; readonly frame: ArrayBuffer }
@@ -41,7 +43,7 @@ export type FromKernel =
   | {
       readonly kind: 'answer';
       readonly lease: string;
-      readonly outcome: 'commit' | 'refuse' | 'result';
+      readonly outcome: 'commit' | 'projected' | 'refuse' | 'result';
       readonly frame: ArrayBuffer;
     }
   /** The task could not be handed to the kernel; no frame exists for it. Without a reason it has failed. */

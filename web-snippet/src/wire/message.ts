@@ -64,7 +64,7 @@ export interface Receipt {
   readonly counter?: number;
 }
 
-/** Messages that the hub itself writes; `commit` and `result` come from the kernel as frames. */
+/** Messages that the hub itself writes; `commit`, `projected` and `result` come from the kernel as frames. */
 export type FromContributor =
   | {
       readonly type: 'hello';
@@ -141,6 +141,7 @@ export type ToContributor =
   | { readonly type: 'graph'; readonly id: string }
   | { readonly type: 'blob'; readonly id: string }
   | { readonly type: 'task'; readonly lease: string; readonly flops: number; readonly shards: readonly ShardRef[] }
+  | { readonly type: 'project'; readonly lease: string }
   | { readonly type: 'reveal'; readonly lease: string }
   | { readonly type: 'cancel'; readonly lease: string }
   | { readonly type: 'drop'; readonly blobs: readonly string[]; readonly graphs: readonly string[] }
@@ -257,6 +258,7 @@ export function parseToContributor(header: Fields): ToContributor {
         flops: natural(header, 'flops'),
         shards: shards(object(header.spec, 'spec')),
       };
+    case 'project':
     case 'reveal':
     case 'cancel':
       return { type: header.type, lease: id(header, 'lease', LEASE) };

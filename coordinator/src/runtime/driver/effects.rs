@@ -3,7 +3,7 @@
 use super::job::TaskBytes;
 use super::{Asked, Driver, Input, executor_error};
 use crate::runtime::executor::{ExecutorError, Fold, Operation, Part, Request};
-use crate::runtime::judge::Question;
+use crate::runtime::judge::{Heard, Question};
 use crate::runtime::leases::{Held, LeaseTable};
 use crate::runtime::persister::{Item, Saving, kept_state};
 use crate::store::Clock;
@@ -119,6 +119,7 @@ impl Driver {
             Effect::ReleasePayloads { payloads } => {
                 for payload in payloads {
                     self.payloads.remove(&payload);
+                    self.projections.remove(&payload);
                 }
             }
             Effect::ReleaseState { job, state } => {
@@ -174,7 +175,8 @@ impl Driver {
     ) -> Result<(), ExecutorError> {
         let heard = testimonies.into_iter().map(|testimony| {
             let payload = testimony.payload.map(|payload| self.payload(payload).cloned());
-            Ok((testimony, payload.transpose()?))
+            let sketch = self.job(id)?.relaxed.sketch(testimony.lease);
+            Ok(Heard { testimony, values: payload.transpose()?, sketch })
         });
         let testimonies = heard.collect::<Result<Vec<_>, ExecutorError>>()?;
         let job = self.job_mut(id)?;
@@ -189,7 +191,9 @@ impl Driver {
         };
         let held = Held { task, expected: built.expected, product: None };
         let task = built.frame;
-        let question = Question { effect, job: id, graph, weights, lease, task, held, testimonies };
+        let bounds = job.bounds();
+        let question =
+            Question { effect, job: id, graph, weights, lease, task, held, bounds, testimonies };
         self.judge.ask(question)
     }
 
@@ -309,6 +313,13 @@ impl Driver {
             Outbound::Weights { job, state } => self.send_weights(session, job, state),
             Outbound::Task { lease, task, lease_ms, flops, work } => {
                 self.send_task(session, lease, task, lease_ms, flops, &work);
+                Ok(())
+            }
+            Outbound::Project { lease, key, probes } => {
+                let link = self.links.get(&session);
+                if link.is_some_and(|link| link.leases().project(lease, key, probes)) {
+                    self.push_message(session, &ToContributor::Project { lease, key, probes });
+                }
                 Ok(())
             }
             Outbound::Reveal { lease } => {

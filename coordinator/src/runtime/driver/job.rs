@@ -8,6 +8,7 @@ use crate::runtime::executor::{
 };
 use crate::runtime::leases::{Expected, ExpectedOutput};
 use crate::runtime::product::Product;
+use crate::runtime::relaxed::{Bounds, Relaxed};
 use axum::body::Bytes;
 use raven_engine::{Algorithm, EpochOrder, Placement, SyncSgd, Verification, Work};
 use raven_graph::cut::{Part as CutPart, PartInput, Stage};
@@ -55,6 +56,8 @@ pub struct NewJob {
 pub struct Job {
     pub(super) context: Arc<JobContext>,
     pub(super) progress: Progress,
+    /// Of its GPUs.
+    pub(super) relaxed: Relaxed,
     /// By id, with how often it was made: equal states have one id.
     states: HashMap<BlobId, (Arc<State>, u32)>,
     order: Option<EpochOrder>,
@@ -146,6 +149,7 @@ impl Job {
         let mut job = Job {
             context,
             progress: Progress::default(),
+            relaxed: Relaxed::default(),
             states: HashMap::new(),
             order: None,
             graphs: HashMap::new(),
@@ -214,6 +218,11 @@ impl Job {
             self.order = Some(order.map_err(refuse)?);
         }
         self.order.as_ref().ok_or_else(|| ExecutorError::Missing { name: "row order".into() })
+    }
+
+    /// Within which results of GPUs are compared.
+    pub(super) fn bounds(&self) -> Bounds {
+        self.relaxed.bounds(&self.context.train.correct)
     }
 
     /// What the job's rule combines in `round`; nothing where gradients are only added.

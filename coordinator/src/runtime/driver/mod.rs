@@ -16,7 +16,9 @@ pub use link::Opened;
 use super::Shared;
 use super::executor::{Done, Executor, ExecutorError, Tensor};
 use super::judge::{Judge, Judgment};
+use super::leases::Held;
 use super::persister::Saving;
+use super::relaxed::Sketch;
 use super::snapshot::NetworkSnapshot;
 use crate::time::UnixMs;
 use job::Job;
@@ -25,7 +27,9 @@ use raven_engine::{
     EffectError, EffectId, Engine, Event, Identity, Millis, Oddness, Outcome, PayloadId,
     ResumePoint, Trust,
 };
-use raven_protocol::{GoodbyeReason, JobId, LeaseId, RefuseReason, ResultDigest, SessionId};
+use raven_protocol::{
+    GoodbyeReason, JobId, LeaseId, RefuseReason, ResultDigest, SessionId, TaskId,
+};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +48,8 @@ pub enum Input {
     Opened(Box<Opened>),
     /// Anything that the engine takes as it is.
     Event(Event),
+    /// Projections, as many as were asked for.
+    Projected { session: SessionId, lease: LeaseId, held: Held, sketch: Arc<Sketch> },
     /// A payload that has the types of its task.
     Revealed {
         session: SessionId,
@@ -54,7 +60,9 @@ pub enum Input {
         values: HashMap<String, Tensor>,
         /// How it looks by itself.
         odd: Oddness,
-        job: JobId,
+        task: TaskId,
+        /// What is kept of it where its bits are not enough.
+        sketch: Option<Arc<Sketch>>,
     },
     /// A job that is stored.
     AddJob { job: Box<NewJob>, resume: Option<ResumePoint>, taken: oneshot::Sender<()> },
@@ -82,6 +90,8 @@ pub struct Driver {
     /// Of those, the ones that may move no more than what they were asked for.
     capped: HashSet<SessionId>,
     payloads: HashMap<PayloadId, HashMap<String, Tensor>>,
+    /// Of results that are still with their contributors.
+    projections: HashMap<PayloadId, (TaskId, Arc<Sketch>)>,
     next_payload: u64,
     asked: HashMap<EffectId, Asked>,
     /// Events that performing an effect led to.
@@ -112,6 +122,7 @@ impl Driver {
             links: HashMap::new(),
             capped: HashSet::new(),
             payloads: HashMap::new(),
+            projections: HashMap::new(),
             next_payload: 1,
             asked: HashMap::new(),
             own_events: VecDeque::new(),
@@ -206,8 +217,15 @@ impl Driver {
                 }
                 self.tell(event);
             }
-            Input::Revealed { session, lease, digest, bytes, values, odd, job } => {
-                let odd = match (odd, self.jobs.get(&job)) {
+            Input::Projected { session, lease, held, sketch } => {
+                let (projection, agrees) = self.hold_projection(lease, &held, sketch);
+                self.tell(Event::Projected { session, lease, projection, agrees });
+            }
+            Input::Revealed { session, lease, digest, bytes, values, odd, task, sketch } => {
+                if let (Some(job), Some(sketch)) = (self.jobs.get_mut(&task.job), sketch) {
+                    job.relaxed.keep(lease, task.round, sketch);
+                }
+                let odd = match (odd, self.jobs.get(&task.job)) {
                     (Oddness::Plain, Some(job)) if job.is_unlikely(&values) => Oddness::Unlikely,
                     (odd, _) => odd,
                 };
@@ -227,7 +245,12 @@ impl Driver {
             Input::Judged { job, effect, result } => {
                 let outcome = match result {
                     Ok(judgment) => {
-                        let Judgment { digest, values, bytes, agrees, .. } = *judgment;
+                        let Judgment { digest, values, bytes, agrees, observed, .. } = *judgment;
+                        if let Some(job) = self.jobs.get_mut(&job) {
+                            for (contributor, observed) in &observed {
+                                job.relaxed.observe(contributor, observed);
+                            }
+                        }
                         let payload = self.hold(values);
                         Ok(Outcome::Judged { digest, payload, bytes, agrees })
                     }
@@ -252,6 +275,29 @@ impl Driver {
         self.next_payload += 1;
         self.payloads.insert(payload, values);
         payload
+    }
+
+    /// Keeps projections until the engine releases them; whether they agree with all that are held
+    /// of the same task under the same key.
+    fn hold_projection(
+        &mut self,
+        lease: LeaseId,
+        held: &Held,
+        sketch: Arc<Sketch>,
+    ) -> (PayloadId, bool) {
+        let task = held.task;
+        let projection = PayloadId(self.next_payload);
+        self.next_payload += 1;
+        let mut agrees = true;
+        if let Some(job) = self.jobs.get_mut(&task.job) {
+            let bounds = job.bounds();
+            let others = self.projections.values().filter(|(other, _)| *other == task);
+            let mut others = others.filter(|(_, other)| other.key() == sketch.key());
+            agrees = others.all(|(_, other)| bounds.agree(&held.expected, other, &sketch));
+            job.relaxed.keep(lease, task.round, sketch.clone());
+        }
+        self.projections.insert(projection, (task, sketch));
+        (projection, agrees)
     }
 
     /// Forgets a job that the engine no longer holds.

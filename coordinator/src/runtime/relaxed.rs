@@ -1,0 +1,353 @@
+//! Results that honest contributors do not agree on bit for bit: projections of
+//! them, and the bounds within which they are compared.
+
+use super::executor::Tensor;
+use super::judge::Values;
+use super::leases::{Expected, ResultError};
+use crate::random;
+use raven_engine::{Agreement, ContributorId, EngineConfig};
+use raven_graph::{DType, TensorType};
+use raven_proof::Calibration;
+use raven_proof::normwise::{CalibrationRule, Distance, Tolerance, honest_factor};
+use raven_proof::projection::{PROJECTION_BYTES, from_bytes, project_bytes, to_bytes};
+use raven_protocol::{Frame, LeaseId, Seed};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Projections of each output that are kept of every result of a GPU.
+const KEPT_PROBES: u32 = 16;
+/// Norm of a difference that is rounding only.
+const NOISE_NORM: f64 = 1e-6;
+/// A count of hits may be one off where two classes are as likely as each other.
+const HITS_OFF: f64 = 1.0;
+/// The chance that an honest result does not pass by its estimate.
+const REFUSED: f64 = 1e-9;
+
+/// Random projections of a result's outputs, in their order.
+#[derive(Clone, Debug)]
+pub struct Sketch {
+    key: Seed,
+    probes: u32,
+    outputs: Vec<Vec<f64>>,
+}
+
+impl Sketch {
+    /// Reads the tensors of a `projected` frame.
+    ///
+    /// # Errors
+    /// [`ResultError`] with the first tensor that is not as it was asked for.
+    pub fn read(
+        expected: &Expected,
+        key: Seed,
+        probes: u32,
+        frame: &Frame<'_>,
+    ) -> Result<Self, ResultError> {
+        expected
+            .check_as(frame, |_| TensorType::new(DType::U8, [probes, PROJECTION_BYTES as u32]))?;
+        // What has the right type has whole numbers.
+        let outputs = frame.tensors().map(|tensor| from_bytes(tensor.data).unwrap_or_default());
+        Ok(Sketch { key, probes, outputs: outputs.collect() })
+    }
+
+    /// That of a result at hand.
+    pub fn of(expected: &Expected, key: Seed, probes: u32, values: &Values) -> Self {
+        let outputs = (0..).zip(&expected.outputs);
+        let outputs = outputs.map(|(number, output)| {
+            values
+                .get(&output.name)
+                .map_or_else(Vec::new, |value| project(key, number, probes, value))
+        });
+        Sketch { key, probes, outputs: outputs.collect() }
+    }
+
+    /// That of a result of a GPU, for the time when the result is gone, under a key that nobody
+    /// is told.
+    pub fn kept(expected: &Expected, values: &Values) -> Self {
+        Sketch::of(expected, Seed(random::nonzero_u64()), KEPT_PROBES, values)
+    }
+
+    /// Under which it was made.
+    pub fn key(&self) -> Seed {
+        self.key
+    }
+
+    /// Whether `values` have these very projections.
+    pub fn is_of(&self, expected: &Expected, values: &Values) -> bool {
+        let found = Sketch::of(expected, self.key, self.probes, values);
+        let bytes = |sketch: &Sketch| -> Vec<Vec<u8>> {
+            sketch.outputs.iter().map(|output| to_bytes(output)).collect()
+        };
+        bytes(&found) == bytes(self)
+    }
+}
+
+fn project(key: Seed, number: u32, probes: u32, value: &Tensor) -> Vec<f64> {
+    // A tensor's bytes are as many as its type takes.
+    project_bytes(key.0, number, probes, value.ty.dtype, &value.data).unwrap_or_default()
+}
+
+/// What the referee makes of a GPU's result.
+#[derive(Debug)]
+pub struct Weighed {
+    pub agreement: Agreement,
+    /// Why it is false.
+    pub finding: Option<String>,
+    /// How far outputs were off, relative to their norms.
+    pub observed: Vec<(String, f64)>,
+}
+
+/// How far results may be off, by output.
+#[derive(Clone, Debug, Default)]
+pub struct Bounds {
+    relative: BTreeMap<String, f64>,
+    /// The output that counts hits.
+    hits: String,
+}
+
+impl Bounds {
+    /// What the rule gives before anything was observed.
+    pub fn initial(hits: &str) -> Self {
+        Bounds { relative: BTreeMap::new(), hits: hits.to_owned() }
+    }
+
+    fn absolute(&self, name: &str) -> f64 {
+        if name == self.hits { HITS_OFF } else { NOISE_NORM }
+    }
+
+    /// What counts as agreement.
+    fn tolerance(&self, name: &str) -> Tolerance {
+        let relative = self.relative.get(name).copied();
+        let relative = relative.unwrap_or(CalibrationRule::default().initial);
+        Tolerance { relative, absolute: self.absolute(name) }
+    }
+
+    /// What may be honest.
+    fn widest(&self, name: &str) -> Tolerance {
+        let relative = CalibrationRule::default().ceiling;
+        Tolerance { relative, absolute: self.absolute(name) }
+    }
+
+    /// Whether two results agree by their projections under one key.
+    pub fn agree(&self, expected: &Expected, one: &Sketch, other: &Sketch) -> bool {
+        let factor = honest_factor(one.probes.max(1), REFUSED);
+        let pairs = one.outputs.iter().zip(&other.outputs);
+        one.outputs.len() == other.outputs.len()
+            && expected.outputs.iter().zip(pairs).all(|(output, (one, other))| {
+                self.tolerance(&output.name).agree(one, other, factor)
+            })
+    }
+
+    /// Compares a result of a GPU with what the task yields.
+    pub fn weigh(&self, expected: &Expected, truth: &Values, found: &Values) -> Weighed {
+        let outputs = expected.outputs.iter();
+        let distances = outputs.map(|output| {
+            let pair = truth.get(&output.name).zip(found.get(&output.name));
+            (output.name.as_str(), pair.and_then(|(truth, found)| distance(truth, found)))
+        });
+        let distances: Vec<(&str, Option<Distance>)> = distances.collect();
+        let observed = distances.iter().filter(|(name, _)| *name != self.hits);
+        let observed = observed.filter_map(|(name, distance)| {
+            Some(((*name).to_owned(), distance.as_ref()?.relative()))
+        });
+        let observed = observed.collect();
+        Weighed { observed, ..self.judge(distances, 1.0) }
+    }
+
+    /// The same of a result of which there are projections.
+    pub fn weigh_sketch(&self, expected: &Expected, truth: &Values, found: &Sketch) -> Weighed {
+        let outputs = (0..).zip(expected.outputs.iter().zip(&found.outputs));
+        let distances = outputs.map(|(number, (output, found_output))| {
+            let distance = truth.get(&output.name).and_then(|truth| {
+                let ours = project(found.key, number, found.probes, truth);
+                let estimate = Distance::estimated(&ours, found_output).ok()?;
+                let elements: Option<Vec<f32>> = truth.as_f32s().map(Iterator::collect);
+                Some(elements.map_or(estimate, |elements| estimate.with_norm_of(&elements)))
+            });
+            (output.name.as_str(), distance)
+        });
+        self.judge(distances.collect(), honest_factor(found.probes.max(1), REFUSED))
+    }
+
+    fn judge(&self, distances: Vec<(&str, Option<Distance>)>, factor: f64) -> Weighed {
+        let far = distances.iter().find(|(name, distance)| {
+            let widest = self.widest(name);
+            !distance.as_ref().is_some_and(|found| widest.accepts_estimate(found, factor))
+        });
+        let finding = far.map(|(name, distance)| {
+            let away = distance.as_ref().map_or(f64::NAN, Distance::relative);
+            let allowed = self.widest(name).relative;
+            format!(
+                "output {name:?} of a GPU is {away:.3e} of its norm away, {allowed:.3e} is allowed"
+            )
+        });
+        let is_near = distances.iter().all(|(name, distance)| {
+            let tolerance = self.tolerance(name);
+            distance.as_ref().is_some_and(|found| tolerance.accepts_estimate(found, factor))
+        });
+        let agreement = match &finding {
+            Some(_) => Agreement::False,
+            None if is_near => Agreement::Agrees,
+            None => Agreement::Doubtful,
+        };
+        Weighed { agreement, finding, observed: Vec::new() }
+    }
+}
+
+/// How far a tensor is from the true one; `None` where that cannot be said.
+fn distance(truth: &Tensor, claimed: &Tensor) -> Option<Distance> {
+    match (truth.as_f32s(), claimed.as_f32s()) {
+        (Some(truth), Some(claimed)) => {
+            let (truth, claimed): (Vec<f32>, Vec<f32>) = (truth.collect(), claimed.collect());
+            Distance::between(&truth, &claimed).ok()
+        }
+        _ => (truth.data == claimed.data).then_some(Distance { difference: 0.0, norm: 1.0 }),
+    }
+}
+
+/// What a job knows of its GPUs: how far their honest results are off, and
+/// projections of those that are not settled.
+#[derive(Debug, Default)]
+pub struct Relaxed {
+    calibrations: BTreeMap<String, Calibration>,
+    /// With their rounds.
+    sketches: BTreeMap<LeaseId, (u32, Arc<Sketch>)>,
+    newest_round: u32,
+}
+
+impl Relaxed {
+    /// Learns from what the referee observed of a contributor's result.
+    pub fn observe(&mut self, contributor: &ContributorId, observed: &[(String, f64)]) {
+        // Keys are spread evenly; that two begin alike takes as many of them.
+        let mut source = [0; 8];
+        source.copy_from_slice(&contributor.0[..8]);
+        for (name, relative) in observed {
+            let calibration = self.calibrations.entry(name.clone());
+            let calibration =
+                calibration.or_insert_with(|| Calibration::new(CalibrationRule::default()));
+            calibration.observe(u64::from_le_bytes(source), *relative);
+        }
+    }
+
+    /// The present bounds.
+    pub fn bounds(&self, hits: &str) -> Bounds {
+        let relative = self.calibrations.iter().map(|(name, it)| (name.clone(), it.relative()));
+        Bounds { relative: relative.collect(), ..Bounds::initial(hits) }
+    }
+
+    /// Keeps projections until their round cannot be undone any more.
+    pub fn keep(&mut self, lease: LeaseId, round: u32, sketch: Arc<Sketch>) {
+        if round > self.newest_round {
+            self.newest_round = round;
+            let rounds_max = EngineConfig::default().unsettled_rounds_max as u32;
+            self.sketches.retain(|_, (kept, _)| *kept + rounds_max >= round);
+        }
+        self.sketches.insert(lease, (round, sketch));
+    }
+
+    /// What was kept under a lease.
+    pub fn sketch(&self, lease: LeaseId) -> Option<Arc<Sketch>> {
+        self.sketches.get(&lease).map(|(_, sketch)| sketch.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::leases::ExpectedOutput;
+    use raven_protocol::frame::encode;
+    use raven_protocol::{Encoding, FrameLimits, FromContributor, TensorPart};
+
+    fn expected() -> Expected {
+        let output = |name: &str, dims: &[u32]| ExpectedOutput {
+            name: name.into(),
+            encoding: Encoding::Raw,
+            ty: TensorType::new(DType::F32, dims),
+        };
+        Expected { outputs: vec![output("grad.w", &[1000]), output("correct", &[])] }
+    }
+
+    fn values(times: f32, hits: f32) -> Values {
+        let number = |e: u32| ((e * 37) % 101) as f32 - 50.0;
+        let data: Vec<u8> = (0..1000).flat_map(|e| (number(e) * times).to_le_bytes()).collect();
+        let gradient = Tensor { ty: TensorType::new(DType::F32, [1000]), data: data.into() };
+        Values::from([("grad.w".into(), gradient), ("correct".into(), Tensor::scalar(hits))])
+    }
+
+    #[test]
+    fn results_agree_within_bounds_and_a_hit_may_be_one_off() {
+        let (expected, bounds) = (expected(), Bounds::initial("correct"));
+        let truth = values(1.0, 20.0);
+        let weigh = |found: &Values| {
+            let by_values = bounds.weigh(&expected, &truth, found);
+            let by_sketch = bounds.weigh_sketch(&expected, &truth, &Sketch::kept(&expected, found));
+            assert_eq!(by_values.agreement, by_sketch.agreement);
+            by_values.agreement
+        };
+        assert_eq!(weigh(&truth), Agreement::Agrees);
+        assert_eq!(weigh(&values(1.000_01, 21.0)), Agreement::Agrees);
+        assert_eq!(weigh(&values(1.01, 20.0)), Agreement::Doubtful);
+        assert_eq!(weigh(&values(1.0, 25.0)), Agreement::False);
+        for lie in [-1.0, 0.0, 1.5, f32::NAN] {
+            assert_eq!(weigh(&values(lie, 20.0)), Agreement::False, "{lie}");
+            let [one, other] = [&truth, &values(lie, 20.0)]
+                .map(|values| Sketch::of(&expected, Seed(9), 32, values));
+            assert!(!bounds.agree(&expected, &one, &other), "{lie}");
+            assert!(bounds.agree(&expected, &one, &one));
+        }
+    }
+
+    #[test]
+    fn bounds_narrow_with_what_the_referee_saw_of_several() {
+        let mut relaxed = Relaxed::default();
+        let found = values(1.000_3, 20.0);
+        let agreement = |relaxed: &Relaxed| {
+            let bounds = relaxed.bounds("correct");
+            bounds.weigh(&expected(), &values(1.0, 20.0), &found).agreement
+        };
+        assert_eq!(agreement(&relaxed), Agreement::Agrees);
+        for number in 0..3 {
+            for _ in 0..4 {
+                let observed = [("grad.w".to_owned(), 1e-6)];
+                relaxed.observe(&ContributorId([number; 32]), &observed);
+            }
+        }
+        assert_eq!(agreement(&relaxed), Agreement::Doubtful);
+    }
+
+    #[test]
+    fn projections_are_read_as_they_were_asked_for_or_not_at_all() {
+        let (expected, values) = (expected(), values(1.0, 20.0));
+        let (key, probes) = (Seed(7), 4);
+        let ours = Sketch::of(&expected, key, probes, &values);
+        let frame = |name: &str, probes: u32| {
+            let ty = TensorType::new(DType::U8, [probes, 8]);
+            let data: Vec<Vec<u8>> = ours
+                .outputs
+                .iter()
+                .map(|output| to_bytes(&output[..probes.min(4) as usize]))
+                .collect();
+            let part = |name: &str, data| TensorPart { name: name.into(), ty: ty.clone(), data };
+            let parts = [part(name, &data[0][..]), part("correct", &data[1][..])];
+            encode(&FromContributor::Projected { lease: LeaseId(1) }, &parts)
+        };
+        let read = |bytes: &[u8]| {
+            let frame = Frame::decode(bytes, &FrameLimits::TO_COORDINATOR).expect("a frame");
+            Sketch::read(&expected, key, probes, &frame)
+        };
+        let found = read(&frame("grad.w", 4)).expect("as asked for");
+        assert!(found.is_of(&expected, &values));
+        assert!(!found.is_of(&expected, &super::tests::values(1.000_001, 20.0)));
+        assert!(matches!(read(&frame("grad.b", 4)), Err(ResultError::Name { index: 0, .. })));
+        assert!(matches!(read(&frame("grad.w", 3)), Err(ResultError::Type { index: 0, .. })));
+    }
+
+    #[test]
+    fn sketches_go_once_their_rounds_are_settled() {
+        let mut relaxed = Relaxed::default();
+        let sketch = Arc::new(Sketch::kept(&expected(), &values(1.0, 1.0)));
+        for round in 0..200 {
+            relaxed.keep(LeaseId(round.into()), round, sketch.clone());
+        }
+        assert!(relaxed.sketches.len() <= 65 && relaxed.sketch(LeaseId(199)).is_some());
+    }
+}
