@@ -34,9 +34,12 @@ impl Engine {
         self.world.refresh_ready();
         let mut pass = Pass::new(self.now >= self.moves_due);
         while let Some(decision) = pass.next(&self.world, self.now) {
+            // Before anything changes again.
+            self.park(&mut pass);
             self.apply(decision);
             self.world.refresh_ready();
         }
+        self.park(&mut pass);
         if pass.tried_moves {
             self.moves_due = self.now + MOVES_APART_MS;
         }
@@ -47,6 +50,12 @@ impl Engine {
             let waiting = scheduler::waiting(&self.world, job);
             let helped = job.operator && scheduler::has_contributors(&self.world, job);
             self.note_waiting(id, waiting, helped);
+        }
+    }
+
+    fn park(&mut self, pass: &mut Pass) {
+        for (task, people) in pass.parked.drain(..) {
+            self.world.watch.park(task, people);
         }
     }
 
@@ -353,11 +362,12 @@ impl Engine {
     pub(crate) fn strike(&mut self, session_id: SessionId) {
         let Some(session) = self.world.sessions.get_mut(&session_id) else { return };
         session.strikes = session.strikes.saturating_add(1);
-        self.world.doubtful.insert(session_id);
+        let strikes = session.strikes;
+        self.world.doubt(session_id);
         let config = &self.world.config;
         let pause_ms = config
             .backoff_ms_min
-            .saturating_mul(1 << (session.strikes - 1).min(20))
+            .saturating_mul(1 << (strikes - 1).min(20))
             .min(config.backoff_ms_max);
         self.block(session_id, pause_ms);
     }

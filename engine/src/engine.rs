@@ -14,7 +14,8 @@ use crate::timer::{Timer, TimerTable};
 use crate::verify::Case;
 use crate::verify::trust::TrustTable;
 use crate::view::{JobView, SessionStatus, SessionView};
-use crate::world::World;
+use crate::watch::Watch;
+use crate::world::{Idle, World};
 use raven_protocol::{JobId, SessionId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -80,7 +81,11 @@ impl Engine {
                 overdue: BTreeSet::new(),
                 gpus: BTreeMap::new(),
                 doubtful: BTreeSet::new(),
+                watch: Watch::default(),
+                by_contributor: BTreeMap::new(),
                 ready: BTreeSet::new(),
+                idle: Idle::default(),
+                round_trip_ms_min: config.round_trip_ms as f64,
                 touched: BTreeSet::new(),
                 trust: TrustTable::default(),
                 config,
@@ -126,6 +131,7 @@ impl Engine {
                 Timer::LeaseExpiry(lease) => self.expire(lease),
                 Timer::LeaseOverdue(lease) => {
                     self.world.overdue.insert(lease);
+                    // The task is watched as it is considered.
                     if let Some(lease) = self.world.leases.get(lease) {
                         let (job, part) = (lease.job, lease.task.part);
                         self.consider(job, part);

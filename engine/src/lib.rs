@@ -33,6 +33,7 @@ mod terms;
 mod timer;
 pub mod verify;
 pub mod view;
+mod watch;
 mod world;
 
 pub use active::PlanError;

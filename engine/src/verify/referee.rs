@@ -214,8 +214,9 @@ impl Engine {
             return;
         }
         self.world.trust.set(identity, trust);
+        self.world.watch.trust_changed(&identity.contributor);
         if before.is_vetted(&self.world.config) != trust.is_vetted(&self.world.config) {
-            self.world.touch_all();
+            self.world.touch_contributor(&identity.contributor);
         }
         self.out.push_back(Effect::Trust { identity, trust });
     }
@@ -232,6 +233,7 @@ impl Engine {
         }
         self.stats.excluded += 1;
         self.world.trust.set(identity, Trust::Excluded);
+        self.world.watch.trust_changed(&identity.contributor);
         if liar.who.exact {
             self.world.trust.exclude(identity.contributor);
         }
@@ -241,7 +243,8 @@ impl Engine {
             other == &identity || (exact && other.contributor == identity.contributor)
         };
         self.drop_claims(is_theirs);
-        let sessions = self.world.sessions.values();
+        let sessions = self.world.by_contributor.get(&identity.contributor);
+        let sessions = sessions.into_iter().flatten().filter_map(|id| self.world.sessions.get(id));
         let sessions = sessions.filter(|session| is_theirs(&session.identity()));
         let sessions: Vec<SessionId> = sessions.map(|session| session.id).collect();
         for session in sessions {

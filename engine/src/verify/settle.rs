@@ -84,7 +84,9 @@ impl Engine {
             .flat_map(|job| job.ledger.entries.values())
             .flat_map(|entry| entry.members.iter().map(|member| member.who.identity))
             .collect();
-        self.world.trust.prune(|identity| open.contains(identity));
+        for contributor in self.world.trust.prune(|identity| open.contains(identity)) {
+            self.world.watch.trust_changed(&contributor);
+        }
         match held {
             Some(Held::Save(draft)) => self.persist(id, draft),
             Some(Held::Round(action)) => self.act(id, action),

@@ -39,6 +39,7 @@ impl Engine {
 
     /// Goes on with the trial of a task, as far as it can.
     pub(crate) fn consider(&mut self, id: JobId, part: u32) {
+        self.world.watch.changed((id, part));
         let Some(task) = self.task(id, part) else { return };
         match task.trial.judging {
             Judging::Asked => return,
@@ -170,6 +171,7 @@ impl Engine {
 
     /// Notes whether somebody else should compute the task as well.
     pub(crate) fn note_partners(&mut self, id: JobId, part: u32) {
+        self.world.watch.changed((id, part));
         let Some(job) = self.world.jobs.get(&id) else { return };
         let Some(stage) = &job.stage else { return };
         let wanted = stage.tasks.get(&part).map_or(0, |task| {

@@ -65,8 +65,11 @@ pub struct Figures {
     pub paid_for_lies: f64,
     /// Part of honest executions that earned nothing.
     pub unpaid: f64,
+    /// Events that the engine handled, and how many a second: of the engine's own
+    /// time, and of all that the simulation and its audit took.
     pub events: u64,
     pub events_per_s: f64,
+    pub audited_per_s: f64,
 }
 
 impl Work {
@@ -118,6 +121,11 @@ impl Crowd {
 }
 
 fn run(plan: &JobPlan, nodes: Vec<NodeSpec>, seed: u64) -> Outcome {
+    scenario(plan, nodes, seed).run()
+}
+
+/// The network in which `plan` is worked on.
+pub fn scenario(plan: &JobPlan, nodes: Vec<NodeSpec>, seed: u64) -> Scenario {
     let mut scenario = Scenario::new(seed);
     scenario.nodes = nodes;
     scenario.faults = Faults {
@@ -130,7 +138,7 @@ fn run(plan: &JobPlan, nodes: Vec<NodeSpec>, seed: u64) -> Outcome {
     };
     scenario.jobs = vec![(6 * SECOND, plan.clone(), Story::default())];
     scenario.until_us = 1_000_000 * SECOND;
-    scenario.run()
+    scenario
 }
 
 /// Runs a network and compares it with what honest contributors come to.
@@ -161,6 +169,20 @@ pub fn measure(
             paid_for_lies += credit.flops;
         }
     }
+    eprintln!(
+        "DBG copies {} moves {} leases {} accepted {} expired {} lost {} cancelled {} referee {} events {} unpaid {} paid {}",
+        stats.copies,
+        stats.moves,
+        stats.leases_issued,
+        stats.tasks_accepted,
+        stats.leases_expired,
+        stats.leases_lost,
+        stats.cancelled,
+        stats.referee_runs,
+        outcome.events,
+        stats.unpaid,
+        stats.executions_paid
+    );
     let honest = stats.executions_paid.max(1);
     Figures {
         completed: job.state.phase() == JobPhase::Completed,
@@ -180,6 +202,7 @@ pub fn measure(
         unpaid: stats.unpaid as f64 / honest as f64,
         events: outcome.events,
         events_per_s: outcome.events as f64 / outcome.engine_time.as_secs_f64(),
+        audited_per_s: outcome.events as f64 / outcome.time.as_secs_f64(),
     }
 }
 

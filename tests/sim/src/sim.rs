@@ -3,6 +3,7 @@
 use crate::adversary::Truth;
 use crate::auditor::Auditor;
 use crate::faults::{Faults, MS, Micros, SECOND};
+use crate::history::History;
 use crate::kernel::{Value, digest_of};
 use crate::network::{Lane, Network};
 use crate::node::{Node, NodeSpec, Up};
@@ -35,6 +36,8 @@ pub struct Scenario {
     pub engine: EngineConfig,
     /// When the simulation stops, if the jobs have not ended before.
     pub until_us: Micros,
+    /// Whether a digest of all effects is kept.
+    pub keeps_history: bool,
 }
 
 impl Scenario {
@@ -51,6 +54,7 @@ impl Scenario {
             network: Network::TEN_GIGABIT,
             engine: EngineConfig { seed, ..EngineConfig::default() },
             until_us: 3_600 * SECOND,
+            keeps_history: false,
         }
     }
 
@@ -85,6 +89,10 @@ pub struct Outcome {
     /// Events that the engine handled, and the time it took for them.
     pub events: u64,
     pub engine_time: Duration,
+    /// What the whole simulation took, its audit included.
+    pub time: Duration,
+    /// Of all effects, where one was asked for.
+    pub history: History,
     /// Accepted tasks by node.
     pub tasks_by_node: Vec<u64>,
     /// The shortest lease that each node was given.
@@ -198,6 +206,8 @@ pub struct Sim {
     pub(crate) step_times: BTreeMap<JobId, Vec<Micros>>,
     pub(crate) events: u64,
     pub(crate) engine_time: Duration,
+    pub(crate) began: Instant,
+    pub(crate) history: History,
     pub(crate) tasks_by_node: Vec<u64>,
     pub(crate) lease_ms_of: Vec<u64>,
     pub(crate) jobs_to_come: usize,
@@ -228,6 +238,8 @@ impl Sim {
             step_times: BTreeMap::new(),
             events: 0,
             engine_time: Duration::ZERO,
+            began: Instant::now(),
+            history: History::default(),
             tasks_by_node: vec![0; scenario.nodes.len()],
             lease_ms_of: vec![u64::MAX; scenario.nodes.len()],
             jobs_to_come: scenario.jobs.len(),
@@ -373,6 +385,9 @@ impl Sim {
         self.engine_time += before.elapsed();
         self.events += 1;
         while let Some(effect) = self.engine.poll_effect() {
+            if self.scenario.keeps_history {
+                self.history.add(now, &effect);
+            }
             self.auditor.effect(&effect, &mut self.shell);
             self.execute(effect);
         }
@@ -624,6 +639,8 @@ impl Sim {
             ended_us,
             events: self.events,
             engine_time: self.engine_time,
+            time: self.began.elapsed(),
+            history: self.history,
             tasks_by_node: self.tasks_by_node.clone(),
             lease_ms_of: self.lease_ms_of.clone(),
             truth: self.truth.clone(),
