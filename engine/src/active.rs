@@ -6,7 +6,7 @@ use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::effect::{Acceptance, Credit, Void, Work};
 use crate::event::{ContributorId, Metrics, Millis, PayloadId};
 use crate::groups;
-use crate::job::JobState;
+use crate::job::{JobPhase, JobState};
 use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd};
 use crate::runs::RunPool;
 use crate::sampling::{EpochOrder, Layout, LayoutError};
@@ -249,6 +249,16 @@ impl Job {
         match &self.waiting {
             Some(reason) => JobState::WaitingForContributors { reason: reason.clone() },
             None => self.driver.job_state(),
+        }
+    }
+
+    /// The phase of that.
+    pub(crate) fn phase(&self) -> JobPhase {
+        match &self.ending {
+            Some(ending) => ending.state().phase(),
+            None if !self.active => JobPhase::Queued,
+            None if self.waiting.is_some() => JobPhase::WaitingForContributors,
+            None => self.driver.job_state().phase(),
         }
     }
 

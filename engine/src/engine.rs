@@ -4,7 +4,7 @@ use crate::active::Job;
 use crate::config::EngineConfig;
 use crate::effect::{Effect, EffectId};
 use crate::event::{ContributorId, Event, Millis, PayloadId};
-use crate::job::{Cause, JobState};
+use crate::job::{Cause, JobPhase, JobState};
 use crate::lease::LeaseTable;
 use crate::progress::{Pending, TurnedAway};
 use crate::scheduler;
@@ -195,12 +195,20 @@ impl Engine {
         self.world.sessions.values().map(session_view).collect()
     }
 
+    /// The phase of every open job, by id.
+    pub fn phases(&self) -> impl Iterator<Item = (JobId, JobPhase)> + '_ {
+        self.world.jobs.values().map(|job| (job.id, job.phase()))
+    }
+
     /// Counts and sizes; rates are as of `now`.
     pub fn stats(&self, now: Millis) -> Stats {
         let (tasks_per_s, flops_per_s) = self.window.rates(now.max(self.now));
+        Stats { tasks_per_s, flops_per_s, ..self.counts() }
+    }
+
+    /// The same without rates, which costs little.
+    pub fn counts(&self) -> Stats {
         Stats {
-            tasks_per_s,
-            flops_per_s,
             sessions_open: self.world.sessions.len(),
             contributors_online: self.contributors.len(),
             jobs_open: self.world.jobs.len(),

@@ -169,20 +169,6 @@ pub fn measure(
             paid_for_lies += credit.flops;
         }
     }
-    eprintln!(
-        "DBG copies {} moves {} leases {} accepted {} expired {} lost {} cancelled {} referee {} events {} unpaid {} paid {}",
-        stats.copies,
-        stats.moves,
-        stats.leases_issued,
-        stats.tasks_accepted,
-        stats.leases_expired,
-        stats.leases_lost,
-        stats.cancelled,
-        stats.referee_runs,
-        outcome.events,
-        stats.unpaid,
-        stats.executions_paid
-    );
     let honest = stats.executions_paid.max(1);
     Figures {
         completed: job.state.phase() == JobPhase::Completed,
