@@ -256,7 +256,10 @@ impl Engine {
             let round_trip_ms = session.link.round_trip_ms();
             self.world.round_trip_ms_min = self.world.round_trip_ms_min.min(round_trip_ms);
         }
-        let Some(lease) = self.world.leases.get(id).cloned() else { return };
+        let Some(lease) = self.world.leases.get_mut(id) else { return };
+        // What was asked for has come.
+        lease.state = LeaseState::Committed { digest };
+        let lease = lease.clone();
         let task =
             self.stage_mut(lease.job).and_then(|stage| stage.tasks.get_mut(&lease.task.part));
         match task {

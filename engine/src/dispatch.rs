@@ -290,7 +290,7 @@ impl Engine {
             if let Some(stage) = &mut job.stage {
                 // Where nobody checks, nobody is paid for agreeing.
                 let keeps_claim = job.plan.verification != Verification::None;
-                stage.lease_ended(lease.task.part, id, keeps_claim);
+                stage.lease_ended(&lease, keeps_claim);
             }
         }
         if notify == Notify::Cancel {
@@ -372,6 +372,16 @@ impl Engine {
         self.block(session_id, pause_ms);
     }
 
+    /// A payload that was asked for did not come: the link is as slow as that, at best.
+    pub(crate) fn observe_late_payload(&mut self, lease: &Lease) {
+        if let (LeaseState::Revealing { since, .. }, Some(session)) =
+            (lease.state, self.world.sessions.get_mut(&lease.session))
+        {
+            let elapsed = self.now.saturating_sub(since) as f64;
+            session.link.observe_at_most(lease.result_bytes, elapsed);
+        }
+    }
+
     /// No tasks for `session` for a while.
     pub(crate) fn block(&mut self, session_id: SessionId, pause_ms: Millis) {
         let Some(session) = self.world.sessions.get_mut(&session_id) else { return };
@@ -392,6 +402,7 @@ impl Engine {
             self.end_lease(id, Notify::Cancel);
             return;
         }
+        self.observe_late_payload(&lease);
         if let (LeaseState::Running { since }, Some(session)) =
             (lease.state, self.world.sessions.get_mut(&session_id))
         {

@@ -2,6 +2,7 @@
 
 use crate::effect::{TreePart, Work};
 use crate::event::{Millis, PayloadId};
+use crate::lease::{Lease, LeaseState};
 use crate::runs::RunPool;
 use crate::verify::trial::{Judging, Trial};
 use raven_protocol::{BlobId, GraphId, LeaseId, TaskId};
@@ -142,9 +143,13 @@ impl Stage {
     }
 
     /// Takes a lease off its task; without any lease left the work can be leased again.
-    pub(crate) fn lease_ended(&mut self, part: u32, lease: LeaseId, keeps_claim: bool) {
+    pub(crate) fn lease_ended(&mut self, lease: &Lease, keeps_claim: bool) {
+        let (part, state, lease) = (lease.task.part, lease.state, lease.id);
         let Some(task) = self.tasks.get_mut(&part) else { return };
         task.leases.retain(|&other| other != lease);
+        if matches!(state, LeaseState::Revealing { .. }) {
+            task.trial.withheld.insert(lease);
+        }
         let Trial { claims, payloads, .. } = &mut task.trial;
         claims.retain(|claim| {
             claim.lease != lease || keeps_claim || payloads.contains_key(&claim.digest)

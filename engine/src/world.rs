@@ -5,6 +5,7 @@ use crate::config::EngineConfig;
 use crate::event::{ContributorId, Millis};
 use crate::lease::{Lease, LeaseState, LeaseTable};
 use crate::session::Session;
+use crate::stage::Task;
 use crate::verify::Verification;
 use crate::verify::trust::TrustTable;
 use crate::watch::Watch;
@@ -157,6 +158,15 @@ impl World {
     /// What decides on everybody's capacity has changed.
     pub(crate) fn touch_all(&mut self) {
         self.touched.extend(self.sessions.keys());
+    }
+
+    /// Leases of `task` whose payload was asked for and is late.
+    pub(crate) fn late_payloads(&self, task: &Task) -> BTreeSet<LeaseId> {
+        let is_late = |id: &&LeaseId| {
+            let state = self.leases.get(**id).map(|lease| lease.state);
+            matches!(state, Some(LeaseState::Revealing { .. })) && self.overdue.contains(id)
+        };
+        task.leases.iter().filter(is_late).copied().collect()
     }
 
     /// Blobs that the session's leases read.

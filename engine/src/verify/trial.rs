@@ -117,6 +117,8 @@ pub(crate) struct Trial {
     /// Payloads that arrived, by digest.
     pub(crate) payloads: BTreeMap<ResultDigest, Revealed>,
     pub(crate) judging: Judging,
+    /// Leases that ended after their payload was asked for and before it came.
+    pub(crate) withheld: BTreeSet<LeaseId>,
     /// When somebody else was first needed: who takes part and leaves again does
     /// not begin the wait anew.
     pub(crate) short_since: Option<Millis>,

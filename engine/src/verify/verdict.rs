@@ -10,7 +10,7 @@ use crate::stage::{Accepted, Supply, Task};
 use crate::verify::ledger::Entry;
 use crate::verify::trial::{Also, Claim, Judging, Revealed};
 use crate::verify::{Purpose, QUALIFYING_MAX, Verification, draw, hits};
-use raven_protocol::{JobId, LeaseId, ResultDigest};
+use raven_protocol::{JobId, LeaseId, ResultDigest, SessionId};
 
 /// One in so many results that look unlikely is computed by the referee: some
 /// batches are unlikely.
@@ -211,8 +211,16 @@ impl Engine {
         job.service += u128::from(flops);
         job.tasks_accepted += 1;
         job.flops_accepted = job.flops_accepted.saturating_add(flops);
+        let late = self.world.late_payloads(&task);
+        // Whoever was asked for its result and did not send it comes last: it
+        // takes nobody's place who would have, or has.
+        let is_withheld = |claim: &Claim| {
+            task.trial.withheld.contains(&claim.lease) || late.contains(&claim.lease)
+        };
+        members.sort_by_key(is_withheld);
         self.stats.unpaid += members.len().saturating_sub(QUALIFYING_MAX) as u64;
         members.truncate(QUALIFYING_MAX);
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
         job.accepted.push(Acceptance { task: task.id, digest });
         for member in &members {
             credit(job, &task, member, proof);
@@ -224,25 +232,39 @@ impl Engine {
         self.stats.result_bytes = self.stats.result_bytes.saturating_add(bytes);
         self.window.add(self.now, flops);
         self.believe(id, &task, &members, proof);
+        let sent = members.iter().filter(|member| !is_withheld(member));
+        for session in sent.map(|member| member.session).collect::<Vec<SessionId>>() {
+            self.proved_itself(session);
+        }
         let mut unused = task.trial.held();
         unused.retain(|&other| other != payload);
         self.release_payloads(unused);
         for lease in task.leases {
-            self.end_lease(lease, Notify::Cancel);
+            let lease = self.end_lease(lease, Notify::Cancel);
+            if let Some(lease) = lease.filter(|lease| late.contains(&lease.id)) {
+                self.observe_late_payload(&lease);
+                self.strike(lease.session);
+            }
         }
         self.stage_progressed(id);
+    }
+
+    /// A session has computed and sent what it promised.
+    fn proved_itself(&mut self, id: SessionId) {
+        if let Some(session) = self.world.sessions.get_mut(&id) {
+            session.strikes = 0;
+            self.world.touched.insert(id);
+        }
+        self.world.doubtful.remove(&id);
     }
 
     /// What an accepted result says of its contributors, and what is to be settled of it.
     fn believe(&mut self, id: JobId, task: &Task, members: &[Claim], proof: Proof) {
         for member in members {
             if let Some(session) = self.world.sessions.get_mut(&member.session) {
-                session.strikes = 0;
-                self.world.touched.insert(session.id);
                 session.tasks_accepted += 1;
                 session.flops_accepted = session.flops_accepted.saturating_add(task.demand.flops);
             }
-            self.world.doubtful.remove(&member.session);
         }
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let order = job.ledger.take_order();

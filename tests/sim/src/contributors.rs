@@ -264,6 +264,7 @@ impl Sim {
         let task = connection.running.remove(at);
         let truth = self.shell.kernel.run(task.task, &task.work);
         self.truth.executed += task.flops;
+        self.truth.honest_done += u64::from(self.nodes[node].spec.adversary.is_none());
         let value = self.answer(node, truth);
         let digest = digest_of(task.task, value);
         if value != truth {

@@ -63,7 +63,7 @@ pub struct Figures {
     pub referee: f64,
     /// Part of all pay that went for false results and was not taken back.
     pub paid_for_lies: f64,
-    /// Part of honest executions that earned nothing.
+    /// Part of the tasks which those who do not cheat computed that earned nothing.
     pub unpaid: f64,
     /// Events that the engine handled, and how many a second: of the engine's own
     /// time, and of all that the simulation and its audit took.
@@ -156,7 +156,7 @@ pub fn measure(
     let (stats, truth) = (&outcome.stats, &outcome.truth);
     let own = u64::from(work.tasks * work.rounds) * 1_000_000_000;
     let records = outcome.records.values().flatten();
-    let (mut paid, mut paid_for_lies) = (0u64, 0u64);
+    let (mut paid, mut paid_for_lies, mut honest_paid) = (0u64, 0u64, 0u64);
     let voids: Vec<_> = records.clone().flat_map(|record| record.voids.clone()).collect();
     let voids: std::collections::BTreeSet<_> =
         voids.iter().map(|void| (void.task, void.attempt, void.contributor)).collect();
@@ -165,11 +165,12 @@ pub fn measure(
             continue;
         }
         paid += credit.flops;
+        honest_paid += u64::from(!truth.cheats.contains(&credit.contributor));
         if truth.false_results.contains(&(credit.task, credit.digest)) {
             paid_for_lies += credit.flops;
         }
     }
-    let honest = stats.executions_paid.max(1);
+    let unpaid = truth.honest_done.saturating_sub(honest_paid);
     Figures {
         completed: job.state.phase() == JobPhase::Completed,
         right: job.weights == Some(expected),
@@ -185,7 +186,7 @@ pub fn measure(
         overhead: (truth.executed + stats.referee_flops) as f64 / own as f64,
         referee: stats.referee_flops as f64 / own as f64,
         paid_for_lies: paid_for_lies as f64 / paid.max(1) as f64,
-        unpaid: stats.unpaid as f64 / honest as f64,
+        unpaid: unpaid as f64 / truth.honest_done.max(1) as f64,
         events: outcome.events,
         events_per_s: outcome.events as f64 / outcome.engine_time.as_secs_f64(),
         audited_per_s: outcome.events as f64 / outcome.time.as_secs_f64(),
