@@ -273,6 +273,7 @@ impl Sim {
         let bytes = self.result_bytes(task.task.job, &task.work);
         if let Some(connection) = &mut self.nodes[node].connection {
             connection.kept.insert(lease, Kept { value, bytes });
+            connection.done.insert(lease);
         }
         let faults = self.scenario.faults;
         if self.rng.chance(faults.early_result) {
@@ -286,13 +287,23 @@ impl Sim {
             self.some_lease.filter(|_| self.rng.chance(faults.foreign_answer))
         {
             let message = match self.rng.below(3) {
-                0 => Up::Commit { lease, digest },
-                1 => Up::Result { lease, value, bytes },
-                _ => Up::Refuse { lease, reason: RefuseReason::Failed },
+                0 => Some(Up::Commit { lease, digest }),
+                // To a lease of its own it would break its word, which is a fault apart.
+                1 if self.is_own(node, lease) && faults.broken_commitment == 0.0 => None,
+                1 => Some(Up::Result { lease, value, bytes }),
+                _ => Some(Up::Refuse { lease, reason: RefuseReason::Failed }),
             };
-            self.send_up(node, message);
+            if let Some(message) = message {
+                self.send_up(node, message);
+            }
         }
         self.start(node);
+    }
+
+    /// Whether `node` was given that lease on its present connection, and has done it.
+    fn is_own(&self, node: usize, lease: LeaseId) -> bool {
+        let connection = self.nodes[node].connection.as_ref();
+        connection.is_some_and(|connection| connection.done.contains(&lease))
     }
 
     /// What a contributor says that a task yields.
