@@ -196,6 +196,7 @@ impl Job {
         let spent = resume.as_ref().map(|resume| resume.spent).unwrap_or_default();
         let credited_rounds = resume.as_ref().map_or(0, |resume| resume.credited_rounds);
         let rollbacks = resume.as_ref().map_or(0, |resume| resume.rollbacks);
+        let setbacks = resume.as_ref().map_or(0, |resume| resume.setbacks.len() as u32);
         Ok(Job {
             id: plan.job,
             plan: Arc::new(plan),
@@ -220,7 +221,7 @@ impl Job {
             accepted_saving: Vec::new(),
             flops_charged: 0,
             unsaved: None,
-            ledger: Ledger { rollbacks, ..Ledger::default() },
+            ledger: Ledger { rollbacks, setbacks, ..Ledger::default() },
             effects: 0,
             saves_failed: 0,
             shown,
@@ -293,6 +294,7 @@ impl Job {
         self.credits_saving.clear();
         self.voids_saving.clear();
         self.accepted_saving.clear();
+        self.ledger.set_back = None;
     }
 
     /// Rounds that were paid for, from the first.
@@ -303,6 +305,11 @@ impl Job {
     /// Rounds below `round` were paid for.
     pub(crate) fn credited_until(&mut self, round: u32) {
         self.credited_rounds = self.credited_rounds.max(round);
+    }
+
+    /// Rounds from `round` on are done again for another result: that is paid for.
+    pub(crate) fn not_credited_from(&mut self, round: u32) {
+        self.credited_rounds = self.credited_rounds.min(round);
     }
 
     /// Takes back what `contributor` earned with a result.

@@ -241,6 +241,7 @@ impl Engine {
             slices_shown_max: job.shown.values().map(BTreeSet::len).max().unwrap_or(0),
             unsettled: job.ledger.entries.len(),
             rollbacks: job.ledger.rollbacks,
+            setbacks: job.ledger.setbacks,
         }
     }
 }
@@ -265,6 +266,7 @@ impl JobView {
             slices_shown_max: 0,
             unsettled: 0,
             rollbacks: 0,
+            setbacks: 0,
         }
     }
 }

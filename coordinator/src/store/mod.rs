@@ -13,6 +13,7 @@ mod jobs;
 mod keys;
 mod records;
 mod sessions;
+mod setbacks;
 mod sites;
 mod stats;
 mod trust;
@@ -56,6 +57,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0007_backends.sql"),
     include_str!("../../migrations/0008_proof.sql"),
     include_str!("../../migrations/0009_certificates.sql"),
+    include_str!("../../migrations/0010_setbacks.sql"),
 ];
 
 /// Everything that refers to blobs.

@@ -90,7 +90,7 @@ impl Engine {
         flops: u64,
     ) {
         let Some(job) = self.world.jobs.get(&id) else { return };
-        let attempt = job.ledger.rollbacks;
+        let attempt = job.ledger.attempt();
         self.stats.referee_runs += 1;
         self.stats.referee_flops = self.stats.referee_flops.saturating_add(flops);
         let testimonies = claims.iter().map(|claim| Testimony {
@@ -122,7 +122,7 @@ impl Engine {
             if agrees { honest.push(*claim) } else { liars.push(*claim) }
         }
         let is_current = self.world.jobs.get(&id).is_some_and(|job| {
-            job.ledger.rollbacks == case.attempt && job.ledger.back_to.is_none()
+            job.ledger.attempt() == case.attempt && job.ledger.back_to.is_none()
         });
         let mut is_undone = false;
         match case.origin {

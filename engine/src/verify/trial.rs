@@ -157,7 +157,7 @@ impl World {
         let trust = self.trust.of(&who.identity);
         let is_vetted = trust.is_vetted(&self.config);
         let is_drawn = || {
-            let drawn = draw(&self.config, task, Purpose::Check, job.ledger.rollbacks.into());
+            let drawn = draw(&self.config, task, Purpose::Check, job.ledger.attempt().into());
             let one_in = trust.check_one_in(&self.config);
             // A lie about much of a round does more.
             hits(drawn, if job.is_weighty(task) { one_in.div_ceil(2) } else { one_in })

@@ -275,7 +275,7 @@ impl Engine {
             && matches!(proof, Proof::Single | Proof::Agreed)
         {
             let drawn = draw(&self.world.config, task.id, Purpose::Audit, order);
-            let attempt = job.ledger.rollbacks;
+            let attempt = job.ledger.attempt();
             let entry = Entry {
                 order,
                 task: task.id,
@@ -315,7 +315,7 @@ fn credit(job: &mut Job, task: &Task, member: &Claim, proof: Proof) {
     }
     job.credits.push(Credit {
         task: task.id,
-        attempt: job.ledger.rollbacks,
+        attempt: job.ledger.attempt(),
         contributor: member.who.identity.contributor,
         session: member.session,
         site: member.who.site,

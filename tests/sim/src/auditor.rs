@@ -54,7 +54,8 @@ struct ModelJob {
     unpaid: BTreeMap<TaskId, Credit>,
     /// Accepted work in a record that is not durable.
     paying: Vec<Credit>,
-    paid: BTreeMap<TaskId, Credit>,
+    /// By task and how often the job had gone back.
+    paid: BTreeMap<(TaskId, u32), Credit>,
     /// Micro-batches or parts that were accepted, by round and stage.
     accepted: BTreeMap<(u32, u32), BTreeMap<u32, (u32, PayloadId)>>,
     /// States in durable records.
@@ -149,6 +150,7 @@ impl Auditor {
         let job = self.jobs.entry(job).or_default();
         job.durable.insert(point.weights);
         job.resumed_at = point.step;
+        job.attempt = point.rollbacks + point.setbacks.len() as u32;
         job.credited_rounds = point.credited_rounds;
         job.shown.clone_from(&point.shown);
     }
@@ -245,7 +247,7 @@ impl Auditor {
             backend: profile.numeric.backend(),
             digest,
             proof: Proof::Unchecked,
-            attempt: 0,
+            attempt: self.jobs[&lease.task.job].attempt,
             payer: if was_paid { Payer::Operator } else { Payer::Job },
         };
         let job = self.jobs.get_mut(&lease.task.job).expect("a lease is of a job");
@@ -254,7 +256,8 @@ impl Auditor {
         assert!(is_apart(accepted, start, count), "{} was accepted twice", lease.task);
         accepted.insert(start, (count, pay));
         assert!(job.unpaid.insert(lease.task, credit).is_none(), "{} twice", lease.task);
-        assert!(!job.paid.contains_key(&lease.task), "{} was paid before", lease.task);
+        let is_paid = job.paid.contains_key(&(lease.task, job.attempt));
+        assert!(!is_paid, "{} was paid before", lease.task);
         self.expected = Some(id);
     }
 
@@ -329,7 +332,8 @@ impl Auditor {
         if outcome.is_ok() {
             job.durable.extend(record.weights);
             job.ended |= record.phase.is_end();
-            job.paid.extend(paying.into_iter().map(|credit| (credit.task, credit)));
+            let paid = paying.into_iter().map(|credit| ((credit.task, credit.attempt), credit));
+            job.paid.extend(paid);
         } else {
             job.failed_saves = true;
             job.unpaid.extend(paying.into_iter().map(|credit| (credit.task, credit)));
@@ -478,6 +482,10 @@ impl Auditor {
         assert!(!job.ended, "{} has a record after its end", record.job);
         assert!(!job.saving, "{} has two records under way", record.job);
         job.saving = true;
+        if record.set_back.is_some() {
+            // What is done again is done otherwise, and paid for.
+            job.credited_rounds = job.credited_rounds.min(record.step);
+        }
         assert_eq!(record.phase, record.state.phase());
         if job.checked {
             return checked_credits(job, record);
