@@ -42,12 +42,16 @@ fn scenario(plan: JobPlan, story: Story, nodes: usize) -> Scenario {
     scenario
 }
 
-/// Steps that were done and their learning rates, and where the job was set back.
-fn history(outcome: &Outcome) -> (Vec<(u32, f32)>, Vec<(u32, u32)>) {
-    let records = &outcome.records[&JOB];
-    let steps = records.iter().filter_map(|r| Some((r.step, r.learning_rate?)));
-    let back = records.iter().filter_map(|r| Some((r.set_back?.diverged_at, r.step)));
-    (steps.collect(), back.collect())
+/// Steps that were done, and their learning rates.
+fn steps(outcome: &Outcome) -> Vec<(u32, f32)> {
+    let records = outcome.records[&JOB].iter();
+    records.filter_map(|record| Some((record.step, record.learning_rate?))).collect()
+}
+
+/// Steps that diverged, and where the job began again.
+fn setbacks(outcome: &Outcome) -> Vec<(u32, u32)> {
+    let records = outcome.records[&JOB].iter();
+    records.filter_map(|record| Some((record.set_back?.diverged_at, record.step))).collect()
 }
 
 #[test]
@@ -55,11 +59,10 @@ fn a_job_that_diverges_goes_back_to_its_checkpoint_with_a_lower_rate() {
     let outcome = scenario(plan(RULE, Verification::None), explodes(7, 0.03), 2).run();
     let job = &outcome.jobs[&JOB];
     assert_eq!((job.state.phase(), job.steps), (JobPhase::Completed, 16));
-    let (steps, back) = history(&outcome);
-    assert_eq!(back, [(7, 4)], "step 7 led back to the end of the first epoch");
+    assert_eq!(setbacks(&outcome), [(7, 4)], "step 7 led back to the end of the first epoch");
     let expected: Vec<(u32, f32)> =
         (1..=6).map(|step| (step, 0.05)).chain((5..=16).map(|step| (step, 0.025))).collect();
-    assert_eq!(steps, expected);
+    assert_eq!(steps(&outcome), expected);
     // All that was done is paid by the job: it was right.
     let credits = outcome.records[&JOB].iter().flat_map(|record| &record.credits);
     let paid: Vec<_> = credits.filter(|credit| credit.payer == Payer::Job).collect();
@@ -73,10 +76,10 @@ fn a_job_that_diverges_goes_back_to_its_checkpoint_with_a_lower_rate() {
 #[test]
 fn each_setback_counts_and_the_last_is_one_too_many() {
     let twice = scenario(plan(RULE, Verification::None), explodes(6, 0.015), 2).run();
-    assert_eq!(history(&twice).1, [(6, 4), (6, 4)]);
+    assert_eq!(setbacks(&twice), [(6, 4), (6, 4)]);
     assert_eq!(twice.jobs[&JOB].state.phase(), JobPhase::Completed);
     let never = scenario(plan(RULE, Verification::None), explodes(6, 0.001), 2).run();
-    assert_eq!(history(&never).1, [(6, 4), (6, 4)]);
+    assert_eq!(setbacks(&never), [(6, 4), (6, 4)]);
     let JobState::Failed { cause, reason } = &never.jobs[&JOB].state else {
         panic!("{:?}", never.jobs[&JOB].state);
     };
@@ -95,7 +98,7 @@ fn each_setback_counts_and_the_last_is_one_too_many() {
 fn what_is_no_number_is_divergence_from_the_first_step_on() {
     let story = Story { nan_at_step: Some(1), ..Story::default() };
     let outcome = scenario(plan(RULE, Verification::None), story, 2).run();
-    assert_eq!(history(&outcome).1, [(1, 0), (1, 0)]);
+    assert_eq!(setbacks(&outcome), [(1, 0), (1, 0)]);
     let JobState::Failed { cause: Cause::Diverged, reason } = &outcome.jobs[&JOB].state else {
         panic!("{:?}", outcome.jobs[&JOB].state);
     };
@@ -105,7 +108,7 @@ fn what_is_no_number_is_divergence_from_the_first_step_on() {
 #[test]
 fn going_back_is_the_same_whoever_contributes_and_whoever_lies() {
     let expected = scenario(plan(RULE, Verification::None), explodes(7, 0.015), 1).run();
-    let expected = (expected.jobs[&JOB].weights, history(&expected).1.len());
+    let expected = (expected.jobs[&JOB].weights, setbacks(&expected).len());
     for verification in [Verification::Triple, Verification::Adaptive] {
         for seed in 0..6 {
             let mut scenario = scenario(plan(RULE, verification), explodes(7, 0.015), 12);
@@ -118,7 +121,7 @@ fn going_back_is_the_same_whoever_contributes_and_whoever_lies() {
                 node.adversary = Some(liar);
             }
             let outcome = scenario.run();
-            let found = (outcome.jobs[&JOB].weights, history(&outcome).1.len());
+            let found = (outcome.jobs[&JOB].weights, setbacks(&outcome).len());
             assert_eq!(found, expected, "{verification:?}, seed {seed}");
         }
     }
@@ -172,7 +175,7 @@ fn a_coordinator_that_stops_anywhere_comes_to_the_same_weights() {
         for story in [explodes(6, 0.03), explodes(7, 0.015), explodes(10, 0.03)] {
             let whole = scenario(plan(RULE, verification), story, 3).run();
             let records = &whole.records[&JOB];
-            let back = history(&whole).1.len();
+            let back = setbacks(&whole).len();
             assert!(back > 0);
             for stopped in 1..records.len() {
                 let Some(point) = resume_after(&records[..stopped]) else { continue };
@@ -182,7 +185,7 @@ fn a_coordinator_that_stops_anywhere_comes_to_the_same_weights() {
                 let again = again.run();
                 let what = format!("{verification:?} {story:?}: stopped after {stopped} records");
                 assert_eq!(again.jobs[&JOB].weights, whole.jobs[&JOB].weights, "{what}");
-                assert_eq!(history(&again).1.len() + before, back, "{what}");
+                assert_eq!(setbacks(&again).len() + before, back, "{what}");
             }
         }
     }
