@@ -11,7 +11,7 @@ use raven_coordinator::time::UnixMs;
 use raven_engine::money::PicoUsd;
 use raven_engine::{
     Cause, CompletedReason, ContributorId, Credit, Identity, JobPhase, JobState, Metrics, Patience,
-    Payer, Proof, Record, SiteId, Trust, Void,
+    Payer, Proof, Record, SetBack, SiteId, Trust, Void,
 };
 use raven_protocol::{Backend, BlobId, DeviceClass, JobId, ResultDigest, SessionId, TaskId};
 use serde_json::json;
@@ -53,6 +53,43 @@ fn round(job: JobId, step: u32) -> Record {
         checkpoint: step.is_multiple_of(5),
         ..record(job, step)
     }
+}
+
+#[test]
+fn a_setback_undoes_rounds_once_and_what_follows_is_charged() {
+    let (server, job) = with_job();
+    for step in 1..=7 {
+        persist(&server, &round(job, step));
+    }
+    let shown = || server.get(&format!("/v1/jobs/{job}")).json();
+    let before = shown()["cost"]["flops"].as_u64().expect("a number");
+    let flops_of_round: u64 = round(job, 1).credits.iter().map(|credit| credit.flops).sum();
+    assert_eq!(before, 7 * flops_of_round);
+    // Step 8 diverged: its work is credited with the way back to step 5.
+    let set_back = SetBack { number: 1, diverged_at: 8, loss: f32::NAN };
+    let credits = round(job, 8).credits;
+    let back = Record { set_back: Some(set_back), credits, ..record(job, 5) };
+    persist(&server, &back);
+    persist(&server, &back);
+    let after = shown();
+    assert_eq!((&after["round"], &after["setbacks"]), (&json!(5), &json!(1)));
+    assert_eq!(after["rollbacks"], 0);
+    assert_eq!(after["cost"]["flops"], 8 * flops_of_round);
+    let store = &server.app.store;
+    let point = server.runtime.block_on(store.resume_point(job, None)).expect("a store");
+    let point = point.expect("a checkpoint");
+    assert_eq!((point.step, point.setbacks, point.credited_rounds), (5, vec![5], 5));
+    // What is done instead is other work.
+    let credits = round(job, 6).credits.into_iter().map(|credit| Credit { attempt: 1, ..credit });
+    persist(&server, &Record { credits: credits.collect(), ..round(job, 6) });
+    let after = shown();
+    assert_eq!((&after["round"], &after["cost"]["flops"]), (&json!(6), &json!(9 * flops_of_round)));
+    let events = server.runtime.block_on(store.events_after(job, 0, 100)).expect("events");
+    let setbacks: Vec<_> = events.iter().filter(|event| event.kind == "setback").collect();
+    assert_eq!(setbacks.len(), 1);
+    let body: serde_json::Value = serde_json::from_str(&setbacks[0].data).expect("JSON");
+    assert_eq!((&body["round"], &body["undone"]), (&json!(5), &json!(2)));
+    assert_eq!((&body["diverged_at"], &body["loss"]), (&json!(8), &json!(null)));
 }
 
 fn evaluation(job: JobId, step: u32, loss: f32, best: bool) -> Record {

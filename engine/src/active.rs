@@ -6,7 +6,7 @@ use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::effect::{Acceptance, Credit, Void, Work};
 use crate::event::{ContributorId, Metrics, Millis, PayloadId};
 use crate::groups;
-use crate::job::JobState;
+use crate::job::{JobPhase, JobState};
 use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd};
 use crate::runs::RunPool;
 use crate::sampling::{EpochOrder, Layout, LayoutError};
@@ -200,6 +200,7 @@ impl Job {
         let spent = resume.as_ref().map(|resume| resume.spent).unwrap_or_default();
         let credited_rounds = resume.as_ref().map_or(0, |resume| resume.credited_rounds);
         let rollbacks = resume.as_ref().map_or(0, |resume| resume.rollbacks);
+        let setbacks = resume.as_ref().map_or(0, |resume| resume.setbacks.len() as u32);
         Ok(Job {
             id: plan.job,
             plan: Arc::new(plan),
@@ -225,7 +226,7 @@ impl Job {
             outcomes: Vec::new(),
             flops_charged: 0,
             unsaved: None,
-            ledger: Ledger { rollbacks, ..Ledger::default() },
+            ledger: Ledger { rollbacks, setbacks, ..Ledger::default() },
             effects: 0,
             saves_failed: 0,
             shown,
@@ -254,6 +255,16 @@ impl Job {
         match &self.waiting {
             Some(reason) => JobState::WaitingForContributors { reason: reason.clone() },
             None => self.driver.job_state(),
+        }
+    }
+
+    /// The phase of that.
+    pub(crate) fn phase(&self) -> JobPhase {
+        match &self.ending {
+            Some(ending) => ending.state().phase(),
+            None if !self.active => JobPhase::Queued,
+            None if self.waiting.is_some() => JobPhase::WaitingForContributors,
+            None => self.driver.job_state().phase(),
         }
     }
 
@@ -288,6 +299,7 @@ impl Job {
         self.credits_saving.clear();
         self.voids_saving.clear();
         self.accepted_saving.clear();
+        self.ledger.set_back = None;
     }
 
     /// Rounds that were paid for, from the first.
@@ -298,6 +310,11 @@ impl Job {
     /// Rounds below `round` were paid for.
     pub(crate) fn credited_until(&mut self, round: u32) {
         self.credited_rounds = self.credited_rounds.max(round);
+    }
+
+    /// Rounds from `round` on are done again for another result: that is paid for.
+    pub(crate) fn not_credited_from(&mut self, round: u32) {
+        self.credited_rounds = self.credited_rounds.min(round);
     }
 
     /// Takes back what `contributor` earned with a result.

@@ -85,7 +85,9 @@ impl Engine {
         if is_gpu {
             self.world.gpus.entry(contributor).or_default().insert(id);
         }
+        self.world.by_contributor.entry(contributor).or_default().insert(id);
         self.world.trust.opened(identity, session.profile.trust);
+        self.world.watch.trust_changed(&contributor);
         self.world.sessions.insert(id, session);
         self.world.touched.insert(id);
         self.contributors_changed();
@@ -103,10 +105,10 @@ impl Engine {
             self.end_lease(lease, Notify::Silent);
         }
         self.world.touched.insert(id);
+        self.world.doubtful.remove(&id);
         if let Some(session) = self.world.sessions.remove(&id) {
             self.forget_session(&session);
         }
-        self.world.doubtful.remove(&id);
         self.timers.stop(Timer::SessionBackoff(id));
         self.contributors_changed();
     }
@@ -118,6 +120,13 @@ impl Engine {
         // Whether one of them is its own is looked at when they are settled.
         let is_open = self.world.jobs.values().any(|job| !job.ledger.entries.is_empty());
         self.world.trust.closed(identity, is_open);
+        self.world.watch.trust_changed(&contributor);
+        if let Some(sessions) = self.world.by_contributor.get_mut(&contributor) {
+            sessions.remove(&session.id);
+            if sessions.is_empty() {
+                self.world.by_contributor.remove(&contributor);
+            }
+        }
         if let Some(gpus) = self.world.gpus.get_mut(&contributor) {
             gpus.remove(&session.id);
             if gpus.is_empty() {
@@ -248,8 +257,13 @@ impl Engine {
         let elapsed = self.now.saturating_sub(since) as f64;
         if let Some(session) = self.world.sessions.get_mut(&session_id) {
             session.link.observe(bytes, elapsed);
+            let round_trip_ms = session.link.round_trip_ms();
+            self.world.round_trip_ms_min = self.world.round_trip_ms_min.min(round_trip_ms);
         }
-        let Some(lease) = self.world.leases.get(id).cloned() else { return };
+        let Some(lease) = self.world.leases.get_mut(id) else { return };
+        // What was asked for has come.
+        lease.state = LeaseState::Committed { digest };
+        let lease = lease.clone();
         let task =
             self.stage_mut(lease.job).and_then(|stage| stage.tasks.get_mut(&lease.task.part));
         match task {

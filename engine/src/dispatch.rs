@@ -35,9 +35,12 @@ impl Engine {
         self.world.refresh_ready();
         let mut pass = Pass::new(self.now >= self.moves_due);
         while let Some(decision) = pass.next(&self.world, self.now) {
+            // Before anything changes again.
+            self.park(&mut pass);
             self.apply(decision);
             self.world.refresh_ready();
         }
+        self.park(&mut pass);
         if pass.tried_moves {
             self.moves_due = self.now + MOVES_APART_MS;
         }
@@ -48,6 +51,12 @@ impl Engine {
             let waiting = scheduler::waiting(&self.world, job);
             let helped = job.operator && scheduler::has_contributors(&self.world, job);
             self.note_waiting(id, waiting, helped);
+        }
+    }
+
+    fn park(&mut self, pass: &mut Pass) {
+        for (task, people) in pass.parked.drain(..) {
+            self.world.watch.park(task, people);
         }
     }
 
@@ -286,7 +295,7 @@ impl Engine {
             if let Some(stage) = &mut job.stage {
                 // Where nobody checks, nobody is paid for agreeing.
                 let keeps_claim = job.plan.verification != Verification::None;
-                dropped = stage.lease_ended(lease.task.part, id, keeps_claim);
+                dropped = stage.lease_ended(&lease, keeps_claim);
             }
         }
         if let Some(claim) = dropped {
@@ -370,13 +379,24 @@ impl Engine {
     pub(crate) fn strike(&mut self, session_id: SessionId) {
         let Some(session) = self.world.sessions.get_mut(&session_id) else { return };
         session.strikes = session.strikes.saturating_add(1);
-        self.world.doubtful.insert(session_id);
+        let strikes = session.strikes;
+        self.world.doubt(session_id);
         let config = &self.world.config;
         let pause_ms = config
             .backoff_ms_min
-            .saturating_mul(1 << (session.strikes - 1).min(20))
+            .saturating_mul(1 << (strikes - 1).min(20))
             .min(config.backoff_ms_max);
         self.block(session_id, pause_ms);
+    }
+
+    /// A payload that was asked for did not come: the link is as slow as that, at best.
+    pub(crate) fn observe_late_payload(&mut self, lease: &Lease) {
+        if let (LeaseState::Revealing { since, .. }, Some(session)) =
+            (lease.state, self.world.sessions.get_mut(&lease.session))
+        {
+            let elapsed = self.now.saturating_sub(since) as f64;
+            session.link.observe_at_most(lease.result_bytes, elapsed);
+        }
     }
 
     /// No tasks for `session` for a while.
@@ -399,6 +419,7 @@ impl Engine {
             self.end_lease(id, Notify::Cancel(ResultOutcome::Late));
             return;
         }
+        self.observe_late_payload(&lease);
         if let (LeaseState::Running { since }, Some(session)) =
             (lease.state, self.world.sessions.get_mut(&session_id))
         {

@@ -66,7 +66,7 @@ pub struct Credit {
     pub digest: ResultDigest,
     /// Why it was believed.
     pub proof: Proof,
-    /// How often the job had gone back: with task and contributor the idempotency id.
+    /// How often the job had gone back for any reason: with task and contributor the idempotency id.
     pub attempt: u32,
     /// Who pays.
     pub payer: Payer,
@@ -158,10 +158,23 @@ pub struct Record {
     pub voids: Vec<Void>,
     /// Whether the rounds after `step` are undone.
     pub rolled_back: bool,
+    /// Whether they are because the loss diverged: `step` is that of a checkpoint.
+    pub set_back: Option<SetBack>,
     /// Rounds that the job has paid for, from the first, however far it went back.
     pub rounds_paid: u32,
     /// Results that were accepted, whoever is paid for them.
     pub accepted: Vec<Acceptance>,
+}
+
+/// Why a job went back to its last checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SetBack {
+    /// Which one of the job it is, from 1.
+    pub number: u32,
+    /// The step that diverged.
+    pub diverged_at: u32,
+    /// Its mean loss, which may be no finite number.
+    pub loss: f32,
 }
 
 /// The result of a task.
@@ -224,8 +237,9 @@ pub enum Effect {
     /// Tell a contributor what became of a result that it committed to under a
     /// lease. Its session may be over. Not answered.
     Outcome { session: SessionId, lease: LeaseId, outcome: ResultOutcome },
-    /// The job goes back to the beginning of `round`: partial sums of it and of
-    /// what followed are forgotten. Not answered.
+    /// The job goes back to the beginning of `round`, before a wrong result or where
+    /// its loss was not diverging yet: partial sums of it and of what followed are
+    /// forgotten. Not answered.
     RolledBack { job: JobId, round: u32 },
     /// Loss and accuracy of `state` on the held-out rows.
     Evaluate { effect: EffectId, job: JobId, state: BlobId },

@@ -4,7 +4,7 @@ use crate::active::Job;
 use crate::config::EngineConfig;
 use crate::effect::{Effect, EffectId};
 use crate::event::{ContributorId, Event, Millis, PayloadId};
-use crate::job::{Cause, JobState};
+use crate::job::{Cause, JobPhase, JobState};
 use crate::lease::LeaseTable;
 use crate::progress::{Pending, TurnedAway};
 use crate::scheduler;
@@ -14,7 +14,8 @@ use crate::timer::{Timer, TimerTable};
 use crate::verify::Case;
 use crate::verify::trust::TrustTable;
 use crate::view::{JobView, SessionStatus, SessionView};
-use crate::world::World;
+use crate::watch::Watch;
+use crate::world::{Idle, World};
 use raven_protocol::{JobId, SessionId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -83,7 +84,11 @@ impl Engine {
                 overdue: BTreeSet::new(),
                 gpus: BTreeMap::new(),
                 doubtful: BTreeSet::new(),
+                watch: Watch::default(),
+                by_contributor: BTreeMap::new(),
                 ready: BTreeSet::new(),
+                idle: Idle::default(),
+                round_trip_ms_min: config.round_trip_ms as f64,
                 touched: BTreeSet::new(),
                 trust: TrustTable::default(),
                 config,
@@ -133,6 +138,7 @@ impl Engine {
                 Timer::LeaseExpiry(lease) => self.expire(lease),
                 Timer::LeaseOverdue(lease) => {
                     self.world.overdue.insert(lease);
+                    // The task is watched as it is considered.
                     if let Some(lease) = self.world.leases.get(lease) {
                         let (job, part) = (lease.job, lease.task.part);
                         self.consider(job, part);
@@ -196,12 +202,20 @@ impl Engine {
         self.world.sessions.values().map(session_view).collect()
     }
 
+    /// The phase of every open job, by id.
+    pub fn phases(&self) -> impl Iterator<Item = (JobId, JobPhase)> + '_ {
+        self.world.jobs.values().map(|job| (job.id, job.phase()))
+    }
+
     /// Counts and sizes; rates are as of `now`.
     pub fn stats(&self, now: Millis) -> Stats {
         let (tasks_per_s, flops_per_s) = self.window.rates(now.max(self.now));
+        Stats { tasks_per_s, flops_per_s, ..self.counts() }
+    }
+
+    /// The same without rates, which costs little.
+    pub fn counts(&self) -> Stats {
         Stats {
-            tasks_per_s,
-            flops_per_s,
             sessions_open: self.world.sessions.len(),
             contributors_online: self.contributors.len(),
             jobs_open: self.world.jobs.len(),
@@ -234,6 +248,7 @@ impl Engine {
             slices_shown_max: job.shown.values().map(BTreeSet::len).max().unwrap_or(0),
             unsettled: job.ledger.entries.len(),
             rollbacks: job.ledger.rollbacks,
+            setbacks: job.ledger.setbacks,
         }
     }
 }
@@ -258,6 +273,7 @@ impl JobView {
             slices_shown_max: 0,
             unsettled: 0,
             rollbacks: 0,
+            setbacks: 0,
         }
     }
 }

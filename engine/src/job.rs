@@ -144,6 +144,8 @@ pub enum Cause {
     Refused,
     /// Failed: a loss or gradient was not a finite number.
     NotFinite,
+    /// Failed: its loss diverged, more often than it may go back.
+    Diverged,
     /// Failed: the coordinator itself found that its tasks cannot be done.
     InvalidTasks,
     /// Failed: the coordinator could not go on with it.
@@ -160,11 +162,12 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Cause; 10] = [
+    pub const ALL: [Cause; 11] = [
         Cause::EpochsDone,
         Cause::EarlyStopped,
         Cause::Refused,
         Cause::NotFinite,
+        Cause::Diverged,
         Cause::InvalidTasks,
         Cause::Coordinator,
         Cause::Deadline,
@@ -180,6 +183,7 @@ impl Cause {
             Cause::EarlyStopped => "early_stopped",
             Cause::Refused => "refused",
             Cause::NotFinite => "not_finite",
+            Cause::Diverged => "diverged",
             Cause::InvalidTasks => "invalid_tasks",
             Cause::Coordinator => "coordinator",
             Cause::Deadline => "deadline",
@@ -195,6 +199,7 @@ impl Cause {
             Cause::EpochsDone | Cause::EarlyStopped => JobPhase::Completed,
             Cause::Refused
             | Cause::NotFinite
+            | Cause::Diverged
             | Cause::InvalidTasks
             | Cause::Coordinator
             | Cause::Deadline

@@ -11,6 +11,7 @@ mod algorithm;
 mod answer;
 pub mod config;
 mod dispatch;
+pub mod divergence;
 pub mod effect;
 mod engine;
 pub mod event;
@@ -33,13 +34,15 @@ mod terms;
 mod timer;
 pub mod verify;
 pub mod view;
+mod watch;
 mod world;
 
 pub use active::PlanError;
 pub use config::EngineConfig;
+pub use divergence::{Divergence, LossMonitor};
 pub use effect::{
-    Acceptance, Credit, Effect, EffectId, Outbound, Payer, Proof, Record, Testimony, TreePart,
-    Void, Work,
+    Acceptance, Credit, Effect, EffectId, Outbound, Payer, Proof, Record, SetBack, Testimony,
+    TreePart, Void, Work,
 };
 pub use engine::Engine;
 pub use event::{

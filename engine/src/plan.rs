@@ -1,5 +1,6 @@
 //! What the engine knows of a job: sizes, costs and ids, never a tensor.
 
+use crate::divergence::{Divergence, LossMonitor};
 use crate::event::ContributorId;
 use crate::terms::Spent;
 use crate::verify::Verification;
@@ -40,6 +41,9 @@ pub struct SyncSgd {
     pub epochs: u32,
     pub schedule: Schedule,
     pub early_stopping: Option<EarlyStopping>,
+    /// What becomes of a job whose loss diverges; where there is nothing, only a loss
+    /// or gradient that is no finite number ends it.
+    pub divergence: Option<Divergence>,
     pub placement: Placement,
     /// Groups of a batch that no task crosses, a power of two; 1 where any node of
     /// the tree may be a task. See [`crate::groups`].
@@ -170,6 +174,10 @@ pub struct ResumePoint {
     pub credited_rounds: u32,
     /// What was credited.
     pub spent: Spent,
-    /// How often it went back.
+    /// How often it went back to before a wrong result.
     pub rollbacks: u32,
+    /// Steps that were done where it began again because its loss diverged, in order.
+    pub setbacks: Vec<u32>,
+    /// The losses of the rounds up to here.
+    pub losses: LossMonitor,
 }

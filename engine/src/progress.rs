@@ -2,7 +2,7 @@
 
 use crate::active::{Ending, Job};
 use crate::algorithm::{Action, Draft, Input};
-use crate::effect::{Effect, EffectId, Record};
+use crate::effect::{Effect, EffectId, Record, SetBack};
 use crate::engine::Engine;
 use crate::event::{ContributorId, EffectError, Outcome, PayloadId};
 use crate::job::{Cause, JobState};
@@ -24,7 +24,7 @@ pub(crate) struct Pending {
 }
 
 /// What an answer must look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     InitState,
     Stage,
@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     RollBack {
         round: u32,
     },
+    /// The record of going back to a checkpoint.
+    SetBack(SetBack),
     /// Answered to a case.
     Referee,
     /// The record of a job that was turned away.
@@ -214,6 +216,7 @@ impl Engine {
                     self.persist(id, draft);
                 }
             }
+            Action::Diverged(diverged) => self.hold_set_back(id, diverged),
             Action::ReleaseState { state } => {
                 // What a round may begin from again is kept until that is settled.
                 let job = self.world.jobs.get(&id);
@@ -259,6 +262,9 @@ impl Engine {
         record.accepted = job.accepted_saving.clone();
         record.rounds_paid = job.rounds_paid();
         record.rolled_back = matches!(kind, Kind::RollBack { .. });
+        if let Kind::SetBack(set_back) = kind {
+            record.set_back = Some(set_back);
+        }
         if record.train.is_some() {
             job.contributors = record.contributors;
             job.train = record.train;
@@ -383,9 +389,10 @@ impl Engine {
         }
         // What was trained so far is its owner's, however the job ended.
         let checkpoint = draft.weights.is_some() && job.saves_failed < SAVES_WITH_WEIGHTS;
-        let kind = match job.ledger.went_back_at_end {
-            Some(round) => Kind::RollBack { round },
-            None => Kind::Persist,
+        let kind = match (job.ledger.went_back_at_end, job.ledger.set_back) {
+            (Some(round), _) => Kind::RollBack { round },
+            (None, Some(set_back)) => Kind::SetBack(set_back),
+            (None, None) => Kind::Persist,
         };
         self.persist_as(id, Draft { checkpoint, ..draft }, kind);
     }
@@ -530,7 +537,9 @@ fn input_of(kind: Kind, outcome: Result<Outcome, EffectError>) -> Result<Input, 
             Ok(Input::Outnumbered { kept, groups })
         }
         (Kind::Evaluate, Outcome::Evaluated { metrics }) => Ok(Input::Evaluated { metrics }),
-        (Kind::Persist | Kind::RollBack { .. }, Outcome::Persisted) => Ok(Input::Persisted),
+        (Kind::Persist | Kind::RollBack { .. } | Kind::SetBack(_), Outcome::Persisted) => {
+            Ok(Input::Persisted)
+        }
         (Kind::Show { .. }, Outcome::Persisted) => Ok(Input::Shown),
         (kind, outcome) => Err(EffectError {
             stage: "shell",
@@ -557,6 +566,7 @@ fn record(job: JobId, draft: Draft, credits: Vec<crate::effect::Credit>) -> Reco
         credits,
         voids: Vec::new(),
         rolled_back: false,
+        set_back: None,
         rounds_paid: 0,
         accepted: Vec::new(),
     }

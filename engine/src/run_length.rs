@@ -31,9 +31,10 @@ pub(crate) fn choose(micro_batches: u32, contributors: &[Contributor], task_ms_m
     let mut best = (f64::INFINITY, 1);
     let mut length = 1u32;
     loop {
-        let estimate = round_ms(micro_batches, contributors, length, task_ms_max);
         // A longer run must pay: it wins only where it is clearly sooner.
-        if estimate < best.0 * 0.98 {
+        let at_most = best.0 * 0.98;
+        let round = Round::new(micro_batches, contributors, length, task_ms_max);
+        if let Some(estimate) = round.estimate_ms(at_most).filter(|&ms| ms < at_most) {
             best = (estimate, length);
         }
         if length >= micro_batches.min(1 << 16) {
@@ -43,36 +44,80 @@ pub(crate) fn choose(micro_batches: u32, contributors: &[Contributor], task_ms_m
     }
 }
 
-/// Time until all micro-batches are done, when tasks go to whoever is free.
-fn round_ms(micro_batches: u32, contributors: &[Contributor], length: u32, max: u64) -> f64 {
-    if contributors.is_empty() {
-        return 0.0;
-    }
-    let run = |c: &Contributor| length.min(longest_run(c.micro_batch_ms, max));
-    let done_by = |ms: f64| -> f64 {
-        let done = contributors.iter().map(|c| {
-            let (length, left) = (f64::from(run(c)), ms - c.setup_ms - c.result_ms);
-            if left <= 0.0 {
-                return 0.0;
+/// What one session does of a round, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    workers: f64,
+    length: f64,
+    /// One of its runs on one worker.
+    run_ms: f64,
+    result_ms: f64,
+    setup_ms: f64,
+}
+
+/// A round whose runs are of one length, as far as sessions can take it.
+#[derive(Debug)]
+struct Round {
+    micro_batches: f64,
+    paces: Vec<Pace>,
+}
+
+impl Round {
+    fn new(micro_batches: u32, contributors: &[Contributor], length: u32, max: u64) -> Self {
+        let pace = |c: &Contributor| {
+            let length = f64::from(length.min(longest_run(c.micro_batch_ms, max)));
+            Pace {
+                workers: f64::from(c.workers),
+                length,
+                run_ms: length * c.micro_batch_ms,
+                result_ms: c.result_ms,
+                setup_ms: c.setup_ms,
             }
-            let computed = f64::from(c.workers) * (left / (length * c.micro_batch_ms)).floor();
-            let sent = ((left + c.result_ms) / c.result_ms.max(1e-6)).floor();
-            computed.min(sent) * length
-        });
-        done.sum()
-    };
-    let (mut low, mut high) = (0.0, 1.0);
-    while done_by(high) < f64::from(micro_batches) {
-        (low, high) = (high, high * 2.0);
+        };
+        let paces = contributors.iter().map(pace).collect();
+        Round { micro_batches: f64::from(micro_batches), paces }
     }
-    for _ in 0..12 {
-        let middle = (low + high) / 2.0;
-        if done_by(middle) < f64::from(micro_batches) { low = middle } else { high = middle }
+
+    /// Whether all micro-batches are done after `ms`, when tasks go to whoever is free.
+    fn is_done_by(&self, ms: f64) -> bool {
+        let mut done = 0.0;
+        for pace in &self.paces {
+            let left = ms - pace.setup_ms - pace.result_ms;
+            if left > 0.0 {
+                let computed = pace.workers * (left / pace.run_ms).floor();
+                let sent = ((left + pace.result_ms) / pace.result_ms.max(1e-6)).floor();
+                done += computed.min(sent) * pace.length;
+                if done >= self.micro_batches {
+                    return true;
+                }
+            }
+        }
+        false
     }
-    // Estimates are off by a part of a task: the last one to finish decides,
-    // so that the longest task counts a quarter on top.
-    let longest = contributors.iter().map(|c| f64::from(run(c)) * c.micro_batch_ms);
-    high + 0.25 * longest.fold(0.0, f64::max)
+
+    /// Time until all micro-batches are done; `None` where it is not below `at_most`.
+    fn estimate_ms(&self, at_most: f64) -> Option<f64> {
+        if self.paces.is_empty() {
+            return Some(0.0);
+        }
+        // Estimates are off by a part of a task: the last one to finish decides,
+        // so that the longest task counts a quarter on top.
+        let longest = self.paces.iter().map(|pace| pace.run_ms).fold(0.0, f64::max);
+        // One look says whether the search can come to something. A little more than
+        // what is left, so that rounding loses nothing.
+        if at_most.is_finite() && !self.is_done_by(at_most * (1.0 + 1e-12) - 0.25 * longest) {
+            return None;
+        }
+        let (mut low, mut high) = (0.0, 1.0);
+        while !self.is_done_by(high) {
+            (low, high) = (high, high * 2.0);
+        }
+        for _ in 0..12 {
+            let middle = (low + high) / 2.0;
+            if self.is_done_by(middle) { high = middle } else { low = middle }
+        }
+        Some(high + 0.25 * longest)
+    }
 }
 
 #[cfg(test)]
@@ -89,6 +134,37 @@ mod tests {
         assert_eq!(longest_run(1000.0, 2000), 2);
         assert_eq!(longest_run(9999.0, 2000), 1);
         assert_eq!(longest_run(0.0, 2000), 1 << 16);
+    }
+
+    #[test]
+    fn what_is_not_looked_at_closely_is_no_better() {
+        use raven_graph::philox::word_at;
+        for case in 0..400u64 {
+            let word = |slot: u32, below: u32| word_at(case, 9, 0, slot.into()) % below;
+            let micro_batches = 1 + word(0, 600);
+            let contributors: Vec<Contributor> = (0..1 + word(1, 40))
+                .map(|i| Contributor {
+                    workers: 1 + word(8 * i + 2, 4),
+                    micro_batch_ms: f64::from(1 + word(8 * i + 3, 3_000)) / 2.0,
+                    result_ms: f64::from(word(8 * i + 4, 800)),
+                    setup_ms: f64::from(word(8 * i + 5, 400)),
+                })
+                .collect();
+            let all =
+                (0..).map(|order| 1 << order).take_while(|&length| length < 2 * micro_batches);
+            let all = all.map(|length| {
+                let round = Round::new(micro_batches, &contributors, length, 2_000);
+                (round.estimate_ms(f64::INFINITY).expect("no limit"), length)
+            });
+            let best =
+                all.fold(
+                    (f64::INFINITY, 1),
+                    |best, found| {
+                        if found.0 < best.0 * 0.98 { found } else { best }
+                    },
+                );
+            assert_eq!(choose(micro_batches, &contributors, 2_000), best.1, "case {case}");
+        }
     }
 
     #[test]

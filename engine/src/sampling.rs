@@ -273,6 +273,7 @@ mod tests {
             epochs: 3,
             schedule: Schedule::constant(0.1),
             early_stopping: None,
+            divergence: None,
             shards: shards.collect(),
             weights_bytes: 1,
             groups: 1,

@@ -2,6 +2,7 @@
 
 use crate::effect::{TreePart, Work};
 use crate::event::{Millis, PayloadId};
+use crate::lease::{Lease, LeaseState};
 use crate::runs::RunPool;
 use crate::verify::trial::{Claim, Judging, Trial};
 use raven_protocol::{BlobId, GraphId, LeaseId, TaskId};
@@ -143,14 +144,13 @@ impl Stage {
 
     /// Takes a lease off its task; without any lease left the work can be leased again.
     /// Returns the commitment under it, if that is dropped.
-    pub(crate) fn lease_ended(
-        &mut self,
-        part: u32,
-        lease: LeaseId,
-        keeps_claim: bool,
-    ) -> Option<Claim> {
+    pub(crate) fn lease_ended(&mut self, lease: &Lease, keeps_claim: bool) -> Option<Claim> {
+        let (part, state, lease) = (lease.task.part, lease.state, lease.id);
         let task = self.tasks.get_mut(&part)?;
         task.leases.retain(|&other| other != lease);
+        if matches!(state, LeaseState::Revealing { .. }) {
+            task.trial.withheld.insert(lease);
+        }
         let Trial { claims, payloads, .. } = &mut task.trial;
         let is_dropped = |claim: &Claim| {
             claim.lease == lease && !keeps_claim && !payloads.contains_key(&claim.digest)

@@ -96,6 +96,8 @@ pub struct Stats {
     pub excluded: u64,
     /// How often a job went back.
     pub rollbacks: u64,
+    /// How often one did because its loss diverged.
+    pub setbacks: u64,
     pub refusals: Refusals,
     pub ignored: Ignored,
     /// Sessions and jobs turned away because of a bound.

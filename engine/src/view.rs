@@ -33,6 +33,8 @@ pub struct JobView {
     pub unsettled: usize,
     /// How often it went back to a round before a wrong result.
     pub rollbacks: u32,
+    /// How often it went back because its loss diverged.
+    pub setbacks: u32,
 }
 
 /// What a session may do now.

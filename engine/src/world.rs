@@ -5,9 +5,12 @@ use crate::config::EngineConfig;
 use crate::event::{ContributorId, Millis};
 use crate::lease::{Lease, LeaseState, LeaseTable};
 use crate::session::Session;
+use crate::stage::Task;
 use crate::verify::Verification;
 use crate::verify::trust::TrustTable;
+use crate::watch::Watch;
 use raven_protocol::{BlobId, JobId, LeaseId, SessionId};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Leases at once of somebody who is not vetted, while any job checks results.
@@ -28,12 +31,62 @@ pub(crate) struct World {
     pub(crate) gpus: BTreeMap<ContributorId, BTreeSet<SessionId>>,
     /// Sessions whose last leases came to nothing.
     pub(crate) doubtful: BTreeSet<SessionId>,
+    /// Late tasks, as far as they are to be looked at.
+    pub(crate) watch: Watch,
+    /// Sessions of each contributor.
+    pub(crate) by_contributor: BTreeMap<ContributorId, BTreeSet<SessionId>>,
     /// Sessions that may have one more lease, as of the last [`World::refresh_ready`].
     pub(crate) ready: BTreeSet<SessionId>,
+    /// Those of them that compute nothing now.
+    pub(crate) idle: Idle,
+    /// The shortest round trip of any session so far, in ms.
+    pub(crate) round_trip_ms_min: f64,
     /// Sessions for which that may have changed since.
     pub(crate) touched: BTreeSet<SessionId>,
     /// What is known of those who compute.
     pub(crate) trust: TrustTable,
+}
+
+/// Sessions that may have a lease and have none to compute, by id and by speed.
+#[derive(Debug, Default)]
+pub(crate) struct Idle {
+    /// Bits of the speed of one worker, in flops per ms: positive numbers are in the
+    /// order of their bits.
+    speeds: BTreeMap<SessionId, u64>,
+    fastest: BTreeSet<(Reverse<u64>, SessionId)>,
+}
+
+impl Idle {
+    /// Enters a session with the speed of one of its workers, or takes it out.
+    fn set(&mut self, id: SessionId, flops_per_ms: Option<f64>) {
+        let bits = flops_per_ms.map(f64::to_bits);
+        let before = match bits {
+            Some(bits) => self.speeds.insert(id, bits),
+            None => self.speeds.remove(&id),
+        };
+        if before == bits {
+            return;
+        }
+        if let Some(before) = before {
+            self.fastest.remove(&(Reverse(before), id));
+        }
+        if let Some(bits) = bits {
+            self.fastest.insert((Reverse(bits), id));
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.speeds.is_empty()
+    }
+
+    fn speed(&self, id: SessionId) -> Option<f64> {
+        self.speeds.get(&id).copied().map(f64::from_bits)
+    }
+
+    /// From the fastest to the slowest, with the speed of one worker.
+    pub(crate) fn by_speed(&self) -> impl Iterator<Item = (f64, SessionId)> + '_ {
+        self.fastest.iter().map(|&(Reverse(bits), id)| (f64::from_bits(bits), id))
+    }
 }
 
 impl World {
@@ -42,16 +95,46 @@ impl World {
     pub(crate) fn refresh_ready(&mut self) {
         while let Some(id) = self.touched.pop_first() {
             let session = self.sessions.get(&id);
-            if session.is_some_and(|session| self.has_capacity(session)) {
+            let ready = session.filter(|session| self.has_capacity(session));
+            let idle = ready.filter(|session| session.open == 0);
+            let idle = idle.map(|session| session.speed.flops_per_ms());
+            if ready.is_some() {
                 self.ready.insert(id);
             } else {
                 self.ready.remove(&id);
             }
+            self.idle.set(id, idle);
         }
         debug_assert!(
             self.sessions.values().all(|s| self.ready.contains(&s.id) == self.has_capacity(s)),
             "every change of a session touches it"
         );
+        debug_assert!(
+            self.sessions.values().all(|session| {
+                let is_idle = session.open == 0 && self.has_capacity(session);
+                let speed = is_idle.then(|| session.speed.flops_per_ms());
+                self.idle.speed(session.id) == speed
+            }),
+            "so does every lease that it has"
+        );
+    }
+
+    /// Somebody's leases came to nothing: what it holds may do so, too.
+    pub(crate) fn doubt(&mut self, id: SessionId) {
+        if !self.doubtful.insert(id) {
+            return;
+        }
+        let leases = self.sessions.get(&id).map(|session| session.leases.as_slice());
+        for lease in leases.into_iter().flatten().filter_map(|&id| self.leases.get(id)) {
+            self.watch.changed((lease.job, lease.task.part));
+        }
+    }
+
+    /// What is known of a contributor has changed, and with it the capacity of
+    /// its sessions.
+    pub(crate) fn touch_contributor(&mut self, contributor: &ContributorId) {
+        let sessions = self.by_contributor.get(contributor);
+        self.touched.extend(sessions.into_iter().flatten());
     }
 
     /// Whether `session` may have one more lease.
@@ -75,6 +158,15 @@ impl World {
     /// What decides on everybody's capacity has changed.
     pub(crate) fn touch_all(&mut self) {
         self.touched.extend(self.sessions.keys());
+    }
+
+    /// Leases of `task` whose payload was asked for and is late.
+    pub(crate) fn late_payloads(&self, task: &Task) -> BTreeSet<LeaseId> {
+        let is_late = |id: &&LeaseId| {
+            let state = self.leases.get(**id).map(|lease| lease.state);
+            matches!(state, Some(LeaseState::Revealing { .. })) && self.overdue.contains(id)
+        };
+        task.leases.iter().filter(is_late).copied().collect()
     }
 
     /// Blobs that the session's leases read.

@@ -49,6 +49,10 @@ pub struct Body {
     /// The posted document, without the terms of its price.
     pub spec: JobSpec,
     pub rounds: Rounds,
+    /// Rounds that were done where the job began again because its loss diverged, in
+    /// order: each lowers the learning rate of the rounds that follow it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub setbacks: Vec<u32>,
     pub model: Model,
     /// States that are published, by round: the first, the last and the model's among them.
     pub snapshots: Vec<Published>,
@@ -242,6 +246,7 @@ fn check(body: &Body) -> Result<(), CertificateError> {
     rule(body.rounds.count <= ROUNDS_MAX, "rounds.count", "at most 10000000")?;
     let sha256 = parse_hex::<32>(&body.model.sha256).is_some();
     rule(sha256, "model.sha256", "64 lower-case hex digits")?;
+    check_setbacks(body)?;
     let facts = &body.dataset.facts;
     check_shards("dataset.train", &body.dataset.train, facts.train_rows)?;
     check_shards("dataset.test", &body.dataset.test, facts.test_rows)?;
@@ -265,6 +270,20 @@ fn check_shards(
         next = end.ok_or(CertificateError::Field { field, rule: "fewer than 2^31 rows" })?;
     }
     rule(next == rows, field, "as many rows as the data set's facts say")
+}
+
+/// Whether it diverged nobody can tell who did not see those rounds; where it could
+/// begin again, and how often, the document says.
+fn check_setbacks(body: &Body) -> Result<(), CertificateError> {
+    let (field, setbacks, training) = ("setbacks", &body.setbacks, &body.spec.training);
+    let max = training.on_divergence.map_or(0, |rule| rule.rule().setbacks_max);
+    rule(setbacks.len() <= max as usize, field, "as many as the job's document allows")?;
+    rule(setbacks.is_sorted(), field, "by round")?;
+    let per_epoch = body.dataset.facts.train_rows.div_ceil(training.batch.max(1)).max(1);
+    let at_checkpoints = setbacks.iter().all(|round| round.is_multiple_of(per_epoch));
+    rule(at_checkpoints, field, "at the ends of epochs")?;
+    let within = setbacks.iter().all(|&round| round <= body.rounds.count);
+    rule(within, field, "within the rounds that were done")
 }
 
 fn check_snapshots(body: &Body) -> Result<(), CertificateError> {

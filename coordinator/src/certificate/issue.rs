@@ -127,6 +127,7 @@ pub async fn issue(
     }
     let evaluation = store.measured(row.id, model.step).await?;
     let dataset = dataset(store, row).await?;
+    let setbacks = store.setbacks(row.id).await?;
     let spec = certified(&row.spec);
     let (job, kernel) = (row.id, row.kernel);
     let ended = row.ended.map_or_else(String::new, UnixMs::rfc3339);
@@ -146,6 +147,7 @@ pub async fn issue(
             numerics: Numerics::Strict,
             spec,
             rounds,
+            setbacks,
             model: Model {
                 sha256,
                 state: model.weights,

@@ -60,6 +60,8 @@ pub struct Replay<'a> {
     /// Shards of the bundle, as far as they were read.
     blobs: Blobs,
     worker: Worker,
+    /// Where the job began again because its loss diverged.
+    setbacks: &'a [u32],
     order: Option<EpochOrder>,
     rows: Option<Arc<RowSource>>,
 }
@@ -86,13 +88,15 @@ impl<'a> Replay<'a> {
     pub fn new(
         bundle: &'a Bundle,
         context: Arc<JobContext>,
+        setbacks: &'a [u32],
         module: &KernelModule,
         blobs: Blobs,
     ) -> Result<Self, ReplayError> {
         let Algorithm::SyncSgd(sgd) = &context.plan.algorithm;
         let layout = Layout::of(sgd)?;
         let worker = Worker::new(Runner::new(module.clone(), blobs.clone(), MEMORY_BYTES));
-        Ok(Replay { bundle, context, layout, blobs, worker, order: None, rows: None })
+        let (order, rows) = (None, None);
+        Ok(Replay { bundle, context, layout, blobs, worker, setbacks, order, rows })
     }
 
     fn sgd(&self) -> &SyncSgd {
@@ -151,7 +155,11 @@ impl<'a> Replay<'a> {
             Some(cut) => self.master_round(&state, round, cut)?,
         };
         let total = u64::from(self.layout.total_rounds);
-        let learning_rate = self.sgd().schedule.lr_at(u64::from(round), total);
+        let scheduled = self.sgd().schedule.lr_at(u64::from(round), total);
+        let learning_rate = match &self.sgd().divergence {
+            Some(rule) => rule.learning_rate(scheduled, self.setbacks, round),
+            None => scheduled,
+        };
         let order = self.order.as_ref().ok_or(ReplayError::Answer)?;
         let groups = Group::of_round(&context, order, round);
         let step = line.round;

@@ -205,7 +205,7 @@ pub fn verify(check: &Check<'_>, say: &mut dyn FnMut(&str)) -> Result<Report, Ve
     say(&format!("kernel       {}, {source}", body.kernel));
     differences.iter().for_each(|difference| say(&format!("differs      {difference}")));
     let blobs = Blobs::open(&check.scratch.join("blobs"))?;
-    let replay = Replay::new(&bundle, Arc::new(context), &kernel, blobs);
+    let replay = Replay::new(&bundle, Arc::new(context), &body.setbacks, &kernel, blobs);
     let replay = replay.map_err(|error| VerifyError::Replay { round: 0, error })?;
     let drawn = drawn(check, body.rounds.count);
     let mut run =

@@ -293,6 +293,7 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "numerics": row.spec.numerics,
         "verification": row.spec.verification,
         "combine": row.spec.training.combine,
+        "on_divergence": row.spec.training.on_divergence,
         "seed": row.spec.seed,
         "kernel": row.kernel,
         "parameters": row.facts.parameters,
@@ -315,6 +316,7 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
             "nano_usd": row.charge.rounded_up(),
         },
         "rollbacks": row.rollbacks,
+        "setbacks": row.setbacks,
         "model_sha256": row.model_sha256,
     }))
 }

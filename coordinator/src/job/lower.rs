@@ -8,8 +8,8 @@ use super::sizes::{self, RUN_FLOPS_MAX, Weighed, bytes};
 use super::sliced::SlicedCut;
 use super::terms::FALLBACK_AFTER_S_MAX;
 use super::{
-    DataContext, JobContext, JobError, JobFacts, JobSpec, PlacementKind, RowGraph, StepGraph,
-    TensorSpec,
+    DataContext, JobContext, JobError, JobFacts, JobSpec, OnDivergence, PlacementKind, RowGraph,
+    StepGraph, TensorSpec,
 };
 use crate::dataset::{DatasetFacts, Target, X_COLUMN, Y_COLUMN};
 use raven_engine::{Algorithm, EarlyStopping, JobPlan, Placement, SyncSgd};
@@ -160,6 +160,9 @@ fn check(spec: &JobSpec, data: &DatasetFacts) -> Result<(), JobError> {
         let name = "training.early_stopping.min_delta";
         return Err(field(name, "finite and not negative", min_delta));
     }
+    if let Some(rule) = &training.on_divergence {
+        rule.check()?;
+    }
     training.schedule.check().map_err(|error| graph_error("training.schedule", error))
 }
 
@@ -276,6 +279,7 @@ fn plan(
                 patience: early.patience,
                 min_delta: early.min_delta,
             }),
+            divergence: training.on_divergence.map(OnDivergence::rule),
             placement,
             groups: training.combine.groups(),
             shards: lowering.train_shards.clone(),

@@ -2,6 +2,7 @@
 
 mod combine;
 pub mod context;
+mod divergence;
 mod error;
 mod lower;
 mod quote;
@@ -13,6 +14,7 @@ mod terms;
 
 pub use combine::Combine;
 pub use context::{DataContext, JobContext, RowGraph, StepGraph, TensorSpec};
+pub use divergence::OnDivergence;
 pub use error::JobError;
 pub use lower::{Lowering, lower_job};
 pub use quote::{Quote, Speeds, TimeRange, calculations, quote};

@@ -2,6 +2,7 @@
 //! crate's, whose JSON is the documented one.
 
 use super::combine::Combine;
+use super::divergence::OnDivergence;
 use super::terms::{BudgetSpec, Deadline, FALLBACK_AFTER_S, JobTerms};
 use raven_engine::{Fallback, Verification};
 use raven_graph::{AdamSpec, ModelSpec, OptimizerSpec, Schedule, SgdSpec};
@@ -188,6 +189,10 @@ pub struct Training {
     /// How the gradients of a round become one.
     #[serde(default, skip_serializing_if = "Combine::is_mean")]
     pub combine: Combine,
+    /// What becomes of it where its loss diverges; by default it ends where that is
+    /// no finite number, and goes on otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_divergence: Option<OnDivergence>,
     #[serde(default)]
     pub early_stopping: Option<EarlyStoppingSpec>,
 }

@@ -10,7 +10,7 @@ use sqlx::sqlite::Sqlite;
 pub struct StoredEvent {
     /// Rises over all jobs; never used twice.
     pub id: i64,
-    /// `state`, `round` or `evaluation`.
+    /// `state`, `round`, `evaluation`, `rollback` or `setback`.
     pub kind: String,
     /// JSON text.
     pub data: String,

@@ -48,6 +48,7 @@ impl NewJob {
             flops: 0,
             charge: Charge::default(),
             rollbacks: 0,
+            setbacks: 0,
             train_ms: 0,
             model_sha256: None,
             created: self.created,
@@ -82,6 +83,8 @@ pub struct JobRow {
     pub charge: Charge,
     /// How often it went back to before a false result.
     pub rollbacks: u32,
+    /// How often it went back because its loss diverged.
+    pub setbacks: u32,
     /// Milliseconds spent on rounds.
     pub train_ms: u64,
     /// Digest of the model file, once it is ready.
@@ -173,6 +176,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
         flops: u64_column(row, "jobs", "flops")?,
         charge: charge_column(row)?,
         rollbacks: u32_column(row, "jobs", "rollbacks")?,
+        setbacks: u32_column(row, "jobs", "setbacks")?,
         train_ms: u64_column(row, "jobs", "train_ms")?,
         model_sha256: column(row, "jobs", "model_sha256")?,
         created: UnixMs(column(row, "jobs", "created_ms")?),
@@ -464,7 +468,11 @@ impl Store {
             best_loss = best_loss.min(loss);
         }
         let best = checkpoints.iter().find(|checkpoint| checkpoint.best);
+        let setbacks = self.setbacks(id).await?;
+        let rule = job.spec.training.on_divergence;
         Ok(Some(ResumePoint {
+            losses: self.losses(id, last.step, rule, &setbacks).await?,
+            setbacks,
             weights: last.weights,
             step: last.step,
             epochs_done: rows.len() as u32,

@@ -14,6 +14,7 @@ mod keys;
 mod outcomes;
 mod records;
 mod sessions;
+mod setbacks;
 mod sites;
 mod stats;
 mod trust;
@@ -58,6 +59,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0008_proof.sql"),
     include_str!("../../migrations/0009_certificates.sql"),
     include_str!("../../migrations/0010_outcomes.sql"),
+    include_str!("../../migrations/0011_setbacks.sql"),
 ];
 
 /// Everything that refers to blobs.

@@ -2,7 +2,8 @@
 
 use super::jobs::MeanMetrics;
 use super::{
-    Snapshot, Store, StoreError, chain, column, count_to_sql, events, failed, hash_column, to_sql,
+    Snapshot, Store, StoreError, chain, column, count_to_sql, events, failed, hash_column,
+    setbacks, to_sql,
 };
 use crate::time::UnixMs;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
@@ -161,6 +162,9 @@ impl Store {
         let is_new = |credit: &&Credit| i64::from(credit.task.round) >= before.rounds;
         if record.rolled_back {
             roll_back(&mut transaction, record, &before, now).await?;
+        }
+        if let Some(set_back) = record.set_back {
+            setbacks::set_back(&mut transaction, record, set_back, before.rounds, now).await?;
         }
         let mut charge = before.charge;
         for credit in record.credits.iter().filter(is_new) {

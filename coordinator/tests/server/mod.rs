@@ -118,6 +118,7 @@ pub fn record(job: JobId, step: u32) -> Record {
         credits: Vec::new(),
         voids: Vec::new(),
         rolled_back: false,
+        set_back: None,
         rounds_paid: 0,
         accepted: Vec::new(),
     }

@@ -1,6 +1,8 @@
 //! A finished job as its buyer has it: bundle and model, to be checked as they
 //! are or with something changed.
 
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
 use crate::support::process::Process;
 use crate::support::{cache_dir, kernel_file};
 use raven_coordinator::blobs::blob_frame;

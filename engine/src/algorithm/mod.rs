@@ -66,6 +66,8 @@ pub(crate) enum Action {
         state: BlobId,
     },
     Persist(Draft),
+    /// A step came to a loss that diverges. It is not taken.
+    Diverged(Diverged),
     ReleaseState {
         state: BlobId,
     },
@@ -74,6 +76,16 @@ pub(crate) enum Action {
         state: JobState,
         persisted: bool,
     },
+}
+
+/// A step whose loss diverges.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Diverged {
+    /// Counted from 1.
+    pub(crate) step: u32,
+    pub(crate) loss: f32,
+    /// What it did, for the job's owner.
+    pub(crate) what: String,
 }
 
 /// A record without what the engine adds: credits and contributors.

@@ -7,16 +7,19 @@
 //!                   |                v
 //!                  save <------- evaluate
 //! ```
+//! A step whose loss diverges leads back to the last save that was a checkpoint.
 //! A round of replica placement is one stage of runs; a round of master
 //! placement goes through the plan's stages in order.
 
-use super::{Action, Draft, Input};
+use super::{Action, Diverged, Draft, Input};
+use crate::divergence::{Divergence, LossMonitor};
 use crate::effect::TreePart;
 use crate::event::Metrics;
 use crate::job::{Cause, CompletedReason, JobState};
 use crate::plan::{Patience, Placement, ResumePoint, StagePlan, SyncSgd};
 use crate::sampling::Layout;
 use raven_protocol::BlobId;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What is being waited for.
@@ -34,7 +37,11 @@ enum Phase {
     },
     SaveStep {
         replaced: BlobId,
+        checkpoint: bool,
     },
+    /// Whether the job is to go back, or to end.
+    Diverged,
+    SaveSetBack,
     Evaluate,
     SaveEvaluation {
         completed: Option<CompletedReason>,
@@ -55,6 +62,22 @@ pub(crate) struct SyncSgdDriver {
     epochs_done: u32,
     best: Option<(f32, BlobId)>,
     patience: Patience,
+    /// Steps that were done where it began again because its loss diverged.
+    setbacks: Vec<u32>,
+    losses: LossMonitor,
+    /// Where it begins again then.
+    checkpoint: Option<Checkpoint>,
+}
+
+/// What a job that goes back to its last checkpoint has of it.
+#[derive(Clone, Debug)]
+struct Checkpoint {
+    state: BlobId,
+    step: u32,
+    epochs_done: u32,
+    best: Option<(f32, BlobId)>,
+    patience: Patience,
+    losses: LossMonitor,
 }
 
 impl SyncSgdDriver {
@@ -68,6 +91,9 @@ impl SyncSgdDriver {
             epochs_done: 0,
             best: None,
             patience: Patience::default(),
+            setbacks: Vec::new(),
+            losses: LossMonitor::default(),
+            checkpoint: None,
         };
         if let Some(resume) = resume {
             driver.state = Some(resume.weights);
@@ -75,6 +101,9 @@ impl SyncSgdDriver {
             driver.epochs_done = resume.epochs_done.min(layout.epoch_of(driver.step));
             driver.best = resume.best;
             driver.patience = resume.patience;
+            driver.setbacks = resume.setbacks;
+            driver.losses = resume.losses;
+            driver.note_checkpoint();
         }
         driver
     }
@@ -86,10 +115,12 @@ impl SyncSgdDriver {
     /// Every state that it still holds of the shell.
     pub(crate) fn states(&self) -> Vec<BlobId> {
         let replaced = match self.phase {
-            Phase::SaveStep { replaced } => Some(replaced),
+            Phase::SaveStep { replaced, .. } => Some(replaced),
             _ => None,
         };
-        self.state.into_iter().chain(replaced).collect()
+        let kept = self.checkpoint.as_ref().map(|checkpoint| checkpoint.state);
+        let states: BTreeSet<BlobId> = self.state.into_iter().chain(replaced).chain(kept).collect();
+        states.into_iter().collect()
     }
 
     pub(crate) fn step(&self) -> u32 {
@@ -121,7 +152,12 @@ impl SyncSgdDriver {
             Phase::Evaluate | Phase::SaveEvaluation { .. } => {
                 JobState::Evaluating { epoch: self.last_epoch() }
             }
-            Phase::Stage { .. } | Phase::Step { .. } | Phase::SaveStep { .. } | Phase::Ended => {
+            Phase::Stage { .. }
+            | Phase::Step { .. }
+            | Phase::SaveStep { .. }
+            | Phase::Diverged
+            | Phase::SaveSetBack
+            | Phase::Ended => {
                 let steps = self.layout.total_rounds;
                 let step = (self.step + 1).min(steps);
                 JobState::Running { epoch: self.layout.epoch_of(step - 1), step, steps }
@@ -166,7 +202,11 @@ impl SyncSgdDriver {
                 let running = JobState::Running { epoch: 0, step: 1, steps: self.total_steps() };
                 vec![Action::Persist(Draft { checkpoint: true, ..self.draft(running) })]
             }
-            (Phase::SaveInit, Input::Persisted) => self.go_on(),
+            (Phase::SaveInit, Input::Persisted) => {
+                let mut actions = self.note_checkpoint();
+                actions.extend(self.go_on());
+                actions
+            }
             (Phase::Stage { stage }, Input::StageFinished { parts }) => match self.plan.placement {
                 Placement::Replica { .. } => self.reduce(parts),
                 Placement::Master { .. } => {
@@ -179,23 +219,35 @@ impl SyncSgdDriver {
             }
             (Phase::Step { .. }, Input::Outnumbered { kept, groups }) => {
                 let step = self.step + 1;
-                let reason = format!(
-                    "at step {step} only {kept} of {groups} groups have gradients that are finite \
+                let what = format!(
+                    "only {kept} of {groups} groups have gradients that are finite \
                      and within the guard; at least half are needed"
                 );
-                vec![self.failed(reason)]
+                if self.plan.divergence.is_some() {
+                    return vec![self.diverged(f32::NAN, what)];
+                }
+                vec![self.failed(format!("at step {step} {what}"))]
             }
-            (Phase::SaveStep { replaced }, Input::Persisted) => {
-                let mut actions = vec![Action::ReleaseState { state: replaced }];
+            (Phase::SaveStep { replaced, checkpoint }, Input::Persisted) => {
+                let mut actions = if checkpoint { self.note_checkpoint() } else { Vec::new() };
+                if self.checkpoint.as_ref().is_none_or(|kept| kept.state != replaced) {
+                    actions.push(Action::ReleaseState { state: replaced });
+                }
+                actions.dedup();
                 actions.extend(self.go_on());
                 actions
             }
+            (Phase::SaveSetBack, Input::Persisted) => self.go_on(),
             (Phase::Evaluate, Input::Evaluated { metrics }) => self.evaluated(metrics),
             (Phase::SaveEvaluation { completed: Some(reason) }, Input::Persisted) => {
                 self.phase = Phase::Ended;
                 vec![Action::End { state: JobState::Completed { reason }, persisted: true }]
             }
-            (Phase::SaveEvaluation { completed: None }, Input::Persisted) => self.go_on(),
+            (Phase::SaveEvaluation { completed: None }, Input::Persisted) => {
+                let mut actions = self.note_checkpoint();
+                actions.extend(self.go_on());
+                actions
+            }
             _ => Vec::new(),
         }
     }
@@ -242,24 +294,36 @@ impl SyncSgdDriver {
         let Some(state) = self.state else { return Vec::new() };
         let (round, step) = (self.step, self.step + 1);
         let total = u64::from(self.layout.total_rounds);
-        let learning_rate = self.plan.schedule.lr_at(u64::from(round), total);
+        let scheduled = self.plan.schedule.lr_at(u64::from(round), total);
+        let learning_rate = match &self.plan.divergence {
+            Some(rule) => rule.learning_rate(scheduled, &self.setbacks, round),
+            None => scheduled,
+        };
         self.phase = Phase::Step { learning_rate };
         vec![Action::Step { round, state, parts, learning_rate, step }]
     }
 
     fn stepped(&mut self, rate: f32, state: BlobId, train: Metrics, norm: f32) -> Vec<Action> {
         let step = self.step + 1;
-        if let Some(what) = not_finite("loss", train.loss_sum).or(not_finite("gradient norm", norm))
-        {
+        let what = not_finite("loss", train.loss_sum).or(not_finite("gradient norm", norm));
+        if let Some(rule) = self.plan.divergence {
+            let loss = train.loss_sum / train.count;
+            let is_high = self.losses.observe(&rule, &self.setbacks, self.step, loss);
+            let what = what.map(|what| format!("the {what}"));
+            let what = what.or_else(|| is_high.then(|| too_high(&rule, loss)));
+            if let Some(what) = what {
+                return vec![Action::ReleaseState { state }, self.diverged(loss, what)];
+            }
+        } else if let Some(what) = what {
             let reason = format!("the {what} at step {step}");
             return vec![Action::ReleaseState { state }, self.failed(reason)];
         }
         let Some(replaced) = self.state.replace(state) else { return Vec::new() };
         self.step = step;
-        self.phase = Phase::SaveStep { replaced };
         // The end of an epoch is kept before its evaluation, so that a crash
         // between the two costs an evaluation and not an epoch.
         let checkpoint = step.is_multiple_of(self.layout.rounds_per_epoch);
+        self.phase = Phase::SaveStep { replaced, checkpoint };
         let draft = Draft {
             checkpoint,
             train: Some(train),
@@ -307,11 +371,67 @@ impl SyncSgdDriver {
         vec![Action::Persist(draft)]
     }
 
+    /// Notes that what is durable now is where a job whose loss diverges begins again.
+    fn note_checkpoint(&mut self) -> Vec<Action> {
+        let (Some(state), Some(_)) = (self.state, self.plan.divergence) else { return Vec::new() };
+        let before = self.checkpoint.replace(Checkpoint {
+            state,
+            step: self.step,
+            epochs_done: self.epochs_done,
+            best: self.best,
+            patience: self.patience,
+            losses: self.losses.clone(),
+        });
+        let unused = before.map(|before| before.state).filter(|&before| before != state);
+        unused.into_iter().map(|state| Action::ReleaseState { state }).collect()
+    }
+
+    fn diverged(&mut self, loss: f32, what: String) -> Action {
+        self.phase = Phase::Diverged;
+        Action::Diverged(Diverged { step: self.step + 1, loss, what })
+    }
+
+    /// Goes back to the last checkpoint, if it may once more: the state that is no
+    /// longer needed.
+    ///
+    /// # Errors
+    /// A sentence for the job's owner.
+    pub(crate) fn set_back(&mut self, diverged: &Diverged) -> Result<Option<BlobId>, String> {
+        let Diverged { step, what, .. } = diverged;
+        let max = self.plan.divergence.map_or(0, |rule| rule.setbacks_max);
+        let done = self.setbacks.len() as u32;
+        let Some(to) = self.checkpoint.clone().filter(|_| done < max) else {
+            let after = match done {
+                0 => String::new(),
+                1 => " after it went back once".to_owned(),
+                _ => format!(" after it went back {done} times"),
+            };
+            return Err(format!("it diverges at step {step}{after}: {what}"));
+        };
+        let unused = self.state.replace(to.state).filter(|&state| state != to.state);
+        self.step = to.step;
+        self.epochs_done = to.epochs_done;
+        self.best = to.best;
+        self.patience = to.patience;
+        self.losses = to.losses;
+        self.setbacks.push(to.step);
+        self.phase = Phase::SaveSetBack;
+        Ok(unused)
+    }
+
     fn failed(&mut self, reason: String) -> Action {
         self.phase = Phase::Ended;
         let cause = Cause::NotFinite;
         Action::End { state: JobState::Failed { cause, reason }, persisted: false }
     }
+}
+
+fn too_high(rule: &Divergence, loss: f32) -> String {
+    let Divergence { factor, window, .. } = rule;
+    format!(
+        "the mean loss over {window} steps is more than {factor} times the lowest before; that \
+         of the last is {loss}"
+    )
 }
 
 fn not_finite(what: &str, value: f32) -> Option<String> {

@@ -20,9 +20,10 @@ pub(crate) use replica::choose_run_length;
 pub(crate) use waiting::{Waiting, has_contributors, is_spent, waiting};
 
 use crate::active::Job;
-use crate::event::Millis;
+use crate::event::{ContributorId, Millis};
 use crate::session::Session;
 use crate::stage::Supply;
+use crate::watch::Watched;
 use crate::world::World;
 use raven_protocol::{JobId, LeaseId, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +69,8 @@ pub(crate) struct Pass {
     /// Whether waiting tasks may be moved in this pass, and whether that was tried.
     may_move: bool,
     pub(crate) tried_moves: bool,
+    /// Watched tasks that need no copy, and whose results they have.
+    pub(crate) parked: Vec<(Watched, Vec<ContributorId>)>,
 }
 
 impl Pass {
@@ -78,6 +81,7 @@ impl Pass {
             partnerless: BTreeSet::new(),
             may_move,
             tried_moves: false,
+            parked: Vec::new(),
         }
     }
 
@@ -109,13 +113,11 @@ impl Pass {
         if !may_move && world.overdue.is_empty() && world.doubtful.is_empty() {
             return None;
         }
-        let sessions = world.ready.iter().filter_map(|id| world.sessions.get(id));
-        let idle: Vec<&Session> = sessions.filter(|session| session.open == 0).collect();
-        if idle.is_empty() {
+        if world.idle.is_empty() {
             return None;
         }
         self.tried_moves |= self.may_move;
-        relief::relieve(world, &jobs, &idle, self.may_move, now)
+        relief::relieve(world, &jobs, self.may_move, &mut self.parked, now)
     }
 
     fn lease(&mut self, world: &World, job: &Job, now: Millis) -> Option<Decision> {

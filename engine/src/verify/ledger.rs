@@ -1,8 +1,8 @@
 //! What a job has accepted and not settled.
 
 use crate::algorithm::sync_sgd::SyncSgdDriver;
-use crate::algorithm::{Action, Draft};
-use crate::effect::Work;
+use crate::algorithm::{Action, Diverged, Draft};
+use crate::effect::{SetBack, Work};
 use crate::verify::outcome::Paid;
 use crate::verify::trial::Claim;
 use crate::verify::trust::Identity;
@@ -57,6 +57,8 @@ pub(crate) enum Held {
     Save(Draft),
     /// A round, where as many unsettled ones are kept as may be.
     Round(Action),
+    /// Going back to the last checkpoint: what diverges may be a wrong result.
+    SetBack(Diverged),
 }
 
 /// Unsettled results of a job.
@@ -76,8 +78,11 @@ pub(crate) struct Ledger {
     pub(crate) held: Option<Held>,
     /// The round that the job goes back to, once nothing is being computed for it.
     pub(crate) back_to: Option<u32>,
-    /// How often it went back.
+    /// How often it went back to before a wrong result, and because its loss diverged.
     pub(crate) rollbacks: u32,
+    pub(crate) setbacks: u32,
+    /// The last of the latter, while it is not durable.
+    pub(crate) set_back: Option<SetBack>,
     /// Whether what is to be computed again before it is settled was asked for.
     pub(crate) sampled: bool,
     /// Of whom the referee computed a part in the last rounds before the next settlement.
@@ -87,6 +92,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// How often the job went back: a round that is done again is other work.
+    pub(crate) fn attempt(&self) -> u32 {
+        self.rollbacks.saturating_add(self.setbacks)
+    }
+
     /// The next number in the order of acceptance.
     pub(crate) fn take_order(&mut self) -> u64 {
         self.next_order += 1;

@@ -136,7 +136,7 @@ impl Engine {
         flops: u64,
     ) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
-        let attempt = job.ledger.rollbacks;
+        let attempt = job.ledger.attempt();
         job.ledger.cases += u32::from(origin.outlives_its_stage());
         self.stats.referee_runs += 1;
         self.stats.referee_flops = self.stats.referee_flops.saturating_add(flops);
@@ -181,7 +181,7 @@ impl Engine {
             }
         }
         let is_current = self.world.jobs.get(&id).is_some_and(|job| {
-            job.ledger.rollbacks == case.attempt && job.ledger.back_to.is_none()
+            job.ledger.attempt() == case.attempt && job.ledger.back_to.is_none()
         });
         let mut is_undone = false;
         match case.origin {
@@ -300,8 +300,9 @@ impl Engine {
             return;
         }
         self.world.trust.set(identity, trust);
+        self.world.watch.trust_changed(&identity.contributor);
         if before.is_vetted(&self.world.config) != trust.is_vetted(&self.world.config) {
-            self.world.touch_all();
+            self.world.touch_contributor(&identity.contributor);
         }
         self.out.push_back(Effect::Trust { identity, trust });
     }
@@ -340,6 +341,7 @@ impl Engine {
         }
         self.stats.excluded += 1;
         self.world.trust.set(identity, Trust::Excluded);
+        self.world.watch.trust_changed(&identity.contributor);
         if liar.who.exact {
             self.world.trust.exclude(identity.contributor);
         }
@@ -349,7 +351,8 @@ impl Engine {
             other == &identity || (exact && other.contributor == identity.contributor)
         };
         self.drop_claims(is_theirs);
-        let sessions = self.world.sessions.values();
+        let sessions = self.world.by_contributor.get(&identity.contributor);
+        let sessions = sessions.into_iter().flatten().filter_map(|id| self.world.sessions.get(id));
         let sessions = sessions.filter(|session| is_theirs(&session.identity()));
         let sessions: Vec<SessionId> = sessions.map(|session| session.id).collect();
         for session in sessions {

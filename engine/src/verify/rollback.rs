@@ -1,8 +1,9 @@
 //! Undoing the rounds since a wrong result.
 
 use crate::active::Ending;
+use crate::algorithm::Diverged;
 use crate::dispatch::Notify;
-use crate::effect::Effect;
+use crate::effect::{Effect, SetBack};
 use crate::engine::Engine;
 use crate::event::{Outcome, PayloadId};
 use crate::job::{Cause, JobState};
@@ -92,6 +93,35 @@ impl Engine {
         self.stats.rollbacks += 1;
         self.out.push_back(Effect::RolledBack { job: id, round });
         self.tell_undone(id, round);
+    }
+
+    /// The loss diverges, and nothing that it comes from is open: the job goes back
+    /// to its last checkpoint, or ends.
+    pub(crate) fn set_back(&mut self, id: JobId, diverged: &Diverged) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let unused = match job.driver.set_back(diverged) {
+            Ok(unused) => unused,
+            Err(reason) => {
+                return self.begin_end(id, JobState::Failed { cause: Cause::Diverged, reason });
+            }
+        };
+        let round = job.driver.step();
+        // What was done was right, and is paid for; what follows is other work.
+        job.not_credited_from(round);
+        job.ledger.setbacks += 1;
+        let set_back = SetBack {
+            number: job.ledger.setbacks,
+            diverged_at: diverged.step,
+            loss: diverged.loss,
+        };
+        job.ledger.set_back = Some(set_back);
+        let draft = job.driver.draft(job.driver.job_state());
+        self.stats.setbacks += 1;
+        if let Some(state) = unused {
+            self.out.push_back(Effect::ReleaseState { job: id, state });
+        }
+        self.out.push_back(Effect::RolledBack { job: id, round });
+        self.persist_as(id, draft, Kind::SetBack(set_back));
     }
 
     /// A job that ends while it is to go back does so first.

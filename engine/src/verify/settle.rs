@@ -2,10 +2,11 @@
 //! was accepted without proof is sampled once more.
 
 use crate::active::Job;
-use crate::algorithm::{Action, Draft};
+use crate::algorithm::{Action, Diverged, Draft};
 use crate::config::EngineConfig;
 use crate::effect::Effect;
 use crate::engine::Engine;
+use crate::progress::Kind;
 use crate::verify::ledger::{Beginning, Held};
 use crate::verify::{Identity, Verification};
 use raven_protocol::{BlobId, JobId};
@@ -22,6 +23,14 @@ impl Engine {
         job.ledger.held = Some(Held::Save(draft.clone()));
         self.settle(id);
         true
+    }
+
+    /// Goes back to the last checkpoint once all before is settled: what diverges may
+    /// be somebody's false result, which is undone alone.
+    pub(crate) fn hold_set_back(&mut self, id: JobId, diverged: Diverged) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        job.ledger.held = Some(Held::SetBack(diverged));
+        self.settle(id);
     }
 
     /// Whether the round that `action` begins has to wait until those before it
@@ -66,7 +75,13 @@ impl Engine {
 
     /// Nothing that was accepted can be undone any more.
     fn settled(&mut self, id: JobId) {
+        let is_refereed =
+            self.pending.values().any(|open| open.job == id && open.kind == Kind::Referee);
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        if is_refereed && matches!(job.ledger.held, Some(Held::SetBack(_))) {
+            // The referee reads the state that is let go of. Its answer leads here.
+            return;
+        }
         let held = job.ledger.held.take();
         job.ledger.sampled = false;
         job.ledger.entries.clear();
@@ -86,10 +101,13 @@ impl Engine {
             .flat_map(|job| job.ledger.entries.values())
             .flat_map(|entry| entry.members.iter().map(|member| member.who.identity))
             .collect();
-        self.world.trust.prune(|identity| open.contains(identity));
+        for contributor in self.world.trust.prune(|identity| open.contains(identity)) {
+            self.world.watch.trust_changed(&contributor);
+        }
         match held {
             Some(Held::Save(draft)) => self.persist(id, draft),
             Some(Held::Round(action)) => self.act(id, action),
+            Some(Held::SetBack(diverged)) => self.set_back(id, &diverged),
             None => {}
         }
     }

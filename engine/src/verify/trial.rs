@@ -126,6 +126,8 @@ pub(crate) struct Trial {
     pub(crate) panel: Option<Panel>,
     /// Whether the referee is to decide, once the results have been shown.
     pub(crate) to_referee: bool,
+    /// Leases that ended after their payload was asked for and before it came.
+    pub(crate) withheld: BTreeSet<LeaseId>,
     /// When somebody else was first needed: who takes part and leaves again does
     /// not begin the wait anew.
     pub(crate) short_since: Option<Millis>,
@@ -171,7 +173,7 @@ impl World {
         let trust = self.trust.of(&who.identity);
         let is_vetted = trust.is_vetted(&self.config);
         let is_drawn = || {
-            let drawn = draw(&self.config, task, Purpose::Check, job.ledger.rollbacks.into());
+            let drawn = draw(&self.config, task, Purpose::Check, job.ledger.attempt().into());
             let one_in = trust.check_one_in(&self.config);
             // A lie about much of a round does more.
             hits(drawn, if job.is_weighty(task) { one_in.div_ceil(2) } else { one_in })

@@ -131,9 +131,17 @@ impl TrustTable {
         }
     }
 
-    /// Forgets those who are gone and of whom nothing is open.
-    pub(crate) fn prune(&mut self, is_open: impl Fn(&Identity) -> bool) {
-        self.known.retain(|identity, known| known.sessions > 0 || is_open(identity));
+    /// Forgets those who are gone and of whom nothing is open; who they were.
+    pub(crate) fn prune(&mut self, is_open: impl Fn(&Identity) -> bool) -> Vec<ContributorId> {
+        let mut forgotten = Vec::new();
+        self.known.retain(|identity, known| {
+            let is_kept = known.sessions > 0 || is_open(identity);
+            if !is_kept {
+                forgotten.push(identity.contributor);
+            }
+            is_kept
+        });
+        forgotten
     }
 
     pub(crate) fn of(&self, identity: &Identity) -> Trust {
@@ -193,7 +201,7 @@ mod tests {
         table.closed(who, false);
         table.closed(who, true);
         assert_eq!((table.of(&who), table.len()), (Trust::Excluded, 1));
-        table.prune(|_| false);
+        assert_eq!(table.prune(|_| false), [who.contributor]);
         assert_eq!(table.len(), 0);
         table.exclude(who.contributor);
         assert_eq!(table.of(&Identity { device: DeviceClass::Server, ..who }), Trust::Excluded);

@@ -11,7 +11,7 @@ use crate::verify::ledger::Entry;
 use crate::verify::settle::is_nearly_settled;
 use crate::verify::trial::{Also, Claim, Judging, Revealed};
 use crate::verify::{Purpose, QUALIFYING_MAX, Verification, draw, hits};
-use raven_protocol::{JobId, LeaseId, Numerics, ResultDigest, ResultOutcome};
+use raven_protocol::{JobId, LeaseId, Numerics, ResultDigest, ResultOutcome, SessionId};
 
 /// One in so many results that look unlikely is computed by the referee: some
 /// batches are unlikely.
@@ -46,6 +46,7 @@ impl Engine {
 
     /// Goes on with the trial of a task, as far as it can.
     pub(crate) fn consider(&mut self, id: JobId, part: u32) {
+        self.world.watch.changed((id, part));
         let Some(task) = self.task(id, part) else { return };
         match task.trial.judging {
             Judging::Asked => return,
@@ -181,7 +182,7 @@ impl Engine {
     ) -> bool {
         let config = &self.world.config;
         let hits = |purpose, nonce, one_in| hits(draw(config, task.id, purpose, nonce), one_in);
-        let attempt = job.ledger.rollbacks.into();
+        let attempt = job.ledger.attempt().into();
         let is_part = matches!(task.work, Work::Part { .. });
         match odd {
             // What is no number ends a job, so it is not taken on one word.
@@ -216,6 +217,7 @@ impl Engine {
 
     /// Notes whether somebody else should compute the task as well.
     pub(crate) fn note_partners(&mut self, id: JobId, part: u32) {
+        self.world.watch.changed((id, part));
         let Some(job) = self.world.jobs.get(&id) else { return };
         let Some(stage) = &job.stage else { return };
         let wanted = stage.tasks.get(&part).map_or(0, |task| {
@@ -252,7 +254,15 @@ impl Engine {
         job.service += u128::from(flops);
         job.tasks_accepted += 1;
         job.flops_accepted = job.flops_accepted.saturating_add(flops);
+        let late = self.world.late_payloads(&task);
+        // Whoever was asked for its result and did not send it comes last: it
+        // takes nobody's place who would have, or has.
+        let is_withheld = |claim: &Claim| {
+            task.trial.withheld.contains(&claim.lease) || late.contains(&claim.lease)
+        };
+        members.sort_by_key(is_withheld);
         members.truncate(QUALIFYING_MAX);
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
         for claim in &task.trial.claims {
             let is_paid = members.iter().any(|member| member.lease == claim.lease);
             let outcome = if is_paid { ResultOutcome::Accepted } else { ResultOutcome::NotNeeded };
@@ -270,25 +280,39 @@ impl Engine {
         self.window.add(self.now, flops);
         self.believe(id, &task, &members, proof);
         self.found_valid(id, task.id);
+        let sent = members.iter().filter(|member| !is_withheld(member));
+        for session in sent.map(|member| member.session).collect::<Vec<SessionId>>() {
+            self.proved_itself(session);
+        }
         let mut unused = task.trial.held();
         unused.retain(|&other| other != payload);
         self.release_payloads(unused);
         for lease in task.leases {
-            self.end_lease(lease, Notify::Cancel(ResultOutcome::NotNeeded));
+            let lease = self.end_lease(lease, Notify::Cancel(ResultOutcome::NotNeeded));
+            if let Some(lease) = lease.filter(|lease| late.contains(&lease.id)) {
+                self.observe_late_payload(&lease);
+                self.strike(lease.session);
+            }
         }
         self.stage_progressed(id);
+    }
+
+    /// A session has computed and sent what it promised.
+    fn proved_itself(&mut self, id: SessionId) {
+        if let Some(session) = self.world.sessions.get_mut(&id) {
+            session.strikes = 0;
+            self.world.touched.insert(id);
+        }
+        self.world.doubtful.remove(&id);
     }
 
     /// What an accepted result says of its contributors, and what is to be settled of it.
     fn believe(&mut self, id: JobId, task: &Task, members: &[Claim], proof: Proof) {
         for member in members {
             if let Some(session) = self.world.sessions.get_mut(&member.session) {
-                session.strikes = 0;
-                self.world.touched.insert(session.id);
                 session.tasks_accepted += 1;
                 session.flops_accepted = session.flops_accepted.saturating_add(task.demand.flops);
             }
-            self.world.doubtful.remove(&member.session);
         }
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let order = job.ledger.take_order();
@@ -299,7 +323,7 @@ impl Engine {
             && matches!(proof, Proof::Single | Proof::Agreed)
         {
             let drawn = draw(&self.world.config, task.id, Purpose::Audit, order);
-            let attempt = job.ledger.rollbacks;
+            let attempt = job.ledger.attempt();
             let entry = Entry {
                 order,
                 task: task.id,
@@ -339,7 +363,7 @@ fn credit(job: &mut Job, task: &Task, member: &Claim, proof: Proof) {
     }
     job.credits.push(Credit {
         task: task.id,
-        attempt: job.ledger.rollbacks,
+        attempt: job.ledger.attempt(),
         contributor: member.who.identity.contributor,
         session: member.session,
         site: member.who.site,

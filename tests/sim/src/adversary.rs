@@ -111,6 +111,8 @@ pub struct Truth {
     pub excluded: BTreeSet<ContributorId>,
     /// Flops of everything that was computed by contributors.
     pub executed: u64,
+    /// Tasks that those who do not cheat have computed and committed to.
+    pub honest_done: u64,
     /// By step, as of when it was made durable: what contributors and the referee
     /// had computed, and what was accepted.
     pub costs: Vec<(u64, u64)>,

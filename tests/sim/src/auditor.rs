@@ -1,6 +1,7 @@
 //! An independent model of what the engine may do, told of every event before
 //! the engine and of every effect after it. It keeps its own books and shares
-//! no code with the engine's state machine.
+//! no code with the engine's state machine. After each event it looks at what
+//! that event touched, now and then at everything.
 
 use crate::shell::Shell;
 use raven_engine::{
@@ -33,7 +34,16 @@ struct ModelSession {
     graphs: BTreeSet<GraphId>,
     /// Weights and shards, with their bytes.
     blobs: BTreeMap<BlobId, u64>,
+    /// Its live leases, and how many of them are not committed.
+    leases: BTreeSet<LeaseId>,
+    open: u64,
 }
+
+/// Live leases of a stage of a round.
+type StageKey = (JobId, u32, u32);
+
+/// Events between two looks at everything.
+const WHOLE_EVERY: u64 = 4_096;
 
 /// What the model knows of a job.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +54,8 @@ struct ModelJob {
     unpaid: BTreeMap<TaskId, Credit>,
     /// Accepted work in a record that is not durable.
     paying: Vec<Credit>,
-    paid: BTreeMap<TaskId, Credit>,
+    /// By task and how often the job had gone back.
+    paid: BTreeMap<(TaskId, u32), Credit>,
     /// Micro-batches or parts that were accepted, by round and stage.
     accepted: BTreeMap<(u32, u32), BTreeMap<u32, (u32, PayloadId)>>,
     /// States in durable records.
@@ -91,6 +102,11 @@ pub struct Auditor {
     config: EngineConfig,
     sessions: BTreeMap<SessionId, ModelSession>,
     live: BTreeMap<LeaseId, ModelLease>,
+    /// By stage: what live leases are of, and how many there are of each.
+    extents: BTreeMap<StageKey, BTreeMap<u32, (u32, usize)>>,
+    /// How many open effects read each payload and each state.
+    payload_readers: BTreeMap<PayloadId, u32>,
+    state_readers: BTreeMap<(JobId, BlobId), u32>,
     /// Every lease id that was ever given out.
     given: BTreeSet<LeaseId>,
     jobs: BTreeMap<JobId, ModelJob>,
@@ -103,6 +119,7 @@ pub struct Auditor {
     accepted: u64,
     /// Where each job stood after the last event.
     phases: BTreeMap<JobId, JobPhase>,
+    checks: u64,
     /// The lease that the event in hand must make the engine accept.
     expected: Option<LeaseId>,
     /// Leases under which somebody committed in time.
@@ -117,6 +134,9 @@ impl Auditor {
             config,
             sessions: BTreeMap::new(),
             live: BTreeMap::new(),
+            extents: BTreeMap::new(),
+            payload_readers: BTreeMap::new(),
+            state_readers: BTreeMap::new(),
             given: BTreeSet::new(),
             jobs: BTreeMap::new(),
             effects: BTreeMap::new(),
@@ -125,6 +145,7 @@ impl Auditor {
             states: BTreeSet::new(),
             accepted: 0,
             phases: BTreeMap::new(),
+            checks: 0,
             expected: None,
             committed: BTreeSet::new(),
             outcomes: BTreeMap::new(),
@@ -138,6 +159,7 @@ impl Auditor {
         let job = self.jobs.entry(job).or_default();
         job.durable.insert(point.weights);
         job.resumed_at = point.step;
+        job.attempt = point.rollbacks + point.setbacks.len() as u32;
         job.credited_rounds = point.credited_rounds;
         job.shown.clone_from(&point.shown);
     }
@@ -150,6 +172,8 @@ impl Auditor {
                     profile: profile.clone(),
                     graphs: BTreeSet::new(),
                     blobs: BTreeMap::new(),
+                    leases: BTreeSet::new(),
+                    open: 0,
                 };
                 self.sessions.insert(*session, model);
             }
@@ -165,8 +189,10 @@ impl Auditor {
                 let lease = self.live.get_mut(lease);
                 if let Some(lease) = lease.filter(|lease| lease.session == *session) {
                     self.committed.insert(id);
+                    let model = self.sessions.get_mut(session).expect("its lease is live");
+                    model.open -= u64::from(lease.committed.is_none());
                     let digest = *lease.committed.get_or_insert(*digest);
-                    let contributor = self.sessions[session].profile.contributor;
+                    let contributor = model.profile.contributor;
                     let job = self.jobs.get_mut(&lease.task.job).expect("a lease is of a job");
                     let commitments = job.commitments.entry(lease.task).or_default();
                     commitments.insert((contributor, digest));
@@ -183,7 +209,7 @@ impl Auditor {
                 if self.live.get(lease).is_none_or(|live| live.session != *session) {
                     return;
                 }
-                let Some(live) = self.live.remove(lease) else { return };
+                let live = self.ends(*lease).expect("it is live");
                 if let (RefuseReason::Missing, Some(model)) =
                     (reason, self.sessions.get_mut(session))
                 {
@@ -219,7 +245,7 @@ impl Auditor {
             // The engine must close the session; `close` happens at its effect.
             return;
         }
-        let lease = self.live.remove(&id).expect("it is live");
+        let lease = self.ends(id).expect("it is live");
         if self.jobs[&lease.task.job].checked {
             // When it is believed shows where it is used.
             return;
@@ -236,25 +262,46 @@ impl Auditor {
             backend: profile.numeric.backend(),
             digest,
             proof: Proof::Unchecked,
-            attempt: 0,
+            attempt: self.jobs[&lease.task.job].attempt,
             payer: if was_paid { Payer::Operator } else { Payer::Job },
         };
         let job = self.jobs.get_mut(&lease.task.job).expect("a lease is of a job");
         let (start, count) = extent(&lease.work);
         let accepted = job.accepted.entry((lease.task.round, lease.task.stage)).or_default();
-        for (&other, &(length, _)) in accepted.iter() {
-            let apart = start + count <= other || other + length <= start;
-            assert!(apart, "{} was accepted twice", lease.task);
-        }
+        assert!(is_apart(accepted, start, count), "{} was accepted twice", lease.task);
         accepted.insert(start, (count, pay));
         assert!(job.unpaid.insert(lease.task, credit).is_none(), "{} twice", lease.task);
-        assert!(!job.paid.contains_key(&lease.task), "{} was paid before", lease.task);
+        let is_paid = job.paid.contains_key(&(lease.task, job.attempt));
+        assert!(!is_paid, "{} was paid before", lease.task);
         self.expected = Some(id);
     }
 
     fn close(&mut self, session: SessionId) {
+        let leases = self.sessions.get(&session).map(|model| model.leases.clone());
+        for lease in leases.into_iter().flatten() {
+            self.ends(lease);
+        }
         self.sessions.remove(&session);
-        self.live.retain(|_, lease| lease.session != session);
+    }
+
+    /// A lease is live no more.
+    fn ends(&mut self, id: LeaseId) -> Option<ModelLease> {
+        let lease = self.live.remove(&id)?;
+        let model = self.sessions.get_mut(&lease.session).expect("a live lease has a session");
+        model.leases.remove(&id);
+        model.open -= u64::from(lease.committed.is_none());
+        let key = stage_of(lease.task);
+        let stage = self.extents.get_mut(&key).expect("a live lease has an extent");
+        let (start, _) = extent(&lease.work);
+        let (_, leases) = stage.get_mut(&start).expect("a live lease has an extent");
+        *leases -= 1;
+        if *leases == 0 {
+            stage.remove(&start);
+        }
+        if stage.is_empty() {
+            self.extents.remove(&key);
+        }
+        Some(lease)
     }
 
     /// What an effect is going to be answered by.
@@ -284,6 +331,12 @@ impl Auditor {
             assert!(self.payloads.insert(*payload), "{payload:?} was used twice");
         }
         let effect = self.effects.remove(&id).expect("an answered effect was asked for");
+        for payload in &effect.reads {
+            no_longer(&mut self.payload_readers, payload);
+        }
+        if let Some(state) = effect.state {
+            no_longer(&mut self.state_readers, &(effect.job, state));
+        }
         let job = self.jobs.get_mut(&effect.job).expect("an effect is of a job");
         if let (Some((contributor, slice)), Ok(_)) = (effect.shows, outcome) {
             job.shown.entry(contributor).or_default().insert(slice);
@@ -294,7 +347,8 @@ impl Auditor {
         if outcome.is_ok() {
             job.durable.extend(record.weights);
             job.ended |= record.phase.is_end();
-            job.paid.extend(paying.into_iter().map(|credit| (credit.task, credit)));
+            let paid = paying.into_iter().map(|credit| ((credit.task, credit.attempt), credit));
+            job.paid.extend(paid);
         } else {
             job.failed_saves = true;
             job.unpaid.extend(paying.into_iter().map(|credit| (credit.task, credit)));
@@ -325,11 +379,8 @@ impl Auditor {
                 let model = self.jobs.get_mut(job).expect("a round is of a job");
                 if model.checked {
                     let accepted = model.accepted.entry((*round, 0)).or_default();
-                    for (&other, &(length, _)) in accepted.iter() {
-                        let apart =
-                            part.start + part.count <= other || other + length <= part.start;
-                        assert!(apart, "{job} {round} {} was accepted twice", part.start);
-                    }
+                    let apart = is_apart(accepted, part.start, part.count);
+                    assert!(apart, "{job} {round} {} was accepted twice", part.start);
                     accepted.insert(part.start, (part.count, part.payload));
                     self.accepted += 1;
                 }
@@ -369,15 +420,14 @@ impl Auditor {
             Effect::ReleasePayloads { payloads } => {
                 for payload in payloads {
                     assert!(self.payloads.remove(payload), "{payload:?} was released twice");
-                    let reader = self.effects.values().find(|e| e.reads.contains(payload));
-                    assert!(reader.is_none(), "{payload:?} is released while it is read");
+                    let is_read = self.payload_readers.contains_key(payload);
+                    assert!(!is_read, "{payload:?} is released while it is read");
                 }
             }
             Effect::ReleaseState { job, state } => {
                 assert!(self.states.remove(&(*job, *state)), "state {state} was released twice");
-                let mut effects = self.effects.values().filter(|effect| effect.job == *job);
-                let reader = effects.find(|effect| effect.state == Some(*state));
-                assert!(reader.is_none(), "state {state} is released while it is read");
+                let is_read = self.state_readers.contains_key(&(*job, *state));
+                assert!(!is_read, "state {state} is released while it is read");
             }
         }
     }
@@ -427,11 +477,13 @@ impl Auditor {
     ) {
         for payload in &reads {
             assert!(self.payloads.contains(payload), "{id:?} reads a released payload");
+            *self.payload_readers.entry(*payload).or_default() += 1;
         }
         if let Some(state) = state {
             assert!(self.states.contains(&(job, state)), "{id:?} reads a released state");
             let durable = self.jobs[&job].durable.contains(&state);
             assert!(durable, "{id:?} reads a state that is not durable");
+            *self.state_readers.entry((job, state)).or_default() += 1;
         }
         let effect = ModelEffect { job, reads, state, record, shows: None, answered: None };
         assert!(self.effects.insert(id, effect).is_none(), "{id:?} was used twice");
@@ -447,8 +499,7 @@ impl Auditor {
         shell: &mut Shell,
     ) {
         assert_eq!(step, round + 1);
-        let plan = shell.kernel.plan(id).clone();
-        let order = shell.kernel.order(id, round);
+        let (plan, order) = shell.kernel.plan_and_order(id, round);
         let layout = *order.layout();
         let job = self.jobs.get_mut(&id).expect("a step is of a job");
         assert!(job.steps.insert(step), "step {step} of {id} is done twice");
@@ -482,6 +533,10 @@ impl Auditor {
         assert!(!job.ended, "{} has a record after its end", record.job);
         assert!(!job.saving, "{} has two records under way", record.job);
         job.saving = true;
+        if record.set_back.is_some() {
+            // What is done again is done otherwise, and paid for.
+            job.credited_rounds = job.credited_rounds.min(record.step);
+        }
         assert_eq!(record.phase, record.state.phase());
         if job.checked {
             return checked_credits(job, record);
@@ -532,14 +587,14 @@ impl Auditor {
                 lease.revealing = true;
             }
             Outbound::Cancel { lease } => {
-                let cancelled = self.live.remove(lease).expect("a live lease is cancelled");
+                let cancelled = self.ends(*lease).expect("a live lease is cancelled");
                 assert_eq!(cancelled.session, session);
             }
             Outbound::Drop { blobs, graphs } => {
                 for blob in blobs {
                     assert!(model.blobs.remove(blob).is_some(), "{blob} is dropped, but not held");
                     let open = |lease: &&ModelLease| lease.committed.is_none();
-                    let mut leases = self.live.values().filter(|lease| lease.session == session);
+                    let mut leases = model.leases.iter().filter_map(|id| self.live.get(id));
                     let reader = leases.find(|lease| open(lease) && lease.blobs.contains(blob));
                     assert!(reader.is_none(), "{blob} is dropped while a lease reads it");
                 }
@@ -583,21 +638,28 @@ impl Auditor {
             assert!(shown.contains(&slice), "{task} is sent before it is durable who sees it");
             assert!(shown.len() <= held_max as usize, "{contributor:?} was shown {shown:?}");
         }
+        model.leases.insert(id);
+        model.open += 1;
+        let (open, open_max) = (model.open, workers * u64::from(self.config.leases_per_worker));
+        assert!(open <= open_max.max(1), "{session} has {open} leases in hand of {open_max}");
         let (start, count) = extent(work);
-        for other in self.live.values().filter(|other| {
-            (other.task.job, other.task.round, other.task.stage)
-                == (task.job, task.round, task.stage)
-        }) {
-            let (other_start, other_count) = extent(&other.work);
-            let same = (start, count) == (other_start, other_count);
-            let apart = start + count <= other_start || other_start + other_count <= start;
-            assert!(same || apart, "{task} overlaps {}", other.task);
+        let extents = self.extents.entry(stage_of(task)).or_default();
+        match extents.get_mut(&start) {
+            Some((length, leases)) => {
+                assert_eq!(*length, count, "{task} overlaps another of the same start");
+                *leases += 1;
+                let wanted = if self.jobs[&task.job].checked { 3 } else { 1 };
+                let max = wanted + self.config.copies_max - 1;
+                assert!(*leases <= max, "{task} has {leases} leases");
+            }
+            None => {
+                assert!(is_apart(extents, start, count), "{task} overlaps another");
+                extents.insert(start, (count, 1));
+            }
         }
         let accepted = self.jobs[&task.job].accepted.get(&(task.round, task.stage));
-        for (&other, &(length, _)) in accepted.into_iter().flatten() {
-            let apart = start + count <= other || other + length <= start;
-            assert!(apart, "{task} was accepted before");
-        }
+        let is_new = accepted.is_none_or(|accepted| is_apart(accepted, start, count));
+        assert!(is_new, "{task} was accepted before");
         let mut blobs: BTreeSet<BlobId> = needs.shards.iter().map(|&(blob, _)| blob).collect();
         blobs.extend(needs.weights);
         self.live.insert(
@@ -612,15 +674,17 @@ impl Auditor {
                 revealing: false,
             },
         );
-        let open = self.live.values().filter(|l| l.session == session && l.committed.is_none());
-        let open_max = workers * u64::from(self.config.leases_per_worker);
-        let open = open.count() as u64;
-        assert!(open <= open_max.max(1), "{session} has {open} leases in hand of {open_max}");
     }
 
-    /// After each event: the engine's counts are the model's.
+    /// After each event: the engine's counts are the model's. What is kept of live
+    /// leases and open effects is checked as they come and go, and counted anew
+    /// every so many events.
     pub fn check(&mut self, engine: &Engine, now: u64) {
-        let stats = engine.stats(now);
+        self.checks += 1;
+        if self.checks.is_multiple_of(WHOLE_EVERY) {
+            self.check_whole(engine);
+        }
+        let stats = engine.counts();
         self.accepted += u64::from(self.expected.take().is_some());
         // Acceptance of a checked part shows only in what its stage combines.
         let is_hidden = |job: &ModelJob| job.checked && job.shown_parts;
@@ -636,27 +700,69 @@ impl Auditor {
         // that the store did not take.
         let timers_max = 2 * stats.leases_open + stats.sessions_open + 3 * self.jobs.len() + 1;
         assert!(stats.timers_armed <= timers_max, "timers");
-        for view in engine.jobs() {
-            let now = view.state.phase();
-            // An end counts once it is durable: a completion on its way overtakes a wish to end.
-            if now.is_end() && self.jobs.get(&view.job).is_some_and(|job| !job.ended) {
-                continue;
-            }
-            let before = self.phases.insert(view.job, now).unwrap_or(JobPhase::Queued);
-            let stays = before == now;
-            assert!(stays || before.may_become(now), "{}: {before} became {now}", view.job);
-        }
-        let mut copies: BTreeMap<TaskId, usize> = BTreeMap::new();
-        for lease in self.live.values() {
-            let count = copies.entry(lease.task).or_default();
-            *count += 1;
-            let wanted = if self.jobs[&lease.task.job].checked { 3 } else { 1 };
-            let max = wanted + self.config.copies_max - 1;
-            assert!(*count <= max, "{} has {count} leases", lease.task);
+        for (job, phase) in engine.phases() {
+            self.phase(job, phase);
         }
         if let Some(timeout) = engine.next_timeout() {
             assert!(timeout > now, "a timer that is due has fired");
         }
+    }
+
+    fn phase(&mut self, job: JobId, now: JobPhase) {
+        // An end counts once it is durable: a completion on its way overtakes a wish to end.
+        if now.is_end() && self.jobs.get(&job).is_some_and(|job| !job.ended) {
+            return;
+        }
+        let before = self.phases.insert(job, now).unwrap_or(JobPhase::Queued);
+        assert!(before == now || before.may_become(now), "{job}: {before} became {now}");
+    }
+
+    /// Everything that is live, counted anew.
+    fn check_whole(&mut self, engine: &Engine) {
+        for view in engine.jobs() {
+            self.phase(view.job, view.state.phase());
+        }
+        let mut extents: BTreeMap<StageKey, BTreeMap<u32, (u32, usize)>> = BTreeMap::new();
+        let mut open: BTreeMap<SessionId, (BTreeSet<LeaseId>, u64)> = BTreeMap::new();
+        for (&id, lease) in &self.live {
+            let (start, count) = extent(&lease.work);
+            let stage = extents.entry(stage_of(lease.task)).or_default();
+            let (length, leases) = stage.entry(start).or_insert((count, 0));
+            assert_eq!(*length, count, "{} overlaps another", lease.task);
+            *leases += 1;
+            let (leases, open) = open.entry(lease.session).or_default();
+            leases.insert(id);
+            *open += u64::from(lease.committed.is_none());
+        }
+        assert_eq!(extents, self.extents, "what live leases are of");
+        for (&(job, round, stage), extents) in &extents {
+            let ends = extents.iter().map(|(start, (count, _))| start + count);
+            let nexts = extents.keys().skip(1);
+            assert!(ends.zip(nexts).all(|(end, &next)| end <= next), "tasks of {job} overlap");
+            let accepted = self.jobs[&job].accepted.get(&(round, stage));
+            for (&start, &(count, _)) in extents {
+                let is_new = accepted.is_none_or(|accepted| is_apart(accepted, start, count));
+                assert!(is_new, "{job} {round} {stage} {start} is leased and accepted");
+            }
+        }
+        for (session, model) in &self.sessions {
+            let (leases, open) = open.remove(session).unwrap_or_default();
+            assert_eq!((&leases, open), (&model.leases, model.open), "leases of {session}");
+        }
+        assert!(open.is_empty(), "leases of closed sessions are live");
+        let mut payloads: BTreeMap<PayloadId, u32> = BTreeMap::new();
+        let mut states: BTreeMap<(JobId, BlobId), u32> = BTreeMap::new();
+        for effect in self.effects.values() {
+            for &payload in &effect.reads {
+                *payloads.entry(payload).or_default() += 1;
+            }
+            if let Some(state) = effect.state {
+                *states.entry((effect.job, state)).or_default() += 1;
+            }
+        }
+        assert_eq!((&payloads, &states), (&self.payload_readers, &self.state_readers), "readers");
+        assert!(payloads.keys().all(|payload| self.payloads.contains(payload)));
+        assert!(states.keys().all(|state| self.states.contains(state)));
     }
 
     /// A job that has not ended is being worked on or says why not.
@@ -675,6 +781,7 @@ impl Auditor {
 
     /// After the end: nothing is left over.
     pub fn finish(&mut self, engine: &Engine, shell: &Shell) {
+        self.check_whole(engine);
         let stats = engine.stats(0);
         assert_eq!((stats.leases_open, self.live.len()), (0, 0), "leases are left");
         assert_eq!(stats.timers_armed, 0, "timers are left");
@@ -732,13 +839,12 @@ struct Needs {
 }
 
 fn needs_of(task: TaskId, work: &Work, shell: &mut Shell) -> Needs {
-    let plan = shell.kernel.plan(task.job).clone();
+    let (plan, order) = shell.kernel.plan_and_order(task.job, task.round);
     match (&plan.placement, work) {
         (
             Placement::Replica { graph, flops, bytes_peak, .. },
             &Work::Replica { state, start, count },
         ) => {
-            let order = shell.kernel.order(task.job, task.round);
             let total = order.layout().micro_batches(task.round);
             assert!(tree::is_node(start, count, total), "{task}: {start}+{count} of {total}");
             let group = (total.next_power_of_two() / plan.groups).max(1);
@@ -772,6 +878,26 @@ fn needs_of(task: TaskId, work: &Work, shell: &mut Shell) -> Needs {
             }
         }
         _ => panic!("{task} is of another placement"),
+    }
+}
+
+fn stage_of(task: TaskId) -> StageKey {
+    (task.job, task.round, task.stage)
+}
+
+/// Whether `start..start + count` overlaps none of `taken`, which do not overlap
+/// each other: lengths by start.
+fn is_apart<T>(taken: &BTreeMap<u32, (u32, T)>, start: u32, count: u32) -> bool {
+    let last = taken.range(..start + count).next_back();
+    last.is_none_or(|(&other, &(length, _))| other + length <= start)
+}
+
+/// One reader less.
+fn no_longer<K: Ord>(readers: &mut BTreeMap<K, u32>, key: &K) {
+    let count = readers.get_mut(key).expect("it was read");
+    *count -= 1;
+    if *count == 0 {
+        readers.remove(key);
     }
 }
 

@@ -287,6 +287,7 @@ impl Sim {
         let task = connection.running.remove(at);
         let truth = self.shell.kernel.run(task.task, &task.work);
         self.truth.executed += task.flops;
+        self.truth.honest_done += u64::from(self.nodes[node].spec.adversary.is_none());
         let (value, vector) = self.answer(node, truth, &task.work);
         let digest =
             vector.map_or_else(|| digest_of(task.task, value), |vector| vector.digest(task.task));
@@ -296,6 +297,7 @@ impl Sim {
         let bytes = self.result_bytes(task.task.job, &task.work);
         if let Some(connection) = &mut self.nodes[node].connection {
             connection.kept.insert(lease, Kept { value, vector, bytes });
+            connection.done.insert(lease);
         }
         let faults = self.scenario.faults;
         if self.rng.chance(faults.early_result) {
@@ -309,13 +311,23 @@ impl Sim {
             self.some_lease.filter(|_| self.rng.chance(faults.foreign_answer))
         {
             let message = match self.rng.below(3) {
-                0 => Up::Commit { lease, digest },
-                1 => Up::Result { lease, value, vector, bytes },
-                _ => Up::Refuse { lease, reason: RefuseReason::Failed },
+                0 => Some(Up::Commit { lease, digest }),
+                // To a lease of its own it would break its word, which is a fault apart.
+                1 if self.is_own(node, lease) && faults.broken_commitment == 0.0 => None,
+                1 => Some(Up::Result { lease, value, vector, bytes }),
+                _ => Some(Up::Refuse { lease, reason: RefuseReason::Failed }),
             };
-            self.send_up(node, message);
+            if let Some(message) = message {
+                self.send_up(node, message);
+            }
         }
         self.start(node);
+    }
+
+    /// Whether `node` was given that lease on its present connection, and has done it.
+    fn is_own(&self, node: usize, lease: LeaseId) -> bool {
+        let connection = self.nodes[node].connection.as_ref();
+        connection.is_some_and(|connection| connection.done.contains(&lease))
     }
 
     /// What a contributor says that a task yields. Whatever a GPU says, the truth goes

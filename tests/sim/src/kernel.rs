@@ -69,12 +69,18 @@ impl Kernel {
 
     /// The order of the epoch of `round`, built once.
     pub fn order(&mut self, job: JobId, round: u32) -> &EpochOrder {
+        self.plan_and_order(job, round).1
+    }
+
+    pub fn plan_and_order(&mut self, job: JobId, round: u32) -> (&SyncSgd, &EpochOrder) {
         let plan = &self.plans[&job];
         let Algorithm::SyncSgd(sgd) = &plan.algorithm;
         let epoch = raven_engine::Layout::of(sgd).expect("laid out").epoch_of(round);
-        self.orders
+        let order = self
+            .orders
             .entry((job, epoch))
-            .or_insert_with(|| EpochOrder::new(sgd, plan.seed, epoch).expect("laid out"))
+            .or_insert_with(|| EpochOrder::new(sgd, plan.seed, epoch).expect("laid out"));
+        (sgd, order)
     }
 
     /// The result of a task.

@@ -10,6 +10,7 @@ pub mod auditor;
 mod contributors;
 pub mod faults;
 pub mod figures;
+pub mod history;
 pub mod kernel;
 pub mod network;
 pub mod node;

@@ -111,6 +111,8 @@ pub struct Connection {
     pub queue: VecDeque<Assigned>,
     pub running: Vec<Assigned>,
     pub kept: BTreeMap<LeaseId, Kept>,
+    /// Leases that it has committed to.
+    pub done: BTreeSet<LeaseId>,
     pub paused: bool,
     pub down: Lane,
     pub up: Lane,
@@ -125,6 +127,7 @@ impl Connection {
             queue: VecDeque::new(),
             running: Vec::new(),
             kept: BTreeMap::new(),
+            done: BTreeSet::new(),
             paused: false,
             down: Lane::default(),
             up: Lane::default(),

@@ -1,7 +1,8 @@
 //! Jobs to simulate.
 
 use raven_engine::{
-    Algorithm, EarlyStopping, JobPlan, PartPlan, Placement, StagePlan, SyncSgd, Verification,
+    Algorithm, Divergence, EarlyStopping, JobPlan, PartPlan, Placement, StagePlan, SyncSgd,
+    Verification,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{BlobId, GraphId, JobId, KernelId, Numerics, Seed, ShardRef};
@@ -26,6 +27,7 @@ pub struct Replica {
     /// Bytes of one row in a shard.
     pub row_bytes: u64,
     pub early_stopping: Option<EarlyStopping>,
+    pub divergence: Option<Divergence>,
     pub numerics: Numerics,
 }
 
@@ -41,6 +43,7 @@ impl Default for Replica {
             weights_bytes: 860_000,
             row_bytes: 784,
             early_stopping: None,
+            divergence: None,
             numerics: Numerics::Strict,
         }
     }
@@ -94,6 +97,7 @@ impl Replica {
             epochs: self.epochs,
             schedule: Schedule::constant(0.05),
             early_stopping: self.early_stopping,
+            divergence: self.divergence,
             placement,
             groups: 1,
             shards: shards(self, data),

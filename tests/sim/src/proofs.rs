@@ -65,10 +65,13 @@ pub struct Figures {
     pub referee: f64,
     /// Part of all pay that went for false results and was not taken back.
     pub paid_for_lies: f64,
-    /// Part of honest executions that earned nothing.
+    /// Part of the tasks which those who do not cheat computed that earned nothing.
     pub unpaid: f64,
+    /// Events that the engine handled, and how many a second: of the engine's own
+    /// time, and of all that the simulation and its audit took.
     pub events: u64,
     pub events_per_s: f64,
+    pub audited_per_s: f64,
 }
 
 impl Work {
@@ -130,6 +133,11 @@ impl Crowd {
 }
 
 fn run(plan: &JobPlan, nodes: Vec<NodeSpec>, seed: u64) -> Outcome {
+    scenario(plan, nodes, seed).run()
+}
+
+/// The network in which `plan` is worked on.
+pub fn scenario(plan: &JobPlan, nodes: Vec<NodeSpec>, seed: u64) -> Scenario {
     let mut scenario = Scenario::new(seed);
     scenario.nodes = nodes;
     scenario.faults = Faults {
@@ -142,7 +150,7 @@ fn run(plan: &JobPlan, nodes: Vec<NodeSpec>, seed: u64) -> Outcome {
     };
     scenario.jobs = vec![(6 * SECOND, plan.clone(), Story::default())];
     scenario.until_us = 1_000_000 * SECOND;
-    scenario.run()
+    scenario
 }
 
 /// Runs a network and compares it with what honest contributors come to.
@@ -160,7 +168,7 @@ pub fn measure(
     let (stats, truth) = (&outcome.stats, &outcome.truth);
     let own = work.flops();
     let records = outcome.records.values().flatten();
-    let (mut paid, mut paid_for_lies) = (0u64, 0u64);
+    let (mut paid, mut paid_for_lies, mut honest_paid) = (0u64, 0u64, 0u64);
     let voids: Vec<_> = records.clone().flat_map(|record| record.voids.clone()).collect();
     let voids: std::collections::BTreeSet<_> =
         voids.iter().map(|void| (void.task, void.attempt, void.contributor)).collect();
@@ -169,11 +177,12 @@ pub fn measure(
             continue;
         }
         paid += credit.flops;
+        honest_paid += u64::from(!truth.cheats.contains(&credit.contributor));
         if truth.false_results.contains(&(credit.task, credit.digest)) {
             paid_for_lies += credit.flops;
         }
     }
-    let honest = stats.executions_paid.max(1);
+    let unpaid = truth.honest_done.saturating_sub(honest_paid);
     Figures {
         completed: job.state.phase() == JobPhase::Completed,
         right: job.weights == Some(expected),
@@ -189,9 +198,10 @@ pub fn measure(
         overhead: (truth.executed + stats.referee_flops) as f64 / own as f64,
         referee: stats.referee_flops as f64 / own as f64,
         paid_for_lies: paid_for_lies as f64 / paid.max(1) as f64,
-        unpaid: stats.unpaid as f64 / honest as f64,
+        unpaid: unpaid as f64 / truth.honest_done.max(1) as f64,
         events: outcome.events,
         events_per_s: outcome.events as f64 / outcome.engine_time.as_secs_f64(),
+        audited_per_s: outcome.events as f64 / outcome.time.as_secs_f64(),
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Story {
     pub plateau_after: Option<u32>,
     /// The losses of the evaluations, one after another.
     pub losses: Option<&'static [f32]>,
+    /// From this step on the loss explodes, at learning rates above this.
+    pub explodes: Option<(u32, f32)>,
 }
 
 /// The shell.
@@ -115,7 +117,14 @@ impl Shell {
                 };
                 let value = self.kernel.step(*state, gradient, *learning_rate, *step);
                 let nan = self.story(*job).nan_at_step == Some(*step);
-                let loss_sum = if nan { f32::NAN } else { 100.0 / *step as f32 };
+                let explodes = self.story(*job).explodes;
+                let explodes =
+                    explodes.is_some_and(|(from, rate)| *step >= from && *learning_rate > rate);
+                let loss_sum = match (nan, explodes) {
+                    (true, _) => f32::NAN,
+                    (_, true) => 1e6 * *step as f32,
+                    _ => 100.0 / *step as f32,
+                };
                 let metrics = Metrics { loss_sum, correct: 0.0, count: 100.0 };
                 let state = self.new_state(*job, value);
                 Some((*effect, Outcome::Stepped { state, metrics, grad_norm: 1.0 }))

@@ -3,6 +3,7 @@
 use crate::adversary::Truth;
 use crate::auditor::Auditor;
 use crate::faults::{Faults, MS, Micros, SECOND};
+use crate::history::History;
 use crate::kernel::{Value, digest_of, is_product};
 use crate::network::{Lane, Network};
 use crate::node::{Node, NodeSpec, Up};
@@ -17,6 +18,7 @@ use raven_engine::{
 use raven_protocol::{JobId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// What of its norm an honest GPU's result is off at most.
@@ -43,6 +45,8 @@ pub struct Scenario {
     pub engine: EngineConfig,
     /// When the simulation stops, if the jobs have not ended before.
     pub until_us: Micros,
+    /// Whether a digest of all effects is kept.
+    pub keeps_history: bool,
 }
 
 impl Scenario {
@@ -59,6 +63,7 @@ impl Scenario {
             network: Network::TEN_GIGABIT,
             engine: EngineConfig { seed, ..EngineConfig::default() },
             until_us: 3_600 * SECOND,
+            keeps_history: false,
         }
     }
 
@@ -93,6 +98,10 @@ pub struct Outcome {
     /// Events that the engine handled, and the time it took for them.
     pub events: u64,
     pub engine_time: Duration,
+    /// What the whole simulation took, its audit included.
+    pub time: Duration,
+    /// Of all effects, where one was asked for.
+    pub history: History,
     /// Accepted tasks by node.
     pub tasks_by_node: Vec<u64>,
     /// The shortest lease that each node was given.
@@ -179,6 +188,15 @@ impl Ord for Entry {
     }
 }
 
+/// For how long this thread has run: what else the machine does is not counted.
+/// Where the system does not tell, the time since the first call.
+fn thread_time() -> Duration {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let ran = stat.and_then(|stat| stat.split(' ').next()?.parse().ok());
+    ran.map_or_else(|| FIRST.get_or_init(Instant::now).elapsed(), Duration::from_nanos)
+}
+
 /// A running simulation.
 #[derive(Debug)]
 pub struct Sim {
@@ -207,6 +225,8 @@ pub struct Sim {
     pub(crate) step_times: BTreeMap<JobId, Vec<Micros>>,
     pub(crate) events: u64,
     pub(crate) engine_time: Duration,
+    pub(crate) began: Duration,
+    pub(crate) history: History,
     pub(crate) tasks_by_node: Vec<u64>,
     pub(crate) lease_ms_of: Vec<u64>,
     pub(crate) jobs_to_come: usize,
@@ -238,6 +258,8 @@ impl Sim {
             step_times: BTreeMap::new(),
             events: 0,
             engine_time: Duration::ZERO,
+            began: thread_time(),
+            history: History::default(),
             tasks_by_node: vec![0; scenario.nodes.len()],
             lease_ms_of: vec![u64::MAX; scenario.nodes.len()],
             jobs_to_come: scenario.jobs.len(),
@@ -275,7 +297,7 @@ impl Sim {
 
     /// Runs until the jobs have ended or time is up, then winds down.
     pub fn run(mut self) -> Outcome {
-        while self.jobs_to_come > 0 || self.engine.stats(0).jobs_open > 0 {
+        while self.jobs_to_come > 0 || self.engine.phases().next().is_some() {
             if !self.step() {
                 break;
             }
@@ -383,6 +405,9 @@ impl Sim {
         self.engine_time += before.elapsed();
         self.events += 1;
         while let Some(effect) = self.engine.poll_effect() {
+            if self.scenario.keeps_history {
+                self.history.add(now, &effect);
+            }
             self.auditor.effect(&effect, &mut self.shell);
             self.execute(effect);
         }
@@ -462,7 +487,7 @@ impl Sim {
             }
             Effect::Persist { record, .. } => {
                 if record.train.is_some() {
-                    let stats = self.engine.stats(0);
+                    let stats = self.engine.counts();
                     let computed = self.truth.executed + stats.referee_flops;
                     self.truth.costs.push((computed, stats.flops_accepted));
                     self.step_times.entry(record.job).or_default().push(self.now);
@@ -617,9 +642,9 @@ impl Sim {
             Up::Pause => Event::Paused { session },
             Up::Resume => Event::Resumed { session },
         };
-        let accepted = self.engine.stats(0).tasks_accepted;
+        let accepted = self.engine.counts().tasks_accepted;
         self.tell(event);
-        self.tasks_by_node[node] += self.engine.stats(0).tasks_accepted - accepted;
+        self.tasks_by_node[node] += self.engine.counts().tasks_accepted - accepted;
     }
 
     /// What probes of a result find, where it is a product.
@@ -700,6 +725,8 @@ impl Sim {
             ended_us,
             events: self.events,
             engine_time: self.engine_time,
+            time: thread_time().saturating_sub(self.began),
+            history: self.history,
             tasks_by_node: self.tasks_by_node.clone(),
             lease_ms_of: self.lease_ms_of.clone(),
             truth: Truth {

@@ -10,8 +10,8 @@ use crate::rng::Rng;
 use crate::shell::Story;
 use crate::sim::{Outcome, Scenario};
 use raven_engine::{
-    Algorithm, Budget, Cause, EarlyStopping, EngineConfig, Fallback, JobPlan, JobState, Placement,
-    Terms, Verification,
+    Algorithm, Budget, Cause, Divergence, EarlyStopping, EngineConfig, Fallback, JobPlan, JobState,
+    Placement, Terms, Verification,
 };
 use raven_protocol::{JobId, Numerics};
 
@@ -66,6 +66,7 @@ fn sizes(rng: &mut Rng) -> Replica {
         weights_bytes: rng.between(100, 2_000_000),
         row_bytes: rng.between(4, 1000),
         early_stopping: rng.chance(0.3).then_some(early),
+        divergence: None,
         numerics: if rng.chance(0.5) { Numerics::Relaxed } else { Numerics::Strict },
     }
 }
@@ -75,6 +76,28 @@ fn story(rng: &mut Rng) -> Story {
         nan_at_step: rng.chance(0.05).then(|| rng.between(1, 20) as u32),
         plateau_after: rng.chance(0.3).then(|| rng.between(1, 2) as u32),
         losses: None,
+        explodes: None,
+    }
+}
+
+/// Makes some jobs watch for a loss that diverges, and some losses do so: as far as
+/// the jobs can recover from it, or at will.
+fn add_divergence(scenario: &mut Scenario, recovers: bool) {
+    let mut rng = Rng::new(scenario.seed).fork(5);
+    for (_, plan, story) in &mut scenario.jobs {
+        let Algorithm::SyncSgd(sgd) = &mut plan.algorithm;
+        if !rng.chance(0.3) {
+            continue;
+        }
+        sgd.divergence = Some(Divergence {
+            factor: 2.0 + 8.0 * rng.unit() as f32,
+            window: rng.between(1, 6) as u32,
+            setbacks_max: if recovers { 3 } else { rng.below(4) as u32 },
+            learning_rate_factor: 0.5,
+        });
+        // Learning rates begin at 0.05: one, two or three setbacks are needed.
+        let rate = [0.04, 0.02, 0.01][rng.below(3) as usize];
+        story.explodes = rng.chance(0.7).then(|| (rng.between(1, 12) as u32, rate));
     }
 }
 
@@ -202,6 +225,7 @@ pub fn scenario(seed: u64) -> Scenario {
         ..Scenario::new(seed)
     };
     add_cheats(&mut scenario);
+    add_divergence(&mut scenario, false);
     scenario
 }
 
@@ -254,6 +278,7 @@ pub fn lively(seed: u64) -> Scenario {
     let engine = scenario.engine;
     scenario.engine = EngineConfig { sessions_max: 1_000, jobs_max: 100, ..engine };
     scenario.until_us = 50_000 * SECOND;
+    add_divergence(&mut scenario, true);
     scenario
 }
 
@@ -278,7 +303,9 @@ pub fn judge(scenario: &Scenario, outcome: &Outcome) {
         let Some(job) = outcome.jobs.get(&plan.job) else { continue };
         let came_to_its_end = match &job.state {
             JobState::Completed { .. } => true,
-            JobState::Failed { cause, .. } => *cause == Cause::NotFinite,
+            JobState::Failed { cause, .. } => {
+                matches!(cause, Cause::NotFinite | Cause::Diverged)
+            }
             _ => false,
         };
         if came_to_its_end {

@@ -38,6 +38,7 @@ fn record(credits: Vec<Credit>) -> Effect {
         credits,
         voids: Vec::new(),
         rolled_back: false,
+        set_back: None,
         rounds_paid: 0,
         accepted: Vec::new(),
     };

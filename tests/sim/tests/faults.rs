@@ -38,7 +38,8 @@ fn jobs_end_where_faults_pass() {
         let outcome = scenario.clone().run();
         judge(&scenario, &outcome);
         for (id, job) in &outcome.jobs {
-            assert!(job.state.phase() == JobPhase::Completed, "{id}: {:?}", job.state);
+            let is_done = job.state.phase() == JobPhase::Completed;
+            assert!(is_done, "{id}: {:?} after {} steps", job.state, job.steps);
             slowest = slowest.max((job.took_us / 1_000_000, seed));
         }
     }

@@ -4,7 +4,7 @@ use raven_engine::money::{Charge, Flops};
 use raven_engine::rates;
 use raven_engine::{
     Budget, Cause, CompletedReason, ContributorId, EarlyStopping, EngineConfig, Fallback, JobPhase,
-    JobState, Patience, Record, ResumePoint, Spent, Terms,
+    JobState, LossMonitor, Patience, Record, ResumePoint, Spent, Terms,
 };
 use raven_protocol::JobId;
 use raven_sim::faults::{Faults, MS, SECOND};
@@ -165,6 +165,8 @@ fn a_resumed_job_ends_with_the_same_weights() {
         let (credited_rounds, spent) = (step, Spent::default());
         let point = ResumePoint {
             rollbacks: 0,
+            setbacks: Vec::new(),
+            losses: LossMonitor::default(),
             weights,
             step,
             epochs_done,
@@ -253,6 +255,8 @@ fn what_contributors_were_shown_counts_after_a_restart() {
         let shown = shown.iter().map(|&(node, slices)| (contributor(node), slices.into()));
         let point = ResumePoint {
             rollbacks: 0,
+            setbacks: Vec::new(),
+            losses: LossMonitor::default(),
             weights,
             step: 0,
             epochs_done: 0,
@@ -429,6 +433,8 @@ fn a_budget_counts_rounds_once_over_restarts() {
         let spent = Spent { flops: 3 * round_flops(), ..Spent::default() };
         let point = ResumePoint {
             rollbacks: 0,
+            setbacks: Vec::new(),
+            losses: LossMonitor::default(),
             weights: first,
             step: 0,
             epochs_done: 0,

@@ -5,6 +5,7 @@ use raven_engine::{JobPhase, JobPlan, Payer, Proof, Verification};
 use raven_protocol::{JobId, Numerics};
 use raven_sim::faults::{Faults, MS, SECOND};
 use raven_sim::plans::Replica;
+use raven_sim::proofs::{Crowd, Work, measure};
 use raven_sim::shell::Story;
 use raven_sim::{About, Adversary, Lie, NodeSpec, Outcome, Scenario};
 
@@ -171,5 +172,24 @@ fn audits_of_parts_are_few() {
         let part = stats.referee_flops as f64 / stats.flops_accepted as f64;
         println!("{numerics:?}: the referee computes {part:.4} of the work");
         assert!(part > 0.01 && part < most, "{numerics:?}: {part}");
+    }
+}
+
+#[test]
+fn who_withholds_what_it_committed_to_takes_nobodys_pay() {
+    let work = Work { master: false, tasks: 32, rounds: 80, epochs: 4 };
+    let expected = work.expected();
+    // What a mode computes at most, for all that are late.
+    for (verification, overhead_max) in [(Verification::Triple, 3.2), (Verification::Adaptive, 1.5)]
+    {
+        for cheating in [0.2, 0.4] {
+            let crowd = Crowd { size: 120, ephemeral: 0.3, cheating };
+            let lorises = [Adversary::always(Lie::Withheld)];
+            let figures = measure(work, crowd, &lorises, verification, 1, expected);
+            let what = format!("{verification:?} with {cheating}: {figures:?}");
+            assert!(figures.right && figures.wronged == 0, "{what}");
+            assert!(figures.unpaid < 0.005, "{what}");
+            assert!(figures.overhead < overhead_max, "{what}");
+        }
     }
 }

@@ -106,7 +106,7 @@ impl Driver {
                 let _ = self.lessons.send((identity, trust));
             }
             Effect::RolledBack { job, round } => {
-                tracing::warn!(%job, round, "a job goes back to before a false result");
+                tracing::warn!(%job, round, "a job goes back");
                 self.executor.forget(job);
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.end_round();

@@ -1,5 +1,6 @@
-//! Prints what comes of networks with cheats: `proofs [SIZE [ROUNDS [JSON]]]`. With a
-//! file the figures go there too, in the form of the benchmarks.
+//! Prints what comes of networks with cheats: `proofs [SIZE [ROUNDS [JSON [ONLY ...]]]]`.
+//! With a file (`-` for none) the figures go there too, in the form of the benchmarks.
+//! With further words only the cases are run in whose name they all are.
 
 use raven_engine::Verification;
 use raven_sim::Lie;
@@ -21,6 +22,8 @@ struct Goals {
     wronged: usize,
     lies_paid: f64,
     late: f64,
+    /// Words that the names of the cases must have.
+    only: Vec<String>,
 }
 
 fn main() {
@@ -28,57 +31,42 @@ fn main() {
     let mut number =
         |otherwise: u32| arguments.next().and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let (size, rounds) = (number(1_000), number(200));
-    let file = arguments.next();
+    let file = arguments.next().filter(|file| file != "-");
+    let mut goals = Goals { only: arguments.collect(), ..Goals::default() };
     let tasks = (size / 4).next_power_of_two();
     let work = Work { master: false, tasks, rounds, epochs: 4 };
     let expected = work.expected();
     println!("{size} contributors, {rounds} rounds of {} tasks", work.tasks);
     println!(
         "mode      who or what cheats    part  right combined in model  most  excluded wronged back  \
-         overhead   late referee   for lies   unpaid  events/s"
+         overhead   late referee   for lies   unpaid  events/s  audited"
     );
-    let mut goals = Goals::default();
     let crowd = |ephemeral, cheating| Crowd { size: size as usize, ephemeral, cheating };
     for verification in [Verification::Triple, Verification::Adaptive] {
         for (ephemeral, who) in [(0.0, "persistent"), (0.3, "30 % brief"), (1.0, "all brief")] {
-            let figures = measure(work, crowd(ephemeral, 0.0), &[], verification, 1, expected);
-            goals.print(verification, who, 0.0, &figures);
+            let run = || measure(work, crowd(ephemeral, 0.0), &[], verification, 1, expected);
+            goals.case(verification, who, 0.0, run);
         }
         for (name, adversaries) in cheats() {
             for cheating in [0.05, 0.2, 0.4] {
                 let crowd = crowd(0.3, cheating);
-                let figures = measure(work, crowd, &adversaries, verification, 1, expected);
-                goals.print(verification, name, cheating, &figures);
+                let run = || measure(work, crowd, &adversaries, verification, 1, expected);
+                goals.case(verification, name, cheating, run);
             }
         }
     }
     let adaptive = Verification::Adaptive;
     let cheats = cheats();
     let mixed = &cheats.last().expect("some").1;
-    let figures = measure(work, crowd(0.0, 0.05), mixed, adaptive, 1, expected);
-    goals.late = figures.overhead_late;
-    goals.print(adaptive, "mixed, persistent", 0.05, &figures);
-    let figures = measure(work, crowd(0.0, 0.2), &[once(9)], adaptive, 1, expected);
-    goals.print_once(&figures, work, size);
-    let work = Work { master: true, rounds: rounds / 2, ..work };
-    let expected = work.expected();
-    println!("placement master, {} rounds of 3 stages of {} parts", work.rounds, work.tasks);
-    for (name, adversaries) in master_cheats() {
-        for cheating in [0.0, 0.05, 0.2, 0.4] {
-            let figures = measure(work, crowd(0.3, cheating), &adversaries, adaptive, 1, expected);
-            goals.print(adaptive, name, cheating, &figures);
-        }
+    let run = || measure(work, crowd(0.0, 0.05), mixed, adaptive, 1, expected);
+    if let Some(figures) = goals.case(adaptive, "mixed, persistent", 0.05, run) {
+        goals.late = figures.overhead_late;
     }
-    let cheat = once_unprobed(Lie::Flipped);
-    let figures = measure(work, crowd(0.0, 0.2), &[cheat], adaptive, 1, expected);
-    println!(
-        "one lie each of a fifth about a part that is no product: {} of {} stayed in the model, {:.3}; \
-         by the formula {:.3}",
-        figures.standing,
-        figures.lies,
-        figures.standing as f64 / figures.lies.max(1) as f64,
-        undetected_part(),
-    );
+    if goals.wants("adaptive one lie each") {
+        let figures = measure(work, crowd(0.0, 0.2), &[once(9)], adaptive, 1, expected);
+        goals.print_once(&figures, work, size);
+    }
+    goals.masters(Work { master: true, rounds: rounds / 2, ..work }, crowd);
     if let Some(file) = file {
         std::fs::write(&file, goals.json(size, rounds)).expect("the file is written");
     }
@@ -95,11 +83,32 @@ fn main() {
 }
 
 impl Goals {
+    fn wants(&self, case: &str) -> bool {
+        self.only.iter().all(|word| case.contains(word))
+    }
+
+    /// Runs a case, if it is wanted, and prints what it came to.
+    fn case(
+        &mut self,
+        mode: Verification,
+        who: &str,
+        cheating: f64,
+        run: impl FnOnce() -> Figures,
+    ) -> Option<Figures> {
+        let name = format!("{} {who} {:.0} %", mode.as_str(), cheating * 100.0);
+        if !self.wants(&name) {
+            return None;
+        }
+        let figures = run();
+        self.print(mode, who, cheating, &figures);
+        Some(figures)
+    }
+
     fn print(&mut self, mode: Verification, who: &str, cheating: f64, figures: &Figures) {
         let is_right = figures.right && figures.completed;
         println!(
             "{:<9} {:<20} {:>4.0}% {:>6} {:>8} {:>8} {:>5} {:>4}/{:<4} {:>7} {:>4} {:>9.3} {:>6.3} \
-             {:>7.3} {:>9.4}% {:>7.3}% {:>9.0}",
+             {:>7.3} {:>9.4}% {:>7.3}% {:>9.0} {:>8.0}",
             mode.as_str(),
             who,
             cheating * 100.0,
@@ -117,6 +126,7 @@ impl Goals {
             figures.paid_for_lies * 100.0,
             figures.unpaid * 100.0,
             figures.events_per_s,
+            figures.audited_per_s,
         );
         if !who.starts_with(UNPROBED) {
             self.wrong += usize::from(!is_right);
@@ -131,6 +141,33 @@ impl Goals {
             "{}{{\"case\":\"{case}\",\"unit\":\"of the job's own work\",\"ours\":{:.4},\"peers\":{{}}}}",
             if self.rows.is_empty() { "" } else { "," },
             figures.overhead,
+        );
+    }
+
+    /// Networks of placement `master`, and what stays of lies about parts that no
+    /// probe looks at.
+    fn masters(&mut self, work: Work, crowd: impl Fn(f64, f64) -> Crowd) {
+        let (adaptive, expected) = (Verification::Adaptive, work.expected());
+        println!("placement master, {} rounds of 3 stages of {} parts", work.rounds, work.tasks);
+        for (name, adversaries) in master_cheats() {
+            for cheating in [0.0, 0.05, 0.2, 0.4] {
+                let crowd = crowd(0.3, cheating);
+                let run = || measure(work, crowd, &adversaries, adaptive, 1, expected);
+                self.case(adaptive, name, cheating, run);
+            }
+        }
+        if !self.wants("master, one unprobed lie each") {
+            return;
+        }
+        let cheat = once_unprobed(Lie::Flipped);
+        let figures = measure(work, crowd(0.0, 0.2), &[cheat], adaptive, 1, expected);
+        println!(
+            "one lie each of a fifth about a part that is no product: {} of {} stayed in the model, {:.3}; \
+             by the formula {:.3}",
+            figures.standing,
+            figures.lies,
+            figures.standing as f64 / figures.lies.max(1) as f64,
+            undetected_part(),
         );
     }
 
