@@ -155,6 +155,7 @@ pub fn bundle() -> Result<Vec<u8>, Failed> {
         numerics: Numerics::Strict,
         spec,
         rounds: Rounds { count: 2, first: ids[0], last: ids[2], link: previous },
+        setbacks: Vec::new(),
         model: Model {
             sha256: "0".repeat(64),
             state: ids[2],

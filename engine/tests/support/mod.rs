@@ -110,6 +110,7 @@ fn plan(verification: Verification) -> JobPlan {
             early_stopping: None,
             placement,
             groups: 1,
+            divergence: None,
             shards,
             weights_bytes: 1_000,
         }),
