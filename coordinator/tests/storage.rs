@@ -27,6 +27,7 @@ const RETURNS: Habits = Habits {
     returns: true,
     cuts_upload_after: None,
     traffic: None,
+    gpu: false,
     poison: None,
 };
 

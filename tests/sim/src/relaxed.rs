@@ -11,7 +11,7 @@ use raven_proof::{Calibration, project};
 use raven_protocol::{ResultDigest, Seed, TaskId};
 
 /// Elements of a tensor.
-const ELEMENTS: usize = 64;
+const ELEMENTS: usize = 32;
 /// Of a honest result's elements, relative.
 const ROUNDING: f64 = 1e-6;
 /// One in so many honest results is at a kink, where it is off by as much as this.
@@ -28,7 +28,7 @@ impl Vector {
     /// What stands for `value` on a processor.
     pub fn of(value: Value) -> Self {
         let sign = |at: usize| if value >> at & 1 == 0 { 1.0 } else { -1.0 };
-        Vector(std::array::from_fn(|at| sign(at) * (1.0 + at as f32 / 64.0)))
+        Vector(std::array::from_fn(|at| sign(at) * (1.0 + at as f32 / 32.0)))
     }
 
     fn times(self, by: f32) -> Self {

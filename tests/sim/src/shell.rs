@@ -58,8 +58,8 @@ impl Shell {
     pub fn project(&mut self, lease: LeaseId, projections: Vec<f64>) -> Option<(PayloadId, bool)> {
         let (task, key) = self.projecting.remove(&lease)?;
         let bounds = self.bounds.entry(task.job).or_default();
-        let others = self.projections.values().filter(|it| (it.0, it.1) == (task, key));
-        let agrees = others.map(|it| bounds.agree(&it.2, &projections)).all(|agrees| agrees);
+        let mut others = self.projections.values().filter(|it| (it.0, it.1) == (task, key));
+        let agrees = others.all(|it| bounds.agree(&it.2, &projections));
         self.projected.insert(lease, (key, projections.clone()));
         self.sketches.insert(lease, (key, projections.clone()));
         let id = self.keep(0);
