@@ -4,6 +4,7 @@
 //! middle of a transaction; reads have connections of their own (WAL). Every
 //! commit is synced to disk before it returns.
 
+mod books;
 mod chain;
 mod datasets;
 mod events;
@@ -18,6 +19,7 @@ mod stats;
 mod trust;
 mod uploads;
 
+pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
@@ -56,6 +58,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0007_backends.sql"),
     include_str!("../../migrations/0008_proof.sql"),
     include_str!("../../migrations/0009_certificates.sql"),
+    include_str!("../../migrations/0010_books.sql"),
 ];
 
 /// Everything that refers to blobs.
