@@ -8,7 +8,7 @@
 use raven_engine::ledger::pay::quote;
 use raven_engine::ledger::{
     Account, Action, Added, Auditor, Batch, Books, Entry, EntryId, JobPay, MemoryBooks, PayError,
-    Reason, Refusal, RequesterId, RoundKey, Transfer, Work,
+    Reason, Refusal, RequesterId, RoundKey, Transfer, Voided, Work,
 };
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, NanoUsd};
 use raven_engine::{ContributorId, Payer, SiteId, Verification, rates};
@@ -85,7 +85,7 @@ struct Run {
     next: RoundKey,
     /// Work that counts, by round.
     counted: BTreeMap<RoundKey, Vec<Work>>,
-    is_closed: bool,
+    statements: u32,
 }
 
 impl Run {
@@ -139,7 +139,7 @@ fn begin(desk: &mut Desk, dice: &mut Dice, number: u64) -> Option<Run> {
         allowance: (u128::from(planned) * u128::from(mode.allowance_percent()) / 100) as u64,
         next: RoundKey { attempt: 0, round: 0 },
         counted: BTreeMap::new(),
-        is_closed: false,
+        statements: 0,
     })
 }
 
@@ -163,6 +163,7 @@ fn draw_work(run: &mut Run, dice: &mut Dice) -> Vec<Work> {
                 run.allowance -= flops;
             }
             all.push(Work {
+                task: (0, task),
                 contributor,
                 earner: if who == 0 { site } else { Account::Contributor(contributor) },
                 partner: if has_site { site } else { Account::Reserve },
@@ -178,13 +179,13 @@ fn add_round(desk: &mut Desk, run: &mut Run, dice: &mut Dice) {
     let work = draw_work(run, dice);
     let key = run.next;
     let before = run.pay.clone();
-    let entries = run.pay.verified(key, work.clone(), desk.at).expect("in range");
+    let entries = run.pay.verified(key, work.clone(), desk.at).expect("in range").entries;
     desk.enter(&entries).expect("the quote covers it");
     if dice.one_in(4) {
         // The process dies before it has noted that, and does the round again.
         run.pay = before;
         let again = run.pay.verified(key, work.clone(), desk.at + 5).expect("in range");
-        assert_eq!(desk.enter(&again), Ok(0), "nothing is paid twice");
+        assert_eq!(desk.enter(&again.entries), Ok(0), "nothing is paid twice");
     }
     assert_eq!(run.pay.verified(key, work.clone(), desk.at), Err(PayError::Repeated { key }));
     if let Some(entry) = entries.first() {
@@ -206,29 +207,31 @@ fn forge(desk: &mut Desk, entry: &Entry) {
 
 fn void(desk: &mut Desk, run: &mut Run, dice: &mut Dice) {
     let liar = person(dice.below(6));
-    let from = RoundKey { attempt: 0, round: dice.below(run.next.round + 1) };
-    let open: Vec<RoundKey> = run.pay.open_rounds().collect();
-    let entries = run.pay.void(from, liar, desk.at).expect("in range");
-    desk.enter(&entries).expect("what is voided comes first");
-    // Every open round from the first with the liar's work on is stated anew.
-    let first = open
+    let from = dice.below(run.next.round + 1);
+    // Mostly everything of theirs from a round on, now and then less.
+    let is_theirs = |work: &&Work| work.contributor == liar;
+    let named: Vec<Voided> = run
+        .counted
         .iter()
-        .find(|key| **key >= from && run.counted[*key].iter().any(|work| work.contributor == liar));
-    let Some(first) = first else {
-        assert!(entries.is_empty());
-        return;
-    };
-    for key in open.iter().filter(|key| *key >= first) {
-        run.counted.entry(*key).or_default().retain(|work| work.contributor != liar);
-    }
-    if run.is_closed {
-        let entries = run.pay.close(desk.at).expect("in range");
-        desk.enter(&entries).expect("less than before");
+        .filter(|(key, _)| key.round >= from)
+        .flat_map(|(&key, works)| {
+            let of = move |work: &Work| Voided { key, task: work.task, contributor: liar };
+            works.iter().filter(is_theirs).map(of)
+        })
+        .filter(|_| !dice.one_in(5))
+        .collect();
+    let is_open = |key: &RoundKey| run.pay.open.contains_key(key);
+    let open: Vec<Voided> = named.iter().copied().filter(|void| is_open(&void.key)).collect();
+    let entries = run.pay.void(&named, desk.at).expect("in range").entries;
+    desk.enter(&entries).expect("what is voided comes first");
+    assert_eq!(open.is_empty(), entries.is_empty() && run.pay.statements == run.statements);
+    run.statements = run.pay.statements;
+    for void in open {
+        let works = run.counted.entry(void.key).or_default();
+        works.retain(|work| (work.task, work.contributor) != (void.task, liar));
     }
     if dice.one_in(2) {
-        let mut next = run.next;
-        next.attempt += 1;
-        run.next = next;
+        run.next.attempt += 1;
     }
 }
 
@@ -238,31 +241,26 @@ fn exact(run: &Run, percent: i128) -> i128 {
     works.map(|work| work.charge.units() * percent).sum()
 }
 
-fn end(desk: &mut Desk, run: &mut Run) {
-    let before: BTreeMap<Account, i64> = desk
-        .books
-        .accounts()
-        .map(|(account, balance)| (*account, balance.posted + balance.held_in))
-        .collect();
-    let entries = run.pay.close(desk.at).expect("in range");
-    desk.enter(&entries).expect("the quote covers it");
-    run.is_closed = true;
-    // Nobody is given more than one of the parts that were left.
-    for (account, balance) in desk.books.accounts() {
-        let added =
-            balance.posted + balance.held_in - before.get(account).copied().unwrap_or_default();
-        assert!((0..=4).contains(&added), "{account} was given {added}");
+fn mature(desk: &mut Desk, run: &mut Run) {
+    if let Some(key) = run.pay.oldest_open() {
+        let entries = run.pay.mature(key, desk.at).entries;
+        desk.enter(&entries).expect("held");
     }
 }
 
-fn settle(desk: &mut Desk, run: &mut Run) {
-    while let Some(key) = run.pay.oldest_open() {
-        let entries = run.pay.mature(key, desk.at).expect("the oldest");
-        desk.enter(&entries).expect("held");
+fn end(desk: &mut Desk, run: &mut Run) {
+    while run.pay.oldest_open().is_some() {
+        mature(desk, run);
     }
-    let entries = run.pay.mature_closing(desk.at).expect("nothing open");
-    desk.enter(&entries).expect("held");
-    assert!(run.pay.is_done());
+    let before: BTreeMap<Account, i64> =
+        desk.books.accounts().map(|(account, balance)| (*account, balance.posted)).collect();
+    let entries = run.pay.close(desk.at).expect("nothing open").entries;
+    desk.enter(&entries).expect("the quote covers it");
+    // Nobody is given more than one of the parts that were left of each share.
+    for (account, balance) in desk.books.accounts().filter(|(account, _)| !account.may_owe()) {
+        let added = balance.posted - before.get(account).copied().unwrap_or_default();
+        assert!(added <= 3, "{account} was given {added}");
+    }
     let charged = run.quoted.0 - desk.posted(run.escrow());
     let unit = 100 * Charge::PER_NANO_USD;
     let shares = [
@@ -298,20 +296,11 @@ fn history(seed: u64) -> u64 {
             desk.at += 1;
             match dice.below(5) {
                 0 => void(&mut desk, &mut run, &mut dice),
-                1 => {
-                    if let Some(key) = run.pay.oldest_open() {
-                        let entries = run.pay.mature(key, desk.at).expect("the oldest");
-                        desk.enter(&entries).expect("held");
-                    }
-                }
+                1 => mature(&mut desk, &mut run),
                 _ => add_round(&mut desk, &mut run, &mut dice),
             }
         }
         end(&mut desk, &mut run);
-        if dice.one_in(3) {
-            void(&mut desk, &mut run, &mut dice);
-        }
-        settle(&mut desk, &mut run);
     }
     desk.entries
 }

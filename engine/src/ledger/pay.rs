@@ -12,47 +12,19 @@
 //! A round's pay is held until it matures. Rounds mature in order, and only
 //! what is held can be voided: the rounds from there on are then stated anew.
 
+mod share;
+
+pub use share::{
+    FEE_PERCENT, Line, MARGIN_PERCENT, MASTER_PERCENT, Owed, PARTNER_PERCENT, Work, quote,
+};
+
 use super::account::Account;
 use super::entry::{Action, Entry, EntryId, Reason, Transfer, UnixMillis};
-use crate::effect::Payer;
 use crate::event::ContributorId;
-use crate::money::{Charge, NanoUsd};
+use crate::money::NanoUsd;
 use raven_protocol::JobId;
-use std::collections::BTreeMap;
-
-/// Percent of the operational cost that the customer pays on top, by account.
-pub const MASTER_PERCENT: i128 = 5;
-/// For the site through which the work came.
-pub const PARTNER_PERCENT: i128 = 3;
-/// For the transaction.
-pub const FEE_PERCENT: i128 = 2;
-/// The whole margin.
-pub const MARGIN_PERCENT: i128 = MASTER_PERCENT + PARTNER_PERCENT + FEE_PERCENT;
-
-/// Exact amounts are hundredths of a [`Charge`]'s unit, so that percents are integers.
-const PER_NANO_USD: i128 = 100 * Charge::PER_NANO_USD;
-
-/// A quote: `flops` at `rate`, `allowance_percent` executions per hundred tasks,
-/// and the margin, rounded up. `None` beyond the range of the books.
-pub fn quote(charge: Charge, allowance_percent: u64) -> Option<NanoUsd> {
-    let cost = charge.units().checked_mul(i128::from(allowance_percent))?;
-    let price = cost.checked_mul(100 + MARGIN_PERCENT)?;
-    let unit = 100 * 100 * Charge::PER_NANO_USD;
-    let up = i128::from(price.rem_euclid(unit) > 0);
-    i64::try_from(price.div_euclid(unit) + up).ok().map(NanoUsd)
-}
-
-/// One execution that qualified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Work {
-    pub contributor: ContributorId,
-    /// Whose the earning is: the contributor's, or that of the site it is left to.
-    pub earner: Account,
-    /// Whose the partner's share is: the site's, or the reserve.
-    pub partner: Account,
-    pub charge: Charge,
-    pub payer: Payer,
-}
+use share::{lines, remainders};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A round of a job: it may be done again after the job went back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,6 +34,15 @@ pub struct RoundKey {
     pub round: u32,
 }
 
+/// An execution that earns nothing after all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Voided {
+    pub key: RoundKey,
+    /// The task's stage and part within its round.
+    pub task: (u32, u32),
+    pub contributor: ContributorId,
+}
+
 /// Why pay is not entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayError {
@@ -69,82 +50,68 @@ pub enum PayError {
     Repeated { key: RoundKey },
     #[error("round {}: it comes after one that was entered before", key.round)]
     Order { key: RoundKey },
-    #[error("round {}: it is not open, or one before it is", key.round)]
-    NotNext { key: RoundKey },
+    #[error("round {}: it has not matured", key.round)]
+    Open { key: RoundKey },
     #[error("the job's books are closed")]
     Closed,
     #[error("the sum of charges exceeds the range of the books")]
     Overflow,
 }
 
-/// What is summed up apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Line {
-    is_jobs: bool,
-    reason: Reason,
-    account: Account,
-}
-
-/// What a line has earned, exactly, and what of it was paid.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Owed {
-    exact: i128,
-    paid: i64,
-}
-
-impl Owed {
-    /// Whole nano-USD that are due and not paid.
-    fn due(&self) -> Result<i64, PayError> {
-        let whole = i64::try_from(self.exact / PER_NANO_USD).map_err(|_| PayError::Overflow)?;
-        Ok(whole - self.paid)
-    }
+/// A hold of a round whose pay has not matured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub id: EntryId,
+    pub line: Line,
+    /// In nano-USD.
+    pub amount: i64,
 }
 
 /// A round whose pay has not matured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct OpenRound {
-    /// How often it was stated.
-    version: u32,
-    work: Vec<Work>,
-    holds: Vec<(EntryId, Line, i64)>,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenRound {
+    pub work: Vec<Work>,
+    pub holds: Vec<Held>,
 }
 
-/// The pay of one job.
+/// The pay of one job. All of it is public, so that a store can keep it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobPay {
-    job: JobId,
-    lines: BTreeMap<Line, Owed>,
-    open: BTreeMap<RoundKey, OpenRound>,
-    last: Option<RoundKey>,
-    /// Holds of the parts of a nano-USD that were left, once the job has ended.
-    closing: Option<Closing>,
+    pub job: JobId,
+    pub lines: BTreeMap<Line, Owed>,
+    pub open: BTreeMap<RoundKey, OpenRound>,
+    /// The last round that was entered.
+    pub last: Option<RoundKey>,
+    /// How often rounds were stated anew: ids of holds depend on it.
+    pub statements: u32,
+    /// Whether the job has ended and everything is paid.
+    pub is_closed: bool,
 }
 
+/// Entries for the books, and the lines of which they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Closing {
-    version: u32,
-    holds: Vec<(EntryId, Line, i64)>,
+pub struct Paid {
+    pub entries: Vec<Entry>,
+    /// Lines that changed.
+    pub lines: BTreeSet<Line>,
 }
 
 impl JobPay {
     /// Of a job of which nothing is done.
     pub fn new(job: JobId) -> Self {
-        JobPay { job, lines: BTreeMap::new(), open: BTreeMap::new(), last: None, closing: None }
-    }
-
-    /// Rounds whose pay has not matured, oldest first.
-    pub fn open_rounds(&self) -> impl Iterator<Item = RoundKey> + '_ {
-        self.open.keys().copied()
+        JobPay {
+            job,
+            lines: BTreeMap::new(),
+            open: BTreeMap::new(),
+            last: None,
+            statements: 0,
+            is_closed: false,
+        }
     }
 
     /// The round that matures next.
     pub fn oldest_open(&self) -> Option<RoundKey> {
         self.open.keys().next().copied()
-    }
-
-    /// Whether everything that was earned is paid and matured.
-    pub fn is_done(&self) -> bool {
-        self.open.is_empty() && self.closing.as_ref().is_some_and(|c| c.holds.is_empty())
     }
 
     /// What was earned of the job's own money for `reason`, exactly, in hundredths
@@ -163,95 +130,77 @@ impl JobPay {
         key: RoundKey,
         work: Vec<Work>,
         at: UnixMillis,
-    ) -> Result<Vec<Entry>, PayError> {
-        if self.closing.is_some() {
-            return Err(PayError::Closed);
-        }
+    ) -> Result<Paid, PayError> {
         match self.last {
+            _ if self.is_closed => return Err(PayError::Closed),
             Some(last) if last == key => return Err(PayError::Repeated { key }),
             Some(last) if last > key => return Err(PayError::Order { key }),
             _ => {}
         }
-        let mut entries = Vec::new();
-        self.state(key, 0, work, at, &mut entries)?;
+        let mut paid = Paid::default();
+        self.state(key, work, at, &mut paid)?;
         self.last = Some(key);
-        Ok(entries)
+        Ok(paid)
     }
 
-    /// Voids what `contributor` earned in the open rounds from `key` on, since a
-    /// lie of its own was proven. What others earned in them stays.
+    /// Voids executions in open rounds, since a lie of whoever did them was proven.
+    /// What others earned in these rounds stays; what has matured stays too.
     ///
     /// # Errors
     /// [`PayError::Overflow`]; nothing is changed then.
-    pub fn void(
-        &mut self,
-        key: RoundKey,
-        contributor: ContributorId,
-        at: UnixMillis,
-    ) -> Result<Vec<Entry>, PayError> {
-        let is_theirs = |work: &Work| work.contributor == contributor;
-        let concerned = |round: &OpenRound| round.work.iter().any(is_theirs);
-        let first = self.open.range(key..).find(|(_, round)| concerned(round));
-        let Some((&first, _)) = first else { return Ok(Vec::new()) };
-        let before = self.clone();
-        let result = self.state_anew(first, contributor, at);
-        if result.is_err() {
-            *self = before;
-        }
-        result
-    }
-
-    /// What a round paid is its earners' own from now on.
-    ///
-    /// # Errors
-    /// [`PayError::NotNext`] unless it is the oldest open round.
-    pub fn mature(&mut self, key: RoundKey, at: UnixMillis) -> Result<Vec<Entry>, PayError> {
-        let oldest = self.open.first_entry().filter(|entry| *entry.key() == key);
-        let round = oldest.ok_or(PayError::NotNext { key })?.remove();
-        Ok(round.holds.iter().map(|(hold, ..)| posted(*hold, at)).collect())
-    }
-
-    /// The job has ended: holds the parts of a nano-USD that are left, by largest
-    /// remainder. To be repeated after a void.
-    ///
-    /// # Errors
-    /// [`PayError::Overflow`]; nothing is changed then.
-    pub fn close(&mut self, at: UnixMillis) -> Result<Vec<Entry>, PayError> {
+    pub fn void(&mut self, voided: &[Voided], at: UnixMillis) -> Result<Paid, PayError> {
+        let voided: BTreeSet<Voided> = voided.iter().copied().collect();
+        let is_void = |key: RoundKey, work: &Work| {
+            voided.contains(&Voided { key, task: work.task, contributor: work.contributor })
+        };
+        let mut concerned = self.open.iter();
+        let first = concerned.find(|(key, round)| round.work.iter().any(|w| is_void(**key, w)));
+        let Some((&first, _)) = first else { return Ok(Paid::default()) };
         let mut after = self.clone();
-        let mut entries = Vec::new();
-        let version = after.reopen(at, &mut entries);
-        let left = after.remainders()?;
-        let mut holds = Vec::new();
-        for line in left {
-            let id = after.id("closing", RoundKey { attempt: 0, round: 0 }, version, &line);
-            after.hold(id, line, 1, at, &mut entries);
-            holds.push((id, line, 1));
+        after.statements += 1;
+        let mut paid = Paid::default();
+        let rounds = after.open.split_off(&first);
+        for round in rounds.values() {
+            after.take_back(round, at, &mut paid)?;
         }
-        after.closing = Some(Closing { version: version + 1, holds });
+        for (key, mut round) in rounds {
+            round.work.retain(|work| !is_void(key, work));
+            after.state(key, round.work, at, &mut paid)?;
+        }
         *self = after;
-        Ok(entries)
+        Ok(paid)
     }
 
-    /// Nothing of the job can be voided any more.
+    /// What the open rounds up to `last` paid is its earners' own from now on.
+    pub fn mature(&mut self, last: RoundKey, at: UnixMillis) -> Paid {
+        let mut paid = Paid::default();
+        while let Some(oldest) = self.open.first_entry().filter(|oldest| *oldest.key() <= last) {
+            paid.entries.extend(oldest.remove().holds.iter().map(|held| posted(held.id, at)));
+        }
+        paid
+    }
+
+    /// The job has ended: pays the parts of a nano-USD that are left, by largest
+    /// remainder.
     ///
     /// # Errors
-    /// [`PayError::NotNext`] while a round is open.
-    pub fn mature_closing(&mut self, at: UnixMillis) -> Result<Vec<Entry>, PayError> {
-        if let Some(key) = self.oldest_open() {
-            return Err(PayError::NotNext { key });
+    /// [`PayError::Open`], [`PayError::Closed`]; nothing is changed then.
+    pub fn close(&mut self, at: UnixMillis) -> Result<Paid, PayError> {
+        match self.oldest_open() {
+            Some(key) => return Err(PayError::Open { key }),
+            None if self.is_closed => return Err(PayError::Closed),
+            None => {}
         }
-        let holds = self.closing.as_mut().map(|closing| std::mem::take(&mut closing.holds));
-        Ok(holds.unwrap_or_default().iter().map(|(hold, ..)| posted(*hold, at)).collect())
-    }
-
-    /// Takes a closing back, so that rounds can be stated anew; the next one's version.
-    fn reopen(&mut self, at: UnixMillis, entries: &mut Vec<Entry>) -> u32 {
-        let Some(closing) = self.closing.take() else { return 0 };
-        for (hold, line, amount) in closing.holds {
-            self.take_back(line, amount);
-            entries.push(voided(hold, at));
+        let mut paid = Paid::default();
+        for line in remainders(&self.lines) {
+            let id = self.id("closing", RoundKey { attempt: 0, round: 0 }, &line);
+            let action = Action::Post(self.transfer(line, 1));
+            self.lines.entry(line).or_default().paid += 1;
+            paid.entries.push(Entry { id, at, action });
+            paid.lines.insert(line);
         }
-        closing.version
+        self.is_closed = true;
+        Ok(paid)
     }
 
     /// Adds a round's work and holds whatever whole nano-USD are due. Where that
@@ -259,10 +208,9 @@ impl JobPay {
     fn state(
         &mut self,
         key: RoundKey,
-        version: u32,
         work: Vec<Work>,
         at: UnixMillis,
-        entries: &mut Vec<Entry>,
+        paid: &mut Paid,
     ) -> Result<(), PayError> {
         let mut after: BTreeMap<Line, Owed> = BTreeMap::new();
         for work in &work {
@@ -272,122 +220,64 @@ impl JobPay {
                 owed.exact = owed.exact.checked_add(exact).ok_or(PayError::Overflow)?;
             }
         }
-        let dues: Vec<(Line, i64)> =
-            after.iter().map(|(line, owed)| Ok((*line, owed.due()?))).collect::<Result<_, _>>()?;
-        self.lines.extend(after);
         let mut holds = Vec::new();
-        for (line, due) in dues {
-            if due > 0 {
-                let id = self.id("pay", key, version, &line);
-                self.hold(id, line, due, at, entries);
-                holds.push((id, line, due));
+        for (&line, owed) in &mut after {
+            let amount = owed.due()?;
+            if amount > 0 {
+                owed.paid += amount;
+                holds.push(Held { id: self.id("pay", key, &line), line, amount });
             }
         }
-        self.open.insert(key, OpenRound { version, work, holds });
+        for held in &holds {
+            let transfer = self.transfer(held.line, held.amount);
+            let action = Action::Hold { transfer, expires: None };
+            paid.entries.push(Entry { id: held.id, at, action });
+        }
+        paid.lines.extend(after.keys());
+        self.lines.extend(after);
+        self.open.insert(key, OpenRound { work, holds });
         Ok(())
     }
 
-    /// States the open rounds from `first` on without what `liar` did.
-    fn state_anew(
+    /// Voids a round's holds and takes its work out of the sums.
+    fn take_back(
         &mut self,
-        first: RoundKey,
-        liar: ContributorId,
+        round: &OpenRound,
         at: UnixMillis,
-    ) -> Result<Vec<Entry>, PayError> {
-        let mut entries = Vec::new();
-        let closing = self.closing.is_some().then(|| self.reopen(at, &mut entries));
-        let rounds = self.open.split_off(&first);
-        for round in rounds.values() {
-            for &(hold, line, amount) in &round.holds {
-                self.take_back(line, amount);
-                entries.push(voided(hold, at));
-            }
-            for work in &round.work {
-                for (line, exact) in lines(work)? {
-                    if let Some(owed) = self.lines.get_mut(&line) {
-                        owed.exact -= exact;
-                    }
-                }
+        paid: &mut Paid,
+    ) -> Result<(), PayError> {
+        for held in &round.holds {
+            self.lines.entry(held.line).or_default().paid -= held.amount;
+            paid.entries.push(voided(held.id, at));
+            paid.lines.insert(held.line);
+        }
+        for work in &round.work {
+            for (line, exact) in lines(work)? {
+                self.lines.entry(line).or_default().exact -= exact;
+                paid.lines.insert(line);
             }
         }
-        for (key, mut round) in rounds {
-            round.work.retain(|work| work.contributor != liar);
-            self.state(key, round.version + 1, round.work, at, &mut entries)?;
-        }
-        if let Some(version) = closing {
-            self.closing = Some(Closing { version, holds: Vec::new() });
-        }
-        Ok(entries)
+        Ok(())
     }
 
-    /// Lines that get one more nano-USD each, so that each share comes to its
-    /// exact sum rounded down.
-    fn remainders(&self) -> Result<Vec<Line>, PayError> {
-        let mut shares: BTreeMap<(bool, Reason), Vec<(Line, Owed)>> = BTreeMap::new();
-        for (&line, &owed) in &self.lines {
-            shares.entry((line.is_jobs, line.reason)).or_default().push((line, owed));
-        }
-        let mut chosen = Vec::new();
-        for mut share in shares.into_values() {
-            let exact: i128 = share.iter().map(|(_, owed)| owed.exact).sum();
-            let paid: i128 = share.iter().map(|(_, owed)| i128::from(owed.paid)).sum();
-            let left = usize::try_from(exact / PER_NANO_USD - paid).unwrap_or(0);
-            // Equal remainders are served in the order of accounts.
-            share.sort_by_key(|(line, owed)| (-(owed.exact % PER_NANO_USD), *line));
-            chosen.extend(share.into_iter().take(left).map(|(line, _)| line));
-        }
-        Ok(chosen)
-    }
-
-    fn take_back(&mut self, line: Line, amount: i64) {
-        if let Some(owed) = self.lines.get_mut(&line) {
-            owed.paid -= amount;
-        }
-    }
-
-    fn hold(
-        &mut self,
-        id: EntryId,
-        line: Line,
-        amount: i64,
-        at: UnixMillis,
-        entries: &mut Vec<Entry>,
-    ) {
-        self.lines.entry(line).or_default().paid += amount;
+    fn transfer(&self, line: Line, amount: i64) -> Transfer {
         let debit = if line.is_jobs { Account::Escrow(self.job) } else { Account::Operator };
-        let amount = NanoUsd(amount);
-        let transfer = Transfer { debit, credit: line.account, amount, reason: line.reason };
-        entries.push(Entry { id, at, action: Action::Hold { transfer, expires: None } });
+        Transfer { debit, credit: line.account, amount: NanoUsd(amount), reason: line.reason }
     }
 
-    fn id(&self, domain: &str, key: RoundKey, version: u32, line: &Line) -> EntryId {
+    fn id(&self, domain: &str, key: RoundKey, line: &Line) -> EntryId {
         EntryId::of(
             domain,
             &[
                 &self.job.0.to_le_bytes(),
                 &key.attempt.to_le_bytes(),
                 &key.round.to_le_bytes(),
-                &version.to_le_bytes(),
+                &self.statements.to_le_bytes(),
                 &[u8::from(line.is_jobs), line.reason as u8],
                 &line.account.to_bytes(),
             ],
         )
     }
-}
-
-/// What one execution adds to which lines. Work that the operator pays carries no
-/// margin: the customer is not charged for it.
-fn lines(work: &Work) -> Result<Vec<(Line, i128)>, PayError> {
-    let is_jobs = work.payer == Payer::Job;
-    let line = |reason, account| Line { is_jobs, reason, account };
-    let percent = |percent| work.charge.units().checked_mul(percent).ok_or(PayError::Overflow);
-    let mut lines = vec![(line(Reason::Earning, work.earner), percent(100)?)];
-    if is_jobs {
-        lines.push((line(Reason::PartnerShare, work.partner), percent(PARTNER_PERCENT)?));
-        lines.push((line(Reason::MasterShare, Account::MasterNode), percent(MASTER_PERCENT)?));
-        lines.push((line(Reason::Fee, Account::ProtocolFee), percent(FEE_PERCENT)?));
-    }
-    Ok(lines)
 }
 
 fn posted(hold: EntryId, at: UnixMillis) -> Entry {

@@ -1,9 +1,10 @@
 use super::*;
+use crate::effect::Payer;
 use crate::event::SiteId;
 use crate::ledger::account::RequesterId;
 use crate::ledger::audit::Auditor;
 use crate::ledger::books::{Added, Batch, Books, MemoryBooks, Refusal};
-use crate::money::{FLOPS_PER_CALCULATION, Flops};
+use crate::money::{Charge, FLOPS_PER_CALCULATION, Flops};
 use crate::rates;
 use crate::verify::Verification;
 use raven_protocol::DeviceClass;
@@ -31,7 +32,8 @@ fn charge(calculations: u64, device: DeviceClass) -> Charge {
 fn work(who: u8, partner: Account, charge: Charge) -> Work {
     let contributor = person(who);
     let earner = Account::Contributor(contributor);
-    Work { contributor, earner, partner, charge, payer: Payer::Job }
+    let task = (0, who.into());
+    Work { task, contributor, earner, partner, charge, payer: Payer::Job }
 }
 
 /// Books, and the auditor that reads along.
@@ -49,13 +51,15 @@ impl Desk {
         let escrow = transfer(REQUESTER, ESCROW, Reason::Escrow);
         for (name, transfer) in [("deposit", deposit), ("escrow", escrow)] {
             let id = EntryId::of(name, &[]);
-            desk.enter(vec![Entry { id, at: 0, action: Action::Post(transfer) }]);
+            let entries = vec![Entry { id, at: 0, action: Action::Post(transfer) }];
+            desk.enter(Paid { entries, ..Paid::default() });
         }
         desk
     }
 
     /// Enters what must not be refused; entries that were new.
-    fn enter(&mut self, entries: Vec<Entry>) -> usize {
+    fn enter(&mut self, paid: Paid) -> usize {
+        let entries = paid.entries;
         let mut batch = Batch::new(&self.books);
         let added = entries.iter().map(|entry| batch.add(*entry).expect("an entry of pay"));
         let new = added.filter(|added| *added == Added::New).count();
@@ -104,10 +108,8 @@ fn the_worked_example() {
     desk.enter(pay.verified(key(0), round, 1).expect("in range"));
     assert_eq!(desk.pending(Account::Contributor(person(ann))), 640);
     assert_eq!(desk.pending(site_b), 9);
-    desk.enter(pay.close(2).expect("in range"));
-    desk.enter(pay.mature(key(0), 3).expect("the oldest"));
-    desk.enter(pay.mature_closing(3).expect("nothing open"));
-    assert!(pay.is_done());
+    desk.enter(pay.mature(key(0), 2));
+    desk.enter(pay.close(3).expect("nothing open"));
     let balances = [
         (Account::Contributor(person(ann)), 640),
         (Account::Contributor(person(ben)), 320),
@@ -133,7 +135,6 @@ fn a_visit_of_ninety_seconds_earns_its_millionths_and_its_site_three_percent_of_
         let work = vec![work(1, site(1), charge(20, DeviceClass::Desktop))];
         desk.enter(pay.verified(key(round), work, 1).expect("in range"));
     }
-    desk.enter(pay.close(2).expect("in range"));
     assert_eq!(desk.pending(Account::Contributor(person(1))), 14_400);
     assert_eq!(desk.pending(site(1)), 432);
     assert_eq!(desk.pending(Account::MasterNode), 720);
@@ -151,12 +152,18 @@ fn parts_of_a_nano_usd_are_carried_on_and_not_lost() {
     }
     assert_eq!(desk.pending(Account::Contributor(person(1))), 16);
     // 0.48: less than a nano-USD is nothing, and the share as a whole rounds down.
-    desk.enter(pay.close(1).expect("in range"));
-    assert_eq!(desk.pending(site(1)), 0);
+    desk.enter(pay.mature(key(99), 1));
+    desk.enter(pay.close(1).expect("nothing open"));
+    assert_eq!((desk.posted(site(1)), desk.pending(site(1))), (0, 0));
+}
+
+/// What `who` did in a round of these tests.
+fn done(round: u32, who: u8) -> Voided {
+    Voided { key: key(round), task: (0, who.into()), contributor: person(who) }
 }
 
 #[test]
-fn a_proven_lie_voids_the_liars_open_pay_and_nobody_elses() {
+fn a_proven_lie_voids_what_is_named_and_nobody_elses_pay() {
     let mut desk = Desk::with_escrow(NanoUsd(10_000));
     let mut pay = JobPay::new(JOB);
     let desktop = charge(10, DeviceClass::Desktop);
@@ -164,47 +171,45 @@ fn a_proven_lie_voids_the_liars_open_pay_and_nobody_elses() {
         let both = vec![work(1, site(1), desktop), work(2, site(2), desktop)];
         desk.enter(pay.verified(key(round), both, 1).expect("in range"));
     }
-    desk.enter(pay.mature(key(0), 2).expect("the oldest"));
-    desk.enter(pay.void(key(0), person(2), 3).expect("in range"));
+    desk.enter(pay.mature(key(0), 2));
+    let lies = [done(0, 2), done(1, 2), done(3, 2)];
+    desk.enter(pay.void(&lies, 3).expect("in range"));
     let liar = Account::Contributor(person(2));
-    // What has matured is the liar's; the rest went back.
-    assert_eq!((desk.posted(liar), desk.pending(liar)), (160, 0));
+    // What has matured is the liar's, and so is what nobody called a lie.
+    assert_eq!((desk.posted(liar), desk.pending(liar)), (160, 160));
     assert_eq!(desk.pending(Account::Contributor(person(1))), 480);
-    // Who earned nothing is voided nothing.
-    assert_eq!(pay.void(key(0), person(2), 3), Ok(vec![]));
-    for round in 1..4 {
-        desk.enter(pay.mature(key(round), 4).expect("the oldest"));
-    }
-    desk.enter(pay.close(5).expect("in range"));
-    desk.enter(pay.mature_closing(5).expect("nothing open"));
+    // What is void already is voided no second time.
+    assert_eq!(pay.void(&lies, 3), Ok(Paid::default()));
+    assert_eq!(pay.close(4), Err(PayError::Open { key: key(1) }));
+    desk.enter(pay.mature(key(3), 4));
+    desk.enter(pay.close(5).expect("nothing open"));
+    assert_eq!(pay.close(5), Err(PayError::Closed));
     assert_eq!(desk.posted(Account::Contributor(person(1))), 640);
-    assert_eq!(desk.posted(Account::MasterNode), 40);
+    assert_eq!(desk.posted(liar), 320);
+    assert_eq!(desk.posted(Account::MasterNode), 48);
     assert_eq!(desk.posted(site(1)), 19);
-    assert_eq!(desk.posted(site(2)), 5);
+    assert_eq!(desk.posted(site(2)), 9);
     assert_eq!(desk.books.balance(&ESCROW).held_out, 0);
 }
 
 #[test]
-fn a_lie_that_is_found_after_the_end_is_voided_too_and_the_books_close_again() {
+fn parts_that_a_voided_round_carried_on_are_stated_anew() {
     let mut desk = Desk::with_escrow(NanoUsd(10_000));
     let mut pay = JobPay::new(JOB);
+    // 5.33 nano-USD each.
     let third = Charge::of(Flops(FLOPS_PER_CALCULATION / 3), rates::rate(DeviceClass::Desktop));
     for round in 0..3 {
         let all = (1..=3).map(|who| work(who, site(who.into()), third)).collect();
         desk.enter(pay.verified(key(round), all, 1).expect("in range"));
     }
-    desk.enter(pay.close(2).expect("in range"));
-    desk.enter(pay.void(key(1), person(3), 3).expect("in range"));
-    assert!(!pay.is_done());
-    desk.enter(pay.close(3).expect("in range"));
-    for round in 0..3 {
-        desk.enter(pay.mature(key(round), 4).expect("the oldest"));
-    }
-    desk.enter(pay.mature_closing(4).expect("nothing open"));
-    // Seven executions of 5.33 nano-USD.
+    assert_eq!(desk.pending(Account::Contributor(person(3))), 15);
+    desk.enter(pay.void(&[done(0, 3), done(1, 3)], 3).expect("in range"));
+    assert_eq!(desk.pending(Account::Contributor(person(3))), 5);
+    desk.enter(pay.mature(key(2), 4));
+    desk.enter(pay.close(4).expect("nothing open"));
+    // Seven executions are 37.33.
     let earned: i64 = (1..=3).map(|who| desk.posted(Account::Contributor(person(who)))).sum();
     assert_eq!(earned, 37);
-    assert_eq!(desk.posted(Account::Contributor(person(3))), 5);
 }
 
 #[test]
@@ -214,7 +219,7 @@ fn work_beyond_the_allowance_is_the_operators_cost_and_carries_no_margin() {
     let desktop = charge(10, DeviceClass::Desktop);
     let beyond = Work { payer: Payer::Operator, ..work(1, site(1), desktop) };
     desk.enter(pay.verified(key(0), vec![beyond], 1).expect("in range"));
-    desk.enter(pay.mature(key(0), 2).expect("the oldest"));
+    desk.enter(pay.mature(key(0), 2));
     assert_eq!(desk.posted(Account::Operator), -160);
     assert_eq!(desk.posted(Account::Contributor(person(1))), 160);
     assert_eq!(desk.posted(ESCROW), 1_000);
@@ -228,7 +233,7 @@ fn what_is_entered_again_after_a_crash_changes_nothing() {
     let before = pay.clone();
     let round = vec![work(1, site(1), charge(10, DeviceClass::Desktop))];
     let entries = pay.verified(key(0), round.clone(), 1).expect("in range");
-    assert_eq!(desk.enter(entries.clone()), entries.len());
+    assert_eq!(desk.enter(entries.clone()), entries.entries.len());
     let head = desk.books.head();
     // The process ends before it has noted that, and does it again later.
     let mut pay = before;
@@ -239,18 +244,20 @@ fn what_is_entered_again_after_a_crash_changes_nothing() {
 }
 
 #[test]
-fn rounds_mature_in_order_and_are_entered_in_order() {
+fn rounds_are_entered_and_mature_in_order() {
     let mut pay = JobPay::new(JOB);
     let round = || vec![work(1, site(1), charge(10, DeviceClass::Desktop))];
     pay.verified(key(3), round(), 1).expect("in range");
     pay.verified(key(4), round(), 1).expect("in range");
     assert_eq!(pay.verified(key(2), round(), 1), Err(PayError::Order { key: key(2) }));
-    assert_eq!(pay.mature(key(4), 1), Err(PayError::NotNext { key: key(4) }));
     let redone = RoundKey { attempt: 1, round: 2 };
     pay.verified(redone, round(), 1).expect("a later attempt");
-    pay.close(1).expect("in range");
+    assert_eq!(pay.mature(key(4), 1).entries.len(), 8);
+    assert_eq!(pay.oldest_open(), Some(redone));
+    assert_eq!(pay.close(1), Err(PayError::Open { key: redone }));
+    pay.mature(redone, 1);
+    pay.close(1).expect("nothing open");
     assert_eq!(pay.verified(key(9), round(), 1), Err(PayError::Closed));
-    assert_eq!(pay.mature_closing(1), Err(PayError::NotNext { key: key(3) }));
 }
 
 #[test]
@@ -273,6 +280,6 @@ fn no_hold_no_pay() {
     let work = vec![work(1, site(1), charge(10, DeviceClass::Desktop))];
     let entries = pay.verified(key(0), work, 1).expect("in range");
     let mut batch = Batch::new(&desk.books);
-    let refusal = entries.iter().find_map(|entry| batch.add(*entry).err());
+    let refusal = entries.entries.iter().find_map(|entry| batch.add(*entry).err());
     assert!(matches!(refusal, Some(Refusal::Funds { account: ESCROW, .. })));
 }
