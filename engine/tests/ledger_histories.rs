@@ -131,7 +131,7 @@ fn begin(desk: &mut Desk, dice: &mut Dice, number: u64) -> Option<Run> {
     }
     Some(Run {
         id,
-        pay: JobPay::new(id),
+        pay: JobPay::new(id, quoted),
         requester,
         quoted,
         rounds,
@@ -271,7 +271,7 @@ fn end(desk: &mut Desk, run: &mut Run) {
     ];
     let mut whole = 0;
     for (reason, percent) in shares {
-        assert_eq!(run.pay.exact(reason), exact(run, percent), "{reason:?}");
+        assert_eq!(run.pay.exact(reason).0, exact(run, percent), "{reason:?}");
         whole += exact(run, percent) / unit;
     }
     // Each share is its exact sum to the nano-USD, so 5/3/2 hold and earnings sum to the cost.

@@ -14,4 +14,4 @@ pub use account::{Account, RequesterId};
 pub use audit::{Auditor, Fault};
 pub use books::{Added, Balance, Batch, Books, Changes, Hold, HoldState, MemoryBooks, Refusal};
 pub use entry::{Action, ChainHash, Entry, EntryId, Reason, Transfer, UnixMillis};
-pub use pay::{JobPay, Paid, PayError, RoundKey, Voided, Work};
+pub use pay::{Exact, JobPay, Paid, PayError, RoundKey, Voided, Work};

@@ -15,15 +15,16 @@
 mod share;
 
 pub use share::{
-    FEE_PERCENT, Line, MARGIN_PERCENT, MASTER_PERCENT, Owed, PARTNER_PERCENT, Work, quote,
+    Exact, FEE_PERCENT, Line, MARGIN_PERCENT, MASTER_PERCENT, Owed, PARTNER_PERCENT, Work, quote,
 };
 
 use super::account::Account;
 use super::entry::{Action, Entry, EntryId, Reason, Transfer, UnixMillis};
+use crate::effect::Payer;
 use crate::event::ContributorId;
 use crate::money::NanoUsd;
 use raven_protocol::JobId;
-use share::{lines, remainders};
+use share::{lines, price, remainders};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A round of a job: it may be done again after the job went back.
@@ -78,6 +79,10 @@ pub struct OpenRound {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobPay {
     pub job: JobId,
+    /// What the job holds for its work. What would cost more is the operator's to pay.
+    pub escrow: NanoUsd,
+    /// What the job is charged, with the margin: the sum of its own lines.
+    pub charged: Exact,
     pub lines: BTreeMap<Line, Owed>,
     pub open: BTreeMap<RoundKey, OpenRound>,
     /// The last round that was entered.
@@ -97,10 +102,12 @@ pub struct Paid {
 }
 
 impl JobPay {
-    /// Of a job of which nothing is done.
-    pub fn new(job: JobId) -> Self {
+    /// Of a job that holds `escrow` and of which nothing is done.
+    pub fn new(job: JobId, escrow: NanoUsd) -> Self {
         JobPay {
             job,
+            escrow,
+            charged: Exact::default(),
             lines: BTreeMap::new(),
             open: BTreeMap::new(),
             last: None,
@@ -114,14 +121,15 @@ impl JobPay {
         self.open.keys().next().copied()
     }
 
-    /// What was earned of the job's own money for `reason`, exactly, in hundredths
-    /// of a charge's unit.
-    pub fn exact(&self, reason: Reason) -> i128 {
+    /// What was earned of the job's own money for `reason`.
+    pub fn exact(&self, reason: Reason) -> Exact {
         let of = |line: &Line| line.is_jobs && line.reason == reason;
-        self.lines.iter().filter(|(line, _)| of(line)).map(|(_, owed)| owed.exact).sum()
+        let lines = self.lines.iter().filter(|(line, _)| of(line));
+        lines.fold(Exact::default(), |sum, (_, owed)| Exact(sum.0 + owed.exact.0))
     }
 
-    /// Holds what a round's work earns.
+    /// Holds what a round's work earns. The price never exceeds what the job holds:
+    /// an execution that would is paid by the operator.
     ///
     /// # Errors
     /// [`PayError`]; nothing is changed then.
@@ -137,8 +145,17 @@ impl JobPay {
             Some(last) if last > key => return Err(PayError::Order { key }),
             _ => {}
         }
+        let mut charged = self.charged;
+        let mut work = work;
+        for work in work.iter_mut().filter(|work| work.payer == Payer::Job) {
+            match price(work)?.plus(charged).filter(|sum| sum.is_within(self.escrow)) {
+                Some(sum) => charged = sum,
+                None => work.payer = Payer::Operator,
+            }
+        }
         let mut paid = Paid::default();
         self.state(key, work, at, &mut paid)?;
+        self.charged = charged;
         self.last = Some(key);
         Ok(paid)
     }
@@ -164,7 +181,11 @@ impl JobPay {
             after.take_back(round, at, &mut paid)?;
         }
         for (key, mut round) in rounds {
-            round.work.retain(|work| !is_void(key, work));
+            for work in round.work.extract_if(.., |work| is_void(key, work)) {
+                if work.payer == Payer::Job {
+                    after.charged = after.charged.less(price(&work)?);
+                }
+            }
             after.state(key, round.work, at, &mut paid)?;
         }
         *self = after;
@@ -217,7 +238,7 @@ impl JobPay {
             for (line, exact) in lines(work)? {
                 let before = || self.lines.get(&line).copied().unwrap_or_default();
                 let owed = after.entry(line).or_insert_with(before);
-                owed.exact = owed.exact.checked_add(exact).ok_or(PayError::Overflow)?;
+                owed.exact = owed.exact.plus(exact).ok_or(PayError::Overflow)?;
             }
         }
         let mut holds = Vec::new();
@@ -253,7 +274,8 @@ impl JobPay {
         }
         for work in &round.work {
             for (line, exact) in lines(work)? {
-                self.lines.entry(line).or_default().exact -= exact;
+                let owed = self.lines.entry(line).or_default();
+                owed.exact = owed.exact.less(exact);
                 paid.lines.insert(line);
             }
         }

@@ -17,15 +17,41 @@ pub const FEE_PERCENT: i128 = 2;
 /// The whole margin.
 pub const MARGIN_PERCENT: i128 = MASTER_PERCENT + PARTNER_PERCENT + FEE_PERCENT;
 
-/// Exact amounts are hundredths of a [`Charge`]'s unit, so that percents are integers.
-const PER_NANO_USD: i128 = 100 * Charge::PER_NANO_USD;
+/// An exact amount: hundredths of a [`Charge`]'s unit, so that percents are integers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Exact(pub i128);
+
+impl Exact {
+    /// How many make one nano-USD.
+    pub const PER_NANO_USD: i128 = 100 * Charge::PER_NANO_USD;
+
+    /// Percent of a charge; `None` beyond i128.
+    pub fn percent_of(charge: Charge, percent: i128) -> Option<Exact> {
+        charge.units().checked_mul(percent).map(Exact)
+    }
+
+    /// Both; `None` beyond i128.
+    pub fn plus(self, other: Exact) -> Option<Exact> {
+        self.0.checked_add(other.0).map(Exact)
+    }
+
+    /// Without a part that was added before.
+    pub const fn less(self, part: Exact) -> Exact {
+        Exact(self.0 - part.0)
+    }
+
+    /// Whether it is at most that much.
+    pub fn is_within(self, amount: NanoUsd) -> bool {
+        self.0 <= i128::from(amount.0) * Exact::PER_NANO_USD
+    }
+}
 
 /// A quote: what costs `charge` once, `allowance_percent` executions per hundred
 /// tasks, with the margin, rounded up. `None` beyond the range of the books.
 pub fn quote(charge: Charge, allowance_percent: u64) -> Option<NanoUsd> {
     let cost = charge.units().checked_mul(i128::from(allowance_percent))?;
     let price = cost.checked_mul(100 + MARGIN_PERCENT)?;
-    let unit = 100 * PER_NANO_USD;
+    let unit = 100 * Exact::PER_NANO_USD;
     let up = i128::from(price.rem_euclid(unit) > 0);
     i64::try_from(price.div_euclid(unit) + up).ok().map(NanoUsd)
 }
@@ -56,8 +82,7 @@ pub struct Line {
 /// What a line has earned, exactly, and what of it was paid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owed {
-    /// In hundredths of a charge's unit.
-    pub exact: i128,
+    pub exact: Exact,
     /// In nano-USD, with what is held.
     pub paid: i64,
 }
@@ -65,17 +90,18 @@ pub struct Owed {
 impl Owed {
     /// Whole nano-USD that are due and not paid.
     pub(super) fn due(&self) -> Result<i64, PayError> {
-        let whole = i64::try_from(self.exact / PER_NANO_USD).map_err(|_| PayError::Overflow)?;
+        let whole =
+            i64::try_from(self.exact.0 / Exact::PER_NANO_USD).map_err(|_| PayError::Overflow)?;
         Ok(whole - self.paid)
     }
 }
 
 /// What one execution adds to which lines. Work that the operator pays carries no
 /// margin: the customer is not charged for it.
-pub(super) fn lines(work: &Work) -> Result<Vec<(Line, i128)>, PayError> {
+pub(super) fn lines(work: &Work) -> Result<Vec<(Line, Exact)>, PayError> {
     let is_jobs = work.payer == Payer::Job;
     let line = |reason, account| Line { is_jobs, reason, account };
-    let percent = |percent| work.charge.units().checked_mul(percent).ok_or(PayError::Overflow);
+    let percent = |percent| Exact::percent_of(work.charge, percent).ok_or(PayError::Overflow);
     let mut lines = vec![(line(Reason::Earning, work.earner), percent(100)?)];
     if is_jobs {
         lines.push((line(Reason::PartnerShare, work.partner), percent(PARTNER_PERCENT)?));
@@ -83,6 +109,11 @@ pub(super) fn lines(work: &Work) -> Result<Vec<(Line, i128)>, PayError> {
         lines.push((line(Reason::Fee, Account::ProtocolFee), percent(FEE_PERCENT)?));
     }
     Ok(lines)
+}
+
+/// What the customer pays for one execution.
+pub(super) fn price(work: &Work) -> Result<Exact, PayError> {
+    Exact::percent_of(work.charge, 100 + MARGIN_PERCENT).ok_or(PayError::Overflow)
 }
 
 /// Lines that get one more nano-USD each, so that each share comes to its exact
@@ -94,12 +125,12 @@ pub(super) fn remainders(lines: &BTreeMap<Line, Owed>) -> Vec<Line> {
     }
     let mut chosen = Vec::new();
     for mut share in shares.into_values() {
-        let exact: i128 = share.iter().map(|(_, owed)| owed.exact).sum();
+        let exact: i128 = share.iter().map(|(_, owed)| owed.exact.0).sum();
         let paid: i128 = share.iter().map(|(_, owed)| i128::from(owed.paid)).sum();
         // Every line has its own sum rounded down, so less than one a line is left.
-        let left = usize::try_from(exact / PER_NANO_USD - paid).unwrap_or(0);
+        let left = usize::try_from(exact / Exact::PER_NANO_USD - paid).unwrap_or(0);
         // Equal remainders are served in the order of accounts.
-        share.sort_by_key(|(line, owed)| (-(owed.exact % PER_NANO_USD), *line));
+        share.sort_by_key(|(line, owed)| (-(owed.exact.0 % Exact::PER_NANO_USD), *line));
         chosen.extend(share.into_iter().take(left).map(|(line, _)| line));
     }
     chosen

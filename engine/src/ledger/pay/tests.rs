@@ -104,7 +104,7 @@ fn the_worked_example() {
         }
         round.push(work(node, Account::Reserve, server));
     }
-    let mut pay = JobPay::new(JOB);
+    let mut pay = JobPay::new(JOB, NanoUsd(i64::MAX));
     desk.enter(pay.verified(key(0), round, 1).expect("in range"));
     assert_eq!(desk.pending(Account::Contributor(person(ann))), 640);
     assert_eq!(desk.pending(site_b), 9);
@@ -130,7 +130,7 @@ fn the_worked_example() {
 fn a_visit_of_ninety_seconds_earns_its_millionths_and_its_site_three_percent_of_them() {
     // 10 calculations a second in rounds of two seconds each.
     let mut desk = Desk::with_escrow(NanoUsd(20_000));
-    let mut pay = JobPay::new(JOB);
+    let mut pay = JobPay::new(JOB, NanoUsd(i64::MAX));
     for round in 0..45 {
         let work = vec![work(1, site(1), charge(20, DeviceClass::Desktop))];
         desk.enter(pay.verified(key(round), work, 1).expect("in range"));
@@ -144,7 +144,7 @@ fn a_visit_of_ninety_seconds_earns_its_millionths_and_its_site_three_percent_of_
 #[test]
 fn parts_of_a_nano_usd_are_carried_on_and_not_lost() {
     let mut desk = Desk::with_escrow(NanoUsd(1_000));
-    let mut pay = JobPay::new(JOB);
+    let mut pay = JobPay::new(JOB, NanoUsd(i64::MAX));
     // Each round is worth 0.16 nano-USD to its contributor.
     let tiny = Charge::of(Flops(FLOPS_PER_CALCULATION / 100), rates::rate(DeviceClass::Desktop));
     for round in 0..100 {
@@ -165,7 +165,7 @@ fn done(round: u32, who: u8) -> Voided {
 #[test]
 fn a_proven_lie_voids_what_is_named_and_nobody_elses_pay() {
     let mut desk = Desk::with_escrow(NanoUsd(10_000));
-    let mut pay = JobPay::new(JOB);
+    let mut pay = JobPay::new(JOB, NanoUsd(i64::MAX));
     let desktop = charge(10, DeviceClass::Desktop);
     for round in 0..4 {
         let both = vec![work(1, site(1), desktop), work(2, site(2), desktop)];
@@ -195,7 +195,7 @@ fn a_proven_lie_voids_what_is_named_and_nobody_elses_pay() {
 #[test]
 fn parts_that_a_voided_round_carried_on_are_stated_anew() {
     let mut desk = Desk::with_escrow(NanoUsd(10_000));
-    let mut pay = JobPay::new(JOB);
+    let mut pay = JobPay::new(JOB, NanoUsd(i64::MAX));
     // 5.33 nano-USD each.
     let third = Charge::of(Flops(FLOPS_PER_CALCULATION / 3), rates::rate(DeviceClass::Desktop));
     for round in 0..3 {
@@ -215,7 +215,7 @@ fn parts_that_a_voided_round_carried_on_are_stated_anew() {
 #[test]
 fn work_beyond_the_allowance_is_the_operators_cost_and_carries_no_margin() {
     let mut desk = Desk::with_escrow(NanoUsd(1_000));
-    let mut pay = JobPay::new(JOB);
+    let mut pay = JobPay::new(JOB, NanoUsd(i64::MAX));
     let desktop = charge(10, DeviceClass::Desktop);
     let beyond = Work { payer: Payer::Operator, ..work(1, site(1), desktop) };
     desk.enter(pay.verified(key(0), vec![beyond], 1).expect("in range"));
@@ -229,7 +229,7 @@ fn work_beyond_the_allowance_is_the_operators_cost_and_carries_no_margin() {
 #[test]
 fn what_is_entered_again_after_a_crash_changes_nothing() {
     let mut desk = Desk::with_escrow(NanoUsd(10_000));
-    let mut pay = JobPay::new(JOB);
+    let mut pay = JobPay::new(JOB, NanoUsd(i64::MAX));
     let before = pay.clone();
     let round = vec![work(1, site(1), charge(10, DeviceClass::Desktop))];
     let entries = pay.verified(key(0), round.clone(), 1).expect("in range");
@@ -245,7 +245,7 @@ fn what_is_entered_again_after_a_crash_changes_nothing() {
 
 #[test]
 fn rounds_are_entered_and_mature_in_order() {
-    let mut pay = JobPay::new(JOB);
+    let mut pay = JobPay::new(JOB, NanoUsd(i64::MAX));
     let round = || vec![work(1, site(1), charge(10, DeviceClass::Desktop))];
     pay.verified(key(3), round(), 1).expect("in range");
     pay.verified(key(4), round(), 1).expect("in range");
@@ -262,7 +262,7 @@ fn rounds_are_entered_and_mature_in_order() {
 
 #[test]
 fn charges_beyond_the_books_are_refused_and_change_nothing() {
-    let mut pay = JobPay::new(JOB);
+    let mut pay = JobPay::new(JOB, NanoUsd(i64::MAX));
     let before = pay.clone();
     for units in [i128::MAX / 50, i128::MAX / 200, i128::from(i64::MAX) * 60_000_000_000] {
         let huge = work(1, site(1), Charge::from_units(units));
@@ -274,8 +274,27 @@ fn charges_beyond_the_books_are_refused_and_change_nothing() {
 }
 
 #[test]
+fn the_price_never_exceeds_what_the_job_holds() {
+    // Two executions and their margin, to the nano-USD: 2 * 160 * 1.1.
+    let held = NanoUsd(352);
+    let mut desk = Desk::with_escrow(held);
+    let mut pay = JobPay::new(JOB, held);
+    let desktop = charge(10, DeviceClass::Desktop);
+    let round = (1..=3).map(|who| work(who, site(1), desktop)).collect();
+    desk.enter(pay.verified(key(0), round, 1).expect("in range"));
+    assert_eq!(desk.books.balance(&Account::Operator).held_out, 160);
+    // What a lie was charged can be charged for something else.
+    desk.enter(pay.void(&[done(0, 1)], 2).expect("in range"));
+    desk.enter(pay.verified(key(1), vec![work(4, site(1), desktop)], 3).expect("in range"));
+    desk.enter(pay.mature(key(1), 3));
+    desk.enter(pay.close(3).expect("nothing open"));
+    assert_eq!(desk.posted(ESCROW), 352 - 2 * (160 + 8) - 9 - 6);
+    assert_eq!(desk.posted(Account::Operator), -160);
+}
+
+#[test]
 fn no_hold_no_pay() {
-    let mut pay = JobPay::new(JOB);
+    let mut pay = JobPay::new(JOB, NanoUsd(i64::MAX));
     let desk = Desk::with_escrow(NanoUsd(100));
     let work = vec![work(1, site(1), charge(10, DeviceClass::Desktop))];
     let entries = pay.verified(key(0), work, 1).expect("in range");
