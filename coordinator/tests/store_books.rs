@@ -107,8 +107,8 @@ async fn what_is_entered_twice_counts_once_and_what_is_refused_changes_nothing()
         (post("x", ANN, SITE, -5), Refusal::Amount { found: NanoUsd(-5) }),
         (post("x", Account::Operator, ANN, i64::MAX), Refusal::Overflow { account: ANN }),
         (
-            post("x", ANN, SITE, 401),
-            Refusal::Funds { account: ANN, available: NanoUsd(400), needed: NanoUsd(401) },
+            post("x", ANN, SITE, 402),
+            Refusal::Funds { account: ANN, available: NanoUsd(401), needed: NanoUsd(402) },
         ),
         (end("x", "ben"), Refusal::HoldOver { hold: id("ben"), state: HoldState::Posted }),
         (end("x", "nobody"), Refusal::UnknownHold { hold: id("nobody") }),

@@ -15,7 +15,7 @@ pub use combine::Combine;
 pub use context::{DataContext, JobContext, RowGraph, StepGraph, TensorSpec};
 pub use error::JobError;
 pub use lower::{Lowering, lower_job};
-pub use quote::{Quote, Speeds, TimeRange, calculations, quote};
+pub use quote::{Quote, Speeds, TimeRange, calculations, held, quote};
 pub use resume::{ResumeError, resume};
 pub use spec::{
     Adam, EarlyStoppingSpec, JobSpec, Optimizer, PlacementKind, SeedNumber, Sgd, Training,

@@ -12,6 +12,7 @@ mod idempotency;
 mod inspect;
 mod jobs;
 mod keys;
+mod pay;
 mod records;
 mod sessions;
 mod sites;
@@ -27,6 +28,7 @@ pub use idempotency::Remembered;
 pub use inspect::{Inspection, inspect};
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
 pub use keys::KeyId;
+pub use pay::requester;
 pub use records::Clock;
 pub(crate) use records::state_reason;
 pub use sites::{SiteRow, parse_site, site_text};
@@ -90,6 +92,12 @@ pub enum StoreError {
     /// A job names a data set that is deleted, or was never stored.
     #[error("store: data set {dataset} is not stored")]
     NoDataset { dataset: DatasetId },
+    /// The rules of the books refuse an entry.
+    #[error("store: books: {0}")]
+    Books(raven_engine::ledger::Refusal),
+    /// A job's pay cannot be computed.
+    #[error("store: pay: {0}")]
+    Pay(raven_engine::ledger::PayError),
     /// A request of the same name was answered in the meantime.
     #[error("store: the idempotency key was used already")]
     Answered,

@@ -40,6 +40,12 @@ impl Exact {
         Exact(self.0 - part.0)
     }
 
+    /// In whole nano-USD, rounded up; `None` beyond the range of the books.
+    pub fn rounded_up(self) -> Option<NanoUsd> {
+        let up = i128::from(self.0.rem_euclid(Exact::PER_NANO_USD) > 0);
+        i64::try_from(self.0.div_euclid(Exact::PER_NANO_USD) + up).ok().map(NanoUsd)
+    }
+
     /// Whether it is at most that much.
     pub fn is_within(self, amount: NanoUsd) -> bool {
         self.0 <= i128::from(amount.0) * Exact::PER_NANO_USD
