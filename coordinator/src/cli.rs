@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::certificate::Signatory;
 use crate::certificate::command::{SAMPLE_DEFAULT, Source, VerifyModel};
 use crate::certificate::verify::Draw;
 use crate::config::{ConfigError, Environment, KERNEL, SETTINGS, Serve, resolve};
@@ -19,6 +20,7 @@ coordinator sites revoke --data DIR SITE_ID
 coordinator signing rotate --data DIR
 coordinator audit --data DIR
 coordinator deposit --data DIR --nano-usd N --payment ID KEY
+coordinator verify-receipt FILE [--key KEY]
 coordinator doctor --data DIR [--config FILE] [--SETTING VALUE ...]
 coordinator replay EVIDENCE [--kernel FILE] [--key KEY]
 coordinator verify-model BUNDLE --model FILE [--kernel FILE] [--sample N | --all]
@@ -50,6 +52,7 @@ pub enum Command {
     RotateSigning { data: PathBuf },
     Audit { data: PathBuf },
     Deposit(Deposit),
+    VerifyReceipt { receipt: PathBuf, key: Option<Signatory> },
     Replay(Replay),
     VerifyModel(Box<VerifyModel>),
 }
@@ -262,6 +265,11 @@ pub fn parse(
             Ok(Command::Audit { data: read.data()? })
         }
         "deposit" => deposit(arguments).map(Command::Deposit),
+        "verify-receipt" => {
+            let read = Arguments::read(arguments, &["--key"], &[])?;
+            let key = parsed(&read, "--key", "64 lower-case hex digits", |text| text.parse().ok())?;
+            Ok(Command::VerifyReceipt { receipt: read.only("a receipt")?.into(), key })
+        }
         "keys" | "sites" | "signing" => {
             let verb = arguments.next().ok_or(CliError::Missing("a verb such as create"))?;
             let read = Arguments::read(arguments, &["--data"], &["--live"])?;

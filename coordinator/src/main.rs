@@ -4,6 +4,7 @@ use raven_coordinator::certificate;
 use raven_coordinator::cli::{self, Command, Deposit};
 use raven_coordinator::doctor::{Verdict, examine};
 use raven_coordinator::keys::{ApiKey, KeyMode};
+use raven_coordinator::receipt;
 use raven_coordinator::referee::replay;
 use raven_coordinator::serve::{data_folder, serve, store_file};
 use raven_coordinator::signing::SigningKeys;
@@ -36,6 +37,9 @@ fn main() -> ExitCode {
     }
     if let Command::VerifyModel(asked) = &command {
         return ExitCode::from(certificate::command::run(asked));
+    }
+    if let Command::VerifyReceipt { receipt, key } = &command {
+        return ExitCode::from(receipt::run(receipt, *key));
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -90,7 +94,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
     match command {
         Command::Help => print!("{}", cli::usage()),
         // They need no runtime: answered before there is one.
-        Command::Replay(_) | Command::VerifyModel(_) => {}
+        Command::Replay(_) | Command::VerifyModel(_) | Command::VerifyReceipt { .. } => {}
         Command::Serve(config) => {
             let terminate = signal(SignalKind::terminate())?;
             let interrupt = signal(SignalKind::interrupt())?;

@@ -3,6 +3,7 @@
 mod server;
 
 use raven_coordinator::keys::{ApiKey, KeyMode};
+use raven_coordinator::receipt::verify;
 use raven_coordinator::store::{Book, requester};
 use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
 use raven_engine::money::NanoUsd;
@@ -44,6 +45,26 @@ fn a_job_holds_its_price_and_gives_back_what_it_did_not_use() {
     assert_eq!(first["next_before"], lines[0]["number"]);
     let next = server.get(&format!("/v1/account/statement?limit=1&before={}", lines[0]["number"]));
     assert_eq!(next.json()["lines"][0], lines[1]);
+}
+
+#[test]
+fn a_receipt_is_what_the_coordinator_signed() {
+    let server = Server::start();
+    let text = server.get("/v1/account/receipts/1").text();
+    let signer = server.get("/v1/certificate-key").json();
+    let signer = signer["key"].as_str().expect("a key").parse().expect("a key");
+    let receipt = verify(&text, Some(signer)).expect("genuine");
+    assert_eq!((receipt.number, receipt.transfer.amount.0), (1, TRIAL));
+    assert_eq!(receipt.transfer.credit, requester(server.owner));
+    assert!(verify(&text.replace("1000000000000", "2000000000000"), None).is_err());
+    assert_eq!(server.get("/v1/account/receipts/2").status, 404);
+    server.get("/v1/account/receipts/x").problem(400);
+    // Nobody gets receipts of others.
+    let stranger = ApiKey::generate(KeyMode::Test);
+    server.runtime.block_on(server.app.store.add_key(&stranger)).expect("stored");
+    let bearer = format!("Bearer {}", stranger.reveal());
+    let answer = server.get_with("/v1/account/receipts/1", &[("authorization", &bearer)]);
+    assert_eq!(answer.status, 404);
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! `/v1/account`: what a requester has, and every transfer that made it so.
 
 use super::auth::Owner;
-use super::extract::Query;
+use super::extract::{Path, Query};
 use super::{App, Problem};
+use crate::certificate::issue;
+use crate::receipt::sign;
 use crate::store::{Side, StatementLine, requester};
 use crate::time::UnixMs;
 use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use raven_engine::ledger::{Action, Balance};
@@ -17,7 +21,10 @@ const LINES: u32 = 50;
 const LINES_MAX: u32 = 500;
 
 pub fn routes() -> Router<App> {
-    Router::new().route("/v1/account", get(show)).route("/v1/account/statement", get(statement))
+    Router::new()
+        .route("/v1/account", get(show))
+        .route("/v1/account/statement", get(statement))
+        .route("/v1/account/receipts/{number}", get(receipt))
 }
 
 /// What an account has, in nano-USD.
@@ -61,6 +68,20 @@ async fn statement(
     let next = lines.last().filter(|_| lines.len() == limit as usize).map(|line| line.number);
     let lines: Vec<Value> = lines.iter().filter_map(shown).collect();
     Ok(Json(json!({ "account": account.to_string(), "lines": lines, "next_before": next })))
+}
+
+/// A line of the statement, signed, for whoever wants to show it later.
+async fn receipt(
+    State(app): State<App>,
+    owner: Owner,
+    Path(number): Path<i64>,
+) -> Result<Response, Problem> {
+    let (book, account) = (app.store.book_of(owner.0).await?, requester(owner.0));
+    let unknown = || Problem::not_found("no line of this key's statement has that number");
+    let (line, before) = app.store.transfer(book, account, number).await?.ok_or_else(unknown)?;
+    let key = issue::key_of(&app.store).map_err(|error| Problem::internal(&error))?;
+    let text = sign(book, &line, before, &key).map_err(|error| Problem::internal(&error))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 /// A line as the API shows it. Every line of a statement is a transfer.

@@ -24,6 +24,31 @@ pub struct StatementLine {
 }
 
 impl Store {
+    /// A transfer that an account gave or took, and the chain's hash before it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn transfer(
+        &self,
+        book: Book,
+        account: Account,
+        number: i64,
+    ) -> Result<Option<(StatementLine, ChainHash)>, StoreError> {
+        let after = number.checked_add(1);
+        let lines = self.statement(book, account, after, 1).await?;
+        let Some(line) = lines.into_iter().find(|line| line.number == number) else {
+            return Ok(None);
+        };
+        let row = sqlx::query("SELECT hash FROM entries WHERE book = ?1 AND number = ?2")
+            .bind(book.as_str())
+            .bind(number - 1)
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("read the entry before"))?;
+        let before = row.map_or(Ok(ChainHash::START), |row| row::hash(&row))?;
+        Ok(Some((line, before)))
+    }
+
     /// At most `limit` transfers of an account with numbers below `before`, newest first.
     ///
     /// # Errors
