@@ -52,7 +52,7 @@ fn a_receipt_is_what_the_coordinator_signed() {
     let server = Server::start();
     let text = server.get("/v1/account/receipts/1").text();
     let signer = server.get("/v1/certificate-key").json();
-    let signer = signer["key"].as_str().expect("a key").parse().expect("a key");
+    let signer = signer["public_key"].as_str().expect("a key").parse().expect("a key");
     let receipt = verify(&text, Some(signer)).expect("genuine");
     assert_eq!((receipt.number, receipt.transfer.amount.0), (1, TRIAL));
     assert_eq!(receipt.transfer.credit, requester(server.owner));
