@@ -1,11 +1,13 @@
 //! The command line.
 
+use crate::certificate::Signatory;
 use crate::certificate::command::{SAMPLE_DEFAULT, Source, VerifyModel};
 use crate::certificate::verify::Draw;
 use crate::config::{ConfigError, Environment, KERNEL, SETTINGS, Serve, resolve};
 use crate::keys::KeyMode;
 use crate::referee::replay::Replay;
 use crate::runtime::session::parse_hex;
+use raven_engine::money::NanoUsd;
 use raven_protocol::Seed;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,9 @@ coordinator keys create --data DIR [--live]
 coordinator keys revoke --data DIR KEY
 coordinator sites revoke --data DIR SITE_ID
 coordinator signing rotate --data DIR
+coordinator audit --data DIR
+coordinator deposit --data DIR --nano-usd N --payment ID KEY
+coordinator verify-receipt FILE [--key KEY]
 coordinator doctor --data DIR [--config FILE] [--SETTING VALUE ...]
 coordinator replay EVIDENCE [--kernel FILE] [--key KEY]
 coordinator verify-model BUNDLE --model FILE [--kernel FILE] [--sample N | --all]
@@ -45,8 +50,22 @@ pub enum Command {
     RevokeKey { data: PathBuf, key: String },
     RevokeSite { data: PathBuf, site: String },
     RotateSigning { data: PathBuf },
+    Audit { data: PathBuf },
+    Deposit(Deposit),
+    VerifyReceipt { receipt: PathBuf, key: Option<Signatory> },
     Replay(Replay),
     VerifyModel(Box<VerifyModel>),
+}
+
+/// Money that came in from outside, as whoever runs the coordinator has seen it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deposit {
+    pub data: PathBuf,
+    /// A key of whoever paid.
+    pub key: String,
+    pub amount: NanoUsd,
+    /// What the payment is known by: one payment is entered once.
+    pub payment: String,
 }
 
 /// Why a command line is not understood.
@@ -213,6 +232,16 @@ fn verify_model(
     Ok(VerifyModel { source, kernel, cache, draw, evaluate, seed, signer })
 }
 
+fn deposit(arguments: impl Iterator<Item = String>) -> Result<Deposit, CliError> {
+    let read = Arguments::read(arguments, &["--data", "--nano-usd", "--payment"], &[])?;
+    let amount = parsed(&read, "--nano-usd", "a whole number from 1", |text| {
+        text.parse().ok().filter(|amount: &i64| *amount > 0).map(NanoUsd)
+    })?;
+    let payment = read.value("--payment").ok_or(CliError::Missing("--payment"))?.to_owned();
+    let amount = amount.ok_or(CliError::Missing("--nano-usd"))?;
+    Ok(Deposit { data: read.data()?, key: read.only("a key")?, amount, payment })
+}
+
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
@@ -229,6 +258,17 @@ pub fn parse(
         "replay" => replay(arguments).map(Command::Replay),
         "verify-model" => {
             verify_model(arguments, environment).map(Box::new).map(Command::VerifyModel)
+        }
+        "audit" => {
+            let read = Arguments::read(arguments, &["--data"], &[])?;
+            read.none()?;
+            Ok(Command::Audit { data: read.data()? })
+        }
+        "deposit" => deposit(arguments).map(Command::Deposit),
+        "verify-receipt" => {
+            let read = Arguments::read(arguments, &["--key"], &[])?;
+            let key = parsed(&read, "--key", "64 lower-case hex digits", |text| text.parse().ok())?;
+            Ok(Command::VerifyReceipt { receipt: read.only("a receipt")?.into(), key })
         }
         "keys" | "sites" | "signing" => {
             let verb = arguments.next().ok_or(CliError::Missing("a verb such as create"))?;
@@ -274,6 +314,12 @@ mod tests {
         let create = Command::CreateKey { data: "d".into(), mode };
         assert_eq!(read("keys create --data d --live"), Ok(create));
         assert_eq!(read(""), Ok(Command::Help));
+        assert_eq!(read("audit --data d"), Ok(Command::Audit { data: "d".into() }));
+        let (key, payment, amount) = ("rk".to_owned(), "p".to_owned(), NanoUsd(5));
+        let deposit = Deposit { data: "d".into(), key, amount, payment };
+        let line = "deposit rk --data d --nano-usd 5 --payment p";
+        assert_eq!(read(line), Ok(Command::Deposit(deposit)));
+        assert!(read("deposit rk --data d --nano-usd -5 --payment p").is_err());
         let replay = Replay { evidence: "e".into(), kernel: KERNEL.into(), key: None };
         assert_eq!(read("replay e"), Ok(Command::Replay(replay.clone())));
         let key = "00".repeat(32);

@@ -20,6 +20,7 @@ pub mod model_file;
 pub mod network;
 pub mod process;
 pub mod random;
+pub mod receipt;
 pub mod referee;
 pub mod runtime;
 pub mod serve;

@@ -1,15 +1,17 @@
 //! The coordinator's program.
 
 use raven_coordinator::certificate;
-use raven_coordinator::cli::{self, Command};
+use raven_coordinator::cli::{self, Command, Deposit};
 use raven_coordinator::doctor::{Verdict, examine};
 use raven_coordinator::keys::{ApiKey, KeyMode};
+use raven_coordinator::receipt;
 use raven_coordinator::referee::replay;
 use raven_coordinator::serve::{data_folder, serve, store_file};
 use raven_coordinator::signing::SigningKeys;
-use raven_coordinator::store::{Store, parse_site};
+use raven_coordinator::store::{Audited, Book, Store, parse_site};
 use raven_coordinator::ticket::{TICKET_MS, signing_folder};
 use raven_coordinator::time::UnixMs;
+use raven_engine::ledger::Added;
 use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
@@ -35,6 +37,9 @@ fn main() -> ExitCode {
     }
     if let Command::VerifyModel(asked) = &command {
         return ExitCode::from(certificate::command::run(asked));
+    }
+    if let Command::VerifyReceipt { receipt, key } = &command {
+        return ExitCode::from(receipt::run(receipt, *key));
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -89,7 +94,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
     match command {
         Command::Help => print!("{}", cli::usage()),
         // They need no runtime: answered before there is one.
-        Command::Replay(_) | Command::VerifyModel(_) => {}
+        Command::Replay(_) | Command::VerifyModel(_) | Command::VerifyReceipt { .. } => {}
         Command::Serve(config) => {
             let terminate = signal(SignalKind::terminate())?;
             let interrupt = signal(SignalKind::interrupt())?;
@@ -116,6 +121,8 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             let revoked = store.revoke_key(&key).await?;
             println!("{}", if revoked { "revoked" } else { "unknown, or revoked before" });
         }
+        Command::Audit { data } => audit(&data).await?,
+        Command::Deposit(asked) => deposit(&asked).await?,
         Command::RevokeSite { data, site } => {
             let site = parse_site(&site).ok_or("a site's id is site_ and 16 hex digits")?;
             let store = open(&data).await?;
@@ -138,5 +145,26 @@ async fn create_key(data: &Path, mode: KeyMode) -> Result<(), Box<dyn Error>> {
     store.add_key(&key).await?;
     store.close().await;
     println!("{}", key.reveal());
+    Ok(())
+}
+
+/// Computes every balance anew, and prints what whoever keeps it can compare later.
+async fn audit(data: &Path) -> Result<(), Box<dyn Error>> {
+    let store = open(data).await?;
+    for book in Book::ALL {
+        let Audited { entries, accounts, head } = store.audit(book).await?;
+        println!("{book}: {entries} entries, {accounts} accounts, all right; head {head}");
+    }
+    store.close().await;
+    Ok(())
+}
+
+async fn deposit(asked: &Deposit) -> Result<(), Box<dyn Error>> {
+    let key = ApiKey::parse(&asked.key)?;
+    let store = open(&asked.data).await?;
+    let owner = store.find_key(&key).await?.ok_or("the API key is unknown or revoked")?;
+    let added = store.deposit(owner, asked.amount, &asked.payment).await?;
+    store.close().await;
+    println!("{}", if added == Added::New { "entered" } else { "entered before" });
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::process::raise_open_files;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
 use crate::signing::SigningError;
 use crate::sites::check_origin;
-use crate::store::{Store, StoreError};
+use crate::store::{BooksError, Store, StoreError};
 use crate::sweep::{SweepError, sweep, sweep_for_ever};
 use crate::ticket::Tickets;
 use crate::www::Www;
@@ -65,6 +65,8 @@ pub enum ServeError {
     Embed(#[from] EmbedError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Books(#[from] BooksError),
     #[error(transparent)]
     Blobs(#[from] BlobError),
     #[error(transparent)]
@@ -121,6 +123,7 @@ pub async fn serve(
     let _lock = lock(&config.data)?;
     let store = Store::open(&store_file(&config.data)).await?;
     store.begin_process().await?;
+    store.grant_trials().await?;
     let blobs = Blobs::open(&config.data.join("blobs"))?;
     sweep(&store, &blobs).await?;
     let uploads = empty_folder(&config.data.join("uploads"))?;

@@ -47,11 +47,13 @@ fn a_quote_is_the_jobs_own_cost_in_integers() {
     assert_eq!(quote["calculations"]["planned"], flops.div_ceil(50_000_000));
     assert_eq!(quote["rounds"], posted["rounds"]);
     assert_eq!(quote["parameters"], posted["parameters"]);
-    // flops x pico-USD / 50e6 / 1000, rounded up.
-    let price = |rate: u128| (u128::from(flops) * rate).div_ceil(50_000_000_000) as u64;
+    // flops x pico-USD / 50e6 / 1000 and the margin of a tenth, rounded up.
+    let priced = |cost: u128| (cost * 11).div_ceil(500_000_000_000) as u64;
+    let price = |rate: u128| priced(u128::from(flops) * rate);
     assert_eq!(quote["price"]["least_nano_usd"], price(12_000));
     let most = (u128::from(flops) * 130).div_ceil(100) * 20_000;
-    assert_eq!(quote["price"]["most_nano_usd"], most.div_ceil(50_000_000_000) as u64);
+    assert_eq!(quote["price"]["most_nano_usd"], priced(most));
+    assert_eq!(posted["cost"]["escrow_nano_usd"], priced(most), "what the job holds");
     let modes = quote["price"]["by_verification"].as_array().expect("modes");
     let most_of = |name: &str| {
         let mode = modes.iter().find(|mode| mode["verification"] == name).expect(name);
@@ -59,8 +61,7 @@ fn a_quote_is_the_jobs_own_cost_in_integers() {
     };
     assert_eq!(most_of("none"), price(20_000));
     assert_eq!(most_of("adaptive"), quote["price"]["most_nano_usd"]);
-    let triple = (u128::from(flops) * 3 * 20_000).div_ceil(50_000_000_000) as u64;
-    assert_eq!(most_of("triple"), triple);
+    assert_eq!(most_of("triple"), price(60_000));
     assert_eq!(quote["price"]["rates"].as_array().map(Vec::len), Some(3));
     assert_eq!(server.network.jobs.lock().expect("no panic").len(), 1, "a quote is no job");
 }
@@ -207,6 +208,8 @@ fn terms_are_checked_against_the_quote() {
     let answer = post("budget", json!({"nano_usd": price}));
     assert_eq!(answer.status, 202, "{}", answer.text());
     assert_eq!(answer.json()["budget"], json!({"nano_usd": price}));
+    let held = answer.json()["cost"]["escrow_nano_usd"].as_u64().expect("an amount");
+    assert!(held <= price, "no more is held than the budget");
     // Others may come online: a deadline that those who are there cannot keep is no mistake.
     let deadline = within(needed_s as i64 / 2);
     let answer = post("deadline", json!(deadline));

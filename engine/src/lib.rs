@@ -18,6 +18,7 @@ pub mod event;
 pub mod groups;
 pub mod job;
 mod lease;
+pub mod ledger;
 pub mod money;
 pub mod plan;
 mod progress;

@@ -58,9 +58,14 @@ fn message(text: &str) -> Vec<u8> {
 impl Signatory {
     /// Whether the text was signed by it.
     pub fn has_signed(&self, text: &str, signature: &[u8; 64]) -> bool {
+        self.has_signed_bytes(&message(text), signature)
+    }
+
+    /// The same for what is signed under another domain.
+    pub fn has_signed_bytes(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         let signature = Signature::from_bytes(signature);
         VerifyingKey::from_bytes(&self.0)
-            .is_ok_and(|key| key.verify_strict(&message(text), &signature).is_ok())
+            .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP API. One file for each group of routes; `API.md` is the page for
 //! those who call it.
 
+mod account;
 mod auth;
 mod blobs;
 mod body;
@@ -139,6 +140,7 @@ pub fn router(app: App) -> Router {
         .merge(model::routes())
         .merge(proof::routes())
         .merge(certificates::routes())
+        .merge(account::routes())
         .merge(sites::routes())
         .merge(network::routes())
         .merge(blobs::routes())

@@ -4,6 +4,8 @@ use crate::health::Trouble;
 use crate::store::StoreError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use raven_engine::ledger::Refusal;
+use raven_engine::money::NanoUsd;
 use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
@@ -110,6 +112,14 @@ impl Problem {
         let detail = format!("this key has {found} {what}, the limit is {limit}");
         Problem::new(status, "quota", "The key's quota is used up", detail)
             .with_limit(limit, Some(found))
+    }
+
+    /// The account has less than what is asked for needs.
+    pub fn funds(available: NanoUsd, needed: NanoUsd) -> Self {
+        let (has, needs) = (available.0.max(0).unsigned_abs(), needed.0.unsigned_abs());
+        let detail = format!("the account has {available} USD to spend, {needed} USD are needed");
+        let status = StatusCode::PAYMENT_REQUIRED;
+        Problem::new(status, "funds", "Not enough money", detail).with_limit(has, Some(needs))
     }
 
     /// A job names a data set that its key does not have, or no longer has.
@@ -248,6 +258,9 @@ impl From<StoreError> for Problem {
             }
             StoreError::Quota { what, limit, found } => Problem::quota(what, limit, found),
             StoreError::NoDataset { .. } => Problem::no_dataset(),
+            StoreError::Books(Refusal::Funds { available, needed, .. }) => {
+                Problem::funds(available, needed)
+            }
             error => match error.trouble() {
                 Some(trouble) => {
                     tracing::error!(%error, "a request failed");

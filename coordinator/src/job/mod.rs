@@ -17,7 +17,7 @@ pub use context::{DataContext, JobContext, RowGraph, StepGraph, TensorSpec};
 pub use divergence::OnDivergence;
 pub use error::JobError;
 pub use lower::{Lowering, lower_job};
-pub use quote::{Quote, Speeds, TimeRange, calculations, quote};
+pub use quote::{Quote, Speeds, TimeRange, calculations, held, quote};
 pub use resume::{ResumeError, resume};
 pub use spec::{
     Adam, EarlyStoppingSpec, JobSpec, Optimizer, PlacementKind, SeedNumber, Sgd, Training,

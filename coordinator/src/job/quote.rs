@@ -1,7 +1,8 @@
 //! What a job comes to before anyone works for it: operations, price, time.
 //! Integers throughout, so that a quote and the books agree.
 
-use super::{JobContext, JobFacts, JobSpec};
+use super::{BudgetSpec, JobContext, JobFacts, JobSpec};
+use raven_engine::ledger::pay;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, NanoUsd};
 use raven_engine::{Algorithm, Placement, StagePlan, Verification, rates};
 
@@ -56,7 +57,7 @@ pub const fn calculations(flops: u64) -> u64 {
 /// Quotes a lowered job.
 pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Speeds) -> Quote {
     let flops_least = facts.flops_least(&spec.training);
-    let price = |flops, rate| Charge::of(Flops(flops), rate).rounded_up();
+    let price = |flops, rate| pay::quote(Charge::of(Flops(flops), rate), 100);
     let mode = spec.verification;
     // `triple` pays three executions of everything; of the other modes' allowance
     // nothing need be used.
@@ -70,6 +71,23 @@ pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Sp
         price_most_by_mode: Verification::ALL.map(|mode| (mode, price_of(mode))),
         budget_least: budget_least(context, mode, flops_least),
         time: time(context, facts, flops_least, speeds),
+    }
+}
+
+/// What a job is given for its work: the most that it may cost in its mode, with the
+/// margin, and no more than its budget. `None` beyond the books.
+pub fn held(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
+    let most = |flops| pay::quote(Charge::of(Flops(flops), rates::HIGHEST), 100);
+    let quoted = most(allowed(spec.verification, facts.flops_planned))?;
+    match spec.budget {
+        None => Some(quoted),
+        Some(BudgetSpec::NanoUsd(amount)) => {
+            Some(quoted.min(NanoUsd(i64::try_from(amount).unwrap_or(i64::MAX))))
+        }
+        Some(BudgetSpec::Calculations(count)) => {
+            let budget = most(count.saturating_mul(FLOPS_PER_CALCULATION));
+            Some(budget.map_or(quoted, |budget| quoted.min(budget)))
+        }
     }
 }
 
@@ -87,7 +105,7 @@ fn budget_least(context: &JobContext, mode: Verification, flops_least: u64) -> O
     let before = flops_least - last;
     let before = if mode == Verification::Triple { allowed(mode, before) } else { before };
     let before = Charge::of(Flops(before), rates::LOWEST);
-    before.plus(Charge::of(Flops(allowed(mode, last)), rates::HIGHEST))?.rounded_up()
+    pay::quote(before.plus(Charge::of(Flops(allowed(mode, last)), rates::HIGHEST))?, 100)
 }
 
 /// At the least: the fewest operations at the whole speed of those who can work

@@ -2,6 +2,7 @@
 //! where nobody is there.
 
 use crate::time::UnixMs;
+use raven_engine::ledger::pay::MARGIN_PERCENT;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION};
 use raven_engine::{Budget, Fallback, Millis, Terms};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -46,9 +47,16 @@ impl BudgetSpec {
             BudgetSpec::Calculations(count) => {
                 Budget::Flops(count.saturating_mul(FLOPS_PER_CALCULATION))
             }
-            BudgetSpec::NanoUsd(amount) => Budget::Charge(Charge::nano_usd(amount)),
+            // A budget is what its owner pays; the engine counts what work earns.
+            BudgetSpec::NanoUsd(amount) => Budget::Charge(cost_within(amount)),
         }
     }
+}
+
+/// The operational cost that comes to `amount` nano-USD with the margin, rounded down.
+fn cost_within(amount: u64) -> Charge {
+    let units = Charge::nano_usd(amount).units() * 100 / (100 + MARGIN_PERCENT);
+    Charge::from_units(units)
 }
 
 /// The terms with times as the wall clock has them.

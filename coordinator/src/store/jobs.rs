@@ -3,12 +3,13 @@
 use super::idempotency::{Remembered, remember};
 use super::stats::BackendWork;
 use super::{
-    DatasetId, KeyId, Store, StoreError, column, failed, from_sql, hash_column, to_sql, u32_column,
-    u64_column, unreadable,
+    DatasetId, KeyId, Store, StoreError, column, failed, from_sql, hash_column, pay, to_sql,
+    u32_column, u64_column, unreadable,
 };
-use crate::job::{JobFacts, JobSpec};
+use crate::job::{JobFacts, JobSpec, held};
 use crate::time::UnixMs;
-use raven_engine::money::Charge;
+use raven_engine::ledger::{Exact, PayError};
+use raven_engine::money::{Charge, NanoUsd};
 use raven_engine::{Cause, ContributorId, JobPhase, Patience, ResumePoint, Spent};
 use raven_protocol::{BlobId, JobId, KernelId};
 use sqlx::sqlite::SqliteRow;
@@ -47,6 +48,8 @@ impl NewJob {
             tasks: 0,
             flops: 0,
             charge: Charge::default(),
+            escrow: held(&self.spec, &self.facts).unwrap_or_default(),
+            charged: Exact::default(),
             rollbacks: 0,
             setbacks: 0,
             train_ms: 0,
@@ -81,6 +84,10 @@ pub struct JobRow {
     pub flops: u64,
     /// What they cost.
     pub charge: Charge,
+    /// What it was given for its work when it was posted.
+    pub escrow: NanoUsd,
+    /// What its owner is charged for that work, with the margin.
+    pub charged: Exact,
     /// How often it went back to before a false result.
     pub rollbacks: u32,
     /// How often it went back because its loss diverged.
@@ -175,6 +182,8 @@ pub(super) fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
         tasks: u64_column(row, "jobs", "tasks")?,
         flops: u64_column(row, "jobs", "flops")?,
         charge: charge_column(row)?,
+        escrow: NanoUsd(column(row, "jobs", "escrow")?),
+        charged: pay::exact(row, "jobs", "charged")?,
         rollbacks: u32_column(row, "jobs", "rollbacks")?,
         setbacks: u32_column(row, "jobs", "setbacks")?,
         train_ms: u64_column(row, "jobs", "train_ms")?,
@@ -205,7 +214,8 @@ impl Store {
     /// `open_max` that have not ended, and the answer to its request.
     ///
     /// # Errors
-    /// [`StoreError::Quota`], [`StoreError::NoDataset`], [`StoreError::Answered`], [`StoreError`].
+    /// [`StoreError::Quota`], [`StoreError::NoDataset`], [`StoreError::Answered`],
+    /// [`StoreError::Books`] where its owner cannot pay, [`StoreError`].
     pub async fn add_job(
         &self,
         job: &NewJob,
@@ -248,6 +258,8 @@ impl Store {
         .execute(&mut *transaction)
         .await
         .map_err(failed("add a job"))?;
+        let price = held(&job.spec, &job.facts).ok_or(StoreError::Pay(PayError::Overflow))?;
+        pay::hold_price(&mut transaction, job.owner, job.id, price, now).await?;
         let event = super::records::state_event(now, JobPhase::Queued, None, None);
         super::events::append(&mut transaction, job.id, "state", &event, now.0).await?;
         if let Some(answer) = answer {
@@ -568,6 +580,7 @@ impl Store {
         }
         let event = super::records::state_event(now, phase, Some(cause), reason);
         super::events::append(&mut transaction, id, "state", &event, now.0).await?;
+        pay::end(&mut transaction, id, now).await?;
         transaction.commit().await.map_err(failed("commit a job's end"))
     }
 

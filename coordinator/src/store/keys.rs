@@ -1,7 +1,7 @@
 //! API keys, by their hash.
 
-use super::{Store, StoreError, column, failed};
-use crate::keys::ApiKey;
+use super::{Book, Store, StoreError, column, failed, pay};
+use crate::keys::{ApiKey, KeyMode};
 use crate::time::UnixMs;
 
 /// A stored key's number: who owns data sets, jobs and sites.
@@ -9,19 +9,30 @@ use crate::time::UnixMs;
 pub struct KeyId(pub i64);
 
 impl Store {
-    /// Stores a new key's hash.
+    /// Stores a new key's hash. The owner of a test key is given play money.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn add_key(&self, key: &ApiKey) -> Result<KeyId, StoreError> {
-        let done = sqlx::query("INSERT INTO api_keys (hash, hint, created_ms) VALUES (?1, ?2, ?3)")
-            .bind(&key.hash()[..])
-            .bind(key.hint())
-            .bind(UnixMs::now().0)
-            .execute(self.writer())
-            .await
-            .map_err(failed("add a key"))?;
-        Ok(KeyId(done.last_insert_rowid()))
+        let book = match key.mode() {
+            KeyMode::Test => Book::Test,
+            KeyMode::Live => Book::Live,
+        };
+        let mut transaction = self.begin().await?;
+        let done = sqlx::query(
+            "INSERT INTO api_keys (hash, hint, created_ms, book) VALUES (?1, ?2, ?3, ?4)",
+        )
+        .bind(&key.hash()[..])
+        .bind(key.hint())
+        .bind(UnixMs::now().0)
+        .bind(book.as_str())
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("add a key"))?;
+        let owner = KeyId(done.last_insert_rowid());
+        pay::begin_requester(&mut transaction, owner, book).await?;
+        transaction.commit().await.map_err(failed("commit a key"))?;
+        Ok(owner)
     }
 
     /// The key's number, unless it is unknown or revoked.

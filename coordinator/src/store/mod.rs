@@ -4,6 +4,7 @@
 //! middle of a transaction; reads have connections of their own (WAL). Every
 //! commit is synced to disk before it returns.
 
+mod books;
 mod chain;
 mod datasets;
 mod events;
@@ -12,6 +13,7 @@ mod inspect;
 mod jobs;
 mod keys;
 mod outcomes;
+mod pay;
 mod records;
 mod sessions;
 mod setbacks;
@@ -20,6 +22,7 @@ mod stats;
 mod trust;
 mod uploads;
 
+pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
@@ -27,6 +30,7 @@ pub use idempotency::Remembered;
 pub use inspect::{Inspection, inspect};
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
 pub use keys::KeyId;
+pub use pay::requester;
 pub use records::Clock;
 pub(crate) use records::state_reason;
 pub use sites::{SiteRow, parse_site, site_text};
@@ -60,6 +64,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0009_certificates.sql"),
     include_str!("../../migrations/0010_outcomes.sql"),
     include_str!("../../migrations/0011_setbacks.sql"),
+    include_str!("../../migrations/0012_books.sql"),
 ];
 
 /// Everything that refers to blobs.
@@ -91,6 +96,12 @@ pub enum StoreError {
     /// A job names a data set that is deleted, or was never stored.
     #[error("store: data set {dataset} is not stored")]
     NoDataset { dataset: DatasetId },
+    /// The rules of the books refuse an entry.
+    #[error("store: books: {0}")]
+    Books(raven_engine::ledger::Refusal),
+    /// A job's pay cannot be computed.
+    #[error("store: pay: {0}")]
+    Pay(raven_engine::ledger::PayError),
     /// A request of the same name was answered in the meantime.
     #[error("store: the idempotency key was used already")]
     Answered,

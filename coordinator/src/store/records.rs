@@ -2,7 +2,7 @@
 
 use super::jobs::MeanMetrics;
 use super::{
-    Snapshot, Store, StoreError, chain, column, count_to_sql, events, failed, hash_column,
+    Snapshot, Store, StoreError, chain, column, count_to_sql, events, failed, hash_column, pay,
     setbacks, to_sql,
 };
 use crate::time::UnixMs;
@@ -167,13 +167,17 @@ impl Store {
             setbacks::set_back(&mut transaction, record, set_back, before.rounds, now).await?;
         }
         let mut charge = before.charge;
+        let mut credited = Vec::new();
         for credit in record.credits.iter().filter(is_new) {
-            let added = add_credit(&mut transaction, record.job, credit).await?;
-            charge = charge.plus(added).unwrap_or(Charge::MAX);
+            if let Some(added) = add_credit(&mut transaction, record.job, credit).await? {
+                charge = charge.plus(added).unwrap_or(Charge::MAX);
+                credited.push(credit.clone());
+            }
         }
         for void in &record.voids {
             void_credit(&mut transaction, record.job, void).await?;
         }
+        pay::enter_record(&mut transaction, record, &credited, now).await?;
         keep_checkpoint(&mut transaction, record).await?;
         if before.is_strict {
             chain::extend(&mut transaction, record, snapshot).await?;
@@ -303,12 +307,12 @@ async fn add_evaluation(
     events::append(transaction, record.job, "evaluation", &event, now.0).await
 }
 
-/// Credits a task, unless it is credited already; answers what that costs.
+/// Credits a task and answers what that costs; `None` where it is credited already.
 async fn add_credit(
     transaction: &mut Transaction<'_, Sqlite>,
     job: JobId,
     credit: &Credit,
-) -> Result<Charge, StoreError> {
+) -> Result<Option<Charge>, StoreError> {
     let flops = count_to_sql(credit.flops);
     let added = sqlx::query(
         "INSERT INTO credits
@@ -338,7 +342,7 @@ async fn add_credit(
     .await
     .map_err(failed("add a credit"))?;
     if added.rows_affected() == 0 {
-        return Ok(Charge::default());
+        return Ok(None);
     }
     sqlx::query(
         "INSERT INTO job_contributors (job, contributor, tasks, flops) VALUES (?1, ?2, 1, ?3)
@@ -386,10 +390,10 @@ async fn add_credit(
     .execute(&mut **transaction)
     .await
     .map_err(failed("count a task"))?;
-    match credit.payer {
-        Payer::Job => Ok(Charge::of(Flops(credit.flops), credit.rate)),
-        Payer::Operator => Ok(Charge::default()),
-    }
+    Ok(Some(match credit.payer {
+        Payer::Job => Charge::of(Flops(credit.flops), credit.rate),
+        Payer::Operator => Charge::default(),
+    }))
 }
 
 /// Undoes the rounds after the record's step. What was paid for them stays so:

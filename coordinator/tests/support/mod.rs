@@ -52,7 +52,7 @@ pub struct Coordinator {
     pub blobs: Blobs,
     pub tickets: Tickets,
     pub site: SiteId,
-    owner: KeyId,
+    pub owner: KeyId,
     folder: Arc<tempfile::TempDir>,
     server: tokio::task::JoinHandle<()>,
 }

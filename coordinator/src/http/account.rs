@@ -1,0 +1,109 @@
+//! `/v1/account`: what a requester has, and every transfer that made it so.
+
+use super::auth::Owner;
+use super::extract::{Path, Query};
+use super::{App, Problem};
+use crate::certificate::issue;
+use crate::receipt::sign;
+use crate::store::{Side, StatementLine, requester};
+use crate::time::UnixMs;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use raven_engine::ledger::{Action, Balance};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Lines of one statement, where the request does not say, and at most.
+const LINES: u32 = 50;
+const LINES_MAX: u32 = 500;
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/account", get(show))
+        .route("/v1/account/statement", get(statement))
+        .route("/v1/account/receipts/{number}", get(receipt))
+}
+
+/// What an account has, in nano-USD.
+pub fn amounts(balance: &Balance) -> Value {
+    json!({
+        "available_nano_usd": balance.available(),
+        "held_nano_usd": balance.held_out,
+        "pending_nano_usd": balance.held_in,
+    })
+}
+
+async fn show(State(app): State<App>, owner: Owner) -> Result<Json<Value>, Problem> {
+    let (book, account) = (app.store.book_of(owner.0).await?, requester(owner.0));
+    let balance = app.store.balance(book, account).await?;
+    Ok(Json(json!({
+        "account": account.to_string(), "book": book.as_str(), "balance": amounts(&balance),
+    })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    /// Lines with smaller numbers only.
+    before: Option<i64>,
+    limit: Option<u32>,
+}
+
+async fn statement(
+    State(app): State<App>,
+    owner: Owner,
+    Query(page): Query<Page>,
+) -> Result<Json<Value>, Problem> {
+    let limit = page.limit.unwrap_or(LINES);
+    if limit == 0 || limit > LINES_MAX {
+        return Err(Problem::invalid(format!("limit: must be 1 to {LINES_MAX}"))
+            .with_field("limit")
+            .with_limit(LINES_MAX.into(), Some(limit.into())));
+    }
+    let (book, account) = (app.store.book_of(owner.0).await?, requester(owner.0));
+    let lines = app.store.statement(book, account, page.before, limit).await?;
+    let next = lines.last().filter(|_| lines.len() == limit as usize).map(|line| line.number);
+    let lines: Vec<Value> = lines.iter().filter_map(shown).collect();
+    Ok(Json(json!({ "account": account.to_string(), "lines": lines, "next_before": next })))
+}
+
+/// A line of the statement, signed, for whoever wants to show it later.
+async fn receipt(
+    State(app): State<App>,
+    owner: Owner,
+    Path(number): Path<i64>,
+) -> Result<Response, Problem> {
+    let (book, account) = (app.store.book_of(owner.0).await?, requester(owner.0));
+    let unknown = || Problem::not_found("no line of this key's statement has that number");
+    let (line, before) = app.store.transfer(book, account, number).await?.ok_or_else(unknown)?;
+    let key = issue::key_of(&app.store).map_err(|error| Problem::internal(&error))?;
+    let text = sign(book, &line, before, &key).map_err(|error| Problem::internal(&error))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+/// A line as the API shows it. Every line of a statement is a transfer.
+fn shown(line: &StatementLine) -> Option<Value> {
+    let transfer = match line.entry.action {
+        Action::Post(transfer) | Action::Hold { transfer, .. } => transfer,
+        Action::PostHold { .. } | Action::VoidHold { .. } | Action::ExpireHold { .. } => {
+            return None;
+        }
+    };
+    let (other, sign) = match line.side {
+        Side::Gave => (transfer.credit, -1),
+        Side::Took => (transfer.debit, 1),
+    };
+    Some(json!({
+        "number": line.number,
+        "id": line.entry.id.to_string(),
+        "at": UnixMs(line.entry.at).rfc3339(),
+        "reason": transfer.reason.as_str(),
+        "other": other.to_string(),
+        "nano_usd": sign * transfer.amount.0,
+        "state": line.state.map_or("posted", |state| state.as_str()),
+        "hash": line.hash.to_string(),
+    }))
+}

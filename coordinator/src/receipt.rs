@@ -1,0 +1,274 @@
+//! Receipts: one entry of the books, signed by the coordinator, so that whoever
+//! holds it can show later what was entered, and where in the chain.
+
+use crate::certificate::{CertificateKey, Signatory};
+use crate::runtime::session::{hex, parse_hex};
+use crate::store::{Book, StatementLine};
+use ed25519_dalek::Signer;
+use raven_engine::ledger::{
+    Account, Action, ChainHash, Entry, EntryId, Reason, Transfer, UnixMillis,
+};
+use raven_engine::money::NanoUsd;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::path::{Path, PathBuf};
+
+/// What is signed begins with it, so that no other signature of the key is one of a receipt.
+const DOMAIN: &str = "raven receipt 1\n";
+/// Bytes of a receipt: it has a dozen short fields.
+pub const RECEIPT_BYTES_MAX: u64 = 16 << 10;
+
+/// What the coordinator says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    book: String,
+    number: i64,
+    id: String,
+    at_ms: UnixMillis,
+    action: String,
+    debit: String,
+    credit: String,
+    nano_usd: i64,
+    reason: String,
+    expires_ms: Option<UnixMillis>,
+    /// The chain's hash before the entry, and after it.
+    before: String,
+    hash: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document<'a> {
+    /// Signed as it stands, byte by byte.
+    #[serde(borrow)]
+    receipt: &'a RawValue,
+    key: String,
+    signature: String,
+}
+
+/// A receipt that is what its coordinator signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    pub book: Book,
+    pub number: i64,
+    pub entry: Entry,
+    pub transfer: Transfer,
+    pub hash: ChainHash,
+    pub key: Signatory,
+}
+
+/// Why a receipt is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiptError {
+    #[error("{}: {error}", path.display())]
+    File { path: PathBuf, error: std::io::Error },
+    #[error("the receipt has {found} bytes, at most {RECEIPT_BYTES_MAX} are read")]
+    TooLong { found: u64 },
+    #[error("the receipt cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    #[error("{field}: {rule}")]
+    Field { field: &'static str, rule: &'static str },
+    #[error("key: another coordinator's, {found}")]
+    OtherKey { found: Signatory },
+    #[error("signature: the key did not sign this receipt")]
+    Signature,
+    #[error("hash: it is not that of the entry after the one before it")]
+    Chain,
+    #[error("the entry moves nothing: only transfers have receipts")]
+    NoTransfer,
+}
+
+fn message(text: &str) -> Vec<u8> {
+    [DOMAIN.as_bytes(), text.as_bytes()].concat()
+}
+
+/// Signs a line of a statement; `before` is the chain's hash before it.
+///
+/// # Errors
+/// [`ReceiptError::NoTransfer`], [`ReceiptError::Unreadable`].
+pub fn sign(
+    book: Book,
+    line: &StatementLine,
+    before: ChainHash,
+    key: &CertificateKey,
+) -> Result<String, ReceiptError> {
+    let (transfer, expires_ms) = match line.entry.action {
+        Action::Post(transfer) => (transfer, None),
+        Action::Hold { transfer, expires } => (transfer, expires),
+        Action::PostHold { .. } | Action::VoidHold { .. } | Action::ExpireHold { .. } => {
+            return Err(ReceiptError::NoTransfer);
+        }
+    };
+    let body = Body {
+        book: book.to_string(),
+        number: line.number,
+        id: line.entry.id.to_string(),
+        at_ms: line.entry.at,
+        action: line.entry.action.as_str().to_owned(),
+        debit: transfer.debit.to_string(),
+        credit: transfer.credit.to_string(),
+        nano_usd: transfer.amount.0,
+        reason: transfer.reason.as_str().to_owned(),
+        expires_ms,
+        before: before.to_string(),
+        hash: line.hash.to_string(),
+    };
+    let text = serde_json::to_string(&body)?;
+    let signature = key.secret().sign(&message(&text)).to_bytes();
+    let receipt = RawValue::from_string(text)?;
+    let document = Document {
+        receipt: &receipt,
+        key: key.signatory().to_string(),
+        signature: hex(&signature),
+    };
+    Ok(serde_json::to_string(&document)?)
+}
+
+/// Checks a receipt, of the coordinator with that key where one is expected.
+///
+/// # Errors
+/// [`ReceiptError`] says what is wrong with it.
+pub fn verify(text: &str, expected: Option<Signatory>) -> Result<Receipt, ReceiptError> {
+    let found = text.len() as u64;
+    if found > RECEIPT_BYTES_MAX {
+        return Err(ReceiptError::TooLong { found });
+    }
+    let document: Document<'_> = serde_json::from_str(text)?;
+    let field = |field, rule| ReceiptError::Field { field, rule };
+    let key: Signatory =
+        document.key.parse().map_err(|()| field("key", "must be 64 lower-case hex digits"))?;
+    if expected.is_some_and(|expected| expected != key) {
+        return Err(ReceiptError::OtherKey { found: key });
+    }
+    let signature = parse_hex(&document.signature)
+        .ok_or(field("signature", "must be 128 lower-case hex digits"))?;
+    if !key.has_signed_bytes(&message(document.receipt.get()), &signature) {
+        return Err(ReceiptError::Signature);
+    }
+    let body: Body = serde_json::from_str(document.receipt.get())?;
+    read(&body, key)
+}
+
+fn read(body: &Body, key: Signatory) -> Result<Receipt, ReceiptError> {
+    let field = |field, rule| ReceiptError::Field { field, rule };
+    let account = |name, text: &str| {
+        text.parse::<Account>().map_err(|_| field(name, "must be the name of an account"))
+    };
+    let hash = |name, text: &str| {
+        parse_hex::<32>(text).ok_or(field(name, "must be 64 lower-case hex digits"))
+    };
+    let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == body.reason);
+    let transfer = Transfer {
+        debit: account("debit", &body.debit)?,
+        credit: account("credit", &body.credit)?,
+        amount: NanoUsd(body.nano_usd),
+        reason: reason.ok_or(field("reason", "must be a reason of the books"))?,
+    };
+    let action = match (body.action.as_str(), body.expires_ms) {
+        ("post", None) => Action::Post(transfer),
+        ("hold", expires) => Action::Hold { transfer, expires },
+        _ => return Err(field("action", "must be post, or hold")),
+    };
+    let entry = Entry { id: EntryId(hash("id", &body.id)?), at: body.at_ms, action };
+    let (before, after) =
+        (ChainHash(hash("before", &body.before)?), ChainHash(hash("hash", &body.hash)?));
+    if before.then(&entry) != after {
+        return Err(ReceiptError::Chain);
+    }
+    let book = body.book.parse().map_err(|rule| field("book", rule))?;
+    Ok(Receipt { book, number: body.number, entry, transfer, hash: after, key })
+}
+
+/// `coordinator verify-receipt FILE [--key KEY]`: prints what the receipt says, or what
+/// is wrong with it; the exit code.
+pub fn run(path: &Path, expected: Option<Signatory>) -> u8 {
+    match read_file(path).and_then(|text| verify(&text, expected)) {
+        Ok(receipt) => {
+            let Receipt { book, number, entry, transfer, hash, key } = receipt;
+            let Transfer { debit, credit, amount, reason } = transfer;
+            println!("{amount} USD of {debit} to {credit} ({}, {book} book)", reason.as_str());
+            println!("entry {number}, {}, at {} ms since 1970", entry.action.as_str(), entry.at);
+            println!("the chain's hash after it: {hash}");
+            println!("signed by {key}");
+            if expected.is_none() {
+                println!("--key says whose key that must be");
+            }
+            0
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            1
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, ReceiptError> {
+    let failed = |error| ReceiptError::File { path: path.to_owned(), error };
+    let found = std::fs::metadata(path).map_err(failed)?.len();
+    if found > RECEIPT_BYTES_MAX {
+        return Err(ReceiptError::TooLong { found });
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Side;
+    use raven_engine::SiteId;
+
+    fn receipt() -> (String, CertificateKey) {
+        let transfer = Transfer {
+            debit: Account::MasterNode,
+            credit: Account::Site(SiteId(7)),
+            amount: NanoUsd(432),
+            reason: Reason::PartnerShare,
+        };
+        let action = Action::Hold { transfer, expires: Some(9) };
+        let entry = Entry { id: EntryId::of("test", &[]), at: 5, action };
+        let before = ChainHash([1; 32]);
+        let (hash, side) = (before.then(&entry), Side::Took);
+        let line = StatementLine { number: 3, entry, side, hash, state: None };
+        let key = CertificateKey::from_secret([2; 32]);
+        (sign(Book::Live, &line, before, &key).expect("a transfer"), key)
+    }
+
+    #[test]
+    fn a_receipt_says_what_was_entered() {
+        let (text, key) = receipt();
+        let read = verify(&text, Some(key.signatory())).expect("genuine");
+        assert_eq!((read.book, read.number, read.transfer.amount.0), (Book::Live, 3, 432));
+        let other = CertificateKey::from_secret([3; 32]).signatory();
+        assert!(matches!(verify(&text, Some(other)), Err(ReceiptError::OtherKey { .. })));
+    }
+
+    #[test]
+    fn every_changed_character_is_found_out() {
+        let (text, _) = receipt();
+        for at in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'1' { b'2' } else { b'1' };
+            let Ok(changed) = String::from_utf8(bytes) else { continue };
+            assert!(verify(&changed, None).is_err(), "{at}: {changed}");
+        }
+        assert!(verify("", None).is_err());
+        let long = " ".repeat(RECEIPT_BYTES_MAX as usize + 1);
+        assert!(matches!(verify(&long, None), Err(ReceiptError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_signed_receipt_whose_hash_is_not_the_chains_is_refused() {
+        let (text, key) = receipt();
+        let document: Document<'_> = serde_json::from_str(&text).expect("JSON");
+        let mut body: Body = serde_json::from_str(document.receipt.get()).expect("JSON");
+        body.nano_usd += 1;
+        let text = serde_json::to_string(&body).expect("JSON");
+        let signature = hex(&key.secret().sign(&message(&text)).to_bytes());
+        let receipt = RawValue::from_string(text).expect("JSON");
+        let key = key.signatory().to_string();
+        let forged = Document { receipt: &receipt, key, signature };
+        let forged = serde_json::to_string(&forged).expect("JSON");
+        assert!(matches!(verify(&forged, None), Err(ReceiptError::Chain)));
+    }
+}

@@ -1,0 +1,120 @@
+//! The auditor over the stored books.
+
+use super::{Book, row};
+use crate::store::{Store, StoreError, failed};
+use raven_engine::ledger::{Account, Auditor, Balance, ChainHash, Fault};
+use sqlx::Row as _;
+
+/// Entries that are read at once.
+const PAGE: i64 = 10_000;
+
+/// Why books do not stand up to the auditor.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    #[error("the {book} books are wrong: {fault}")]
+    Fault { book: Book, fault: Fault },
+    #[error("the {book} books are wrong: hold {hold} is {found}, its entries say {expected}")]
+    Hold { book: Book, hold: String, found: String, expected: &'static str },
+    #[error("the {book} books are wrong: entry {number} is missing")]
+    Gap { book: Book, number: i64 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What an audit looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audited {
+    pub entries: u64,
+    pub accounts: u64,
+    /// Whoever keeps it can tell later whether anything up to here was changed.
+    pub head: ChainHash,
+}
+
+impl Store {
+    /// Computes every balance of a book from its entries, in one view of the file,
+    /// and compares.
+    ///
+    /// # Errors
+    /// [`AuditError`]: the first thing that is wrong.
+    pub async fn audit(&self, book: Book) -> Result<Audited, AuditError> {
+        // One transaction, so that writers in between do not show.
+        let mut view = self.readers().begin().await.map_err(failed("begin an audit"))?;
+        let mut auditor = Auditor::default();
+        let mut last = 0_i64;
+        loop {
+            let query = format!(
+                "SELECT {} FROM entries e {} WHERE e.book = ?1 AND e.number > ?2
+                 ORDER BY e.number LIMIT ?3",
+                row::ENTRY,
+                row::JOINS
+            );
+            let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+                .bind(book.as_str())
+                .bind(last)
+                .bind(PAGE)
+                .fetch_all(&mut *view)
+                .await
+                .map_err(failed("read entries"))?;
+            if rows.is_empty() {
+                break;
+            }
+            for row in &rows {
+                let number: i64 = super::column(row, "entries", "number")?;
+                if number != last + 1 {
+                    return Err(AuditError::Gap { book, number: last + 1 });
+                }
+                last = number;
+                let (entry, hash) = (row::entry(row)?, row::hash(row)?);
+                auditor.read(&entry, hash).map_err(|fault| AuditError::Fault { book, fault })?;
+            }
+        }
+        let rows =
+            sqlx::query("SELECT name, posted, held_out, held_in FROM accounts WHERE book = ?1")
+                .bind(book.as_str())
+                .fetch_all(&mut *view)
+                .await
+                .map_err(failed("read balances"))?;
+        let balances: Vec<(Account, Balance)> = rows
+            .iter()
+            .map(|row| Ok((row::account(row, "name")?, row::balance(row)?)))
+            .collect::<Result<_, StoreError>>()?;
+        auditor
+            .compare(balances.iter().map(|(account, balance)| (account, balance)))
+            .map_err(|fault| AuditError::Fault { book, fault })?;
+        compare_holds(&mut view, book).await?;
+        let accounts = balances.len() as u64;
+        Ok(Audited { entries: auditor.entries(), accounts, head: auditor.head() })
+    }
+}
+
+/// Compares what is stored of each hold with the entry that ended it, in SQL:
+/// the auditor above knows open holds only.
+async fn compare_holds(
+    view: &mut sqlx::Transaction<'_, sqlx::Sqlite>,
+    book: Book,
+) -> Result<(), AuditError> {
+    let row = sqlx::query(
+        "SELECT hex(h.id) AS id, COALESCE(s.state, 'missing') AS found,
+             COALESCE(CASE e.action WHEN 'post_hold' THEN 'posted' WHEN 'void_hold' THEN 'voided'
+                 WHEN 'expire_hold' THEN 'expired' END, 'open') AS expected
+         FROM entries h
+         LEFT JOIN holds s ON s.book = h.book AND s.id = h.id
+         LEFT JOIN (SELECT hold, action FROM entries WHERE book = ?1 AND hold IS NOT NULL) e
+             ON e.hold = h.id
+         WHERE h.book = ?1 AND h.action = 'hold' AND found <> expected LIMIT 1",
+    )
+    .bind(book.as_str())
+    .fetch_optional(&mut **view)
+    .await
+    .map_err(failed("compare holds"))?;
+    let Some(row) = row else { return Ok(()) };
+    let text = |name| row.try_get::<String, _>(name).map_err(failed("read a hold"));
+    let (hold, found, expected) = (text("id")?.to_lowercase(), text("found")?, text("expected")?);
+    let expected = match expected.as_str() {
+        "posted" => "posted",
+        "voided" => "voided",
+        "expired" => "expired",
+        _ => "open",
+    };
+    Err(AuditError::Hold { book, hold, found, expected })
+}

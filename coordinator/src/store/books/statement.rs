@@ -1,0 +1,100 @@
+//! Statements: what one account gave and took, newest first.
+
+use super::{Book, row};
+use crate::store::{Store, StoreError, column, failed};
+use raven_engine::ledger::{Account, ChainHash, Entry, HoldState};
+
+/// Whether an account gave or took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Gave,
+    Took,
+}
+
+/// One line of a statement: a transfer, and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementLine {
+    pub number: i64,
+    pub entry: Entry,
+    pub side: Side,
+    /// The chain's hash after it.
+    pub hash: ChainHash,
+    /// Of a hold.
+    pub state: Option<HoldState>,
+}
+
+impl Store {
+    /// A transfer that an account gave or took, and the chain's hash before it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn transfer(
+        &self,
+        book: Book,
+        account: Account,
+        number: i64,
+    ) -> Result<Option<(StatementLine, ChainHash)>, StoreError> {
+        let after = number.checked_add(1);
+        let lines = self.statement(book, account, after, 1).await?;
+        let Some(line) = lines.into_iter().find(|line| line.number == number) else {
+            return Ok(None);
+        };
+        let row = sqlx::query("SELECT hash FROM entries WHERE book = ?1 AND number = ?2")
+            .bind(book.as_str())
+            .bind(number - 1)
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("read the entry before"))?;
+        let before = row.map_or(Ok(ChainHash::START), |row| row::hash(&row))?;
+        Ok(Some((line, before)))
+    }
+
+    /// At most `limit` transfers of an account with numbers below `before`, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn statement(
+        &self,
+        book: Book,
+        account: Account,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<StatementLine>, StoreError> {
+        // Each side by its own index: a condition with OR would scan.
+        let query = format!(
+            "SELECT {entry}, h.state AS state, me.id = e.credit AS took FROM accounts me
+             JOIN entries e ON e.number IN (
+                 SELECT number FROM (SELECT number FROM entries
+                     WHERE debit = me.id AND number < ?3 ORDER BY number DESC LIMIT ?4)
+                 UNION SELECT number FROM (SELECT number FROM entries
+                     WHERE credit = me.id AND number < ?3 ORDER BY number DESC LIMIT ?4))
+                 AND e.book = ?1
+             LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
+             {joins}
+             WHERE me.book = ?1 AND me.name = ?2 ORDER BY e.number DESC LIMIT ?4",
+            entry = row::ENTRY,
+            joins = row::JOINS
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(book.as_str())
+            .bind(account.to_string())
+            .bind(before.unwrap_or(i64::MAX))
+            .bind(i64::from(limit))
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("read a statement"))?;
+        rows.iter()
+            .map(|row| {
+                let took: bool = column(row, "entries", "took")?;
+                let state: Option<&str> = column(row, "holds", "state")?;
+                Ok(StatementLine {
+                    number: column(row, "entries", "number")?,
+                    entry: row::entry(row)?,
+                    side: if took { Side::Took } else { Side::Gave },
+                    hash: row::hash(row)?,
+                    state: state.map(|_| row::hold_state(row)).transpose()?,
+                })
+            })
+            .collect()
+    }
+}

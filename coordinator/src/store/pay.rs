@@ -1,0 +1,543 @@
+//! The pay of jobs, in the transactions that store their rounds: what a record
+//! credits is held on the job's escrow, matures with the next checkpoint, and is
+//! closed with the job's end.
+//!
+//! A checkpoint holds settled rounds only (see `raven_engine::verify`), so that
+//! what it finds open can no longer be voided.
+
+use super::books::{self, Book, BooksError};
+use super::{
+    KeyId, Store, StoreError, column, failed, hash_column, to_sql, u32_column, unreadable,
+};
+use crate::time::UnixMs;
+use raven_engine::ledger::pay::{Held, Line, OpenRound, Owed};
+use raven_engine::ledger::{
+    Account, Action, Added, Entry, EntryId, Exact, JobPay, Paid, Reason, RequesterId, RoundKey,
+    Transfer, Voided, Work,
+};
+use raven_engine::money::{Charge, Flops, NanoUsd, PicoUsd};
+use raven_engine::{ContributorId, Credit, Payer, Record, SiteId};
+use raven_protocol::JobId;
+use sqlx::sqlite::{Sqlite, SqliteRow};
+use sqlx::{Row as _, Transaction};
+use std::collections::BTreeSet;
+
+/// What a requester may try things out with: 1,000 USD of play money.
+const TRIAL: NanoUsd = NanoUsd(1_000_000_000_000);
+
+/// Every round that there may be.
+const LAST: RoundKey = RoundKey { attempt: u32::MAX, round: u32::MAX };
+
+type Tx<'a> = Transaction<'a, Sqlite>;
+
+/// The account of whoever owns a key.
+pub fn requester(owner: KeyId) -> Account {
+    Account::Requester(RequesterId(super::from_sql(owner.0)))
+}
+
+impl Store {
+    /// The book of a key's money.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn book_of(&self, owner: KeyId) -> Result<Book, StoreError> {
+        let row = sqlx::query("SELECT book FROM api_keys WHERE id = ?1")
+            .bind(owner.0)
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed("read a key's book"))?;
+        read_book(&row, "api_keys")
+    }
+
+    /// Enters a payment that came in from outside. The same payment is entered once.
+    ///
+    /// # Errors
+    /// [`BooksError`]: also where the payment was entered for another amount or owner.
+    pub async fn deposit(
+        &self,
+        owner: KeyId,
+        amount: NanoUsd,
+        payment: &str,
+    ) -> Result<Added, BooksError> {
+        let book = self.book_of(owner).await?;
+        let (debit, credit) = (Account::External, requester(owner));
+        let transfer = Transfer { debit, credit, amount, reason: Reason::Deposit };
+        let id = EntryId::of("deposit", &[payment.as_bytes()]);
+        let at = UnixMs::now().0;
+        let added = self.enter(book, &[Entry { id, at, action: Action::Post(transfer) }]).await?;
+        Ok(added.first().copied().unwrap_or(Added::Before))
+    }
+
+    /// Gives play money to every owner of test keys who was given none yet.
+    ///
+    /// # Errors
+    /// [`BooksError`].
+    pub async fn grant_trials(&self) -> Result<(), BooksError> {
+        let mut transaction = self.begin().await?;
+        let rows = sqlx::query("SELECT id FROM api_keys WHERE book = 'test' ORDER BY id")
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed("list test keys"))?;
+        let mut entries = Vec::with_capacity(rows.len());
+        for row in &rows {
+            entries.push(trial(KeyId(column(row, "api_keys", "id")?), UnixMs::now()));
+        }
+        books::enter(&mut transaction, Book::Test, &entries).await?;
+        transaction.commit().await.map_err(failed("commit trial balances"))?;
+        Ok(())
+    }
+}
+
+fn trial(owner: KeyId, now: UnixMs) -> Entry {
+    let (debit, credit) = (Account::Operator, requester(owner));
+    let transfer = Transfer { debit, credit, amount: TRIAL, reason: Reason::Trial };
+    let id = EntryId::of("trial", &[&owner.0.to_le_bytes()]);
+    Entry { id, at: now.0, action: Action::Post(transfer) }
+}
+
+/// Gives a new test key's owner its play money.
+pub(super) async fn begin_requester(
+    transaction: &mut Tx<'_>,
+    owner: KeyId,
+    book: Book,
+) -> Result<(), StoreError> {
+    if book == Book::Live {
+        return Ok(());
+    }
+    let entries = [trial(owner, UnixMs::now())];
+    books::enter(transaction, book, &entries).await.map(drop).map_err(unexpected)
+}
+
+/// The rules of the books refuse nothing of what is entered here.
+fn unexpected(error: BooksError) -> StoreError {
+    match error {
+        BooksError::Store(error) => error,
+        BooksError::Refused(refusal) => StoreError::Books(refusal),
+    }
+}
+
+/// Moves a new job's price from its owner to its escrow. No hold, no work.
+pub(super) async fn hold_price(
+    transaction: &mut Tx<'_>,
+    owner: KeyId,
+    job: JobId,
+    price: NanoUsd,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT book FROM api_keys WHERE id = ?1")
+        .bind(owner.0)
+        .fetch_one(&mut **transaction)
+        .await
+        .map_err(failed("read a key's book"))?;
+    let book = read_book(&row, "api_keys")?;
+    sqlx::query("UPDATE jobs SET book = ?2, escrow = ?3 WHERE id = ?1")
+        .bind(to_sql(job.0))
+        .bind(book.as_str())
+        .bind(price.0)
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("note a job's escrow"))?;
+    if price.0 == 0 {
+        return Ok(());
+    }
+    let (debit, credit) = (requester(owner), Account::Escrow(job));
+    let transfer = Transfer { debit, credit, amount: price, reason: Reason::Escrow };
+    let id = EntryId::of("escrow", &[&job.0.to_le_bytes()]);
+    let entries = [Entry { id, at: now.0, action: Action::Post(transfer) }];
+    books::enter(transaction, book, &entries).await.map(drop).map_err(unexpected)
+}
+
+/// Pays what a record credits, voids what it voids, and lets mature what is settled.
+pub(super) async fn enter_record(
+    transaction: &mut Tx<'_>,
+    record: &Record,
+    credits: &[Credit],
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let is_end = record.phase.is_end();
+    let matures = record.checkpoint || is_end;
+    if credits.is_empty() && record.voids.is_empty() && !matures {
+        return Ok(());
+    }
+    let Some(mut desk) = Desk::open(transaction, record.job).await? else { return Ok(()) };
+    let is_all = !record.voids.is_empty() || is_end;
+    desk.load(transaction, credits, is_all, matures).await?;
+    desk.credit(transaction, credits, now).await?;
+    if !record.voids.is_empty() {
+        let voided = record.voids.iter().map(|void| Voided {
+            key: RoundKey { attempt: void.attempt, round: void.task.round },
+            task: (void.task.stage, void.task.part),
+            contributor: void.contributor,
+        });
+        let voided: Vec<Voided> = voided.collect();
+        let paid = desk.pay.void(&voided, now.0).map_err(StoreError::Pay)?;
+        desk.enter(transaction, &paid).await?;
+    }
+    if matures {
+        let paid = desk.pay.mature(LAST, now.0);
+        desk.enter(transaction, &paid).await?;
+    }
+    if is_end {
+        desk.close(transaction, now).await?;
+    }
+    desk.store(transaction).await
+}
+
+/// Closes the pay of a job that ends without a record of the engine.
+pub(super) async fn end(
+    transaction: &mut Tx<'_>,
+    job: JobId,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let Some(mut desk) = Desk::open(transaction, job).await? else { return Ok(()) };
+    desk.load(transaction, &[], true, true).await?;
+    let paid = desk.pay.mature(LAST, now.0);
+    desk.enter(transaction, &paid).await?;
+    desk.close(transaction, now).await?;
+    desk.store(transaction).await
+}
+
+/// A job's pay, as far as it was loaded, and what of it is to be stored.
+struct Desk {
+    book: Book,
+    owner: KeyId,
+    pay: JobPay,
+    /// Whether all open rounds are loaded, and not only those of this record.
+    has_rounds: bool,
+    changed: BTreeSet<Line>,
+}
+
+impl Desk {
+    /// `None` where the job has no books.
+    async fn open(transaction: &mut Tx<'_>, job: JobId) -> Result<Option<Self>, StoreError> {
+        let row = sqlx::query(
+            "SELECT book, owner, escrow, charged, statements FROM jobs
+             WHERE id = ?1 AND book IS NOT NULL",
+        )
+        .bind(to_sql(job.0))
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(failed("read a job's escrow"))?;
+        let Some(row) = row else { return Ok(None) };
+        let mut pay = JobPay::new(job, NanoUsd(column(&row, "jobs", "escrow")?));
+        pay.charged = exact(&row, "jobs", "charged")?;
+        pay.statements = u32_column(&row, "jobs", "statements")?;
+        let (book, owner) = (read_book(&row, "jobs")?, KeyId(column(&row, "jobs", "owner")?));
+        Ok(Some(Desk { book, owner, pay, has_rounds: false, changed: BTreeSet::new() }))
+    }
+
+    /// Loads the lines that `credits` add to, or all, and the open rounds where
+    /// they are needed.
+    async fn load(
+        &mut self,
+        transaction: &mut Tx<'_>,
+        credits: &[Credit],
+        is_all: bool,
+        with_rounds: bool,
+    ) -> Result<(), StoreError> {
+        let job = to_sql(self.pay.job.0);
+        if is_all {
+            let rows = sqlx::query("SELECT * FROM pay_lines WHERE job = ?1")
+                .bind(job)
+                .fetch_all(&mut **transaction)
+                .await
+                .map_err(failed("read a job's pay"))?;
+            for row in &rows {
+                self.pay.lines.insert(line(row, "pay_lines")?, owed(row)?);
+            }
+        } else {
+            let accounts: BTreeSet<Account> = credits
+                .iter()
+                .flat_map(|credit| [earner(credit), partner(credit.site)])
+                .chain([Account::MasterNode, Account::ProtocolFee])
+                .collect();
+            for account in accounts {
+                let rows = sqlx::query("SELECT * FROM pay_lines WHERE job = ?1 AND account = ?2")
+                    .bind(job)
+                    .bind(account.to_string())
+                    .fetch_all(&mut **transaction)
+                    .await
+                    .map_err(failed("read a job's pay"))?;
+                for row in &rows {
+                    self.pay.lines.insert(line(row, "pay_lines")?, owed(row)?);
+                }
+            }
+        }
+        if is_all || with_rounds {
+            self.load_rounds(transaction).await?;
+            self.has_rounds = true;
+        }
+        if is_all {
+            self.load_work(transaction).await?;
+        }
+        Ok(())
+    }
+
+    async fn load_rounds(&mut self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
+        let job = to_sql(self.pay.job.0);
+        let rows = sqlx::query("SELECT attempt, round FROM pay_rounds WHERE job = ?1")
+            .bind(job)
+            .fetch_all(&mut **transaction)
+            .await
+            .map_err(failed("read open rounds"))?;
+        for row in &rows {
+            self.pay.open.insert(key(row, "pay_rounds")?, OpenRound::default());
+        }
+        let rows = sqlx::query("SELECT * FROM pay_holds WHERE job = ?1 ORDER BY id")
+            .bind(job)
+            .fetch_all(&mut **transaction)
+            .await
+            .map_err(failed("read holds of pay"))?;
+        for row in &rows {
+            let held = Held {
+                id: EntryId(hash_column(row, "pay_holds", "id")?),
+                line: line(row, "pay_holds")?,
+                amount: column(row, "pay_holds", "amount")?,
+            };
+            self.pay.open.entry(key(row, "pay_holds")?).or_default().holds.push(held);
+        }
+        Ok(())
+    }
+
+    /// What the open rounds are paid for. Credits that are void do not count.
+    async fn load_work(&mut self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
+        let rows = sqlx::query(
+            "SELECT c.attempt, c.round, c.stage, c.part, c.contributor, c.site, c.flops, c.rate,
+                 c.payer FROM pay_rounds r JOIN credits c
+                 ON c.job = r.job AND c.round = r.round AND c.attempt = r.attempt
+             WHERE r.job = ?1 AND c.void = 0",
+        )
+        .bind(to_sql(self.pay.job.0))
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(failed("read open credits"))?;
+        for row in &rows {
+            let work = work_of_row(row)?;
+            self.pay.open.entry(key(row, "credits")?).or_default().work.push(work);
+        }
+        Ok(())
+    }
+
+    /// Holds what the credits of each round earn.
+    async fn credit(
+        &mut self,
+        transaction: &mut Tx<'_>,
+        credits: &[Credit],
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
+        let of = |credit: &Credit| RoundKey { attempt: credit.attempt, round: credit.task.round };
+        let keys: BTreeSet<RoundKey> = credits.iter().map(of).collect();
+        for key in keys {
+            let work: Vec<Work> =
+                credits.iter().filter(|credit| of(credit) == key).map(work_of).collect();
+            let paid = self.pay.verified(key, work, now.0).map_err(StoreError::Pay)?;
+            self.note_beyond(transaction, key).await?;
+            self.enter(transaction, &paid).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes at the credits which of a round's executions the operator pays, since
+    /// they would cost more than the job holds.
+    async fn note_beyond(&self, transaction: &mut Tx<'_>, key: RoundKey) -> Result<(), StoreError> {
+        let round = self.pay.open.get(&key);
+        let works = round.iter().flat_map(|round| &round.work);
+        for work in works.filter(|work| work.payer == Payer::Operator) {
+            sqlx::query(
+                "UPDATE credits SET payer = 'operator' WHERE job = ?1 AND round = ?2 AND stage = ?3
+                     AND part = ?4 AND attempt = ?5 AND contributor = ?6 AND payer <> 'operator'",
+            )
+            .bind(to_sql(self.pay.job.0))
+            .bind(i64::from(key.round))
+            .bind(i64::from(work.task.0))
+            .bind(i64::from(work.task.1))
+            .bind(i64::from(key.attempt))
+            .bind(&work.contributor.0[..])
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed("note who pays"))?;
+        }
+        Ok(())
+    }
+
+    /// Pays the parts of a nano-USD, and gives back what is left of the escrow.
+    async fn close(&mut self, transaction: &mut Tx<'_>, now: UnixMs) -> Result<(), StoreError> {
+        let paid = self.pay.close(now.0).map_err(StoreError::Pay)?;
+        self.enter(transaction, &paid).await?;
+        let escrow = Account::Escrow(self.pay.job);
+        let row = sqlx::query("SELECT posted FROM accounts WHERE book = ?1 AND name = ?2")
+            .bind(self.book.as_str())
+            .bind(escrow.to_string())
+            .fetch_optional(&mut **transaction)
+            .await
+            .map_err(failed("read an escrow"))?;
+        let left = row.map_or(Ok(0), |row| column(&row, "accounts", "posted"))?;
+        if left == 0 {
+            return Ok(());
+        }
+        let (amount, reason) = (NanoUsd(left), Reason::Release);
+        let transfer = Transfer { debit: escrow, credit: requester(self.owner), amount, reason };
+        let id = EntryId::of("release", &[&self.pay.job.0.to_le_bytes()]);
+        let entries = [Entry { id, at: now.0, action: Action::Post(transfer) }];
+        books::enter(transaction, self.book, &entries).await.map(drop).map_err(unexpected)
+    }
+
+    async fn enter(&mut self, transaction: &mut Tx<'_>, paid: &Paid) -> Result<(), StoreError> {
+        self.changed.extend(&paid.lines);
+        books::enter(transaction, self.book, &paid.entries).await.map(drop).map_err(unexpected)
+    }
+
+    /// Stores what the calls before have changed.
+    async fn store(self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
+        let job = to_sql(self.pay.job.0);
+        sqlx::query("UPDATE jobs SET charged = ?2, statements = ?3 WHERE id = ?1")
+            .bind(job)
+            .bind(self.pay.charged.0.to_string())
+            .bind(i64::from(self.pay.statements))
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed("store what a job is charged"))?;
+        for line in &self.changed {
+            let owed = self.pay.lines.get(line).copied().unwrap_or_default();
+            sqlx::query(
+                "INSERT INTO pay_lines (job, payer, reason, account, exact, paid)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT DO UPDATE SET exact = excluded.exact, paid = excluded.paid",
+            )
+            .bind(job)
+            .bind(payer(line))
+            .bind(line.reason.as_str())
+            .bind(line.account.to_string())
+            .bind(owed.exact.0.to_string())
+            .bind(owed.paid)
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed("store pay"))?;
+        }
+        self.store_rounds(transaction).await
+    }
+
+    async fn store_rounds(&self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
+        let job = to_sql(self.pay.job.0);
+        // Where not all are loaded, none has matured or was stated anew.
+        let stale: &[&str] = match self.has_rounds {
+            true => {
+                &["DELETE FROM pay_holds WHERE job = ?1", "DELETE FROM pay_rounds WHERE job = ?1"]
+            }
+            false => &[],
+        };
+        for sql in stale {
+            sqlx::query(*sql)
+                .bind(job)
+                .execute(&mut **transaction)
+                .await
+                .map_err(failed("let go of matured rounds"))?;
+        }
+        for (key, round) in &self.pay.open {
+            sqlx::query("INSERT INTO pay_rounds (job, attempt, round) VALUES (?1, ?2, ?3)")
+                .bind(job)
+                .bind(i64::from(key.attempt))
+                .bind(i64::from(key.round))
+                .execute(&mut **transaction)
+                .await
+                .map_err(failed("store an open round"))?;
+            for held in &round.holds {
+                sqlx::query(
+                    "INSERT INTO pay_holds (id, job, attempt, round, payer, reason, account, amount)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                )
+                .bind(&held.id.0[..])
+                .bind(job)
+                .bind(i64::from(key.attempt))
+                .bind(i64::from(key.round))
+                .bind(payer(&held.line))
+                .bind(held.line.reason.as_str())
+                .bind(held.line.account.to_string())
+                .bind(held.amount)
+                .execute(&mut **transaction)
+                .await
+                .map_err(failed("store a hold of pay"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whose an execution's earning is.
+fn earner(credit: &Credit) -> Account {
+    Account::Contributor(credit.contributor)
+}
+
+/// Whose the partner's share is.
+fn partner(site: Option<SiteId>) -> Account {
+    site.map_or(Account::Reserve, Account::Site)
+}
+
+fn work_of(credit: &Credit) -> Work {
+    Work {
+        task: (credit.task.stage, credit.task.part),
+        contributor: credit.contributor,
+        earner: earner(credit),
+        partner: partner(credit.site),
+        charge: Charge::of(Flops(credit.flops), credit.rate),
+        payer: credit.payer,
+    }
+}
+
+fn work_of_row(row: &SqliteRow) -> Result<Work, StoreError> {
+    let number = |name| super::u64_column(row, "credits", name);
+    let contributor = ContributorId(hash_column(row, "credits", "contributor")?);
+    let site: Option<i64> = column(row, "credits", "site")?;
+    let payer: &str = column(row, "credits", "payer")?;
+    Ok(Work {
+        task: (u32_column(row, "credits", "stage")?, u32_column(row, "credits", "part")?),
+        contributor,
+        earner: Account::Contributor(contributor),
+        partner: partner(site.map(|site| SiteId(super::from_sql(site)))),
+        charge: Charge::of(Flops(number("flops")?), PicoUsd(number("rate")?)),
+        payer: if payer == "job" { Payer::Job } else { Payer::Operator },
+    })
+}
+
+fn read_book(row: &SqliteRow, table: &'static str) -> Result<Book, StoreError> {
+    let text: &str = column(row, table, "book")?;
+    text.parse().map_err(|error| unreadable(table, "book", error))
+}
+
+fn key(row: &SqliteRow, table: &'static str) -> Result<RoundKey, StoreError> {
+    Ok(RoundKey {
+        attempt: u32_column(row, table, "attempt")?,
+        round: u32_column(row, table, "round")?,
+    })
+}
+
+const fn payer(line: &Line) -> &'static str {
+    if line.is_jobs { "job" } else { "operator" }
+}
+
+fn line(row: &SqliteRow, table: &'static str) -> Result<Line, StoreError> {
+    let payer: &str = column(row, table, "payer")?;
+    let text: &str = column(row, table, "reason")?;
+    let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == text);
+    let account: &str = column(row, table, "account")?;
+    Ok(Line {
+        is_jobs: payer == "job",
+        reason: reason.ok_or_else(|| unreadable(table, "reason", "no reason"))?,
+        account: account.parse().map_err(|error| unreadable(table, "account", error))?,
+    })
+}
+
+/// An exact amount, stored as text.
+pub(super) fn exact(
+    row: &SqliteRow,
+    table: &'static str,
+    name: &'static str,
+) -> Result<Exact, StoreError> {
+    let text: &str = column(row, table, name)?;
+    text.parse().map(Exact).map_err(|error| unreadable(table, name, error))
+}
+
+fn owed(row: &SqliteRow) -> Result<Owed, StoreError> {
+    let paid = row.try_get("paid").map_err(|error| unreadable("pay_lines", "paid", error))?;
+    Ok(Owed { exact: exact(row, "pay_lines", "exact")?, paid })
+}
