@@ -202,6 +202,8 @@ impl Engine {
         self.timers.stop(Timer::LeaseOverdue(id));
         self.world.queued.remove(&id);
         self.world.overdue.remove(&id);
+        // It computes: whether it sends what it came to is seen when it is asked to.
+        self.world.doubtful.remove(&session_id);
         let mut is_first = false;
         if let Some(session) = self.world.sessions.get_mut(&session_id) {
             session.open -= 1;

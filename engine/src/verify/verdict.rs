@@ -287,11 +287,17 @@ impl Engine {
         let mut unused = task.trial.held();
         unused.retain(|&other| other != payload);
         self.release_payloads(unused);
-        for lease in task.leases {
-            let lease = self.end_lease(lease, Notify::Cancel(ResultOutcome::NotNeeded));
-            if let Some(lease) = lease.filter(|lease| late.contains(&lease.id)) {
+        for id in task.leases {
+            let is_overdue = self.world.overdue.contains(&id);
+            let ended = self.end_lease(id, Notify::Cancel(ResultOutcome::NotNeeded));
+            let Some(lease) = ended else { continue };
+            if late.contains(&id) {
                 self.observe_late_payload(&lease);
                 self.strike(lease.session);
+            } else if !is_overdue {
+                // Somebody faster was asked as well and it had no time to show that it
+                // works: else whoever is slow would stay in doubt for good, unpaid.
+                self.world.doubtful.remove(&lease.session);
             }
         }
         self.stage_progressed(id);

@@ -12,6 +12,8 @@ use crate::sim::{Outcome, Scenario};
 use raven_engine::{JobPhase, JobPlan, Verification};
 use raven_protocol::JobId;
 
+/// Bytes of a row of the data that they train on.
+const ROW_BYTES: u32 = 784;
 /// How long those stay who keep no key.
 const EPHEMERAL_STAY_US: Micros = 90 * SECOND;
 /// How long those stay who do.
@@ -79,12 +81,15 @@ impl Work {
     pub fn plan(&self, verification: Verification) -> JobPlan {
         let micro_batch = 8;
         let batch = self.tasks * micro_batch;
+        let rows = batch * self.rounds / self.epochs;
         let sizes = Replica {
-            rows: batch * self.rounds / self.epochs,
+            rows,
             batch,
             micro_batch,
             epochs: self.epochs,
-            shards: 4,
+            // As large as the coordinator makes them: larger ones would fill its link.
+            shards: (rows * ROW_BYTES).div_ceil(1 << 20).max(4),
+            row_bytes: ROW_BYTES.into(),
             flops: 1_000_000_000,
             weights_bytes: 100_000,
             ..Replica::default()
