@@ -334,11 +334,15 @@ impl Drop for Replay {
     }
 }
 
-/// The seeds to run: `RAVEN_SIM_SEED` alone, or the first `RAVEN_SIM_SEEDS` (40).
+/// The seeds to run: `RAVEN_SIM_SEED` alone, or `RAVEN_SIM_SEEDS` (40) from
+/// `RAVEN_SIM_FIRST` (0) on.
 pub fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match number("RAVEN_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("RAVEN_SIM_SEEDS").unwrap_or(40),
+        None => {
+            let first = number("RAVEN_SIM_FIRST").unwrap_or(0);
+            first..first + number("RAVEN_SIM_SEEDS").unwrap_or(40)
+        }
     }
 }
