@@ -34,6 +34,9 @@ CREATE UNIQUE INDEX entries_by_id ON entries (book, id);
 CREATE INDEX entries_by_debit ON entries (debit, number) WHERE debit IS NOT NULL;
 CREATE INDEX entries_by_credit ON entries (credit, number) WHERE credit IS NOT NULL;
 
+-- A hold ends once.
+CREATE UNIQUE INDEX entries_by_hold ON entries (book, hold) WHERE hold IS NOT NULL;
+
 CREATE TRIGGER entries_are_not_changed BEFORE UPDATE ON entries
 BEGIN
     SELECT RAISE(ABORT, 'entries are appended, never changed');
@@ -51,7 +54,7 @@ CREATE TABLE holds (
     PRIMARY KEY (book, id)
 ) STRICT, WITHOUT ROWID;
 
--- Whose money a key's jobs are paid with: the number of the requester's first key.
+-- Which money a key's jobs are paid with.
 ALTER TABLE api_keys ADD COLUMN book TEXT NOT NULL DEFAULT 'test';
 UPDATE api_keys SET book = 'live' WHERE hint LIKE 'rk_live_%';
 
@@ -73,6 +76,8 @@ CREATE TABLE pay_lines (
     paid INTEGER NOT NULL,
     PRIMARY KEY (job, payer, reason, account)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX pay_lines_by_account ON pay_lines (job, account);
 
 -- Rounds whose pay has not matured, and what is held for them.
 CREATE TABLE pay_rounds (

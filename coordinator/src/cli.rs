@@ -57,6 +57,9 @@ pub enum Command {
     VerifyModel(Box<VerifyModel>),
 }
 
+/// Nano-USD of one deposit: a slip of the finger is not entered for good.
+const DEPOSIT_MAX: i64 = 1_000_000_000_000_000;
+
 /// Money that came in from outside, as whoever runs the coordinator has seen it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deposit {
@@ -234,10 +237,12 @@ fn verify_model(
 
 fn deposit(arguments: impl Iterator<Item = String>) -> Result<Deposit, CliError> {
     let read = Arguments::read(arguments, &["--data", "--nano-usd", "--payment"], &[])?;
-    let amount = parsed(&read, "--nano-usd", "a whole number from 1", |text| {
-        text.parse().ok().filter(|amount: &i64| *amount > 0).map(NanoUsd)
+    let rule = "a whole number from 1 to 10^15, a million USD";
+    let amount = parsed(&read, "--nano-usd", rule, |text| {
+        text.parse().ok().filter(|amount| (1..=DEPOSIT_MAX).contains(amount)).map(NanoUsd)
     })?;
-    let payment = read.value("--payment").ok_or(CliError::Missing("--payment"))?.to_owned();
+    let payment = read.value("--payment").filter(|payment| !payment.is_empty());
+    let payment = payment.ok_or(CliError::Missing("--payment"))?.to_owned();
     let amount = amount.ok_or(CliError::Missing("--nano-usd"))?;
     Ok(Deposit { data: read.data()?, key: read.only("a key")?, amount, payment })
 }
@@ -319,7 +324,10 @@ mod tests {
         let deposit = Deposit { data: "d".into(), key, amount, payment };
         let line = "deposit rk --data d --nano-usd 5 --payment p";
         assert_eq!(read(line), Ok(Command::Deposit(deposit)));
-        assert!(read("deposit rk --data d --nano-usd -5 --payment p").is_err());
+        for amount in ["-5", "0", "1000000000000001", "1.5"] {
+            let line = format!("deposit rk --data d --nano-usd {amount} --payment p");
+            assert!(matches!(read(&line), Err(CliError::Form { .. })), "{amount}");
+        }
         let replay = Replay { evidence: "e".into(), kernel: KERNEL.into(), key: None };
         assert_eq!(read("replay e"), Ok(Command::Replay(replay.clone())));
         let key = "00".repeat(32);

@@ -8,7 +8,7 @@ use raven_coordinator::receipt;
 use raven_coordinator::referee::replay;
 use raven_coordinator::serve::{data_folder, serve, store_file};
 use raven_coordinator::signing::SigningKeys;
-use raven_coordinator::store::{Audited, Book, Store, parse_site};
+use raven_coordinator::store::{Audited, Book, Store, parse_site, requester};
 use raven_coordinator::ticket::{TICKET_MS, signing_folder};
 use raven_coordinator::time::UnixMs;
 use raven_engine::ledger::Added;
@@ -151,12 +151,20 @@ async fn create_key(data: &Path, mode: KeyMode) -> Result<(), Box<dyn Error>> {
 /// Computes every balance anew, and prints what whoever keeps it can compare later.
 async fn audit(data: &Path) -> Result<(), Box<dyn Error>> {
     let store = open(data).await?;
+    let mut faults = 0;
     for book in Book::ALL {
-        let Audited { entries, accounts, head } = store.audit(book).await?;
-        println!("{book}: {entries} entries, {accounts} accounts, all right; head {head}");
+        match store.audit(book).await {
+            Ok(Audited { entries, accounts, head }) => {
+                println!("{book}: {entries} entries, {accounts} accounts, all right; head {head}");
+            }
+            Err(error) => {
+                println!("{error}");
+                faults += 1;
+            }
+        }
     }
     store.close().await;
-    Ok(())
+    if faults > 0 { Err(format!("{faults} of the books are wrong").into()) } else { Ok(()) }
 }
 
 async fn deposit(asked: &Deposit) -> Result<(), Box<dyn Error>> {
@@ -164,7 +172,10 @@ async fn deposit(asked: &Deposit) -> Result<(), Box<dyn Error>> {
     let store = open(&asked.data).await?;
     let owner = store.find_key(&key).await?.ok_or("the API key is unknown or revoked")?;
     let added = store.deposit(owner, asked.amount, &asked.payment).await?;
+    let book = store.book_of(owner).await?;
+    let available = store.balance(book, requester(owner)).await?.available();
     store.close().await;
-    println!("{}", if added == Added::New { "entered" } else { "entered before" });
+    let entered = if added == Added::New { "entered" } else { "entered before" };
+    println!("{entered} in the {book} book; {available} USD are there to spend");
     Ok(())
 }

@@ -271,7 +271,10 @@ async fn go_on(store: &Store, handle: &RuntimeHandle) -> Result<(), ServeError> 
         };
         if let Err(reason) = outcome {
             tracing::error!(%job, %reason, "a job cannot go on");
-            store.end_job(job, Cause::Coordinator, Some(&reason)).await?;
+            // Other jobs go on all the same.
+            if let Err(error) = store.end_job(job, Cause::Coordinator, Some(&reason)).await {
+                tracing::error!(%job, %error, "a job was not ended");
+            }
         }
     }
     Ok(())

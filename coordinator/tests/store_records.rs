@@ -8,6 +8,7 @@ use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::runtime::JobLive;
 use raven_coordinator::store::{Book, Clock, EvidenceRecord, NewJob, Removal, StoreError};
 use raven_coordinator::time::UnixMs;
+use raven_engine::ledger::Account;
 use raven_engine::money::PicoUsd;
 use raven_engine::{
     Cause, CompletedReason, ContributorId, Credit, Identity, JobPhase, JobState, Metrics, Patience,
@@ -142,6 +143,51 @@ fn a_record_that_is_persisted_twice_counts_once() {
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["state", "round", "state", "round", "round"]);
     assert!(events.windows(2).all(|pair| pair[0].id < pair[1].id));
+}
+
+#[test]
+fn a_proven_lie_is_void_in_the_books_and_others_are_paid() {
+    let server = Server::start();
+    let mut document = job(&server.small_dataset());
+    document["training"]["epochs"] = json!(10_000);
+    let answer = server.post("/v1/jobs", &document).json();
+    assert!(answer["cost"]["escrow_nano_usd"].as_i64() > Some(200), "{answer}");
+    let job: JobId = answer["id"].as_str().expect("an id").parse().expect("an id");
+    let store = &server.app.store;
+    let balance = |who: u8| {
+        let account = Account::Contributor(ContributorId([who; 32]));
+        server.runtime.block_on(store.balance(Book::Test, account)).expect("readable")
+    };
+    let charged = || {
+        let row = server.runtime.block_on(store.job(server.owner, job)).expect("read");
+        row.expect("a job").charged
+    };
+    // Worth 16 nano-USD each.
+    let worthy = |step| {
+        let mut record = round(job, step);
+        record.credits.iter_mut().for_each(|credit| credit.flops = 50_000_000);
+        record
+    };
+    for step in 1..=3 {
+        persist(&server, &worthy(step));
+    }
+    let before = charged();
+    assert_eq!((balance(1).held_in, balance(2).held_in), (48, 48));
+    // The second contributor lied in its second round, and in the record that says so.
+    let lie = |round| Void {
+        task: TaskId { job, round, stage: 0, part: 1 },
+        attempt: 0,
+        contributor: ContributorId([2; 32]),
+    };
+    persist(&server, &Record { voids: vec![lie(1), lie(3)], ..worthy(4) });
+    assert_eq!((balance(1).held_in, balance(2).held_in), (64, 32));
+    assert_eq!(charged(), before, "two more, and two less");
+    server.runtime.block_on(store.audit(Book::Test)).expect("the auditor agrees");
+    // With the checkpoint it is theirs.
+    persist(&server, &worthy(5));
+    let of = |who| (balance(who).posted, balance(who).held_in);
+    assert_eq!((of(1), of(2)), ((80, 0), (48, 0)));
+    server.runtime.block_on(store.audit(Book::Test)).expect("the auditor agrees");
 }
 
 #[test]

@@ -84,8 +84,8 @@ fn admit(app: &App, prepared: &Prepared, now: UnixMs) -> Result<(), Problem> {
         }
     }
     match terms.budget {
-        Some(BudgetSpec::Calculations(most)) if calculations(quote.flops_least) > most => {
-            let least = calculations(quote.flops_least);
+        Some(BudgetSpec::Calculations(most)) if calculations(quote.budget_flops_least) > most => {
+            let least = calculations(quote.budget_flops_least);
             let detail = format!("budget: the job takes {least} calculations at least");
             Err(refused("budget.calculations", detail).with_limit(most, Some(least)))
         }

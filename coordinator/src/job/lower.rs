@@ -4,9 +4,10 @@
 
 use super::combine::RoundSizes;
 use super::error::graph_error;
+use super::quote::held;
 use super::sizes::{self, RUN_FLOPS_MAX, Weighed, bytes};
 use super::sliced::SlicedCut;
-use super::terms::FALLBACK_AFTER_S_MAX;
+use super::terms::{BudgetSpec, FALLBACK_AFTER_S_MAX, JobTerms};
 use super::{
     DataContext, JobContext, JobError, JobFacts, JobSpec, OnDivergence, PlacementKind, RowGraph,
     StepGraph, TensorSpec,
@@ -100,7 +101,7 @@ pub fn lower_job(
         plan,
         name: spec.name.clone(),
         listed: spec.listed,
-        terms: spec.terms(),
+        terms: terms(spec, &facts),
         params: tensors(&train.params),
         slots: tensors(&step.slots),
         step: step_context(&train.params, &step.slots, step.graph),
@@ -112,6 +113,18 @@ pub fn lower_job(
         cut: cut.map(|sliced| sliced.cut),
     };
     Ok((context, facts))
+}
+
+/// The job's terms: what it may cost is at most what it holds.
+fn terms(spec: &JobSpec, facts: &JobFacts) -> JobTerms {
+    let terms = spec.terms();
+    match (terms.budget, held(spec, facts)) {
+        (Some(BudgetSpec::Calculations(_)), _) | (_, None) => terms,
+        (_, Some(held)) => {
+            let budget = Some(BudgetSpec::NanoUsd(held.0.unsigned_abs()));
+            JobTerms { budget, ..terms }
+        }
+    }
 }
 
 fn field(field: &'static str, rule: &str, found: impl ToString) -> JobError {

@@ -45,6 +45,8 @@ pub struct Quote {
     /// The least budget with which a job can be done: a round is begun only where
     /// it fits at the highest rate, so this is counted for the last one.
     pub budget_least: Option<NanoUsd>,
+    /// The same for a budget of operations.
+    pub budget_flops_least: u64,
     /// `None` where nobody is online.
     pub time: Option<TimeRange>,
 }
@@ -62,7 +64,7 @@ pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Sp
     // `triple` pays three executions of everything; of the other modes' allowance
     // nothing need be used.
     let least = if mode == Verification::Triple { allowed(mode, flops_least) } else { flops_least };
-    let price_of = |mode| price(allowed(mode, facts.flops_planned), rates::HIGHEST);
+    let price_of = |mode| price(allowed(mode, flops_most(spec, facts)), rates::HIGHEST);
     Quote {
         flops_least,
         flops_planned: facts.flops_planned,
@@ -70,6 +72,7 @@ pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Sp
         price_most: price_of(mode),
         price_most_by_mode: Verification::ALL.map(|mode| (mode, price_of(mode))),
         budget_least: budget_least(context, mode, flops_least),
+        budget_flops_least: budget_flops_least(context, mode, flops_least),
         time: time(context, facts, flops_least, speeds),
     }
 }
@@ -78,7 +81,7 @@ pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Sp
 /// margin, and no more than its budget. `None` beyond the books.
 pub fn held(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
     let most = |flops| pay::quote(Charge::of(Flops(flops), rates::HIGHEST), 100);
-    let quoted = most(allowed(spec.verification, facts.flops_planned))?;
+    let quoted = most(allowed(spec.verification, flops_most(spec, facts)))?;
     match spec.budget {
         None => Some(quoted),
         Some(BudgetSpec::NanoUsd(amount)) => {
@@ -91,21 +94,39 @@ pub fn held(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
     }
 }
 
+/// Operations of all rounds, as often as the job may begin again where its loss diverges.
+fn flops_most(spec: &JobSpec, facts: &JobFacts) -> u64 {
+    let setbacks = spec.training.on_divergence.map_or(0, |rule| rule.rule().setbacks_max);
+    facts.flops_planned.saturating_mul(u64::from(setbacks) + 1)
+}
+
 /// Operations that are paid at most for `flops` of a job.
 fn allowed(mode: Verification, flops: u64) -> u64 {
     let allowed = u128::from(flops) * u128::from(mode.allowance_percent());
     u64::try_from(allowed.div_ceil(100)).unwrap_or(u64::MAX)
 }
 
-fn budget_least(context: &JobContext, mode: Verification, flops_least: u64) -> Option<NanoUsd> {
+/// What the last round takes of the fewest operations, and what those before it
+/// are charged for certain.
+fn last_and_before(context: &JobContext, mode: Verification, flops_least: u64) -> (u64, u64) {
     let Algorithm::SyncSgd(sgd) = &context.plan.algorithm;
     let micro_batches = sgd.batch.div_ceil(sgd.micro_batch.max(1));
     let round = sgd.placement.flops_from(0, micro_batches);
     let last = round.min(flops_least);
     let before = flops_least - last;
     let before = if mode == Verification::Triple { allowed(mode, before) } else { before };
+    (allowed(mode, last), before)
+}
+
+fn budget_least(context: &JobContext, mode: Verification, flops_least: u64) -> Option<NanoUsd> {
+    let (last, before) = last_and_before(context, mode, flops_least);
     let before = Charge::of(Flops(before), rates::LOWEST);
-    pay::quote(before.plus(Charge::of(Flops(allowed(mode, last)), rates::HIGHEST))?, 100)
+    pay::quote(before.plus(Charge::of(Flops(last), rates::HIGHEST))?, 100)
+}
+
+fn budget_flops_least(context: &JobContext, mode: Verification, flops_least: u64) -> u64 {
+    let (last, before) = last_and_before(context, mode, flops_least);
+    last.saturating_add(before)
 }
 
 /// At the least: the fewest operations at the whole speed of those who can work

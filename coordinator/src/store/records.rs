@@ -174,10 +174,11 @@ impl Store {
                 credited.push(credit.clone());
             }
         }
+        // It looks for what is void among the credits that are not.
+        pay::enter_record(&mut transaction, record, &credited, now).await?;
         for void in &record.voids {
             void_credit(&mut transaction, record.job, void).await?;
         }
-        pay::enter_record(&mut transaction, record, &credited, now).await?;
         keep_checkpoint(&mut transaction, record).await?;
         if before.is_strict {
             chain::extend(&mut transaction, record, snapshot).await?;

@@ -10,7 +10,7 @@
 //! sum rounded down.
 //!
 //! A round's pay is held until it matures. Rounds mature in order, and only
-//! what is held can be voided: the rounds from there on are then stated anew.
+//! what is held can be voided: what it was part of is then stated anew from there on.
 
 mod share;
 
@@ -154,14 +154,16 @@ impl JobPay {
             }
         }
         let mut paid = Paid::default();
-        self.state(key, work, at, &mut paid)?;
+        let holds = self.state(key, &work, |_| true, at, &mut paid)?;
+        self.open.insert(key, OpenRound { work, holds });
         self.charged = charged;
         self.last = Some(key);
         Ok(paid)
     }
 
     /// Voids executions in open rounds, since a lie of whoever did them was proven.
-    /// What others earned in these rounds stays; what has matured stays too.
+    /// What others earned in these rounds stays; what has matured stays too. Only the
+    /// lines that the executions were part of are stated anew.
     ///
     /// # Errors
     /// [`PayError::Overflow`]; nothing is changed then.
@@ -170,15 +172,21 @@ impl JobPay {
         let is_void = |key: RoundKey, work: &Work| {
             voided.contains(&Voided { key, task: work.task, contributor: work.contributor })
         };
-        let mut concerned = self.open.iter();
-        let first = concerned.find(|(key, round)| round.work.iter().any(|w| is_void(**key, w)));
-        let Some((&first, _)) = first else { return Ok(Paid::default()) };
+        let mut first = None;
+        let mut touched = BTreeSet::new();
+        for (&key, round) in &self.open {
+            for work in round.work.iter().filter(|work| is_void(key, work)) {
+                first = first.or(Some(key));
+                touched.extend(lines(work)?.into_iter().map(|(line, _)| line));
+            }
+        }
+        let Some(first) = first else { return Ok(Paid::default()) };
         let mut after = self.clone();
         after.statements += 1;
         let mut paid = Paid::default();
-        let rounds = after.open.split_off(&first);
-        for round in rounds.values() {
-            after.take_back(round, at, &mut paid)?;
+        let mut rounds = after.open.split_off(&first);
+        for round in rounds.values_mut() {
+            after.take_back(round, &touched, at, &mut paid)?;
         }
         for (key, mut round) in rounds {
             for work in round.work.extract_if(.., |work| is_void(key, work)) {
@@ -186,7 +194,10 @@ impl JobPay {
                     after.charged = after.charged.less(price(&work)?);
                 }
             }
-            after.state(key, round.work, at, &mut paid)?;
+            let is_touched = |line: &Line| touched.contains(line);
+            let holds = after.state(key, &round.work, is_touched, at, &mut paid)?;
+            round.holds.extend(holds);
+            after.open.insert(key, round);
         }
         *self = after;
         Ok(paid)
@@ -224,18 +235,19 @@ impl JobPay {
         Ok(paid)
     }
 
-    /// Adds a round's work and holds whatever whole nano-USD are due. Where that
-    /// is an error nothing is changed.
+    /// Adds a round's work to some lines and holds whatever whole nano-USD are due on
+    /// them. Where that is an error nothing is changed.
     fn state(
         &mut self,
         key: RoundKey,
-        work: Vec<Work>,
+        work: &[Work],
+        is_concerned: impl Fn(&Line) -> bool,
         at: UnixMillis,
         paid: &mut Paid,
-    ) -> Result<(), PayError> {
+    ) -> Result<Vec<Held>, PayError> {
         let mut after: BTreeMap<Line, Owed> = BTreeMap::new();
-        for work in &work {
-            for (line, exact) in lines(work)? {
+        for work in work {
+            for (line, exact) in lines(work)?.into_iter().filter(|(line, _)| is_concerned(line)) {
                 let before = || self.lines.get(&line).copied().unwrap_or_default();
                 let owed = after.entry(line).or_insert_with(before);
                 owed.exact = owed.exact.plus(exact).ok_or(PayError::Overflow)?;
@@ -256,29 +268,29 @@ impl JobPay {
         }
         paid.lines.extend(after.keys());
         self.lines.extend(after);
-        self.open.insert(key, OpenRound { work, holds });
-        Ok(())
+        Ok(holds)
     }
 
-    /// Voids a round's holds and takes its work out of the sums.
+    /// Voids a round's holds on some lines and takes its work out of their sums.
     fn take_back(
         &mut self,
-        round: &OpenRound,
+        round: &mut OpenRound,
+        touched: &BTreeSet<Line>,
         at: UnixMillis,
         paid: &mut Paid,
     ) -> Result<(), PayError> {
-        for held in &round.holds {
+        for held in round.holds.extract_if(.., |held| touched.contains(&held.line)) {
             self.lines.entry(held.line).or_default().paid -= held.amount;
             paid.entries.push(voided(held.id, at));
-            paid.lines.insert(held.line);
         }
         for work in &round.work {
-            for (line, exact) in lines(work)? {
+            for (line, exact) in lines(work)?.into_iter().filter(|(line, _)| touched.contains(line))
+            {
                 let owed = self.lines.entry(line).or_default();
                 owed.exact = owed.exact.less(exact);
-                paid.lines.insert(line);
             }
         }
+        paid.lines.extend(touched);
         Ok(())
     }
 

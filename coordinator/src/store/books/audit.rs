@@ -15,6 +15,8 @@ pub enum AuditError {
     Fault { book: Book, fault: Fault },
     #[error("the {book} books are wrong: hold {hold} is {found}, its entries say {expected}")]
     Hold { book: Book, hold: String, found: String, expected: &'static str },
+    #[error("the {book} books are wrong: {account}: {rule}")]
+    Escrow { book: Book, account: String, rule: &'static str },
     #[error("the {book} books are wrong: entry {number} is missing")]
     Gap { book: Book, number: i64 },
     #[error(transparent)]
@@ -82,6 +84,7 @@ impl Store {
             .compare(balances.iter().map(|(account, balance)| (account, balance)))
             .map_err(|fault| AuditError::Fault { book, fault })?;
         compare_holds(&mut view, book).await?;
+        compare_escrows(&mut view, book).await?;
         let accounts = balances.len() as u64;
         Ok(Audited { entries: auditor.entries(), accounts, head: auditor.head() })
     }
@@ -117,4 +120,31 @@ async fn compare_holds(
         _ => "open",
     };
     Err(AuditError::Hold { book, hold, found, expected })
+}
+
+/// Compares escrows with what their jobs say: one that has ended holds nothing, and
+/// of others so much is held as their open rounds are paid.
+async fn compare_escrows(
+    view: &mut sqlx::Transaction<'_, sqlx::Sqlite>,
+    book: Book,
+) -> Result<(), AuditError> {
+    let row = sqlx::query(
+        "SELECT a.name AS name, j.ended_ms IS NOT NULL AS ended FROM jobs j
+         JOIN accounts a ON a.book = j.book AND a.name = 'escrow:job_' || printf('%016x', j.id)
+         WHERE j.book = ?1 AND CASE WHEN j.ended_ms IS NOT NULL
+             THEN a.posted <> 0 OR a.held_out <> 0
+             ELSE a.held_out <> (SELECT COALESCE(SUM(h.amount), 0) FROM pay_holds h
+                 WHERE h.job = j.id AND h.payer = 'job') END LIMIT 1",
+    )
+    .bind(book.as_str())
+    .fetch_optional(&mut **view)
+    .await
+    .map_err(failed("compare escrows"))?;
+    let Some(row) = row else { return Ok(()) };
+    let account = row.try_get("name").map_err(failed("read an escrow"))?;
+    let rule = match row.try_get("ended").map_err(failed("read an escrow"))? {
+        true => "its job has ended, and it is not empty",
+        false => "what is held of it is not what its open rounds are paid",
+    };
+    Err(AuditError::Escrow { book, account, rule })
 }
