@@ -163,8 +163,10 @@ impl Stage {
     /// Offers a task again as if nobody had had it, if nobody has it or has
     /// committed to a result of it.
     pub(crate) fn put_back(&mut self, part: u32) {
-        let Some(task) = self.tasks.get(&part) else { return };
-        let Trial { judging, claims, panel, .. } = &task.trial;
+        let Some(task) = self.tasks.get_mut(&part) else { return };
+        let Trial { judging, claims, panel, to_referee, .. } = &mut task.trial;
+        // There is nothing to be judged any more.
+        *to_referee &= !claims.is_empty();
         let is_free = *judging == Judging::NotAsked && claims.is_empty() && panel.is_none();
         if !task.leases.is_empty() || !is_free {
             return;

@@ -244,6 +244,15 @@ impl Relaxed {
         self.sketches.insert(lease, (round, sketch));
     }
 
+    /// The job goes back to `round`: what follows takes the place of what was kept, as
+    /// soon as it is as old as that.
+    pub fn went_back(&mut self, round: u32) {
+        self.newest_round = self.newest_round.min(round);
+        for (kept, _) in self.sketches.values_mut() {
+            *kept = (*kept).min(round);
+        }
+    }
+
     /// What was kept under a lease.
     pub fn sketch(&self, lease: LeaseId) -> Option<Arc<Sketch>> {
         self.sketches.get(&lease).map(|(_, sketch)| sketch.clone())

@@ -91,8 +91,8 @@ impl Store {
                 "INSERT INTO trust
                      (contributor, device, backend, agreed, excluded, updated_ms, refereed)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                 ON CONFLICT DO UPDATE SET agreed = MAX(agreed, excluded.agreed),
-                     refereed = MAX(refereed, excluded.refereed),
+                 ON CONFLICT DO UPDATE SET agreed = excluded.agreed,
+                     refereed = excluded.refereed,
                      excluded = MAX(trust.excluded, excluded.excluded),
                      updated_ms = excluded.updated_ms",
             )

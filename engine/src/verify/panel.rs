@@ -15,6 +15,7 @@ use crate::stage::Task;
 use crate::timer::Timer;
 use crate::verify::outcome::Holder;
 use crate::verify::trial::{Claim, Revealed, Trial, Who};
+use crate::verify::trust::Identity;
 use crate::verify::verdict::Accepting;
 use crate::verify::{Purpose, Verification, draw};
 use crate::world::World;
@@ -59,6 +60,11 @@ impl Panel {
             true => Finding::Differ,
             false => Finding::Agree,
         }
+    }
+
+    /// Whether somebody answered under a lease.
+    pub(crate) fn has_answer(&self, lease: LeaseId) -> bool {
+        self.answers.contains_key(&lease)
     }
 
     /// What it holds of the shell's memory.
@@ -345,7 +351,12 @@ impl Engine {
     /// gone, or did not answer in time. A processor's bits still say something, as
     /// long as bits are what is compared.
     fn drop_mute(&mut self, id: JobId, part: u32) {
-        let Some(task) = self.task(id, part) else { return };
+        let (Some(job), Some(task)) = (self.world.jobs.get(&id), self.task(id, part)) else {
+            return;
+        };
+        let is_compared = task.trial.panel.is_some()
+            || task.trial.to_referee
+            || self.world.claims_compared(job, task) > 1;
         if self.is_broken(task) {
             self.dissolve(id, part);
             if let Some(stage) = self.stage_mut(id) {
@@ -357,10 +368,18 @@ impl Engine {
         if trial.panel.as_ref().is_some_and(|panel| panel.finding() == Finding::Agree) {
             return;
         }
+        // What was projected speaks also where nothing is shown.
+        let is_answered = |claim: &Claim| {
+            trial
+                .panel
+                .as_ref()
+                .is_some_and(|it| it.differ && it.answers.contains_key(&claim.lease))
+        };
         let is_heard = |claim: &Claim| {
             trial.payloads.contains_key(&claim.digest)
                 || self.world.is_kept(claim)
                 || self.world.is_revealing(claim)
+                || is_answered(claim)
         };
         let is_mixed = trial.claims.iter().any(|claim| !claim.who.exact && is_heard(claim));
         let matters = |who: &Who| is_mixed || !who.exact || who.operator;
@@ -369,6 +388,17 @@ impl Engine {
             trial.claims.iter().filter(|claim| mute(claim)).map(Holder::from).collect();
         if mute.is_empty() {
             return;
+        }
+        // Whoever takes back what is being compared may have seen that it is: what is
+        // known of such a GPU counts no more. Nobody is excluded for leaving.
+        let taken_back: Vec<Identity> = trial
+            .claims
+            .iter()
+            .filter(|claim| is_compared && !claim.who.exact && mute.contains(&Holder::from(*claim)))
+            .map(|claim| claim.who.identity)
+            .collect();
+        for identity in taken_back {
+            self.doubted(identity);
         }
         let Some(stage) = self.stage_mut(id) else { return };
         if let Some(task) = stage.tasks.get_mut(&part) {

@@ -76,8 +76,12 @@ impl Engine {
         let payloads: BTreeMap<ResultDigest, PayloadId> =
             payloads.into_iter().map(|(digest, held)| (digest, held.payload)).collect();
         let mut claims = task.trial.claims;
-        // Of a GPU that does not show its result nothing can be said.
-        claims.retain(|claim| claim.who.exact || payloads.contains_key(&claim.digest));
+        // Of a GPU that neither shows its result nor projected it nothing can be said.
+        let is_answered =
+            |claim: &Claim| panel.as_ref().is_some_and(|panel| panel.has_answer(claim.lease));
+        claims.retain(|claim| {
+            claim.who.exact || payloads.contains_key(&claim.digest) || is_answered(claim)
+        });
         let origin = Origin::Trial;
         self.release_payloads(panel.iter().flat_map(Panel::projections).collect());
         self.open_case(id, task.id, task.work, origin, claims, payloads, task.demand.flops);
@@ -317,7 +321,7 @@ impl Engine {
     }
 
     /// A result of `identity` was doubtful.
-    fn doubted(&mut self, identity: Identity) {
+    pub(super) fn doubted(&mut self, identity: Identity) {
         self.stats.doubted += 1;
         let before = self.world.trust.of(&identity);
         let trust = before.doubted();

@@ -125,7 +125,8 @@ impl TrustTable {
     pub(crate) fn closed(&mut self, identity: Identity, open: bool) {
         if let Some(known) = self.known.get_mut(&identity) {
             known.sessions = known.sessions.saturating_sub(1);
-            if known.sessions == 0 && !open {
+            // The store may be behind: a proven lie is not forgotten.
+            if known.sessions == 0 && !open && known.trust != Trust::Excluded {
                 self.known.remove(&identity);
             }
         }
@@ -135,7 +136,7 @@ impl TrustTable {
     pub(crate) fn prune(&mut self, is_open: impl Fn(&Identity) -> bool) -> Vec<ContributorId> {
         let mut forgotten = Vec::new();
         self.known.retain(|identity, known| {
-            let is_kept = known.sessions > 0 || is_open(identity);
+            let is_kept = known.sessions > 0 || known.trust == Trust::Excluded || is_open(identity);
             if !is_kept {
                 forgotten.push(identity.contributor);
             }
@@ -201,8 +202,14 @@ mod tests {
         table.closed(who, false);
         table.closed(who, true);
         assert_eq!((table.of(&who), table.len()), (Trust::Excluded, 1));
+        // What is stored may be behind, so that a processor's and a GPU's stay.
+        assert_eq!(table.prune(|_| false), []);
+        assert_eq!(table.opened(who, good), Trust::Excluded);
+        let other = Identity { device: DeviceClass::Desktop, ..who };
+        table.opened(other, good);
+        table.closed(other, true);
         assert_eq!(table.prune(|_| false), [who.contributor]);
-        assert_eq!(table.len(), 0);
+        assert_eq!(table.len(), 1);
         table.exclude(who.contributor);
         assert_eq!(table.of(&Identity { device: DeviceClass::Server, ..who }), Trust::Excluded);
     }

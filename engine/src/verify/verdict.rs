@@ -330,7 +330,9 @@ impl Engine {
         {
             let drawn = draw(&self.world.config, task.id, Purpose::Audit, order);
             let attempt = job.ledger.attempt();
+            let mut shown = task.trial.payloads.values();
             let entry = Entry {
+                is_odd: shown.any(|it| it.odd == Oddness::Unlikely),
                 order,
                 task: task.id,
                 work: task.work.clone(),

@@ -110,6 +110,9 @@ impl Driver {
                 self.executor.forget(job);
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.end_round();
+                    // What led there may have been false.
+                    job.last_loss = None;
+                    job.relaxed.went_back(round);
                 }
             }
             Effect::Persist { effect, record } => self.persist(effect, record),
