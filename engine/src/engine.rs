@@ -91,6 +91,7 @@ impl Engine {
                 round_trip_ms_min: config.round_trip_ms as f64,
                 touched: BTreeSet::new(),
                 trust: TrustTable::default(),
+                judged: BTreeMap::new(),
                 config,
             },
         }

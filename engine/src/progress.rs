@@ -292,6 +292,9 @@ impl Engine {
             return self.refusal_saved(pending.job, outcome);
         }
         let case = self.cases.remove(&id);
+        if let Some(case) = &case {
+            self.case_left(case);
+        }
         let Some(job) = self.world.jobs.get_mut(&pending.job) else { return };
         job.effects -= 1;
         let ending = job.ending.clone();

@@ -45,6 +45,8 @@ pub(crate) struct World {
     pub(crate) touched: BTreeSet<SessionId>,
     /// What is known of those who compute.
     pub(crate) trust: TrustTable,
+    /// Results of each contributor that the referee is computing or is to compute.
+    pub(crate) judged: BTreeMap<ContributorId, usize>,
 }
 
 /// Sessions that may have a lease and have none to compute, by id and by speed.
@@ -137,6 +139,16 @@ impl World {
         self.touched.extend(sessions.into_iter().flatten());
     }
 
+    /// One more result of a contributor is the referee's to compute, or one less.
+    pub(crate) fn note_judged(&mut self, contributor: ContributorId, more: bool) {
+        let count = self.judged.entry(contributor).or_default();
+        *count = if more { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.judged.remove(&contributor);
+        }
+        self.touch_contributor(&contributor);
+    }
+
     /// Whether `session` may have one more lease.
     pub(crate) fn has_capacity(&self, session: &Session) -> bool {
         let config = &self.config;
@@ -149,10 +161,14 @@ impl World {
         let is_known = session.profile.operator
             || self.trust.of(&session.identity()).is_vetted(config)
             || self.jobs.values().all(|job| job.plan.verification == Verification::None);
-        let total = if is_known { total } else { total.min(LEASES_OF_STRANGERS_MAX) };
+        let judged = self.judged.get(&session.profile.contributor).copied().unwrap_or(0);
+        let (total, under_way) = match is_known {
+            true => (total, session.leases.len()),
+            false => (total.min(LEASES_OF_STRANGERS_MAX), session.leases.len() + judged),
+        };
         session.is_available()
             && session.open < session.open_max(config.leases_per_worker)
-            && session.leases.len() < total
+            && under_way < total
     }
 
     /// What decides on everybody's capacity has changed.

@@ -152,6 +152,9 @@ impl Engine {
             payload: payloads.get(&claim.digest).copied(),
         });
         let testimonies: Vec<Testimony> = testimonies.collect();
+        for testimony in &testimonies {
+            self.world.note_judged(testimony.contributor, true);
+        }
         let case = Case { task, attempt, origin, claims };
         let held: Vec<PayloadId> = payloads.into_values().collect();
         let asked = self.ask(id, Kind::Referee, held, |effect| Effect::Referee {
@@ -162,6 +165,13 @@ impl Engine {
             testimonies,
         });
         self.cases.insert(asked, case);
+    }
+
+    /// The referee has answered, or cannot.
+    pub(crate) fn case_left(&mut self, case: &Case) {
+        for claim in &case.claims {
+            self.world.note_judged(claim.who.identity.contributor, false);
+        }
     }
 
     fn close_case(&mut self, id: JobId, case: &Case) {
