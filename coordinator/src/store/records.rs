@@ -171,7 +171,7 @@ impl Store {
         for credit in record.credits.iter().filter(is_new) {
             if let Some(added) = add_credit(&mut transaction, record.job, credit).await? {
                 charge = charge.plus(added).unwrap_or(Charge::MAX);
-                credited.push(credit.clone());
+                credited.push(*credit);
             }
         }
         // It looks for what is void among the credits that are not.

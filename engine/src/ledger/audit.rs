@@ -25,7 +25,7 @@ pub enum Fault {
     #[error("entry {number}: account {account} spends {missing} nano-USD more than it has")]
     Overdrawn { number: u64, account: Account, missing: i128 },
     #[error("account {account}: stands at {found:?}, its entries come to {expected:?}")]
-    Balance { account: Account, found: Balance, expected: Sums },
+    Balance { account: Account, found: Balance, expected: Box<Sums> },
     #[error("account {account}: has entries and no balance")]
     Missing { account: Account },
     #[error("all accounts together hold {sum} nano-USD; money came from nowhere")]
@@ -115,7 +115,7 @@ impl Auditor {
         for (&account, &found) in balances {
             let expected = self.sums.get(&account).copied().unwrap_or_default();
             if !expected.is(&found) {
-                return Err(Fault::Balance { account, found, expected });
+                return Err(Fault::Balance { account, found, expected: Box::new(expected) });
             }
             left.remove(&account);
         }
