@@ -21,6 +21,7 @@ struct Goals {
     wrong: usize,
     wronged: usize,
     lies_paid: f64,
+    unpaid: f64,
     late: f64,
     /// Words that the names of the cases must have.
     only: Vec<String>,
@@ -75,6 +76,7 @@ fn main() {
     if goals.wrong > 0
         || goals.wronged > 0
         || goals.lies_paid > 0.001
+        || goals.unpaid > 0.01
         || (is_warm && goals.late > 1.15)
     {
         eprintln!("a goal is missed");
@@ -134,6 +136,7 @@ impl Goals {
         self.wronged += figures.wronged;
         if cheating <= 0.2 {
             self.lies_paid = self.lies_paid.max(figures.paid_for_lies);
+            self.unpaid = self.unpaid.max(figures.unpaid);
         }
         let case = format!("{} {who} {:.0} %", mode.as_str(), cheating * 100.0);
         let _ = write!(
@@ -194,6 +197,7 @@ impl Goals {
             goal("delivered models that are wrong", self.wrong as f64, 0.0),
             goal("honest contributors excluded", self.wronged as f64, 0.0),
             goal("part of pay for lies, up to 20 % cheats", self.lies_paid, 0.001),
+            goal("part of honest work unpaid, up to 20 % cheats", self.unpaid, 0.01),
             goal("adaptive, 5 % cheats with keys, last quarter", self.late, 1.15),
         ];
         format!(
