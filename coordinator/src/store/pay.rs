@@ -41,12 +41,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn book_of(&self, owner: KeyId) -> Result<Book, StoreError> {
-        let row = sqlx::query("SELECT book FROM api_keys WHERE id = ?1")
-            .bind(owner.0)
-            .fetch_one(self.readers())
-            .await
-            .map_err(failed("read a key's book"))?;
-        read_book(&row, "api_keys")
+        book_of(self.readers(), owner).await
     }
 
     /// Enters a payment that came in from outside. The same payment is entered once.
@@ -88,6 +83,18 @@ impl Store {
     }
 }
 
+async fn book_of<'c>(
+    connection: impl sqlx::Executor<'c, Database = Sqlite>,
+    owner: KeyId,
+) -> Result<Book, StoreError> {
+    let row = sqlx::query("SELECT book FROM api_keys WHERE id = ?1")
+        .bind(owner.0)
+        .fetch_one(connection)
+        .await
+        .map_err(failed("read a key's book"))?;
+    read_book(&row, "api_keys")
+}
+
 fn trial(owner: KeyId, now: UnixMs) -> Entry {
     let (debit, credit) = (Account::Operator, requester(owner));
     let transfer = Transfer { debit, credit, amount: TRIAL, reason: Reason::Trial };
@@ -124,12 +131,7 @@ pub(super) async fn hold_price(
     price: NanoUsd,
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    let row = sqlx::query("SELECT book FROM api_keys WHERE id = ?1")
-        .bind(owner.0)
-        .fetch_one(&mut **transaction)
-        .await
-        .map_err(failed("read a key's book"))?;
-    let book = read_book(&row, "api_keys")?;
+    let book = book_of(&mut **transaction, owner).await?;
     sqlx::query("UPDATE jobs SET book = ?2, escrow = ?3 WHERE id = ?1")
         .bind(to_sql(job.0))
         .bind(book.as_str())
@@ -174,8 +176,7 @@ pub(super) async fn enter_record(
         desk.enter(transaction, &paid).await?;
     }
     if matures {
-        let paid = desk.pay.mature(LAST, now.0);
-        desk.enter(transaction, &paid).await?;
+        desk.mature(transaction, now).await?;
     }
     if is_end {
         desk.close(transaction, now).await?;
@@ -191,8 +192,7 @@ pub(super) async fn end(
 ) -> Result<(), StoreError> {
     let Some(mut desk) = Desk::open(transaction, job).await? else { return Ok(()) };
     desk.load(transaction, &[], true, true).await?;
-    let paid = desk.pay.mature(LAST, now.0);
-    desk.enter(transaction, &paid).await?;
+    desk.mature(transaction, now).await?;
     desk.close(transaction, now).await?;
     desk.store(transaction).await
 }
@@ -235,16 +235,8 @@ impl Desk {
         is_all: bool,
         with_rounds: bool,
     ) -> Result<(), StoreError> {
-        let job = to_sql(self.pay.job.0);
         if is_all {
-            let rows = sqlx::query("SELECT * FROM pay_lines WHERE job = ?1")
-                .bind(job)
-                .fetch_all(&mut **transaction)
-                .await
-                .map_err(failed("read a job's pay"))?;
-            for row in &rows {
-                self.pay.lines.insert(line(row, "pay_lines")?, owed(row)?);
-            }
+            self.load_lines(transaction, None).await?;
         } else {
             let accounts: BTreeSet<Account> = credits
                 .iter()
@@ -252,15 +244,7 @@ impl Desk {
                 .chain([Account::MasterNode, Account::ProtocolFee])
                 .collect();
             for account in accounts {
-                let rows = sqlx::query("SELECT * FROM pay_lines WHERE job = ?1 AND account = ?2")
-                    .bind(job)
-                    .bind(account.to_string())
-                    .fetch_all(&mut **transaction)
-                    .await
-                    .map_err(failed("read a job's pay"))?;
-                for row in &rows {
-                    self.pay.lines.insert(line(row, "pay_lines")?, owed(row)?);
-                }
+                self.load_lines(transaction, Some(account)).await?;
             }
         }
         if is_all || with_rounds {
@@ -269,6 +253,27 @@ impl Desk {
         }
         if is_all {
             self.load_work(transaction).await?;
+        }
+        Ok(())
+    }
+
+    /// Loads the lines of an account, or all.
+    async fn load_lines(
+        &mut self,
+        transaction: &mut Tx<'_>,
+        account: Option<Account>,
+    ) -> Result<(), StoreError> {
+        let query = match account {
+            Some(account) => sqlx::query("SELECT * FROM pay_lines WHERE job = ?1 AND account = ?2")
+                .bind(to_sql(self.pay.job.0))
+                .bind(account.to_string()),
+            None => {
+                sqlx::query("SELECT * FROM pay_lines WHERE job = ?1").bind(to_sql(self.pay.job.0))
+            }
+        };
+        let rows = query.fetch_all(&mut **transaction).await.map_err(failed("read a job's pay"))?;
+        for row in &rows {
+            self.pay.lines.insert(line(row, "pay_lines")?, owed(row)?);
         }
         Ok(())
     }
@@ -358,6 +363,12 @@ impl Desk {
             .map_err(failed("note who pays"))?;
         }
         Ok(())
+    }
+
+    /// What is held of the open rounds is its earners' own.
+    async fn mature(&mut self, transaction: &mut Tx<'_>, now: UnixMs) -> Result<(), StoreError> {
+        let paid = self.pay.mature(LAST, now.0);
+        self.enter(transaction, &paid).await
     }
 
     /// Pays the parts of a nano-USD, and gives back what is left of the escrow.

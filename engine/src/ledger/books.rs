@@ -272,13 +272,15 @@ fn less(sum: i64, amount: NanoUsd, account: Account) -> Result<i64, Refusal> {
     sum.checked_sub(amount.0).ok_or(Refusal::Overflow { account })
 }
 
-/// Books in memory.
+/// Books in memory: all of them, or the part that a store has read.
 #[derive(Clone, Debug)]
 pub struct MemoryBooks {
-    balances: HashMap<Account, Balance>,
-    contents: HashMap<EntryId, [u8; 32]>,
-    holds: HashMap<EntryId, Hold>,
-    head: ChainHash,
+    pub balances: HashMap<Account, Balance>,
+    /// The [`Entry::content`] of each id.
+    pub contents: HashMap<EntryId, [u8; 32]>,
+    pub holds: HashMap<EntryId, Hold>,
+    /// The chain's hash after the last entry.
+    pub head: ChainHash,
 }
 
 impl Default for MemoryBooks {

@@ -2,39 +2,17 @@
 
 use super::{Book, ROWS_AT_ONCE, row};
 use crate::store::{StoreError, column, failed};
-use raven_engine::ledger::{
-    Account, Action, Balance, Books, ChainHash, Entry, EntryId, Hold, HoldState,
-};
+use raven_engine::ledger::{Account, Action, Entry, EntryId, Hold, HoldState, MemoryBooks};
 use sqlx::sqlite::Sqlite;
 use sqlx::{QueryBuilder, Transaction};
 use std::collections::{BTreeSet, HashMap};
 
 /// The part of the books that some entries concern.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Loaded {
-    head: ChainHash,
-    number: i64,
-    balances: HashMap<Account, Balance>,
-    contents: HashMap<EntryId, [u8; 32]>,
-    holds: HashMap<EntryId, Hold>,
-}
-
-impl Books for Loaded {
-    fn balance(&self, account: &Account) -> Balance {
-        self.balances.get(account).copied().unwrap_or_default()
-    }
-
-    fn content(&self, id: &EntryId) -> Option<[u8; 32]> {
-        self.contents.get(id).copied()
-    }
-
-    fn hold(&self, id: &EntryId) -> Option<Hold> {
-        self.holds.get(id).copied()
-    }
-
-    fn head(&self) -> ChainHash {
-        self.head
-    }
+    pub books: MemoryBooks,
+    /// The number of the last entry; 0 where there is none.
+    pub number: i64,
 }
 
 impl Loaded {
@@ -52,26 +30,15 @@ impl Loaded {
         .fetch_optional(&mut **transaction)
         .await
         .map_err(failed("read the last entry"))?;
-        let (number, head) = match last {
-            Some(last) => (column(&last, "entries", "number")?, row::hash(&last)?),
-            None => (0, ChainHash::START),
-        };
-        let mut loaded = Loaded {
-            head,
-            number,
-            balances: HashMap::new(),
-            contents: HashMap::new(),
-            holds: HashMap::new(),
-        };
+        let mut loaded = Loaded::default();
+        if let Some(last) = last {
+            loaded.number = column(&last, "entries", "number")?;
+            loaded.books.head = row::hash(&last)?;
+        }
         loaded.load_contents(transaction, book, entries).await?;
         loaded.load_holds(transaction, book, entries).await?;
         loaded.load_balances(transaction, book, entries).await?;
         Ok(loaded)
-    }
-
-    /// The number of the last entry; 0 where there is none.
-    pub fn number(&self) -> i64 {
-        self.number
     }
 
     async fn load_contents(
@@ -82,7 +49,7 @@ impl Loaded {
     ) -> Result<(), StoreError> {
         let ids: Vec<EntryId> = entries.iter().map(|entry| entry.id).collect();
         for entry in entries_of(transaction, book, &ids).await? {
-            self.contents.insert(entry.id, entry.content());
+            self.books.contents.insert(entry.id, entry.content());
         }
         Ok(())
     }
@@ -107,7 +74,7 @@ impl Loaded {
             else {
                 continue;
             };
-            self.holds.insert(entry.id, Hold { transfer, expires, state });
+            self.books.holds.insert(entry.id, Hold { transfer, expires, state });
         }
         Ok(())
     }
@@ -122,7 +89,7 @@ impl Loaded {
             Action::Post(transfer) | Action::Hold { transfer, .. } => Some(transfer),
             _ => None,
         });
-        let held = self.holds.values().map(|hold| hold.transfer);
+        let held = self.books.holds.values().map(|hold| hold.transfer);
         let names: BTreeSet<Account> =
             transfers.chain(held).flat_map(|transfer| [transfer.debit, transfer.credit]).collect();
         let names: Vec<Account> = names.into_iter().collect();
@@ -142,7 +109,7 @@ impl Loaded {
                 .await
                 .map_err(failed("read balances"))?;
             for row in &rows {
-                self.balances.insert(row::account(row, "name")?, row::balance(row)?);
+                self.books.balances.insert(row::account(row, "name")?, row::balance(row)?);
             }
         }
         Ok(())

@@ -105,14 +105,14 @@ pub(in crate::store) async fn enter(
     entries: &[Entry],
 ) -> Result<Vec<Added>, BooksError> {
     let loaded = Loaded::for_entries(transaction, book, entries).await?;
-    let mut batch = Batch::new(&loaded);
+    let mut batch = Batch::new(&loaded.books);
     let mut added = Vec::with_capacity(entries.len());
     for entry in entries {
         added.push(batch.add(*entry)?);
     }
     let changes = batch.finish();
     if !changes.entries.is_empty() {
-        store(transaction, book, loaded.number(), &changes).await?;
+        store(transaction, book, loaded.number, &changes).await?;
     }
     Ok(added)
 }
