@@ -1,4 +1,4 @@
-//! The live network page's files.
+//! The files of the pages for people: the live network, partners, contributors.
 
 use crate::files::{StaticFile, read_folder};
 use std::collections::HashMap;
@@ -23,8 +23,12 @@ impl Www {
         Ok(Www { files: files.into_iter().collect() })
     }
 
-    /// The file of that path; the page itself for the empty one.
+    /// The file of that path; a page by its name alone, the first one for the empty path.
     pub fn file(&self, path: &str) -> Option<&StaticFile> {
-        self.files.get(if path.is_empty() { INDEX } else { path })
+        match path {
+            "" => self.files.get(INDEX),
+            page if page.contains('.') => self.files.get(page),
+            page => self.files.get(&format!("{page}.html")),
+        }
     }
 }

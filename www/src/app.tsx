@@ -6,6 +6,7 @@ import { NoContributors, NoJobs } from './parts/empty.tsx';
 import { JobCard } from './parts/job-card.tsx';
 import { Nodes } from './parts/nodes.tsx';
 import { Results } from './parts/results.tsx';
+import { Top } from './parts/top.tsx';
 import { Totals } from './parts/totals.tsx';
 
 /** Times as seconds before the newest point, so that the curve moves and its axis stays. */
@@ -55,13 +56,12 @@ export function App() {
   const live = useLive();
   return (
     <>
-      <header class="top">
-        <h1>Raven</h1>
+      <Top here="/">
         <p>
           <span class={`dot ${live.isConnected ? 'good' : 'bad'}`} aria-hidden="true" />
           <span role="status">{live.isConnected ? 'Live' : 'No connection, trying again'}</span>
         </p>
-      </header>
+      </Top>
       <main>
         <Network live={live} />
       </main>
