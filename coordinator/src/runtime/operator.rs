@@ -17,7 +17,9 @@ use crate::random;
 use crate::runtime::SessionRecord;
 use crate::store::StoreError;
 use axum::body::Bytes;
-use raven_engine::{ContributorId, Event, NetworkPrefix, Oddness, SessionProfile, Trust};
+use raven_engine::{
+    ContributorId, Event, NetworkPrefix, Oddness, RefusedCategories, SessionProfile, Trust,
+};
 use raven_protocol::{
     Device, DeviceClass, Frame, FrameLimits, FromContributor, GoodbyeReason, NumericClass,
     SessionId,
@@ -83,6 +85,7 @@ impl Operator {
             workers: 1,
             memory_bytes: shared.config.executor_memory_bytes,
             traffic_bytes: None,
+            refused: RefusedCategories::default(),
             trust: Trust::default(),
             operator: true,
         };

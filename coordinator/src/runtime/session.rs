@@ -6,7 +6,7 @@ use super::snapshot::SessionRecord;
 use crate::random;
 use crate::ticket::TicketSite;
 use ed25519_dalek::{Signature, VerifyingKey};
-use raven_engine::{ContributorId, NetworkPrefix, SessionProfile, Trust};
+use raven_engine::{ContributorId, NetworkPrefix, RefusedCategories, SessionProfile, Trust};
 use raven_protocol::{
     Backend, FrameError, GoodbyeReason, Hello, KernelId, MessageError, NumericClass,
     PROTOCOL_VERSION, Receipt, SessionId,
@@ -259,6 +259,7 @@ impl AwaitConsent {
             workers,
             memory_bytes: device.memory_bytes,
             traffic_bytes: traffic_bytes_left,
+            refused: RefusedCategories::default(),
             trust: Trust::default(),
             operator: false,
         };

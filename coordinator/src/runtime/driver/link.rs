@@ -186,7 +186,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raven_engine::{ContributorId, NetworkPrefix, Trust};
+    use raven_engine::{ContributorId, NetworkPrefix, RefusedCategories, Trust};
     use raven_protocol::{DeviceClass, KernelId, NumericClass};
 
     #[test]
@@ -202,6 +202,7 @@ mod tests {
             workers: 1,
             memory_bytes: 1,
             traffic_bytes: None,
+            refused: RefusedCategories::default(),
             trust: Trust::default(),
             operator: false,
         };
