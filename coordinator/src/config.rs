@@ -4,6 +4,7 @@
 
 use crate::certificate::keep;
 use crate::front::{ConnectionLimits, FrontConfig, Network, Proxies, Rate};
+use crate::store::SiteCaps;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -72,6 +73,21 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("visit_mb", "NUMBER", "megabytes that one visit may move over the network, both ways"),
     setting("disk_free_bytes_min", "BYTES", "what uploads leave free on the disk"),
+    setting(
+        "site_sessions_per_network_max",
+        "NUMBER",
+        "sessions of one network at a time by which a site earns",
+    ),
+    setting(
+        "site_new_keys_per_network_hour_max",
+        "NUMBER",
+        "new keys of one network within an hour by which a site earns",
+    ),
+    setting(
+        "site_network_share_percent",
+        "NUMBER",
+        "part of a site's daily work that one network may do and the site earn by",
+    ),
 ];
 
 impl Setting {
@@ -149,6 +165,8 @@ pub struct Serve {
     pub gpu: GpuUse,
     /// Whether jobs may call for this machine where nobody is there.
     pub operator: bool,
+    /// What one network may earn a site.
+    pub site_caps: SiteCaps,
 }
 
 /// Why settings are not taken. Each names the setting and where it stands.
@@ -303,6 +321,25 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         visit_mb: visit_mb(found)?,
         gpu: gpu(found)?,
         operator,
+        site_caps: site_caps(found)?,
+    })
+}
+
+fn site_caps(found: &Found) -> Result<SiteCaps, ConfigError> {
+    let defaults = SiteCaps::default();
+    let share = "site_network_share_percent";
+    let network_share_percent = found.count(share)?.unwrap_or(defaults.network_share_percent);
+    if let Some(given) = found.get(share).filter(|_| network_share_percent > 100) {
+        return Err(given.refuse(format!("{:?} is not a whole number from 1 to 100", given.text)));
+    }
+    Ok(SiteCaps {
+        sessions_per_network_max: found
+            .count("site_sessions_per_network_max")?
+            .unwrap_or(defaults.sessions_per_network_max),
+        new_keys_per_network_max: found
+            .count("site_new_keys_per_network_hour_max")?
+            .unwrap_or(defaults.new_keys_per_network_max),
+        network_share_percent,
     })
 }
 

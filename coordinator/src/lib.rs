@@ -31,4 +31,5 @@ pub mod sweep;
 pub mod ticket;
 pub mod time;
 pub mod verify;
+pub mod work_token;
 pub mod www;

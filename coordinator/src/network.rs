@@ -4,7 +4,7 @@ use crate::job::JobContext;
 use crate::runtime::{NetworkSnapshot, RuntimeError, RuntimeHandle};
 use futures_util::future::BoxFuture;
 use raven_engine::ResumePoint;
-use raven_protocol::{BlobId, JobId, KernelId};
+use raven_protocol::{BlobId, JobId, KernelId, SessionId};
 use std::fmt;
 use std::sync::Arc;
 use tokio::sync::broadcast;
@@ -40,6 +40,11 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
 
     /// Whether the token is that of an open session whose tasks read the blob.
     fn grant_allows(&self, token: &str, blob: BlobId) -> bool;
+
+    /// The open session that holds the token.
+    fn session_of(&self, _token: &str) -> Option<SessionId> {
+        None
+    }
 
     /// Why nothing moves any more, if that is so.
     fn failure(&self) -> Option<NetworkError>;
@@ -81,6 +86,10 @@ impl Network for RuntimeHandle {
 
     fn grant_allows(&self, token: &str, blob: BlobId) -> bool {
         RuntimeHandle::grant_allows(self, token, blob)
+    }
+
+    fn session_of(&self, token: &str) -> Option<SessionId> {
+        RuntimeHandle::session_of(self, token)
     }
 
     fn failure(&self) -> Option<NetworkError> {

@@ -124,6 +124,7 @@ pub async fn serve(
     let store = Store::open(&store_file(&config.data)).await?;
     store.begin_process().await?;
     store.grant_trials().await?;
+    store.set_site_caps(config.site_caps);
     let blobs = Blobs::open(&config.data.join("blobs"))?;
     sweep(&store, &blobs).await?;
     let uploads = empty_folder(&config.data.join("uploads"))?;

@@ -2,7 +2,7 @@
 
 use crate::random;
 use crate::store::SiteRow;
-use raven_engine::SiteId;
+use raven_engine::{CategorySet, SiteId};
 
 /// Bytes of a site's name; it is shown in the frame.
 const NAME_BYTES_MAX: usize = 100;
@@ -51,19 +51,30 @@ pub fn new_site(name: &str, origins: &[String]) -> Result<SiteRow, SiteError> {
     if name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(SiteError::Name { limit: NAME_BYTES_MAX, found: name.len() });
     }
-    if origins.is_empty() || origins.len() > ORIGINS_MAX {
-        return Err(SiteError::Origins { limit: ORIGINS_MAX, found: origins.len() });
-    }
-    for (index, origin) in origins.iter().enumerate() {
-        check_origin(origin).map_err(|rule| SiteError::Origin { index, rule })?;
-    }
+    check_origins(origins)?;
     Ok(SiteRow {
         id: SiteId(random::nonzero_u64()),
         name: name.to_owned(),
         site_key: format!("pk_test_{}", random::base32(&random::bytes::<15>())),
         origins: origins.to_vec(),
         revoked: false,
+        paused: false,
+        refuses: CategorySet::EMPTY,
     })
+}
+
+/// Checks a site's list of origins.
+///
+/// # Errors
+/// [`SiteError::Origins`], [`SiteError::Origin`].
+pub fn check_origins(origins: &[String]) -> Result<(), SiteError> {
+    if origins.is_empty() || origins.len() > ORIGINS_MAX {
+        return Err(SiteError::Origins { limit: ORIGINS_MAX, found: origins.len() });
+    }
+    for (index, origin) in origins.iter().enumerate() {
+        check_origin(origin).map_err(|rule| SiteError::Origin { index, rule })?;
+    }
+    Ok(())
 }
 
 /// Accepts `scheme://host` or `scheme://host:port` in the one spelling that

@@ -1,19 +1,22 @@
 //! Tickets: what binds a contributor's session to the site whose page showed
-//! the frame. A ticket is text, `key.site.expiry.mac`, made with the newest of
+//! the frame, to the network that asked for it, and to one contributor's key. A
+//! ticket is text, `key.site.issued.number.network.origin.mac`, made with the newest of
 //! this coordinator's signing keys; it is handed out with the frame and comes
-//! back in the hello.
+//! back in the hello. The first key that comes with it has it to itself.
 
 use crate::random;
 use crate::signing::{SigningError, SigningKeys};
-use crate::store::{Store, StoreError};
+use crate::store::{SiteRow, Store, StoreError};
 use crate::time::UnixMs;
-use raven_engine::SiteId;
+use raven_engine::{CategorySet, ContributorId, NetworkPrefix, SiteId};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A visitor may read a page for some time before saying yes; the frame fetches a
-/// new ticket where its own has expired.
+/// How long nobody may have come with a ticket. A visitor may read a page for longer
+/// before saying yes; the frame fetches a new one where its own has expired.
+pub const FIRST_USE_MS: i64 = 15 * 60_000;
+/// How long its holder may come back with it: other tabs, a broken connection.
 pub const TICKET_MS: i64 = 2 * 3_600_000;
 
 /// A key that was made beside the running process signs after this at the latest.
@@ -21,7 +24,7 @@ const REREAD: Duration = Duration::from_secs(60);
 /// Tickets of unknown keys make the folder be read again, this often at most.
 const REREAD_UNKNOWN: Duration = Duration::from_secs(1);
 /// Far more than any ticket has.
-const TEXT_BYTES_MAX: usize = 128;
+const TEXT_BYTES_MAX: usize = 192;
 
 /// Why a ticket is not honoured.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +33,12 @@ pub enum TicketError {
     Forged,
     #[error("ticket: expired; load the page again")]
     Expired,
-    #[error("ticket: its site is revoked or unknown")]
+    #[error("ticket: its site is revoked, paused or unknown")]
     Revoked,
+    #[error("ticket: it was used with another session key")]
+    Taken,
+    #[error("ticket: it was given to another network")]
+    Elsewhere,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -42,6 +49,47 @@ pub struct TicketSite {
     pub site: SiteId,
     /// Its publishable key, which the receipt repeats.
     pub site_key: String,
+    /// The ticket's number: one contributor has it.
+    pub ticket: u64,
+    /// The origin of the page that showed the frame, where the browser told it.
+    pub origin: Option<String>,
+    /// Kinds of jobs that the site refuses.
+    pub refuses: CategorySet,
+}
+
+/// Where a frame was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat<'a> {
+    pub prefix: NetworkPrefix,
+    /// The page's origin, one of the site's.
+    pub origin: Option<&'a str>,
+}
+
+/// What a ticket says, once it is known to be ours.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    site: SiteId,
+    issued: i64,
+    number: u64,
+    network: String,
+    origin: String,
+}
+
+/// A few digits that stand for something in a ticket: it is shown to the page's
+/// visitor, and short. This machine's own addresses are one network.
+fn mark(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex()[..16].to_owned()
+}
+
+fn network_mark(prefix: &NetworkPrefix) -> String {
+    if prefix.is_loopback() { mark(b"loopback") } else { mark(&prefix.0) }
+}
+
+/// Of a page whose origin is not known.
+const NO_ORIGIN: &str = "-";
+
+fn origin_mark(origin: &str) -> String {
+    mark(origin.as_bytes())
 }
 
 /// Issues and verifies tickets. Clones share the keys and the store.
@@ -87,28 +135,52 @@ impl Tickets {
         held.0.clone()
     }
 
-    /// A ticket for a site's frame, good for [`TICKET_MS`].
-    pub fn issue(&self, site: SiteId, now: UnixMs) -> String {
+    /// A ticket for a site's frame, good for [`FIRST_USE_MS`], and for [`TICKET_MS`] to
+    /// whoever has used it by then.
+    pub fn issue(&self, site: SiteId, seat: &Seat<'_>, now: UnixMs) -> String {
         let keys = self.keys(REREAD);
         let key = keys.newest();
-        let body = format!("{}.{:016x}.{}", key.id, site.0, now.0 + TICKET_MS);
+        let (number, network) = (random::nonzero_u64(), network_mark(&seat.prefix));
+        let origin = seat.origin.map_or(NO_ORIGIN.to_owned(), origin_mark);
+        let body = format!("{}.{:016x}.{}.{number:016x}.{network}.{origin}", key.id, site.0, now.0);
         let mac = key.mac(&body);
         format!("{body}.{mac}")
     }
 
-    /// The site, if the ticket was issued here, has not expired, and its site is not revoked.
+    /// The site, if the ticket was issued here, has not expired, its site shows its
+    /// frame, and it is this contributor's: who has used it already, or who comes
+    /// with it first, soon, and from the network that asked for the frame. It becomes
+    /// the contributor's when its session is stored.
     ///
     /// # Errors
     /// [`TicketError`].
-    pub async fn verify(&self, token: &str) -> Result<TicketSite, TicketError> {
-        let site = self.check(token, UnixMs::now())?;
-        match self.store.site(site).await? {
-            Some(row) if !row.revoked => Ok(TicketSite { site, site_key: row.site_key }),
-            _ => Err(TicketError::Revoked),
+    pub async fn verify(
+        &self,
+        token: &str,
+        contributor: &ContributorId,
+        prefix: &NetworkPrefix,
+    ) -> Result<TicketSite, TicketError> {
+        let now = UnixMs::now();
+        let said = self.check(token, now)?;
+        match self.store.ticket_holder(said.number).await? {
+            Some(holder) if holder == *contributor => {}
+            Some(_) => return Err(TicketError::Taken),
+            None if now.0 >= said.issued + FIRST_USE_MS => return Err(TicketError::Expired),
+            None if said.network != network_mark(prefix) => return Err(TicketError::Elsewhere),
+            None => {}
         }
+        let row = self.store.site(said.site).await?.filter(SiteRow::is_open);
+        let row = row.ok_or(TicketError::Revoked)?;
+        let origin = row.origins.into_iter().find(|origin| origin_mark(origin) == said.origin);
+        if origin.is_none() && said.origin != NO_ORIGIN {
+            // The page's origin was taken out of the list since.
+            return Err(TicketError::Revoked);
+        }
+        let (site, site_key, refuses) = (said.site, row.site_key, row.refuses);
+        Ok(TicketSite { site, site_key, ticket: said.number, origin, refuses })
     }
 
-    fn check(&self, token: &str, now: UnixMs) -> Result<SiteId, TicketError> {
+    fn check(&self, token: &str, now: UnixMs) -> Result<Said, TicketError> {
         if token.len() > TEXT_BYTES_MAX {
             return Err(TicketError::Forged);
         }
@@ -123,9 +195,21 @@ impl Tickets {
             return Err(TicketError::Forged);
         }
         // The body is ours from here on.
-        let (site, expiry) = rest.split_once('.').ok_or(TicketError::Forged)?;
-        let site = u64::from_str_radix(site, 16).map_err(|_| TicketError::Forged)?;
-        let expiry: i64 = expiry.parse().map_err(|_| TicketError::Forged)?;
-        if now.0 >= expiry { Err(TicketError::Expired) } else { Ok(SiteId(site)) }
+        // An earlier version's ticket has other parts: its frame fetches a new one.
+        let said = read(rest).ok_or(TicketError::Expired)?;
+        if now.0 >= said.issued + TICKET_MS { Err(TicketError::Expired) } else { Ok(said) }
     }
+}
+
+fn read(body: &str) -> Option<Said> {
+    let mut parts = body.split('.');
+    let mut next = || parts.next();
+    let said = Said {
+        site: SiteId(u64::from_str_radix(next()?, 16).ok()?),
+        issued: next()?.parse().ok()?,
+        number: u64::from_str_radix(next()?, 16).ok()?,
+        network: next()?.to_owned(),
+        origin: next()?.to_owned(),
+    };
+    next().is_none().then_some(said)
 }

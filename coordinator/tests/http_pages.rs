@@ -3,7 +3,9 @@
 mod server;
 
 use raven_coordinator::store::{DatasetId, DatasetRow, KeyId, StoreError, StoredShard, parse_site};
-use raven_engine::{CompletedReason, JobPhase, JobState, Metrics, Record};
+use raven_engine::{
+    CompletedReason, ContributorId, JobPhase, JobState, Metrics, NetworkPrefix, Record,
+};
 use raven_graph::{DType, TensorType};
 use raven_protocol::frame::TensorPart;
 use raven_protocol::{BlobId, JobId, ShardRef};
@@ -53,7 +55,9 @@ fn the_frame_may_be_shown_by_its_sites_origins_only() {
     assert!(page.contains("<b>Local &lt;News&gt;</b>") && !page.contains("{{"), "{page}");
     let ticket = page.split("content=\"").nth(1).and_then(|rest| rest.split('"').next());
     let ticket = ticket.expect("a ticket").to_owned();
-    let verify = |ticket: &str| server.runtime.block_on(server.app.tickets.verify(ticket));
+    let (who, prefix) = (ContributorId([1; 32]), NetworkPrefix([0; 16]));
+    let verify =
+        |ticket: &str| server.runtime.block_on(server.app.tickets.verify(ticket, &who, &prefix));
     assert_eq!(verify(&ticket).expect("good").site_key, key_of(&site));
     for at in 0..ticket.len() {
         let mut forged = ticket.clone().into_bytes();
@@ -103,14 +107,17 @@ fn a_page_may_ask_why_its_frame_stays_dark() {
 
 #[test]
 fn tickets_expire() {
-    use raven_coordinator::ticket::TICKET_MS;
+    use raven_coordinator::ticket::{FIRST_USE_MS, Seat};
     use raven_coordinator::time::UnixMs;
     let server = Server::start();
     let id = parse_site(site(&server)["id"].as_str().expect("an id")).expect("an id");
-    let issued = |ago: i64| server.app.tickets.issue(id, UnixMs(UnixMs::now().0 - ago));
-    let verify = |ticket: String| server.runtime.block_on(server.app.tickets.verify(&ticket));
-    assert!(verify(issued(TICKET_MS - 60_000)).is_ok());
-    assert!(verify(issued(TICKET_MS + 1)).expect_err("too old").to_string().contains("expired"));
+    let (who, prefix) = (ContributorId([1; 32]), NetworkPrefix([0; 16]));
+    let seat = Seat { prefix, origin: None };
+    let issued = |ago: i64| server.app.tickets.issue(id, &seat, UnixMs(UnixMs::now().0 - ago));
+    let verify =
+        |ticket: String| server.runtime.block_on(server.app.tickets.verify(&ticket, &who, &prefix));
+    assert!(verify(issued(FIRST_USE_MS - 60_000)).is_ok());
+    assert!(verify(issued(FIRST_USE_MS + 1)).expect_err("too old").to_string().contains("expired"));
 }
 
 #[test]

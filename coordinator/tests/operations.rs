@@ -5,8 +5,9 @@ mod support;
 
 use ed25519_dalek::SigningKey;
 use raven_coordinator::signing::SigningKeys;
-use raven_coordinator::ticket::{TICKET_MS, TicketError, Tickets, signing_folder};
+use raven_coordinator::ticket::{Seat, TICKET_MS, TicketError, Tickets, signing_folder};
 use raven_coordinator::time::UnixMs;
+use raven_engine::{ContributorId, NetworkPrefix};
 use raven_protocol::{GoodbyeReason, KernelId};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -353,19 +354,21 @@ fn the_doctor_finds_what_is_wrong() {
 async fn tickets_outlive_a_change_of_the_signing_key() {
     let coordinator = Coordinator::start(|_| {}).await;
     let old = coordinator.ticket();
+    let (who, prefix) = (ContributorId([1; 32]), NetworkPrefix([0; 16]));
+    let seat = Seat { prefix, origin: None };
     let folder = signing_folder(coordinator.store.folder());
     let made = SigningKeys::rotate(&folder, UnixMs::now(), TICKET_MS).expect("rotated");
     let next = Tickets::new(coordinator.store.clone()).await.expect("tickets");
-    let fresh = next.issue(coordinator.site, UnixMs::now());
+    let fresh = next.issue(coordinator.site, &seat, UnixMs::now());
     assert!(fresh.starts_with(&made.id) && !old.starts_with(&made.id));
     for ticket in [&old, &fresh] {
-        assert_eq!(next.verify(ticket).await.expect("good").site, coordinator.site);
+        assert_eq!(next.verify(ticket, &who, &prefix).await.expect("good").site, coordinator.site);
     }
     // Those who had read the keys before look again for one that they do not know.
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    assert!(coordinator.tickets.verify(&fresh).await.is_ok());
+    assert!(coordinator.tickets.verify(&fresh, &who, &prefix).await.is_ok());
     let forged = fresh.replacen(&made.id, "aaaaaaaa", 1);
-    assert!(matches!(next.verify(&forged).await, Err(TicketError::Forged)));
-    let expired = next.issue(coordinator.site, UnixMs(UnixMs::now().0 - TICKET_MS - 1));
-    assert!(matches!(next.verify(&expired).await, Err(TicketError::Expired)));
+    assert!(matches!(next.verify(&forged, &who, &prefix).await, Err(TicketError::Forged)));
+    let expired = next.issue(coordinator.site, &seat, UnixMs(UnixMs::now().0 - TICKET_MS - 1));
+    assert!(matches!(next.verify(&expired, &who, &prefix).await, Err(TicketError::Expired)));
 }

@@ -3,15 +3,19 @@
 use super::extract::{Path, Query};
 use super::{App, Problem};
 use crate::embed::FrameValues;
+use crate::runtime::session::network_prefix;
 use crate::store::SiteRow;
+use crate::ticket::Seat;
 use crate::time::UnixMs;
-use axum::extract::State;
+use crate::verify::origin_of;
+use axum::extract::{ConnectInfo, Extension, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
+use std::net::{Ipv6Addr, SocketAddr};
 
 /// Content never changes under its name.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -85,16 +89,36 @@ fn content_policy(origin: &str, ancestors: &str) -> String {
     )
 }
 
+/// The origin of the page that asks, where the browser tells it: the tag has it do so.
+/// The frame itself, for a fresh ticket, tells none.
+fn asking_origin(app: &App, headers: &HeaderMap) -> Option<String> {
+    let referrer = headers.get(header::REFERER)?.to_str().ok()?;
+    origin_of(referrer).filter(|origin| *origin != app.settings.origin)
+}
+
 async fn frame(
     State(app): State<App>,
     Query(query): Query<FrameQuery>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let site = app.store.site_by_key(&query.site).await?.filter(|site| !site.revoked);
-    let Some(site) = site else {
-        let page = "<!doctype html><title>Raven</title><p>This site is not registered.";
-        return Ok(framed(&app, (StatusCode::NOT_FOUND, Html(page)), &["'none'".to_owned()]));
+    let dark = |text: &'static str| {
+        let page = format!("<!doctype html><title>Raven</title><p>{text}");
+        framed(&app, (StatusCode::NOT_FOUND, Html(page)), &["'none'".to_owned()])
     };
-    let ticket = app.tickets.issue(site.id, UnixMs::now());
+    let site = app.store.site_by_key(&query.site).await?.filter(SiteRow::is_open);
+    let Some(site) = site else { return Ok(dark("This site is not registered.")) };
+    let origin = asking_origin(&app, &headers);
+    if origin.as_ref().is_some_and(|origin| !site.origins.contains(origin)) {
+        app.store.count_blocked(site.id, UnixMs::now());
+        return Ok(dark("This page is not one of the site's."));
+    }
+    if headers.get(header::REFERER).is_some() {
+        app.store.count_view(site.id, UnixMs::now());
+    }
+    let address = peer.map_or(Ipv6Addr::UNSPECIFIED.into(), |Extension(ConnectInfo(it))| it.ip());
+    let seat = Seat { prefix: network_prefix(address), origin: origin.as_deref() };
+    let ticket = app.tickets.issue(site.id, &seat, UnixMs::now());
     let values = FrameValues { ticket: &ticket, site_key: &site.site_key, site_name: &site.name };
     let page = app.embed.frame(&values);
     let page = page.ok_or_else(|| Problem::unavailable("no frame is deployed here"))?;
@@ -109,7 +133,7 @@ async fn check(
     Query(query): Query<FrameQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let site = app.store.site_by_key(&query.site).await?.filter(|site| !site.revoked);
+    let site = app.store.site_by_key(&query.site).await?.filter(SiteRow::is_open);
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
     let is_registered =
         |site: &SiteRow| site.origins.iter().any(|known| Some(known.as_str()) == origin);

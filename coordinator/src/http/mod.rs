@@ -8,6 +8,7 @@ mod body;
 mod certificates;
 mod datasets;
 mod download;
+mod earnings;
 mod embed;
 mod events;
 mod extract;
@@ -18,6 +19,7 @@ mod jobs;
 mod model;
 mod network;
 mod pace;
+mod partner;
 mod problem;
 mod proof;
 mod quotes;
@@ -25,6 +27,7 @@ mod sites;
 mod streams;
 pub mod upkeep;
 mod uploads;
+mod work_tokens;
 mod www;
 
 pub use auth::bearer;
@@ -142,6 +145,9 @@ pub fn router(app: App) -> Router {
         .merge(certificates::routes())
         .merge(account::routes())
         .merge(sites::routes())
+        .merge(partner::routes())
+        .merge(earnings::routes())
+        .merge(work_tokens::routes())
         .merge(network::routes())
         .merge(blobs::routes())
         .merge(health::routes())

@@ -4,9 +4,9 @@ use super::auth::Owner;
 use super::body::{JsonBody, RawBody, parse};
 use super::extract::Path;
 use super::idempotency::{Once, Turn};
-use super::{App, Problem};
+use super::{App, Problem, partner};
 use crate::sites::new_site;
-use crate::store::{SiteRow, parse_site, site_text};
+use crate::store::{SiteRow, site_text};
 use crate::verify::{Finding, PageReport, check_page, check_url};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,7 +18,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub fn routes() -> Router<App> {
-    Router::new().route("/v1/sites", post(create)).route("/v1/sites/{id}/verify", post(verify))
+    Router::new()
+        .route("/v1/sites", post(create).get(list))
+        .route("/v1/sites/{id}/verify", post(verify))
 }
 
 /// Pages of one request that are read at a time.
@@ -41,34 +43,30 @@ async fn create(
         Turn::Answered(answer) => return Ok(answer),
         Turn::Mine(claim) => claim,
     };
-    let site = new_site(&spec.name, &spec.origins).map_err(|error| {
-        let problem = Problem::invalid(error.to_string())
-            .named("site", "The site is refused")
-            .with_field(error.field());
-        match error.limit() {
-            Some((limit, found)) => problem.with_limit(limit, Some(found)),
-            None => problem,
-        }
-    })?;
-    let origin = &app.settings.origin;
-    let key = &site.site_key;
+    let site = new_site(&spec.name, &spec.origins).map_err(|error| partner::refusal(&error))?;
     let mut answer = json!({
         "id": site_text(site.id),
         "name": site.name,
         "origins": site.origins,
-        "site_key": key,
-        "snippet": format!("<script async src=\"{origin}/embed/raven.js?site={key}\"></script>"),
+        "site_key": site.site_key,
     });
-    if let Some(loader) = app.embed.loader() {
-        let (name, integrity) = (&loader.name, &loader.integrity);
-        answer["snippet_pinned"] = Value::from(format!(
-            "<script async src=\"{origin}/embed/{name}?site={key}\" \
-             integrity=\"{integrity}\" crossorigin=\"anonymous\"></script>"
-        ));
+    if let (Value::Object(answer), Value::Object(tags)) = (&mut answer, partner::tags(&app, &site))
+    {
+        answer.extend(tags);
     }
     let remembered = claim.remember(StatusCode::CREATED, &answer);
     app.store.add_site(owner.0, &site, app.settings.sites_max, remembered.as_ref()).await?;
     Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+async fn list(State(app): State<App>, owner: Owner) -> Result<Json<Value>, Problem> {
+    let mut sites = Vec::new();
+    for owned in app.store.sites_of(owner.0).await? {
+        let mut site = partner::summary(&app, owner, &owned.site).await?;
+        site["created_at"] = Value::from(owned.created.rfc3339());
+        sites.push(site);
+    }
+    Ok(Json(json!({ "sites": sites })))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -90,12 +88,7 @@ async fn verify(
         Turn::Mine(claim) => claim,
     };
     let spec: VerifySpec = if body.is_empty() { VerifySpec::default() } else { parse(&body)? };
-    let id = parse_site(&id);
-    let site = match id {
-        Some(id) => app.store.owned_site(owner.0, id).await?,
-        None => None,
-    };
-    let site = site.ok_or_else(|| Problem::not_found("no such site of this key"))?;
+    let site = partner::find(&app, owner, &id).await?;
     if site.revoked {
         return Err(Problem::conflict("the site is revoked: its tag shows nothing"));
     }

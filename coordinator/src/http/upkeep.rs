@@ -1,7 +1,8 @@
 //! What time takes away: uploads that were given up, and data sets whose days are over.
 
-use super::{App, Problem, certificates, datasets, proof, uploads};
+use super::{App, Problem, certificates, datasets, partner, proof, uploads};
 use crate::store::{Removal, UploadId};
+use crate::ticket::TICKET_MS;
 use crate::time::UnixMs;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -36,7 +37,10 @@ pub async fn sweep(app: &App, now: UnixMs) -> Result<(), Problem> {
             tracing::info!(dataset = %id, "a data set's days are over");
         }
     }
+    app.store.store_views().await?;
+    app.store.forget_tickets(UnixMs(now.0 - 2 * TICKET_MS)).await?;
     certificates::issue_waiting(app, None).await?;
+    partner::look_again(app, now).await?;
     Ok(())
 }
 

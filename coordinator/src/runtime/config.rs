@@ -41,6 +41,9 @@ pub struct RuntimeConfig {
     pub certificate_bytes: u64,
     /// Where evidence of false results is kept; without it nothing is.
     pub evidence_dir: Option<PathBuf>,
+    /// Between two looks at the sites of open sessions: a site that is paused has no
+    /// session any more after a minute.
+    pub site_look: Duration,
     /// Waiting times of sessions.
     pub timeouts: Timeouts,
 }
@@ -67,6 +70,7 @@ impl RuntimeConfig {
             operator: true,
             certificate_bytes: keep::BYTES_DEFAULT,
             evidence_dir: None,
+            site_look: Duration::from_secs(10),
             timeouts: Timeouts::default(),
         }
     }

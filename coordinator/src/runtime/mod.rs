@@ -19,6 +19,7 @@ mod open_session;
 mod operator;
 mod outbox;
 mod outcomes;
+mod partners;
 mod persister;
 mod product;
 mod relaxed;
@@ -49,9 +50,10 @@ use grants::Grants;
 use judge::{Cabinet, Judge};
 use operator::Operator;
 use outcomes::store_outcomes;
+use partners::{Visitors, watch_sites};
 use persister::Persister;
 use raven_engine::{Engine, EngineConfig, Event, ResumePoint};
-use raven_protocol::{BlobId, JobId, KernelId};
+use raven_protocol::{BlobId, JobId, KernelId, SessionId};
 use session::Modules;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,6 +109,8 @@ pub struct Shared {
     metrics: Arc<Metrics>,
     grants: Grants,
     visits: Visits,
+    /// Who came through which site.
+    visitors: Visitors,
     /// One permit per open socket.
     slots: Arc<Semaphore>,
     /// Who may open a socket, and how many may be without consent.
@@ -179,6 +183,7 @@ pub async fn start(
         metrics,
         grants: Grants::default(),
         visits: Visits::default(),
+        visitors: Visitors::default(),
         inputs: inputs_out,
     });
     let (folder, signing) = (shared.config.evidence_dir.clone(), shared.store.clone());
@@ -211,6 +216,7 @@ pub async fn start(
         tokio::spawn(guard("persister", persister.run(savings), failure_out)),
         tokio::spawn(store_trust(shared.store.clone(), lessons)),
         tokio::spawn(counts),
+        tokio::spawn(watch_sites(shared.clone(), stop.subscribe())),
     ];
     if shared.config.operator {
         let node = Operator::new(shared.clone(), module, blobs.clone()).await?;
@@ -334,6 +340,11 @@ impl RuntimeHandle {
     /// Whether the session that holds `token` may read `blob`.
     pub fn grant_allows(&self, token: &str, blob: BlobId) -> bool {
         self.shared.grants.allows(token, blob)
+    }
+
+    /// The open session that holds `token`.
+    pub fn session_of(&self, token: &str) -> Option<SessionId> {
+        self.shared.grants.session_of(token)
     }
 
     /// The counters.

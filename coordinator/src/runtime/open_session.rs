@@ -23,7 +23,7 @@ impl OpenSession {
     /// Issues a grant to a session that has just been stored.
     pub fn new(shared: Arc<Shared>, session: SessionId) -> Self {
         let grant = hex(&random::bytes::<16>());
-        shared.grants.issue(&grant);
+        shared.grants.issue(&grant, session);
         OpenSession { shared, session, grant, is_closed: false }
     }
 
@@ -91,6 +91,7 @@ mod tests {
             metrics: Arc::new(Metrics::default()),
             grants: Grants::default(),
             visits: Default::default(),
+            visitors: Default::default(),
             inputs,
         };
         (Arc::new(shared), received)
@@ -101,6 +102,8 @@ mod tests {
             session,
             contributor: ContributorId([1; 32]),
             site: None,
+            origin: None,
+            ticket: None,
             prefix: NetworkPrefix([0; 16]),
             device: Device {
                 class: DeviceClass::Desktop,

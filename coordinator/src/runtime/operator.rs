@@ -183,6 +183,8 @@ impl Operator {
             session: self.session,
             contributor: profile.contributor,
             site: None,
+            origin: None,
+            ticket: None,
             prefix: profile.prefix,
             device,
             numeric: profile.numeric,

@@ -6,7 +6,9 @@ use super::snapshot::SessionRecord;
 use crate::random;
 use crate::ticket::TicketSite;
 use ed25519_dalek::{Signature, VerifyingKey};
-use raven_engine::{ContributorId, NetworkPrefix, RefusedCategories, SessionProfile, Trust};
+use raven_engine::{
+    CategorySet, ContributorId, NetworkPrefix, RefusedCategories, SessionProfile, Trust,
+};
 use raven_protocol::{
     Backend, FrameError, GoodbyeReason, Hello, KernelId, MessageError, NumericClass,
     PROTOCOL_VERSION, Receipt, SessionId,
@@ -247,7 +249,12 @@ impl AwaitConsent {
     ) -> Consented {
         let Hello { numeric, device, share, workers, traffic_bytes_left, .. } = self.hello;
         let contributor = ContributorId(self.terms.key.to_bytes());
-        let site = self.site.map(|site| site.site);
+        let (site, origin, ticket, by_site) = match self.site {
+            Some(TicketSite { site, origin, ticket, refuses, .. }) => {
+                (Some(site), origin, Some(ticket), refuses)
+            }
+            None => (None, None, None, CategorySet::EMPTY),
+        };
         let profile = SessionProfile {
             contributor,
             site,
@@ -259,7 +266,7 @@ impl AwaitConsent {
             workers,
             memory_bytes: device.memory_bytes,
             traffic_bytes: traffic_bytes_left,
-            refused: RefusedCategories::default(),
+            refused: RefusedCategories { by_site, ..RefusedCategories::default() },
             trust: Trust::default(),
             operator: false,
         };
@@ -268,6 +275,8 @@ impl AwaitConsent {
             session,
             contributor,
             site,
+            origin,
+            ticket,
             prefix,
             device,
             numeric,

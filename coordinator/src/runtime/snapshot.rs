@@ -76,6 +76,10 @@ pub struct SessionRecord {
     pub contributor: ContributorId,
     /// The site through which it came, if any.
     pub site: Option<SiteId>,
+    /// The page's origin, as far as it is known.
+    pub origin: Option<String>,
+    /// The number of the ticket that it came with.
+    pub ticket: Option<u64>,
     /// Its network.
     pub prefix: NetworkPrefix,
     /// Claims about the machine.

@@ -7,13 +7,16 @@ use super::executor::{Tensor, tensors_of};
 use super::leases::{Answer, Held, LeaseTable};
 use super::open_session::OpenSession;
 use super::outbox::{Ending, Outbox};
+use super::partners::Visitor;
 use super::product::look;
 use super::relaxed::Sketch;
-use super::session::{AwaitConsent, Raise, Refusal, check_hello, network_prefix};
+use super::session::{AwaitConsent, Raise, Refusal, check_hello, network_prefix, parse_hex};
 use super::traffic::Traffic;
 use super::upgrade::{self, Gate, Socket, TooLong};
 use super::wishes::{Bucket, Wishes};
 use super::writer;
+use crate::store::StoreError;
+use crate::ticket::TicketError;
 use axum::body::Bytes;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -23,7 +26,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use futures_util::stream::{SplitSink, SplitStream};
 use hyper::upgrade::OnUpgrade;
-use raven_engine::{Event, Identity, SessionProfile, Trust};
+use raven_engine::{ContributorId, Event, Identity, SessionProfile, SiteId, Trust};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Backend, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError,
@@ -183,6 +186,8 @@ struct Shown {
 /// What an open session reads against.
 struct Active {
     session: SessionId,
+    /// The site through which it came.
+    site: Option<SiteId>,
     /// What its tasks must be executed on.
     backend: Backend,
     leases: Arc<Mutex<LeaseTable>>,
@@ -209,6 +214,9 @@ impl Reader {
             Ending::Goodbye(refusal) => Some(refusal.reason),
             Ending::Silent => None,
         };
+        if let Some(site) = active.site {
+            self.shared.visitors.leave(site, active.session);
+        }
         open.close(reason).await;
         ending
     }
@@ -225,7 +233,10 @@ impl Reader {
         self.traffic = Arc::new(Traffic::of(hello.traffic_bytes_left));
         let site = match &hello.ticket {
             Some(ticket) => {
-                let site = self.shared.tickets.verify(ticket).await;
+                // A key that is none is refused with the hello itself.
+                let key = ContributorId(parse_hex(&hello.session_key).unwrap_or_default());
+                let prefix = network_prefix(peer);
+                let site = self.shared.tickets.verify(ticket, &key, &prefix).await;
                 Some(site.map_err(|error| {
                     Refusal::new(GoodbyeReason::BadTicket, format!("hello.ticket: {error}"))
                 })?)
@@ -249,7 +260,12 @@ impl Reader {
         let (receipt, signature) = self.receipt(Instant::now() + timeouts.consent).await?;
         let mut consented = waiting.consent(receipt, signature, network_prefix(peer))?;
         self.recall(&mut consented.profile).await?;
-        if let Err(error) = self.shared.store.session_opened(&consented.record).await {
+        let stored = self.shared.store.session_opened(&consented.record).await;
+        if let Err(StoreError::TicketTaken) = stored {
+            let detail = format!("hello.ticket: {}", TicketError::Taken);
+            return Err(Refusal::new(GoodbyeReason::BadTicket, detail).into());
+        }
+        if let Err(error) = stored {
             tracing::error!(%session, %error, "a session was not stored");
             let detail = "the session could not be recorded; come back later";
             return Err(Refusal::new(GoodbyeReason::Draining, detail).into());
@@ -260,6 +276,12 @@ impl Reader {
         self.shared.metrics.sessions_opened.add(1);
         let contributor = consented.profile.contributor;
         self.traffic = self.shared.visits.join(contributor, self.traffic.clone());
+        let site = consented.profile.site;
+        if let Some(site) = site {
+            let refuses = consented.profile.refused.by_site;
+            let (outbox, origin) = (self.outbox.clone(), consented.record.origin);
+            self.shared.visitors.enter(site, session, Visitor { outbox, origin, refuses });
+        }
         let leases = Arc::<Mutex<LeaseTable>>::default();
         let wishes = Wishes::of(&consented.profile, consented.terms);
         let backend = consented.profile.numeric.backend();
@@ -271,7 +293,7 @@ impl Reader {
             grant: open.grant().to_owned(),
             traffic: self.traffic.clone(),
         };
-        Ok((open, Active { session, backend, leases, wishes }, opened))
+        Ok((open, Active { session, site, backend, leases, wishes }, opened))
     }
 
     /// Looks up what is known of a contributor; who was excluded goes at once.

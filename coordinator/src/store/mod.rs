@@ -8,12 +8,15 @@ mod books;
 mod chain;
 mod datasets;
 mod events;
+mod funnel;
 mod idempotency;
 mod inspect;
 mod jobs;
 mod keys;
 mod outcomes;
+mod partners;
 mod pay;
+mod proofs;
 mod records;
 mod sessions;
 mod setbacks;
@@ -26,14 +29,17 @@ pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
+pub use funnel::{EarningsDay, SiteDay, VisitorWork, Work as SiteWork};
 pub use idempotency::Remembered;
 pub use inspect::{Inspection, inspect};
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
 pub use keys::KeyId;
+pub use partners::{EARNED, SiteCaps, Withheld, day_of};
 pub use pay::requester;
+pub use proofs::{OriginProof, ProofKind};
 pub use records::Clock;
 pub(crate) use records::state_reason;
-pub use sites::{SiteRow, parse_site, site_text};
+pub use sites::{OwnedSite, SiteChange, SiteRow, parse_site, site_text};
 pub use stats::{BackendWork, Curve, Totals};
 pub use trust::{EvidenceRecord, EvidenceView, Executions};
 pub use uploads::{UploadBounds, UploadId, UploadRow};
@@ -48,7 +54,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection as _, Executor as _, Row as _, Transaction};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Each migration once, in order; SQLite's `user_version` counts those done.
@@ -65,6 +71,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0010_outcomes.sql"),
     include_str!("../../migrations/0011_setbacks.sql"),
     include_str!("../../migrations/0012_books.sql"),
+    include_str!("../../migrations/0014_partners.sql"),
 ];
 
 /// Everything that refers to blobs.
@@ -105,6 +112,9 @@ pub enum StoreError {
     /// A request of the same name was answered in the meantime.
     #[error("store: the idempotency key was used already")]
     Answered,
+    /// A ticket was used by another key before.
+    #[error("store: the ticket is another key's")]
+    TicketTaken,
     /// A record names a job that was never stored.
     #[error("store: job {job} is not stored")]
     UnknownJob { job: raven_protocol::JobId },
@@ -137,6 +147,9 @@ struct Inner {
     readers: SqlitePool,
     health: Health,
     folder: PathBuf,
+    site_caps: Mutex<SiteCaps>,
+    /// Views that are not stored yet.
+    views: funnel::Views,
 }
 
 impl Store {
@@ -166,7 +179,16 @@ impl Store {
             .map_err(failed("open the file for reading"))?;
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
         let health = Health::default();
-        Ok(Store { inner: Arc::new(Inner { writer, readers, health, folder }) })
+        Ok(Store {
+            inner: Arc::new(Inner {
+                writer,
+                readers,
+                health,
+                folder,
+                site_caps: Mutex::default(),
+                views: Default::default(),
+            }),
+        })
     }
 
     /// Forgets what only holds within one process: open sessions and running clocks.
@@ -260,6 +282,9 @@ impl Store {
 
     /// Waits for statements that run and closes the file.
     pub async fn close(&self) {
+        if let Err(error) = self.store_views().await {
+            tracing::warn!(%error, "the last views of pages are not counted");
+        }
         self.inner.readers.close().await;
         self.inner.writer.close().await;
     }

@@ -1,6 +1,7 @@
 //! What one transaction makes durable: [`Store::persist`].
 
 use super::jobs::MeanMetrics;
+use super::partners::Attribution;
 use super::{
     Snapshot, Store, StoreError, chain, column, count_to_sql, events, failed, hash_column, pay,
     setbacks, to_sql,
@@ -168,12 +169,18 @@ impl Store {
         }
         let mut charge = before.charge;
         let mut credited = Vec::new();
-        for credit in record.credits.iter().filter(is_new) {
-            if let Some(added) = add_credit(&mut transaction, record.job, credit).await? {
+        let new: Vec<&Credit> = record.credits.iter().filter(is_new).collect();
+        let caps = self.site_caps();
+        let mut ways = Attribution::open(&mut transaction, caps, record.job, &new, now).await?;
+        for credit in new {
+            let paid = ways.of(credit);
+            if let Some(added) = add_credit(&mut transaction, record.job, &paid).await? {
                 charge = charge.plus(added).unwrap_or(Charge::MAX);
-                credited.push(*credit);
+                credited.push(paid);
+                ways.count(credit);
             }
         }
+        ways.store(&mut transaction).await?;
         // It looks for what is void among the credits that are not.
         pay::enter_record(&mut transaction, record, &credited, now).await?;
         for void in &record.voids {

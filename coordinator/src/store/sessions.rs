@@ -1,5 +1,6 @@
 //! Contributors' sessions and the receipts of their consent.
 
+use super::partners::{self, Withheld};
 use super::{Store, StoreError, failed, to_sql, unreadable};
 use crate::runtime::SessionRecord;
 use crate::runtime::session::Raise;
@@ -15,15 +16,24 @@ fn json_text<T: serde::Serialize>(column: &'static str, value: &T) -> Result<Str
 }
 
 impl Store {
-    /// Stores a session with its signed receipt, before it gets any work.
+    /// Stores a session with its signed receipt, before it gets any work. Its ticket is
+    /// its key's from then on.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::TicketTaken`], [`StoreError::Database`].
     pub async fn session_opened(&self, session: &SessionRecord) -> Result<(), StoreError> {
+        let now = UnixMs::now();
+        let caps = self.site_caps();
+        let mut transaction = self.begin().await?;
+        if let Some(ticket) = session.ticket {
+            partners::take_ticket(&mut transaction, ticket, &session.contributor, now).await?;
+        }
+        let withheld = partners::withheld_at_start(&mut transaction, caps, session, now).await?;
         sqlx::query(
             "INSERT INTO sessions (id, contributor, site, network_prefix, device_class, device,
-                 numeric_class, share, workers, receipt, signature, opened_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                 numeric_class, share, workers, receipt, signature, opened_ms, origin,
+                 withheld)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )
         .bind(to_sql(session.session.0))
         .bind(&session.contributor.0[..])
@@ -36,11 +46,13 @@ impl Store {
         .bind(i64::from(session.workers))
         .bind(&session.receipt)
         .bind(&session.signature)
-        .bind(UnixMs::now().0)
-        .execute(self.writer())
+        .bind(now.0)
+        .bind(&session.origin)
+        .bind(withheld.map(Withheld::as_str))
+        .execute(&mut *transaction)
         .await
-        .map(drop)
-        .map_err(failed("open a session"))
+        .map_err(failed("open a session"))?;
+        transaction.commit().await.map_err(failed("commit a session"))
     }
 
     /// Stores a receipt for a higher share, before the share is used.

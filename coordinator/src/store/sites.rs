@@ -2,11 +2,11 @@
 
 use super::idempotency::{Remembered, remember};
 use super::{
-    KeyId, Store, StoreError, column, count_to_sql, failed, from_sql, to_sql, u64_column,
-    unreadable,
+    KeyId, Store, StoreError, column, count_to_sql, failed, from_sql, to_sql, u32_column,
+    u64_column, unreadable,
 };
 use crate::time::UnixMs;
-use raven_engine::SiteId;
+use raven_engine::{CategorySet, SiteId};
 use sqlx::sqlite::SqliteRow;
 
 /// A registered site.
@@ -19,6 +19,32 @@ pub struct SiteRow {
     /// Origins that may show the frame, each `scheme://host[:port]`.
     pub origins: Vec<String>,
     pub revoked: bool,
+    /// Whether its owner has it stand still: its frame shows nothing, and nobody works for it.
+    pub paused: bool,
+    /// Kinds of jobs that its visitors get no task of.
+    pub refuses: CategorySet,
+}
+
+impl SiteRow {
+    /// Whether its frame may be shown at all.
+    pub fn is_open(&self) -> bool {
+        !self.revoked && !self.paused
+    }
+}
+
+/// A site with what its owner alone may know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedSite {
+    pub site: SiteRow,
+    pub created: UnixMs,
+}
+
+/// What becomes of a site; what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteChange {
+    pub paused: Option<bool>,
+    pub refuses: Option<CategorySet>,
+    pub origins: Option<Vec<String>>,
 }
 
 /// `site_` and 16 hex digits.
@@ -33,7 +59,8 @@ pub fn parse_site(text: &str) -> Option<SiteId> {
     (site_text(id) == text).then_some(id)
 }
 
-const COLUMNS: &str = "id, name, site_key, origins, revoked_ms";
+const COLUMNS: &str =
+    "id, name, site_key, origins, revoked_ms, paused_ms, refused_categories, created_ms";
 
 fn read(row: &SqliteRow) -> Result<SiteRow, StoreError> {
     let origins: &str = column(row, "sites", "origins")?;
@@ -45,6 +72,10 @@ fn read(row: &SqliteRow) -> Result<SiteRow, StoreError> {
         origins: serde_json::from_str(origins)
             .map_err(|error| unreadable("sites", "origins", error))?,
         revoked: revoked.is_some(),
+        paused: column::<Option<i64>>(row, "sites", "paused_ms")?.is_some(),
+        refuses: CategorySet::from_bits(
+            u8::try_from(u32_column(row, "sites", "refused_categories")?).unwrap_or(u8::MAX),
+        ),
     })
 }
 
@@ -147,6 +178,59 @@ impl Store {
             .await
             .map_err(failed("look up a site"))?;
         row.as_ref().map(read).transpose()
+    }
+
+    /// Every site of a key that is not revoked, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sites_of(&self, owner: KeyId) -> Result<Vec<OwnedSite>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM sites WHERE owner = ?1 AND revoked_ms IS NULL
+             ORDER BY created_ms DESC, id"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(owner.0)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list sites"))?;
+        rows.iter()
+            .map(|row| {
+                let created = UnixMs(column(row, "sites", "created_ms")?);
+                Ok(OwnedSite { site: read(row)?, created })
+            })
+            .collect()
+    }
+
+    /// Changes a site of a key; whether there was one that is not revoked.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn change_site(
+        &self,
+        owner: KeyId,
+        id: SiteId,
+        change: &SiteChange,
+    ) -> Result<bool, StoreError> {
+        let origins =
+            change.origins.as_ref().map(|list| serde_json::Value::from(list.clone()).to_string());
+        let done = sqlx::query(
+            "UPDATE sites SET origins = COALESCE(?3, origins),
+                 refused_categories = COALESCE(?4, refused_categories),
+                 paused_ms = CASE WHEN ?5 IS NULL THEN paused_ms WHEN ?5 = 0 THEN NULL
+                             ELSE COALESCE(paused_ms, ?6) END
+             WHERE id = ?1 AND owner = ?2 AND revoked_ms IS NULL",
+        )
+        .bind(to_sql(id.0))
+        .bind(owner.0)
+        .bind(origins)
+        .bind(change.refuses.map(|refuses| i64::from(refuses.bits())))
+        .bind(change.paused)
+        .bind(UnixMs::now().0)
+        .execute(self.writer())
+        .await
+        .map_err(failed("change a site"))?;
+        Ok(done.rows_affected() > 0)
     }
 
     /// Takes a site's right to show the frame; whether there was one to take.

@@ -104,6 +104,32 @@ impl<'a> Fetcher<'a> {
     /// # Errors
     /// [`PageError`].
     pub fn get(&self, url: &str) -> Result<Page, PageError> {
+        let (url, response) = self.follow(url, "text/html")?;
+        read(url, response)
+    }
+
+    /// Reads at most `bytes_max` of a file of any kind, as text.
+    ///
+    /// # Errors
+    /// [`PageError`].
+    pub fn text(&self, url: &str, bytes_max: u64) -> Result<String, PageError> {
+        let (url, response) = self.follow(url, "text/plain")?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            return Err(PageError::Status { status: status.as_u16() });
+        }
+        let mut bytes = Vec::new();
+        let mut reader = response.into_body().into_reader().take(bytes_max);
+        reader.read_to_end(&mut bytes).map_err(|error| named(&url, ureq::Error::from(error)))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Asks for an address and where it leads to; answers the last one.
+    fn follow(
+        &self,
+        url: &str,
+        accept: &str,
+    ) -> Result<(String, ureq::http::Response<ureq::Body>), PageError> {
         let started = Instant::now();
         let mut url = url.to_owned();
         for _ in 0..=REDIRECTS_MAX {
@@ -116,12 +142,12 @@ impl<'a> Fetcher<'a> {
                 // A timeout of nothing would be none.
                 .timeout_global(Some(left.max(Duration::from_millis(1))))
                 .build()
-                .header(header::ACCEPT, "text/html")
+                .header(header::ACCEPT, accept)
                 .call()
                 .map_err(|error| named(&url, error))?;
             let location = response.headers().get(header::LOCATION);
             let Some(location) = location.filter(|_| response.status().is_redirection()) else {
-                return read(url, response);
+                return Ok((url, response));
             };
             let location = location.to_str().ok().and_then(|location| join(&url, location));
             url = location.ok_or_else(|| PageError::Malformed { url: "a redirect".into() })?;

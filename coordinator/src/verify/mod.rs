@@ -2,10 +2,14 @@
 //! internet would get it, within narrow bounds, and its script elements are read.
 
 mod address;
+mod dns;
 mod fetch;
 mod markup;
+mod proof;
 
-pub use fetch::{PAGE_MS_MAX, PageError};
+pub use address::is_local_origin;
+pub use fetch::{PAGE_MS_MAX, PageError, origin_of};
+pub use proof::{Found, OriginReport, PROOF_PATH, Resolvers, prove};
 
 use crate::store::SiteRow;
 use fetch::{Fetcher, Page};
@@ -38,16 +42,27 @@ pub struct Verifier {
     permits: Arc<Semaphore>,
     /// When the sites of the last [`REST`] were looked at.
     lately: Mutex<HashMap<SiteId, Instant>>,
+    resolvers: Resolvers,
 }
 
 impl Default for Verifier {
     fn default() -> Self {
         let permits = Arc::new(Semaphore::new(SITES_AT_A_TIME));
-        Verifier { permits, lately: Mutex::default() }
+        Verifier { permits, lately: Mutex::default(), resolvers: Resolvers::of_system() }
     }
 }
 
 impl Verifier {
+    /// One that asks other name servers than the system's.
+    pub fn with_resolvers(resolvers: Resolvers) -> Self {
+        Verifier { resolvers, ..Verifier::default() }
+    }
+
+    /// The name servers that are asked for proofs.
+    pub fn resolvers(&self) -> Resolvers {
+        self.resolvers.clone()
+    }
+
     /// Takes the site's turn, which lasts until the answer is dropped.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use raven_coordinator::store::{DatasetId, KeyId, Store};
 use raven_coordinator::ticket::Tickets;
 use raven_coordinator::www::Www;
 use raven_engine::{Cause, JobPhase, JobState, Record, ResumePoint};
-use raven_protocol::{BlobId, Frame, FrameLimits, JobId, KernelId};
+use raven_protocol::{BlobId, Frame, FrameLimits, JobId, KernelId, SessionId};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -45,6 +45,8 @@ pub struct Quiet {
     pub nodes: Mutex<Vec<NodeSnapshot>>,
     /// Whether it says that it has failed.
     pub failed: AtomicBool,
+    /// The session that holds [`GRANT`].
+    pub session: Mutex<Option<SessionId>>,
 }
 
 impl Network for Quiet {
@@ -88,6 +90,10 @@ impl Network for Quiet {
 
     fn grant_allows(&self, token: &str, blob: BlobId) -> bool {
         token == GRANT && self.granted.lock().expect("no panic").contains(&blob)
+    }
+
+    fn session_of(&self, token: &str) -> Option<SessionId> {
+        self.session.lock().expect("no panic").filter(|_| token == GRANT)
     }
 
     fn failure(&self) -> Option<NetworkError> {
@@ -254,6 +260,7 @@ impl Server {
                 live: Mutex::default(),
                 nodes: Mutex::default(),
                 failed: AtomicBool::default(),
+                session: Mutex::default(),
             });
             let upload_folder = folder.path().join("uploads");
             std::fs::create_dir_all(&upload_folder).expect("a folder");

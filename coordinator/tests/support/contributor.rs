@@ -2,7 +2,7 @@
 //! a blocking socket, as one worker of a browser would.
 
 use super::socket::{consent, hello, receipt};
-use super::{cache_dir, kernel_file};
+use super::{SITE_KEY, cache_dir, kernel_file};
 use ed25519_dalek::SigningKey;
 use raven_coordinator::runtime::executor::{Kernel, KernelModule};
 use raven_graph::{DType, TensorType};
@@ -76,6 +76,16 @@ pub struct Contributor {
 
 impl Contributor {
     pub fn start(address: SocketAddr, number: u8, habits: Habits) -> Self {
+        Self::start_through(address, number, habits, None)
+    }
+
+    /// One that comes with a site's ticket and consents to that site.
+    pub fn start_through(
+        address: SocketAddr,
+        number: u8,
+        habits: Habits,
+        ticket: Option<String>,
+    ) -> Self {
         let (stop, commits) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let tasks = Arc::<Mutex<Vec<TaskId>>>::default();
         let (moved, goodbye) = (Arc::<AtomicU64>::default(), Arc::<Mutex<_>>::default());
@@ -84,6 +94,7 @@ impl Contributor {
             address,
             number,
             habits,
+            ticket,
             stop: stop.clone(),
             commits: commits.clone(),
             moved: moved.clone(),
@@ -144,6 +155,7 @@ struct Worker {
     address: SocketAddr,
     number: u8,
     habits: Habits,
+    ticket: Option<String>,
     stop: Arc<AtomicBool>,
     commits: Arc<AtomicU64>,
     moved: Arc<AtomicU64>,
@@ -192,13 +204,15 @@ impl Worker {
             false => NumericClass::Cpu { kernel: module.id() },
         };
         let traffic_bytes_left = self.habits.traffic;
-        let hello = Hello { traffic_bytes_left, numeric, ..hello(&key, module.id()) };
+        let ticket = self.ticket.clone();
+        let hello = Hello { traffic_bytes_left, numeric, ticket, ..hello(&key, module.id()) };
         send(&mut socket, &FromContributor::Hello(hello.clone()));
         let mut grant = String::new();
         while let Some(bytes) = self.read(&mut socket) {
             match message(&bytes) {
                 ToContributor::Welcome { nonce, consent_text_version, .. } => {
-                    let mut receipt = receipt(&hello, &nonce, None);
+                    let site = self.ticket.as_ref().map(|_| SITE_KEY);
+                    let mut receipt = receipt(&hello, &nonce, site);
                     receipt.text_version = consent_text_version;
                     receipt.gpu = self.habits.gpu;
                     self.write(&mut socket, encode(&consent(&receipt, &key), &[]));

@@ -14,9 +14,10 @@ use axum::serve::ListenerExt;
 use raven_coordinator::blobs::Blobs;
 use raven_coordinator::job::{JobContext, JobSpec, Lowering, lower_job};
 use raven_coordinator::keys::{ApiKey, KeyMode};
+use raven_coordinator::runtime::session::network_prefix;
 use raven_coordinator::runtime::{self, RuntimeConfig, RuntimeHandle, Timeouts};
 use raven_coordinator::store::{DatasetId, DatasetRow, KeyId, NewJob, SiteRow, Store, StoredShard};
-use raven_coordinator::ticket::Tickets;
+use raven_coordinator::ticket::{Seat, Tickets};
 use raven_coordinator::time::UnixMs;
 use raven_engine::SiteId;
 use raven_protocol::{BlobId, JobId, Seed};
@@ -120,7 +121,11 @@ impl Coordinator {
 
     /// A ticket for the registered site's frame.
     pub fn ticket(&self) -> String {
-        self.tickets.issue(self.site, UnixMs::now())
+        let seat = Seat {
+            prefix: network_prefix([127, 0, 0, 1].into()),
+            origin: Some("http://news.test"),
+        };
+        self.tickets.issue(self.site, &seat, UnixMs::now())
     }
 
     /// Stores a data set and a job on it, and hands the job to the runtime.
@@ -223,6 +228,8 @@ async fn site(store: &Store, owner: KeyId) -> SiteId {
         site_key: SITE_KEY.into(),
         origins: vec!["http://news.test".into()],
         revoked: false,
+        paused: false,
+        refuses: raven_engine::CategorySet::EMPTY,
     };
     store.add_site(owner, &row, 10, None).await.expect("a site");
     row.id

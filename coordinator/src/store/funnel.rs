@@ -1,0 +1,284 @@
+//! From a page's view to verified work, by site and day.
+//!
+//! Views come with every page load: they are counted in memory and stored now and
+//! then, so that no visitor waits for a disk. A crash loses the last minute of them.
+
+use super::partners::{DAY_MS, day_of};
+use super::{Book, Store, StoreError, column, count_to_sql, failed, to_sql, u64_column};
+use crate::time::UnixMs;
+use raven_engine::ledger::Account;
+use raven_engine::{ContributorId, SiteId};
+use raven_protocol::SessionId;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+/// Views and blocked frames that are not stored yet, by site and day.
+pub(super) type Views = Mutex<HashMap<(SiteId, i64), (u64, u64)>>;
+
+/// Work of one outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    pub tasks: u64,
+    pub flops: u64,
+}
+
+/// One day of a site.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteDay {
+    /// Frames that were served to pages of the site.
+    pub views: u64,
+    /// Pages of other origins that asked why their frame stays dark, or had it refused.
+    pub blocked: u64,
+    /// Visitors, by their keys, who said yes.
+    pub yes: u64,
+    /// Of those, visitors of whom a result was credited.
+    pub worked: u64,
+    /// Credited work, by whether and why not it earned the site its share.
+    pub work: BTreeMap<String, Work>,
+}
+
+impl Store {
+    fn views(&self) -> std::sync::MutexGuard<'_, HashMap<(SiteId, i64), (u64, u64)>> {
+        self.inner.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a frame that was served.
+    pub fn count_view(&self, site: SiteId, now: UnixMs) {
+        self.views().entry((site, day_of(now))).or_default().0 += 1;
+    }
+
+    /// Counts a page that may not show the frame.
+    pub fn count_blocked(&self, site: SiteId, now: UnixMs) {
+        self.views().entry((site, day_of(now))).or_default().1 += 1;
+    }
+
+    /// Stores what was counted since the last time.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; it is counted with the next time then.
+    pub async fn store_views(&self) -> Result<(), StoreError> {
+        let counted = std::mem::take(&mut *self.views());
+        if counted.is_empty() {
+            return Ok(());
+        }
+        let stored = self.add_views(&counted).await;
+        if stored.is_err() {
+            let mut views = self.views();
+            for (key, (seen, blocked)) in counted {
+                let entry = views.entry(key).or_default();
+                *entry = (entry.0 + seen, entry.1 + blocked);
+            }
+        }
+        stored
+    }
+
+    async fn add_views(
+        &self,
+        counted: &HashMap<(SiteId, i64), (u64, u64)>,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        for ((site, day), (views, blocked)) in counted {
+            sqlx::query(
+                "INSERT INTO site_days (site, day, views, blocked)
+                 SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM sites WHERE id = ?1)
+                 ON CONFLICT DO UPDATE SET views = views + excluded.views,
+                     blocked = blocked + excluded.blocked",
+            )
+            .bind(to_sql(site.0))
+            .bind(day)
+            .bind(count_to_sql(*views))
+            .bind(count_to_sql(*blocked))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("count views"))?;
+        }
+        transaction.commit().await.map_err(failed("commit views"))
+    }
+
+    /// The days of a site from `from` to `to`, both included; days without anything are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn site_days(
+        &self,
+        site: SiteId,
+        from: i64,
+        to: i64,
+    ) -> Result<BTreeMap<i64, SiteDay>, StoreError> {
+        self.store_views().await?;
+        let mut days = BTreeMap::<i64, SiteDay>::new();
+        let rows = sqlx::query(
+            "SELECT day, views, blocked FROM site_days WHERE site = ?1 AND day BETWEEN ?2 AND ?3",
+        )
+        .bind(to_sql(site.0))
+        .bind(from)
+        .bind(to)
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("read views"))?;
+        for row in &rows {
+            let day = days.entry(column(row, "site_days", "day")?).or_default();
+            day.views = u64_column(row, "site_days", "views")?;
+            day.blocked = u64_column(row, "site_days", "blocked")?;
+        }
+        let rows = sqlx::query(
+            "SELECT opened_ms / ?4 AS day, COUNT(DISTINCT contributor) AS yes,
+                 COUNT(DISTINCT contributor) FILTER (WHERE worked_ms IS NOT NULL) AS worked
+             FROM sessions WHERE site = ?1 AND opened_ms >= ?2 * ?4 AND opened_ms < (?3 + 1) * ?4
+             GROUP BY day",
+        )
+        .bind(to_sql(site.0))
+        .bind(from)
+        .bind(to)
+        .bind(DAY_MS)
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("count a site's visitors"))?;
+        for row in &rows {
+            let day = days.entry(column(row, "sessions", "day")?).or_default();
+            day.yes = u64_column(row, "sessions", "yes")?;
+            day.worked = u64_column(row, "sessions", "worked")?;
+        }
+        let rows = sqlx::query(
+            "SELECT day, outcome, tasks, flops FROM site_work
+             WHERE site = ?1 AND day BETWEEN ?2 AND ?3",
+        )
+        .bind(to_sql(site.0))
+        .bind(from)
+        .bind(to)
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("read a site's work"))?;
+        for row in &rows {
+            let day = days.entry(column(row, "site_work", "day")?).or_default();
+            let (tasks, flops) =
+                (u64_column(row, "site_work", "tasks")?, u64_column(row, "site_work", "flops")?);
+            day.work.insert(column(row, "site_work", "outcome")?, Work { tasks, flops });
+        }
+        Ok(days)
+    }
+
+    /// Contributors and sessions that are there through a site now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn site_online(&self, site: SiteId) -> Result<(u64, u64), StoreError> {
+        let row = sqlx::query(
+            "SELECT COUNT(DISTINCT contributor) AS contributors, COUNT(*) AS sessions
+             FROM sessions WHERE site = ?1 AND closed_ms IS NULL",
+        )
+        .bind(to_sql(site.0))
+        .fetch_one(self.readers())
+        .await
+        .map_err(failed("count who is there"))?;
+        Ok((
+            u64_column(&row, "sessions", "contributors")?,
+            u64_column(&row, "sessions", "sessions")?,
+        ))
+    }
+
+    /// What the visitor behind a session did for its site; `None` where it came through none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn work_of_session(
+        &self,
+        session: SessionId,
+    ) -> Result<Option<VisitorWork>, StoreError> {
+        let row = sqlx::query(
+            "SELECT me.site AS site, me.contributor AS contributor,
+                 SUM(s.flops) AS total,
+                 COALESCE(SUM(s.flops) FILTER (WHERE s.closed_ms IS NULL), 0) AS visit
+             FROM sessions me JOIN sessions s
+                 ON s.contributor = me.contributor AND s.site = me.site
+             WHERE me.id = ?1 AND me.site IS NOT NULL GROUP BY me.id",
+        )
+        .bind(to_sql(session.0))
+        .fetch_optional(self.readers())
+        .await
+        .map_err(failed("sum up a visitor's work"))?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(VisitorWork {
+            site: SiteId(super::from_sql(column(&row, "sessions", "site")?)),
+            contributor: ContributorId(super::hash_column(&row, "sessions", "contributor")?),
+            visit_flops: u64_column(&row, "sessions", "visit")?,
+            total_flops: u64_column(&row, "sessions", "total")?,
+        }))
+    }
+
+    /// What an account took and gave by day, from `from` to `to`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn earnings(
+        &self,
+        book: Book,
+        account: Account,
+        from: i64,
+        to: i64,
+    ) -> Result<BTreeMap<i64, EarningsDay>, StoreError> {
+        let mut days = BTreeMap::<i64, EarningsDay>::new();
+        // Each side by its own index.
+        let sides = [
+            "SELECT e.at_ms / ?5 AS day,
+                 COALESCE(SUM(e.amount) FILTER (WHERE e.action = 'post' OR h.state = 'posted'), 0)
+                     AS done,
+                 COALESCE(SUM(e.amount) FILTER (WHERE h.state = 'open'), 0) AS open
+             FROM accounts me JOIN entries e ON e.credit = me.id AND e.book = me.book
+             LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
+             WHERE me.book = ?1 AND me.name = ?2
+                 AND e.at_ms >= ?3 * ?5 AND e.at_ms < (?4 + 1) * ?5 GROUP BY day",
+            "SELECT e.at_ms / ?5 AS day,
+                 COALESCE(SUM(e.amount) FILTER (WHERE e.action = 'post' OR h.state = 'posted'), 0)
+                     AS done, 0 AS open
+             FROM accounts me JOIN entries e ON e.debit = me.id AND e.book = me.book
+             LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
+             WHERE me.book = ?1 AND me.name = ?2
+                 AND e.at_ms >= ?3 * ?5 AND e.at_ms < (?4 + 1) * ?5 GROUP BY day",
+        ];
+        for (side, sql) in sides.into_iter().enumerate() {
+            let rows = sqlx::query(sql)
+                .bind(book.as_str())
+                .bind(account.to_string())
+                .bind(from)
+                .bind(to)
+                .bind(DAY_MS)
+                .fetch_all(self.readers())
+                .await
+                .map_err(failed("sum up earnings"))?;
+            for row in &rows {
+                let day = days.entry(column(row, "entries", "day")?).or_default();
+                let done: i64 = column(row, "entries", "done")?;
+                match side {
+                    0 => {
+                        day.available = done;
+                        day.pending = column(row, "entries", "open")?;
+                    }
+                    _ => day.paid_out = done,
+                }
+            }
+        }
+        Ok(days)
+    }
+}
+
+/// What a visitor did for a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VisitorWork {
+    pub site: SiteId,
+    pub contributor: ContributorId,
+    /// In sessions that are open now.
+    pub visit_flops: u64,
+    pub total_flops: u64,
+}
+
+/// Nano-USD of one day of an account, by the day on which the work was verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EarningsDay {
+    /// The account's own.
+    pub available: i64,
+    /// Held until it matures.
+    pub pending: i64,
+    /// What went out.
+    pub paid_out: i64,
+}

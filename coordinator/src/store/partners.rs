@@ -1,0 +1,440 @@
+//! What a site's visitors earn it: only what came through an origin that is proven,
+//! and not beyond what one network may plausibly do. The rest goes to the reserve.
+
+use super::{Book, Store, StoreError, column, count_to_sql, failed, from_sql, to_sql, u64_column};
+use crate::runtime::SessionRecord;
+use crate::time::UnixMs;
+use crate::verify::is_local_origin;
+use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
+use raven_engine::{ContributorId, Credit, NetworkPrefix, SiteId};
+use raven_protocol::{JobId, SessionId};
+use sqlx::Transaction;
+use sqlx::sqlite::{Sqlite, SqliteRow};
+use std::collections::{BTreeMap, HashMap};
+
+type Tx<'a> = Transaction<'a, Sqlite>;
+
+pub(crate) const DAY_MS: i64 = 86_400_000;
+const HOUR_MS: i64 = 3_600_000;
+/// What one network's work may cost a day before its part of a site's work counts:
+/// a site with few visitors has all of them in few networks. 0.01 USD, of which
+/// the site's share is 3 %.
+const FREE_PICO_USD: i64 = 10_000_000_000;
+
+/// How much of one site's work may come from one network (/24 of IPv4, /48 of IPv6).
+/// Beyond it the work counts and is paid, and the site's share goes to the reserve.
+/// This machine's own network has no bounds: behind a proxy everybody has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiteCaps {
+    /// Sessions that are open at the same time.
+    pub sessions_per_network_max: u32,
+    /// Keys that were never seen before, within an hour.
+    pub new_keys_per_network_max: u32,
+    /// Percent of a day's work.
+    pub network_share_percent: u32,
+}
+
+impl Default for SiteCaps {
+    fn default() -> Self {
+        // An office or a school may be behind one address; a farm of keys is larger.
+        SiteCaps {
+            sessions_per_network_max: 64,
+            new_keys_per_network_max: 120,
+            network_share_percent: 50,
+        }
+    }
+}
+
+/// Why a site earns nothing of a piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Withheld {
+    /// The page's origin was not shown to be the site's own.
+    Unproven,
+    /// Too many sessions of one network were open.
+    NetworkSessions,
+    /// Too many new keys came from one network.
+    NetworkKeys,
+    /// Too much of the day's work came from one network.
+    NetworkShare,
+}
+
+impl Withheld {
+    /// Every reason.
+    pub const ALL: [Withheld; 4] = [
+        Withheld::Unproven,
+        Withheld::NetworkSessions,
+        Withheld::NetworkKeys,
+        Withheld::NetworkShare,
+    ];
+
+    /// The name in stores and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Withheld::Unproven => "unproven",
+            Withheld::NetworkSessions => "network_sessions",
+            Withheld::NetworkKeys => "network_keys",
+            Withheld::NetworkShare => "network_share",
+        }
+    }
+}
+
+/// The name of work that did earn.
+pub const EARNED: &str = "earned";
+
+/// The day of a time, from 1970 in UTC.
+pub fn day_of(now: UnixMs) -> i64 {
+    now.0.div_euclid(DAY_MS)
+}
+
+/// Whether a new session earns its site nothing from its start on, by who else
+/// comes from its network.
+pub(super) async fn withheld_at_start(
+    transaction: &mut Tx<'_>,
+    caps: SiteCaps,
+    session: &SessionRecord,
+    now: UnixMs,
+) -> Result<Option<Withheld>, StoreError> {
+    let Some(site) = session.site.filter(|_| !session.prefix.is_loopback()) else {
+        return Ok(None);
+    };
+    let row = sqlx::query(
+        "SELECT COUNT(*) FILTER (WHERE closed_ms IS NULL) AS open,
+             COUNT(DISTINCT contributor) FILTER (WHERE opened_ms > ?3 AND contributor <> ?4
+                 AND NOT EXISTS (SELECT 1 FROM sessions o WHERE o.contributor = s.contributor
+                                 AND o.opened_ms <= ?3)) AS fresh,
+             EXISTS (SELECT 1 FROM sessions o WHERE o.contributor = ?4 AND o.opened_ms <= ?3)
+                 AS is_known
+         FROM sessions s WHERE site = ?1 AND network_prefix = ?2 AND opened_ms > ?5",
+    )
+    .bind(to_sql(site.0))
+    .bind(&session.prefix.0[..])
+    .bind(now.0 - HOUR_MS)
+    .bind(&session.contributor.0[..])
+    .bind(now.0 - 2 * DAY_MS)
+    .fetch_one(&mut **transaction)
+    .await
+    .map_err(failed("count a network's sessions"))?;
+    let (open, fresh) =
+        (u64_column(&row, "sessions", "open")?, u64_column(&row, "sessions", "fresh")?);
+    let is_known: bool = column(&row, "sessions", "is_known")?;
+    Ok(if open >= caps.sessions_per_network_max.into() {
+        Some(Withheld::NetworkSessions)
+    } else if !is_known && fresh >= caps.new_keys_per_network_max.into() {
+        Some(Withheld::NetworkKeys)
+    } else {
+        None
+    })
+}
+
+/// Through what a credit came.
+#[derive(Clone, Debug)]
+struct Way {
+    site: SiteId,
+    prefix: NetworkPrefix,
+    withheld: Option<Withheld>,
+}
+
+/// Decides, credit by credit, whether its site earns the partner's share of it.
+pub(super) struct Attribution {
+    caps: SiteCaps,
+    now: UnixMs,
+    ways: HashMap<SessionId, Option<Way>>,
+    /// The day's work by site and network, in pico-USD: stored before, and with this record's.
+    networks: BTreeMap<(SiteId, NetworkPrefix), i64>,
+    totals: BTreeMap<SiteId, i64>,
+    work: BTreeMap<(SiteId, &'static str), (u64, u64)>,
+    worked: BTreeMap<SessionId, u64>,
+}
+
+impl Attribution {
+    /// Looks up the ways of a record's credits.
+    pub(super) async fn open(
+        transaction: &mut Tx<'_>,
+        caps: SiteCaps,
+        job: JobId,
+        credits: &[&Credit],
+        now: UnixMs,
+    ) -> Result<Self, StoreError> {
+        let mut this = Attribution {
+            caps,
+            now,
+            ways: HashMap::new(),
+            networks: BTreeMap::new(),
+            totals: BTreeMap::new(),
+            work: BTreeMap::new(),
+            worked: BTreeMap::new(),
+        };
+        let mut book = None;
+        for credit in credits.iter().filter(|credit| credit.site.is_some()) {
+            if this.ways.contains_key(&credit.session) {
+                continue;
+            }
+            if book.is_none() {
+                book = Some(book_of_job(transaction, job).await?);
+            }
+            let way = way(transaction, credit.session, book.flatten()).await?;
+            if let Some(way) = &way {
+                this.load_day(transaction, way).await?;
+            }
+            this.ways.insert(credit.session, way);
+        }
+        Ok(this)
+    }
+
+    async fn load_day(&mut self, transaction: &mut Tx<'_>, way: &Way) -> Result<(), StoreError> {
+        let key = (way.site, way.prefix);
+        if self.networks.contains_key(&key) {
+            return Ok(());
+        }
+        let row = sqlx::query(
+            "SELECT COALESCE(SUM(pico_usd), 0) AS total,
+                 COALESCE(SUM(pico_usd) FILTER (WHERE network_prefix = ?3), 0) AS own
+             FROM site_networks WHERE site = ?1 AND day = ?2",
+        )
+        .bind(to_sql(way.site.0))
+        .bind(day_of(self.now))
+        .bind(&way.prefix.0[..])
+        .fetch_one(&mut **transaction)
+        .await
+        .map_err(failed("read a network's work"))?;
+        self.networks.insert(key, column(&row, "site_networks", "own")?);
+        let total: i64 = column(&row, "site_networks", "total")?;
+        self.totals.entry(way.site).or_insert(total);
+        Ok(())
+    }
+
+    /// The credit as it is stored and paid: with its site where that earns by it.
+    pub(super) fn of(&self, credit: &Credit) -> Credit {
+        let earns = self.reason(credit).is_none();
+        Credit { site: credit.site.filter(|_| earns), ..*credit }
+    }
+
+    fn reason(&self, credit: &Credit) -> Option<Withheld> {
+        credit.site?;
+        // A session that nobody stored came through nothing that is known.
+        let Some(Some(way)) = self.ways.get(&credit.session) else {
+            return Some(Withheld::Unproven);
+        };
+        way.withheld.or_else(|| self.beyond_share(way, credit))
+    }
+
+    /// Whether the network of `way` would have done too much of the day's work by `credit`.
+    fn beyond_share(&self, way: &Way, credit: &Credit) -> Option<Withheld> {
+        if way.prefix.is_loopback() {
+            return None;
+        }
+        let cost = pico_usd(credit);
+        let own = self.networks.get(&(way.site, way.prefix)).copied().unwrap_or(0);
+        let total = self.totals.get(&way.site).copied().unwrap_or(0);
+        let (own, total) = (own.saturating_add(cost), total.saturating_add(cost));
+        let most = i128::from(total) * i128::from(self.caps.network_share_percent) / 100;
+        let is_beyond = own > FREE_PICO_USD && i128::from(own) > most;
+        is_beyond.then_some(Withheld::NetworkShare)
+    }
+
+    /// Counts a credit that was stored.
+    pub(super) fn count(&mut self, credit: &Credit) {
+        let Some(site) = credit.site else { return };
+        let reason = self.reason(credit);
+        let outcome = reason.map_or(EARNED, Withheld::as_str);
+        let Some(Some(way)) = self.ways.get(&credit.session) else { return };
+        let done = self.worked.entry(credit.session).or_default();
+        *done = done.saturating_add(credit.flops);
+        let work = self.work.entry((site, outcome)).or_default();
+        work.0 += 1;
+        work.1 = work.1.saturating_add(credit.flops);
+        // What was withheld makes no room for more of the same network.
+        if reason.is_none() {
+            let cost = pico_usd(credit);
+            let own = self.networks.entry((way.site, way.prefix)).or_default();
+            *own = own.saturating_add(cost);
+            let total = self.totals.entry(way.site).or_default();
+            *total = total.saturating_add(cost);
+        }
+    }
+
+    /// Stores what was counted.
+    pub(super) async fn store(self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
+        let day = day_of(self.now);
+        for ((site, outcome), (tasks, flops)) in &self.work {
+            sqlx::query(
+                "INSERT INTO site_work (site, day, outcome, tasks, flops) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks,
+                     flops = MIN(flops, 9223372036854775807 - excluded.flops) + excluded.flops",
+            )
+            .bind(to_sql(site.0))
+            .bind(day)
+            .bind(*outcome)
+            .bind(count_to_sql(*tasks))
+            .bind(count_to_sql(*flops))
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed("count a site's work"))?;
+        }
+        for ((site, prefix), cost) in self.networks.iter().filter(|(_, cost)| **cost > 0) {
+            sqlx::query(
+                "INSERT INTO site_networks (site, day, network_prefix, pico_usd)
+                 VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET pico_usd = excluded.pico_usd",
+            )
+            .bind(to_sql(site.0))
+            .bind(day)
+            .bind(&prefix.0[..])
+            .bind(cost)
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed("count a network's work"))?;
+        }
+        for (session, flops) in &self.worked {
+            sqlx::query(
+                "UPDATE sessions SET worked_ms = COALESCE(worked_ms, ?2),
+                     flops = MIN(flops, 9223372036854775807 - ?3) + ?3 WHERE id = ?1",
+            )
+            .bind(to_sql(session.0))
+            .bind(self.now.0)
+            .bind(count_to_sql(*flops))
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed("note what a session did"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a credit costs, rounded down: only networks are compared by it.
+fn pico_usd(credit: &Credit) -> i64 {
+    let charge = Charge::of(Flops(credit.flops), credit.rate).units();
+    i64::try_from(charge / i128::from(FLOPS_PER_CALCULATION)).unwrap_or(i64::MAX)
+}
+
+async fn book_of_job(transaction: &mut Tx<'_>, job: JobId) -> Result<Option<Book>, StoreError> {
+    let row = sqlx::query("SELECT book FROM jobs WHERE id = ?1")
+        .bind(to_sql(job.0))
+        .fetch_one(&mut **transaction)
+        .await
+        .map_err(failed("read a job's book"))?;
+    let text: Option<&str> = column(&row, "jobs", "book")?;
+    Ok(text.and_then(|text| text.parse().ok()))
+}
+
+/// The way of a session's work; `None` where it came through no site that is stored.
+async fn way(
+    transaction: &mut Tx<'_>,
+    session: SessionId,
+    book: Option<Book>,
+) -> Result<Option<Way>, StoreError> {
+    let row = sqlx::query(
+        "SELECT s.site AS site, s.network_prefix AS network_prefix, s.origin AS origin,
+             s.withheld AS withheld, i.origins AS origins, k.book AS book
+         FROM sessions s JOIN sites i ON i.id = s.site JOIN api_keys k ON k.id = i.owner
+         WHERE s.id = ?1",
+    )
+    .bind(to_sql(session.0))
+    .fetch_optional(&mut **transaction)
+    .await
+    .map_err(failed("read a session's site"))?;
+    let Some(row) = row else { return Ok(None) };
+    let site = SiteId(from_sql(column(&row, "sessions", "site")?));
+    let prefix: &[u8] = column(&row, "sessions", "network_prefix")?;
+    let prefix = NetworkPrefix(prefix.try_into().unwrap_or_default());
+    let noted: Option<&str> = column(&row, "sessions", "withheld")?;
+    let noted = Withheld::ALL.into_iter().find(|reason| Some(reason.as_str()) == noted);
+    let withheld = match noted {
+        Some(reason) => Some(reason),
+        None if is_proven(transaction, site, &row, book).await? => None,
+        None => Some(Withheld::Unproven),
+    };
+    Ok(Some(Way { site, prefix, withheld }))
+}
+
+/// Whether a session's page was the site's own. Where the page's origin is not known,
+/// every origin of the site must be proven. Play money needs no proof of pages on
+/// this machine, so that trials run.
+async fn is_proven(
+    transaction: &mut Tx<'_>,
+    site: SiteId,
+    row: &SqliteRow,
+    job_book: Option<Book>,
+) -> Result<bool, StoreError> {
+    let owner_book: &str = column(row, "api_keys", "book")?;
+    let is_play = job_book == Some(Book::Test) && owner_book == Book::Test.as_str();
+    let proven: Vec<String> =
+        sqlx::query_scalar("SELECT origin FROM site_origins WHERE site = ?1 AND lapsed_ms IS NULL")
+            .bind(to_sql(site.0))
+            .fetch_all(&mut **transaction)
+            .await
+            .map_err(failed("read proofs"))?;
+    let registered: &str = column(row, "sites", "origins")?;
+    let registered: Vec<String> = serde_json::from_str(registered)
+        .map_err(|error| super::unreadable("sites", "origins", error))?;
+    let counts = |origin: &String| {
+        // An origin that was taken out of the list proves nothing any more.
+        registered.contains(origin)
+            && (proven.contains(origin) || (is_play && is_local_origin(origin)))
+    };
+    let origin: Option<String> = column(row, "sessions", "origin")?;
+    Ok(match origin {
+        Some(origin) => counts(&origin),
+        None => !registered.is_empty() && registered.iter().all(counts),
+    })
+}
+
+impl Store {
+    /// Bounds for what one network may earn a site.
+    pub fn set_site_caps(&self, caps: SiteCaps) {
+        *self.inner.site_caps.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = caps;
+    }
+
+    /// The bounds that are in force.
+    pub fn site_caps(&self) -> SiteCaps {
+        *self.inner.site_caps.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Whose ticket it is; `None` while nobody has come with it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn ticket_holder(&self, ticket: u64) -> Result<Option<ContributorId>, StoreError> {
+        let row = sqlx::query("SELECT contributor FROM ticket_holders WHERE ticket = ?1")
+            .bind(to_sql(ticket))
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("look up a ticket"))?;
+        row.map(|row| super::hash_column(&row, "ticket_holders", "contributor").map(ContributorId))
+            .transpose()
+    }
+
+    /// Forgets holders of tickets that have expired.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_tickets(&self, before: UnixMs) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM ticket_holders WHERE used_ms < ?1")
+            .bind(before.0)
+            .execute(self.writer())
+            .await
+            .map(drop)
+            .map_err(failed("forget tickets"))
+    }
+}
+
+/// Gives a ticket to the first key that comes with it.
+pub(super) async fn take_ticket(
+    transaction: &mut Tx<'_>,
+    ticket: u64,
+    contributor: &ContributorId,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let row = sqlx::query(
+        "INSERT INTO ticket_holders (ticket, contributor, used_ms) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET used_ms = used_ms RETURNING contributor",
+    )
+    .bind(to_sql(ticket))
+    .bind(&contributor.0[..])
+    .bind(now.0)
+    .fetch_one(&mut **transaction)
+    .await
+    .map_err(failed("take a ticket"))?;
+    let holder = super::hash_column(&row, "ticket_holders", "contributor")?;
+    if holder == contributor.0 { Ok(()) } else { Err(StoreError::TicketTaken) }
+}

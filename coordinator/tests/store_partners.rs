@@ -1,0 +1,180 @@
+//! What one network may earn a site, and which of it goes to the reserve.
+
+mod server;
+
+use raven_coordinator::runtime::SessionRecord;
+use raven_coordinator::store::{ProofKind, SiteCaps, StoreError, day_of, parse_site};
+use raven_coordinator::time::UnixMs;
+use raven_engine::money::PicoUsd;
+use raven_engine::{ContributorId, Credit, NetworkPrefix, Payer, Proof, Record, SiteId};
+use raven_protocol::{
+    Backend, Device, DeviceClass, JobId, KernelId, NumericClass, ResultDigest, SessionId, TaskId,
+};
+use serde_json::json;
+use server::{Server, job, record};
+use std::collections::BTreeMap;
+
+const PAGE: &str = "https://n.example";
+/// 0.004 USD at the rate of a desktop.
+const FLOPS: u64 = 12_500_000_000_000;
+
+fn site(server: &Server) -> SiteId {
+    let site = server.post("/v1/sites", &json!({"name": "News", "origins": [PAGE]})).json();
+    let id = parse_site(site["id"].as_str().expect("an id")).expect("an id");
+    let proven = server.app.store.origin_proven(id, PAGE, ProofKind::File, UnixMs::now());
+    server.runtime.block_on(proven).expect("noted");
+    id
+}
+
+fn posted(server: &Server) -> JobId {
+    let posted = server.post("/v1/jobs", &job(&server.small_dataset())).json();
+    posted["id"].as_str().expect("an id").parse().expect("an id")
+}
+
+/// Networks by number; 0 is this machine's own.
+fn prefix(network: u8) -> NetworkPrefix {
+    let mut prefix = [0; 16];
+    if network > 0 {
+        prefix[..2].copy_from_slice(&[0x20, network]);
+    }
+    NetworkPrefix(prefix)
+}
+
+fn open(
+    server: &Server,
+    site: SiteId,
+    session: u64,
+    who: u8,
+    network: u8,
+) -> Result<(), StoreError> {
+    let device = Device { class: DeviceClass::Desktop, cores: 1, memory_bytes: 1, flops_per_s: 1 };
+    let record = SessionRecord {
+        session: SessionId(session),
+        contributor: ContributorId([who; 32]),
+        site: Some(site),
+        origin: Some(PAGE.into()),
+        ticket: Some(session),
+        prefix: prefix(network),
+        device,
+        numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
+        share: 1.0,
+        workers: 1,
+        receipt: "{}".into(),
+        signature: String::new(),
+    };
+    server.runtime.block_on(server.app.store.session_opened(&record))
+}
+
+fn work(server: &Server, site: SiteId, job: JobId, round: u32, sessions: &[(u64, u8)]) {
+    let credits = sessions.iter().enumerate().map(|(part, &(session, who))| Credit {
+        backend: Backend::Cpu,
+        task: TaskId { job, round, stage: 0, part: part as u32 },
+        contributor: ContributorId([who; 32]),
+        session: SessionId(session),
+        site: Some(site),
+        flops: FLOPS,
+        rate: PicoUsd(16_000),
+        digest: ResultDigest([9; 32]),
+        proof: Proof::Single,
+        attempt: 0,
+        payer: Payer::Job,
+    });
+    let record = Record { credits: credits.collect(), ..record(job, round + 1) };
+    server.runtime.block_on(server.app.store.persist(&record)).expect("persisted");
+}
+
+/// Results by what they came to for the site.
+fn outcomes(server: &Server, site: SiteId) -> BTreeMap<String, u64> {
+    let day = day_of(UnixMs::now());
+    let days = server.runtime.block_on(server.app.store.site_days(site, day - 1, day));
+    let mut sums = BTreeMap::new();
+    for (outcome, work) in days.expect("read").into_values().flat_map(|day| day.work) {
+        *sums.entry(outcome).or_default() += work.tasks;
+    }
+    sums
+}
+
+fn counts<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
+    pairs.map(|(name, count)| (name.to_owned(), count)).into()
+}
+
+#[test]
+fn sessions_of_one_network_beyond_the_cap_earn_the_site_nothing() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    let caps = SiteCaps { sessions_per_network_max: 2, ..SiteCaps::default() };
+    server.app.store.set_site_caps(caps);
+    for session in 1..=4 {
+        open(&server, site, session, session as u8, 1).expect("opened");
+    }
+    // Another network has a cap of its own, this machine's has none.
+    open(&server, site, 5, 5, 2).expect("opened");
+    for session in 6..=9 {
+        open(&server, site, session, session as u8, 0).expect("opened");
+    }
+    work(&server, site, job, 0, &[(1, 1), (3, 3), (4, 4), (5, 5), (9, 9)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 3), ("network_sessions", 2)]));
+    // Whoever left makes room.
+    server.runtime.block_on(server.app.store.session_closed(SessionId(1), None)).expect("closed");
+    server.runtime.block_on(server.app.store.session_closed(SessionId(2), None)).expect("closed");
+    server.runtime.block_on(server.app.store.session_closed(SessionId(3), None)).expect("closed");
+    open(&server, site, 10, 10, 1).expect("opened");
+    work(&server, site, job, 1, &[(10, 10)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 4), ("network_sessions", 2)]));
+}
+
+#[test]
+fn new_keys_of_one_network_beyond_the_cap_earn_the_site_nothing() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    let caps = SiteCaps { new_keys_per_network_max: 2, ..SiteCaps::default() };
+    server.app.store.set_site_caps(caps);
+    for session in 1..=4 {
+        open(&server, site, session, session as u8, 1).expect("opened");
+    }
+    // The same key again is no new one.
+    open(&server, site, 5, 1, 1).expect("opened");
+    work(&server, site, job, 0, &[(1, 1), (2, 2), (3, 3), (4, 4)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 2), ("network_keys", 2)]));
+}
+
+#[test]
+fn one_network_does_not_earn_a_site_more_than_its_part() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    for (session, network) in [(1, 1), (2, 2), (3, 3), (4, 0)] {
+        open(&server, site, session, session as u8, network).expect("opened");
+    }
+    // Below 0.01 USD a day nobody is looked at.
+    for round in 0..2 {
+        work(&server, site, job, round, &[(1, 1)]);
+    }
+    assert_eq!(outcomes(&server, site), counts([("earned", 2)]));
+    work(&server, site, job, 2, &[(1, 1), (1, 1)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 2), ("network_share", 2)]));
+    // With work of others there is room for half of all.
+    work(&server, site, job, 3, &[(2, 2), (2, 2), (3, 3), (3, 3), (1, 1), (1, 1), (1, 1)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 8), ("network_share", 3)]));
+    // This machine's own network is not one.
+    for round in 4..8 {
+        work(&server, site, job, round, &[(4, 4), (4, 4)]);
+    }
+    assert_eq!(outcomes(&server, site), counts([("earned", 16), ("network_share", 3)]));
+    // What is withheld is the site's share alone: the work is credited all the same.
+    let contributors = server.runtime.block_on(server.app.store.job_contributors(job));
+    assert_eq!(contributors.expect("read").len(), 4);
+}
+
+#[test]
+fn a_ticket_of_another_key_opens_no_session() {
+    let server = Server::start();
+    let site = site(&server);
+    open(&server, site, 1, 1, 1).expect("opened");
+    let store = &server.app.store;
+    assert_eq!(
+        server.runtime.block_on(store.ticket_holder(1)).expect("read"),
+        Some(ContributorId([1; 32]))
+    );
+    server.runtime.block_on(store.forget_tickets(UnixMs(UnixMs::now().0 + 1))).expect("forgotten");
+    assert_eq!(server.runtime.block_on(store.ticket_holder(1)).expect("read"), None);
+}
