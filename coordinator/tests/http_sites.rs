@@ -473,7 +473,8 @@ fn an_estimate_is_the_formula_to_the_nano_usd() {
             "yes_rate_ppm": 1_000_000, "share_ppm": 1_000_000, "devices_ppm": {"server": 1_000_000}});
     });
     assert_eq!(most.status, 200, "{}", most.text());
-    let refused: [(fn(&mut Value), &str); 6] = [
+    type Change = fn(&mut Value);
+    let refused: [(Change, &str); 6] = [
         (|it| it["page_views"] = json!(1_000_000_000_001u64), "page_views"),
         (|it| it["seconds"] = json!(86_401), "seconds"),
         (|it| it["yes_rate_ppm"] = json!(1_000_001), "yes_rate_ppm"),

@@ -1,0 +1,71 @@
+/** What a site has earned, as a chart and as a table to take away. */
+
+import { useEffect, useState } from 'preact/hooks';
+import type { Curve } from '../api.ts';
+import { Chart } from '../parts/chart.tsx';
+import { Tile } from '../parts/totals.tsx';
+import type { Api, Earnings } from './api.ts';
+import { Field, Trouble, useDoing } from './form.tsx';
+import { dayBack, dayNumber, dayText, shortUsd, usd } from './money.ts';
+
+/** Every day of the span, those without earnings too. */
+function curve({ days }: Earnings, from: string, to: string): Curve {
+  const sums = new Map(days.map(({ day, available, pending }) => [dayNumber(day), available + pending]));
+  const [first, last] = [dayNumber(from), dayNumber(to)];
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => [first + index, sums.get(first + index) ?? 0] as const);
+}
+
+export function EarningsPanel({ api, id }: { readonly api: Api; readonly id: string }) {
+  const doing = useDoing();
+  const [from, setFrom] = useState(dayBack(29));
+  const [to, setTo] = useState(dayBack(0));
+  const [shown, setShown] = useState<{ earnings: Earnings; points: Curve }>();
+  const load = (): void =>
+    doing.run(async () => {
+      const earnings = await api.earnings(id, from, to);
+      setShown({ earnings, points: curve(earnings, from, to) });
+    });
+  useEffect(load, []);
+  const submit = (event: Event): void => {
+    event.preventDefault();
+    load();
+  };
+  const download = (): void =>
+    doing.run(async () => {
+      const response = await api.send('GET', `/v1/sites/${id}/earnings.csv?from=${from}&to=${to}`);
+      const link = document.createElement('a');
+      link.href = URL.createObjectURL(await response.blob());
+      link.download = `raven-${id}-${from}-${to}.csv`;
+      link.click();
+      URL.revokeObjectURL(link.href);
+    });
+  return (
+    <section class="panel" aria-labelledby="earnings">
+      <h3 id="earnings">Earnings</h3>
+      {shown ? (
+        <>
+          <dl class="tiles">
+            <Tile name="Yours" value={usd(shown.earnings.availableNanoUsd)} {...(shown.earnings.isPlayMoney ? { note: 'play money' } : {})} />
+            <Tile name="Until it matures" value={usd(shown.earnings.pendingNanoUsd)} />
+          </dl>
+          <Chart title="By day" points={shown.points} format={shortUsd} formatX={dayText} yMin={0} marks />
+        </>
+      ) : null}
+      <form class="span" onSubmit={submit}>
+        <Field label="From" name="from" refusal={doing.refusal}>
+          {(attributes) => <input {...attributes} type="date" required value={from} onInput={(event) => setFrom(event.currentTarget.value)} />}
+        </Field>
+        <Field label="To" name="to" refusal={doing.refusal}>
+          {(attributes) => <input {...attributes} type="date" required value={to} onInput={(event) => setTo(event.currentTarget.value)} />}
+        </Field>
+        <p>
+          <button disabled={doing.isBusy}>Show</button>{' '}
+          <button type="button" disabled={doing.isBusy} onClick={download}>
+            Download as CSV
+          </button>
+        </p>
+      </form>
+      <Trouble refusal={doing.refusal} names={['from', 'to']} />
+    </section>
+  );
+}
