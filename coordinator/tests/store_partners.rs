@@ -2,8 +2,10 @@
 
 mod server;
 
+use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::runtime::SessionRecord;
-use raven_coordinator::store::{ProofKind, SiteCaps, StoreError, day_of, parse_site};
+use raven_coordinator::sites::new_site;
+use raven_coordinator::store::{ProofKind, SiteCaps, SiteChange, StoreError, day_of, parse_site};
 use raven_coordinator::time::UnixMs;
 use raven_engine::money::PicoUsd;
 use raven_engine::{ContributorId, Credit, NetworkPrefix, Payer, Proof, Record, SiteId};
@@ -47,12 +49,23 @@ fn open(
     who: u8,
     network: u8,
 ) -> Result<(), StoreError> {
+    open_on(server, site, session, who, network, PAGE)
+}
+
+fn open_on(
+    server: &Server,
+    site: SiteId,
+    session: u64,
+    who: u8,
+    network: u8,
+    page: &str,
+) -> Result<(), StoreError> {
     let device = Device { class: DeviceClass::Desktop, cores: 1, memory_bytes: 1, flops_per_s: 1 };
     let record = SessionRecord {
         session: SessionId(session),
         contributor: ContributorId([who; 32]),
         site: Some(site),
-        origin: Some(PAGE.into()),
+        origin: Some(page.into()),
         ticket: Some(session),
         prefix: prefix(network),
         device,
@@ -163,6 +176,53 @@ fn one_network_does_not_earn_a_site_more_than_its_part() {
     // What is withheld is the site's share alone: the work is credited all the same.
     let contributors = server.runtime.block_on(server.app.store.job_contributors(job));
     assert_eq!(contributors.expect("read").len(), 4);
+}
+
+/// Origins on this machine need no proof where both sides play: the owner's key, and
+/// whether its site earns.
+#[test]
+fn pages_of_this_machine_earn_play_money_for_test_keys_only() {
+    let server = Server::start();
+    let job = posted(&server);
+    let live = ApiKey::generate(KeyMode::Live);
+    let live = server.runtime.block_on(server.app.store.add_key(&live)).expect("a key");
+    for (at, (owner, outcome)) in
+        [(server.owner, "earned"), (live, "unproven")].into_iter().enumerate()
+    {
+        let row = new_site("Trial", &["http://n.localhost:1".into()]).expect("a site");
+        let added = server.app.store.add_site(owner, &row, 9, None);
+        server.runtime.block_on(added).expect("added");
+        let (session, who) = (20 + at as u64, 20 + at as u8);
+        open_on(&server, row.id, session, who, 1, "http://n.localhost:1").expect("opened");
+        work(&server, row.id, job, at as u32, &[(session, who)]);
+        assert_eq!(outcomes(&server, row.id), counts([(outcome, 1)]));
+    }
+}
+
+#[test]
+fn an_origin_that_was_taken_out_of_the_list_or_has_lapsed_earns_nothing() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    open(&server, site, 1, 1, 1).expect("opened");
+    work(&server, site, job, 0, &[(1, 1)]);
+    let store = &server.app.store;
+    let change = |origin: &str| {
+        let origins = Some(vec![origin.to_owned()]);
+        let change = SiteChange { origins, ..SiteChange::default() };
+        server.runtime.block_on(store.change_site(server.owner, site, &change)).expect("changed")
+    };
+    assert!(change("https://m.example"));
+    work(&server, site, job, 1, &[(1, 1)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 1), ("unproven", 1)]));
+    assert!(change(PAGE), "what was proven is so still");
+    work(&server, site, job, 2, &[(1, 1)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 2), ("unproven", 1)]));
+    for _ in 0..3 {
+        let missed = store.origin_missed(site, PAGE, UnixMs::now());
+        server.runtime.block_on(missed).expect("noted");
+    }
+    work(&server, site, job, 3, &[(1, 1)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 2), ("unproven", 2)]));
 }
 
 #[test]

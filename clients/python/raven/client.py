@@ -224,6 +224,26 @@ class Client:
         """Registers a partner site; the answer carries `site_key` and the `snippet` to paste."""
         return self._post("/v1/sites", {"name": name, "origins": origins}, None)
 
+    def sites(self) -> list[dict[str, Any]]:
+        """The sites of the key, newest first."""
+        return self._json("GET", "/v1/sites")["sites"]
+
+    def site(self, site_id: str) -> dict[str, Any]:
+        """A site with its tags, origins, and what came of it in the last days."""
+        return self._json("GET", self._site_path(site_id))
+
+    def change_site(self, site_id: str, change: Mapping[str, Any]) -> dict[str, Any]:
+        """Changes `paused`, `refused_categories` or `origins`; what is not named stays."""
+        return self._json("PATCH", self._site_path(site_id), change)
+
+    def prove_site(self, site_id: str) -> dict[str, Any]:
+        """Looks whether the site's origins are its own: only then it earns by them."""
+        return self._json("POST", f"{self._site_path(site_id)}/prove", {})
+
+    def check_work_token(self, site_id: str, token: str) -> dict[str, Any]:
+        """Whether a visitor's token is good, and what the visitor did: `valid`, `work` or `reason`."""
+        return self._json("POST", f"{self._site_path(site_id)}/work-tokens/check", {"token": token})
+
     def nodes(self) -> list[dict[str, Any]]:
         """The contributors that are online. Public."""
         return self._json("GET", "/v1/nodes")["nodes"]
@@ -233,6 +253,10 @@ class Client:
         return self._json("GET", "/v1/stats")
 
     # --- plumbing ----------------------------------------------------------
+
+    @staticmethod
+    def _site_path(site_id: str) -> str:
+        return f"/v1/sites/{quote(site_id, safe='')}"
 
     @staticmethod
     def _job_path(job_id: str) -> str:

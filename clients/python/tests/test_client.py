@@ -36,6 +36,19 @@ class Requests(StubCase):
         self.assertEqual(request.headers["content-type"], "application/json")
         self.assertEqual(json.loads(request.body), {"name": "demo", "dataset": "ds_1"})
 
+    def test_sites_are_read_changed_and_proven(self):
+        client = self.start(lambda request, handler: send_json(handler, 200, {"sites": [], "valid": True}))
+        self.assertEqual(client.sites(), [])
+        client.site("site_1")
+        client.change_site("site_1", {"paused": True})
+        client.prove_site("site_1")
+        self.assertTrue(client.check_work_token("site_1", "wt1.a.b")["valid"])
+        asked = [(request.method, request.path) for request in self.stub.requests]
+        site = "/v1/sites/site_1"
+        self.assertEqual(asked, [("GET", "/v1/sites"), ("GET", site), ("PATCH", site), ("POST", f"{site}/prove"),
+                                 ("POST", f"{site}/work-tokens/check")])
+        self.assertEqual(json.loads(self.stub.requests[2].body), {"paused": True})
+
     def test_a_post_without_an_answer_is_sent_again_under_the_same_key(self):
         def answer(_, handler):
             if len(self.stub.requests) == 1:

@@ -113,7 +113,7 @@ async fn frame(
         app.store.count_blocked(site.id, UnixMs::now());
         return Ok(dark("This page is not one of the site's."));
     }
-    if headers.get(header::REFERER).is_some() {
+    if origin.is_some() {
         app.store.count_view(site.id, UnixMs::now());
     }
     let address = peer.map_or(Ipv6Addr::UNSPECIFIED.into(), |Extension(ConnectInfo(it))| it.ip());

@@ -2,9 +2,10 @@
 
 use super::Shared;
 use super::driver::Input;
+use super::partners::Visitor;
 use super::session::hex;
 use crate::random;
-use raven_engine::Event;
+use raven_engine::{Event, SiteId};
 use raven_protocol::{GoodbyeReason, SessionId};
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ pub struct OpenSession {
     shared: Arc<Shared>,
     session: SessionId,
     grant: String,
+    /// The site through which it came, once it is among that site's visitors.
+    site: Option<SiteId>,
     is_closed: bool,
 }
 
@@ -24,7 +27,7 @@ impl OpenSession {
     pub fn new(shared: Arc<Shared>, session: SessionId) -> Self {
         let grant = hex(&random::bytes::<16>());
         shared.grants.issue(&grant, session);
-        OpenSession { shared, session, grant, is_closed: false }
+        OpenSession { shared, session, grant, site: None, is_closed: false }
     }
 
     /// Its token for data shards.
@@ -32,9 +35,23 @@ impl OpenSession {
         &self.grant
     }
 
+    /// Enters it among its site's visitors.
+    pub fn visit(&mut self, site: SiteId, visitor: Visitor) {
+        self.shared.visitors.enter(site, self.session, visitor);
+        self.site = Some(site);
+    }
+
+    /// Takes back what an open session has: its grant, and its place at its site.
+    fn withdraw(&self) {
+        self.shared.grants.revoke(&self.grant);
+        if let Some(site) = self.site {
+            self.shared.visitors.leave(site, self.session);
+        }
+    }
+
     /// Ends it; resolves once its end is stored.
     pub async fn close(mut self, reason: Option<GoodbyeReason>) {
-        self.shared.grants.revoke(&self.grant);
+        self.withdraw();
         end(&self.shared, self.session, reason).await;
         self.is_closed = true;
     }
@@ -45,7 +62,7 @@ impl Drop for OpenSession {
         if self.is_closed {
             return;
         }
-        self.shared.grants.revoke(&self.grant);
+        self.withdraw();
         let (shared, session) = (self.shared.clone(), self.session);
         // Outside of a runtime the process is ending, and the next one closes the record.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

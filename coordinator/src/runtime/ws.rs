@@ -26,7 +26,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use futures_util::stream::{SplitSink, SplitStream};
 use hyper::upgrade::OnUpgrade;
-use raven_engine::{ContributorId, Event, Identity, SessionProfile, SiteId, Trust};
+use raven_engine::{ContributorId, Event, Identity, SessionProfile, Trust};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Backend, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError,
@@ -186,8 +186,6 @@ struct Shown {
 /// What an open session reads against.
 struct Active {
     session: SessionId,
-    /// The site through which it came.
-    site: Option<SiteId>,
     /// What its tasks must be executed on.
     backend: Backend,
     leases: Arc<Mutex<LeaseTable>>,
@@ -214,9 +212,6 @@ impl Reader {
             Ending::Goodbye(refusal) => Some(refusal.reason),
             Ending::Silent => None,
         };
-        if let Some(site) = active.site {
-            self.shared.visitors.leave(site, active.session);
-        }
         open.close(reason).await;
         ending
     }
@@ -271,16 +266,15 @@ impl Reader {
             return Err(Refusal::new(GoodbyeReason::Draining, detail).into());
         }
         self.gate.open();
-        let open = OpenSession::new(self.shared.clone(), session);
+        let mut open = OpenSession::new(self.shared.clone(), session);
         self.send(&ToContributor::Ready { grant: open.grant().to_owned() })?;
         self.shared.metrics.sessions_opened.add(1);
         let contributor = consented.profile.contributor;
         self.traffic = self.shared.visits.join(contributor, self.traffic.clone());
-        let site = consented.profile.site;
-        if let Some(site) = site {
+        if let Some(site) = consented.profile.site {
             let refuses = consented.profile.refused.by_site;
             let (outbox, origin) = (self.outbox.clone(), consented.record.origin);
-            self.shared.visitors.enter(site, session, Visitor { outbox, origin, refuses });
+            open.visit(site, Visitor { outbox, origin, refuses });
         }
         let leases = Arc::<Mutex<LeaseTable>>::default();
         let wishes = Wishes::of(&consented.profile, consented.terms);
@@ -293,7 +287,7 @@ impl Reader {
             grant: open.grant().to_owned(),
             traffic: self.traffic.clone(),
         };
-        Ok((open, Active { session, site, backend, leases, wishes }, opened))
+        Ok((open, Active { session, backend, leases, wishes }, opened))
     }
 
     /// Looks up what is known of a contributor; who was excluded goes at once.

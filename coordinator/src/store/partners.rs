@@ -9,7 +9,8 @@ use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
 use raven_engine::{ContributorId, Credit, NetworkPrefix, SiteId};
 use raven_protocol::{JobId, SessionId};
 use sqlx::Transaction;
-use sqlx::sqlite::{Sqlite, SqliteRow};
+use sqlx::sqlite::Sqlite;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 type Tx<'a> = Transaction<'a, Sqlite>;
@@ -164,7 +165,7 @@ impl Attribution {
             work: BTreeMap::new(),
             worked: BTreeMap::new(),
         };
-        let mut book = None;
+        let (mut book, mut standings) = (None, BTreeMap::new());
         for credit in credits.iter().filter(|credit| credit.site.is_some()) {
             if this.ways.contains_key(&credit.session) {
                 continue;
@@ -172,7 +173,7 @@ impl Attribution {
             if book.is_none() {
                 book = Some(book_of_job(transaction, job).await?);
             }
-            let way = way(transaction, credit.session, book.flatten()).await?;
+            let way = way(transaction, credit.session, book.flatten(), &mut standings).await?;
             if let Some(way) = &way {
                 this.load_day(transaction, way).await?;
             }
@@ -317,17 +318,71 @@ async fn book_of_job(transaction: &mut Tx<'_>, job: JobId) -> Result<Option<Book
     Ok(text.and_then(|text| text.parse().ok()))
 }
 
+/// What is known of a site, for all of its sessions.
+#[derive(Debug)]
+struct Standing {
+    registered: Vec<String>,
+    proven: Vec<String>,
+    /// Whether its owner and the job's have play money only.
+    is_play: bool,
+}
+
+impl Standing {
+    /// Play money needs no proof of pages on this machine, so that trials run.
+    fn counts(&self, origin: &String) -> bool {
+        // An origin that was taken out of the list proves nothing any more.
+        self.registered.contains(origin)
+            && (self.proven.contains(origin) || (self.is_play && is_local_origin(origin)))
+    }
+
+    /// Whether a session's page was the site's own. Where the page's origin is not
+    /// known, every origin of the site must be.
+    fn is_own(&self, origin: Option<&String>) -> bool {
+        match origin {
+            Some(origin) => self.counts(origin),
+            None => !self.registered.is_empty() && self.registered.iter().all(|it| self.counts(it)),
+        }
+    }
+}
+
+async fn standing(
+    transaction: &mut Tx<'_>,
+    site: SiteId,
+    job_book: Option<Book>,
+) -> Result<Standing, StoreError> {
+    let row = sqlx::query(
+        "SELECT i.origins AS origins, k.book AS book
+         FROM sites i JOIN api_keys k ON k.id = i.owner WHERE i.id = ?1",
+    )
+    .bind(to_sql(site.0))
+    .fetch_one(&mut **transaction)
+    .await
+    .map_err(failed("read a site's owner"))?;
+    let proven: Vec<String> =
+        sqlx::query_scalar("SELECT origin FROM site_origins WHERE site = ?1 AND lapsed_ms IS NULL")
+            .bind(to_sql(site.0))
+            .fetch_all(&mut **transaction)
+            .await
+            .map_err(failed("read proofs"))?;
+    let registered: &str = column(&row, "sites", "origins")?;
+    let registered = serde_json::from_str(registered)
+        .map_err(|error| super::unreadable("sites", "origins", error))?;
+    let book: &str = column(&row, "api_keys", "book")?;
+    let is_play = job_book == Some(Book::Test) && book == Book::Test.as_str();
+    Ok(Standing { registered, proven, is_play })
+}
+
 /// The way of a session's work; `None` where it came through no site that is stored.
 async fn way(
     transaction: &mut Tx<'_>,
     session: SessionId,
     book: Option<Book>,
+    standings: &mut BTreeMap<SiteId, Standing>,
 ) -> Result<Option<Way>, StoreError> {
     let row = sqlx::query(
         "SELECT s.site AS site, s.network_prefix AS network_prefix, s.origin AS origin,
-             s.withheld AS withheld, i.origins AS origins, k.book AS book
-         FROM sessions s JOIN sites i ON i.id = s.site JOIN api_keys k ON k.id = i.owner
-         WHERE s.id = ?1",
+             s.withheld AS withheld
+         FROM sessions s JOIN sites i ON i.id = s.site WHERE s.id = ?1",
     )
     .bind(to_sql(session.0))
     .fetch_optional(&mut **transaction)
@@ -339,44 +394,13 @@ async fn way(
     let prefix = NetworkPrefix(prefix.try_into().unwrap_or_default());
     let noted: Option<&str> = column(&row, "sessions", "withheld")?;
     let noted = Withheld::ALL.into_iter().find(|reason| Some(reason.as_str()) == noted);
-    let withheld = match noted {
-        Some(reason) => Some(reason),
-        None if is_proven(transaction, site, &row, book).await? => None,
-        None => Some(Withheld::Unproven),
-    };
+    let origin: Option<String> = column(&row, "sessions", "origin")?;
+    if let Entry::Vacant(entry) = standings.entry(site) {
+        entry.insert(standing(transaction, site, book).await?);
+    }
+    let is_own = standings.get(&site).is_some_and(|standing| standing.is_own(origin.as_ref()));
+    let withheld = noted.or((!is_own).then_some(Withheld::Unproven));
     Ok(Some(Way { site, prefix, withheld }))
-}
-
-/// Whether a session's page was the site's own. Where the page's origin is not known,
-/// every origin of the site must be proven. Play money needs no proof of pages on
-/// this machine, so that trials run.
-async fn is_proven(
-    transaction: &mut Tx<'_>,
-    site: SiteId,
-    row: &SqliteRow,
-    job_book: Option<Book>,
-) -> Result<bool, StoreError> {
-    let owner_book: &str = column(row, "api_keys", "book")?;
-    let is_play = job_book == Some(Book::Test) && owner_book == Book::Test.as_str();
-    let proven: Vec<String> =
-        sqlx::query_scalar("SELECT origin FROM site_origins WHERE site = ?1 AND lapsed_ms IS NULL")
-            .bind(to_sql(site.0))
-            .fetch_all(&mut **transaction)
-            .await
-            .map_err(failed("read proofs"))?;
-    let registered: &str = column(row, "sites", "origins")?;
-    let registered: Vec<String> = serde_json::from_str(registered)
-        .map_err(|error| super::unreadable("sites", "origins", error))?;
-    let counts = |origin: &String| {
-        // An origin that was taken out of the list proves nothing any more.
-        registered.contains(origin)
-            && (proven.contains(origin) || (is_play && is_local_origin(origin)))
-    };
-    let origin: Option<String> = column(row, "sessions", "origin")?;
-    Ok(match origin {
-        Some(origin) => counts(&origin),
-        None => !registered.is_empty() && registered.iter().all(counts),
-    })
 }
 
 impl Store {

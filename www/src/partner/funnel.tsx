@@ -2,6 +2,7 @@
 
 import { count, withPrefix, words } from '../format.ts';
 import type { Day, Site } from './api.ts';
+import { dayNumber, dayText } from './money.ts';
 
 const DAYS_SHOWN = 7;
 
@@ -87,7 +88,9 @@ function Table({ days }: { readonly days: readonly Day[] }) {
         <tbody>
           {days.map((day) => (
             <tr key={day.day}>
-              <td>{day.day}</td>
+              <td>
+                <time dateTime={day.day}>{dayText(dayNumber(day.day))}</time>
+              </td>
               {[day.views, day.blocked, day.yes, day.worked].map((value, index) => (
                 <td key={index} class="number">
                   {count(value)}
