@@ -74,6 +74,28 @@ pub struct Device {
     pub flops_per_s: u64,
 }
 
+/// How long the key of a session is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keeps {
+    /// It is stored: whoever comes back has it.
+    #[default]
+    Key,
+    /// It is gone with the visit.
+    Visit,
+}
+
+/// Whose the earnings of a session are to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Earnings {
+    /// Its key's.
+    #[default]
+    Mine,
+    /// The site's through which it came.
+    Site,
+}
+
 /// First message of a contributor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +119,12 @@ pub struct Hello {
     /// shards alike. Without it there is no cap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic_bytes_left: Option<u64>,
+    /// Whether `session_key` outlives the visit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keeps: Keeps,
+    /// Whose the earnings are to be.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub earnings: Earnings,
 }
 
 /// What the visitor agreed to. Signed as the exact text that is sent.
@@ -110,6 +138,9 @@ pub struct Receipt {
     pub site: Option<String>,
     /// Share that was chosen, in (0, 1].
     pub share: f64,
+    /// Whether the processor may be used.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub cpu: bool,
     /// Whether the GPU may be used, at the same share.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gpu: bool,
@@ -117,14 +148,28 @@ pub struct Receipt {
     pub nonce: String,
     /// The hello's session key.
     pub session_key: String,
+    /// The hello's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keeps: Keeps,
+    /// The hello's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub earnings: Earnings,
     /// Zero in a session's first receipt; each later one's is above all before it.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub counter: u32,
 }
 
+const fn yes() -> bool {
+    true
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-fn is_zero(counter: &u32) -> bool {
-    *counter == 0
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Why a worker hands a lease back. None of these costs trust.

@@ -360,3 +360,33 @@ test('an exclusion in another tab of the site ends the work of this one', async 
   assert.deepEqual(hub.got.at(-1), { kind: 'stop', everywhere: false });
   assert.equal(tab.held.get(KEY), kept, 'and it is not forgotten');
 });
+
+test('of the two switches the last stays on, and each change is told and kept', async () => {
+  const { tab, hub } = await working(yes(), WITH_GPU);
+  const [cpu, gpu] = [tab.byId('cpu'), tab.byId('gpu')];
+  const flip = (box: FakeElement, checked: boolean): void => {
+    box.checked = checked;
+    box.dispatchEvent(new Event('change'));
+  };
+  const kept = (): unknown => JSON.parse(tab.held.get(KEY) ?? '{}').cpu;
+  assert.deepEqual([cpu.checked, cpu.disabled, gpu.checked], [true, true, false], 'an old yes was one to the processor');
+  flip(gpu, true);
+  assert.deepEqual([cpu.disabled, gpu.disabled], [false, false]);
+  flip(cpu, false);
+  assert.deepEqual([cpu.disabled, gpu.disabled, kept()], [false, true, false]);
+  assert.deepEqual(hub.got.at(-1), { kind: 'cpu', allowed: false });
+  hub.onmessage?.({ data: { kind: 'cpu', allowed: true } });
+  assert.deepEqual([cpu.checked, gpu.disabled], [true, false], 'switched on in another tab');
+});
+
+test('the card says whose the earnings are, and what was given stays given on the next page', async () => {
+  const given = JSON.stringify({ ...JSON.parse(yes()), give: true });
+  const { tab, hub } = await working(given);
+  const start = hub.got[0];
+  assert.ok(start?.kind === 'start');
+  assert.equal(start.config.earnings, 'site');
+  hub.say({ earner: 'site' });
+  assert.equal(tab.byId('earner').textContent, 'Earns for News');
+  hub.say({ phase: { name: 'idle' }, earner: 'visitor' });
+  assert.equal(tab.byId('earner').textContent, 'Earns for you');
+});

@@ -17,7 +17,9 @@ use crate::random;
 use crate::runtime::SessionRecord;
 use crate::store::StoreError;
 use axum::body::Bytes;
-use raven_engine::{ContributorId, Event, NetworkPrefix, Oddness, SessionProfile, Trust};
+use raven_engine::{
+    Beneficiary, ContributorId, Event, NetworkPrefix, Oddness, SessionProfile, Trust,
+};
 use raven_protocol::{
     Device, DeviceClass, Frame, FrameLimits, FromContributor, GoodbyeReason, NumericClass,
     SessionId,
@@ -75,6 +77,7 @@ impl Operator {
         let profile = SessionProfile {
             contributor: contributor(&shared.store).await?,
             site: None,
+            beneficiary: Beneficiary::default(),
             prefix: NetworkPrefix([0; 16]),
             device: DeviceClass::Server,
             numeric: NumericClass::Cpu { kernel: shared.kernel },

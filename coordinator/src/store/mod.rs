@@ -65,6 +65,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0010_outcomes.sql"),
     include_str!("../../migrations/0011_setbacks.sql"),
     include_str!("../../migrations/0012_books.sql"),
+    include_str!("../../migrations/0015_contributors.sql"),
 ];
 
 /// Everything that refers to blobs.

@@ -2,16 +2,16 @@
 //! a blocking socket, as one worker of a browser would.
 
 use super::socket::{consent, hello, receipt};
-use super::{cache_dir, kernel_file};
+use super::{SITE_KEY, cache_dir, kernel_file};
 use ed25519_dalek::SigningKey;
 use raven_coordinator::runtime::executor::{Kernel, KernelModule};
 use raven_graph::{DType, TensorType};
 use raven_proof::projection::{project_bytes, to_bytes};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Backend, Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, KernelId,
-    LeaseId, LeaseOutcome, NumericClass, Seed, TaskId, TensorPart, TensorView, ToContributor,
-    result_digest,
+    Backend, Earnings, Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, Keeps,
+    KernelId, LeaseId, LeaseOutcome, NumericClass, Seed, TaskId, TensorPart, TensorView,
+    ToContributor, result_digest,
 };
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
@@ -44,6 +44,9 @@ pub struct Habits {
     pub cuts_upload_after: Option<u64>,
     /// Says that it may move so many bytes.
     pub traffic: Option<u64>,
+    /// Whether it says that its key stays, and whose its earnings are to be.
+    pub keeps: Keeps,
+    pub earnings: Earnings,
     /// Says that it is a GPU; `poison` is what makes its results differ.
     pub gpu: bool,
     /// Multiplies the gradients of runs that begin below a micro-batch, or parts below a
@@ -76,6 +79,15 @@ pub struct Contributor {
 
 impl Contributor {
     pub fn start(address: SocketAddr, number: u8, habits: Habits) -> Self {
+        Self::start_with(address, number, habits, None)
+    }
+
+    /// One that came through the site of the tests.
+    pub fn visit(address: SocketAddr, number: u8, habits: Habits, ticket: String) -> Self {
+        Self::start_with(address, number, habits, Some(ticket))
+    }
+
+    fn start_with(address: SocketAddr, number: u8, habits: Habits, ticket: Option<String>) -> Self {
         let (stop, commits) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let tasks = Arc::<Mutex<Vec<TaskId>>>::default();
         let (moved, goodbye) = (Arc::<AtomicU64>::default(), Arc::<Mutex<_>>::default());
@@ -84,6 +96,7 @@ impl Contributor {
             address,
             number,
             habits,
+            ticket,
             stop: stop.clone(),
             commits: commits.clone(),
             moved: moved.clone(),
@@ -144,6 +157,7 @@ struct Worker {
     address: SocketAddr,
     number: u8,
     habits: Habits,
+    ticket: Option<String>,
     stop: Arc<AtomicBool>,
     commits: Arc<AtomicU64>,
     moved: Arc<AtomicU64>,
@@ -192,13 +206,17 @@ impl Worker {
             false => NumericClass::Cpu { kernel: module.id() },
         };
         let traffic_bytes_left = self.habits.traffic;
-        let hello = Hello { traffic_bytes_left, numeric, ..hello(&key, module.id()) };
+        let Habits { keeps, earnings, .. } = self.habits;
+        let hello = hello(&key, module.id());
+        let ticket = self.ticket.clone();
+        let hello = Hello { traffic_bytes_left, numeric, keeps, earnings, ticket, ..hello };
         send(&mut socket, &FromContributor::Hello(hello.clone()));
         let mut grant = String::new();
         while let Some(bytes) = self.read(&mut socket) {
             match message(&bytes) {
                 ToContributor::Welcome { nonce, consent_text_version, .. } => {
-                    let mut receipt = receipt(&hello, &nonce, None);
+                    let site = self.ticket.as_ref().map(|_| SITE_KEY);
+                    let mut receipt = receipt(&hello, &nonce, site);
                     receipt.text_version = consent_text_version;
                     receipt.gpu = self.habits.gpu;
                     self.write(&mut socket, encode(&consent(&receipt, &key), &[]));

@@ -4,9 +4,9 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use raven_engine::{
-    Agreement, Algorithm, ContributorId, Effect, EffectError, EffectId, Engine, EngineConfig,
-    Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix, Oddness, Outbound, Outcome,
-    PayloadId, Placement, SessionProfile, SessionStatus, SyncSgd, Terms, Testimony, Trust,
+    Agreement, Algorithm, Beneficiary, ContributorId, Effect, EffectError, EffectId, Engine,
+    EngineConfig, Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix, Oddness, Outbound,
+    Outcome, PayloadId, Placement, SessionProfile, SessionStatus, SyncSgd, Terms, Testimony, Trust,
     Verification,
 };
 use raven_graph::schedule::Schedule;
@@ -155,6 +155,7 @@ impl Rig {
         let profile = SessionProfile {
             contributor: ContributorId(id),
             site: None,
+            beneficiary: Beneficiary::default(),
             prefix: NetworkPrefix(prefix),
             device: DeviceClass::Desktop,
             numeric: NumericClass::Cpu { kernel: KERNEL },

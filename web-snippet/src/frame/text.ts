@@ -1,6 +1,6 @@
 /** The frame's sentences, made from the words of one language. */
 
-import type { FailureKind, GpuStatus, HubPhase, Results } from '../shared/hub-port.ts';
+import type { Earner, FailureKind, GpuStatus, HubPhase, Results } from '../shared/hub-port.ts';
 import type { Sight } from './gate.ts';
 import type { Words } from './language.ts';
 import type { PauseReason, View } from './state.ts';
@@ -131,6 +131,12 @@ export class Text {
   gpu(status: GpuStatus | undefined, phase: HubPhase): string {
     if (status === 'none') return this.fill('gpuNone');
     return status === 'on' && phase.name === 'working' ? this.fill('gpuOn') : '';
+  }
+
+  /** Whose the earnings are, once that is known. */
+  earner(earner: Earner | undefined, site: string): string {
+    if (!earner) return '';
+    return earner === 'visitor' ? this.fill('earnsYou') : this.fill('earnsSite', { site });
   }
 
   over(phase: HubPhase, tasks: number): string {

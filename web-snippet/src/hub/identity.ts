@@ -19,15 +19,18 @@ export interface SignedReceipt {
 export class Identity {
   readonly publicKey: string;
   readonly #privateKey: CryptoKey;
+  /** Whether it outlives the visit: only then somebody can come back for what it earns. */
+  readonly isKept: boolean;
 
-  private constructor(publicKey: string, privateKey: CryptoKey) {
+  private constructor(publicKey: string, privateKey: CryptoKey, isKept: boolean) {
     this.publicKey = publicKey;
     this.#privateKey = privateKey;
+    this.isKept = isKept;
   }
 
   /** A key pair that was kept. */
   static kept(publicKey: string, privateKey: CryptoKey): Identity {
-    return new Identity(publicKey, privateKey);
+    return new Identity(publicKey, privateKey, true);
   }
 
   /** Cannot be exported, only kept as it is. */
@@ -39,7 +42,7 @@ export class Identity {
   static async generate(): Promise<Identity> {
     const pair = (await crypto.subtle.generateKey({ name: 'Ed25519' }, false, ['sign', 'verify'])) as CryptoKeyPair;
     const raw = new Uint8Array(await crypto.subtle.exportKey('raw', pair.publicKey));
-    return new Identity(toHex(raw), pair.privateKey);
+    return new Identity(toHex(raw), pair.privateKey, false);
   }
 
   async sign(receipt: Receipt): Promise<SignedReceipt> {

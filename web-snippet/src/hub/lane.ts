@@ -15,7 +15,7 @@ import type { Identity } from './identity.ts';
 import { Meter } from './meter.ts';
 import { Pool, type PoolHost, type Port } from './pool.ts';
 import type { Tally } from './results.ts';
-import { Session, type End, type Socket, type WorkMessage } from './session.ts';
+import { Session, type Allowed, type End, type Socket, type WorkMessage } from './session.ts';
 import { CountedSocket, type Traffic } from './traffic.ts';
 
 /** A session that lasted this long shows that all is well again. */
@@ -55,7 +55,7 @@ export interface Visit {
   readonly results: Pick<Tally, 'add'>;
   /** The ticket as it was last renewed. */
   ticket(): string;
-  isGpuAllowed(): boolean;
+  allowed(): Allowed;
   now(): number;
   random(): number;
   connect(): Socket;
@@ -247,7 +247,7 @@ export class Lane {
     }
     this.#become({ at: 'connecting' });
     const { textVersion, site } = visit.config;
-    const facts = { hello: this.#hello(), textVersion, site, isGpuAllowed: () => visit.isGpuAllowed() };
+    const facts = { hello: this.#hello(), textVersion, site, allowed: () => visit.allowed() };
     let socket: Socket;
     try {
       socket = new CountedSocket(visit.connect(), (bytes) => visit.spend(bytes), (act) => this.#meter.run(act));
@@ -265,7 +265,7 @@ export class Lane {
   }
 
   #hello() {
-    const { config, traffic } = this.#visit;
+    const { config, identity, traffic } = this.#visit;
     const ticket = this.#visit.ticket();
     return {
       protocol: PROTOCOL_VERSION,
@@ -280,6 +280,8 @@ export class Lane {
       workers: this.#pace.workers,
       traffic_bytes_left: traffic.left,
       ...(ticket === '' ? {} : { ticket }),
+      ...(identity.isKept ? {} : { keeps: 'visit' as const }),
+      ...(config.earnings === 'site' ? { earnings: 'site' as const } : {}),
     } as const;
   }
 

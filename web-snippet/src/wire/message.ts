@@ -56,8 +56,13 @@ export interface Receipt {
   readonly text_version: string;
   readonly site?: string;
   readonly share: number;
+  /** Absent where the visitor allows the processor. */
+  readonly cpu?: false;
   /** Absent where the visitor does not allow the GPU. */
   readonly gpu?: true;
+  /** The hello's. */
+  readonly keeps?: 'visit';
+  readonly earnings?: 'site';
   readonly nonce: string;
   readonly session_key: string;
   /** Absent in a session's first receipt; each later one's is above all before it. */
@@ -81,6 +86,10 @@ export type FromContributor =
       readonly session_key: string;
       readonly ticket?: string;
       readonly traffic_bytes_left?: number;
+      /** Absent where the key stays after the visit. */
+      readonly keeps?: 'visit';
+      /** Absent where the visitor wants the earnings. */
+      readonly earnings?: 'site';
     }
   | { readonly type: 'consent'; readonly receipt: string; readonly signature: string }
   | { readonly type: 'refuse'; readonly lease: string; readonly reason: RefuseReason; readonly detail: string }

@@ -186,7 +186,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raven_engine::{ContributorId, NetworkPrefix, Trust};
+    use raven_engine::{Beneficiary, ContributorId, NetworkPrefix, Trust};
     use raven_protocol::{DeviceClass, KernelId, NumericClass};
 
     #[test]
@@ -194,6 +194,7 @@ mod tests {
         let profile = SessionProfile {
             contributor: ContributorId([0; 32]),
             site: None,
+            beneficiary: Beneficiary::default(),
             prefix: NetworkPrefix([0; 16]),
             device: DeviceClass::Server,
             numeric: NumericClass::Cpu { kernel: KernelId([0; 32]) },
