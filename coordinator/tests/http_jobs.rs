@@ -2,7 +2,7 @@
 
 mod server;
 
-use raven_engine::{Algorithm, Placement, StagePlan};
+use raven_engine::{Algorithm, Category, Placement, StagePlan};
 use raven_protocol::Seed;
 use serde_json::{Value, json};
 use server::{Server, job};
@@ -48,6 +48,24 @@ fn a_job_is_lowered_stored_and_handed_over() {
     }
     let Algorithm::SyncSgd(plan) = &context.plan.algorithm;
     assert!(matches!(plan.placement, Placement::Replica { flops, .. } if flops > 10_000));
+}
+
+#[test]
+fn a_category_is_stored_shown_and_told_to_the_engine() {
+    let server = Server::start();
+    let dataset = server.small_dataset();
+    for category in [Category::Vision, Category::Finance] {
+        let mut document = job(&dataset);
+        document["category"] = json!(category.as_str());
+        let answer = server.post("/v1/jobs", &document);
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        let id = answer.json()["id"].as_str().expect("an id").to_owned();
+        assert_eq!(server.get(&format!("/v1/jobs/{id}")).json()["category"], category.as_str());
+        let jobs = server.network.jobs.lock().expect("no panic");
+        assert_eq!(jobs.last().expect("handed over").plan.category, category);
+    }
+    let answer = server.post("/v1/jobs", &job(&dataset));
+    assert_eq!(answer.json()["category"], "other", "by default");
 }
 
 #[test]
@@ -173,6 +191,7 @@ fn documents_are_refused_by_field_and_limit() {
         ),
         // Numbers outside of their domain.
         (document("/name", json!("")), "name", false),
+        (document("/category", json!("weapons")), "category", false),
         (document("/dataset", json!("ds_0000000000000001")), "dataset", false),
         (document("/dataset", json!("nonsense")), "dataset", false),
         (document("/training/epochs", json!(0)), "training.epochs", false),

@@ -1,5 +1,6 @@
 //! What contributors say: sessions come and go, leases are answered.
 
+use crate::category::RefusedCategories;
 use crate::dispatch::Notify;
 use crate::effect::Effect;
 use crate::engine::Engine;
@@ -158,6 +159,21 @@ impl Engine {
         session.profile.workers = workers;
         self.world.touched.insert(id);
         self.start_next(id);
+        self.contributors_changed();
+    }
+
+    /// The kinds of jobs that a session works for are others now.
+    pub(crate) fn refusal_changed(
+        &mut self,
+        id: SessionId,
+        change: impl FnOnce(&mut RefusedCategories),
+    ) {
+        let Some(session) = self.world.sessions.get_mut(&id) else {
+            self.stats.ignored.unknown_session += 1;
+            return;
+        };
+        change(&mut session.profile.refused);
+        self.world.touched.insert(id);
         self.contributors_changed();
     }
 

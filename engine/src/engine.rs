@@ -116,6 +116,12 @@ impl Engine {
                     session.profile.traffic_bytes = Some(bytes);
                 }
             }
+            Event::SiteRefuses { session, categories } => {
+                self.refusal_changed(session, |refused| refused.by_site = categories);
+            }
+            Event::VisitorRefuses { session, categories } => {
+                self.refusal_changed(session, |refused| refused.by_visitor = categories);
+            }
             Event::Paused { session } => self.standing_changed(session, Standing::Paused),
             Event::Resumed { session } => self.standing_changed(session, Standing::Active),
             Event::Committed { session, lease, digest } => self.committed(session, lease, digest),

@@ -1,5 +1,6 @@
 //! Everything that the engine is told. `now` comes beside each event.
 
+use crate::category::{CategorySet, RefusedCategories};
 use crate::effect::EffectId;
 use crate::plan::{JobPlan, ResumePoint};
 use crate::terms::Terms;
@@ -81,6 +82,8 @@ pub struct SessionProfile {
     pub memory_bytes: u64,
     /// Bytes that its visit may still move over the network; `None` where nothing limits it.
     pub traffic_bytes: Option<u64>,
+    /// Kinds of jobs of which it gets no task.
+    pub refused: RefusedCategories,
     /// What is stored of its identity.
     pub trust: Trust,
     /// The coordinator's own node: it works on jobs that call for it, is shown
@@ -182,6 +185,10 @@ pub enum Event {
     PaceChanged { session: SessionId, share: f64, workers: u32 },
     /// What its visit may still move over the network, besides the results that it owes.
     TrafficLeft { session: SessionId, bytes: u64 },
+    /// Its site refuses these kinds of jobs from now on, instead of those before.
+    SiteRefuses { session: SessionId, categories: CategorySet },
+    /// Its visitor does. Tasks under way are finished either way.
+    VisitorRefuses { session: SessionId, categories: CategorySet },
     /// No new tasks until resumed.
     Paused { session: SessionId },
     /// Tasks again.

@@ -9,6 +9,7 @@
 mod active;
 mod algorithm;
 mod answer;
+pub mod category;
 pub mod config;
 mod dispatch;
 pub mod divergence;
@@ -39,6 +40,7 @@ mod watch;
 mod world;
 
 pub use active::PlanError;
+pub use category::{Category, CategorySet, RefusedCategories};
 pub use config::EngineConfig;
 pub use divergence::{Divergence, LossMonitor};
 pub use effect::{

@@ -1,5 +1,6 @@
 //! What the engine knows of a job: sizes, costs and ids, never a tensor.
 
+use crate::category::Category;
 use crate::divergence::{Divergence, LossMonitor};
 use crate::event::ContributorId;
 use crate::terms::Spent;
@@ -12,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobPlan {
     pub job: JobId,
+    /// What it is for: sessions may refuse to work for it.
+    pub category: Category,
     /// Decides initial weights, shuffling and dropout.
     pub seed: Seed,
     pub numerics: Numerics,

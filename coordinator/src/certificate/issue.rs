@@ -11,7 +11,7 @@ use crate::job::{JobContext, JobError, JobSpec, Lowering, lower_job};
 use crate::store::{CheckpointRow, JobRow, Store, StoreError};
 use crate::ticket::signing_folder;
 use crate::time::UnixMs;
-use raven_engine::Fallback;
+use raven_engine::{Category, Fallback};
 use raven_protocol::{BlobId, JobId, KernelId, Numerics, Seed};
 use std::collections::BTreeMap;
 
@@ -75,6 +75,7 @@ impl IssueError {
 fn certified(spec: &JobSpec) -> JobSpec {
     JobSpec {
         listed: false,
+        category: Category::default(),
         deadline: None,
         budget: None,
         fallback: Fallback::default(),

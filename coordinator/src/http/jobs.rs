@@ -285,6 +285,7 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "ended_at": row.ended.map(UnixMs::rfc3339),
         "dataset": row.dataset.to_string(),
         "listed": row.spec.listed,
+        "category": row.spec.category,
         "deadline": row.spec.deadline,
         "budget": row.spec.budget,
         "fallback": row.spec.fallback,

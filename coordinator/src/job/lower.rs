@@ -278,6 +278,7 @@ fn plan(
     let training = &spec.training;
     JobPlan {
         job: lowering.job,
+        category: spec.category,
         seed: lowering.seed,
         numerics: spec.numerics,
         verification: spec.verification,

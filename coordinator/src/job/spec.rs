@@ -4,7 +4,7 @@
 use super::combine::Combine;
 use super::divergence::OnDivergence;
 use super::terms::{BudgetSpec, Deadline, FALLBACK_AFTER_S, JobTerms};
-use raven_engine::{Fallback, Verification};
+use raven_engine::{Category, Fallback, Verification};
 use raven_graph::{AdamSpec, ModelSpec, OptimizerSpec, Schedule, SgdSpec};
 use raven_protocol::{Numerics, Seed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -19,6 +19,9 @@ pub struct JobSpec {
     /// Whether the public network page shows its name and loss curve.
     #[serde(default)]
     pub listed: bool,
+    /// What it is for, which visitors and sites may refuse.
+    #[serde(default, skip_serializing_if = "is_other")]
+    pub category: Category,
     /// Drawn by the coordinator where it is absent.
     #[serde(default)]
     pub seed: Option<SeedNumber>,
@@ -84,6 +87,11 @@ const fn fallback_after_s() -> u32 {
 
 const fn relaxed() -> Numerics {
     Numerics::Relaxed
+}
+
+/// Documents from before there were categories read back as they were written.
+fn is_other(category: &Category) -> bool {
+    *category == Category::Other
 }
 
 /// Who holds the model.

@@ -18,7 +18,8 @@ use crate::runtime::SessionRecord;
 use crate::store::StoreError;
 use axum::body::Bytes;
 use raven_engine::{
-    Beneficiary, ContributorId, Event, NetworkPrefix, Oddness, SessionProfile, Trust,
+    Beneficiary, ContributorId, Event, NetworkPrefix, Oddness, RefusedCategories, SessionProfile,
+    Trust,
 };
 use raven_protocol::{
     Device, DeviceClass, Frame, FrameLimits, FromContributor, GoodbyeReason, NumericClass,
@@ -86,6 +87,7 @@ impl Operator {
             workers: 1,
             memory_bytes: shared.config.executor_memory_bytes,
             traffic_bytes: None,
+            refused: RefusedCategories::default(),
             trust: Trust::default(),
             operator: true,
         };

@@ -6,7 +6,9 @@ use super::snapshot::SessionRecord;
 use crate::random;
 use crate::ticket::TicketSite;
 use ed25519_dalek::{Signature, VerifyingKey};
-use raven_engine::{Beneficiary, ContributorId, NetworkPrefix, SessionProfile, Trust};
+use raven_engine::{
+    Beneficiary, ContributorId, NetworkPrefix, RefusedCategories, SessionProfile, Trust,
+};
 use raven_protocol::{
     Backend, Earnings, FrameError, GoodbyeReason, Hello, Keeps, KernelId, MessageError,
     NumericClass, PROTOCOL_VERSION, Receipt, SessionId,
@@ -268,6 +270,7 @@ impl AwaitConsent {
             workers,
             memory_bytes: device.memory_bytes,
             traffic_bytes: traffic_bytes_left,
+            refused: RefusedCategories::default(),
             trust: Trust::default(),
             operator: false,
         };

@@ -12,6 +12,8 @@ use raven_protocol::{Backend, NumericClass, Numerics};
 pub(super) enum Unfit {
     /// The coordinator's own node, while the job does not call for it.
     NotCalled,
+    /// Its visitor or its site refuses jobs of that kind.
+    Category,
     Kernel,
     /// It computes on a GPU, and the job is strict.
     Strict,
@@ -37,6 +39,9 @@ pub(super) fn may_work(
 ) -> Result<(), Unfit> {
     if session.profile.operator && !job.operator {
         return Err(Unfit::NotCalled);
+    }
+    if session.profile.refused.contains(job.plan.category) {
+        return Err(Unfit::Category);
     }
     match (session.profile.numeric, job.plan.numerics) {
         (NumericClass::Cpu { kernel }, _) if kernel == job.plan.kernel => {}
@@ -66,6 +71,7 @@ fn has_gpu_for(world: &World, job: &Job, session: &Session, stage: u32, key: Opt
     let own = world.gpus.get(&session.profile.contributor).into_iter().flatten();
     own.filter_map(|id| world.sessions.get(id))
         .filter(|gpu| gpu.profile.memory_bytes >= session.profile.memory_bytes)
+        .filter(|gpu| !gpu.profile.refused.contains(job.plan.category))
         .filter(|gpu| gpu.is_available() && gpu.strikes == 0)
         .filter(|gpu| !gpu.speed.is_measured() || gpu.flops_per_ms() >= session.flops_per_ms())
         .any(|gpu| !gpu.refused.contains(&(job.id, stage, key)))

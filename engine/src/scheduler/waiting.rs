@@ -116,6 +116,10 @@ pub(crate) fn waiting(world: &World, job: &Job) -> Option<Waiting> {
         Some(Unfit::Strict) => {
             "a strict job runs on processors, and only graphics processors are online".into()
         }
+        Some(Unfit::Category) => {
+            let category = job.plan.category;
+            format!("every contributor online refuses jobs of category {category}")
+        }
         Some(Unfit::Kernel | Unfit::NotCalled | Unfit::OwnGpu) => {
             "no contributor online runs this job's kernel".into()
         }

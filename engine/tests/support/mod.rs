@@ -4,10 +4,10 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use raven_engine::{
-    Agreement, Algorithm, Beneficiary, ContributorId, Effect, EffectError, EffectId, Engine,
-    EngineConfig, Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix, Oddness, Outbound,
-    Outcome, PayloadId, Placement, SessionProfile, SessionStatus, SyncSgd, Terms, Testimony, Trust,
-    Verification,
+    Agreement, Algorithm, Beneficiary, Category, ContributorId, Effect, EffectError, EffectId,
+    Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix, Oddness,
+    Outbound, Outcome, PayloadId, Placement, RefusedCategories, SessionProfile, SessionStatus,
+    SyncSgd, Terms, Testimony, Trust, Verification,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{
@@ -97,6 +97,7 @@ fn plan(verification: Verification) -> JobPlan {
     };
     JobPlan {
         job: JOB,
+        category: Category::Vision,
         seed: Seed(5),
         numerics: Numerics::Strict,
         verification,
@@ -164,6 +165,7 @@ impl Rig {
             workers: 1,
             memory_bytes: 1 << 30,
             traffic_bytes: None,
+            refused: RefusedCategories::default(),
             trust,
             operator: false,
         };

@@ -230,6 +230,8 @@ impl Auditor {
             | Event::Paused { .. }
             | Event::Resumed { .. }
             | Event::Misprojected { .. }
+            | Event::SiteRefuses { .. }
+            | Event::VisitorRefuses { .. }
             | Event::TrafficLeft { .. } => {}
         }
     }

@@ -52,6 +52,7 @@ impl Sim {
             workers: entry.workers,
             memory_bytes: entry.spec.memory_bytes,
             traffic_bytes: entry.spec.traffic_bytes,
+            refused: entry.spec.refused,
             trust: self.truth.trust.get(&identity).copied().unwrap_or_default(),
             operator: entry.spec.operator,
         };

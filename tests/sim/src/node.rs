@@ -6,7 +6,7 @@ use crate::kernel::Value;
 use crate::network::{Lane, LinkSpec};
 use crate::plans::{GPU_KERNEL, KERNEL};
 use crate::relaxed::Vector;
-use raven_engine::{ContributorId, Work};
+use raven_engine::{CategorySet, ContributorId, RefusedCategories, Work};
 use raven_protocol::{
     BlobId, GraphId, LeaseId, NumericClass, RefuseReason, ResultDigest, SessionId, TaskId,
 };
@@ -22,6 +22,8 @@ pub struct NodeSpec {
     pub memory_bytes: u64,
     /// What its visit may move, if that is limited.
     pub traffic_bytes: Option<u64>,
+    /// Kinds of jobs of which it wants no task.
+    pub refused: RefusedCategories,
     pub link: LinkSpec,
     /// When it comes.
     pub joins_at: Micros,
@@ -49,6 +51,7 @@ impl NodeSpec {
         share: 1.0,
         memory_bytes: 1 << 30,
         traffic_bytes: None,
+        refused: RefusedCategories { by_visitor: CategorySet::EMPTY, by_site: CategorySet::EMPTY },
         link: LinkSpec::HOUSEHOLD,
         joins_at: 0,
         freezes_at: None,

@@ -1,8 +1,8 @@
 //! Jobs to simulate.
 
 use raven_engine::{
-    Algorithm, Divergence, EarlyStopping, JobPlan, PartPlan, Placement, StagePlan, SyncSgd,
-    Verification,
+    Algorithm, Category, Divergence, EarlyStopping, JobPlan, PartPlan, Placement, StagePlan,
+    SyncSgd, Verification,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{BlobId, GraphId, JobId, KernelId, Numerics, Seed, ShardRef};
@@ -69,6 +69,7 @@ fn shards(plan: &Replica, tag: u8) -> Vec<ShardRef> {
 fn job(id: u64, seed: u64, numerics: Numerics, algorithm: SyncSgd) -> JobPlan {
     JobPlan {
         job: JobId(id),
+        category: Category::Other,
         seed: Seed(seed),
         numerics,
         verification: Verification::None,

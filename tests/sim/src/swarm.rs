@@ -25,6 +25,7 @@ fn node(rng: &mut Rng) -> NodeSpec {
         share: 0.05 + 0.95 * rng.unit(),
         memory_bytes: rng.between(12 << 20, 256 << 20),
         traffic_bytes: None,
+        refused: NodeSpec::PLAIN.refused,
         link: LinkSpec {
             latency_us: rng.between(MS, 200 * MS),
             down_bytes_per_s: rng.between(200_000, 50_000_000),

@@ -41,6 +41,7 @@ impl Table {
             workers,
             memory_bytes: 1 << 30,
             traffic_bytes: None,
+            refused: raven_engine::RefusedCategories::default(),
             operator: false,
             trust: raven_engine::Trust::default(),
         };

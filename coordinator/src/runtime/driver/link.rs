@@ -186,7 +186,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raven_engine::{Beneficiary, ContributorId, NetworkPrefix, Trust};
+    use raven_engine::{Beneficiary, ContributorId, NetworkPrefix, RefusedCategories, Trust};
     use raven_protocol::{DeviceClass, KernelId, NumericClass};
 
     #[test]
@@ -203,6 +203,7 @@ mod tests {
             workers: 1,
             memory_bytes: 1,
             traffic_bytes: None,
+            refused: RefusedCategories::default(),
             trust: Trust::default(),
             operator: false,
         };
