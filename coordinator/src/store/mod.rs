@@ -4,6 +4,7 @@
 //! middle of a transaction; reads have connections of their own (WAL). Every
 //! commit is synced to disk before it returns.
 
+mod allocations;
 mod books;
 mod chain;
 mod datasets;
@@ -22,6 +23,7 @@ mod stats;
 mod trust;
 mod uploads;
 
+pub use allocations::{AllocationFault, AuditedAllocations};
 pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
@@ -176,12 +178,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn begin_process(&self) -> Result<(), StoreError> {
-        let now = UnixMs::now().0;
-        sqlx::query("UPDATE sessions SET closed_ms = ?1 WHERE closed_ms IS NULL")
-            .bind(now)
-            .execute(self.writer())
-            .await
-            .map_err(failed("close sessions"))?;
+        self.close_sessions(UnixMs::now()).await?;
         sqlx::query("UPDATE jobs SET last_record_ms = NULL, train_before_ms = train_ms")
             .execute(self.writer())
             .await

@@ -53,7 +53,7 @@ pub struct Coordinator {
     pub tickets: Tickets,
     pub site: SiteId,
     pub owner: KeyId,
-    folder: Arc<tempfile::TempDir>,
+    pub folder: Arc<tempfile::TempDir>,
     server: tokio::task::JoinHandle<()>,
 }
 
