@@ -19,8 +19,8 @@ pub use graph_text::GraphText;
 pub use ids::{BlobId, JobId, KernelId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
 pub use limits::{FRAME_VERSION, FrameLimits, PROTOCOL_VERSION};
 pub use message::{
-    Backend, Device, DeviceClass, Earnings, FromContributor, GoodbyeReason, Hello, Keeps,
-    MessageError, NumericClass, Receipt, RefuseReason, TaskMessage, ToContributor,
+    Backend, Device, DeviceClass, Earnings, FromContributor, GoodbyeReason, Hello, JobCategory,
+    Keeps, MessageError, NumericClass, Receipt, RefuseReason, TaskMessage, ToContributor,
 };
 pub use outcome::{LeaseOutcome, ResultOutcome};
 pub use raven_graph::GraphId;

@@ -58,3 +58,6 @@ pub const OUTCOMES_MAX: usize = 128;
 pub const PROBES_MAX: u32 = 64;
 /// Bytes of a consent receipt's JSON text.
 pub const RECEIPT_BYTES_MAX: usize = 4096;
+
+/// Bytes of the pseudonym of whoever a job is for: it stands on a small card.
+pub const REQUESTER_BYTES_MAX: usize = 40;

@@ -2,7 +2,9 @@
 
 use crate::graph_text::GraphText;
 use crate::ids::{BlobId, KernelId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
-use crate::limits::{MESSAGE_BYTES_MAX, PROBES_MAX, RECEIPT_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{
+    MESSAGE_BYTES_MAX, PROBES_MAX, RECEIPT_BYTES_MAX, REQUESTER_BYTES_MAX, TEXT_BYTES_MAX,
+};
 use crate::outcome::LeaseOutcome;
 use crate::task::TaskSpec;
 use raven_graph::GraphId;
@@ -37,6 +39,18 @@ impl Backend {
             Backend::Gpu => "gpu",
         }
     }
+}
+
+/// What a job is for, by its owner's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobCategory {
+    Vision,
+    Language,
+    Tabular,
+    Science,
+    Finance,
+    Other,
 }
 
 /// Results are compared only within one class.
@@ -318,6 +332,13 @@ pub enum ToContributor {
     Graph { id: GraphId, graph: GraphText },
     /// A blob; its tensors are the frame's. Replaces nothing: ids are content.
     Blob { id: BlobId },
+    /// For whom, and for what kind of job, the tasks are that follow. Sent before a
+    /// session's first task, and before one of a job for which it is something else.
+    About {
+        /// A pseudonym, always the same for one owner; at most [`REQUESTER_BYTES_MAX`] bytes.
+        requester: String,
+        category: JobCategory,
+    },
     /// A task; attachments are the frame's tensors.
     Task(Box<TaskMessage>),
     /// Send random projections of a committed lease's payload, and keep the payload.
@@ -473,6 +494,10 @@ impl ToContributor {
             _ => {
                 text("header", header, MESSAGE_BYTES_MAX)?;
                 match parse(header)? {
+                    ToContributor::About { requester, category } => {
+                        text("requester", &requester, REQUESTER_BYTES_MAX)?;
+                        Ok(ToContributor::About { requester, category })
+                    }
                     ToContributor::Project { probes, .. }
                         if !(1..=PROBES_MAX).contains(&probes) =>
                     {

@@ -5,9 +5,10 @@ use raven_graph::GraphId;
 use raven_protocol::message::{DeviceClass, RefuseReason};
 use raven_protocol::{
     Binding, BlobId, Earnings, Encoding, FRAME_VERSION, FrameLimits, FromContributor,
-    GoodbyeReason, GraphText, JobId, Keeps, LeaseId, LeaseOutcome, MessageError, Numerics,
-    OutputSpec, PROTOCOL_VERSION, Program, Receipt, ReduceRule, ResultDigest, ResultOutcome, Seed,
-    SessionId, ShardRef, SpecError, TaskId, TaskMessage, TaskSpec, ToContributor,
+    GoodbyeReason, GraphText, JobCategory, JobId, Keeps, LeaseId, LeaseOutcome, MessageError,
+    Numerics, OutputSpec, PROTOCOL_VERSION, Program, Receipt, ReduceRule, ResultDigest,
+    ResultOutcome, Seed, SessionId, ShardRef, SpecError, TaskId, TaskMessage, TaskSpec,
+    ToContributor,
 };
 
 const PAGE: &str = include_str!("../PROTOCOL.md");
@@ -58,6 +59,7 @@ fn outgoing() -> Vec<ToContributor> {
         ToContributor::Ready { grant: "g".into() },
         ToContributor::Graph { id: GraphId([3; 32]), graph: GraphText::unchecked(&graph) },
         ToContributor::Blob { id: BlobId([1; 32]) },
+        ToContributor::About { requester: "Amber Heron".into(), category: JobCategory::Vision },
         ToContributor::Task(Box::new(task)),
         ToContributor::Project { lease, key: Seed(1 << 63), probes: 32 },
         ToContributor::Reveal { lease },
@@ -173,6 +175,20 @@ fn out_of_range_fields_are_named() {
         MessageError::TextTooLong { field: "detail", found: 600, limit: 512 }
     );
     assert!(matches!(refuse(r#"{"type":"steal"}"#), MessageError::Malformed { .. }));
+    let about = |requester: &str, category: &str| {
+        let text =
+            format!(r#"{{"type":"about","requester":"{requester}","category":"{category}"}}"#);
+        ToContributor::from_header(&text)
+    };
+    assert_eq!(
+        about(&"x".repeat(41), "vision"),
+        Err(MessageError::TextTooLong { field: "requester", found: 41, limit: 40 })
+    );
+    for category in ["vision", "language", "tabular", "science", "finance", "other"] {
+        assert!(about("Amber Heron", category).is_ok(), "{category}");
+        assert!(PAGE.contains(&format!("`{category}`")), "page lacks {category}");
+    }
+    assert!(matches!(about("Amber Heron", "espionage"), Err(MessageError::Malformed { .. })));
     for probes in [0, 65] {
         let text = format!(
             r#"{{"type":"project","lease":"lease_00000000000000000000000000000005","key":"0x0000000000000001","probes":{probes}}}"#

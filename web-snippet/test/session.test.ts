@@ -420,3 +420,17 @@ test('what became of results is counted, and told without haste', async () => {
   assert.deepEqual(world.last(), { name: 'failed', failure: 'excluded', detail: 'a lie' });
   assert.equal(world.statuses.at(-1)?.results?.wrong, 1, 'the goodbye is all that is heard of it');
 });
+
+test('for whom it computes is told while it computes', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const socket = await ready(world);
+  const about = { requester: 'Amber Heron', category: 'vision' };
+  socket.say({ type: 'about', ...about });
+  assert.equal(world.statuses.at(-1)?.about, undefined, 'nothing is computed yet');
+  socket.say({ type: 'task', lease: LEASE, flops: 1, spec: {} });
+  assert.deepEqual(world.statuses.at(-1)?.about, about);
+  world.controller.handle({ kind: 'pause', detail: 'hidden' });
+  assert.equal(world.last()?.name, 'paused');
+  world.controller.handle({ kind: 'stop' });
+});

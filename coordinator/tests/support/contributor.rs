@@ -9,9 +9,9 @@ use raven_graph::{DType, TensorType};
 use raven_proof::projection::{project_bytes, to_bytes};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Backend, Earnings, Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, Keeps,
-    KernelId, LeaseId, LeaseOutcome, NumericClass, Seed, TaskId, TensorPart, TensorView,
-    ToContributor, result_digest,
+    Backend, Earnings, Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello,
+    JobCategory, Keeps, KernelId, LeaseId, LeaseOutcome, NumericClass, Seed, TaskId, TensorPart,
+    TensorView, ToContributor, result_digest,
 };
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
@@ -74,6 +74,7 @@ pub struct Contributor {
     goodbye: Arc<Mutex<Option<GoodbyeReason>>>,
     tasks: Arc<Mutex<Vec<TaskId>>>,
     outcomes: Arc<Mutex<Vec<LeaseOutcome>>>,
+    about: Arc<Mutex<Vec<(String, JobCategory)>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -92,6 +93,7 @@ impl Contributor {
         let tasks = Arc::<Mutex<Vec<TaskId>>>::default();
         let (moved, goodbye) = (Arc::<AtomicU64>::default(), Arc::<Mutex<_>>::default());
         let outcomes = Arc::<Mutex<Vec<LeaseOutcome>>>::default();
+        let about = Arc::<Mutex<Vec<(String, JobCategory)>>>::default();
         let mut worker = Worker {
             address,
             number,
@@ -103,10 +105,12 @@ impl Contributor {
             goodbye: goodbye.clone(),
             tasks: tasks.clone(),
             outcomes: outcomes.clone(),
+            about: about.clone(),
             poisoned: HashMap::new(),
         };
         let thread = std::thread::spawn(move || worker.run());
-        Contributor { stop, commits, moved, goodbye, tasks, outcomes, thread: Some(thread) }
+        let thread = Some(thread);
+        Contributor { stop, commits, moved, goodbye, tasks, outcomes, about, thread }
     }
 
     /// Bytes of frames since its hello, both ways, and of shards.
@@ -127,6 +131,11 @@ impl Contributor {
     /// What it was told of its results.
     pub fn outcomes(&self) -> Vec<LeaseOutcome> {
         self.outcomes.lock().expect("nobody panics").clone()
+    }
+
+    /// For whom it was told that it computes, in the order in which it was told.
+    pub fn about(&self) -> Vec<(String, JobCategory)> {
+        self.about.lock().expect("nobody panics").clone()
     }
 
     pub fn commits(&self) -> u64 {
@@ -164,6 +173,7 @@ struct Worker {
     goodbye: Arc<Mutex<Option<GoodbyeReason>>>,
     tasks: Arc<Mutex<Vec<TaskId>>>,
     outcomes: Arc<Mutex<Vec<LeaseOutcome>>>,
+    about: Arc<Mutex<Vec<(String, JobCategory)>>>,
     /// Results that are not what was computed, until they are asked for.
     poisoned: HashMap<LeaseId, Vec<u8>>,
 }
@@ -222,6 +232,9 @@ impl Worker {
                     self.write(&mut socket, encode(&consent(&receipt, &key), &[]));
                 }
                 ToContributor::Ready { grant: token } => grant = token,
+                ToContributor::About { requester, category } => {
+                    self.about.lock().expect("nobody panics").push((requester, category));
+                }
                 ToContributor::Outcomes { results } => {
                     self.outcomes.lock().expect("nobody panics").extend(results);
                 }

@@ -288,11 +288,11 @@ export class Card {
       this.#elements.setCpu(message.allowed);
       return;
     }
-    const { phase, tasks, bytes, bytesMax, gpu, earner, results } = message;
+    const { phase, tasks, bytes, bytesMax, gpu, earner, about, results } = message;
     // Another tab has been told to stop.
     if (phase.name === 'stopped') void this.#memory.forget();
     if (phase.name === 'failed' && phase.failure === 'excluded') this.#memory.noteExcluded();
-    this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu, earner, results });
+    this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu, earner, about, results });
   }
 
   /** Shows a new phase at once, and mere counts now and then: to show is to lay out, which the page may have to wait for. */

@@ -46,6 +46,7 @@ export class Elements {
   readonly #results = element('results');
   readonly #gpuStatus = element('gpu-status');
   readonly #earner = element('earner');
+  readonly #about = element('about');
   readonly #site: string;
   readonly #over = element('over');
   readonly #overText = element('over-text');
@@ -153,6 +154,7 @@ export class Elements {
       setText(this.#status, this.#text.live(view.phase, pause, this.shareValue));
       setText(this.#tasks, this.#text.tasks(view.tasks));
       setText(this.#results, this.#text.results(view.results));
+      setText(this.#about, this.#text.about(view.about, view.phase));
       setText(this.#earner, this.#text.earner(view.earner, this.#site));
       setText(this.#gpuStatus, this.#text.gpu(view.gpu, view.phase));
       setText(this.#traffic, view.traffic ? this.#text.traffic(view.traffic.bytes, view.traffic.bytesMax) : '');

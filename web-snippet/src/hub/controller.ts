@@ -400,15 +400,18 @@ export class Controller {
   }
 
   #status() {
+    const phase = this.#phase();
     return {
       kind: 'status',
-      phase: this.#phase(),
+      phase,
       tasks: this.#cpuCommittedBefore + (this.#cpu?.committedTasks ?? 0) + this.#gpu.committedTasks,
       bytes: this.#traffic.used,
       bytesMax: this.#traffic.max,
       moved: this.#traffic.own - this.#toldOwn,
       gpu: this.#gpu.status,
       earner: this.#earner(),
+      // To look at a lane's phase is to note that it is busy: a lane that rests is not looked at.
+      about: phase.name === 'working' ? this.#lanes().find((lane) => lane.phase.name === 'working')?.about : undefined,
       results: this.#results.counts,
     } as const;
   }
@@ -420,7 +423,7 @@ export class Controller {
     const message = this.#status();
     const now = this.#host.now();
     const told = this.#told;
-    const isNewPhase = JSON.stringify(message.phase) !== JSON.stringify(told?.phase) || message.gpu !== told?.gpu || message.earner !== told?.earner;
+    const isNewPhase = JSON.stringify(message.phase) !== JSON.stringify(told?.phase) || message.gpu !== told?.gpu || message.earner !== told?.earner || message.about !== told?.about;
     const isNewCount = message.tasks !== told?.tasks || message.bytes !== told?.bytes || message.moved !== 0 || message.results !== told?.results;
     const isUrgent = isNewPhase || Math.abs(message.moved) >= TOLD_AT_ONCE_BYTES;
     const waitMs = isUrgent ? 0 : this.#toldAt + COUNT_TOLD_EVERY_MS - now;

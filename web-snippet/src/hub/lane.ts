@@ -8,7 +8,7 @@ import type { FailureKind, HubConfig, HubPhase } from '../shared/hub-port.ts';
 import type { Pace } from '../shared/pace.ts';
 import { encodeFrame } from '../wire/frame.ts';
 import { PROTOCOL_VERSION, TEXT_BYTES_MAX, TO_COORDINATOR } from '../wire/limits.ts';
-import type { Backend, GoodbyeReason, RefuseReason, ShardRef } from '../wire/message.ts';
+import type { About, Backend, GoodbyeReason, RefuseReason, ShardRef } from '../wire/message.ts';
 import { Backoff } from './backoff.ts';
 import { CapError, FrameStore, type ShardFetcher } from './blobs.ts';
 import type { Identity } from './identity.ts';
@@ -104,6 +104,8 @@ export class Lane {
   #ticketRenewed = false;
   #rejections = 0;
   #busyUntil = 0;
+  /** Of the tasks that came last. */
+  #about: About | undefined;
   #paceToldAt = -Infinity;
   #paceTimer: ReturnType<typeof setTimeout> | undefined;
 
@@ -134,6 +136,11 @@ export class Lane {
   /** Whether tasks can come. */
   get isReady(): boolean {
     return this.#state.at === 'session' && this.#state.readyAt !== undefined;
+  }
+
+  /** For whom it computes, once it has a task. */
+  get about(): About | undefined {
+    return this.#about;
   }
 
   /** Until when the lane counts as working if nothing more comes. */
@@ -305,6 +312,10 @@ export class Lane {
         return;
       case 'drop':
         pool.drop([...message.blobs, ...message.graphs], frame);
+        return;
+      case 'about':
+        this.#about = { requester: message.requester, category: message.category };
+        this.#visit.changed();
         return;
       case 'task':
         pool.task({ lease: message.lease, frame, shards: message.shards });

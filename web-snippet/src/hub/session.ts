@@ -33,7 +33,7 @@ export interface Socket {
 /** Messages that come once a session is ready. */
 export type WorkMessage = Extract<
   ToContributor,
-  { type: 'graph' | 'blob' | 'task' | 'project' | 'reveal' | 'cancel' | 'drop' | 'outcomes' }
+  { type: 'graph' | 'blob' | 'about' | 'task' | 'project' | 'reveal' | 'cancel' | 'drop' | 'outcomes' }
 >;
 
 /** Why a session is over. */

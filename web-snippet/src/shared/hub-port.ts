@@ -1,5 +1,7 @@
 /** Messages between the frame's document and the hub worker; both come from one build. */
 
+import type { About } from '../wire/message.ts';
+
 /** What the coordinator makes of GPUs: nothing, real ones, or a software adapter too, however slow (for tests). */
 export type GpuOffer = 'no' | 'hardware' | 'any';
 
@@ -128,6 +130,8 @@ export type FromHub =
       readonly gpu: GpuStatus;
       /** Whose the earnings are; absent before there is a key. */
       readonly earner?: Earner | undefined;
+      /** For whom, and for what, it computes at the moment. */
+      readonly about?: About | undefined;
       /** Absent before anything was told of them. */
       readonly results?: Results | undefined;
     }

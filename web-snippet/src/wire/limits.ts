@@ -40,3 +40,6 @@ export const SHARDS_MAX = 4096;
 export const WORKERS_MAX = 256;
 /** Leases in one message about their outcomes. */
 export const OUTCOMES_MAX = 128;
+
+/** Of the pseudonym of whoever a job is for. */
+export const REQUESTER_CHARACTERS_MAX = 40;

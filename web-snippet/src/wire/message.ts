@@ -4,7 +4,7 @@
  * that is missing or of another type is named in the error.
  */
 
-import { OUTCOMES_MAX, SHARDS_MAX, TEXT_BYTES_MAX } from './limits.ts';
+import { OUTCOMES_MAX, REQUESTER_CHARACTERS_MAX, SHARDS_MAX, TEXT_BYTES_MAX } from './limits.ts';
 
 export type GoodbyeReason =
   | 'stopped'
@@ -132,6 +132,18 @@ export interface LeaseOutcome {
   readonly outcome: ResultOutcome;
 }
 
+/** What a job is for, by its owner's word. */
+export type JobCategory = 'vision' | 'language' | 'tabular' | 'science' | 'finance' | 'other';
+
+const JOB_CATEGORIES: readonly JobCategory[] = ['vision', 'language', 'tabular', 'science', 'finance', 'other'];
+
+/** For whom tasks are, and for what kind of job. */
+export interface About {
+  /** A pseudonym. */
+  readonly requester: string;
+  readonly category: JobCategory;
+}
+
 /** A shard that a task draws rows from. */
 export interface ShardRef {
   readonly blob: string;
@@ -149,6 +161,7 @@ export type ToContributor =
   | { readonly type: 'ready'; readonly grant: string }
   | { readonly type: 'graph'; readonly id: string }
   | { readonly type: 'blob'; readonly id: string }
+  | ({ readonly type: 'about' } & About)
   | { readonly type: 'task'; readonly lease: string; readonly flops: number; readonly shards: readonly ShardRef[] }
   | { readonly type: 'project'; readonly lease: string }
   | { readonly type: 'reveal'; readonly lease: string }
@@ -234,6 +247,12 @@ function outcomes(header: Fields): LeaseOutcome[] {
   });
 }
 
+function about(header: Fields): ToContributor {
+  const category = JOB_CATEGORIES.find((known) => known === header.category);
+  if (category === undefined) throw new MessageError('category: not a category of this protocol');
+  return { type: 'about', requester: text(header, 'requester', REQUESTER_CHARACTERS_MAX), category };
+}
+
 function goodbye(header: Fields): ToContributor {
   const reason = GOODBYE_REASONS.find((known) => known === header.reason);
   if (reason === undefined) throw new MessageError('reason: not a reason of this protocol');
@@ -260,6 +279,8 @@ export function parseToContributor(header: Fields): ToContributor {
     case 'graph':
     case 'blob':
       return { type: header.type, id: id(header, 'id', HASH) };
+    case 'about':
+      return about(header);
     case 'task':
       return {
         type: 'task',
