@@ -34,3 +34,31 @@ END;
 -- The number of a session's newest line; nothing for sessions from before there were lines.
 ALTER TABLE sessions ADD COLUMN allocation INTEGER;
 CREATE INDEX sessions_by_contributor ON sessions (contributor, opened_ms);
+
+-- What became of results, by contributor.
+CREATE TABLE contributor_outcomes (
+    contributor BLOB NOT NULL,
+    outcome TEXT NOT NULL,
+    results INTEGER NOT NULL,
+    PRIMARY KEY (contributor, outcome)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX job_contributors_by_contributor ON job_contributors (contributor);
+
+-- Keys that have proven themselves over HTTP: wallets, and contributors that look at their own.
+CREATE TABLE contributors (
+    key BLOB PRIMARY KEY,
+    seen_ms INTEGER NOT NULL,
+    -- Where its owner wants to be paid, and from how much on. Nano-USD.
+    payout_address TEXT,
+    payout_threshold INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- Whose earnings are collected by whom: once for ever. The statement is signed by the contributor.
+CREATE TABLE wallet_links (
+    contributor BLOB PRIMARY KEY,
+    wallet BLOB NOT NULL,
+    linked_ms INTEGER NOT NULL,
+    statement TEXT NOT NULL,
+    signature TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX wallet_links_by_wallet ON wallet_links (wallet, linked_ms);

@@ -7,6 +7,7 @@
 mod allocations;
 mod books;
 mod chain;
+mod contributors;
 mod datasets;
 mod events;
 mod idempotency;
@@ -22,10 +23,12 @@ mod sites;
 mod stats;
 mod trust;
 mod uploads;
+mod wallets;
 
 pub use allocations::{AllocationFault, AuditedAllocations};
 pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
+pub use contributors::{EarnedDay, OwnSession, Payout};
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
 pub use idempotency::Remembered;
@@ -39,6 +42,7 @@ pub use sites::{SiteRow, parse_site, site_text};
 pub use stats::{BackendWork, Curve, Totals};
 pub use trust::{EvidenceRecord, EvidenceView, Executions};
 pub use uploads::{UploadBounds, UploadId, UploadRow};
+pub use wallets::{Claim, ClaimError, LINKS_MAX, WalletLink};
 
 use crate::health::{Health, Trouble};
 use crate::time::UnixMs;
