@@ -3,6 +3,7 @@
 import type { Answer, ToFrame } from '../shared/embed-port.ts';
 import type { FromHub } from '../shared/hub-port.ts';
 import { forgetKey } from '../shared/key-store.ts';
+import { Earned } from './claim.ts';
 import type { PageConfig } from './config.ts';
 import type { Embed } from './embed.ts';
 import { Gate } from './gate.ts';
@@ -40,6 +41,7 @@ export class Card {
   readonly #memory: Memory;
   /** Bytes that the visit has moved, as far as this page knows. */
   #bytes = 0;
+  readonly #earned = new Earned();
   /** What is not shown yet, because something has just been. */
   #unshown: StatusEvent | undefined;
   #countTimer: ReturnType<typeof setTimeout> | undefined;
@@ -109,6 +111,9 @@ export class Card {
       // On a card that is not answered it is not yet said.
       if (this.#view.at === 'live') this.#memory.noteGpu(this.#elements.gpuValue);
     });
+    for (const button of [this.#elements.keep, this.#elements.overKeep]) {
+      button.addEventListener('click', () => void this.#keep());
+    }
     addEventListener('keydown', (event) => {
       if (event.key === 'Escape' && this.#view.at === 'card') this.#dispatch({ type: 'dismiss' });
     });
@@ -292,7 +297,21 @@ export class Card {
     // Another tab has been told to stop.
     if (phase.name === 'stopped') void this.#memory.forget();
     if (phase.name === 'failed' && phase.failure === 'excluded') this.#memory.noteExcluded();
+    void this.#offerKeep(message);
     this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu, earner, about, results });
+  }
+
+  /** There is something to keep once a result was accepted under a key that stays. */
+  async #offerKeep({ earner, results }: Extract<FromHub, { kind: 'status' }>): Promise<void> {
+    if (this.#earned.isThere || earner !== 'visitor' || !results?.accepted) return;
+    await this.#earned.note(this.#config.site);
+    this.#elements.offerKeep(this.#earned.isThere);
+  }
+
+  /** Opens the coordinator's own page, whose storage lasts, with the right to collect. */
+  async #keep(): Promise<void> {
+    const link = await this.#earned.link(location.origin, Date.now());
+    if (link) window.open(link, '_blank', 'noopener');
   }
 
   /** Shows a new phase at once, and mere counts now and then: to show is to lay out, which the page may have to wait for. */

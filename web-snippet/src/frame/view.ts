@@ -31,6 +31,8 @@ export class Elements {
   readonly stop = element<HTMLButtonElement>('stop');
   readonly again = element<HTMLButtonElement>('again');
   readonly close = element<HTMLButtonElement>('close');
+  readonly keep = element<HTMLButtonElement>('keep');
+  readonly overKeep = element<HTMLButtonElement>('over-keep');
   readonly #chipText = element('ask');
   readonly #text: Text;
   readonly #shareText = element<HTMLOutputElement>('share-text');
@@ -115,6 +117,11 @@ export class Elements {
   /** Without a GPU there is nothing to choose from. */
   offerGpu(isOffered: boolean): void {
     this.#gpuField.hidden = !isOffered;
+  }
+
+  /** Offers the link by which the visitor keeps what was earned. */
+  offerKeep(isOffered: boolean): void {
+    this.keep.hidden = this.overKeep.hidden = !isOffered;
   }
 
   get choices(): Choices {

@@ -46,9 +46,13 @@ export class Identity {
   }
 
   async sign(receipt: Receipt): Promise<SignedReceipt> {
-    const text = JSON.stringify(receipt);
+    const { text, signature } = await this.signText(JSON.stringify(receipt));
+    return { receipt: text, signature };
+  }
+
+  async signText(text: string): Promise<{ readonly text: string; readonly signature: string }> {
     const bytes = new TextEncoder().encode(text);
     const signature = await crypto.subtle.sign({ name: 'Ed25519' }, this.#privateKey, bytes);
-    return { receipt: text, signature: toHex(new Uint8Array(signature)) };
+    return { text, signature: toHex(new Uint8Array(signature)) };
   }
 }

@@ -58,6 +58,7 @@ export const messages = {
   gpuNone: 'The GPU is of no help here',
   earnsYou: 'Earns for you',
   earnsSite: 'Earns for {site}',
+  keep: 'Keep what I earned',
   stop: 'Stop',
 
   over: 'Not lending',

@@ -60,6 +60,7 @@ export const messages: Messages = {
   gpuNone: 'La GPU no ayuda aquí',
   earnsYou: 'Gana para ti',
   earnsSite: 'Gana para {site}',
+  keep: 'Conservar lo ganado',
   stop: 'Parar',
 
   over: 'Sin prestar',

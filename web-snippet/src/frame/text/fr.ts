@@ -60,6 +60,7 @@ export const messages: Messages = {
   gpuNone: 'Le GPU n’apporte rien ici',
   earnsYou: 'Gagne pour vous',
   earnsSite: 'Gagne pour {site}',
+  keep: 'Garder mes gains',
   stop: 'Arrêter',
 
   over: 'Pas de prêt',

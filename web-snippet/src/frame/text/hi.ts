@@ -60,6 +60,7 @@ export const messages: Messages = {
   gpuNone: 'यहाँ GPU से मदद नहीं मिलती',
   earnsYou: 'कमाई आपके लिए',
   earnsSite: 'कमाई {site} के लिए',
+  keep: 'मेरी कमाई सहेजें',
   stop: 'रोकें',
 
   over: 'उधार नहीं दिया जा रहा',

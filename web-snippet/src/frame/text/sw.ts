@@ -60,6 +60,7 @@ export const messages: Messages = {
   gpuNone: 'GPU haisaidii hapa',
   earnsYou: 'Mapato ni yako',
   earnsSite: 'Mapato ni ya {site}',
+  keep: 'Hifadhi mapato yangu',
   stop: 'Simamisha',
 
   over: 'Haikopeshi',

@@ -60,6 +60,7 @@ export const messages: Messages = {
   gpuNone: 'GPU 在此帮不上忙',
   earnsYou: '收益归您',
   earnsSite: '收益归 {site}',
+  keep: '保留我的收益',
   stop: '停止',
 
   over: '未借出',
