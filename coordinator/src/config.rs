@@ -20,6 +20,8 @@ const VISIT_MB: u32 = 25;
 const VISIT_MB_MAX: u32 = 1_000_000;
 /// A gibibyte: an upload of the largest size may still be in the middle.
 const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
+/// Half a year: whoever comes back for a holiday finds it still.
+const UNCLAIMED_AFTER_DAYS: u32 = 180;
 /// A configuration file is a page of text.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// As many as a 120-bit secret has in base 32.
@@ -87,6 +89,11 @@ pub const SETTINGS: &[Setting] = &[
         "site_network_share_percent",
         "NUMBER",
         "part of a site's daily work that one network may do and the site earn by",
+    ),
+    setting(
+        "unclaimed_after_days",
+        "NUMBER",
+        "days after which earnings of a contributor that was not seen go to the reserve",
     ),
 ];
 
@@ -159,6 +166,7 @@ pub struct Serve {
     pub sessions_per_network_max: Option<usize>,
     pub blob_bytes_max: Option<u64>,
     pub disk_free_bytes_min: u64,
+    pub unclaimed_after_days: u32,
     /// Bytes that the published states of one strict job may take.
     pub certificate_bytes: u64,
     pub visit_mb: u32,
@@ -317,6 +325,7 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         sessions_per_network_max: found.count("sessions_per_network_max")?,
         blob_bytes_max: found.count("blob_bytes_max")?,
         disk_free_bytes_min: found.count("disk_free_bytes_min")?.unwrap_or(DISK_FREE_BYTES_MIN),
+        unclaimed_after_days: found.count("unclaimed_after_days")?.unwrap_or(UNCLAIMED_AFTER_DAYS),
         certificate_bytes: found.count("certificate_bytes")?.unwrap_or(keep::BYTES_DEFAULT),
         visit_mb: visit_mb(found)?,
         gpu: gpu(found)?,

@@ -2,6 +2,7 @@
 //! executor for the kernel module. It links no kernel and does no tensor maths
 //! of its own.
 
+pub mod allocation;
 pub mod blobs;
 pub mod certificate;
 pub mod cli;

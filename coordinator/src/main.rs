@@ -8,7 +8,7 @@ use raven_coordinator::receipt;
 use raven_coordinator::referee::replay;
 use raven_coordinator::serve::{data_folder, serve, store_file};
 use raven_coordinator::signing::SigningKeys;
-use raven_coordinator::store::{Audited, Book, Store, parse_site, requester};
+use raven_coordinator::store::{Audited, AuditedAllocations, Book, Store, parse_site, requester};
 use raven_coordinator::ticket::{TICKET_MS, signing_folder};
 use raven_coordinator::time::UnixMs;
 use raven_engine::ledger::Added;
@@ -161,6 +161,15 @@ async fn audit(data: &Path) -> Result<(), Box<dyn Error>> {
                 println!("{error}");
                 faults += 1;
             }
+        }
+    }
+    match store.audit_allocations().await {
+        Ok(AuditedAllocations { lines, head }) => {
+            println!("allocations: {lines} lines, all right; head {head}");
+        }
+        Err(error) => {
+            println!("{error}");
+            faults += 1;
         }
     }
     store.close().await;

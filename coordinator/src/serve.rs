@@ -5,7 +5,7 @@ use crate::config::Serve;
 use crate::dataset::UploadLimits;
 use crate::embed::{Embed, EmbedError};
 use crate::front::Front;
-use crate::http::{App, Incoming, Settings, Streams, Turns, router, upkeep};
+use crate::http::{App, Challenges, Incoming, Settings, Streams, Turns, router, upkeep};
 use crate::job::{JobContext, resume};
 use crate::process::raise_open_files;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
@@ -163,6 +163,7 @@ pub async fn serve(
             disk_free_bytes_min: config.disk_free_bytes_min,
             operator: config.operator,
             evidence_folder: config.data.join(EVIDENCE_FOLDER),
+            unclaimed_after_days: config.unclaimed_after_days,
         }),
         embed: Arc::new(embed),
         www: Arc::new(www),
@@ -173,6 +174,7 @@ pub async fn serve(
         streams: Streams::new(STREAMS_MAX, STREAMS_OF_KEY_MAX),
         turns: Turns::default(),
         stats: Arc::default(),
+        challenges: Challenges::default(),
         stopping: stopping.clone(),
     };
     // The log has the cause of a failure; strays cost room and nothing else.

@@ -7,8 +7,8 @@ use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::store::{Book, JobRow, StoreError, requester};
 use raven_engine::ledger::{Account, Exact, Refusal};
 use raven_engine::money::NanoUsd;
-use raven_engine::{Cause, JobPhase, Verification};
-use raven_protocol::JobId;
+use raven_engine::{Cause, ContributorId, JobPhase, Verification};
+use raven_protocol::{Earnings, JobId, Keeps};
 use std::time::Duration;
 use support::Coordinator;
 use support::contributor::{Contributor, Habits};
@@ -91,6 +91,55 @@ async fn earnings_and_margins_are_the_price_to_the_nano_usd() {
             assert_eq!(posted(&coordinator, Account::MasterNode).await, percent(&row, 5));
         }
     }
+}
+
+/// As in the worked example of the books: Ann keeps her key, Cleo has none, and Ben leaves
+/// his earnings to the site through which all three came. The node came through none.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_key_or_by_choice_the_site_earns() {
+    let coordinator = Coordinator::start(|_| {}).await;
+    let ann = Habits::default();
+    let ben = Habits { earnings: Earnings::Site, ..ann };
+    let cleo = Habits { keeps: Keeps::Visit, ..ann };
+    // Nobody is there whom it could leave them to.
+    let node = Habits { keeps: Keeps::Visit, earnings: Earnings::Site, ..ann };
+    let visit = |number, habits| {
+        Contributor::start_through(coordinator.address, number, habits, Some(coordinator.ticket()))
+    };
+    let _site = [visit(1, ann), visit(2, ben), visit(3, cleo)];
+    let _node = Contributor::start(coordinator.address, 4, node);
+    let spec = JobSpec { verification: Verification::None, ..job("replica", 20, 96, 16) };
+    coordinator.add_job(ID, &ROWS, &spec).await;
+    let row = coordinator.finished(ID, PATIENCE).await;
+    assert_eq!((row.phase, row.reason.clone()), (JobPhase::Completed, None));
+    coordinator.store.audit(Book::Test).await.expect("the auditor agrees");
+
+    let credited = coordinator.flops_of(ID).await;
+    assert_eq!(credited.len(), 4, "all four have worked: {credited:?}");
+    let key = |number: u8| {
+        let key = ed25519_dalek::SigningKey::from_bytes(&[number; 32]);
+        ContributorId(key.verifying_key().to_bytes())
+    };
+    let (mut earned, mut left_to_site, mut of_site, mut of_reserve) = (0, 0, 0, 0);
+    for (contributor, flops) in credited {
+        // Servers: 20,000 pico-USD for 50 Mflop are 0.4 nano-USD for a million flops.
+        let exact = flops * 4 / 10_000_000;
+        let posted = posted(&coordinator, Account::Contributor(contributor)).await;
+        let is_own = contributor == key(1) || contributor == key(4);
+        let expected = if is_own { exact } else { 0 };
+        assert!((posted - expected).abs() <= 1, "{posted} of {exact}, own: {is_own}");
+        earned += posted;
+        left_to_site += if is_own { 0 } else { exact };
+        let share = if contributor == key(4) { &mut of_reserve } else { &mut of_site };
+        *share += exact;
+    }
+    let site = posted(&coordinator, Account::Site(coordinator.site)).await;
+    let reserve = posted(&coordinator, Account::Reserve).await;
+    let expected = left_to_site + of_site * 3 / 100;
+    assert!((site - expected).abs() <= 3, "{site} of {expected}");
+    assert!((reserve - of_reserve * 3 / 100).abs() <= 1, "{reserve} of {of_reserve}");
+    let all = percent(&row, 100) + percent(&row, 3);
+    assert_eq!(earned + site + reserve, all, "nothing is lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]

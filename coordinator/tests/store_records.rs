@@ -11,8 +11,8 @@ use raven_coordinator::time::UnixMs;
 use raven_engine::ledger::Account;
 use raven_engine::money::PicoUsd;
 use raven_engine::{
-    Cause, CompletedReason, ContributorId, Credit, Identity, JobPhase, JobState, Metrics, Patience,
-    Payer, Proof, Record, SetBack, SiteId, Trust, Void,
+    Beneficiary, Cause, CompletedReason, ContributorId, Credit, Identity, JobPhase, JobState,
+    Metrics, Patience, Payer, Proof, Record, SetBack, SiteId, Trust, Void,
 };
 use raven_protocol::{Backend, BlobId, DeviceClass, JobId, ResultDigest, SessionId, TaskId};
 use serde_json::json;
@@ -30,6 +30,7 @@ fn credit(job: JobId, round: u32, part: u32, who: u8) -> Credit {
         contributor: ContributorId([who; 32]),
         session: SessionId(u64::MAX - u64::from(who)),
         site: Some(SiteId(u64::MAX)),
+        beneficiary: Beneficiary::default(),
         flops: 1000,
         rate: PicoUsd(16_000),
         digest: ResultDigest([9; 32]),

@@ -1,6 +1,6 @@
 //! Everything that the engine asks of its shell.
 
-use crate::event::{ContributorId, SiteId};
+use crate::event::{Beneficiary, ContributorId, SiteId};
 use crate::event::{Metrics, PayloadId};
 use crate::job::{JobPhase, JobState};
 use crate::money::PicoUsd;
@@ -56,6 +56,8 @@ pub struct Credit {
     pub session: SessionId,
     /// Through which site.
     pub site: Option<SiteId>,
+    /// Whose the earning is.
+    pub beneficiary: Beneficiary,
     /// Static cost of the task. Flops are stored, never a rounded count.
     pub flops: u64,
     /// What they cost, by the class of the device that did them.

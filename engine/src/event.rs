@@ -36,6 +36,27 @@ impl NetworkPrefix {
     }
 }
 
+/// Whose the earnings of a session are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Beneficiary {
+    /// The contributor's own.
+    #[default]
+    Contributor,
+    /// The site's through which it came: the visitor has left them to it, or has no key to
+    /// come back with. Where there is no site they are the contributor's.
+    Site,
+}
+
+impl Beneficiary {
+    /// The name in stores.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Beneficiary::Contributor => "contributor",
+            Beneficiary::Site => "site",
+        }
+    }
+}
+
 /// What is known of a session from its first moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionProfile {
@@ -43,6 +64,8 @@ pub struct SessionProfile {
     pub contributor: ContributorId,
     /// The site through which it came, if any.
     pub site: Option<SiteId>,
+    /// Whose its earnings are.
+    pub beneficiary: Beneficiary,
     /// For placing replicas apart.
     pub prefix: NetworkPrefix,
     /// Coarse device class.

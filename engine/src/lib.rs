@@ -49,8 +49,8 @@ pub use effect::{
 };
 pub use engine::Engine;
 pub use event::{
-    Agreement, ContributorId, EffectError, Event, Metrics, Millis, NetworkPrefix, Oddness, Outcome,
-    PayloadId, SessionProfile, SiteId,
+    Agreement, Beneficiary, ContributorId, EffectError, Event, Metrics, Millis, NetworkPrefix,
+    Oddness, Outcome, PayloadId, SessionProfile, SiteId,
 };
 pub use job::{Cause, CompletedReason, JobPhase, JobState};
 pub use plan::{

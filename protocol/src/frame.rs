@@ -3,7 +3,7 @@
 //! ```text
 //! offset  bytes
 //! 0       4      magic "RAVN"
-//! 4       2      protocol version, u16 little-endian
+//! 4       2      frame version, u16 little-endian
 //! 6       2      zero
 //! 8       4      header length H, u32
 //! 12      4      body length B, u32
@@ -16,7 +16,7 @@
 //! Offsets are derived from the declared types, never read from the peer, so
 //! tensors cannot overlap or reach outside of the frame.
 
-use crate::limits::{FrameLimits, NAME_BYTES_MAX, PROTOCOL_VERSION, RANK_MAX};
+use crate::limits::{FRAME_VERSION, FrameLimits, NAME_BYTES_MAX, RANK_MAX};
 use raven_graph::{DType, Shape, TensorType};
 use serde::de::{DeserializeSeed, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -187,8 +187,8 @@ pub fn frame_bytes(prefix: &[u8], limits: &FrameLimits) -> Result<u64, FrameErro
         return Err(FrameError::BadMagic);
     }
     let version = u16::from_le_bytes([prefix[4], prefix[5]]);
-    if version != PROTOCOL_VERSION {
-        return Err(FrameError::UnsupportedVersion { found: version, supported: PROTOCOL_VERSION });
+    if version != FRAME_VERSION {
+        return Err(FrameError::UnsupportedVersion { found: version, supported: FRAME_VERSION });
     }
     if prefix[6..8] != [0, 0] {
         return Err(FrameError::ReservedBits);
@@ -340,7 +340,7 @@ pub fn encode<H: Serialize>(header: &H, tensors: &[TensorPart<'_>]) -> Vec<u8> {
     let header = value.to_string();
     let mut frame = Vec::with_capacity(encoded_bytes(header.len(), tensors));
     frame.extend_from_slice(&MAGIC);
-    frame.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
+    frame.extend_from_slice(&FRAME_VERSION.to_le_bytes());
     frame.extend_from_slice(&[0, 0]);
     frame.extend_from_slice(&(header.len() as u32).to_le_bytes());
     frame.extend_from_slice(&[0; 4]);

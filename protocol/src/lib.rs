@@ -17,10 +17,10 @@ pub use digest::{blob_id, result_digest};
 pub use frame::{Frame, FrameError, TensorPart, TensorView};
 pub use graph_text::GraphText;
 pub use ids::{BlobId, JobId, KernelId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
-pub use limits::{FrameLimits, PROTOCOL_VERSION};
+pub use limits::{FRAME_VERSION, FrameLimits, PROTOCOL_VERSION};
 pub use message::{
-    Backend, Device, DeviceClass, FromContributor, GoodbyeReason, Hello, MessageError,
-    NumericClass, Receipt, RefuseReason, TaskMessage, ToContributor,
+    Backend, Device, DeviceClass, Earnings, FromContributor, GoodbyeReason, Hello, JobCategory,
+    Keeps, MessageError, NumericClass, Receipt, RefuseReason, TaskMessage, ToContributor,
 };
 pub use outcome::{LeaseOutcome, ResultOutcome};
 pub use raven_graph::GraphId;

@@ -1,7 +1,11 @@
 //! The bounds of everything that arrives from a peer, with their reasons.
 
-/// The version of the frames and messages that this crate reads and writes.
-pub const PROTOCOL_VERSION: u16 = 1;
+/// The version of the messages that this crate reads and writes: what a hello says. Who
+/// speaks another one is told so, before anything of its hello counts.
+pub const PROTOCOL_VERSION: u16 = 2;
+
+/// The version of the frames around them, which modules write too.
+pub const FRAME_VERSION: u16 = 1;
 
 /// Bounds of one frame, checked on the 16-byte prefix before anything is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,3 +58,6 @@ pub const OUTCOMES_MAX: usize = 128;
 pub const PROBES_MAX: u32 = 64;
 /// Bytes of a consent receipt's JSON text.
 pub const RECEIPT_BYTES_MAX: usize = 4096;
+
+/// Bytes of the pseudonym of whoever a job is for: it stands on a small card.
+pub const REQUESTER_BYTES_MAX: usize = 40;

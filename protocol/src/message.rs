@@ -2,7 +2,9 @@
 
 use crate::graph_text::GraphText;
 use crate::ids::{BlobId, KernelId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
-use crate::limits::{MESSAGE_BYTES_MAX, PROBES_MAX, RECEIPT_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{
+    MESSAGE_BYTES_MAX, PROBES_MAX, RECEIPT_BYTES_MAX, REQUESTER_BYTES_MAX, TEXT_BYTES_MAX,
+};
 use crate::outcome::LeaseOutcome;
 use crate::task::TaskSpec;
 use raven_graph::GraphId;
@@ -37,6 +39,18 @@ impl Backend {
             Backend::Gpu => "gpu",
         }
     }
+}
+
+/// What a job is for, by its owner's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobCategory {
+    Vision,
+    Language,
+    Tabular,
+    Science,
+    Finance,
+    Other,
 }
 
 /// Results are compared only within one class.
@@ -74,6 +88,28 @@ pub struct Device {
     pub flops_per_s: u64,
 }
 
+/// How long the key of a session is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keeps {
+    /// It is stored: whoever comes back has it.
+    #[default]
+    Key,
+    /// It is gone with the visit.
+    Visit,
+}
+
+/// Whose the earnings of a session are to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Earnings {
+    /// Its key's.
+    #[default]
+    Mine,
+    /// The site's through which it came.
+    Site,
+}
+
 /// First message of a contributor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +133,12 @@ pub struct Hello {
     /// shards alike. Without it there is no cap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic_bytes_left: Option<u64>,
+    /// Whether `session_key` outlives the visit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keeps: Keeps,
+    /// Whose the earnings are to be.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub earnings: Earnings,
 }
 
 /// What the visitor agreed to. Signed as the exact text that is sent.
@@ -110,6 +152,9 @@ pub struct Receipt {
     pub site: Option<String>,
     /// Share that was chosen, in (0, 1].
     pub share: f64,
+    /// Whether the processor may be used.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub cpu: bool,
     /// Whether the GPU may be used, at the same share.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gpu: bool,
@@ -117,14 +162,28 @@ pub struct Receipt {
     pub nonce: String,
     /// The hello's session key.
     pub session_key: String,
+    /// The hello's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keeps: Keeps,
+    /// The hello's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub earnings: Earnings,
     /// Zero in a session's first receipt; each later one's is above all before it.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub counter: u32,
 }
 
+const fn yes() -> bool {
+    true
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-fn is_zero(counter: &u32) -> bool {
-    *counter == 0
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Why a worker hands a lease back. None of these costs trust.
@@ -273,6 +332,13 @@ pub enum ToContributor {
     Graph { id: GraphId, graph: GraphText },
     /// A blob; its tensors are the frame's. Replaces nothing: ids are content.
     Blob { id: BlobId },
+    /// For whom, and for what kind of job, the tasks are that follow. Sent before a
+    /// session's first task, and before one of a job for which it is something else.
+    About {
+        /// A pseudonym, always the same for one owner; at most [`REQUESTER_BYTES_MAX`] bytes.
+        requester: String,
+        category: JobCategory,
+    },
     /// A task; attachments are the frame's tensors.
     Task(Box<TaskMessage>),
     /// Send random projections of a committed lease's payload, and keep the payload.
@@ -428,6 +494,10 @@ impl ToContributor {
             _ => {
                 text("header", header, MESSAGE_BYTES_MAX)?;
                 match parse(header)? {
+                    ToContributor::About { requester, category } => {
+                        text("requester", &requester, REQUESTER_BYTES_MAX)?;
+                        Ok(ToContributor::About { requester, category })
+                    }
                     ToContributor::Project { probes, .. }
                         if !(1..=PROBES_MAX).contains(&probes) =>
                     {

@@ -4,8 +4,9 @@
 use raven_graph::GraphId;
 use raven_protocol::message::{DeviceClass, RefuseReason};
 use raven_protocol::{
-    Binding, BlobId, Encoding, FrameLimits, FromContributor, GoodbyeReason, GraphText, JobId,
-    LeaseId, LeaseOutcome, MessageError, Numerics, OutputSpec, Program, ReduceRule, ResultDigest,
+    Binding, BlobId, Earnings, Encoding, FRAME_VERSION, FrameLimits, FromContributor,
+    GoodbyeReason, GraphText, JobCategory, JobId, Keeps, LeaseId, LeaseOutcome, MessageError,
+    Numerics, OutputSpec, PROTOCOL_VERSION, Program, Receipt, ReduceRule, ResultDigest,
     ResultOutcome, Seed, SessionId, ShardRef, SpecError, TaskId, TaskMessage, TaskSpec,
     ToContributor,
 };
@@ -58,6 +59,7 @@ fn outgoing() -> Vec<ToContributor> {
         ToContributor::Ready { grant: "g".into() },
         ToContributor::Graph { id: GraphId([3; 32]), graph: GraphText::unchecked(&graph) },
         ToContributor::Blob { id: BlobId([1; 32]) },
+        ToContributor::About { requester: "Amber Heron".into(), category: JobCategory::Vision },
         ToContributor::Task(Box::new(task)),
         ToContributor::Project { lease, key: Seed(1 << 63), probes: 32 },
         ToContributor::Reveal { lease },
@@ -173,6 +175,20 @@ fn out_of_range_fields_are_named() {
         MessageError::TextTooLong { field: "detail", found: 600, limit: 512 }
     );
     assert!(matches!(refuse(r#"{"type":"steal"}"#), MessageError::Malformed { .. }));
+    let about = |requester: &str, category: &str| {
+        let text =
+            format!(r#"{{"type":"about","requester":"{requester}","category":"{category}"}}"#);
+        ToContributor::from_header(&text)
+    };
+    assert_eq!(
+        about(&"x".repeat(41), "vision"),
+        Err(MessageError::TextTooLong { field: "requester", found: 41, limit: 40 })
+    );
+    for category in ["vision", "language", "tabular", "science", "finance", "other"] {
+        assert!(about("Amber Heron", category).is_ok(), "{category}");
+        assert!(PAGE.contains(&format!("`{category}`")), "page lacks {category}");
+    }
+    assert!(matches!(about("Amber Heron", "espionage"), Err(MessageError::Malformed { .. })));
     for probes in [0, 65] {
         let text = format!(
             r#"{{"type":"project","lease":"lease_00000000000000000000000000000005","key":"0x0000000000000001","probes":{probes}}}"#
@@ -218,4 +234,31 @@ fn digests_depend_on_every_field() {
         assert_ne!(&base, variant, "variant {index}");
         assert!(!variants[..index].contains(variant));
     }
+}
+
+#[test]
+fn what_a_hello_and_a_receipt_leave_out_is_what_it_says_on_the_page() {
+    let hello = r#"{"type":"hello","protocol":2,"numeric":{"class":"cpu","kernel":"0000000000000000000000000000000000000000000000000000000000000000"},"device":{"class":"phone","cores":1,"memory_bytes":1,"flops_per_s":1},"share":0.5,"workers":1,"session_key":"00"}"#;
+    let FromContributor::Hello(short) = FromContributor::from_header(hello).expect("a hello")
+    else {
+        unreachable!("it is a hello");
+    };
+    assert_eq!((short.keeps, short.earnings), (Keeps::Key, Earnings::Mine));
+    assert_eq!(short.protocol, PROTOCOL_VERSION);
+    let whole =
+        hello.replace(r#""session_key""#, r#""keeps":"visit","earnings":"site","session_key""#);
+    let FromContributor::Hello(whole) = FromContributor::from_header(&whole).expect("a hello")
+    else {
+        unreachable!("it is a hello");
+    };
+    assert_eq!((whole.keeps, whole.earnings), (Keeps::Visit, Earnings::Site));
+    assert!(FromContributor::from_header(&hello.replace("phone", "toaster")).is_err());
+    let receipt = r#"{"text_version":"1","share":0.5,"nonce":"0","session_key":"0"}"#;
+    let short = Receipt::from_text(receipt).expect("a receipt");
+    assert!(short.cpu && !short.gpu && short.keeps == Keeps::Key);
+    assert_eq!(serde_json::to_string(&short).expect("serializes"), receipt);
+    let off = receipt.replace(r#""nonce""#, r#""cpu":false,"gpu":true,"nonce""#);
+    assert!(!Receipt::from_text(&off).expect("a receipt").cpu);
+    assert!(PAGE.starts_with(&format!("# The contributor protocol, version {PROTOCOL_VERSION}")));
+    assert!(PAGE.contains(&format!("frame version, u16 little-endian: `{FRAME_VERSION}`")));
 }

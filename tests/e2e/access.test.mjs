@@ -88,6 +88,18 @@ for (const colorScheme of ['light', 'dark']) {
       await page.locator('table').waitFor();
       await assertClean(page, 'full');
     });
+
+    it('finds nothing on the contributor page of somebody new, or with a link that is not whole', async () => {
+      const visitor = await world.visitor({ colorScheme });
+      const page = await visitor.context.newPage();
+      await page.goto(`${world.coordinator.origin}/earn`);
+      await page.getByText('Nothing here yet').waitFor();
+      await assertClean(page, 'new');
+      await page.goto(`${world.coordinator.origin}/partner`);
+      await page.goto(`${world.coordinator.origin}/earn#claim=x`);
+      await page.getByText('This link is not whole').waitFor();
+      await assertClean(page, 'a broken link');
+    });
   });
 }
 
@@ -100,7 +112,8 @@ describe('the keyboard', () => {
     await keyboard.press('Enter');
     await until(async () => (await focused()) === 'raven-title', 'the title in focus');
     await visitor.card.locator('#raven-yes:enabled').waitFor();
-    for (const id of ['share', 'gpu', 'no', 'yes', 'never']) {
+    // The processor's switch is the last that is on, so that it cannot be switched off.
+    for (const id of ['share', 'gpu', 'give', 'no', 'yes', 'never']) {
       await keyboard.press('Tab');
       assert.equal(await focused(), `raven-${id}`);
     }

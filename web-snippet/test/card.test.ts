@@ -7,6 +7,9 @@ import { Text } from '../src/frame/text.ts';
 import { messages } from '../src/frame/text/en.ts';
 import type { ToLoader } from '../src/shared/embed-port.ts';
 import { channelName, type FromHub, type ToHub } from '../src/shared/hub-port.ts';
+import { Identity } from '../src/hub/identity.ts';
+import { keepKey } from '../src/shared/key-store.ts';
+import { fromHex, until } from './hub-world.ts';
 import { FakeElement, FakeIndexedDb, FakeObserver, fakeStorage, stub } from './fakes.ts';
 
 const SITE = 'pk_test_x';
@@ -40,6 +43,8 @@ interface Tab {
   readonly toPage: ToLoader[];
   readonly held: Map<string, string>;
   readonly database: FakeIndexedDb;
+  /** What was opened in new tabs. */
+  readonly opened: string[];
   click(id: string): void;
   /** What the browser says of a removal in another tab. */
   removedElsewhere(): void;
@@ -73,7 +78,8 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
     elements.set(id, found);
     return found;
   };
-  const window = new EventTarget();
+  const opened: string[] = [];
+  const window = Object.assign(new EventTarget(), { open: (url: string) => void opened.push(url) });
   const document = Object.assign(new EventTarget(), {
     getElementById: byId,
     querySelectorAll: () => [],
@@ -85,7 +91,7 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
   const [hubs, channel, toPage]: [FakeHub[], string[], ToLoader[]] = [[], [], []];
   const database = new FakeIndexedDb();
   restore = stub({
-    window, document, parent: {}, isSecureContext: true, innerWidth: 344, innerHeight: 600, location: { href: 'https://c/frame.html' },
+    window, document, parent: {}, isSecureContext: true, innerWidth: 344, innerHeight: 600, location: { href: 'https://c/frame.html', origin: 'https://c' },
     addEventListener: window.addEventListener.bind(window),
     navigator: { hardwareConcurrency: 2, userAgent: '', getBattery: () => battery, ...navigator },
     getComputedStyle: () => ({}),
@@ -110,7 +116,7 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
   const embed = { send: (message: ToLoader) => void toPage.push(message) } as unknown as Embed;
   const card = new Card({ ...CONFIG, ...config }, new Text({ language: 'en', messages }), embed);
   return {
-    card, hubs, channel, toPage, held, database,
+    card, hubs, channel, toPage, held, database, opened,
     click: (id) => byId(`raven-${id}`).click(),
     removedElsewhere: () => {
       const oldValue = held.get(KEY) ?? null;
@@ -359,4 +365,61 @@ test('an exclusion in another tab of the site ends the work of this one', async 
   assert.equal(tab.view(), 'over');
   assert.deepEqual(hub.got.at(-1), { kind: 'stop', everywhere: false });
   assert.equal(tab.held.get(KEY), kept, 'and it is not forgotten');
+});
+
+test('of the two switches the last stays on, and each change is told and kept', async () => {
+  const { tab, hub } = await working(yes(), WITH_GPU);
+  const [cpu, gpu] = [tab.byId('cpu'), tab.byId('gpu')];
+  const flip = (box: FakeElement, checked: boolean): void => {
+    box.checked = checked;
+    box.dispatchEvent(new Event('change'));
+  };
+  const kept = (): unknown => JSON.parse(tab.held.get(KEY) ?? '{}').cpu;
+  assert.deepEqual([cpu.checked, cpu.disabled, gpu.checked], [true, true, false], 'an old yes was one to the processor');
+  flip(gpu, true);
+  assert.deepEqual([cpu.disabled, gpu.disabled], [false, false]);
+  flip(cpu, false);
+  assert.deepEqual([cpu.disabled, gpu.disabled, kept()], [false, true, false]);
+  assert.deepEqual(hub.got.at(-1), { kind: 'cpu', allowed: false });
+  hub.onmessage?.({ data: { kind: 'cpu', allowed: true } });
+  assert.deepEqual([cpu.checked, gpu.disabled], [true, false], 'switched on in another tab');
+});
+
+test('the card says whose the earnings are, and what was given stays given on the next page', async () => {
+  const given = JSON.stringify({ ...JSON.parse(yes()), give: true });
+  const { tab, hub } = await working(given);
+  const start = hub.got[0];
+  assert.ok(start?.kind === 'start');
+  assert.equal(start.config.earnings, 'site');
+  hub.say({ earner: 'site' });
+  assert.equal(tab.byId('earner').textContent, 'Earns for News');
+  hub.say({ phase: { name: 'idle' }, earner: 'visitor' });
+  assert.equal(tab.byId('earner').textContent, 'Earns for you');
+});
+
+test('what was earned can be kept once something was accepted, also after a stop, by a link that the key has signed', async () => {
+  const { tab, hub } = await working();
+  const { publicKey, privateKey } = await Identity.generate();
+  await keepKey(SITE, { publicKey, privateKey, until: Date.now() + 60_000 });
+  const results = { accepted: 1, notNeeded: 0, late: 0, withdrawn: 0, wrong: 0 };
+  tab.byId('keep').hidden = true;
+  hub.say({ earner: 'site', results });
+  await settle();
+  assert.equal(tab.byId('keep').hidden, true, 'nothing of the visitor’s');
+  hub.say({ earner: 'visitor', results });
+  await settle(20);
+  assert.equal(tab.byId('keep').hidden, false);
+  tab.click('stop');
+  await settle(20);
+  assert.ok(!tab.database.databases.has(KEY), 'nothing is stored any more');
+  tab.click('over-keep');
+  await until(() => tab.opened.length === 1);
+  const url = new URL(tab.opened[0] ?? '');
+  assert.equal(url.pathname, '/earn');
+  const { statement, signature } = JSON.parse(Buffer.from(url.hash.replace('#claim=', ''), 'base64url').toString());
+  const claim = JSON.parse(statement);
+  assert.deepEqual([claim.purpose, claim.from, claim.coordinator], ['claim', publicKey, 'https://c']);
+  assert.ok(claim.expires_ms <= Date.now() + 15 * 60_000);
+  const key = await crypto.subtle.importKey('raw', fromHex(publicKey), { name: 'Ed25519' }, true, ['verify']);
+  assert.ok(await crypto.subtle.verify({ name: 'Ed25519' }, key, fromHex(signature), new TextEncoder().encode(statement)));
 });

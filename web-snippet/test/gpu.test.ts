@@ -102,7 +102,7 @@ test('every receipt says whether the GPU is allowed at that moment', async () =>
   const { world, cpu, gpu } = await startBoth({ ...ALLOWED, share: 0.2 });
   const receipts = (socket: FakeSocket): Array<Record<string, unknown>> =>
     socket.sent.flatMap(({ receipt }) => (receipt === undefined ? [] : [JSON.parse(String(receipt))]));
-  assert.deepEqual(Object.keys(receipts(cpu)[0] ?? {}), ['text_version', 'site', 'share', 'gpu', 'nonce', 'session_key']);
+  assert.deepEqual(Object.keys(receipts(cpu)[0] ?? {}), ['text_version', 'site', 'share', 'gpu', 'keeps', 'nonce', 'session_key']);
   world.controller.handle({ kind: 'share', share: 0.5 });
   await until(() => receipts(cpu).length === 2 && receipts(gpu).length === 2);
   for (const receipt of [...receipts(cpu), ...receipts(gpu)]) assert.equal(receipt.gpu, true);
@@ -382,4 +382,41 @@ test('a worker that does not hear an abort is not replaced', async () => {
   assert.deepEqual([worker.isTerminated, world.gpuWorkers.length], [true, 1]);
   world.controller.handle({ kind: 'resume' });
   assertCpuGoesOn(world, cpu);
+});
+
+test('with the processor switched off the GPU works alone, and its receipt says so', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: { ...ALLOWED, cpuAllowed: false } });
+  const gpu = await ready(world);
+  assert.deepEqual([world.workers.length, world.sockets.length, gpuStatus(world)], [0, 1, 'on'], 'nothing of the processor');
+  const receipt = JSON.parse(String(gpu.sent[1]?.receipt));
+  assert.deepEqual([receipt.cpu, receipt.gpu], [false, true]);
+  assert.deepEqual(gpu.sent[0]?.numeric, { class: 'gpu', kernel: GPU_KERNEL });
+  // Switched on again it joins, with a receipt of its own.
+  world.controller.handle({ kind: 'cpu', allowed: true });
+  const cpu = await ready(world, 1);
+  assert.equal(JSON.parse(String(cpu.sent[1]?.receipt)).cpu, undefined);
+  assert.equal(gpu.closedWith, undefined);
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('the processor switched off: goodbye at once, and the GPU goes on', async () => {
+  const { world, cpu, gpu } = await startBoth();
+  cpu.say({ type: 'task', lease: LEASE, flops: 1, spec: {} });
+  world.controller.handle({ kind: 'cpu', allowed: false });
+  assert.deepEqual(cpu.sent.at(-1), goodbye);
+  assert.ok(world.workers.every((worker) => worker.isTerminated), 'nothing computes before goodbye is said');
+  assert.equal(gpu.closedWith, undefined);
+  world.controller.handle({ kind: 'cpu', allowed: true });
+  await ready(world, 2);
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('a GPU that is alone and of no use leaves nothing to do', async () => {
+  const world = setUp({ hasGpu: async () => false });
+  world.controller.handle({ kind: 'start', config: { ...ALLOWED, cpuAllowed: false } });
+  await until(() => gpuStatus(world) === 'none');
+  assert.deepEqual(world.last(), { name: 'idle' });
+  assert.equal(world.workers.length, 0);
+  world.controller.handle({ kind: 'stop' });
 });

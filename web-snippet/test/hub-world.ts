@@ -70,6 +70,8 @@ export const CONFIG: HubConfig = {
   share: 0.5,
   gpu: 'no',
   gpuAllowed: false,
+  cpuAllowed: true,
+  earnings: 'mine',
   cores: 2,
   phone: false,
   memoryGib: undefined,

@@ -15,7 +15,8 @@ test('hello, welcome, consent, ready: the receipt is signed by the hello’s key
     { ...hello, session_key: undefined, traffic_bytes_left: undefined },
     {
       type: 'hello',
-      protocol: 1,
+      protocol: 2,
+      keeps: 'visit',
       numeric: { class: 'cpu', kernel: 'ef'.repeat(32) },
       device: { class: 'desktop', cores: 2, memory_bytes: 512 << 20, flops_per_s: 7e9 },
       share: 0.5,
@@ -32,6 +33,7 @@ test('hello, welcome, consent, ready: the receipt is signed by the hello’s key
     text_version: 'text-1',
     site: 'pk_test_x',
     share: 0.5,
+    keeps: 'visit',
     nonce: 'nonce-0',
     session_key: hello?.session_key,
   });
@@ -40,6 +42,28 @@ test('hello, welcome, consent, ready: the receipt is signed by the hello’s key
   assert.ok(await crypto.subtle.verify({ name: 'Ed25519' }, key, fromHex(consent?.signature), message));
   assert.deepEqual(world.last(), { name: 'idle' });
   world.controller.handle({ kind: 'stop' });
+});
+
+test('hello and receipts say whose the earnings are: a key that is not kept, or a choice, leaves them to the site', async () => {
+  const kept = async (): Promise<Identity> => {
+    const { publicKey, privateKey } = await Identity.generate();
+    return Identity.kept(publicKey, privateKey);
+  };
+  const cases = [
+    { identity: kept, earnings: 'mine', said: [undefined, undefined], earner: 'visitor' },
+    { identity: kept, earnings: 'site', said: [undefined, 'site'], earner: 'site' },
+    { identity: () => Identity.generate(), earnings: 'mine', said: ['visit', undefined], earner: 'site' },
+  ] as const;
+  for (const { identity, earnings, said, earner } of cases) {
+    const world = setUp({ identity });
+    world.controller.handle({ kind: 'start', config: { ...CONFIG, earnings } });
+    const [hello, consent] = (await ready(world)).sent;
+    const receipt = JSON.parse(String(consent?.receipt));
+    assert.deepEqual([hello?.keeps, hello?.earnings], said);
+    assert.deepEqual([receipt.keeps, receipt.earnings], said);
+    assert.equal(world.statuses.at(-1)?.earner, earner);
+    world.controller.handle({ kind: 'stop' });
+  }
 });
 
 test('keys cannot be exported and differ from page to page', async () => {
@@ -395,4 +419,18 @@ test('what became of results is counted, and told without haste', async () => {
   socket.say({ type: 'goodbye', reason: 'excluded', detail: 'a lie' });
   assert.deepEqual(world.last(), { name: 'failed', failure: 'excluded', detail: 'a lie' });
   assert.equal(world.statuses.at(-1)?.results?.wrong, 1, 'the goodbye is all that is heard of it');
+});
+
+test('for whom it computes is told while it computes', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const socket = await ready(world);
+  const about = { requester: 'Amber Heron', category: 'vision' };
+  socket.say({ type: 'about', ...about });
+  assert.equal(world.statuses.at(-1)?.about, undefined, 'nothing is computed yet');
+  socket.say({ type: 'task', lease: LEASE, flops: 1, spec: {} });
+  assert.deepEqual(world.statuses.at(-1)?.about, about);
+  world.controller.handle({ kind: 'pause', detail: 'hidden' });
+  assert.equal(world.last()?.name, 'paused');
+  world.controller.handle({ kind: 'stop' });
 });

@@ -43,13 +43,18 @@ for (const [language, messages] of Object.entries(CATALOGUES)) {
       text.tasks(3),
       text.traffic(1_500_000, 25_000_000),
       text.over({ name: 'stopped' }, 2),
+      text.about({ requester: 'Amber Heron', category: 'vision' }, { name: 'working' }),
+      text.earner('site', 'News'),
       text.results({ accepted: 128, notNeeded: 2, late: 3, withdrawn: 4, wrong: 1 }),
     ];
     for (const line of lines) assert.doesNotMatch(line, /[{}]|undefined/);
     assert.match(lines[0] ?? '', /35/);
     assert.match(lines[1] ?? '', /0/);
     assert.match(lines[4] ?? '', /1[.,]5.*25|25.*1[.,]5/);
-    assert.match(lines[6] ?? '', /128.* · .*2.* · .*3.* · .*4.* · .*1/);
+    assert.match(lines[8] ?? '', /128.* · .*2.* · .*3.* · .*4.* · .*1/);
+    assert.match(lines[6] ?? '', /Amber Heron/);
+    assert.match(lines[7] ?? '', /News/);
+    assert.equal(text.about({ requester: 'Amber Heron', category: 'vision' }, { name: 'idle' }), '');
     assert.equal(text.results(undefined), '');
   });
 }

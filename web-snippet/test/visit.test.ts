@@ -17,6 +17,7 @@ const kept = (): string[] => [...database.databases.keys()];
 
 test('a visit keeps its key, and each site of one host has its own', async () => {
   const first = await visitIdentity('pk_test_a');
+  assert.ok(first.isKept);
   assert.equal((await visitIdentity('pk_test_a')).publicKey, first.publicKey);
   assert.notEqual((await visitIdentity('pk_test_b')).publicKey, first.publicKey);
   assert.deepEqual(kept(), ['raven pk_test_a', 'raven pk_test_b']);
@@ -34,6 +35,8 @@ test('a key is kept for a day, and then removed when it is found', async () => {
 
 test('where there is no database a visit has a key all the same', async () => {
   restore();
-  assert.match((await visitIdentity('pk_test_a')).publicKey, /^[0-9a-f]{64}$/);
+  const identity = await visitIdentity('pk_test_a');
+  assert.match(identity.publicKey, /^[0-9a-f]{64}$/);
+  assert.equal(identity.isKept, false, 'nobody will come back with it');
   await forgetKey('pk_test_a');
 });

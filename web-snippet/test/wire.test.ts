@@ -123,6 +123,8 @@ test('messages are read with their fields', () => {
     flops: 5,
     shards: [{ blob: HASH, bytes: 100 }],
   });
+  const about = { type: 'about', requester: 'Amber Heron', category: 'vision' } as const;
+  assert.deepEqual(parseToContributor(about), about);
   assert.deepEqual(parseToContributor({ type: 'drop' }), { type: 'drop', blobs: [], graphs: [] });
   assert.deepEqual(parseToContributor({ type: 'goodbye', reason: 'full', detail: '' }), {
     type: 'goodbye',
@@ -152,6 +154,9 @@ test('a wrong field is named', () => {
     [{ type: 'task', lease: LEASE, flops: 1, spec: { shards: [{ blob: HASH }] } }, /^bytes:/],
     [{ type: 'task', lease: LEASE, flops: 1, spec: { shards: Array(5_000).fill({}) } }, /^spec\.shards: 5000/],
     [{ type: 'drop', blobs: ['x'] }, /^blobs\[0\]:/],
+    [{ type: 'about', requester: 'x'.repeat(41), category: 'vision' }, /^requester: 41/],
+    [{ type: 'about', requester: 'Amber Heron', category: 'espionage' }, /^category:/],
+    [{ type: 'about', category: 'vision' }, /^requester:/],
     [{ type: 'outcomes' }, /^results:/],
     [{ type: 'outcomes', results: Array(129).fill({ lease: LEASE, outcome: 'late' }) }, /^results: 129/],
     [{ type: 'outcomes', results: [{ lease: 'lease_1', outcome: 'late' }] }, /^lease:/],

@@ -6,6 +6,8 @@ mod auth;
 mod blobs;
 mod body;
 mod certificates;
+mod challenge;
+mod contributors;
 mod datasets;
 mod download;
 mod earnings;
@@ -31,6 +33,7 @@ mod work_tokens;
 mod www;
 
 pub use auth::bearer;
+pub use challenge::Challenges;
 pub use idempotency::Turns;
 pub use network::StatsCache;
 pub use problem::Problem;
@@ -79,6 +82,8 @@ pub struct App {
     pub turns: Turns,
     /// The last answer of `/v1/stats`.
     pub stats: StatsCache,
+    /// What contributors were asked to sign.
+    pub challenges: Challenges,
     /// Set when the process is asked to end: long answers end too.
     pub stopping: tokio::sync::watch::Receiver<bool>,
 }
@@ -109,6 +114,8 @@ pub struct Settings {
     pub disk_free_bytes_min: u64,
     /// Folder of the evidence of false results.
     pub evidence_folder: PathBuf,
+    /// Days after which earnings of a contributor that was not seen are nobody's.
+    pub unclaimed_after_days: u32,
 }
 
 impl App {
@@ -144,6 +151,7 @@ pub fn router(app: App) -> Router {
         .merge(proof::routes())
         .merge(certificates::routes())
         .merge(account::routes())
+        .merge(contributors::routes())
         .merge(sites::routes())
         .merge(partner::routes())
         .merge(earnings::routes())

@@ -41,6 +41,18 @@ pub async fn sweep(app: &App, now: UnixMs) -> Result<(), Problem> {
     app.store.forget_tickets(UnixMs(now.0 - 2 * TICKET_MS)).await?;
     certificates::issue_waiting(app, None).await?;
     partner::look_again(app, now).await?;
+    move_earnings(app, now).await
+}
+
+/// Moves what wallets collect to them, and what nobody has claimed to the reserve.
+async fn move_earnings(app: &App, now: UnixMs) -> Result<(), Problem> {
+    app.store.collect(now).await.map_err(|error| Problem::internal(&error))?;
+    let days = app.settings.unclaimed_after_days;
+    let expired = app.store.expire_unclaimed(now, days).await;
+    let expired = expired.map_err(|error| Problem::internal(&error))?;
+    if expired > 0 {
+        tracing::info!(expired, "accounts whose earnings nobody has claimed");
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ pub mod context;
 mod divergence;
 mod error;
 mod lower;
+mod pseudonym;
 mod quote;
 mod resume;
 mod sizes;
@@ -17,6 +18,7 @@ pub use context::{DataContext, JobContext, RowGraph, StepGraph, TensorSpec};
 pub use divergence::OnDivergence;
 pub use error::JobError;
 pub use lower::{Lowering, lower_job};
+pub use pseudonym::pseudonym;
 pub use quote::{Quote, Speeds, TimeRange, calculations, held, quote};
 pub use resume::{ResumeError, resume};
 pub use spec::{

@@ -1,5 +1,6 @@
 //! Counters for `/metrics`, in Prometheus' text form.
 
+use super::outcomes::Tallies;
 use raven_protocol::{GoodbyeReason, ResultOutcome};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,6 +68,8 @@ pub struct Metrics {
     pub record_retries: Counter,
     /// What became of committed results, in the order of [`ResultOutcome::ALL`].
     pub outcomes: [Counter; ResultOutcome::ALL.len()],
+    /// The same by contributor, until it is stored.
+    pub tallies: Tallies,
     /// Milliseconds that executor threads were busy.
     pub executor_busy_ms: Counter,
     /// Operations of the executor.

@@ -39,7 +39,7 @@ pub use snapshot::{JobLive, NetworkSnapshot, NodeSnapshot, SessionRecord};
 
 use crate::blobs::{BlobError, Blobs};
 use crate::certificate::key::KeyError;
-use crate::job::JobContext;
+use crate::job::{JobContext, pseudonym};
 use crate::random;
 use crate::store::{Store, StoreError};
 use crate::ticket::Tickets;
@@ -291,6 +291,8 @@ impl RuntimeHandle {
         context: Arc<JobContext>,
         resume: Option<ResumePoint>,
     ) -> Result<(), RuntimeError> {
+        let owner = self.shared.store.job_owner(context.job()).await?;
+        let requester = pseudonym(owner);
         let blobs = self.blobs.clone();
         let weights = resume.as_ref().map(|resume| resume.weights);
         let load = move || -> Result<NewJob, RuntimeError> {
@@ -302,7 +304,7 @@ impl RuntimeHandle {
                 Some(_) => Some(RowSource::load(&blobs, &context.data.train_shards)?),
                 None => None,
             };
-            Ok(NewJob { context, state, rows })
+            Ok(NewJob { context, requester, state, rows })
         };
         let job = Box::new(blocking(load).await??);
         let (taken, answer) = oneshot::channel();

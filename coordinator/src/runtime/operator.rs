@@ -18,7 +18,8 @@ use crate::runtime::SessionRecord;
 use crate::store::StoreError;
 use axum::body::Bytes;
 use raven_engine::{
-    ContributorId, Event, NetworkPrefix, Oddness, RefusedCategories, SessionProfile, Trust,
+    Beneficiary, ContributorId, Event, NetworkPrefix, Oddness, RefusedCategories, SessionProfile,
+    Trust,
 };
 use raven_protocol::{
     Device, DeviceClass, Frame, FrameLimits, FromContributor, GoodbyeReason, NumericClass,
@@ -77,6 +78,7 @@ impl Operator {
         let profile = SessionProfile {
             contributor: contributor(&shared.store).await?,
             site: None,
+            beneficiary: Beneficiary::default(),
             prefix: NetworkPrefix([0; 16]),
             device: DeviceClass::Server,
             numeric: NumericClass::Cpu { kernel: shared.kernel },

@@ -7,11 +7,12 @@ use crate::random;
 use crate::ticket::TicketSite;
 use ed25519_dalek::{Signature, VerifyingKey};
 use raven_engine::{
-    CategorySet, ContributorId, NetworkPrefix, RefusedCategories, SessionProfile, Trust,
+    Beneficiary, CategorySet, ContributorId, NetworkPrefix, RefusedCategories, SessionProfile,
+    Trust,
 };
 use raven_protocol::{
-    Backend, FrameError, GoodbyeReason, Hello, KernelId, MessageError, NumericClass,
-    PROTOCOL_VERSION, Receipt, SessionId,
+    Backend, Earnings, FrameError, GoodbyeReason, Hello, Keeps, KernelId, MessageError,
+    NumericClass, PROTOCOL_VERSION, Receipt, SessionId,
 };
 use std::net::IpAddr;
 
@@ -77,8 +78,10 @@ pub struct Terms {
     site_key: Option<String>,
     nonce: String,
     text_version: String,
-    /// Whether the session computes on a GPU.
-    gpu: bool,
+    /// What the session computes on.
+    backend: Backend,
+    keeps: Keeps,
+    earnings: Earnings,
     /// Of the last receipt.
     counter: u32,
 }
@@ -112,8 +115,11 @@ impl Terms {
             ("text_version", receipt.text_version == self.text_version),
             ("site", receipt.site == self.site_key),
             ("share", receipt.share == share),
-            // The CPU session of a visitor who allows the GPU may say so too.
-            ("gpu", receipt.gpu || !self.gpu),
+            // A visitor who allows both says so in either session.
+            ("cpu", receipt.cpu || self.backend != Backend::Cpu),
+            ("gpu", receipt.gpu || self.backend != Backend::Gpu),
+            ("keeps", receipt.keeps == self.keeps),
+            ("earnings", receipt.earnings == self.earnings),
             ("nonce", random::same_bytes(receipt.nonce.as_bytes(), self.nonce.as_bytes())),
             ("session_key", receipt.session_key == self.session_key),
         ];
@@ -206,7 +212,9 @@ impl AwaitConsent {
             site_key: site.as_ref().map(|site| site.site_key.clone()),
             nonce: hex(&random::bytes::<32>()),
             text_version,
-            gpu: hello.numeric.backend() == Backend::Gpu,
+            backend: hello.numeric.backend(),
+            keeps: hello.keeps,
+            earnings: hello.earnings,
             counter: 0,
         };
         Ok(AwaitConsent { session: SessionId(random::nonzero_u64()), hello, site, terms })
@@ -247,6 +255,7 @@ impl AwaitConsent {
         signature: String,
         prefix: NetworkPrefix,
     ) -> Consented {
+        let beneficiary = beneficiary(&self.hello);
         let Hello { numeric, device, share, workers, traffic_bytes_left, .. } = self.hello;
         let contributor = ContributorId(self.terms.key.to_bytes());
         let (site, origin, ticket, by_site) = match self.site {
@@ -258,6 +267,7 @@ impl AwaitConsent {
         let profile = SessionProfile {
             contributor,
             site,
+            beneficiary,
             prefix,
             device: device.class,
             numeric,
@@ -286,6 +296,15 @@ impl AwaitConsent {
             signature,
         };
         Consented { record, profile, terms: self.terms }
+    }
+}
+
+/// Whose a session's earnings are. A key that is gone with the visit has nobody who
+/// could claim what it earned.
+fn beneficiary(hello: &Hello) -> Beneficiary {
+    match (hello.keeps, hello.earnings) {
+        (Keeps::Key, Earnings::Mine) => Beneficiary::Contributor,
+        (Keeps::Visit, _) | (Keeps::Key, Earnings::Site) => Beneficiary::Site,
     }
 }
 
@@ -351,6 +370,8 @@ mod tests {
             session_key: hex(key.verifying_key().as_bytes()),
             ticket: None,
             traffic_bytes_left: None,
+            keeps: Keeps::Key,
+            earnings: Earnings::Mine,
         }
     }
 
@@ -365,7 +386,10 @@ mod tests {
             share: 0.25,
             nonce: waiting.nonce().into(),
             session_key: waiting.hello.session_key.clone(),
+            cpu: true,
             gpu: false,
+            keeps: Keeps::Key,
+            earnings: Earnings::Mine,
             counter: 0,
         }
     }
@@ -394,13 +418,16 @@ mod tests {
     fn every_field_of_the_receipt_must_be_this_sessions() {
         let key = SigningKey::from_bytes(&[1; 32]);
         type Change = fn(&mut Receipt);
-        let changes: [(&str, Change); 6] = [
+        let changes: [(&str, Change); 9] = [
             ("text_version", |receipt| receipt.text_version = "0".into()),
             ("site", |receipt| receipt.site = Some("pk_test_other".into())),
             ("share", |receipt| receipt.share = 1.0),
             ("nonce", |receipt| receipt.nonce = "00".repeat(32)),
             ("session_key", |receipt| receipt.session_key = "00".repeat(32)),
             ("counter", |receipt| receipt.counter = 1),
+            ("cpu", |receipt| receipt.cpu = false),
+            ("keeps", |receipt| receipt.keeps = Keeps::Visit),
+            ("earnings", |receipt| receipt.earnings = Earnings::Site),
         ];
         for (field, change) in changes {
             let waiting = waiting(&key);

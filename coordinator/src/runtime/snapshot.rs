@@ -1,5 +1,6 @@
 //! What the HTTP side may know of the running network.
 
+use crate::allocation::Allocation;
 use raven_engine::{ContributorId, JobPhase, NetworkPrefix, SiteId};
 use raven_protocol::{Device, DeviceClass, JobId, NumericClass, SessionId};
 use std::collections::HashMap;
@@ -94,4 +95,12 @@ pub struct SessionRecord {
     pub receipt: String,
     /// Its signature, in hex.
     pub signature: String,
+}
+
+impl SessionRecord {
+    /// The first line of its allocation.
+    pub fn allocation(&self) -> Allocation {
+        let line = Allocation::of(self.contributor, self.session, self.numeric.backend());
+        line.consented(self.share, self.workers, &self.receipt)
+    }
 }

@@ -15,6 +15,7 @@ use super::traffic::Traffic;
 use super::upgrade::{self, Gate, Socket, TooLong};
 use super::wishes::{Bucket, Wishes};
 use super::writer;
+use crate::allocation::{Allocation, receipt_hash};
 use crate::store::StoreError;
 use crate::ticket::TicketError;
 use axum::body::Bytes;
@@ -190,6 +191,12 @@ struct Active {
     backend: Backend,
     leases: Arc<Mutex<LeaseTable>>,
     wishes: Wishes,
+    /// The newest line of what the session has of the machine.
+    allocation: Allocation,
+    /// Of the last receipt for a higher share.
+    raised: Option<[u8; 32]>,
+    /// The visitor has said goodbye.
+    is_revoked: bool,
 }
 
 impl Reader {
@@ -210,6 +217,7 @@ impl Reader {
         };
         let reason = match &ending {
             Ending::Goodbye(refusal) => Some(refusal.reason),
+            Ending::Silent if active.is_revoked => Some(GoodbyeReason::Stopped),
             Ending::Silent => None,
         };
         open.close(reason).await;
@@ -269,6 +277,7 @@ impl Reader {
         let mut open = OpenSession::new(self.shared.clone(), session);
         self.send(&ToContributor::Ready { grant: open.grant().to_owned() })?;
         self.shared.metrics.sessions_opened.add(1);
+        let allocation = consented.record.allocation();
         let contributor = consented.profile.contributor;
         self.traffic = self.shared.visits.join(contributor, self.traffic.clone());
         if let Some(site) = consented.profile.site {
@@ -287,7 +296,9 @@ impl Reader {
             grant: open.grant().to_owned(),
             traffic: self.traffic.clone(),
         };
-        Ok((open, Active { session, backend, leases, wishes }, opened))
+        let (raised, is_revoked) = (None, false);
+        let active = Active { session, backend, leases, wishes, allocation, raised, is_revoked };
+        Ok((open, active, opened))
     }
 
     /// Looks up what is known of a contributor; who was excluded goes at once.
@@ -452,6 +463,7 @@ impl Reader {
                 let raise = active.wishes.consented(share, receipt.zip(signature)).await?;
                 if let Some(raise) = raise {
                     self.store_raise(session, &raise).await?;
+                    active.raised = Some(receipt_hash(&raise.receipt));
                 }
                 active.wishes.set_pace(share, workers);
                 return self.tell_wishes(active).await;
@@ -464,7 +476,10 @@ impl Reader {
                 active.wishes.set_paused(false);
                 return self.tell_wishes(active).await;
             }
-            FromContributor::Goodbye { .. } => return Err(Ending::Silent),
+            FromContributor::Goodbye { reason } => {
+                active.is_revoked = reason == GoodbyeReason::Stopped;
+                return Err(Ending::Silent);
+            }
             FromContributor::Hello(_) | FromContributor::Consent { .. } => {
                 let detail = format!("message: no {} in an open session", kind_of(&message));
                 return Err(Refusal::new(GoodbyeReason::OutOfTurn, detail).into());
@@ -481,9 +496,23 @@ impl Reader {
         })
     }
 
+    /// Records what the session has from now on, before it has it.
+    async fn allocate(&self, active: &mut Active, share: f64, workers: u32) -> Read<()> {
+        let line = active.allocation.paced(share, workers, active.raised);
+        active.allocation = line;
+        self.shared.store.add_allocation(&line).await.map_err(|error| {
+            tracing::error!(session = %active.session, %error, "an allocation was not stored");
+            let detail = "the change could not be recorded; come back later";
+            Refusal::new(GoodbyeReason::Draining, detail).into()
+        })
+    }
+
     /// Tells the engine what the visitor wishes now, if that may be told yet.
     async fn tell_wishes(&self, active: &mut Active) -> Read<()> {
         for event in active.wishes.take(active.session) {
+            if let Event::PaceChanged { share, workers, .. } = event {
+                self.allocate(active, share, workers).await?;
+            }
             self.tell(Input::Event(event)).await?;
         }
         Ok(())

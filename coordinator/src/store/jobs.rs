@@ -371,6 +371,20 @@ impl Store {
         })
     }
 
+    /// Whose a job is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn job_owner(&self, id: JobId) -> Result<KeyId, StoreError> {
+        let row = sqlx::query("SELECT owner FROM jobs WHERE id = ?1")
+            .bind(to_sql(id.0))
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("read a job's owner"))?
+            .ok_or(StoreError::UnknownJob { job: id })?;
+        Ok(KeyId(column(&row, "jobs", "owner")?))
+    }
+
     /// Who was credited for a job, with their number of tasks.
     ///
     /// # Errors

@@ -4,8 +4,10 @@
 //! middle of a transaction; reads have connections of their own (WAL). Every
 //! commit is synced to disk before it returns.
 
+mod allocations;
 mod books;
 mod chain;
+mod contributors;
 mod datasets;
 mod events;
 mod funnel;
@@ -24,9 +26,12 @@ mod sites;
 mod stats;
 mod trust;
 mod uploads;
+mod wallets;
 
+pub use allocations::{AllocationFault, AuditedAllocations};
 pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
+pub use contributors::{EarnedDay, OwnSession, Payout};
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
 pub use funnel::{EarningsDay, SiteDay, VisitorWork, Work as SiteWork};
@@ -43,6 +48,7 @@ pub use sites::{OwnedSite, SiteChange, SiteRow, parse_site, site_text};
 pub use stats::{BackendWork, Curve, Totals};
 pub use trust::{EvidenceRecord, EvidenceView, Executions};
 pub use uploads::{UploadBounds, UploadId, UploadRow};
+pub use wallets::{Claim, ClaimError, LINKS_MAX, WalletLink};
 
 use crate::health::{Health, Trouble};
 use crate::time::UnixMs;
@@ -72,6 +78,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0011_setbacks.sql"),
     include_str!("../../migrations/0012_books.sql"),
     include_str!("../../migrations/0014_partners.sql"),
+    include_str!("../../migrations/0015_contributors.sql"),
 ];
 
 /// Everything that refers to blobs.
@@ -197,12 +204,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn begin_process(&self) -> Result<(), StoreError> {
-        let now = UnixMs::now().0;
-        sqlx::query("UPDATE sessions SET closed_ms = ?1 WHERE closed_ms IS NULL")
-            .bind(now)
-            .execute(self.writer())
-            .await
-            .map_err(failed("close sessions"))?;
+        self.close_sessions(UnixMs::now()).await?;
         sqlx::query("UPDATE jobs SET last_record_ms = NULL, train_before_ms = train_ms")
             .execute(self.writer())
             .await

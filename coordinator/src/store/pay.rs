@@ -16,7 +16,7 @@ use raven_engine::ledger::{
     Transfer, Voided, Work,
 };
 use raven_engine::money::{Charge, Flops, NanoUsd, PicoUsd};
-use raven_engine::{ContributorId, Credit, Payer, Record, SiteId};
+use raven_engine::{Beneficiary, ContributorId, Credit, Payer, Record, SiteId};
 use raven_protocol::JobId;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{Row as _, Transaction};
@@ -240,7 +240,7 @@ impl Desk {
         } else {
             let accounts: BTreeSet<Account> = credits
                 .iter()
-                .flat_map(|credit| [earner(credit), partner(credit.site)])
+                .flat_map(|credit| [earner_of(credit), partner(credit.site)])
                 .chain([Account::MasterNode, Account::ProtocolFee])
                 .collect();
             for account in accounts {
@@ -308,7 +308,7 @@ impl Desk {
     async fn load_work(&mut self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
         let rows = sqlx::query(
             "SELECT c.attempt, c.round, c.stage, c.part, c.contributor, c.site, c.flops, c.rate,
-                 c.payer FROM pay_rounds r JOIN credits c
+                 c.payer, c.beneficiary FROM pay_rounds r JOIN credits c
                  ON c.job = r.job AND c.round = r.round AND c.attempt = r.attempt
              WHERE r.job = ?1 AND c.void = 0",
         )
@@ -474,9 +474,22 @@ impl Desk {
     }
 }
 
-/// Whose an execution's earning is.
-fn earner(credit: &Credit) -> Account {
-    Account::Contributor(credit.contributor)
+/// Whose an execution's earning is: without a site there is nobody to leave it to.
+const fn earner(
+    contributor: ContributorId,
+    site: Option<SiteId>,
+    beneficiary: Beneficiary,
+) -> Account {
+    match (beneficiary, site) {
+        (Beneficiary::Site, Some(site)) => Account::Site(site),
+        (Beneficiary::Site, None) | (Beneficiary::Contributor, _) => {
+            Account::Contributor(contributor)
+        }
+    }
+}
+
+fn earner_of(credit: &Credit) -> Account {
+    earner(credit.contributor, credit.site, credit.beneficiary)
 }
 
 /// Whose the partner's share is.
@@ -488,7 +501,7 @@ fn work_of(credit: &Credit) -> Work {
     Work {
         task: (credit.task.stage, credit.task.part),
         contributor: credit.contributor,
-        earner: earner(credit),
+        earner: earner_of(credit),
         partner: partner(credit.site),
         charge: Charge::of(Flops(credit.flops), credit.rate),
         payer: credit.payer,
@@ -499,12 +512,18 @@ fn work_of_row(row: &SqliteRow) -> Result<Work, StoreError> {
     let number = |name| super::u64_column(row, "credits", name);
     let contributor = ContributorId(hash_column(row, "credits", "contributor")?);
     let site: Option<i64> = column(row, "credits", "site")?;
+    let site = site.map(|site| SiteId(super::from_sql(site)));
     let payer: &str = column(row, "credits", "payer")?;
+    let beneficiary = match column(row, "credits", "beneficiary")? {
+        "site" => Beneficiary::Site,
+        "contributor" => Beneficiary::Contributor,
+        other => return Err(unreadable("credits", "beneficiary", other)),
+    };
     Ok(Work {
         task: (u32_column(row, "credits", "stage")?, u32_column(row, "credits", "part")?),
         contributor,
-        earner: Account::Contributor(contributor),
-        partner: partner(site.map(|site| SiteId(super::from_sql(site)))),
+        earner: earner(contributor, site, beneficiary),
+        partner: partner(site),
         charge: Charge::of(Flops(number("flops")?), PicoUsd(number("rate")?)),
         payer: if payer == "job" { Payer::Job } else { Payer::Operator },
     })

@@ -325,8 +325,8 @@ async fn add_credit(
     let added = sqlx::query(
         "INSERT INTO credits
              (job, round, stage, part, contributor, session, site, flops, digest, rate, backend,
-              proof, payer, attempt)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+              proof, payer, attempt, beneficiary)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
          ON CONFLICT DO NOTHING",
     )
     .bind(to_sql(job.0))
@@ -346,6 +346,7 @@ async fn add_credit(
         Payer::Operator => "operator",
     })
     .bind(i64::from(credit.attempt))
+    .bind(credit.beneficiary.as_str())
     .execute(&mut **transaction)
     .await
     .map_err(failed("add a credit"))?;

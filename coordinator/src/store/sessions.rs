@@ -1,7 +1,8 @@
 //! Contributors' sessions and the receipts of their consent.
 
 use super::partners::{self, Withheld};
-use super::{Store, StoreError, failed, to_sql, unreadable};
+use super::{Store, StoreError, allocations, failed, from_sql, to_sql, unreadable};
+use crate::allocation::AllocationKind;
 use crate::runtime::SessionRecord;
 use crate::runtime::session::Raise;
 use crate::time::UnixMs;
@@ -52,6 +53,7 @@ impl Store {
         .execute(&mut *transaction)
         .await
         .map_err(failed("open a session"))?;
+        allocations::append(&mut transaction, &session.allocation(), now).await?;
         transaction.commit().await.map_err(failed("commit a session"))
     }
 
@@ -121,17 +123,47 @@ impl Store {
         session: SessionId,
         reason: Option<GoodbyeReason>,
     ) -> Result<(), StoreError> {
+        let kind = match reason {
+            Some(GoodbyeReason::Stopped) => AllocationKind::Revoke,
+            _ => AllocationKind::End,
+        };
         let reason = reason.map(|reason| json_text("closed_reason", &reason)).transpose()?;
-        sqlx::query(
+        let now = UnixMs::now();
+        let mut transaction = self.begin().await?;
+        let closed = sqlx::query(
             "UPDATE sessions SET closed_ms = ?2, closed_reason = ?3
              WHERE id = ?1 AND closed_ms IS NULL",
         )
         .bind(to_sql(session.0))
-        .bind(UnixMs::now().0)
+        .bind(now.0)
         .bind(reason)
-        .execute(self.writer())
+        .execute(&mut *transaction)
         .await
-        .map(drop)
-        .map_err(failed("close a session"))
+        .map_err(failed("close a session"))?;
+        if closed.rows_affected() > 0 {
+            allocations::end(&mut transaction, session, kind, now).await?;
+        }
+        transaction.commit().await.map_err(failed("commit a session's end"))
+    }
+
+    /// Closes the sessions that a process left open.
+    pub(super) async fn close_sessions(&self, now: UnixMs) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        let open: Vec<i64> =
+            sqlx::query_scalar("SELECT id FROM sessions WHERE closed_ms IS NULL ORDER BY id")
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(failed("list open sessions"))?;
+        for id in open {
+            sqlx::query("UPDATE sessions SET closed_ms = ?2 WHERE id = ?1")
+                .bind(id)
+                .bind(now.0)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed("close sessions"))?;
+            let session = SessionId(from_sql(id));
+            allocations::end(&mut transaction, session, AllocationKind::End, now).await?;
+        }
+        transaction.commit().await.map_err(failed("commit closed sessions"))
     }
 }

@@ -10,7 +10,7 @@ use raven_coordinator::blobs::Blobs;
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::embed::Embed;
 use raven_coordinator::files::StaticFile;
-use raven_coordinator::http::{App, Incoming, Settings, Streams, Turns, router};
+use raven_coordinator::http::{App, Challenges, Incoming, Settings, Streams, Turns, router};
 use raven_coordinator::job::JobContext;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::network::{Network, NetworkError};
@@ -279,6 +279,7 @@ impl Server {
                 blob_bytes_max: None,
                 disk_free_bytes_min: 0,
                 operator: true,
+                unclaimed_after_days: 180,
             };
             change(&mut settings);
             let app = App {
@@ -296,6 +297,7 @@ impl Server {
                 streams: Streams::new(3, 2),
                 turns: Turns::default(),
                 stats: Arc::default(),
+                challenges: Challenges::default(),
                 stopping,
             };
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -9,9 +9,9 @@ use raven_graph::{DType, TensorType};
 use raven_proof::projection::{project_bytes, to_bytes};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Backend, Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, KernelId,
-    LeaseId, LeaseOutcome, NumericClass, Seed, TaskId, TensorPart, TensorView, ToContributor,
-    result_digest,
+    Backend, Earnings, Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello,
+    JobCategory, Keeps, KernelId, LeaseId, LeaseOutcome, NumericClass, Seed, TaskId, TensorPart,
+    TensorView, ToContributor, result_digest,
 };
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
@@ -44,6 +44,9 @@ pub struct Habits {
     pub cuts_upload_after: Option<u64>,
     /// Says that it may move so many bytes.
     pub traffic: Option<u64>,
+    /// Whether it says that its key stays, and whose its earnings are to be.
+    pub keeps: Keeps,
+    pub earnings: Earnings,
     /// Says that it is a GPU; `poison` is what makes its results differ.
     pub gpu: bool,
     /// Multiplies the gradients of runs that begin below a micro-batch, or parts below a
@@ -71,6 +74,7 @@ pub struct Contributor {
     goodbye: Arc<Mutex<Option<GoodbyeReason>>>,
     tasks: Arc<Mutex<Vec<TaskId>>>,
     outcomes: Arc<Mutex<Vec<LeaseOutcome>>>,
+    about: Arc<Mutex<Vec<(String, JobCategory)>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -90,6 +94,7 @@ impl Contributor {
         let tasks = Arc::<Mutex<Vec<TaskId>>>::default();
         let (moved, goodbye) = (Arc::<AtomicU64>::default(), Arc::<Mutex<_>>::default());
         let outcomes = Arc::<Mutex<Vec<LeaseOutcome>>>::default();
+        let about = Arc::<Mutex<Vec<(String, JobCategory)>>>::default();
         let mut worker = Worker {
             address,
             number,
@@ -101,10 +106,12 @@ impl Contributor {
             goodbye: goodbye.clone(),
             tasks: tasks.clone(),
             outcomes: outcomes.clone(),
+            about: about.clone(),
             poisoned: HashMap::new(),
         };
         let thread = std::thread::spawn(move || worker.run());
-        Contributor { stop, commits, moved, goodbye, tasks, outcomes, thread: Some(thread) }
+        let thread = Some(thread);
+        Contributor { stop, commits, moved, goodbye, tasks, outcomes, about, thread }
     }
 
     /// Bytes of frames since its hello, both ways, and of shards.
@@ -125,6 +132,11 @@ impl Contributor {
     /// What it was told of its results.
     pub fn outcomes(&self) -> Vec<LeaseOutcome> {
         self.outcomes.lock().expect("nobody panics").clone()
+    }
+
+    /// For whom it was told that it computes, in the order in which it was told.
+    pub fn about(&self) -> Vec<(String, JobCategory)> {
+        self.about.lock().expect("nobody panics").clone()
     }
 
     pub fn commits(&self) -> u64 {
@@ -162,6 +174,7 @@ struct Worker {
     goodbye: Arc<Mutex<Option<GoodbyeReason>>>,
     tasks: Arc<Mutex<Vec<TaskId>>>,
     outcomes: Arc<Mutex<Vec<LeaseOutcome>>>,
+    about: Arc<Mutex<Vec<(String, JobCategory)>>>,
     /// Results that are not what was computed, until they are asked for.
     poisoned: HashMap<LeaseId, Vec<u8>>,
 }
@@ -204,8 +217,10 @@ impl Worker {
             false => NumericClass::Cpu { kernel: module.id() },
         };
         let traffic_bytes_left = self.habits.traffic;
+        let Habits { keeps, earnings, .. } = self.habits;
+        let hello = hello(&key, module.id());
         let ticket = self.ticket.clone();
-        let hello = Hello { traffic_bytes_left, numeric, ticket, ..hello(&key, module.id()) };
+        let hello = Hello { traffic_bytes_left, numeric, keeps, earnings, ticket, ..hello };
         send(&mut socket, &FromContributor::Hello(hello.clone()));
         let mut grant = String::new();
         while let Some(bytes) = self.read(&mut socket) {
@@ -218,6 +233,9 @@ impl Worker {
                     self.write(&mut socket, encode(&consent(&receipt, &key), &[]));
                 }
                 ToContributor::Ready { grant: token } => grant = token,
+                ToContributor::About { requester, category } => {
+                    self.about.lock().expect("nobody panics").push((requester, category));
+                }
                 ToContributor::Outcomes { results } => {
                     self.outcomes.lock().expect("nobody panics").extend(results);
                 }

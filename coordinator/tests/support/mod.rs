@@ -19,7 +19,7 @@ use raven_coordinator::runtime::{self, RuntimeConfig, RuntimeHandle, Timeouts};
 use raven_coordinator::store::{DatasetId, DatasetRow, KeyId, NewJob, SiteRow, Store, StoredShard};
 use raven_coordinator::ticket::{Seat, Tickets};
 use raven_coordinator::time::UnixMs;
-use raven_engine::SiteId;
+use raven_engine::{ContributorId, SiteId};
 use raven_protocol::{BlobId, JobId, Seed};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ pub struct Coordinator {
     pub tickets: Tickets,
     pub site: SiteId,
     pub owner: KeyId,
-    folder: Arc<tempfile::TempDir>,
+    pub folder: Arc<tempfile::TempDir>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -209,6 +209,23 @@ impl Coordinator {
             .busy_timeout(Duration::from_secs(10));
         let mut connection = options.connect().await.expect("connects");
         connection.execute(statement).await.expect("runs");
+    }
+
+    /// Who was credited how many flops for a job.
+    pub async fn flops_of(&self, job: JobId) -> Vec<(ContributorId, i64)> {
+        use sqlx::ConnectOptions;
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(self.folder.path().join("raven.db"))
+            .read_only(true);
+        let mut connection = options.connect().await.expect("connects");
+        let rows: Vec<(Vec<u8>, i64)> =
+            sqlx::query_as("SELECT contributor, flops FROM job_contributors WHERE job = ?1")
+                .bind(i64::from_le_bytes(job.0.to_le_bytes()))
+                .fetch_all(&mut connection)
+                .await
+                .expect("reads");
+        let id = |bytes: Vec<u8>| ContributorId(bytes.try_into().expect("32 bytes"));
+        rows.into_iter().map(|(contributor, flops)| (id(contributor), flops)).collect()
     }
 
     /// The state of the last checkpoint.

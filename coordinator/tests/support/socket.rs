@@ -6,8 +6,8 @@ use futures_util::{SinkExt, StreamExt};
 use raven_coordinator::runtime::session::hex;
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Device, DeviceClass, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, KernelId,
-    NumericClass, PROTOCOL_VERSION, Receipt, SessionId, ToContributor,
+    Device, DeviceClass, Earnings, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello,
+    Keeps, KernelId, NumericClass, PROTOCOL_VERSION, Receipt, SessionId, ToContributor,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -166,6 +166,8 @@ pub fn hello(key: &SigningKey, kernel: KernelId) -> Hello {
         session_key: hex(key.verifying_key().as_bytes()),
         ticket: None,
         traffic_bytes_left: None,
+        keeps: Keeps::Key,
+        earnings: Earnings::Mine,
     }
 }
 
@@ -176,7 +178,10 @@ pub fn receipt(hello: &Hello, nonce: &str, site: Option<&str>) -> Receipt {
         share: hello.share,
         nonce: nonce.into(),
         session_key: hello.session_key.clone(),
+        cpu: true,
         gpu: false,
+        keeps: hello.keeps,
+        earnings: hello.earnings,
         counter: 0,
     }
 }

@@ -1,7 +1,7 @@
 //! The trial of one task: who has committed to what, and what that needs.
 
 use crate::active::Job;
-use crate::event::{Millis, NetworkPrefix, Oddness, PayloadId, SiteId};
+use crate::event::{Beneficiary, Millis, NetworkPrefix, Oddness, PayloadId, SiteId};
 use crate::lease::LeaseState;
 use crate::money::PicoUsd;
 use crate::rates;
@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Who {
     pub(crate) identity: Identity,
     pub(crate) site: Option<SiteId>,
+    pub(crate) beneficiary: Beneficiary,
     pub(crate) prefix: NetworkPrefix,
     /// Whether equal work gives equal bits: a result of a GPU does not.
     pub(crate) exact: bool,
@@ -32,6 +33,7 @@ impl Who {
         Who {
             identity: session.identity(),
             site: profile.site,
+            beneficiary: profile.beneficiary,
             prefix: profile.prefix,
             exact: profile.numeric.backend() == Backend::Cpu,
             operator: profile.operator,

@@ -375,6 +375,7 @@ fn credit(job: &mut Job, task: &Task, member: &Claim, proof: Proof) {
         contributor: member.who.identity.contributor,
         session: member.session,
         site: member.who.site,
+        beneficiary: member.who.beneficiary,
         flops,
         rate: member.rate,
         backend: member.who.identity.backend,

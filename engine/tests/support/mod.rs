@@ -4,10 +4,10 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use raven_engine::{
-    Agreement, Algorithm, Category, ContributorId, Effect, EffectError, EffectId, Engine,
-    EngineConfig, Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix, Oddness, Outbound,
-    Outcome, PayloadId, Placement, RefusedCategories, SessionProfile, SessionStatus, SyncSgd,
-    Terms, Testimony, Trust, Verification,
+    Agreement, Algorithm, Beneficiary, Category, ContributorId, Effect, EffectError, EffectId,
+    Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix, Oddness,
+    Outbound, Outcome, PayloadId, Placement, RefusedCategories, SessionProfile, SessionStatus,
+    SyncSgd, Terms, Testimony, Trust, Verification,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{
@@ -156,6 +156,7 @@ impl Rig {
         let profile = SessionProfile {
             contributor: ContributorId(id),
             site: None,
+            beneficiary: Beneficiary::default(),
             prefix: NetworkPrefix(prefix),
             device: DeviceClass::Desktop,
             numeric: NumericClass::Cpu { kernel: KERNEL },

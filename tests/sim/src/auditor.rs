@@ -259,6 +259,7 @@ impl Auditor {
             contributor: profile.contributor,
             session,
             site: profile.site,
+            beneficiary: profile.beneficiary,
             flops: lease.flops,
             rate: rates::rate(profile.device),
             backend: profile.numeric.backend(),

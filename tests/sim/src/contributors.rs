@@ -7,7 +7,8 @@ use crate::node::{Assigned, Connection, Kept, Up};
 use crate::relaxed::Vector;
 use crate::sim::{CEILING, Happening, Sim};
 use raven_engine::{
-    Event, Identity, NetworkPrefix, Outbound, Placement, SessionProfile, SiteId, StagePlan, Work,
+    Beneficiary, Event, Identity, NetworkPrefix, Outbound, Placement, SessionProfile, SiteId,
+    StagePlan, Work,
 };
 use raven_protocol::{Backend, DeviceClass, JobId, LeaseId, RefuseReason, Seed, SessionId};
 
@@ -42,6 +43,7 @@ impl Sim {
         let profile = SessionProfile {
             contributor: entry.contributor,
             site: Some(SiteId(node as u64 % 3)),
+            beneficiary: Beneficiary::default(),
             prefix: prefix(node),
             device: DeviceClass::Desktop,
             numeric: entry.spec.numeric(),

@@ -1,8 +1,8 @@
 //! The auditor itself: what it must catch, it catches.
 
 use raven_engine::{
-    Cause, ContributorId, Credit, Effect, EffectId, EngineConfig, Event, JobPhase, JobState,
-    Outbound, Payer, PayloadId, Proof, Record, Terms, rates,
+    Beneficiary, Cause, ContributorId, Credit, Effect, EffectId, EngineConfig, Event, JobPhase,
+    JobState, Outbound, Payer, PayloadId, Proof, Record, Terms, rates,
 };
 use raven_protocol::{Backend, BlobId, JobId, LeaseId, ResultDigest, SessionId, TaskId};
 use raven_sim::auditor::Auditor;
@@ -54,6 +54,7 @@ fn pay_without_work_is_caught() {
         contributor: ContributorId([1; 32]),
         session: SessionId(1),
         site: None,
+        beneficiary: Beneficiary::default(),
         flops: 1,
         rate: rates::LOWEST,
         backend: Backend::Cpu,

@@ -1,8 +1,8 @@
 //! How large the slices are that a session gets, from its arrival on.
 
 use raven_engine::{
-    ContributorId, Effect, Engine, EngineConfig, Event, NetworkPrefix, Outbound, Outcome,
-    PayloadId, SessionProfile, Terms,
+    Beneficiary, ContributorId, Effect, Engine, EngineConfig, Event, NetworkPrefix, Outbound,
+    Outcome, PayloadId, SessionProfile, Terms,
 };
 use raven_protocol::{BlobId, DeviceClass, LeaseId, NumericClass, ResultDigest, SessionId};
 use raven_sim::plans::{KERNEL, Replica};
@@ -32,6 +32,7 @@ impl Table {
         let profile = SessionProfile {
             contributor: ContributorId([1; 32]),
             site: None,
+            beneficiary: Beneficiary::default(),
             prefix: NetworkPrefix([0; 16]),
             device: DeviceClass::Desktop,
             numeric: NumericClass::Cpu { kernel: KERNEL },

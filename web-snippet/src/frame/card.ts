@@ -3,6 +3,7 @@
 import type { Answer, ToFrame } from '../shared/embed-port.ts';
 import type { FromHub } from '../shared/hub-port.ts';
 import { forgetKey } from '../shared/key-store.ts';
+import { Earned } from './claim.ts';
 import type { PageConfig } from './config.ts';
 import type { Embed } from './embed.ts';
 import { Gate } from './gate.ts';
@@ -40,6 +41,7 @@ export class Card {
   readonly #memory: Memory;
   /** Bytes that the visit has moved, as far as this page knows. */
   #bytes = 0;
+  readonly #earned = new Earned();
   /** What is not shown yet, because something has just been. */
   #unshown: StatusEvent | undefined;
   #countTimer: ReturnType<typeof setTimeout> | undefined;
@@ -84,7 +86,7 @@ export class Card {
   }
 
   #listen(): void {
-    const { open, again, close, no, never, stop, yes, share, gpu, root } = this.#elements;
+    const { open, again, close, no, never, stop, yes, share, cpu, gpu, root } = this.#elements;
     open.addEventListener('click', () => this.#dispatch({ type: 'open' }));
     again.addEventListener('click', () => this.#dispatch({ type: 'open' }));
     close.addEventListener('click', () => this.#dispatch({ type: 'close' }));
@@ -98,11 +100,20 @@ export class Card {
       this.#memory.noteShare(this.#elements.shareValue);
       this.#elements.show(this.#view, this.#pauses.reason);
     });
+    cpu.addEventListener('change', () => {
+      this.#elements.showSwitches();
+      this.#hub?.post({ kind: 'cpu', allowed: this.#elements.cpuValue });
+      if (this.#view.at === 'live') this.#memory.noteCpu(this.#elements.cpuValue);
+    });
     gpu.addEventListener('change', () => {
+      this.#elements.showSwitches();
       this.#hub?.post({ kind: 'gpu', allowed: this.#elements.gpuValue });
       // On a card that is not answered it is not yet said.
       if (this.#view.at === 'live') this.#memory.noteGpu(this.#elements.gpuValue);
     });
+    for (const button of [this.#elements.keep, this.#elements.overKeep]) {
+      button.addEventListener('click', () => void this.#keep());
+    }
     addEventListener('keydown', (event) => {
       if (event.key === 'Escape' && this.#view.at === 'card') this.#dispatch({ type: 'dismiss' });
     });
@@ -124,8 +135,8 @@ export class Card {
     if (before.at === 'card' && after.at !== 'card') this.#gate.stop();
     this.#elements.show(after, this.#pauses.reason);
     if (before.at !== 'card' && after.at === 'card') {
-      // Asked again, it is not ticked beforehand either.
-      this.#elements.setGpu(false);
+      // Asked again, nothing is ticked beforehand either but the processor, which is what is asked for.
+      this.#elements.setChoices({ share: this.#elements.shareValue, cpu: true, gpu: false, give: false });
       this.#gate.start();
     }
     // What had the focus may be hidden now. Focus elsewhere in the page is left alone.
@@ -228,8 +239,7 @@ export class Card {
       this.#dispatch({ type: 'excluded' });
       return;
     }
-    this.#elements.setShare(remembered.share);
-    this.#elements.setGpu(remembered.gpu);
+    this.#elements.setChoices(remembered);
     this.#dispatch({ type: 'recall' });
     void this.#startHub();
   }
@@ -243,7 +253,7 @@ export class Card {
     }
     // Whoever agrees anew begins anew, as somebody of whom nothing is known.
     const anew = this.#memory.recall()?.excluded ? forgetKey(this.#config.site) : undefined;
-    this.#bytes = this.#memory.agree(this.#elements.shareValue, this.#bytes, this.#elements.gpuValue).bytes;
+    this.#bytes = this.#memory.agree(this.#elements.choices, this.#bytes).bytes;
     this.#dispatch({ type: 'agree' });
     this.#embed.send({ type: 'answer', answer: 'yes' });
     void this.#startHub(anew);
@@ -261,7 +271,7 @@ export class Card {
       return;
     }
     const { reason } = this.#pauses;
-    const visit = { share: this.#elements.shareValue, gpu: this.#elements.gpuValue, bytes: this.#bytes };
+    const visit = { ...this.#elements.choices, bytes: this.#bytes };
     const hub = new HubClient(this.#config, visit, reason, (message) => this.#receive(hub, message));
     this.#hub = hub;
     this.#elements.show(this.#view, reason);
@@ -279,11 +289,29 @@ export class Card {
       this.#elements.setGpu(message.allowed);
       return;
     }
-    const { phase, tasks, bytes, bytesMax, gpu, results } = message;
+    if (message.kind === 'cpu') {
+      this.#elements.setCpu(message.allowed);
+      return;
+    }
+    const { phase, tasks, bytes, bytesMax, gpu, earner, about, results } = message;
     // Another tab has been told to stop.
     if (phase.name === 'stopped') void this.#memory.forget();
     if (phase.name === 'failed' && phase.failure === 'excluded') this.#memory.noteExcluded();
-    this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu, results });
+    void this.#offerKeep(message);
+    this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu, earner, about, results });
+  }
+
+  /** There is something to keep once a result was accepted under a key that stays. */
+  async #offerKeep({ earner, results }: Extract<FromHub, { kind: 'status' }>): Promise<void> {
+    if (this.#earned.isThere || earner !== 'visitor' || !results?.accepted) return;
+    await this.#earned.note(this.#config.site);
+    this.#elements.offerKeep(this.#earned.isThere);
+  }
+
+  /** Opens the coordinator's own page, whose storage lasts, with the right to collect. */
+  async #keep(): Promise<void> {
+    const link = await this.#earned.link(location.origin, Date.now());
+    if (link) window.open(link, '_blank', 'noopener');
   }
 
   /** Shows a new phase at once, and mere counts now and then: to show is to lay out, which the page may have to wait for. */

@@ -3,6 +3,7 @@
 import { channelName, type FromHub, type HubConfig, type ToHub } from '../shared/hub-port.ts';
 import { SHARE_MIN } from '../shared/pace.ts';
 import type { PageConfig } from './config.ts';
+import type { Choices } from './memory.ts';
 
 /** Time for the hub to say goodbye; its workers are ended before that. */
 const GOODBYE_MS_MAX = 300;
@@ -13,14 +14,11 @@ interface NavigatorExtras {
 }
 
 /** What the visitor said, and what the visit has moved so far. */
-export interface VisitSoFar {
-  readonly share: number;
-  /** Whether the GPU may be used. */
-  readonly gpu: boolean;
+export interface VisitSoFar extends Choices {
   readonly bytes: number;
 }
 
-function hubConfig(page: PageConfig, { share, gpu, bytes }: VisitSoFar): HubConfig {
+function hubConfig(page: PageConfig, { share, cpu, gpu, give, bytes }: VisitSoFar): HubConfig {
   const extras = navigator as NavigatorExtras;
   return {
     ticket: page.ticket,
@@ -31,6 +29,8 @@ function hubConfig(page: PageConfig, { share, gpu, bytes }: VisitSoFar): HubConf
     share: Math.max(SHARE_MIN, share),
     gpu: page.gpu,
     gpuAllowed: gpu,
+    cpuAllowed: cpu,
+    earnings: give ? 'site' : 'mine',
     cores: navigator.hardwareConcurrency || 1,
     phone: extras.userAgentData?.mobile ?? /Mobi|Android/.test(navigator.userAgent),
     memoryGib: extras.deviceMemory,

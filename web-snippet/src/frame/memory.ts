@@ -9,11 +9,19 @@ const CONSENT_MS = 24 * 60 * 60 * 1000;
 /** A visit ends after half an hour without a page of the site. */
 const VISIT_GAP_MS = 30 * 60 * 1000;
 
-/** A yes that still holds. */
-export interface Remembered {
+/** What a yes is for. */
+export interface Choices {
   readonly share: number;
-  /** Whether it was for the GPU too. */
+  /** Whether it is for the processor. */
+  readonly cpu: boolean;
+  /** Whether it is for the GPU. */
   readonly gpu: boolean;
+  /** Whether the site gets what is earned. */
+  readonly give: boolean;
+}
+
+/** A yes that still holds. */
+export interface Remembered extends Choices {
   /** Bytes that the visit has moved so far. */
   readonly bytes: number;
   /** Whether a result under the visit's key was proven wrong: the key gets no more work. */
@@ -28,6 +36,10 @@ interface Record extends Remembered {
 
 /** What a `storage` event says. */
 export type StorageChange = Pick<StorageEvent, 'key' | 'oldValue' | 'newValue'>;
+
+function choicesOf({ share, cpu, gpu, give }: Choices): Choices {
+  return { share, cpu, gpu, give };
+}
 
 function excludedOf({ excluded }: { readonly excluded?: unknown }): { excluded?: true } {
   return excluded === true ? { excluded } : {};
@@ -56,7 +68,7 @@ export class Memory {
   recall(): Remembered | undefined {
     const record = this.#read();
     if (!record) void this.forget();
-    return record && { share: record.share, gpu: record.gpu, bytes: this.#bytesOf(record), ...excludedOf(record) };
+    return record && { ...choicesOf(record), bytes: this.#bytesOf(record), ...excludedOf(record) };
   }
 
   /**
@@ -64,11 +76,11 @@ export class Memory {
    *
    * @param known bytes that the visit has moved, as far as this page knows.
    */
-  agree(share: number, known: number, gpu = false): Remembered {
+  agree(choices: Choices, known: number): Remembered {
     const before = this.#read();
     const bytes = Math.max(known, before ? this.#bytesOf(before) : 0);
-    this.#write({ text: this.#text, share, gpu, bytes, until: this.#now() + CONSENT_MS, seen: this.#now() });
-    return { share, gpu, bytes };
+    this.#write({ text: this.#text, ...choices, bytes, until: this.#now() + CONSENT_MS, seen: this.#now() });
+    return { ...choices, bytes };
   }
 
   /** Notes a new share; without a yes there is nothing to change. */
@@ -79,6 +91,11 @@ export class Memory {
   /** Notes whether the yes is for the GPU too. */
   noteGpu(gpu: boolean): void {
     this.#note({ gpu });
+  }
+
+  /** Notes whether the yes is for the processor. */
+  noteCpu(cpu: boolean): void {
+    this.#note({ cpu });
   }
 
   /** Notes that the visit's key gets no more work. A new yes begins with a new key. */
@@ -143,19 +160,21 @@ export class Memory {
   /** A yes that holds now, to this very text. */
   #parse(kept: string | null): Record | undefined {
     try {
-      const { text, share, gpu, bytes, until, seen, excluded } = JSON.parse(kept ?? '{}');
+      const { text, share, cpu, gpu, give, bytes, until, seen, excluded } = JSON.parse(kept ?? '{}');
       const isWhole = [share, bytes, until, seen].every((value) => typeof value === 'number' && value >= 0);
       const holds = isWhole && text === this.#text && share <= 1 && until > this.#now() && until <= this.#now() + CONSENT_MS;
-      // Older records know nothing of the GPU; to say nothing is no yes.
-      return holds ? { text, share, gpu: gpu === true, bytes, until, seen, ...excludedOf({ excluded }) } : undefined;
+      // What is not said of the GPU is no yes, and what is not said of the processor is one.
+      const choices = { share, cpu: cpu !== false, gpu: gpu === true, give: give === true };
+      return holds ? { text, ...choices, bytes, until, seen, ...excludedOf({ excluded }) } : undefined;
     } catch {
       return undefined;
     }
   }
 
-  #write({ gpu, ...record }: Record): void {
+  #write({ cpu, gpu, give, ...record }: Record): void {
+    const unusual = { ...(cpu ? {} : { cpu }), ...(gpu ? { gpu } : {}), ...(give ? { give } : {}) };
     try {
-      this.#storage().setItem(this.#key, JSON.stringify(gpu ? { ...record, gpu } : record));
+      this.#storage().setItem(this.#key, JSON.stringify({ ...record, ...unusual }));
     } catch {
       // The yes holds for this page.
     }

@@ -1,7 +1,8 @@
 /** What the frame shows, and how events change it. Pure. */
 
 import type { EmbedPhase } from '../shared/embed-port.ts';
-import type { GpuStatus, HubPhase, Results } from '../shared/hub-port.ts';
+import type { Earner, GpuStatus, HubPhase, Results } from '../shared/hub-port.ts';
+import type { About } from '../wire/message.ts';
 
 /** Why work rests although the visitor agreed. */
 export type PauseReason = 'hidden' | 'battery' | 'data_saver';
@@ -26,6 +27,8 @@ export type View =
       readonly tasks: number;
       readonly traffic?: Traffic | undefined;
       readonly gpu?: GpuStatus | undefined;
+      readonly earner?: Earner | undefined;
+      readonly about?: About | undefined;
       readonly results?: Results | undefined;
     }
   /** Work ended: by the visitor, or because it can't go on. */
@@ -53,6 +56,8 @@ export type Event =
       readonly tasks: number;
       readonly traffic?: Traffic | undefined;
       readonly gpu?: GpuStatus | undefined;
+      readonly earner?: Earner | undefined;
+      readonly about?: About | undefined;
       readonly results?: Results | undefined;
     };
 
@@ -88,8 +93,8 @@ export function next(view: View, event: Event): View {
     case 'status': {
       if (view.at !== 'live') return view;
       const ended = event.phase.name === 'failed' || event.phase.name === 'stopped';
-      const { phase, tasks, traffic, gpu, results } = event;
-      return ended ? over(phase, event) : { at: 'live', phase, tasks, traffic, gpu, results };
+      const { phase, tasks, traffic, gpu, earner, about, results } = event;
+      return ended ? over(phase, event) : { at: 'live', phase, tasks, traffic, gpu, earner, about, results };
     }
   }
 }

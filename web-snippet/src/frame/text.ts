@@ -1,6 +1,7 @@
 /** The frame's sentences, made from the words of one language. */
 
-import type { FailureKind, GpuStatus, HubPhase, Results } from '../shared/hub-port.ts';
+import type { Earner, FailureKind, GpuStatus, HubPhase, Results } from '../shared/hub-port.ts';
+import type { About, JobCategory } from '../wire/message.ts';
 import type { Sight } from './gate.ts';
 import type { Words } from './language.ts';
 import type { PauseReason, View } from './state.ts';
@@ -35,6 +36,15 @@ const RESULTS: readonly (readonly [keyof Results, Key])[] = [
   ['withdrawn', 'withdrawn'],
   ['wrong', 'wrong'],
 ];
+
+const KINDS: Record<JobCategory, Key> = {
+  vision: 'kindVision',
+  language: 'kindLanguage',
+  tabular: 'kindTabular',
+  science: 'kindScience',
+  finance: 'kindFinance',
+  other: 'kindOther',
+};
 
 /** What keeps the visitor from agreeing, where they can do something about it. */
 const SIGHTS: Record<Sight, Key | undefined> = {
@@ -131,6 +141,18 @@ export class Text {
   gpu(status: GpuStatus | undefined, phase: HubPhase): string {
     if (status === 'none') return this.fill('gpuNone');
     return status === 'on' && phase.name === 'working' ? this.fill('gpuOn') : '';
+  }
+
+  /** For whom and what is computed now, once a task has come. */
+  about(about: About | undefined, phase: HubPhase): string {
+    if (!about || phase.name !== 'working') return '';
+    return this.fill('about', { whom: about.requester, what: this.fill(KINDS[about.category]) });
+  }
+
+  /** Whose the earnings are, once that is known. */
+  earner(earner: Earner | undefined, site: string): string {
+    if (!earner) return '';
+    return earner === 'visitor' ? this.fill('earnsYou') : this.fill('earnsSite', { site });
   }
 
   over(phase: HubPhase, tasks: number): string {

@@ -1,5 +1,6 @@
 /** The frame's elements, and how a view is put into them. */
 
+import type { Choices } from './memory.ts';
 import type { PauseReason, View } from './state.ts';
 import { parts, type Text } from './text.ts';
 import type { Messages } from './text/en.ts';
@@ -18,7 +19,9 @@ export class Elements {
   readonly card = element('card');
   readonly title = element('title');
   readonly share = element<HTMLInputElement>('share');
+  readonly cpu = element<HTMLInputElement>('cpu');
   readonly gpu = element<HTMLInputElement>('gpu');
+  readonly give = element<HTMLInputElement>('give');
   readonly words = element('words');
   readonly foot = element('foot');
   readonly actions = element('actions');
@@ -28,6 +31,8 @@ export class Elements {
   readonly stop = element<HTMLButtonElement>('stop');
   readonly again = element<HTMLButtonElement>('again');
   readonly close = element<HTMLButtonElement>('close');
+  readonly keep = element<HTMLButtonElement>('keep');
+  readonly overKeep = element<HTMLButtonElement>('over-keep');
   readonly #chipText = element('ask');
   readonly #text: Text;
   readonly #shareText = element<HTMLOutputElement>('share-text');
@@ -42,6 +47,9 @@ export class Elements {
   readonly #traffic = element('traffic');
   readonly #results = element('results');
   readonly #gpuStatus = element('gpu-status');
+  readonly #earner = element('earner');
+  readonly #about = element('about');
+  readonly #site: string;
   readonly #over = element('over');
   readonly #overText = element('over-text');
   readonly #overResults = element('over-results');
@@ -49,6 +57,7 @@ export class Elements {
   /** Writes the words of the card; `values` stand in bold where a sentence names them. */
   constructor(text: Text, values: Readonly<Record<string, string>>) {
     this.#text = text;
+    this.#site = values.site ?? '';
     document.documentElement.lang = text.language;
     for (const target of document.querySelectorAll<HTMLElement>('[data-text]')) {
       target.replaceChildren(...sentence(text.raw(target.dataset.text as keyof Messages), values));
@@ -84,12 +93,47 @@ export class Elements {
     return !this.#gpuField.hidden && this.gpu.checked;
   }
 
-  setGpu(allowed: boolean): void {
-    this.gpu.checked = allowed;
+  /** Whether the processor may be used. */
+  get cpuValue(): boolean {
+    return Boolean(this.#gpuField.hidden) || this.cpu.checked;
   }
 
+  setGpu(allowed: boolean): void {
+    this.gpu.checked = allowed;
+    this.showSwitches();
+  }
+
+  setCpu(allowed: boolean): void {
+    this.cpu.checked = allowed;
+    this.showSwitches();
+  }
+
+  /** The last of the two stays: who wants neither stops. */
+  showSwitches(): void {
+    this.cpu.disabled = this.cpu.checked && !this.gpu.checked;
+    this.gpu.disabled = this.gpu.checked && !this.cpu.checked;
+  }
+
+  /** Without a GPU there is nothing to choose from. */
   offerGpu(isOffered: boolean): void {
     this.#gpuField.hidden = !isOffered;
+  }
+
+  /** Offers the link by which the visitor keeps what was earned. */
+  offerKeep(isOffered: boolean): void {
+    this.keep.hidden = this.overKeep.hidden = !isOffered;
+  }
+
+  get choices(): Choices {
+    return { share: this.shareValue, cpu: this.cpuValue, gpu: this.gpuValue, give: this.give.checked };
+  }
+
+  /** Shows what an earlier yes was for. */
+  setChoices({ share, cpu, gpu, give }: Choices): void {
+    this.setShare(share);
+    this.cpu.checked = cpu;
+    this.setGpu(gpu);
+    this.give.checked = give;
   }
 
   showSight(sight: Sight): void {
@@ -117,6 +161,8 @@ export class Elements {
       setText(this.#status, this.#text.live(view.phase, pause, this.shareValue));
       setText(this.#tasks, this.#text.tasks(view.tasks));
       setText(this.#results, this.#text.results(view.results));
+      setText(this.#about, this.#text.about(view.about, view.phase));
+      setText(this.#earner, this.#text.earner(view.earner, this.#site));
       setText(this.#gpuStatus, this.#text.gpu(view.gpu, view.phase));
       setText(this.#traffic, view.traffic ? this.#text.traffic(view.traffic.bytes, view.traffic.bytesMax) : '');
     } else if (view.at === 'over') {

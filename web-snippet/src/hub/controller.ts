@@ -4,7 +4,7 @@
  * frame how things stand.
  */
 
-import { ELSEWHERE, type FailureKind, type FromHub, type HubConfig, type HubPhase, type ToHub } from '../shared/hub-port.ts';
+import { ELSEWHERE, type Earner, type FailureKind, type FromHub, type HubConfig, type HubPhase, type ToHub } from '../shared/hub-port.ts';
 import { paceFor, type Pace } from '../shared/pace.ts';
 import { ShardFetcher } from './blobs.ts';
 import { Gpu } from './gpu.ts';
@@ -70,8 +70,12 @@ export class Controller {
   readonly #results = new Tally();
   #config: HubConfig | undefined;
   #identity: Identity | undefined;
-  /** The processor's lane, once its kernel is loaded. */
+  /** The processor's lane, once its kernel is loaded and while the visitor allows it. */
   #cpu: Lane | undefined;
+  #cpuFiles: KernelFiles | undefined;
+  #isCpuAllowed = true;
+  /** Of the processor's lanes that are over. */
+  #cpuCommittedBefore = 0;
   #pace: Pace = paceFor(0, 1);
   #ticket = '';
   /** One renewal serves both lanes. */
@@ -92,7 +96,7 @@ export class Controller {
       settle: (reserved, moved) => this.#spend(moved - reserved),
     });
     this.#gpu = new Gpu({
-      mayStart: () => this.#state.at === 'open' && this.#paused === undefined && this.#cpu?.isReady === true,
+      mayStart: () => this.#state.at === 'open' && this.#paused === undefined && (!this.#isCpuAllowed || this.#cpu?.isReady === true),
       isWorthwhile: () => this.#traffic.fits(GPU_FILES_BYTES + WORTHWHILE_BYTES),
       load: () => this.#loadGpu(),
       open: (files, events) => this.#openGpu(files, events),
@@ -117,6 +121,9 @@ export class Controller {
         return;
       case 'gpu':
         this.#gpu.allow(message.allowed);
+        return;
+      case 'cpu':
+        this.#allowCpu(message.allowed);
         return;
       case 'pause':
         this.#pause(message.detail);
@@ -150,6 +157,7 @@ export class Controller {
     this.#paused = paused;
     this.#ticket = config.ticket;
     this.#pace = paceFor(config.share, config.cores);
+    this.#isCpuAllowed = config.cpuAllowed;
     this.#gpu.begin(config.gpu, config.gpuAllowed);
     await this.#load(config);
   }
@@ -170,11 +178,19 @@ export class Controller {
       this.#identity ??= await this.#host.identity(config.site).catch(() => {
         throw new KernelLoadError('unsupported', 'Ed25519 keys are missing');
       });
-      const files = await this.#counted(KERNEL_FILES_BYTES, () => this.#host.loadKernel(config.filesUrl));
+      const files = this.#isCpuAllowed ? await this.#counted(KERNEL_FILES_BYTES, () => this.#host.loadKernel(config.filesUrl)) : undefined;
       // Meanwhile the visitor may have stopped or the page been hidden. The browser keeps the files.
       if (this.#state.at !== 'loading') return;
-      if (this.#paused === undefined) this.#open(files, config, this.#identity);
-      else this.#become({ at: 'held' });
+      this.#cpuFiles = files ?? this.#cpuFiles;
+      if (this.#paused !== undefined || (this.#isCpuAllowed && !this.#cpuFiles)) {
+        this.#become({ at: 'held' });
+        // Allowed while there was nothing to load for it.
+        if (this.#paused === undefined) await this.#load(config);
+        return;
+      }
+      this.#become({ at: 'open' });
+      if (this.#isCpuAllowed) this.#openCpu();
+      else this.#gpu.tryStart();
     } catch (error) {
       const unsupported = error instanceof KernelLoadError && error.kind === 'unsupported';
       this.#fail(unsupported ? 'unsupported' : 'kernel_load', error instanceof Error ? error.message : 'unknown');
@@ -189,9 +205,32 @@ export class Controller {
     return files;
   }
 
-  #open(files: KernelFiles, config: HubConfig, identity: Identity): void {
+  /** The visitor's word: a no ends the processor's session at once. */
+  #allowCpu(isAllowed: boolean): void {
+    this.#isCpuAllowed = isAllowed;
+    const lane = this.#cpu;
+    if (!isAllowed && lane) {
+      this.#cpu = undefined;
+      this.#cpuCommittedBefore += lane.committedTasks;
+      lane.stop();
+    }
+    if (this.#state.at === 'open') {
+      if (isAllowed && !lane) this.#reopenCpu();
+      this.#gpu.tryStart();
+    }
+    this.#report();
+  }
+
+  /** Where the module was not needed so far it is loaded now, as at the start; the GPU goes on meanwhile. */
+  #reopenCpu(): void {
+    if (this.#cpuFiles) this.#openCpu();
+    else if (this.#config) void this.#load(this.#config);
+  }
+
+  #openCpu(): void {
+    const [files, config, identity] = [this.#cpuFiles, this.#config, this.#identity];
+    if (!files || !config || !identity || this.#cpu) return;
     const memoryBytes = memoryBytesOf(config.memoryGib, config.cores);
-    this.#state = { at: 'open' };
     this.#cpu = new Lane(
       {
         backend: 'cpu',
@@ -209,6 +248,8 @@ export class Controller {
         capReached: () => this.#capReached(),
       },
     );
+    // The page may rest, and only then have been allowed to.
+    if (this.#paused !== undefined) this.#cpu.pause(this.#paused);
   }
 
   async #loadGpu(): Promise<KernelFiles> {
@@ -241,6 +282,8 @@ export class Controller {
   /** At any share: it is that of all cores, and of the whole GPU. */
   #isGpuOfUse(flopsPerS: number): boolean {
     if (!(flopsPerS > 0) || !this.#config) return false;
+    // Without the processor there is nothing that it would have to be faster than.
+    if (!this.#isCpuAllowed) return true;
     return this.#config.gpu === 'any' || flopsPerS > (this.#cpu?.flopsPerS ?? 0) * this.#config.cores;
   }
 
@@ -254,7 +297,7 @@ export class Controller {
       traffic: this.#traffic,
       results: this.#results,
       ticket: () => this.#ticket,
-      isGpuAllowed: () => this.#gpu.isAllowed,
+      allowed: () => ({ cpu: this.#isCpuAllowed, gpu: this.#gpu.isAllowed }),
       now: () => this.#host.now(),
       random: () => this.#host.random(),
       connect: () => this.#host.connect(url),
@@ -345,18 +388,30 @@ export class Controller {
     if (state.at === 'over') return state.phase;
     if (this.#paused !== undefined) return { name: this.#paused === ELSEWHERE ? 'elsewhere' : 'paused' };
     const phases = this.#lanes().map((lane) => lane.phase);
-    return phases.find(({ name }) => name === 'working') ?? phases[0] ?? { name: 'loading' };
+    // The visitor allows the GPU alone, and it is of no use here.
+    const isOfNoUse = state.at === 'open' && this.#gpu.status !== 'starting';
+    const none: HubPhase = isOfNoUse ? { name: 'idle' } : { name: 'loading' };
+    return phases.find(({ name }) => name === 'working') ?? phases[0] ?? none;
+  }
+
+  #earner(): Earner | undefined {
+    if (!this.#identity) return undefined;
+    return this.#identity.isKept && this.#config?.earnings !== 'site' ? 'visitor' : 'site';
   }
 
   #status() {
+    const phase = this.#phase();
     return {
       kind: 'status',
-      phase: this.#phase(),
-      tasks: (this.#cpu?.committedTasks ?? 0) + this.#gpu.committedTasks,
+      phase,
+      tasks: this.#cpuCommittedBefore + (this.#cpu?.committedTasks ?? 0) + this.#gpu.committedTasks,
       bytes: this.#traffic.used,
       bytesMax: this.#traffic.max,
       moved: this.#traffic.own - this.#toldOwn,
       gpu: this.#gpu.status,
+      earner: this.#earner(),
+      // To look at a lane's phase is to note that it is busy: a lane that rests is not looked at.
+      about: phase.name === 'working' ? this.#lanes().find((lane) => lane.phase.name === 'working')?.about : undefined,
       results: this.#results.counts,
     } as const;
   }
@@ -368,7 +423,7 @@ export class Controller {
     const message = this.#status();
     const now = this.#host.now();
     const told = this.#told;
-    const isNewPhase = JSON.stringify(message.phase) !== JSON.stringify(told?.phase) || message.gpu !== told?.gpu;
+    const isNewPhase = JSON.stringify(message.phase) !== JSON.stringify(told?.phase) || message.gpu !== told?.gpu || message.earner !== told?.earner || message.about !== told?.about;
     const isNewCount = message.tasks !== told?.tasks || message.bytes !== told?.bytes || message.moved !== 0 || message.results !== told?.results;
     const isUrgent = isNewPhase || Math.abs(message.moved) >= TOLD_AT_ONCE_BYTES;
     const waitMs = isUrgent ? 0 : this.#toldAt + COUNT_TOLD_EVERY_MS - now;

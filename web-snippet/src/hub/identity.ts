@@ -19,15 +19,18 @@ export interface SignedReceipt {
 export class Identity {
   readonly publicKey: string;
   readonly #privateKey: CryptoKey;
+  /** Whether it outlives the visit: only then somebody can come back for what it earns. */
+  readonly isKept: boolean;
 
-  private constructor(publicKey: string, privateKey: CryptoKey) {
+  private constructor(publicKey: string, privateKey: CryptoKey, isKept: boolean) {
     this.publicKey = publicKey;
     this.#privateKey = privateKey;
+    this.isKept = isKept;
   }
 
   /** A key pair that was kept. */
   static kept(publicKey: string, privateKey: CryptoKey): Identity {
-    return new Identity(publicKey, privateKey);
+    return new Identity(publicKey, privateKey, true);
   }
 
   /** Cannot be exported, only kept as it is. */
@@ -39,13 +42,17 @@ export class Identity {
   static async generate(): Promise<Identity> {
     const pair = (await crypto.subtle.generateKey({ name: 'Ed25519' }, false, ['sign', 'verify'])) as CryptoKeyPair;
     const raw = new Uint8Array(await crypto.subtle.exportKey('raw', pair.publicKey));
-    return new Identity(toHex(raw), pair.privateKey);
+    return new Identity(toHex(raw), pair.privateKey, false);
   }
 
   async sign(receipt: Receipt): Promise<SignedReceipt> {
-    const text = JSON.stringify(receipt);
+    const { text, signature } = await this.signText(JSON.stringify(receipt));
+    return { receipt: text, signature };
+  }
+
+  async signText(text: string): Promise<{ readonly text: string; readonly signature: string }> {
     const bytes = new TextEncoder().encode(text);
     const signature = await crypto.subtle.sign({ name: 'Ed25519' }, this.#privateKey, bytes);
-    return { receipt: text, signature: toHex(new Uint8Array(signature)) };
+    return { text, signature: toHex(new Uint8Array(signature)) };
   }
 }

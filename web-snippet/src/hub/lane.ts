@@ -8,14 +8,14 @@ import type { FailureKind, HubConfig, HubPhase } from '../shared/hub-port.ts';
 import type { Pace } from '../shared/pace.ts';
 import { encodeFrame } from '../wire/frame.ts';
 import { PROTOCOL_VERSION, TEXT_BYTES_MAX, TO_COORDINATOR } from '../wire/limits.ts';
-import type { Backend, GoodbyeReason, RefuseReason, ShardRef } from '../wire/message.ts';
+import type { About, Backend, GoodbyeReason, RefuseReason, ShardRef } from '../wire/message.ts';
 import { Backoff } from './backoff.ts';
 import { CapError, FrameStore, type ShardFetcher } from './blobs.ts';
 import type { Identity } from './identity.ts';
 import { Meter } from './meter.ts';
 import { Pool, type PoolHost, type Port } from './pool.ts';
 import type { Tally } from './results.ts';
-import { Session, type End, type Socket, type WorkMessage } from './session.ts';
+import { Session, type Allowed, type End, type Socket, type WorkMessage } from './session.ts';
 import { CountedSocket, type Traffic } from './traffic.ts';
 
 /** A session that lasted this long shows that all is well again. */
@@ -55,7 +55,7 @@ export interface Visit {
   readonly results: Pick<Tally, 'add'>;
   /** The ticket as it was last renewed. */
   ticket(): string;
-  isGpuAllowed(): boolean;
+  allowed(): Allowed;
   now(): number;
   random(): number;
   connect(): Socket;
@@ -104,6 +104,8 @@ export class Lane {
   #ticketRenewed = false;
   #rejections = 0;
   #busyUntil = 0;
+  /** Of the tasks that came last. */
+  #about: About | undefined;
   #paceToldAt = -Infinity;
   #paceTimer: ReturnType<typeof setTimeout> | undefined;
 
@@ -134,6 +136,11 @@ export class Lane {
   /** Whether tasks can come. */
   get isReady(): boolean {
     return this.#state.at === 'session' && this.#state.readyAt !== undefined;
+  }
+
+  /** For whom it computes, once it has a task. */
+  get about(): About | undefined {
+    return this.#about;
   }
 
   /** Until when the lane counts as working if nothing more comes. */
@@ -247,7 +254,7 @@ export class Lane {
     }
     this.#become({ at: 'connecting' });
     const { textVersion, site } = visit.config;
-    const facts = { hello: this.#hello(), textVersion, site, isGpuAllowed: () => visit.isGpuAllowed() };
+    const facts = { hello: this.#hello(), textVersion, site, allowed: () => visit.allowed() };
     let socket: Socket;
     try {
       socket = new CountedSocket(visit.connect(), (bytes) => visit.spend(bytes), (act) => this.#meter.run(act));
@@ -265,7 +272,7 @@ export class Lane {
   }
 
   #hello() {
-    const { config, traffic } = this.#visit;
+    const { config, identity, traffic } = this.#visit;
     const ticket = this.#visit.ticket();
     return {
       protocol: PROTOCOL_VERSION,
@@ -280,6 +287,8 @@ export class Lane {
       workers: this.#pace.workers,
       traffic_bytes_left: traffic.left,
       ...(ticket === '' ? {} : { ticket }),
+      ...(identity.isKept ? {} : { keeps: 'visit' as const }),
+      ...(config.earnings === 'site' ? { earnings: 'site' as const } : {}),
     } as const;
   }
 
@@ -303,6 +312,10 @@ export class Lane {
         return;
       case 'drop':
         pool.drop([...message.blobs, ...message.graphs], frame);
+        return;
+      case 'about':
+        this.#about = { requester: message.requester, category: message.category };
+        this.#visit.changed();
         return;
       case 'task':
         pool.task({ lease: message.lease, frame, shards: message.shards });

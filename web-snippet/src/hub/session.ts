@@ -33,7 +33,7 @@ export interface Socket {
 /** Messages that come once a session is ready. */
 export type WorkMessage = Extract<
   ToContributor,
-  { type: 'graph' | 'blob' | 'task' | 'project' | 'reveal' | 'cancel' | 'drop' | 'outcomes' }
+  { type: 'graph' | 'blob' | 'about' | 'task' | 'project' | 'reveal' | 'cancel' | 'drop' | 'outcomes' }
 >;
 
 /** Why a session is over. */
@@ -50,13 +50,19 @@ export interface SessionEvents {
   ended(end: End): void;
 }
 
+/** What may compute. */
+export interface Allowed {
+  readonly cpu: boolean;
+  readonly gpu: boolean;
+}
+
 /** What this session says of itself. */
 export interface SessionFacts {
   readonly hello: Omit<Extract<FromContributor, { type: 'hello' }>, 'type' | 'session_key'>;
   readonly textVersion: string;
   readonly site: string;
-  /** Whether the visitor allows the GPU, at the moment of asking. */
-  isGpuAllowed(): boolean;
+  /** What the visitor allows, at the moment of asking. */
+  allowed(): Allowed;
 }
 
 type Stage = 'opening' | 'greeting' | 'signing' | 'consenting' | 'ready' | 'ended';
@@ -200,11 +206,16 @@ export class Session {
 
   /** What the visitor agrees to with `share`. */
   #receipt(share: number): Receipt {
+    const { cpu, gpu } = this.#facts.allowed();
+    const { keeps, earnings } = this.#facts.hello;
     return {
       text_version: this.#facts.textVersion,
       site: this.#facts.site,
       share,
-      ...(this.#facts.isGpuAllowed() ? { gpu: true as const } : {}),
+      ...(cpu ? {} : { cpu: false as const }),
+      ...(gpu ? { gpu: true as const } : {}),
+      ...(keeps ? { keeps } : {}),
+      ...(earnings ? { earnings } : {}),
       nonce: this.#nonce,
       session_key: this.#identity.publicKey,
     };

@@ -12,6 +12,8 @@ export type TabMessage =
   | { readonly kind: 'share'; readonly share: number }
   /** The visitor allowed the GPU, or does not any more. */
   | { readonly kind: 'gpu'; readonly allowed: boolean }
+  /** The same of the processor. */
+  | { readonly kind: 'cpu'; readonly allowed: boolean }
   /** The visitor said stop. */
   | { readonly kind: 'stop' }
   /** The sender has the pool now: nobody else needs a connection. */
@@ -21,6 +23,19 @@ export type TabMessage =
   /** The sender has moved so many bytes more (below zero: fewer than it had set aside), and knows of `total`. */
   | { readonly kind: 'moved'; readonly bytes: number; readonly total: number };
 
+type Choice = Extract<TabMessage, { kind: 'share' | 'gpu' | 'cpu' }>;
+
+function changedBy(choice: Choice): Partial<HubConfig> {
+  switch (choice.kind) {
+    case 'share':
+      return { share: choice.share };
+    case 'gpu':
+      return { gpuAllowed: choice.allowed };
+    case 'cpu':
+      return { cpuAllowed: choice.allowed };
+  }
+}
+
 /** Reads what came over the channel; `undefined` where it is nothing that this build knows. */
 export function readTabMessage(data: unknown): TabMessage | undefined {
   if (typeof data !== 'object' || data === null) return undefined;
@@ -29,6 +44,7 @@ export function readTabMessage(data: unknown): TabMessage | undefined {
     case 'share':
       return typeof share === 'number' && share > 0 && share <= 1 ? { kind, share } : undefined;
     case 'gpu':
+    case 'cpu':
       return typeof allowed === 'boolean' ? { kind, allowed } : undefined;
     case 'moved':
       return Number.isFinite(bytes) && Number.isFinite(total) ? { kind, bytes: Number(bytes), total: Number(total) } : undefined;
@@ -84,6 +100,7 @@ export class Tabs {
         return;
       case 'share':
       case 'gpu':
+      case 'cpu':
         this.#change(message);
         this.#host.broadcast(message);
         return;
@@ -107,6 +124,7 @@ export class Tabs {
     switch (message.kind) {
       case 'share':
       case 'gpu':
+      case 'cpu':
         this.#change(message);
         this.#host.post(message);
         return;
@@ -158,9 +176,8 @@ export class Tabs {
   }
 
   /** A choice of the visitor, which may come before it is known whose turn it is. */
-  #change(choice: Extract<TabMessage, { kind: 'share' | 'gpu' }>): void {
-    const changed = choice.kind === 'share' ? { share: choice.share } : { gpuAllowed: choice.allowed };
-    if (this.#starting) this.#starting = { ...this.#starting, ...changed };
+  #change(choice: Choice): void {
+    if (this.#starting) this.#starting = { ...this.#starting, ...changedBy(choice) };
     this.#hub.handle(choice);
   }
 

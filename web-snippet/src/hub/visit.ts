@@ -16,6 +16,6 @@ export async function visitIdentity(site: string): Promise<Identity> {
   if (kept) return Identity.kept(kept.publicKey, kept.privateKey);
   const identity = await Identity.generate();
   const { publicKey, privateKey } = identity;
-  await keepKey(site, { publicKey, privateKey, until: Date.now() + KEPT_MS });
-  return identity;
+  const isKept = await keepKey(site, { publicKey, privateKey, until: Date.now() + KEPT_MS });
+  return isKept ? Identity.kept(publicKey, privateKey) : identity;
 }

@@ -22,9 +22,10 @@ function createFrame(tag: Tag): HTMLIFrameElement {
   const frame = document.createElement('iframe');
   frame.src = tag.frameUrl;
   frame.title = 'Raven: lend a little computing power';
-  // No permission of the page is passed on, and the frame can't navigate it.
+  // No permission of the page is passed on, and the frame can't navigate it. A click in it may open the
+  // coordinator's own page in a tab, which is no frame.
   frame.allow = '';
-  frame.setAttribute('sandbox', 'allow-scripts allow-same-origin');
+  frame.setAttribute('sandbox', 'allow-scripts allow-same-origin allow-popups allow-popups-to-escape-sandbox');
   frame.referrerPolicy = 'strict-origin';
   return frame;
 }

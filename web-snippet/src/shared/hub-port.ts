@@ -1,5 +1,7 @@
 /** Messages between the frame's document and the hub worker; both come from one build. */
 
+import type { About } from '../wire/message.ts';
+
 /** What the coordinator makes of GPUs: nothing, real ones, or a software adapter too, however slow (for tests). */
 export type GpuOffer = 'no' | 'hardware' | 'any';
 
@@ -19,6 +21,10 @@ export interface HubConfig {
   readonly gpu: GpuOffer;
   /** Whether the visitor allows it. */
   readonly gpuAllowed: boolean;
+  /** Whether the visitor allows the processor. */
+  readonly cpuAllowed: boolean;
+  /** Whom the visitor wants the earnings to go to. */
+  readonly earnings: 'mine' | 'site';
   readonly cores: number;
   readonly phone: boolean;
   /** Gibibytes of memory where the browser says so, else `undefined`. */
@@ -42,6 +48,8 @@ export type ToHub =
   | { readonly kind: 'share'; readonly share: number }
   /** The visitor allows the GPU from now on, or does not any more. */
   | { readonly kind: 'gpu'; readonly allowed: boolean }
+  /** The same of the processor. */
+  | { readonly kind: 'cpu'; readonly allowed: boolean }
   | { readonly kind: 'pause'; readonly detail: string }
   | { readonly kind: 'resume' }
   /** What the visit has moved at least, where the hub can't hear it from the other tabs. */
@@ -106,6 +114,9 @@ export interface Results {
   readonly wrong: number;
 }
 
+/** Whose the earnings of a visit are. */
+export type Earner = 'visitor' | 'site';
+
 export type FromHub =
   | {
       readonly kind: 'status';
@@ -117,10 +128,15 @@ export type FromHub =
       /** Those that this hub has added since its last status: below zero where less was moved than was set aside. */
       readonly moved: number;
       readonly gpu: GpuStatus;
+      /** Whose the earnings are; absent before there is a key. */
+      readonly earner?: Earner | undefined;
+      /** For whom, and for what, it computes at the moment. */
+      readonly about?: About | undefined;
       /** Absent before anything was told of them. */
       readonly results?: Results | undefined;
     }
   /** The visitor moved the slider in another tab of the site. */
   | { readonly kind: 'share'; readonly share: number }
-  /** The same of the switch for the GPU. */
-  | { readonly kind: 'gpu'; readonly allowed: boolean };
+  /** The same of the switches for GPU and processor. */
+  | { readonly kind: 'gpu'; readonly allowed: boolean }
+  | { readonly kind: 'cpu'; readonly allowed: boolean };

@@ -52,8 +52,9 @@ export async function keptKey(site: string, now: number): Promise<KeptKey | unde
   return undefined;
 }
 
-export async function keepKey(site: string, key: KeptKey): Promise<void> {
-  await soon(transact(site, 'readwrite', (store) => store.put(key, KEY)));
+/** Whether the key is kept. */
+export async function keepKey(site: string, key: KeptKey): Promise<boolean> {
+  return (await soon(transact(site, 'readwrite', (store) => store.put(key, KEY)))) !== undefined;
 }
 
 /** Waits for a transaction that is under way, so that a key which is just being kept goes too. */

@@ -5,7 +5,7 @@
  * so that a message can be routed.
  */
 
-import { PROTOCOL_VERSION, type FrameLimits } from './limits.ts';
+import { FRAME_VERSION, type FrameLimits } from './limits.ts';
 
 /** Bytes before the header. */
 export const PREFIX_BYTES = 16;
@@ -75,8 +75,8 @@ export function frameLengths(bytes: Uint8Array, limits: FrameLimits): FrameLengt
     throw new FrameError('bad_magic', 'frame.magic: not a frame of this protocol');
   }
   const version = view.getUint16(4, true);
-  if (version !== PROTOCOL_VERSION) {
-    throw new FrameError('unsupported_version', `frame.version: ${version} is not supported, ${PROTOCOL_VERSION} is`);
+  if (version !== FRAME_VERSION) {
+    throw new FrameError('unsupported_version', `frame.version: ${version} is not supported, ${FRAME_VERSION} is`);
   }
   if (view.getUint16(6, true) !== 0) {
     throw new FrameError('reserved_bits', 'frame.reserved: must be zero');
@@ -137,7 +137,7 @@ export function encodeFrame(header: object): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(align(PREFIX_BYTES + json.byteLength));
   const view = viewOf(bytes);
   view.setUint32(0, MAGIC, true);
-  view.setUint16(4, PROTOCOL_VERSION, true);
+  view.setUint16(4, FRAME_VERSION, true);
   view.setUint32(8, json.byteLength, true);
   bytes.set(json, PREFIX_BYTES);
   return bytes;

@@ -3,8 +3,11 @@
  * They are checked on a frame's prefix, before anything is read or kept.
  */
 
-/** The version of the frames and messages that this client speaks. */
-export const PROTOCOL_VERSION = 1;
+/** The version of the messages that this client speaks. */
+export const PROTOCOL_VERSION = 2;
+
+/** The version of the frames around them. */
+export const FRAME_VERSION = 1;
 
 /** Bounds of one frame. */
 export interface FrameLimits {
@@ -37,3 +40,6 @@ export const SHARDS_MAX = 4096;
 export const WORKERS_MAX = 256;
 /** Leases in one message about their outcomes. */
 export const OUTCOMES_MAX = 128;
+
+/** Of the pseudonym of whoever a job is for. */
+export const REQUESTER_CHARACTERS_MAX = 40;

@@ -4,7 +4,7 @@
  * that is missing or of another type is named in the error.
  */
 
-import { OUTCOMES_MAX, SHARDS_MAX, TEXT_BYTES_MAX } from './limits.ts';
+import { OUTCOMES_MAX, REQUESTER_CHARACTERS_MAX, SHARDS_MAX, TEXT_BYTES_MAX } from './limits.ts';
 
 export type GoodbyeReason =
   | 'stopped'
@@ -56,8 +56,13 @@ export interface Receipt {
   readonly text_version: string;
   readonly site?: string;
   readonly share: number;
+  /** Absent where the visitor allows the processor. */
+  readonly cpu?: false;
   /** Absent where the visitor does not allow the GPU. */
   readonly gpu?: true;
+  /** The hello's. */
+  readonly keeps?: 'visit';
+  readonly earnings?: 'site';
   readonly nonce: string;
   readonly session_key: string;
   /** Absent in a session's first receipt; each later one's is above all before it. */
@@ -81,6 +86,10 @@ export type FromContributor =
       readonly session_key: string;
       readonly ticket?: string;
       readonly traffic_bytes_left?: number;
+      /** Absent where the key stays after the visit. */
+      readonly keeps?: 'visit';
+      /** Absent where the visitor wants the earnings. */
+      readonly earnings?: 'site';
     }
   | { readonly type: 'consent'; readonly receipt: string; readonly signature: string }
   | { readonly type: 'refuse'; readonly lease: string; readonly reason: RefuseReason; readonly detail: string }
@@ -123,6 +132,18 @@ export interface LeaseOutcome {
   readonly outcome: ResultOutcome;
 }
 
+/** What a job is for, by its owner's word. */
+export type JobCategory = 'vision' | 'language' | 'tabular' | 'science' | 'finance' | 'other';
+
+const JOB_CATEGORIES: readonly JobCategory[] = ['vision', 'language', 'tabular', 'science', 'finance', 'other'];
+
+/** For whom tasks are, and for what kind of job. */
+export interface About {
+  /** A pseudonym. */
+  readonly requester: string;
+  readonly category: JobCategory;
+}
+
 /** A shard that a task draws rows from. */
 export interface ShardRef {
   readonly blob: string;
@@ -140,6 +161,7 @@ export type ToContributor =
   | { readonly type: 'ready'; readonly grant: string }
   | { readonly type: 'graph'; readonly id: string }
   | { readonly type: 'blob'; readonly id: string }
+  | ({ readonly type: 'about' } & About)
   | { readonly type: 'task'; readonly lease: string; readonly flops: number; readonly shards: readonly ShardRef[] }
   | { readonly type: 'project'; readonly lease: string }
   | { readonly type: 'reveal'; readonly lease: string }
@@ -225,6 +247,12 @@ function outcomes(header: Fields): LeaseOutcome[] {
   });
 }
 
+function about(header: Fields): ToContributor {
+  const category = JOB_CATEGORIES.find((known) => known === header.category);
+  if (category === undefined) throw new MessageError('category: not a category of this protocol');
+  return { type: 'about', requester: text(header, 'requester', REQUESTER_CHARACTERS_MAX), category };
+}
+
 function goodbye(header: Fields): ToContributor {
   const reason = GOODBYE_REASONS.find((known) => known === header.reason);
   if (reason === undefined) throw new MessageError('reason: not a reason of this protocol');
@@ -251,6 +279,8 @@ export function parseToContributor(header: Fields): ToContributor {
     case 'graph':
     case 'blob':
       return { type: header.type, id: id(header, 'id', HASH) };
+    case 'about':
+      return about(header);
     case 'task':
       return {
         type: 'task',

@@ -383,9 +383,9 @@ impl Driver {
     ) {
         let built = self.job_mut(task.job).and_then(|job| {
             job.progress.working(Instant::now());
-            job.task_frame(lease, task, lease_ms, flops, work)
+            Ok((job.about(), job.task_frame(lease, task, lease_ms, flops, work)?))
         });
-        let built = match built {
+        let (about, built) = match built {
             Ok(built) => built,
             Err(error) => {
                 // Nobody can do a task that cannot be written down. The engine asks
@@ -403,6 +403,7 @@ impl Driver {
             self.own_events.push_back(Event::Refused { session, lease, reason });
             return;
         }
+        link.tell_about(about);
         link.name_shards(&built.shards);
         let (job, round, bytes) = (task.job, task.round, built.frame.bytes());
         tracing::debug!(%session, %job, round, %task, %lease, flops, bytes, "leased");

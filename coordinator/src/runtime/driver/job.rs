@@ -1,5 +1,6 @@
 //! What the driver keeps of a running job: states, row order, frames, progress.
 
+use super::link::About;
 use super::live::Progress;
 use crate::job::{JobContext, RowGraph};
 use crate::runtime::executor::{
@@ -10,13 +11,13 @@ use crate::runtime::leases::{Expected, ExpectedOutput};
 use crate::runtime::product::Product;
 use crate::runtime::relaxed::{Bounds, Relaxed};
 use axum::body::Bytes;
-use raven_engine::{Algorithm, EpochOrder, Placement, SyncSgd, Verification, Work};
+use raven_engine::{Algorithm, Category, EpochOrder, Placement, SyncSgd, Verification, Work};
 use raven_graph::cut::{Part as CutPart, PartInput, Stage};
 use raven_graph::{GraphId, Shape, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Binding, BlobId, Encoding, GraphText, LeaseId, Numerics, OutputSpec, Program, ReduceRule, Seed,
-    ShardRef, TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
+    Binding, BlobId, Encoding, GraphText, JobCategory, LeaseId, Numerics, OutputSpec, Program,
+    ReduceRule, Seed, ShardRef, TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -45,6 +46,8 @@ pub fn task_seed(job: Seed, round: u32) -> Seed {
 pub struct NewJob {
     /// Graphs and facts.
     pub context: Arc<JobContext>,
+    /// The pseudonym of whoever owns it.
+    pub requester: String,
     /// The state to go on from, where the job was begun before.
     pub state: Option<Arc<State>>,
     /// Master placement: the training rows.
@@ -55,6 +58,7 @@ pub struct NewJob {
 #[derive(Debug)]
 pub struct Job {
     pub(super) context: Arc<JobContext>,
+    requester: String,
     pub(super) progress: Progress,
     /// Of its GPUs.
     pub(super) relaxed: Relaxed,
@@ -145,9 +149,10 @@ pub struct TaskFrame {
 
 impl Job {
     pub(super) fn new(job: NewJob) -> Self {
-        let NewJob { context, state, rows } = job;
+        let NewJob { context, requester, state, rows } = job;
         let mut job = Job {
             context,
+            requester,
             progress: Progress::default(),
             relaxed: Relaxed::default(),
             states: HashMap::new(),
@@ -161,6 +166,19 @@ impl Job {
             job.keep_state(state);
         }
         job
+    }
+
+    /// What the visitor is told of it.
+    pub(super) fn about(&self) -> About {
+        let category = match self.context.plan.category {
+            Category::Vision => JobCategory::Vision,
+            Category::Language => JobCategory::Language,
+            Category::Tabular => JobCategory::Tabular,
+            Category::Science => JobCategory::Science,
+            Category::Finance => JobCategory::Finance,
+            Category::Other => JobCategory::Other,
+        };
+        About { requester: self.requester.clone(), category }
     }
 
     /// Whether the loss of a result is far from that of the round before.
@@ -558,7 +576,8 @@ mod tests {
         let state = State::new(&context, zeros).expect("a state");
         let id = state.id();
         let context = Arc::new(context);
-        (Job::new(NewJob { context, state: Some(state), rows: Some(rows) }), id)
+        let requester = String::new();
+        (Job::new(NewJob { context, requester, state: Some(state), rows: Some(rows) }), id)
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::runtime::session::Refusal;
 use crate::runtime::traffic::{EXCHANGE_BYTES, Traffic};
 use axum::body::Bytes;
 use raven_engine::SessionProfile;
-use raven_protocol::{BlobId, GoodbyeReason, SessionId, ShardRef};
+use raven_protocol::frame::encode;
+use raven_protocol::{BlobId, GoodbyeReason, JobCategory, SessionId, ShardRef, ToContributor};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -49,6 +50,15 @@ pub struct Link {
     is_capped: bool,
     /// What became of its results, and it was not told.
     pub(super) outcomes: Outcomes,
+    /// What it was told last of the jobs that it works on.
+    about: Option<About>,
+}
+
+/// For whom a job is, and of what kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct About {
+    pub(super) requester: String,
+    pub(super) category: JobCategory,
 }
 
 impl Link {
@@ -65,7 +75,19 @@ impl Link {
             traffic_told: None,
             is_capped: false,
             outcomes: Outcomes::new(Instant::now()),
+            about: None,
         }
+    }
+
+    /// Says for whom the tasks are that follow, where that is news. The operator's node has
+    /// nobody who would read it.
+    pub(super) fn tell_about(&mut self, about: About) {
+        if self.profile.operator || self.about.as_ref() == Some(&about) {
+            return;
+        }
+        let About { requester, category } = about.clone();
+        self.send(encode(&ToContributor::About { requester, category }, &[]).into());
+        self.about = Some(about);
     }
 
     /// Whether a frame, shards that were not named before, and a result fit
@@ -186,7 +208,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raven_engine::{ContributorId, NetworkPrefix, RefusedCategories, Trust};
+    use raven_engine::{Beneficiary, ContributorId, NetworkPrefix, RefusedCategories, Trust};
     use raven_protocol::{DeviceClass, KernelId, NumericClass};
 
     #[test]
@@ -194,6 +216,7 @@ mod tests {
         let profile = SessionProfile {
             contributor: ContributorId([0; 32]),
             site: None,
+            beneficiary: Beneficiary::default(),
             prefix: NetworkPrefix([0; 16]),
             device: DeviceClass::Server,
             numeric: NumericClass::Cpu { kernel: KernelId([0; 32]) },

@@ -68,6 +68,7 @@ impl Driver {
         self.shared.metrics.outcomes[it as usize].add(1);
         if let Some(link) = self.links.get_mut(&session) {
             link.outcomes.add(lease, it);
+            self.shared.metrics.tallies.add(link.profile.contributor, it);
         }
     }
 

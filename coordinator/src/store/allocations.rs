@@ -1,0 +1,238 @@
+//! The chain of allocations in the store: appended in the transaction of what it
+//! says, and looked at by the auditor.
+
+use super::{
+    Store, StoreError, column, failed, from_sql, hash_column, to_sql, u32_column, u64_column,
+    unreadable,
+};
+use crate::allocation::{Allocation, AllocationHash, AllocationKind, receipt_hash};
+use crate::runtime::session::hex;
+use crate::time::UnixMs;
+use raven_engine::ContributorId;
+use raven_protocol::SessionId;
+use sqlx::sqlite::{Sqlite, SqliteRow};
+use sqlx::{Row as _, Transaction};
+
+/// Lines that are read at once.
+const PAGE: i64 = 10_000;
+
+/// What an audit of the chain looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditedAllocations {
+    pub lines: u64,
+    /// Whoever keeps it can tell later whether anything up to here was changed.
+    pub head: String,
+}
+
+/// Why the chain does not stand up to the auditor.
+#[derive(Debug, thiserror::Error)]
+pub enum AllocationFault {
+    #[error("the allocations are wrong: line {number} is missing")]
+    Gap { number: u64 },
+    #[error("the allocations are wrong: line {number} or one before it was changed")]
+    Chain { number: u64 },
+    #[error("the allocations are wrong: line {number} names a receipt that is not its session's")]
+    Receipt { number: u64 },
+    #[error("the allocations are wrong: the newest line of {session} is missing")]
+    Last { session: SessionId },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Appends a line within the caller's transaction, dated now.
+pub(super) async fn append(
+    transaction: &mut Transaction<'_, Sqlite>,
+    line: &Allocation,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let line = Allocation { at_ms: now.0, ..*line };
+    let last = sqlx::query("SELECT number, hash FROM allocations ORDER BY number DESC LIMIT 1")
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(failed("read the last allocation"))?;
+    let (number, before) = match &last {
+        Some(row) => (u64_column(row, "allocations", "number")?, hash(row)?),
+        None => (0, AllocationHash::START),
+    };
+    let number = number + 1;
+    sqlx::query(
+        "INSERT INTO allocations (number, at_ms, contributor, session, kind, share_ppm, cpu, gpu,
+             workers, receipt, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )
+    .bind(super::count_to_sql(number))
+    .bind(line.at_ms)
+    .bind(&line.contributor.0[..])
+    .bind(to_sql(line.session.0))
+    .bind(line.kind.as_str())
+    .bind(i64::from(line.share_ppm))
+    .bind(line.cpu)
+    .bind(line.gpu)
+    .bind(i64::from(line.workers))
+    .bind(line.receipt.map(|receipt| receipt.to_vec()))
+    .bind(&before.then(number, &line).0[..])
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("append an allocation"))?;
+    sqlx::query("UPDATE sessions SET allocation = ?2 WHERE id = ?1")
+        .bind(to_sql(line.session.0))
+        .bind(super::count_to_sql(number))
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+        .map_err(failed("note a session's allocation"))
+}
+
+/// Appends the last line of a session that is over, if it has any.
+pub(super) async fn end(
+    transaction: &mut Transaction<'_, Sqlite>,
+    session: SessionId,
+    kind: AllocationKind,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let row = sqlx::query(
+        "SELECT a.* FROM sessions s JOIN allocations a ON a.number = s.allocation WHERE s.id = ?1",
+    )
+    .bind(to_sql(session.0))
+    .fetch_optional(&mut **transaction)
+    .await
+    .map_err(failed("read a session's allocation"))?;
+    match row {
+        Some(row) => append(transaction, &read(&row)?.over(kind), now).await,
+        None => Ok(()),
+    }
+}
+
+impl Store {
+    /// Appends a line; it is durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn add_allocation(&self, line: &Allocation) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        append(&mut transaction, line, UnixMs::now()).await?;
+        transaction.commit().await.map_err(failed("commit an allocation"))
+    }
+
+    /// The newest lines of a contributor, newest first; those before `before` where it is given.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn allocations(
+        &self,
+        contributor: ContributorId,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<(u64, Allocation, AllocationHash)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM allocations WHERE contributor = ?1 AND number < ?2
+             ORDER BY number DESC LIMIT ?3",
+        )
+        .bind(&contributor.0[..])
+        .bind(before.map_or(i64::MAX, super::count_to_sql))
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("list allocations"))?;
+        let line = |row| Ok((u64_column(row, "allocations", "number")?, read(row)?, hash(row)?));
+        rows.iter().map(line).collect()
+    }
+
+    /// Computes the chain from its lines, in one view of the file, and compares it with the
+    /// receipts and sessions beside it.
+    ///
+    /// # Errors
+    /// [`AllocationFault`]: the first thing that is wrong.
+    pub async fn audit_allocations(&self) -> Result<AuditedAllocations, AllocationFault> {
+        let mut view = self.readers().begin().await.map_err(failed("begin an audit"))?;
+        let (mut last, mut head) = (0_u64, AllocationHash::START);
+        loop {
+            let rows = sqlx::query(
+                "SELECT a.*, s.receipt AS text FROM allocations a
+                 LEFT JOIN sessions s ON s.id = a.session AND a.kind = 'consent'
+                 WHERE a.number > ?1 ORDER BY a.number LIMIT ?2",
+            )
+            .bind(super::count_to_sql(last))
+            .bind(PAGE)
+            .fetch_all(&mut *view)
+            .await
+            .map_err(failed("read allocations"))?;
+            if rows.is_empty() {
+                break;
+            }
+            for row in &rows {
+                let number = u64_column(row, "allocations", "number")?;
+                if number != last + 1 {
+                    return Err(AllocationFault::Gap { number: last + 1 });
+                }
+                let line = read(row)?;
+                head = head.then(number, &line);
+                if hash(row)? != head {
+                    return Err(AllocationFault::Chain { number });
+                }
+                if !is_signed_for(&mut view, row, &line).await? {
+                    return Err(AllocationFault::Receipt { number });
+                }
+                last = number;
+            }
+        }
+        let lost = sqlx::query(
+            "SELECT s.id AS id FROM sessions s LEFT JOIN allocations a ON a.number = s.allocation
+             WHERE s.allocation IS NOT NULL AND a.session IS NOT s.id LIMIT 1",
+        )
+        .fetch_optional(&mut *view)
+        .await
+        .map_err(failed("compare sessions"))?;
+        if let Some(row) = lost {
+            let session = SessionId(from_sql(column(&row, "sessions", "id")?));
+            return Err(AllocationFault::Last { session });
+        }
+        Ok(AuditedAllocations { lines: last, head: hex(&head.0) })
+    }
+}
+
+/// Whether the receipt that a line names is stored with its session; lines of other kinds name none.
+async fn is_signed_for(
+    view: &mut Transaction<'_, Sqlite>,
+    row: &SqliteRow,
+    line: &Allocation,
+) -> Result<bool, StoreError> {
+    if !line.kind.is_signed() {
+        return Ok(line.receipt.is_none());
+    }
+    let texts: Vec<String> = match line.kind {
+        AllocationKind::Consent => {
+            let text: Option<String> =
+                row.try_get("text").map_err(failed("read a session's receipt"))?;
+            text.into_iter().collect()
+        }
+        _ => sqlx::query_scalar("SELECT receipt FROM session_receipts WHERE session = ?1")
+            .bind(to_sql(line.session.0))
+            .fetch_all(&mut **view)
+            .await
+            .map_err(failed("read a session's receipts"))?,
+    };
+    Ok(texts.iter().any(|text| Some(receipt_hash(text)) == line.receipt))
+}
+
+fn hash(row: &SqliteRow) -> Result<AllocationHash, StoreError> {
+    hash_column(row, "allocations", "hash").map(AllocationHash)
+}
+
+fn read(row: &SqliteRow) -> Result<Allocation, StoreError> {
+    let table = "allocations";
+    let text: &str = column(row, table, "kind")?;
+    let kind = AllocationKind::ALL.into_iter().find(|kind| kind.as_str() == text);
+    let receipt: Option<&[u8]> = column(row, table, "receipt")?;
+    let receipt = receipt.map(<[u8; 32]>::try_from).transpose();
+    Ok(Allocation {
+        at_ms: column(row, table, "at_ms")?,
+        contributor: ContributorId(hash_column(row, table, "contributor")?),
+        session: SessionId(from_sql(column(row, table, "session")?)),
+        kind: kind.ok_or_else(|| unreadable(table, "kind", text))?,
+        share_ppm: u32_column(row, table, "share_ppm")?,
+        cpu: column(row, table, "cpu")?,
+        gpu: column(row, table, "gpu")?,
+        workers: u32_column(row, table, "workers")?,
+        receipt: receipt.map_err(|_| unreadable(table, "receipt", "not 32 bytes"))?,
+    })
+}

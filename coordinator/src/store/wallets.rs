@@ -1,0 +1,282 @@
+//! Wallets: keys of the coordinator's own page that collect what contributors have
+//! earned, and the end of what nobody collects.
+
+use super::books::{self, Book, BooksError};
+use super::{Store, StoreError, column, failed, hash_column, unreadable};
+use crate::time::UnixMs;
+use raven_engine::ContributorId;
+use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
+use raven_engine::money::NanoUsd;
+use sqlx::Transaction;
+use sqlx::sqlite::{Sqlite, SqliteRow};
+
+/// Contributors of one wallet: more of them are no longer one person's browsers.
+pub const LINKS_MAX: u64 = 1_000;
+/// Accounts that one turn of the upkeep moves at most.
+const ACCOUNTS_AT_ONCE: i64 = 500;
+
+/// A contributor whose earnings a wallet collects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalletLink {
+    pub contributor: ContributorId,
+    pub linked: UnixMs,
+}
+
+/// A claim whose signatures are good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub contributor: ContributorId,
+    pub wallet: ContributorId,
+    /// The exact text that the contributor signed.
+    pub statement: String,
+    pub signature: String,
+}
+
+/// Why a claim is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    #[error("the contributor's earnings go to another wallet already")]
+    Claimed,
+    #[error(
+        "a wallet cannot be claimed, and a contributor whose earnings go elsewhere is no wallet"
+    )]
+    Chained,
+    #[error("the wallet has {LINKS_MAX} contributors, which is the limit")]
+    Full,
+    #[error(transparent)]
+    Books(#[from] BooksError),
+}
+
+impl From<StoreError> for ClaimError {
+    fn from(error: StoreError) -> Self {
+        ClaimError::Books(error.into())
+    }
+}
+
+impl Store {
+    /// Links a contributor to a wallet and moves what it has. The same claim again changes
+    /// nothing but what has been earned since.
+    ///
+    /// # Errors
+    /// [`ClaimError`]; then nothing is linked and nothing moved.
+    pub async fn claim(&self, claim: &Claim, now: UnixMs) -> Result<(), ClaimError> {
+        let mut transaction = self.begin().await?;
+        check(&mut transaction, claim).await?;
+        sqlx::query(
+            "INSERT INTO wallet_links (contributor, wallet, linked_ms, statement, signature)
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+        )
+        .bind(&claim.contributor.0[..])
+        .bind(&claim.wallet.0[..])
+        .bind(now.0)
+        .bind(&claim.statement)
+        .bind(&claim.signature)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("link a contributor"))?;
+        let (from, to) = (claim.contributor, Account::Contributor(claim.wallet));
+        for book in Book::ALL {
+            give_all(&mut transaction, book, from, to, Reason::Claim, now).await?;
+        }
+        transaction.commit().await.map_err(failed("commit a claim"))?;
+        Ok(())
+    }
+
+    /// The contributors of a wallet, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn wallet_links(&self, wallet: ContributorId) -> Result<Vec<WalletLink>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT contributor, linked_ms FROM wallet_links WHERE wallet = ?1
+             ORDER BY linked_ms DESC",
+        )
+        .bind(&wallet.0[..])
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("list a wallet's contributors"))?;
+        let link = |row: &SqliteRow| {
+            Ok(WalletLink {
+                contributor: ContributorId(hash_column(row, "wallet_links", "contributor")?),
+                linked: UnixMs(column(row, "wallet_links", "linked_ms")?),
+            })
+        };
+        rows.iter().map(link).collect()
+    }
+
+    /// The wallet that collects for a contributor.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn wallet_of(
+        &self,
+        contributor: ContributorId,
+    ) -> Result<Option<ContributorId>, StoreError> {
+        let row = sqlx::query("SELECT wallet FROM wallet_links WHERE contributor = ?1")
+            .bind(&contributor.0[..])
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("read a contributor's wallet"))?;
+        let wallet = row.map(|row| hash_column(&row, "wallet_links", "wallet"));
+        Ok(wallet.transpose()?.map(ContributorId))
+    }
+
+    /// Moves to their wallets what linked contributors have earned since. Answers how many had some.
+    ///
+    /// # Errors
+    /// [`BooksError`].
+    pub async fn collect(&self, now: UnixMs) -> Result<u64, BooksError> {
+        let mut transaction = self.begin().await?;
+        let rows = sqlx::query(
+            "SELECT l.contributor AS contributor, l.wallet AS wallet, a.book AS book
+             FROM wallet_links l
+             JOIN accounts a ON a.name = 'contributor:' || lower(hex(l.contributor))
+             WHERE a.posted > a.held_out LIMIT ?1",
+        )
+        .bind(ACCOUNTS_AT_ONCE)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed("list what is to be collected"))?;
+        for row in &rows {
+            let from = ContributorId(hash_column(row, "wallet_links", "contributor")?);
+            let to = ContributorId(hash_column(row, "wallet_links", "wallet")?);
+            let to = Account::Contributor(to);
+            give_all(&mut transaction, read_book(row)?, from, to, Reason::Claim, now).await?;
+        }
+        transaction.commit().await.map_err(failed("commit what was collected"))?;
+        Ok(rows.len() as u64)
+    }
+
+    /// Gives to the reserve what nobody has claimed of contributors that were not seen for
+    /// `days`: neither at work nor with their key. What a wallet has collected, or what has an
+    /// address to be paid to, is claimed. Answers how many had some.
+    ///
+    /// # Errors
+    /// [`BooksError`].
+    pub async fn expire_unclaimed(&self, now: UnixMs, days: u32) -> Result<u64, BooksError> {
+        let before = now.0.saturating_sub(i64::from(days) * 86_400_000);
+        let mut transaction = self.begin().await?;
+        let rows = sqlx::query(
+            "SELECT a.book AS book, unhex(substr(a.name, 13)) AS contributor FROM accounts a
+             WHERE a.name LIKE 'contributor:%' AND a.posted > a.held_out
+                 AND NOT EXISTS (SELECT 1 FROM sessions s
+                     WHERE s.contributor = unhex(substr(a.name, 13))
+                         AND COALESCE(s.closed_ms, ?1) > ?2)
+                 AND NOT EXISTS (SELECT 1 FROM contributors c
+                     WHERE c.key = unhex(substr(a.name, 13))
+                         AND (c.seen_ms > ?2 OR c.payout_address IS NOT NULL))
+                 AND NOT EXISTS (SELECT 1 FROM wallet_links l
+                     WHERE l.contributor = unhex(substr(a.name, 13))
+                         OR l.wallet = unhex(substr(a.name, 13)))
+             LIMIT ?3",
+        )
+        .bind(now.0)
+        .bind(before)
+        .bind(ACCOUNTS_AT_ONCE)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed("list what nobody has claimed"))?;
+        for row in &rows {
+            let from = ContributorId(hash_column(row, "accounts", "contributor")?);
+            let (book, to) = (read_book(row)?, Account::Reserve);
+            give_all(&mut transaction, book, from, to, Reason::Unclaimed, now).await?;
+        }
+        transaction.commit().await.map_err(failed("commit what has expired"))?;
+        Ok(rows.len() as u64)
+    }
+
+    /// When a contributor was last at work or proved its key; `now` while it is at work.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn last_seen(
+        &self,
+        keys: &[ContributorId],
+        now: UnixMs,
+    ) -> Result<Option<UnixMs>, StoreError> {
+        let mut last: Option<i64> = None;
+        for key in keys {
+            let seen: Option<i64> = sqlx::query_scalar(
+                "SELECT MAX(seen) FROM (
+                     SELECT MAX(COALESCE(closed_ms, ?2)) AS seen FROM sessions WHERE contributor = ?1
+                     UNION ALL SELECT seen_ms FROM contributors WHERE key = ?1)",
+            )
+            .bind(&key.0[..])
+            .bind(now.0)
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed("read when a contributor was seen"))?;
+            last = last.max(seen);
+        }
+        Ok(last.map(UnixMs))
+    }
+}
+
+/// Whether a claim may be: one contributor has one wallet, and wallets are not claimed.
+async fn check(transaction: &mut Transaction<'_, Sqlite>, claim: &Claim) -> Result<(), ClaimError> {
+    let row = sqlx::query(
+        "SELECT (SELECT wallet FROM wallet_links WHERE contributor = ?1) AS wallet,
+             EXISTS (SELECT 1 FROM wallet_links WHERE wallet = ?1)
+                 OR EXISTS (SELECT 1 FROM wallet_links WHERE contributor = ?2) AS chained,
+             (SELECT COUNT(*) FROM wallet_links WHERE wallet = ?2) AS links",
+    )
+    .bind(&claim.contributor.0[..])
+    .bind(&claim.wallet.0[..])
+    .fetch_one(&mut **transaction)
+    .await
+    .map_err(failed("look for a claim"))?;
+    let wallet: Option<&[u8]> = column(&row, "wallet_links", "wallet")?;
+    let is_linked = match wallet {
+        Some(wallet) if wallet == claim.wallet.0 => true,
+        Some(_) => return Err(ClaimError::Claimed),
+        None => false,
+    };
+    let is_chained: bool = column(&row, "wallet_links", "chained")?;
+    if is_chained || claim.contributor == claim.wallet {
+        return Err(ClaimError::Chained);
+    }
+    let links = super::u64_column(&row, "wallet_links", "links")?;
+    if !is_linked && links >= LINKS_MAX {
+        return Err(ClaimError::Full);
+    }
+    Ok(())
+}
+
+/// Moves all that a contributor can spend. What is left afterwards is nothing, so that
+/// whoever does it again moves nothing.
+async fn give_all(
+    transaction: &mut Transaction<'_, Sqlite>,
+    book: Book,
+    from: ContributorId,
+    to: Account,
+    reason: Reason,
+    now: UnixMs,
+) -> Result<(), BooksError> {
+    let debit = Account::Contributor(from);
+    let row = sqlx::query(
+        "SELECT posted - held_out AS available,
+             (SELECT COALESCE(MAX(number), 0) FROM entries WHERE book = ?1) AS last
+         FROM accounts WHERE book = ?1 AND name = ?2",
+    )
+    .bind(book.as_str())
+    .bind(debit.to_string())
+    .fetch_optional(&mut **transaction)
+    .await
+    .map_err(failed("read earnings"))?;
+    let Some(row) = row else { return Ok(()) };
+    let available: i64 = column(&row, "accounts", "available")?;
+    let last: i64 = column(&row, "entries", "last")?;
+    if available <= 0 {
+        return Ok(());
+    }
+    let transfer = Transfer { debit, credit: to, amount: NanoUsd(available), reason };
+    // The place in the chain makes it another one than any before.
+    let id = EntryId::of(reason.as_str(), &[&from.0, &last.to_le_bytes()]);
+    let entries = [Entry { id, at: now.0, action: Action::Post(transfer) }];
+    books::enter(transaction, book, &entries).await.map(drop)
+}
+
+fn read_book(row: &SqliteRow) -> Result<Book, StoreError> {
+    let text: &str = column(row, "accounts", "book")?;
+    text.parse().map_err(|error| unreadable("accounts", "book", error))
+}

@@ -1,0 +1,44 @@
+import type { Curve } from '../api.ts';
+import { Chart } from '../parts/chart.tsx';
+import { Tile } from '../parts/totals.tsx';
+import { BOOKS, type Book, type Own } from './api.ts';
+import { date, day, usd } from './words.ts';
+
+const NAMES: Readonly<Record<Book, string>> = { live: '', test: 'Play money: ' };
+
+/** Every day from the first on, also those on which nothing was earned. */
+export function daily(earned: ReadonlyArray<readonly [day: number, nanoUsd: number]>, today: number): Curve {
+  const first = earned[0]?.[0];
+  if (first === undefined) return [];
+  const amounts = new Map(earned);
+  // One point alone is no curve.
+  const from = Math.min(first, today - 6);
+  return Array.from({ length: Math.max(1, today - from + 1) }, (_, index) => [from + index, amounts.get(from + index) ?? 0] as const);
+}
+
+/** What there is, what waits, and how it came. Play money is shown where there is any, or nothing else. */
+export function Money({ own }: { readonly own: Own }) {
+  const has = (book: Book): boolean => own.earned[book].length > 0 || own.earnings[book].available > 0 || own.earnings[book].pending > 0;
+  const shown = BOOKS.filter((book) => has(book) || (book === 'live' && !has('test')));
+  const today = Math.floor(Date.now() / 86_400_000);
+  return (
+    <section aria-labelledby="money">
+      <h2 id="money">Earnings</h2>
+      {shown.map((book) => {
+        const { available, pending, expires } = own.earnings[book];
+        const points = daily(own.earned[book], today);
+        return (
+          <div class="panel" key={book}>
+            <dl class="tiles plain">
+              <Tile name={`${NAMES[book]}Available`} value={usd(available)} {...(expires ? { note: `kept until ${date(expires)}` } : {})} />
+              <Tile name={`${NAMES[book]}Pending`} value={usd(pending)} note="until the work is confirmed" />
+            </dl>
+            {points.length > 0 && (
+              <Chart title={`${NAMES[book]}Earned per day`} points={points} format={usd} formatX={day} yMin={0} height={150} marks />
+            )}
+          </div>
+        );
+      })}
+    </section>
+  );
+}

@@ -1,0 +1,64 @@
+/** The wallet: a key of this page's own, which stays in this browser and cannot be copied out of it. */
+
+const DATABASE = 'raven wallet';
+const STORE = 'wallet';
+const KEY = 'identity';
+
+function toHex(bytes: Uint8Array): string {
+  let hex = '';
+  for (const byte of bytes) hex += byte.toString(16).padStart(2, '0');
+  return hex;
+}
+
+function open(): Promise<IDBDatabase> {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.open(DATABASE, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(STORE);
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+async function transact<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+  const database = await open();
+  try {
+    return await new Promise<T>((resolve, reject) => {
+      const transaction = database.transaction(STORE, mode);
+      const request = act(transaction.objectStore(STORE));
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onabort = () => reject(transaction.error);
+    });
+  } finally {
+    database.close();
+  }
+}
+
+export class Wallet {
+  /** Ed25519, in hex. */
+  readonly key: string;
+  readonly #privateKey: CryptoKey;
+
+  private constructor(key: string, privateKey: CryptoKey) {
+    this.key = key;
+    this.#privateKey = privateKey;
+  }
+
+  /**
+   * The wallet of this browser, made where there is none.
+   *
+   * @throws where the browser has no Ed25519, or keeps nothing: a key that is lost is worth nothing.
+   */
+  static async open(): Promise<Wallet> {
+    const kept = await transact<{ key: string; privateKey: CryptoKey } | undefined>('readonly', (store) => store.get(KEY));
+    if (kept) return new Wallet(kept.key, kept.privateKey);
+    const pair = (await crypto.subtle.generateKey({ name: 'Ed25519' }, false, ['sign', 'verify'])) as CryptoKeyPair;
+    const key = toHex(new Uint8Array(await crypto.subtle.exportKey('raw', pair.publicKey)));
+    await transact('readwrite', (store) => store.put({ key, privateKey: pair.privateKey }, KEY));
+    return new Wallet(key, pair.privateKey);
+  }
+
+  async sign(text: string): Promise<string> {
+    const bytes = new TextEncoder().encode(text);
+    return toHex(new Uint8Array(await crypto.subtle.sign({ name: 'Ed25519' }, this.#privateKey, bytes)));
+  }
+}
