@@ -14,6 +14,7 @@ use raven_protocol::{
 };
 use serde_json::json;
 use server::{Server, job, record};
+use sqlx::ConnectOptions as _;
 use std::collections::BTreeMap;
 
 const PAGE: &str = "https://n.example";
@@ -179,16 +180,16 @@ fn one_network_does_not_earn_a_site_more_than_its_part() {
     assert_eq!(contributors.expect("read").len(), 4);
 }
 
-/// Origins on this machine need no proof where both sides play: the owner's key, and
-/// whether its site earns.
+/// Jobs are paid with play money here: a page on this machine needs no proof to earn
+/// that, and a site of a live key earns none of it.
 #[test]
-fn pages_of_this_machine_earn_play_money_for_test_keys_only() {
+fn play_money_is_earned_on_this_machine_and_never_by_live_keys() {
     let server = Server::start();
     let job = posted(&server);
     let live = ApiKey::generate(KeyMode::Live);
     let live = server.runtime.block_on(server.app.store.add_key(&live)).expect("a key");
     for (at, (owner, outcome)) in
-        [(server.owner, "earned"), (live, "unproven")].into_iter().enumerate()
+        [(server.owner, "earned"), (live, "other_money")].into_iter().enumerate()
     {
         let row = new_site("Trial", &["http://n.localhost:1".into()]).expect("a site");
         let added = server.app.store.add_site(owner, &row, 9, None);
@@ -238,4 +239,46 @@ fn a_ticket_of_another_key_opens_no_session() {
     );
     server.runtime.block_on(store.forget_tickets(UnixMs(UnixMs::now().0 + 1))).expect("forgotten");
     assert_eq!(server.runtime.block_on(store.ticket_holder(1)).expect("read"), None);
+}
+
+/// Jobs of a live key are real money: nothing counts as proven by itself, and sites of
+/// test keys earn none.
+#[test]
+fn real_money_needs_a_proof_and_a_live_key() {
+    let server = Server::start();
+    let job = posted(&server);
+    let live = ApiKey::generate(KeyMode::Live);
+    let live = server.runtime.block_on(server.app.store.add_key(&live)).expect("a key");
+    // As if a live key had posted it; its books are not looked at here.
+    server.runtime.block_on(make_live(&server, job));
+    let local = "http://n.localhost:1";
+    let cases = [
+        (server.owner, local, false, "other_money"),
+        (live, local, false, "unproven"),
+        (live, PAGE, false, "unproven"),
+        (live, PAGE, true, "earned"),
+    ];
+    for (at, (owner, page, is_proven, outcome)) in cases.into_iter().enumerate() {
+        let row = new_site("Site", &[page.into()]).expect("a site");
+        let store = &server.app.store;
+        server.runtime.block_on(store.add_site(owner, &row, 9, None)).expect("added");
+        if is_proven {
+            let proven = store.origin_proven(row.id, page, ProofKind::Dns, UnixMs::now());
+            server.runtime.block_on(proven).expect("noted");
+        }
+        let (session, who) = (40 + at as u64, 40 + at as u8);
+        open_on(&server, row.id, session, who, 1, page).expect("opened");
+        work(&server, row.id, job, at as u32, &[(session, who)]);
+        assert_eq!(outcomes(&server, row.id), counts([(outcome, 1)]), "case {at}");
+    }
+}
+
+/// Changes a job's book in the store's file, with as much on its escrow.
+async fn make_live(server: &Server, job: JobId) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(server.folder.path().join("raven.sqlite"));
+    let mut connection = options.connect().await.expect("connects");
+    let sql = "UPDATE jobs SET book = 'live', escrow = 0 WHERE id = ?1";
+    let id = i64::from_le_bytes(job.0.to_le_bytes());
+    sqlx::query(sql).bind(id).execute(&mut connection).await.expect("changed");
 }

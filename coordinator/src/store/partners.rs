@@ -51,6 +51,9 @@ impl Default for SiteCaps {
 pub enum Withheld {
     /// The page's origin was not shown to be the site's own.
     Unproven,
+    /// The job is paid with play money and the site's owner has real money, or the
+    /// other way round: the two never meet.
+    OtherMoney,
     /// Too many sessions of one network were open.
     NetworkSessions,
     /// Too many new keys came from one network.
@@ -61,8 +64,9 @@ pub enum Withheld {
 
 impl Withheld {
     /// Every reason.
-    pub const ALL: [Withheld; 4] = [
+    pub const ALL: [Withheld; 5] = [
         Withheld::Unproven,
+        Withheld::OtherMoney,
         Withheld::NetworkSessions,
         Withheld::NetworkKeys,
         Withheld::NetworkShare,
@@ -72,6 +76,7 @@ impl Withheld {
     pub const fn as_str(self) -> &'static str {
         match self {
             Withheld::Unproven => "unproven",
+            Withheld::OtherMoney => "other_money",
             Withheld::NetworkSessions => "network_sessions",
             Withheld::NetworkKeys => "network_keys",
             Withheld::NetworkShare => "network_share",
@@ -323,8 +328,10 @@ async fn book_of_job(transaction: &mut Tx<'_>, job: JobId) -> Result<Option<Book
 struct Standing {
     registered: Vec<String>,
     proven: Vec<String>,
-    /// Whether its owner and the job's have play money only.
-    is_play: bool,
+    /// Its owner's money.
+    book: Option<Book>,
+    /// Whether the job is paid with the same.
+    is_same_money: bool,
 }
 
 impl Standing {
@@ -332,7 +339,15 @@ impl Standing {
     fn counts(&self, origin: &String) -> bool {
         // An origin that was taken out of the list proves nothing any more.
         self.registered.contains(origin)
-            && (self.proven.contains(origin) || (self.is_play && is_local_origin(origin)))
+            && (self.proven.contains(origin)
+                || (self.book == Some(Book::Test) && is_local_origin(origin)))
+    }
+
+    fn withheld(&self, origin: Option<&String>) -> Option<Withheld> {
+        if !self.is_same_money {
+            return Some(Withheld::OtherMoney);
+        }
+        (!self.is_own(origin)).then_some(Withheld::Unproven)
     }
 
     /// Whether a session's page was the site's own. Where the page's origin is not
@@ -368,8 +383,8 @@ async fn standing(
     let registered = serde_json::from_str(registered)
         .map_err(|error| super::unreadable("sites", "origins", error))?;
     let book: &str = column(&row, "api_keys", "book")?;
-    let is_play = job_book == Some(Book::Test) && book == Book::Test.as_str();
-    Ok(Standing { registered, proven, is_play })
+    let book = book.parse().ok();
+    Ok(Standing { registered, proven, book, is_same_money: book.is_some() && book == job_book })
 }
 
 /// The way of a session's work; `None` where it came through no site that is stored.
@@ -398,9 +413,8 @@ async fn way(
     if let Entry::Vacant(entry) = standings.entry(site) {
         entry.insert(standing(transaction, site, book).await?);
     }
-    let is_own = standings.get(&site).is_some_and(|standing| standing.is_own(origin.as_ref()));
-    let withheld = noted.or((!is_own).then_some(Withheld::Unproven));
-    Ok(Some(Way { site, prefix, withheld }))
+    let found = standings.get(&site).and_then(|standing| standing.withheld(origin.as_ref()));
+    Ok(Some(Way { site, prefix, withheld: noted.or(found) }))
 }
 
 impl Store {
