@@ -177,6 +177,7 @@ fn terms_are_checked_against_the_quote() {
     let server = Server::start();
     let mut document = job(&server.small_dataset());
     document["training"]["epochs"] = json!(1000);
+    document["when_spent"] = json!("end");
     let quote = quoted(&server, &document);
     let (least, price) =
         (&quote["calculations"]["least"], &quote["price"]["least_budget_nano_usd"]);

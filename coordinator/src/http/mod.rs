@@ -23,6 +23,7 @@ mod proof;
 mod quotes;
 mod sites;
 mod streams;
+mod top_up;
 pub mod upkeep;
 mod uploads;
 mod www;
@@ -135,6 +136,7 @@ pub fn router(app: App) -> Router {
         .merge(datasets::routes(&app.settings.upload_limits))
         .merge(uploads::routes())
         .merge(jobs::routes())
+        .merge(top_up::routes())
         .merge(quotes::routes())
         .merge(events::routes())
         .merge(model::routes())

@@ -7,7 +7,7 @@ use super::error::graph_error;
 use super::quote::held;
 use super::sizes::{self, RUN_FLOPS_MAX, Weighed, bytes};
 use super::sliced::SlicedCut;
-use super::terms::{BudgetSpec, FALLBACK_AFTER_S_MAX, JobTerms};
+use super::terms::{FALLBACK_AFTER_S_MAX, JobTerms};
 use super::{
     DataContext, JobContext, JobError, JobFacts, JobSpec, OnDivergence, PlacementKind, RowGraph,
     StepGraph, TensorSpec,
@@ -117,14 +117,7 @@ pub fn lower_job(
 
 /// The job's terms: what it may cost is at most what it holds.
 fn terms(spec: &JobSpec, facts: &JobFacts) -> JobTerms {
-    let terms = spec.terms();
-    match (terms.budget, held(spec, facts)) {
-        (Some(BudgetSpec::Calculations(_)), _) | (_, None) => terms,
-        (_, Some(held)) => {
-            let budget = Some(BudgetSpec::NanoUsd(held.0.unsigned_abs()));
-            JobTerms { budget, ..terms }
-        }
-    }
+    JobTerms { escrow: held(spec, facts), ..spec.terms() }
 }
 
 fn field(field: &'static str, rule: &str, found: impl ToString) -> JobError {

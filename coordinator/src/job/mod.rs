@@ -23,7 +23,7 @@ pub use spec::{
     Adam, EarlyStoppingSpec, JobSpec, Optimizer, PlacementKind, SeedNumber, Sgd, Training,
 };
 
-pub use terms::{BudgetSpec, Deadline, JobTerms};
+pub use terms::{BudgetSpec, Deadline, JobTerms, WhenSpent};
 
 use serde::{Deserialize, Serialize};
 

@@ -43,6 +43,10 @@ pub async fn resume(
         let dataset = &dataset.facts;
         lower_job(&spec, Lowering { job, seed, kernel, dataset, train_shards, test_shards })
     });
-    let (context, _) = lowered.await.map_err(|_| ResumeError::Lowering)??;
+    let (mut context, _) = lowered.await.map_err(|_| ResumeError::Lowering)??;
+    if row.escrow.0 > 0 {
+        // With what was put in after it was posted.
+        context.terms.escrow = Some(row.escrow);
+    }
     Ok((context, point))
 }

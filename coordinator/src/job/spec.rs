@@ -3,7 +3,7 @@
 
 use super::combine::Combine;
 use super::divergence::OnDivergence;
-use super::terms::{BudgetSpec, Deadline, FALLBACK_AFTER_S, JobTerms};
+use super::terms::{BudgetSpec, Deadline, FALLBACK_AFTER_S, JobTerms, WhenSpent};
 use raven_engine::{Fallback, Verification};
 use raven_graph::{AdamSpec, ModelSpec, OptimizerSpec, Schedule, SgdSpec};
 use raven_protocol::{Numerics, Seed};
@@ -36,6 +36,9 @@ pub struct JobSpec {
     /// What it may cost at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetSpec>,
+    /// What happens where the money that it holds is used up.
+    #[serde(default, skip_serializing_if = "WhenSpent::is_pause")]
+    pub when_spent: WhenSpent,
     /// What happens where nobody can work on it for `fallback_after_s`.
     #[serde(default)]
     pub fallback: Fallback,
@@ -145,6 +148,8 @@ impl JobSpec {
         JobTerms {
             deadline: self.deadline,
             budget: self.budget,
+            when_spent: self.when_spent,
+            escrow: None,
             fallback: self.fallback,
             fallback_after_s: self.fallback_after_s,
         }

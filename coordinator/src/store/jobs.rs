@@ -49,6 +49,7 @@ impl NewJob {
             flops: 0,
             charge: Charge::default(),
             escrow: held(&self.spec, &self.facts).unwrap_or_default(),
+            topped_up: NanoUsd(0),
             charged: Exact::default(),
             rollbacks: 0,
             setbacks: 0,
@@ -71,7 +72,7 @@ pub struct JobRow {
     pub facts: JobFacts,
     pub kernel: KernelId,
     pub phase: JobPhase,
-    /// Why it has ended.
+    /// Why it has ended or is paused.
     pub cause: Option<Cause>,
     /// A sentence for its owner, where there is one.
     pub reason: Option<String>,
@@ -84,8 +85,10 @@ pub struct JobRow {
     pub flops: u64,
     /// What they cost.
     pub charge: Charge,
-    /// What it was given for its work when it was posted.
+    /// What it was given for its work, with what was put in later.
     pub escrow: NanoUsd,
+    /// What of that was put in later.
+    pub topped_up: NanoUsd,
     /// What its owner is charged for that work, with the margin.
     pub charged: Exact,
     /// How often it went back to before a false result.
@@ -183,6 +186,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
         flops: u64_column(row, "jobs", "flops")?,
         charge: charge_column(row)?,
         escrow: NanoUsd(column(row, "jobs", "escrow")?),
+        topped_up: NanoUsd(column(row, "jobs", "topped_up")?),
         charged: pay::exact(row, "jobs", "charged")?,
         rollbacks: u32_column(row, "jobs", "rollbacks")?,
         setbacks: u32_column(row, "jobs", "setbacks")?,

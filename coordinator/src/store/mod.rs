@@ -19,6 +19,7 @@ mod sessions;
 mod setbacks;
 mod sites;
 mod stats;
+mod top_up;
 mod trust;
 mod uploads;
 
@@ -65,6 +66,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0010_outcomes.sql"),
     include_str!("../../migrations/0011_setbacks.sql"),
     include_str!("../../migrations/0012_books.sql"),
+    include_str!("../../migrations/0013_top_ups.sql"),
 ];
 
 /// Everything that refers to blobs.
@@ -99,6 +101,9 @@ pub enum StoreError {
     /// The rules of the books refuse an entry.
     #[error("store: books: {0}")]
     Books(raven_engine::ledger::Refusal),
+    /// A job takes nothing more: it has ended.
+    #[error("store: job {job} has ended: {phase}")]
+    Ended { job: raven_protocol::JobId, phase: JobPhase },
     /// A job's pay cannot be computed.
     #[error("store: pay: {0}")]
     Pay(raven_engine::ledger::PayError),

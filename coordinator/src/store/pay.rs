@@ -28,7 +28,7 @@ const TRIAL: NanoUsd = NanoUsd(1_000_000_000_000);
 /// Every round that there may be.
 const LAST: RoundKey = RoundKey { attempt: u32::MAX, round: u32::MAX };
 
-type Tx<'a> = Transaction<'a, Sqlite>;
+pub(super) type Tx<'a> = Transaction<'a, Sqlite>;
 
 /// The account of whoever owns a key.
 pub fn requester(owner: KeyId) -> Account {
@@ -116,7 +116,7 @@ pub(super) async fn begin_requester(
 }
 
 /// The rules of the books refuse nothing of what is entered here.
-fn unexpected(error: BooksError) -> StoreError {
+pub(super) fn unexpected(error: BooksError) -> StoreError {
     match error {
         BooksError::Store(error) => error,
         BooksError::Refused(refusal) => StoreError::Books(refusal),
@@ -510,7 +510,7 @@ fn work_of_row(row: &SqliteRow) -> Result<Work, StoreError> {
     })
 }
 
-fn read_book(row: &SqliteRow, table: &'static str) -> Result<Book, StoreError> {
+pub(super) fn read_book(row: &SqliteRow, table: &'static str) -> Result<Book, StoreError> {
     let text: &str = column(row, table, "book")?;
     text.parse().map_err(|error| unreadable(table, "book", error))
 }

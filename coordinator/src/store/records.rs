@@ -24,6 +24,11 @@ pub(crate) fn state_reason(state: &JobState) -> Option<String> {
         JobState::WaitingForContributors { reason } | JobState::Failed { reason, .. } => {
             Some(reason.clone())
         }
+        JobState::Paused { missing } => Some(format!(
+            "the next round could cost more than is left of what the job holds: top it up with \
+             {} nano-USD or more",
+            missing.0
+        )),
         JobState::Completed { reason: CompletedReason::EarlyStopped } => {
             Some("the evaluation loss no longer fell".into())
         }

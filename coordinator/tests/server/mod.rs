@@ -18,6 +18,7 @@ use raven_coordinator::runtime::{JobLive, NetworkSnapshot, NodeSnapshot};
 use raven_coordinator::store::{DatasetId, KeyId, Store};
 use raven_coordinator::ticket::Tickets;
 use raven_coordinator::www::Www;
+use raven_engine::money::NanoUsd;
 use raven_engine::{Cause, JobPhase, JobState, Record, ResumePoint};
 use raven_protocol::{BlobId, Frame, FrameLimits, JobId, KernelId};
 use serde_json::{Value, json};
@@ -39,6 +40,8 @@ pub struct Quiet {
     pub notices: broadcast::Sender<JobId>,
     pub jobs: Mutex<Vec<Arc<JobContext>>>,
     pub granted: Mutex<Vec<BlobId>>,
+    /// Jobs that were told what they hold.
+    pub topped_up: Mutex<Vec<(JobId, NanoUsd)>>,
     /// What the network says of running jobs.
     pub live: Mutex<HashMap<JobId, JobLive>>,
     /// Who is online.
@@ -73,6 +76,11 @@ impl Network for Quiet {
             let _ = self.notices.send(job);
             Ok(())
         })
+    }
+
+    fn top_up(&self, job: JobId, escrow: NanoUsd) -> BoxFuture<'_, Result<(), NetworkError>> {
+        self.topped_up.lock().expect("no panic").push((job, escrow));
+        Box::pin(async { Ok(()) })
     }
 
     fn snapshot(&self) -> Arc<NetworkSnapshot> {
@@ -251,6 +259,7 @@ impl Server {
                 notices: broadcast::channel(16).0,
                 jobs: Mutex::default(),
                 granted: Mutex::default(),
+                topped_up: Mutex::default(),
                 live: Mutex::default(),
                 nodes: Mutex::default(),
                 failed: AtomicBool::default(),

@@ -3,6 +3,7 @@
 use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::algorithm::{Action, Diverged, Draft};
 use crate::effect::{SetBack, Work};
+use crate::terms::Paused;
 use crate::verify::outcome::Paid;
 use crate::verify::trial::Claim;
 use crate::verify::trust::Identity;
@@ -61,6 +62,8 @@ pub(crate) enum Held {
     Round(Action),
     /// Going back to the last checkpoint: what diverges may be a wrong result.
     SetBack(Diverged),
+    /// A pause before a round, whose beginning is kept.
+    Pause(u32, Paused),
 }
 
 /// Unsettled results of a job.
