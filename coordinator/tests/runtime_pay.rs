@@ -6,9 +6,11 @@ use raven_coordinator::job::JobSpec;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::store::{Book, JobRow, StoreError, requester};
 use raven_engine::ledger::{Account, Exact, Refusal};
-use raven_engine::money::NanoUsd;
-use raven_engine::{Cause, JobPhase, Verification};
+use raven_engine::money::{Charge, NanoUsd};
+use raven_engine::{Cause, ContributorId, JobPhase, Verification};
 use raven_protocol::JobId;
+use sqlx::Row as _;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use support::Coordinator;
 use support::contributor::{Contributor, Habits};
@@ -32,15 +34,45 @@ fn percent(row: &JobRow, percent: i128) -> i64 {
     i64::try_from(exact / Exact::PER_NANO_USD).expect("small")
 }
 
-/// Compares the books with the credits of a job that has ended.
-async fn check(coordinator: &Coordinator, row: &JobRow, by: &[Account]) {
+/// What the credits of a job that has ended say: what each contributor earned, exactly,
+/// from the job and from the operator.
+async fn credited(coordinator: &Coordinator) -> BTreeMap<ContributorId, [i128; 2]> {
+    let rows = coordinator
+        .rows("SELECT contributor, flops, rate, payer = 'job' AS own FROM credits WHERE void = 0")
+        .await;
+    let mut earned: BTreeMap<ContributorId, [i128; 2]> = BTreeMap::new();
+    for row in rows {
+        let contributor: Vec<u8> = row.get("contributor");
+        let contributor = ContributorId(contributor.try_into().expect("32 bytes"));
+        let (flops, rate): (i64, i64) = (row.get("flops"), row.get("rate"));
+        let own: bool = row.get("own");
+        let sums = earned.entry(contributor).or_default();
+        sums[usize::from(!own)] += i128::from(flops) * i128::from(rate);
+    }
+    earned
+}
+
+/// Compares the books with the credits of a job that has ended, to the nano-USD;
+/// answers what the operator has paid.
+async fn check(coordinator: &Coordinator, row: &JobRow) -> i64 {
     let audited = coordinator.store.audit(Book::Test).await.expect("the auditor agrees");
     assert!(audited.entries > 10, "{audited:?}");
-    let mut earned = 0;
-    for account in by {
-        earned += posted(coordinator, *account).await;
+    let whole = |units: i128| i64::try_from(units / Charge::PER_NANO_USD).expect("small");
+    let credited = credited(coordinator).await;
+    let (mut own, mut operators, mut earned) = (0, 0, 0);
+    for (contributor, [of_job, of_operator]) in credited {
+        let paid = posted(coordinator, Account::Contributor(contributor)).await;
+        // A part of a nano-USD of each payer may be given by largest remainder.
+        let least = whole(of_job) + whole(of_operator);
+        assert!((least..=least + 2).contains(&paid), "{paid}, its credits say {least}");
+        own += of_job;
+        operators += of_operator;
+        earned += paid;
     }
-    assert_eq!(earned, percent(row, 100), "all earnings are the operational cost");
+    assert_eq!(own, row.charge.units(), "the job was charged for its own credits");
+    assert_eq!(earned, whole(own) + whole(operators), "all earnings are the operational cost");
+    let beyond = -(posted(coordinator, Account::Operator).await + TRIAL);
+    assert_eq!(beyond, whole(operators), "no margin on what the operator pays");
     let margin = [(Account::MasterNode, percent(row, 5)), (Account::ProtocolFee, percent(row, 2))];
     for (account, amount) in margin {
         assert_eq!(posted(coordinator, account).await, amount, "{account}");
@@ -48,22 +80,18 @@ async fn check(coordinator: &Coordinator, row: &JobRow, by: &[Account]) {
     let site = posted(coordinator, Account::Site(coordinator.site)).await;
     let reserve = posted(coordinator, Account::Reserve).await;
     assert_eq!(site + reserve, percent(row, 3), "the partners' share");
-    let charged = earned + percent(row, 5) + percent(row, 3) + percent(row, 2);
+    let charged = percent(row, 100) + percent(row, 5) + percent(row, 3) + percent(row, 2);
     assert!(charged <= row.escrow.0, "{charged} of {:?}", row.escrow);
     assert_eq!(posted(coordinator, Account::Escrow(ID)).await, 0);
     let left = posted(coordinator, requester(coordinator.owner)).await;
     assert_eq!(left, TRIAL - charged, "the rest went back");
+    beyond
 }
 
 fn contributors(coordinator: &Coordinator, count: u8) -> Vec<Contributor> {
     (1..=count)
         .map(|number| Contributor::start(coordinator.address, number, Habits::default()))
         .collect()
-}
-
-async fn accounts(coordinator: &Coordinator) -> Vec<Account> {
-    let credited = coordinator.store.job_contributors(ID).await.expect("read");
-    credited.into_iter().map(|(contributor, _)| Account::Contributor(contributor)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,20 +103,9 @@ async fn earnings_and_margins_are_the_price_to_the_nano_usd() {
         coordinator.add_job(ID, &ROWS, &spec).await;
         let row = coordinator.finished(ID, PATIENCE).await;
         assert_eq!((row.phase, row.reason.clone()), (JobPhase::Completed, None));
-        let by = accounts(&coordinator).await;
+        let beyond = check(&coordinator, &row).await;
         if verification == Verification::None {
-            check(&coordinator, &row, &by).await;
-        } else {
-            // Beyond the allowance the operator pays the same, without a margin.
-            let beyond = -(posted(&coordinator, Account::Operator).await + TRIAL);
-            coordinator.store.audit(Book::Test).await.expect("the auditor agrees");
-            let mut earned = 0;
-            for account in by {
-                earned += posted(&coordinator, account).await;
-            }
-            let of_job = earned - beyond;
-            assert!((of_job - percent(&row, 100)).abs() <= 1, "{earned} {beyond} {row:?}");
-            assert_eq!(posted(&coordinator, Account::MasterNode).await, percent(&row, 5));
+            assert_eq!(beyond, 0, "one execution each");
         }
     }
 }
@@ -105,6 +122,8 @@ async fn a_restart_in_the_middle_pays_nothing_twice() {
     }
     drop(contributor);
     let coordinator = coordinator.restart(|_| {}).await;
+    let step = coordinator.row(ID).await.step;
+    assert!(!step.is_multiple_of(7), "there are rounds that no checkpoint holds");
     let before = coordinator.store.audit(Book::Test).await.expect("the auditor agrees");
     let context = coordinator.store_job(ID, &ROWS, &spec).await;
     let resume = coordinator.store.resume_point(ID, None).await.expect("read");
@@ -112,8 +131,15 @@ async fn a_restart_in_the_middle_pays_nothing_twice() {
     let _contributors = contributors(&coordinator, 2);
     let row = coordinator.finished(ID, PATIENCE).await;
     assert_eq!(row.phase, JobPhase::Completed);
-    let by = accounts(&coordinator).await;
-    check(&coordinator, &row, &by).await;
+    let beyond = check(&coordinator, &row).await;
+    // Rounds since the checkpoint are done again, whole, and whoever does so is paid.
+    let redone =
+        coordinator.rows("SELECT SUM(flops) AS flops FROM credits WHERE payer = 'operator'").await;
+    let redone: i64 = redone[0].get("flops");
+    let per_round = row.facts.flops_planned / u64::from(row.facts.steps);
+    assert!(redone.unsigned_abs() >= per_round * u64::from(step % 7), "{redone} of {per_round}");
+    assert!(beyond > 0);
+    assert_eq!(row.flops, row.facts.flops_planned, "and its owner pays once");
     let after = coordinator.store.audit(Book::Test).await.expect("the auditor agrees");
     assert!(before.entries < after.entries);
 }

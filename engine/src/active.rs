@@ -203,6 +203,8 @@ impl Job {
         let credited_rounds = resume.as_ref().map_or(0, |resume| resume.credited_rounds);
         let rollbacks = resume.as_ref().map_or(0, |resume| resume.rollbacks);
         let setbacks = resume.as_ref().map_or(0, |resume| resume.setbacks.len() as u32);
+        let attempt = resume.as_ref().map_or(0, |resume| resume.attempt);
+        let attempts_before = attempt.saturating_sub(rollbacks.saturating_add(setbacks));
         Ok(Job {
             id: plan.job,
             plan: Arc::new(plan),
@@ -229,7 +231,7 @@ impl Job {
             outcomes: Vec::new(),
             flops_charged: 0,
             unsaved: None,
-            ledger: Ledger { rollbacks, setbacks, ..Ledger::default() },
+            ledger: Ledger { rollbacks, setbacks, attempts_before, ..Ledger::default() },
             effects: 0,
             saves_failed: 0,
             shown,

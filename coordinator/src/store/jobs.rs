@@ -497,8 +497,21 @@ impl Store {
             shown: self.slices_shown(id).await?,
             credited_rounds: self.credited_rounds(id).await?,
             rollbacks: job.rollbacks,
+            attempt: self.next_attempt(&job).await?,
             spent: Spent { flops: job.flops, charge: job.charge },
         }))
+    }
+
+    /// More than any attempt under which somebody was credited.
+    async fn next_attempt(&self, job: &JobRow) -> Result<u32, StoreError> {
+        let sql = "SELECT COALESCE(MAX(attempt) + 1, 0) AS attempt FROM credits WHERE job = ?1";
+        let row = sqlx::query(sql)
+            .bind(to_sql(job.id.0))
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed("count attempts"))?;
+        let credited = u32_column(&row, "credits", "attempt")?;
+        Ok(credited.max(job.rollbacks.saturating_add(job.setbacks)))
     }
 
     /// Rounds that are stored, and so credited.

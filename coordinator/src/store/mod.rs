@@ -15,6 +15,7 @@ mod keys;
 mod outcomes;
 mod pay;
 mod records;
+mod repeated;
 mod sessions;
 mod setbacks;
 mod sites;
@@ -66,7 +67,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0010_outcomes.sql"),
     include_str!("../../migrations/0011_setbacks.sql"),
     include_str!("../../migrations/0012_books.sql"),
-    include_str!("../../migrations/0013_top_ups.sql"),
+    include_str!("../../migrations/0013_pay.sql"),
 ];
 
 /// Everything that refers to blobs.

@@ -16,7 +16,7 @@ use raven_engine::ledger::{
     Transfer, Voided, Work,
 };
 use raven_engine::money::{Charge, Flops, NanoUsd, PicoUsd};
-use raven_engine::{ContributorId, Credit, Payer, Record, SiteId};
+use raven_engine::{ContributorId, Credit, Payer, Record, SiteId, Void};
 use raven_protocol::JobId;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{Row as _, Transaction};
@@ -154,19 +154,20 @@ pub(super) async fn enter_record(
     transaction: &mut Tx<'_>,
     record: &Record,
     credits: &[Credit],
+    voids: &[Void],
     now: UnixMs,
 ) -> Result<(), StoreError> {
     let is_end = record.phase.is_end();
     let matures = record.checkpoint || is_end;
-    if credits.is_empty() && record.voids.is_empty() && !matures {
+    if credits.is_empty() && voids.is_empty() && !matures {
         return Ok(());
     }
     let Some(mut desk) = Desk::open(transaction, record.job).await? else { return Ok(()) };
-    let is_all = !record.voids.is_empty() || is_end;
+    let is_all = !voids.is_empty() || is_end;
     desk.load(transaction, credits, is_all, matures).await?;
     desk.credit(transaction, credits, now).await?;
-    if !record.voids.is_empty() {
-        let voided = record.voids.iter().map(|void| Voided {
+    if !voids.is_empty() {
+        let voided = voids.iter().map(|void| Voided {
             key: RoundKey { attempt: void.attempt, round: void.task.round },
             task: (void.task.stage, void.task.part),
             contributor: void.contributor,

@@ -2,7 +2,7 @@
 
 use super::jobs::MeanMetrics;
 use super::{
-    Snapshot, Store, StoreError, chain, column, count_to_sql, events, failed, hash_column, pay,
+    Snapshot, Store, StoreError, chain, column, count_to_sql, events, failed, pay, repeated,
     setbacks, to_sql,
 };
 use crate::time::UnixMs;
@@ -12,8 +12,8 @@ use raven_engine::{
 };
 use raven_protocol::JobId;
 use serde_json::{Value, json};
+use sqlx::Transaction;
 use sqlx::sqlite::Sqlite;
-use sqlx::{Row as _, Transaction};
 
 /// Checkpoints kept beside the best.
 const LAST_KEPT: i64 = 2;
@@ -60,11 +60,11 @@ pub(super) fn check_transition(job: JobId, from: JobPhase, to: JobPhase) -> Resu
 }
 
 /// A record's sums as they are stored.
-struct Sums {
-    loss_sum: f64,
+pub(super) struct Sums {
+    pub(super) loss_sum: f64,
     /// `None` where the loss has no classes: nothing is right or wrong.
-    correct: Option<f64>,
-    count: f64,
+    pub(super) correct: Option<f64>,
+    pub(super) count: f64,
 }
 
 impl Sums {
@@ -150,21 +150,18 @@ impl Store {
             return Ok(());
         }
         check_transition(record.job, before.phase, record.phase)?;
+        let mut voids = record.voids.clone();
         if let Some(metrics) = &record.train {
             let sums = Sums::of(metrics, before.has_classes);
             let is_new = add_round(&mut transaction, record, &sums, now).await?;
             if !is_new && before.is_strict {
-                check_repeated_round(&mut transaction, record).await?;
+                voids.extend(repeated::check(&mut transaction, record, &sums).await?);
             }
         }
         if let Some(metrics) = &record.evaluation {
             let sums = Sums::of(metrics, before.has_classes);
             add_evaluation(&mut transaction, record, &sums, now).await?;
         }
-        // A round that runs again after a restart may be cut into other tasks, with
-        // other ids: it was credited as a whole with its record and is not again,
-        // even where its repetition ends before it comes to a record of its own.
-        let is_new = |credit: &&Credit| i64::from(credit.task.round) >= before.rounds;
         if record.rolled_back {
             roll_back(&mut transaction, record, &before, now).await?;
         }
@@ -173,15 +170,20 @@ impl Store {
         }
         let mut charge = before.charge;
         let mut credited = Vec::new();
-        for credit in record.credits.iter().filter(is_new) {
-            if let Some(added) = add_credit(&mut transaction, record.job, credit).await? {
+        for mut credit in record.credits.iter().copied() {
+            // A round that runs again after a restart was charged as a whole with its
+            // record: whoever does it again is the operator's to pay.
+            if i64::from(credit.task.round) < before.rounds {
+                credit.payer = Payer::Operator;
+            }
+            if let Some(added) = add_credit(&mut transaction, record.job, &credit).await? {
                 charge = charge.plus(added).unwrap_or(Charge::MAX);
-                credited.push(*credit);
+                credited.push(credit);
             }
         }
         // It looks for what is void among the credits that are not.
-        pay::enter_record(&mut transaction, record, &credited, now).await?;
-        for void in &record.voids {
+        pay::enter_record(&mut transaction, record, &credited, &voids, now).await?;
+        for void in &voids {
             void_credit(&mut transaction, record.job, void).await?;
         }
         keep_checkpoint(&mut transaction, record).await?;
@@ -257,29 +259,6 @@ async fn add_round(
     });
     events::append(transaction, record.job, "round", &event, now.0).await?;
     Ok(true)
-}
-
-/// A strict job's round that runs again after a crash must come to the same
-/// weights. It is the one place where a break of determinism would show, so it is told.
-async fn check_repeated_round(
-    transaction: &mut Transaction<'_, Sqlite>,
-    record: &Record,
-) -> Result<(), StoreError> {
-    let row = sqlx::query("SELECT weights FROM rounds WHERE job = ?1 AND step = ?2")
-        .bind(to_sql(record.job.0))
-        .bind(i64::from(record.step))
-        .fetch_one(&mut **transaction)
-        .await
-        .map_err(failed("read a round"))?;
-    let has_weights = row.try_get::<Option<&[u8]>, _>("weights").is_ok_and(|w| w.is_some());
-    if let (Some(again), true) = (record.weights, has_weights) {
-        let first = hash_column(&row, "rounds", "weights")?;
-        if first != again.0 {
-            let (job, step) = (record.job, record.step);
-            tracing::error!(%job, step, "a repeated round came to other weights");
-        }
-    }
-    Ok(())
 }
 
 async fn add_evaluation(

@@ -86,6 +86,8 @@ pub(crate) struct Ledger {
     /// How often it went back to before a wrong result, and because its loss diverged.
     pub(crate) rollbacks: u32,
     pub(crate) setbacks: u32,
+    /// Attempts of earlier processes that are among neither.
+    pub(crate) attempts_before: u32,
     /// The last of the latter, while it is not durable.
     pub(crate) set_back: Option<SetBack>,
     /// Whether what is to be computed again before it is settled was asked for.
@@ -97,9 +99,10 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// How often the job went back: a round that is done again is other work.
+    /// How often the job went back, or on in another process: a round that is done again
+    /// is other work.
     pub(crate) fn attempt(&self) -> u32 {
-        self.rollbacks.saturating_add(self.setbacks)
+        self.rollbacks.saturating_add(self.setbacks).saturating_add(self.attempts_before)
     }
 
     /// The next number in the order of acceptance.

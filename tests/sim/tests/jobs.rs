@@ -165,6 +165,7 @@ fn a_resumed_job_ends_with_the_same_weights() {
         let (credited_rounds, spent) = (step, Spent::default());
         let point = ResumePoint {
             rollbacks: 0,
+            attempt: 0,
             setbacks: Vec::new(),
             losses: LossMonitor::default(),
             weights,
@@ -255,6 +256,7 @@ fn what_contributors_were_shown_counts_after_a_restart() {
         let shown = shown.iter().map(|&(node, slices)| (contributor(node), slices.into()));
         let point = ResumePoint {
             rollbacks: 0,
+            attempt: 0,
             setbacks: Vec::new(),
             losses: LossMonitor::default(),
             weights,
@@ -433,6 +435,7 @@ fn a_budget_counts_rounds_once_over_restarts() {
         let spent = Spent { flops: 3 * round_flops(), ..Spent::default() };
         let point = ResumePoint {
             rollbacks: 0,
+            attempt: 0,
             setbacks: Vec::new(),
             losses: LossMonitor::default(),
             weights: first,
