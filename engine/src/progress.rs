@@ -486,6 +486,8 @@ impl Engine {
     }
 
     fn try_save_end(&mut self, id: JobId) {
+        // What is paid with the end is looked at before, as at a checkpoint.
+        self.sample_at_end(id);
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let Some(Ending::Draining(state)) = &job.ending else { return };
         if job.effects > 0 {

@@ -92,6 +92,8 @@ pub(crate) struct Ledger {
     pub(crate) set_back: Option<SetBack>,
     /// Whether what is to be computed again before it is settled was asked for.
     pub(crate) sampled: bool,
+    /// Whether that was asked for since the job is ending.
+    pub(crate) sampled_at_end: bool,
     /// Of whom the referee computed a part in the last rounds before the next settlement.
     pub(crate) looked_at: BTreeSet<Identity>,
     /// The round that it went back to as it ended.

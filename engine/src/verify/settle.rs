@@ -1,7 +1,7 @@
 //! Before a checkpoint, and before more rounds are unsettled than may be, what
 //! was accepted without proof is sampled once more.
 
-use crate::active::Job;
+use crate::active::{Ending, Job};
 use crate::algorithm::{Action, Diverged, Draft};
 use crate::config::EngineConfig;
 use crate::effect::Effect;
@@ -77,6 +77,21 @@ impl Engine {
             return self.settled(id);
         }
         for task in tasks {
+            self.recheck(id, task);
+        }
+    }
+
+    /// Samples what a job that ends has accepted, once: its end makes that its
+    /// contributors' own. Lies that are found are void, and what they led to is undone.
+    pub(crate) fn sample_at_end(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        if job.effects > 0 || !matches!(job.ending, Some(Ending::Draining(_))) {
+            return;
+        }
+        if std::mem::replace(&mut job.ledger.sampled_at_end, true) {
+            return;
+        }
+        for task in job.ledger.to_audit() {
             self.recheck(id, task);
         }
     }

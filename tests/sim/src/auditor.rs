@@ -227,6 +227,7 @@ impl Auditor {
             }
             Event::Tick
             | Event::JobCancelled { .. }
+            | Event::ToppedUp { .. }
             | Event::Paused { .. }
             | Event::Resumed { .. }
             | Event::Misprojected { .. }
