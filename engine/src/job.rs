@@ -169,11 +169,13 @@ pub enum Cause {
     NoContributors,
     /// Cancelled by its owner.
     Owner,
+    /// Failed: what the operator pays of its work has come to the limit.
+    OperatorCost,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Cause; 11] = [
+    pub const ALL: [Cause; 12] = [
         Cause::EpochsDone,
         Cause::EarlyStopped,
         Cause::Refused,
@@ -185,6 +187,7 @@ impl Cause {
         Cause::Budget,
         Cause::NoContributors,
         Cause::Owner,
+        Cause::OperatorCost,
     ];
 
     /// The name in stores and JSON.
@@ -201,6 +204,7 @@ impl Cause {
             Cause::Budget => "budget",
             Cause::NoContributors => "no_contributors",
             Cause::Owner => "owner",
+            Cause::OperatorCost => "operator_cost",
         }
     }
 
@@ -214,7 +218,8 @@ impl Cause {
             | Cause::InvalidTasks
             | Cause::Coordinator
             | Cause::Deadline
-            | Cause::Budget => JobPhase::Failed,
+            | Cause::Budget
+            | Cause::OperatorCost => JobPhase::Failed,
             Cause::NoContributors | Cause::Owner => JobPhase::Cancelled,
         }
     }

@@ -26,6 +26,9 @@ pub struct Terms {
     /// What it holds for its work, with the margin: it pauses where a round could cost
     /// more than is left of that.
     pub escrow: Option<NanoUsd>,
+    /// What work beyond its owner's may cost the operator at most: it ends where a round
+    /// begins beyond that.
+    pub operator_cost_max: Option<NanoUsd>,
     /// What happens where nobody can work on it for `fallback_after_ms`.
     pub fallback: Fallback,
     pub fallback_after_ms: Millis,
@@ -58,6 +61,8 @@ pub enum Fallback {
 pub struct Spent {
     pub flops: u64,
     pub charge: Charge,
+    /// What work has cost that its owner is not charged for.
+    pub operator: Charge,
 }
 
 impl Spent {
@@ -65,6 +70,11 @@ impl Spent {
         self.flops = self.flops.saturating_add(flops);
         let charge = Charge::of(Flops(flops), rate);
         self.charge = self.charge.plus(charge).unwrap_or(Charge::MAX);
+    }
+
+    pub(crate) fn add_operators(&mut self, flops: u64, rate: PicoUsd) {
+        let charge = Charge::of(Flops(flops), rate);
+        self.operator = self.operator.plus(charge).unwrap_or(Charge::MAX);
     }
 
     /// The same with `flops` more at the highest rate.
@@ -108,6 +118,24 @@ impl Paused {
 }
 
 impl Job {
+    /// Why the operator pays for no more of it, once that is so.
+    fn is_too_dear(&self) -> Option<String> {
+        let most = self.terms.operator_cost_max?;
+        let cost = self.spent.operator.rounded_up().unwrap_or(NanoUsd(i64::MAX));
+        (cost > most).then(|| {
+            format!(
+                "work that its owner is not charged for has cost the operator {} nano-USD, the \
+                 limit is {}: it went back {} times before false results and {} times where its \
+                 loss diverged, and this is its attempt number {}",
+                cost.0,
+                most.0,
+                self.ledger.rollbacks,
+                self.ledger.setbacks,
+                self.ledger.attempt().saturating_add(1)
+            )
+        })
+    }
+
     /// What is missing in its escrow for what is left of `round` from `stage` on. A
     /// round that was begun is done to its end: what it costs beyond is the operator's.
     fn missing(&self, round: u32, stage: u32) -> Option<NanoUsd> {
@@ -125,6 +153,10 @@ impl Engine {
     /// does not allow it the job ends, and where its escrow does not it pauses.
     pub(crate) fn affords(&mut self, id: JobId, round: u32, stage: u32, action: &Action) -> bool {
         let Some(job) = self.world.jobs.get_mut(&id) else { return false };
+        if let Some(reason) = job.is_too_dear() {
+            self.begin_end(id, JobState::Failed { cause: Cause::OperatorCost, reason });
+            return false;
+        }
         if !job.affords(round, stage) {
             let reason = "the next round could cost more than is left of the budget".to_owned();
             self.begin_end(id, JobState::Failed { cause: Cause::Budget, reason });
@@ -238,7 +270,8 @@ mod tests {
 
     #[test]
     fn the_last_operation_within_a_budget_is_allowed_and_no_other() {
-        let spent = Spent { flops: 60, charge: Charge::of(Flops(60), rates::LOWEST) };
+        let charge = Charge::of(Flops(60), rates::LOWEST);
+        let spent = Spent { flops: 60, charge, ..Spent::default() };
         assert!(!spent.could_exceed(Budget::Flops(100), 40));
         assert!(spent.could_exceed(Budget::Flops(100), 41));
         let worst = Charge::of(Flops(40), rates::HIGHEST);

@@ -4,7 +4,7 @@
 
 use super::combine::RoundSizes;
 use super::error::graph_error;
-use super::quote::held;
+use super::quote::{held, operator_cost_max};
 use super::sizes::{self, RUN_FLOPS_MAX, Weighed, bytes};
 use super::sliced::SlicedCut;
 use super::terms::{FALLBACK_AFTER_S_MAX, JobTerms};
@@ -117,7 +117,8 @@ pub fn lower_job(
 
 /// The job's terms: what it may cost is at most what it holds.
 fn terms(spec: &JobSpec, facts: &JobFacts) -> JobTerms {
-    JobTerms { escrow: held(spec, facts), ..spec.terms() }
+    let operator_cost_max = operator_cost_max(spec, facts);
+    JobTerms { escrow: held(spec, facts), operator_cost_max, ..spec.terms() }
 }
 
 fn field(field: &'static str, rule: &str, found: impl ToString) -> JobError {

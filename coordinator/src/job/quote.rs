@@ -14,6 +14,9 @@ const ROUND_OVERHEAD_MS: u64 = 100;
 /// Of the speed that is there now, one in so many is counted on to stay.
 const CAUTION: u64 = 2;
 
+/// Quotes of a job that its operator pays at most for work beyond its owner's.
+const OPERATOR_COST_QUOTES: i64 = 2;
+
 /// Who could work on the job now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Speeds {
@@ -80,8 +83,8 @@ pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Sp
 /// What a job is given for its work: the most that it may cost in its mode, with the
 /// margin, and no more than its budget. `None` beyond the books.
 pub fn held(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
+    let quoted = quoted(spec, facts)?;
     let most = |flops| pay::quote(Charge::of(Flops(flops), rates::HIGHEST), 100);
-    let quoted = most(allowed(spec.verification, flops_most(spec, facts)))?;
     match spec.budget {
         None => Some(quoted),
         Some(BudgetSpec::NanoUsd(amount)) => {
@@ -92,6 +95,19 @@ pub fn held(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
             Some(budget.map_or(quoted, |budget| quoted.min(budget)))
         }
     }
+}
+
+/// The most that a job may cost in its mode, with the margin. `None` beyond the books.
+fn quoted(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
+    let flops = allowed(spec.verification, flops_most(spec, facts));
+    pay::quote(Charge::of(Flops(flops), rates::HIGHEST), 100)
+}
+
+/// What work beyond its owner's may cost the operator: so many times its quote,
+/// whatever its budget. Rounds that are done again after crashes and false results
+/// stay far below it where not every other round is.
+pub fn operator_cost_max(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
+    quoted(spec, facts)?.0.checked_mul(OPERATOR_COST_QUOTES).map(NanoUsd)
 }
 
 /// Operations of all rounds, as often as the job may begin again where its loss diverges.

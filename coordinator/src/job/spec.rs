@@ -150,6 +150,7 @@ impl JobSpec {
             budget: self.budget,
             when_spent: self.when_spent,
             escrow: None,
+            operator_cost_max: None,
             fallback: self.fallback,
             fallback_after_s: self.fallback_after_s,
         }

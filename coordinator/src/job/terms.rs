@@ -76,6 +76,8 @@ pub struct JobTerms {
     pub when_spent: WhenSpent,
     /// What it holds for its work; where that is not known, its budget counts.
     pub escrow: Option<NanoUsd>,
+    /// What work beyond that may cost the operator.
+    pub operator_cost_max: Option<NanoUsd>,
     pub fallback: Fallback,
     pub fallback_after_s: u32,
 }
@@ -106,6 +108,7 @@ impl JobTerms {
             deadline,
             budget,
             escrow,
+            operator_cost_max: self.operator_cost_max,
             fallback: self.fallback,
             fallback_after_ms: u64::from(self.fallback_after_s) * 1000,
         }

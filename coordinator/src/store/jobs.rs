@@ -498,7 +498,11 @@ impl Store {
             credited_rounds: self.credited_rounds(id).await?,
             rollbacks: job.rollbacks,
             attempt: self.next_attempt(&job).await?,
-            spent: Spent { flops: job.flops, charge: job.charge },
+            spent: Spent {
+                flops: job.flops,
+                charge: job.charge,
+                operator: self.operator_cost(id).await?,
+            },
         }))
     }
 

@@ -44,6 +44,24 @@ impl Store {
         book_of(self.readers(), owner).await
     }
 
+    /// What work on a job has cost that its owner is not charged for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn operator_cost(&self, job: JobId) -> Result<Charge, StoreError> {
+        let rows = sqlx::query("SELECT exact FROM pay_lines WHERE job = ?1 AND payer = 'operator'")
+            .bind(to_sql(job.0))
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("sum up what an operator pays"))?;
+        let mut sum = Exact::default();
+        for row in &rows {
+            sum = sum.plus(exact(row, "pay_lines", "exact")?).unwrap_or(Exact(i128::MAX));
+        }
+        // An operator's lines are earnings: hundredths of their charges.
+        Ok(Charge::from_units(sum.0 / 100))
+    }
+
     /// Enters a payment that came in from outside. The same payment is entered once.
     ///
     /// # Errors

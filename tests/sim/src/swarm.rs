@@ -166,6 +166,7 @@ fn terms(rng: &mut Rng) -> Terms {
         deadline: rng.chance(0.2).then(|| rng.between(1, 300_000)),
         budget: rng.chance(0.3).then(|| Budget::Flops(rng.between(1, 1_000_000_000_000))),
         escrow: None,
+        operator_cost_max: None,
         fallback: fallbacks[rng.below(3) as usize],
         fallback_after_ms: rng.between(0, 30_000),
     }
