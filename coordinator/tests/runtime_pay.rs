@@ -144,6 +144,50 @@ async fn a_restart_in_the_middle_pays_nothing_twice() {
     assert!(before.entries < after.entries);
 }
 
+/// A job whose books are made wrong by `statement` while it runs ends, and says why.
+async fn ends_with_wrong_books(statement: &'static str, why: &str) -> Coordinator {
+    let coordinator = Coordinator::start(|_| {}).await;
+    let spec = JobSpec { verification: Verification::None, ..job("replica", 30, 96, 16) };
+    let slow = Habits { slow: Duration::from_millis(5), ..Habits::default() };
+    let _contributor = Contributor::start(coordinator.address, 1, slow);
+    coordinator.add_job(ID, &ROWS, &spec).await;
+    while coordinator.row(ID).await.step < 9 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    coordinator.sql(statement).await;
+    let row = coordinator.finished(ID, PATIENCE).await;
+    assert_eq!((row.phase, row.cause), (JobPhase::Failed, Some(Cause::Coordinator)));
+    assert!(row.reason.as_ref().is_some_and(|reason| reason.contains(why)), "{:?}", row.reason);
+    assert!(coordinator.runtime.job_live(ID).is_none_or(|live| live.phase.is_end()));
+    coordinator
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_books_end_a_job_and_what_is_held_for_nobody_goes_back() {
+    let coordinator =
+        ends_with_wrong_books("UPDATE pay_lines SET exact = 'x'", "pay_lines.exact").await;
+    let escrow = coordinator.store.balance(Book::Test, Account::Escrow(ID)).await;
+    assert_eq!(escrow.expect("readable").posted, 0);
+    coordinator.store.audit(Book::Test).await.expect("the entries are right");
+
+    // What was held before the fault is paid, and the rest goes back.
+    let coordinator = ends_with_wrong_books(
+        "WITH RECURSIVE n (round) AS (SELECT 0 UNION ALL SELECT round + 1 FROM n WHERE round < 400)
+             INSERT OR IGNORE INTO pay_rounds (job, attempt, round) SELECT 1, 0, round FROM n",
+        "pay_rounds",
+    )
+    .await;
+    let escrow = coordinator.store.balance(Book::Test, Account::Escrow(ID)).await;
+    assert_eq!(escrow.expect("readable").posted, 0);
+    coordinator.store.audit(Book::Test).await.expect("the entries are right");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_escrow_that_is_gone_ends_its_job() {
+    let statement = "UPDATE accounts SET posted = held_out WHERE name LIKE 'escrow:%'";
+    ends_with_wrong_books(statement, "nano-USD are needed").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_cancelled_job_did_not_use_goes_back() {
     let coordinator = Coordinator::start(|_| {}).await;

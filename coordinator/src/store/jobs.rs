@@ -3,8 +3,8 @@
 use super::idempotency::{Remembered, remember};
 use super::stats::BackendWork;
 use super::{
-    DatasetId, KeyId, Store, StoreError, column, failed, from_sql, hash_column, pay, to_sql,
-    u32_column, u64_column, unreadable,
+    DatasetId, KeyId, Store, StoreError, abandon, column, failed, from_sql, hash_column, pay,
+    to_sql, u32_column, u64_column, unreadable,
 };
 use crate::job::{JobFacts, JobSpec, held};
 use crate::time::UnixMs;
@@ -601,7 +601,7 @@ impl Store {
         }
         let event = super::records::state_event(now, phase, Some(cause), reason);
         super::events::append(&mut transaction, id, "state", &event, now.0).await?;
-        pay::end(&mut transaction, id, now).await?;
+        abandon::close(&mut transaction, id, now).await?;
         transaction.commit().await.map_err(failed("commit a job's end"))
     }
 

@@ -4,6 +4,7 @@
 //! middle of a transaction; reads have connections of their own (WAL). Every
 //! commit is synced to disk before it returns.
 
+mod abandon;
 mod books;
 mod chain;
 mod datasets;

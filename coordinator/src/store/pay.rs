@@ -217,8 +217,8 @@ pub(super) async fn end(
 }
 
 /// A job's pay, as far as it was loaded, and what of it is to be stored.
-struct Desk {
-    book: Book,
+pub(super) struct Desk {
+    pub(super) book: Book,
     owner: KeyId,
     pay: JobPay,
     /// Whether all open rounds are loaded, and not only those of this record.
@@ -228,7 +228,10 @@ struct Desk {
 
 impl Desk {
     /// `None` where the job has no books.
-    async fn open(transaction: &mut Tx<'_>, job: JobId) -> Result<Option<Self>, StoreError> {
+    pub(super) async fn open(
+        transaction: &mut Tx<'_>,
+        job: JobId,
+    ) -> Result<Option<Self>, StoreError> {
         let row = sqlx::query(
             "SELECT book, owner, escrow, charged, statements FROM jobs
              WHERE id = ?1 AND book IS NOT NULL",
@@ -394,15 +397,25 @@ impl Desk {
     async fn close(&mut self, transaction: &mut Tx<'_>, now: UnixMs) -> Result<(), StoreError> {
         let paid = self.pay.close(now.0).map_err(StoreError::Pay)?;
         self.enter(transaction, &paid).await?;
+        self.release(transaction, now).await
+    }
+
+    /// Gives back what is left of the escrow and is held for nobody.
+    pub(super) async fn release(
+        &self,
+        transaction: &mut Tx<'_>,
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
         let escrow = Account::Escrow(self.pay.job);
-        let row = sqlx::query("SELECT posted FROM accounts WHERE book = ?1 AND name = ?2")
+        let sql = "SELECT posted - held_out AS free FROM accounts WHERE book = ?1 AND name = ?2";
+        let row = sqlx::query(sql)
             .bind(self.book.as_str())
             .bind(escrow.to_string())
             .fetch_optional(&mut **transaction)
             .await
             .map_err(failed("read an escrow"))?;
-        let left = row.map_or(Ok(0), |row| column(&row, "accounts", "posted"))?;
-        if left == 0 {
+        let left: i64 = row.map_or(Ok(0), |row| column(&row, "accounts", "free"))?;
+        if left <= 0 {
             return Ok(());
         }
         let (amount, reason) = (NanoUsd(left), Reason::Release);
@@ -412,7 +425,11 @@ impl Desk {
         books::enter(transaction, self.book, &entries).await.map(drop).map_err(unexpected)
     }
 
-    async fn enter(&mut self, transaction: &mut Tx<'_>, paid: &Paid) -> Result<(), StoreError> {
+    pub(super) async fn enter(
+        &mut self,
+        transaction: &mut Tx<'_>,
+        paid: &Paid,
+    ) -> Result<(), StoreError> {
         self.changed.extend(&paid.lines);
         books::enter(transaction, self.book, &paid.entries).await.map(drop).map_err(unexpected)
     }

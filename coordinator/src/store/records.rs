@@ -2,8 +2,8 @@
 
 use super::jobs::MeanMetrics;
 use super::{
-    Snapshot, Store, StoreError, chain, column, count_to_sql, events, failed, pay, repeated,
-    setbacks, to_sql,
+    Snapshot, Store, StoreError, abandon, chain, column, count_to_sql, events, failed, pay,
+    repeated, setbacks, to_sql,
 };
 use crate::time::UnixMs;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
@@ -57,6 +57,14 @@ pub(super) fn state_event(
 /// The one place where a stored job's phase is judged.
 pub(super) fn check_transition(job: JobId, from: JobPhase, to: JobPhase) -> Result<(), StoreError> {
     if from.may_become(to) { Ok(()) } else { Err(StoreError::Transition { job, from, to }) }
+}
+
+/// What becomes of a record's pay.
+#[derive(Clone, Copy, Debug)]
+enum Books {
+    Entered,
+    /// It cannot be entered, and its job ends.
+    Abandoned,
 }
 
 /// A record's sums as they are stored.
@@ -142,6 +150,24 @@ impl Store {
         clock: Clock,
         snapshot: Option<Snapshot>,
     ) -> Result<(), StoreError> {
+        let entered = self.persist_with(record, clock, snapshot, Books::Entered).await;
+        match entered {
+            // Whatever is wrong with its books, a job comes to its end.
+            Err(error) if record.phase.is_end() && error.trouble().is_none() => {
+                tracing::error!(job = %record.job, %error, "a job ends without its last pay");
+                self.persist_with(record, clock, snapshot, Books::Abandoned).await
+            }
+            other => other,
+        }
+    }
+
+    async fn persist_with(
+        &self,
+        record: &Record,
+        clock: Clock,
+        snapshot: Option<Snapshot>,
+        books: Books,
+    ) -> Result<(), StoreError> {
         let now = UnixMs::now();
         let mut transaction = self.begin().await?;
         let before = read_before(&mut transaction, record.job).await?;
@@ -170,7 +196,8 @@ impl Store {
         }
         let mut charge = before.charge;
         let mut credited = Vec::new();
-        for mut credit in record.credits.iter().copied() {
+        let is_entered = matches!(books, Books::Entered);
+        for mut credit in record.credits.iter().copied().filter(|_| is_entered) {
             // A round that runs again after a restart was charged as a whole with its
             // record: whoever does it again is the operator's to pay.
             if i64::from(credit.task.round) < before.rounds {
@@ -182,7 +209,12 @@ impl Store {
             }
         }
         // It looks for what is void among the credits that are not.
-        pay::enter_record(&mut transaction, record, &credited, &voids, now).await?;
+        match books {
+            Books::Entered => {
+                pay::enter_record(&mut transaction, record, &credited, &voids, now).await?;
+            }
+            Books::Abandoned => abandon::close(&mut transaction, record.job, now).await?,
+        }
         for void in &voids {
             void_credit(&mut transaction, record.job, void).await?;
         }
