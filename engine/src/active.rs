@@ -338,7 +338,7 @@ impl Job {
     pub(crate) fn affords(&self, round: u32, stage: u32) -> bool {
         let Some(budget) = self.terms.budget else { return true };
         let flops = self.flops_paid_from(round, stage);
-        self.is_credited(round) || !self.spent.could_exceed(budget, flops)
+        self.is_credited(round) || !self.spent.could_exceed(budget, flops, &self.terms.rates)
     }
 
     /// Operations of `round` from `stage` on, as often as its mode may charge for them.

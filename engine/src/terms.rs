@@ -9,7 +9,7 @@ use crate::job::{Cause, JobState};
 use crate::ledger::pay;
 use crate::money::{Charge, Flops, NanoUsd, PicoUsd};
 use crate::progress::Kind;
-use crate::rates;
+use crate::rates::Rates;
 use crate::scheduler::Waiting;
 use crate::timer::Timer;
 use raven_protocol::JobId;
@@ -32,6 +32,8 @@ pub struct Terms {
     /// What happens where nobody can work on it for `fallback_after_ms`.
     pub fallback: Fallback,
     pub fallback_after_ms: Millis,
+    /// At which its work is paid, whatever becomes of the operator's settings.
+    pub rates: Rates,
 }
 
 /// A bound on what a job costs.
@@ -78,15 +80,15 @@ impl Spent {
     }
 
     /// The same with `flops` more at the highest rate.
-    fn at_most(self, flops: u64) -> Spent {
+    fn at_most(self, flops: u64, rates: &Rates) -> Spent {
         let mut then = self;
-        then.add(flops, rates::HIGHEST);
+        then.add(flops, rates.highest());
         then
     }
 
     /// Whether `flops` more could cost more than `budget` allows, whoever does them.
-    pub(crate) fn could_exceed(self, budget: Budget, flops: u64) -> bool {
-        let then = self.at_most(flops);
+    pub(crate) fn could_exceed(self, budget: Budget, flops: u64, rates: &Rates) -> bool {
+        let then = self.at_most(flops, rates);
         match budget {
             Budget::Flops(most) => then.flops > most,
             Budget::Charge(most) => then.charge > most,
@@ -94,8 +96,9 @@ impl Spent {
     }
 
     /// What is missing in `escrow` for `flops` more with the margin, whoever does them.
-    pub(crate) fn missing(self, escrow: NanoUsd, flops: u64) -> Option<NanoUsd> {
-        let needed = pay::quote(self.at_most(flops).charge, 100).unwrap_or(NanoUsd(i64::MAX));
+    pub(crate) fn missing(self, escrow: NanoUsd, flops: u64, rates: &Rates) -> Option<NanoUsd> {
+        let needed =
+            pay::quote(self.at_most(flops, rates).charge, 100).unwrap_or(NanoUsd(i64::MAX));
         let missing = needed.0.saturating_sub(escrow.0);
         (missing > 0).then_some(NanoUsd(missing))
     }
@@ -144,7 +147,7 @@ impl Job {
         if is_begun || self.is_credited(round) {
             return None;
         }
-        self.spent.missing(escrow, self.flops_paid_from(round, stage))
+        self.spent.missing(escrow, self.flops_paid_from(round, stage), &self.terms.rates)
     }
 }
 
@@ -213,7 +216,8 @@ impl Engine {
             Action::OpenParts { round, stage, .. } => (round, stage),
             _ => return,
         };
-        let missing = job.spent.missing(escrow, job.flops_paid_from(round, stage));
+        let flops = job.flops_paid_from(round, stage);
+        let missing = job.spent.missing(escrow, flops, &job.terms.rates);
         match (missing, &mut job.paused) {
             (Some(missing), Some(paused)) => paused.missing = missing,
             (None, Some(paused)) if paused.is_saved && job.active => {
@@ -267,18 +271,21 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rates;
+
+    const RATES: Rates = Rates::FLAT;
 
     #[test]
     fn the_last_operation_within_a_budget_is_allowed_and_no_other() {
         let charge = Charge::of(Flops(60), rates::LOWEST);
         let spent = Spent { flops: 60, charge, ..Spent::default() };
-        assert!(!spent.could_exceed(Budget::Flops(100), 40));
-        assert!(spent.could_exceed(Budget::Flops(100), 41));
+        assert!(!spent.could_exceed(Budget::Flops(100), 40, &RATES));
+        assert!(spent.could_exceed(Budget::Flops(100), 41, &RATES));
         let worst = Charge::of(Flops(40), rates::HIGHEST);
         let most = spent.charge.plus(worst).expect("small");
-        assert!(!spent.could_exceed(Budget::Charge(most), 40));
-        assert!(spent.could_exceed(Budget::Charge(most), 41));
-        assert!(spent.could_exceed(Budget::Flops(u64::MAX - 1), u64::MAX));
+        assert!(!spent.could_exceed(Budget::Charge(most), 40, &RATES));
+        assert!(spent.could_exceed(Budget::Charge(most), 41, &RATES));
+        assert!(spent.could_exceed(Budget::Flops(u64::MAX - 1), u64::MAX, &RATES));
     }
 
     #[test]
@@ -287,9 +294,11 @@ mod tests {
         let mut spent = Spent::default();
         spent.add(flops, rates::LOWEST);
         // 84 and 140 nano-USD of work, and a tenth of that.
-        assert_eq!(spent.missing(NanoUsd(247), flops), None);
-        assert_eq!(spent.missing(NanoUsd(246), flops), Some(NanoUsd(1)));
-        assert_eq!(spent.missing(NanoUsd(0), flops), Some(NanoUsd(247)));
-        assert!(spent.missing(NanoUsd(i64::MAX - 1), u64::MAX).is_none_or(|left| left.0 > 0));
+        assert_eq!(spent.missing(NanoUsd(247), flops, &RATES), None);
+        assert_eq!(spent.missing(NanoUsd(246), flops, &RATES), Some(NanoUsd(1)));
+        assert_eq!(spent.missing(NanoUsd(0), flops, &RATES), Some(NanoUsd(247)));
+        assert!(
+            spent.missing(NanoUsd(i64::MAX - 1), u64::MAX, &RATES).is_none_or(|left| left.0 > 0)
+        );
     }
 }

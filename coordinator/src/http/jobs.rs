@@ -7,7 +7,7 @@ use super::idempotency::{Claim, Once, Turn};
 use super::{App, Problem, datasets, model, quotes};
 use crate::job::{
     BudgetSpec, Deadline, JobContext, JobError, JobFacts, JobSpec, Lowering, SeedNumber, WhenSpent,
-    calculations, lower_job,
+    calculations, lower_job, terms,
 };
 use crate::random;
 use crate::store::{DatasetId, JobRow, JobSummary, MeanMetrics, NewJob};
@@ -119,7 +119,10 @@ pub async fn prepare(app: &App, owner: Owner, mut spec: JobSpec) -> Result<Prepa
         (spec, lowered)
     })
     .await?;
-    let (context, facts) = lowered.map_err(|error| refusal(&error))?;
+    let (mut context, mut facts) = lowered.map_err(|error| refusal(&error))?;
+    // It keeps them, whatever is set later.
+    facts.rates = app.settings.rates;
+    context.terms = terms(&spec, &facts);
     Ok(Prepared { spec, context, facts })
 }
 

@@ -47,6 +47,7 @@ use crate::verify::Verifier;
 use crate::www::Www;
 use axum::Router;
 use axum::http::{Method, StatusCode};
+use raven_engine::Rates;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -97,6 +98,8 @@ pub struct Settings {
     pub dataset_bytes_max: u64,
     /// Sites of one key.
     pub sites_max: u64,
+    /// At which the work of new jobs is paid.
+    pub rates: Rates,
     /// Whether jobs may call for the coordinator's own node.
     pub operator: bool,
     /// What operators send for `/metrics`; anyone may read it where there is none.

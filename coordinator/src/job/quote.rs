@@ -4,7 +4,7 @@
 use super::{BudgetSpec, JobContext, JobFacts, JobSpec};
 use raven_engine::ledger::pay;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, NanoUsd};
-use raven_engine::{Algorithm, Placement, StagePlan, Verification, rates};
+use raven_engine::{Algorithm, Placement, Rates, StagePlan, Verification};
 
 /// Assumed link of a contributor, in bytes per second: the engine assumes the
 /// same until it has measured one.
@@ -67,14 +67,15 @@ pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Sp
     // `triple` pays three executions of everything; of the other modes' allowance
     // nothing need be used.
     let least = if mode == Verification::Triple { allowed(mode, flops_least) } else { flops_least };
-    let price_of = |mode| price(allowed(mode, flops_most(spec, facts)), rates::HIGHEST);
+    let rates = &facts.rates;
+    let price_of = |mode| price(allowed(mode, flops_most(spec, facts)), rates.highest());
     Quote {
         flops_least,
         flops_planned: facts.flops_planned,
-        price_least: price(least, rates::LOWEST),
+        price_least: price(least, rates.lowest()),
         price_most: price_of(mode),
         price_most_by_mode: Verification::ALL.map(|mode| (mode, price_of(mode))),
-        budget_least: budget_least(context, mode, flops_least),
+        budget_least: budget_least(context, mode, flops_least, rates),
         budget_flops_least: budget_flops_least(context, mode, flops_least),
         time: time(context, facts, flops_least, speeds),
     }
@@ -84,7 +85,7 @@ pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Sp
 /// margin, and no more than its budget. `None` beyond the books.
 pub fn held(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
     let quoted = quoted(spec, facts)?;
-    let most = |flops| pay::quote(Charge::of(Flops(flops), rates::HIGHEST), 100);
+    let most = |flops| pay::quote(Charge::of(Flops(flops), facts.rates.highest()), 100);
     match spec.budget {
         None => Some(quoted),
         Some(BudgetSpec::NanoUsd(amount)) => {
@@ -100,7 +101,7 @@ pub fn held(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
 /// The most that a job may cost in its mode, with the margin. `None` beyond the books.
 fn quoted(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
     let flops = allowed(spec.verification, flops_most(spec, facts));
-    pay::quote(Charge::of(Flops(flops), rates::HIGHEST), 100)
+    pay::quote(Charge::of(Flops(flops), facts.rates.highest()), 100)
 }
 
 /// What work beyond its owner's may cost the operator: so many times its quote,
@@ -134,10 +135,15 @@ fn last_and_before(context: &JobContext, mode: Verification, flops_least: u64) -
     (allowed(mode, last), before)
 }
 
-fn budget_least(context: &JobContext, mode: Verification, flops_least: u64) -> Option<NanoUsd> {
+fn budget_least(
+    context: &JobContext,
+    mode: Verification,
+    flops_least: u64,
+    rates: &Rates,
+) -> Option<NanoUsd> {
     let (last, before) = last_and_before(context, mode, flops_least);
-    let before = Charge::of(Flops(before), rates::LOWEST);
-    pay::quote(before.plus(Charge::of(Flops(last), rates::HIGHEST))?, 100)
+    let before = Charge::of(Flops(before), rates.lowest());
+    pay::quote(before.plus(Charge::of(Flops(last), rates.highest()))?, 100)
 }
 
 fn budget_flops_least(context: &JobContext, mode: Verification, flops_least: u64) -> u64 {

@@ -4,7 +4,7 @@
 use super::combine::Combine;
 use super::divergence::OnDivergence;
 use super::terms::{BudgetSpec, Deadline, FALLBACK_AFTER_S, JobTerms, WhenSpent};
-use raven_engine::{Fallback, Verification};
+use raven_engine::{Fallback, Rates, Verification};
 use raven_graph::{AdamSpec, ModelSpec, OptimizerSpec, Schedule, SgdSpec};
 use raven_protocol::{Numerics, Seed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -153,6 +153,7 @@ impl JobSpec {
             operator_cost_max: None,
             fallback: self.fallback,
             fallback_after_s: self.fallback_after_s,
+            rates: Rates::default(),
         }
     }
 

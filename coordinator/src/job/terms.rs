@@ -4,7 +4,7 @@
 use crate::time::UnixMs;
 use raven_engine::ledger::pay::cost_within;
 use raven_engine::money::{FLOPS_PER_CALCULATION, NanoUsd};
-use raven_engine::{Budget, Fallback, Millis, Terms};
+use raven_engine::{Budget, Fallback, Millis, Rates, Terms};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Seconds for which nobody must have been there, where the document does not say.
@@ -80,6 +80,8 @@ pub struct JobTerms {
     pub operator_cost_max: Option<NanoUsd>,
     pub fallback: Fallback,
     pub fallback_after_s: u32,
+    /// At which its work is paid.
+    pub rates: Rates,
 }
 
 impl JobTerms {
@@ -111,6 +113,7 @@ impl JobTerms {
             operator_cost_max: self.operator_cost_max,
             fallback: self.fallback,
             fallback_after_ms: u64::from(self.fallback_after_s) * 1000,
+            rates: self.rates,
         }
     }
 }

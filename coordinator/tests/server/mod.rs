@@ -19,7 +19,7 @@ use raven_coordinator::store::{DatasetId, KeyId, Store};
 use raven_coordinator::ticket::Tickets;
 use raven_coordinator::www::Www;
 use raven_engine::money::NanoUsd;
-use raven_engine::{Cause, JobPhase, JobState, Record, ResumePoint};
+use raven_engine::{Cause, JobPhase, JobState, Rates, Record, ResumePoint};
 use raven_protocol::{BlobId, Frame, FrameLimits, JobId, KernelId};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -281,6 +281,7 @@ impl Server {
                 blob_bytes_max: None,
                 disk_free_bytes_min: 0,
                 operator: true,
+                rates: Rates::FLAT,
             };
             change(&mut settings);
             let app = App {

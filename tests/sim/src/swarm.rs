@@ -11,7 +11,7 @@ use crate::shell::Story;
 use crate::sim::{Outcome, Scenario};
 use raven_engine::{
     Algorithm, Budget, Cause, Divergence, EarlyStopping, EngineConfig, Fallback, JobPlan, JobState,
-    Placement, Terms, Verification,
+    Placement, Rates, Terms, Verification,
 };
 use raven_protocol::{JobId, Numerics};
 
@@ -169,6 +169,7 @@ fn terms(rng: &mut Rng) -> Terms {
         operator_cost_max: None,
         fallback: fallbacks[rng.below(3) as usize],
         fallback_after_ms: rng.between(0, 30_000),
+        rates: Rates::FLAT,
     }
 }
 
