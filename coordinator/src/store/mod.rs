@@ -7,6 +7,7 @@
 mod abandon;
 mod books;
 mod chain;
+mod credits;
 mod datasets;
 mod events;
 mod idempotency;
