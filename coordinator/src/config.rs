@@ -5,6 +5,8 @@
 use crate::certificate::keep;
 use crate::front::{ConnectionLimits, FrontConfig, Network, Proxies, Rate};
 use crate::store::SiteCaps;
+use raven_engine::money::PicoUsd;
+use raven_engine::rates::{BONUS_THOUSANDTHS_MAX, Bonus, RATE_MAX, Rates, STAY_MINUTES_MAX};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -95,6 +97,12 @@ pub const SETTINGS: &[Setting] = &[
         "NUMBER",
         "days after which earnings of a contributor that was not seen go to the reserve",
     ),
+    setting("rate_phone", "PICO_USD", "what a calculation of 50 Mflop earns on a phone"),
+    setting("rate_desktop", "PICO_USD", "the same on a desktop"),
+    setting("rate_server", "PICO_USD", "the same on a server"),
+    setting("bonus_gpu", "THOUSANDTHS", "on top of a rate for what a GPU has executed"),
+    setting("bonus_stay", "THOUSANDTHS", "on top of a rate after a stay of stay_minutes"),
+    setting("stay_minutes", "NUMBER", "how long a session must be open for bonus_stay"),
 ];
 
 impl Setting {
@@ -175,6 +183,8 @@ pub struct Serve {
     pub operator: bool,
     /// What one network may earn a site.
     pub site_caps: SiteCaps,
+    /// At which the work of new jobs is paid.
+    pub rates: Rates,
 }
 
 /// Why settings are not taken. Each names the setting and where it stands.
@@ -331,6 +341,7 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         gpu: gpu(found)?,
         operator,
         site_caps: site_caps(found)?,
+        rates: rates(found)?,
     })
 }
 
@@ -365,6 +376,40 @@ fn visit_mb(found: &Found) -> Result<u32, ConfigError> {
     let value: u32 = given.parse(rule)?;
     let fits = (1..=VISIT_MB_MAX).contains(&value);
     fits.then_some(value).ok_or_else(|| given.refuse(format!("{:?} is not {rule}", given.text)))
+}
+
+/// What work earns. Zero is no rate: whoever wants nothing for it sets 1.
+fn rates(found: &Found) -> Result<Rates, ConfigError> {
+    let usual = Rates::USUAL;
+    let number = |name: &str, least: u64, most: u64, default: u64| -> Result<u64, ConfigError> {
+        let Some(given) = found.get(name) else { return Ok(default) };
+        let rule = format!("a whole number from {least} to {most}");
+        let value = given.text.parse().ok().filter(|value| (least..=most).contains(value));
+        value.ok_or_else(|| given.refuse(format!("{:?} is not {rule}", given.text)))
+    };
+    let rate = |name, default: PicoUsd| number(name, 1, RATE_MAX.0, default.0).map(PicoUsd);
+    let small = |name, most: u32, default: u32| {
+        let found = number(name, 0, most.into(), default.into())?;
+        Ok(u32::try_from(found).unwrap_or(most))
+    };
+    Ok(Rates {
+        phone: rate("rate_phone", usual.phone)?,
+        desktop: rate("rate_desktop", usual.desktop)?,
+        server: rate("rate_server", usual.server)?,
+        bonus: Bonus {
+            gpu_thousandths: small(
+                "bonus_gpu",
+                BONUS_THOUSANDTHS_MAX,
+                usual.bonus.gpu_thousandths,
+            )?,
+            stay_thousandths: small(
+                "bonus_stay",
+                BONUS_THOUSANDTHS_MAX,
+                usual.bonus.stay_thousandths,
+            )?,
+            stay_minutes: small("stay_minutes", STAY_MINUTES_MAX, usual.bonus.stay_minutes)?,
+        },
+    })
 }
 
 fn proxies(found: &Found) -> Result<Proxies, ConfigError> {
@@ -511,6 +556,9 @@ mod tests {
             ("requests_per_s = 0.5", "requests_per_s: \"0.5\" is not a number"),
             ("log_format = 'xml'", "log_format: text or json"),
             ("gpu = 'yes'", "gpu: no, hardware or any"),
+            ("rate_phone = 0", "rate_phone: \"0\" is not a whole number from 1"),
+            ("bonus_gpu = 1001", "bonus_gpu: \"1001\" is not a whole number from 0 to 1000"),
+            ("stay_minutes = 1441", "stay_minutes: \"1441\" is not"),
             ("trusted_proxies = ['10.0.0.0/99']", "trusted_proxies: \"10.0.0.0/99\" is not an"),
             ("listen = ", "raven.toml: "),
         ] {

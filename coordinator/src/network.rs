@@ -4,6 +4,7 @@ use crate::job::JobContext;
 use crate::runtime::{NetworkSnapshot, RuntimeError, RuntimeHandle};
 use futures_util::future::BoxFuture;
 use raven_engine::ResumePoint;
+use raven_engine::money::NanoUsd;
 use raven_protocol::{BlobId, JobId, KernelId, SessionId};
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +32,9 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
 
     /// Ends a job by its owner's wish. Its record becomes durable soon after.
     fn cancel_job(&self, job: JobId) -> BoxFuture<'_, Result<(), NetworkError>>;
+
+    /// Tells a job what its escrow holds now. It is told again when it is next started.
+    fn top_up(&self, job: JobId, escrow: NanoUsd) -> BoxFuture<'_, Result<(), NetworkError>>;
 
     /// The network a moment ago.
     fn snapshot(&self) -> Arc<NetworkSnapshot>;
@@ -74,6 +78,10 @@ impl Network for RuntimeHandle {
 
     fn cancel_job(&self, job: JobId) -> BoxFuture<'_, Result<(), NetworkError>> {
         Box::pin(async move { Ok(RuntimeHandle::cancel_job(self, job).await?) })
+    }
+
+    fn top_up(&self, job: JobId, escrow: NanoUsd) -> BoxFuture<'_, Result<(), NetworkError>> {
+        Box::pin(async move { Ok(RuntimeHandle::top_up(self, job, escrow).await?) })
     }
 
     fn snapshot(&self) -> Arc<NetworkSnapshot> {

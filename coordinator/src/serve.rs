@@ -162,6 +162,7 @@ pub async fn serve(
             blob_bytes_max: config.blob_bytes_max,
             disk_free_bytes_min: config.disk_free_bytes_min,
             operator: config.operator,
+            rates: config.rates,
             evidence_folder: config.data.join(EVIDENCE_FOLDER),
             unclaimed_after_days: config.unclaimed_after_days,
         }),

@@ -2,9 +2,12 @@
 
 mod server;
 
+use raven_coordinator::http::Settings;
 use raven_coordinator::runtime::NodeSnapshot;
 use raven_coordinator::time::UnixMs;
 use raven_engine::ContributorId;
+use raven_engine::money::PicoUsd;
+use raven_engine::rates::{Bonus, Rates};
 use raven_protocol::{DeviceClass, KernelId, NumericClass, SessionId};
 use serde_json::{Value, json};
 use server::{Server, job};
@@ -177,6 +180,7 @@ fn terms_are_checked_against_the_quote() {
     let server = Server::start();
     let mut document = job(&server.small_dataset());
     document["training"]["epochs"] = json!(1000);
+    document["when_spent"] = json!("end");
     let quote = quoted(&server, &document);
     let (least, price) =
         (&quote["calculations"]["least"], &quote["price"]["least_budget_nano_usd"]);
@@ -231,4 +235,39 @@ fn an_operator_without_a_node_is_not_called_for() {
     assert_eq!(server.post("/v1/jobs", &document).problem(422)["field"], "fallback");
     document["fallback"] = json!("cancel");
     assert_eq!(server.post("/v1/jobs", &document).status, 202);
+}
+
+#[test]
+fn a_job_keeps_the_rates_that_it_was_quoted_at() {
+    let mut server = Server::start();
+    let document = job(&server.small_dataset());
+    let shown = server.get("/v1/rates").json();
+    let of = |shown: &Value| shown["rates"][1]["pico_usd_per_calculation"].clone();
+    assert_eq!((of(&shown), &shown["highest_pico_usd"]), (json!(16_000), &json!(20_000)));
+    assert_eq!(shown["margin_percent"], json!({"master_node": 5, "partner": 3, "fee": 2}));
+    let before = server.post("/v1/jobs", &document).json();
+    // The operator sets others; who was quoted before is not asked to pay them.
+    let bonus = Bonus { gpu_thousandths: 200, stay_thousandths: 50, stay_minutes: 10 };
+    let rates = Rates { desktop: PicoUsd(30_000), bonus, ..Rates::FLAT };
+    server.serve_with(Settings { rates, ..(*server.app.settings).clone() });
+    let shown = server.get("/v1/rates").json();
+    assert_eq!((of(&shown), &shown["highest_pico_usd"]), (json!(30_000), &json!(37_500)));
+    let stated = json!({"gpu_thousandths": 200, "stay_thousandths": 50, "stay_minutes": 10});
+    assert_eq!(shown["bonus"], stated);
+    let quote = quoted(&server, &document);
+    assert_eq!((&quote["price"]["bonus"], of(&quote["price"])), (&stated, json!(30_000)));
+    let flops = quote["flops"]["planned"].as_u64().expect("a count");
+    let most = (u128::from(flops) * 130).div_ceil(100) * 37_500;
+    let most = (most * 11).div_ceil(500_000_000_000) as u64;
+    assert_eq!(quote["price"]["most_nano_usd"], most, "with every bonus");
+    let after = server.post("/v1/jobs", &document).json();
+    assert_eq!(after["cost"]["escrow_nano_usd"], most);
+    for (posted, rates) in [(before, Rates::FLAT), (after, rates)] {
+        let id = posted["id"].as_str().expect("an id").parse().expect("an id");
+        let row = server.runtime.block_on(server.app.store.job(server.owner, id));
+        assert_eq!(row.expect("read").expect("a job").facts.rates, rates);
+        let jobs = server.network.jobs.lock().expect("no panic");
+        let context = jobs.iter().find(|context| context.job() == id).expect("handed over");
+        assert_eq!(context.terms.rates, rates);
+    }
 }

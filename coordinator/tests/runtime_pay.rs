@@ -2,13 +2,16 @@
 
 mod support;
 
-use raven_coordinator::job::JobSpec;
+use raven_coordinator::job::{JobSpec, resume};
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::store::{Book, JobRow, StoreError, requester};
 use raven_engine::ledger::{Account, Exact, Refusal};
-use raven_engine::money::NanoUsd;
-use raven_engine::{Cause, ContributorId, JobPhase, Verification};
+use raven_engine::money::{Charge, NanoUsd};
+use raven_engine::{Cause, ContributorId, JobPhase, Rates, Verification};
 use raven_protocol::{Earnings, JobId, Keeps};
+use sqlx::Row as _;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use support::Coordinator;
 use support::contributor::{Contributor, Habits};
@@ -32,15 +35,45 @@ fn percent(row: &JobRow, percent: i128) -> i64 {
     i64::try_from(exact / Exact::PER_NANO_USD).expect("small")
 }
 
-/// Compares the books with the credits of a job that has ended.
-async fn check(coordinator: &Coordinator, row: &JobRow, by: &[Account]) {
-    let audited = coordinator.store.audit(Book::Test).await.expect("the auditor agrees");
-    assert!(audited.entries > 10, "{audited:?}");
-    let mut earned = 0;
-    for account in by {
-        earned += posted(coordinator, *account).await;
+/// What the credits of a job that has ended say: what each contributor earned, exactly,
+/// from the job and from the operator.
+async fn credited(coordinator: &Coordinator) -> BTreeMap<ContributorId, [i128; 2]> {
+    let rows = coordinator
+        .rows("SELECT contributor, flops, rate, payer = 'job' AS own FROM credits WHERE void = 0")
+        .await;
+    let mut earned: BTreeMap<ContributorId, [i128; 2]> = BTreeMap::new();
+    for row in rows {
+        let contributor: Vec<u8> = row.get("contributor");
+        let contributor = ContributorId(contributor.try_into().expect("32 bytes"));
+        let (flops, rate): (i64, i64) = (row.get("flops"), row.get("rate"));
+        let own: bool = row.get("own");
+        let sums = earned.entry(contributor).or_default();
+        sums[usize::from(!own)] += i128::from(flops) * i128::from(rate);
     }
-    assert_eq!(earned, percent(row, 100), "all earnings are the operational cost");
+    earned
+}
+
+/// Compares the books with the credits of a job that has ended, to the nano-USD;
+/// answers what the operator has paid.
+async fn check(coordinator: &Coordinator, row: &JobRow) -> i64 {
+    let audited = coordinator.store.audit(Book::Test).await.expect("the auditor agrees");
+    assert!(audited.entries > 4, "{audited:?}");
+    let whole = |units: i128| i64::try_from(units / Charge::PER_NANO_USD).expect("small");
+    let credited = credited(coordinator).await;
+    let (mut own, mut operators, mut earned) = (0, 0, 0);
+    for (contributor, [of_job, of_operator]) in credited {
+        let paid = posted(coordinator, Account::Contributor(contributor)).await;
+        // A part of a nano-USD of each payer may be given by largest remainder.
+        let least = whole(of_job) + whole(of_operator);
+        assert!((least..=least + 2).contains(&paid), "{paid}, its credits say {least}");
+        own += of_job;
+        operators += of_operator;
+        earned += paid;
+    }
+    assert_eq!(own, row.charge.units(), "the job was charged for its own credits");
+    assert_eq!(earned, whole(own) + whole(operators), "all earnings are the operational cost");
+    let beyond = -(posted(coordinator, Account::Operator).await + TRIAL);
+    assert_eq!(beyond, whole(operators), "no margin on what the operator pays");
     let margin = [(Account::MasterNode, percent(row, 5)), (Account::ProtocolFee, percent(row, 2))];
     for (account, amount) in margin {
         assert_eq!(posted(coordinator, account).await, amount, "{account}");
@@ -48,22 +81,18 @@ async fn check(coordinator: &Coordinator, row: &JobRow, by: &[Account]) {
     let site = posted(coordinator, Account::Site(coordinator.site)).await;
     let reserve = posted(coordinator, Account::Reserve).await;
     assert_eq!(site + reserve, percent(row, 3), "the partners' share");
-    let charged = earned + percent(row, 5) + percent(row, 3) + percent(row, 2);
+    let charged = percent(row, 100) + percent(row, 5) + percent(row, 3) + percent(row, 2);
     assert!(charged <= row.escrow.0, "{charged} of {:?}", row.escrow);
     assert_eq!(posted(coordinator, Account::Escrow(ID)).await, 0);
     let left = posted(coordinator, requester(coordinator.owner)).await;
     assert_eq!(left, TRIAL - charged, "the rest went back");
+    beyond
 }
 
 fn contributors(coordinator: &Coordinator, count: u8) -> Vec<Contributor> {
     (1..=count)
         .map(|number| Contributor::start(coordinator.address, number, Habits::default()))
         .collect()
-}
-
-async fn accounts(coordinator: &Coordinator) -> Vec<Account> {
-    let credited = coordinator.store.job_contributors(ID).await.expect("read");
-    credited.into_iter().map(|(contributor, _)| Account::Contributor(contributor)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,20 +104,9 @@ async fn earnings_and_margins_are_the_price_to_the_nano_usd() {
         coordinator.add_job(ID, &ROWS, &spec).await;
         let row = coordinator.finished(ID, PATIENCE).await;
         assert_eq!((row.phase, row.reason.clone()), (JobPhase::Completed, None));
-        let by = accounts(&coordinator).await;
+        let beyond = check(&coordinator, &row).await;
         if verification == Verification::None {
-            check(&coordinator, &row, &by).await;
-        } else {
-            // Beyond the allowance the operator pays the same, without a margin.
-            let beyond = -(posted(&coordinator, Account::Operator).await + TRIAL);
-            coordinator.store.audit(Book::Test).await.expect("the auditor agrees");
-            let mut earned = 0;
-            for account in by {
-                earned += posted(&coordinator, account).await;
-            }
-            let of_job = earned - beyond;
-            assert!((of_job - percent(&row, 100)).abs() <= 1, "{earned} {beyond} {row:?}");
-            assert_eq!(posted(&coordinator, Account::MasterNode).await, percent(&row, 5));
+            assert_eq!(beyond, 0, "one execution each");
         }
     }
 }
@@ -154,6 +172,8 @@ async fn a_restart_in_the_middle_pays_nothing_twice() {
     }
     drop(contributor);
     let coordinator = coordinator.restart(|_| {}).await;
+    let step = coordinator.row(ID).await.step;
+    assert!(!step.is_multiple_of(7), "there are rounds that no checkpoint holds");
     let before = coordinator.store.audit(Book::Test).await.expect("the auditor agrees");
     let context = coordinator.store_job(ID, &ROWS, &spec).await;
     let resume = coordinator.store.resume_point(ID, None).await.expect("read");
@@ -161,10 +181,86 @@ async fn a_restart_in_the_middle_pays_nothing_twice() {
     let _contributors = contributors(&coordinator, 2);
     let row = coordinator.finished(ID, PATIENCE).await;
     assert_eq!(row.phase, JobPhase::Completed);
-    let by = accounts(&coordinator).await;
-    check(&coordinator, &row, &by).await;
+    let beyond = check(&coordinator, &row).await;
+    // Rounds since the checkpoint are done again, whole, and whoever does so is paid.
+    let redone =
+        coordinator.rows("SELECT SUM(flops) AS flops FROM credits WHERE payer = 'operator'").await;
+    let redone: i64 = redone[0].get("flops");
+    let per_round = row.facts.flops_planned / u64::from(row.facts.steps);
+    assert!(redone.unsigned_abs() >= per_round * u64::from(step % 7), "{redone} of {per_round}");
+    assert!(beyond > 0);
+    assert_eq!(row.flops, row.facts.flops_planned, "and its owner pays once");
     let after = coordinator.store.audit(Book::Test).await.expect("the auditor agrees");
     assert!(before.entries < after.entries);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_taken_up_again_pays_the_rates_that_are_stored_with_it() {
+    let coordinator = Coordinator::start(|_| {}).await;
+    let spec = JobSpec { verification: Verification::None, ..job("replica", 3, 96, 16) };
+    coordinator.store_job(ID, &ROWS, &spec).await;
+    // Who has stayed for no time at all gets half of 8,000 on top.
+    let rates = r#"UPDATE jobs SET facts = json_set(facts, '$.rates', json('{"phone": 1, "desktop": 8000,
+        "server": 1, "bonus": {"gpu_thousandths": 7, "stay_thousandths": 500, "stay_minutes": 0}}'))"#;
+    coordinator.sql(rates).await;
+    let row = coordinator.row(ID).await;
+    let kernel = coordinator.runtime.kernel();
+    let (context, point) = resume(&coordinator.store, &row, kernel).await.expect("resumes");
+    coordinator.runtime.add_job(Arc::new(context), point).await.expect("taken");
+    let _contributors = contributors(&coordinator, 2);
+    let row = coordinator.finished(ID, PATIENCE).await;
+    assert_eq!(row.phase, JobPhase::Completed);
+    check(&coordinator, &row).await;
+    let paid = coordinator.rows("SELECT DISTINCT rate FROM credits").await;
+    let paid: Vec<i64> = paid.iter().map(|row| row.get("rate")).collect();
+    assert_eq!(paid, [12_000]);
+    // One that was stored before there were any has those of always.
+    coordinator.sql("UPDATE jobs SET facts = json_remove(facts, '$.rates')").await;
+    assert_eq!(coordinator.row(ID).await.facts.rates, Rates::FLAT);
+}
+
+/// A job whose books are made wrong by `statement` while it runs ends, and says why.
+async fn ends_with_wrong_books(statement: &'static str, why: &str) -> Coordinator {
+    let coordinator = Coordinator::start(|_| {}).await;
+    let spec = JobSpec { verification: Verification::None, ..job("replica", 30, 96, 16) };
+    let slow = Habits { slow: Duration::from_millis(5), ..Habits::default() };
+    let _contributor = Contributor::start(coordinator.address, 1, slow);
+    coordinator.add_job(ID, &ROWS, &spec).await;
+    while coordinator.row(ID).await.step < 9 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    coordinator.sql(statement).await;
+    let row = coordinator.finished(ID, PATIENCE).await;
+    assert_eq!((row.phase, row.cause), (JobPhase::Failed, Some(Cause::Coordinator)));
+    assert!(row.reason.as_ref().is_some_and(|reason| reason.contains(why)), "{:?}", row.reason);
+    assert!(coordinator.runtime.job_live(ID).is_none_or(|live| live.phase.is_end()));
+    coordinator
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_books_end_a_job_and_what_is_held_for_nobody_goes_back() {
+    let coordinator =
+        ends_with_wrong_books("UPDATE pay_lines SET exact = 'x'", "pay_lines.exact").await;
+    let escrow = coordinator.store.balance(Book::Test, Account::Escrow(ID)).await;
+    assert_eq!(escrow.expect("readable").posted, 0);
+    coordinator.store.audit(Book::Test).await.expect("the entries are right");
+
+    // What was held before the fault is paid, and the rest goes back.
+    let coordinator = ends_with_wrong_books(
+        "WITH RECURSIVE n (round) AS (SELECT 0 UNION ALL SELECT round + 1 FROM n WHERE round < 400)
+             INSERT OR IGNORE INTO pay_rounds (job, attempt, round) SELECT 1, 0, round FROM n",
+        "pay_rounds",
+    )
+    .await;
+    let escrow = coordinator.store.balance(Book::Test, Account::Escrow(ID)).await;
+    assert_eq!(escrow.expect("readable").posted, 0);
+    coordinator.store.audit(Book::Test).await.expect("the entries are right");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_escrow_that_is_gone_ends_its_job() {
+    let statement = "UPDATE accounts SET posted = held_out WHERE name LIKE 'escrow:%'";
+    ends_with_wrong_books(statement, "nano-USD are needed").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use raven_coordinator::job::{BudgetSpec, Deadline, JobSpec};
+use raven_coordinator::job::{BudgetSpec, Deadline, JobSpec, WhenSpent};
 use raven_coordinator::runtime::operator_contributor;
 use raven_coordinator::store::JobRow;
 use raven_coordinator::time::UnixMs;
@@ -78,7 +78,8 @@ async fn a_budget_ends_a_job_and_what_was_trained_is_kept() {
     let most = price.unsigned_abs() / 2;
     assert!(most > 0, "half of {price} nano-USD");
     let budget = Some(BudgetSpec::NanoUsd(most));
-    let spec = JobSpec { budget, ..job("replica", 3, 96, 16) };
+    let when_spent = WhenSpent::End;
+    let spec = JobSpec { budget, when_spent, ..job("replica", 3, 96, 16) };
     let (coordinator, row) = run(&spec, 1).await;
     assert_eq!((row.phase, row.cause), (JobPhase::Failed, Some(Cause::Budget)));
     assert!(row.charge <= Charge::nano_usd(most), "{row:?}");

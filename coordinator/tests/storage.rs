@@ -29,6 +29,8 @@ const RETURNS: Habits = Habits {
     traffic: None,
     gpu: false,
     poison: None,
+    keeps: raven_protocol::Keeps::Key,
+    earnings: raven_protocol::Earnings::Mine,
 };
 
 fn wait(what: &str, probe: impl Fn() -> bool) {

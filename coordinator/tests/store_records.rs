@@ -128,12 +128,14 @@ fn a_record_that_is_persisted_twice_counts_once() {
     }
     // The same tasks, done again after a crash by someone else, with another digest.
     let mut again = round(job, 3);
-    again.credits = vec![Credit { digest: ResultDigest([1; 32]), ..credit(job, 2, 0, 3) }];
+    let digest = ResultDigest([1; 32]);
+    again.credits = vec![Credit { digest, attempt: 1, ..credit(job, 2, 0, 3) }];
     persist(&server, &again);
+    // It is work all the same, and paid by the operator.
     let totals = server.runtime.block_on(store.totals()).expect("totals");
-    assert_eq!((totals.tasks, totals.flops), (6, 6000));
+    assert_eq!((totals.tasks, totals.flops), (7, 7000));
     let shown = server.get(&format!("/v1/jobs/{job}")).json();
-    assert_eq!((&shown["tasks"], &shown["contributors"]), (&json!(6), &json!(2)));
+    assert_eq!((&shown["tasks"], &shown["contributors"]), (&json!(6), &json!(3)));
     assert_eq!(shown["cost"]["flops"], 6000);
     assert_eq!(shown["cost"]["calculations"], json!(6000.0 / 50e6));
     assert_eq!(shown["round"], 3);
@@ -290,7 +292,7 @@ fn an_exclusion_is_final() {
 }
 
 #[test]
-fn a_round_that_runs_again_with_another_cut_is_credited_once() {
+fn a_round_that_runs_again_with_another_cut_is_charged_once() {
     let (server, job) = with_job();
     let store = &server.app.store;
     // Two runs of four micro-batches each; a run's part is its first micro-batch.
@@ -303,23 +305,25 @@ fn a_round_that_runs_again_with_another_cut_is_credited_once() {
     }
     // After a crash both rounds run again, for other contributors, in eight runs.
     for step in 1..=2 {
-        let credits = (0..8).map(|part| credit(job, step - 1, part, 3 + part as u8)).collect();
+        let credits = (0..8).map(|part| credit(job, step - 1, part, 3 + part as u8));
+        let credits = credits.map(|credit| Credit { attempt: 1, ..credit }).collect();
         persist(&server, &Record { credits, ..round(job, step) });
     }
     let totals = || server.runtime.block_on(store.totals()).expect("totals");
-    assert_eq!((totals().tasks, totals().flops), (4, 4000));
+    let flops = || server.get(&format!("/v1/jobs/{job}")).json()["cost"]["flops"].clone();
+    assert_eq!((totals().tasks, flops()), (20, json!(4000)), "the operator pays for the rest");
     // So does a round whose repetition ends in the middle: its record tells of no round.
     let cancelled = JobState::Cancelled { cause: Cause::Owner };
     persist(&server, &cut_in_two(3));
-    let half = vec![credit(job, 2, 1, 3), credit(job, 3, 0, 3)];
+    let half = [credit(job, 2, 1, 3), credit(job, 3, 0, 3)];
+    let half = half.map(|credit| Credit { attempt: 1, ..credit }).to_vec();
     persist(
         &server,
         &Record { phase: JobPhase::Cancelled, state: cancelled, credits: half, ..record(job, 3) },
     );
-    assert_eq!((totals().tasks, totals().flops), (7, 7000), "round 3 is new, round 2 is not");
+    assert_eq!((totals().tasks, flops()), (24, json!(7000)), "round 3 is new, round 2 is not");
     let shown = server.get(&format!("/v1/jobs/{job}")).json();
-    assert_eq!((&shown["tasks"], &shown["contributors"]), (&json!(7), &json!(3)));
-    assert_eq!(shown["cost"]["flops"], 7000);
+    assert_eq!((&shown["tasks"], &shown["contributors"]), (&json!(7), &json!(10)));
 }
 
 #[test]

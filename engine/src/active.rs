@@ -11,7 +11,7 @@ use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePla
 use crate::runs::RunPool;
 use crate::sampling::{EpochOrder, Layout, LayoutError};
 use crate::stage::{Demand, Need, Segment, Stage, Supply, Task};
-use crate::terms::{Spent, Terms};
+use crate::terms::{Paused, Spent, Terms};
 use crate::verify::ledger::{Entry, Ledger};
 use crate::verify::outcome::Holder;
 use crate::verify::trial::Trial;
@@ -73,6 +73,8 @@ pub(crate) struct Job {
     pub(crate) nobody: bool,
     /// Whether the coordinator's own node is called for.
     pub(crate) operator: bool,
+    /// Where it waits for money.
+    pub(crate) paused: Option<Paused>,
     /// Why nobody works on it, while nobody may.
     pub(crate) waiting: Option<String>,
     pub(crate) stage: Option<Stage>,
@@ -201,6 +203,8 @@ impl Job {
         let credited_rounds = resume.as_ref().map_or(0, |resume| resume.credited_rounds);
         let rollbacks = resume.as_ref().map_or(0, |resume| resume.rollbacks);
         let setbacks = resume.as_ref().map_or(0, |resume| resume.setbacks.len() as u32);
+        let attempt = resume.as_ref().map_or(0, |resume| resume.attempt);
+        let attempts_before = attempt.saturating_sub(rollbacks.saturating_add(setbacks));
         Ok(Job {
             id: plan.job,
             plan: Arc::new(plan),
@@ -214,6 +218,7 @@ impl Job {
             credited_rounds,
             nobody: false,
             operator: false,
+            paused: None,
             waiting: None,
             stage: None,
             order: None,
@@ -226,7 +231,7 @@ impl Job {
             outcomes: Vec::new(),
             flops_charged: 0,
             unsaved: None,
-            ledger: Ledger { rollbacks, setbacks, ..Ledger::default() },
+            ledger: Ledger { rollbacks, setbacks, attempts_before, ..Ledger::default() },
             effects: 0,
             saves_failed: 0,
             shown,
@@ -252,9 +257,10 @@ impl Job {
         if !self.active {
             return JobState::Queued;
         }
-        match &self.waiting {
-            Some(reason) => JobState::WaitingForContributors { reason: reason.clone() },
-            None => self.driver.job_state(),
+        match (&self.paused, &self.waiting) {
+            (Some(paused), _) => paused.state(),
+            (None, Some(reason)) => JobState::WaitingForContributors { reason: reason.clone() },
+            (None, None) => self.driver.job_state(),
         }
     }
 
@@ -263,6 +269,7 @@ impl Job {
         match &self.ending {
             Some(ending) => ending.state().phase(),
             None if !self.active => JobPhase::Queued,
+            None if self.paused.is_some() => JobPhase::Paused,
             None if self.waiting.is_some() => JobPhase::WaitingForContributors,
             None => self.driver.job_state().phase(),
         }
@@ -330,11 +337,16 @@ impl Job {
     /// whoever does it.
     pub(crate) fn affords(&self, round: u32, stage: u32) -> bool {
         let Some(budget) = self.terms.budget else { return true };
+        let flops = self.flops_paid_from(round, stage);
+        self.is_credited(round) || !self.spent.could_exceed(budget, flops, &self.terms.rates)
+    }
+
+    /// Operations of `round` from `stage` on, as often as its mode may charge for them.
+    pub(crate) fn flops_paid_from(&self, round: u32, stage: u32) -> u64 {
         let flops = self.sgd.placement.flops_from(stage, self.layout.micro_batches(round));
         let paid = self.plan.verification.allowance_percent();
         let flops = (u128::from(flops) * u128::from(paid)).div_ceil(100);
-        let flops = u64::try_from(flops).unwrap_or(u64::MAX);
-        self.is_credited(round) || !self.spent.could_exceed(budget, flops)
+        u64::try_from(flops).unwrap_or(u64::MAX)
     }
 
     /// Slices that one contributor may ever be shown; `None` where none are counted.

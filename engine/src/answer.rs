@@ -239,7 +239,8 @@ impl Engine {
         }
         self.start_next(session_id);
         let Some(session) = self.world.sessions.get(&session_id) else { return };
-        let claim = Claim::of(session, id, digest);
+        let rates = self.world.jobs.get(&job).map(|job| job.terms.rates).unwrap_or_default();
+        let claim = Claim::of(session, id, digest, rates.paid(session, now));
         let task = self.stage_mut(job).and_then(|stage| stage.tasks.get_mut(&part));
         if let Some(task) = task {
             task.trial.claims.push(claim);

@@ -68,7 +68,8 @@ pub struct Credit {
     pub digest: ResultDigest,
     /// Why it was believed.
     pub proof: Proof,
-    /// How often the job had gone back for any reason: with task and contributor the idempotency id.
+    /// How often the job had gone back for any reason, a restart included: with task and
+    /// contributor the idempotency id.
     pub attempt: u32,
     /// Who pays.
     pub payer: Payer,

@@ -106,6 +106,7 @@ impl Engine {
             Event::JobCancelled { job } => {
                 self.begin_end(job, JobState::Cancelled { cause: Cause::Owner });
             }
+            Event::ToppedUp { job, escrow } => self.topped_up(job, escrow),
             Event::SessionOpened { session, profile } => self.session_opened(session, profile),
             Event::SessionClosed { session } => self.session_closed(session),
             Event::PaceChanged { session, share, workers } => {

@@ -2,6 +2,7 @@
 
 use crate::category::{CategorySet, RefusedCategories};
 use crate::effect::EffectId;
+use crate::money::NanoUsd;
 use crate::plan::{JobPlan, ResumePoint};
 use crate::terms::Terms;
 use crate::verify::Trust;
@@ -177,6 +178,8 @@ pub enum Event {
     JobAdded { plan: Box<JobPlan>, resume: Option<ResumePoint>, terms: Terms },
     /// Its owner cancels it.
     JobCancelled { job: JobId },
+    /// More was put into its escrow: what that holds now, with the margin.
+    ToppedUp { job: JobId, escrow: NanoUsd },
     /// A contributor has consented and is ready.
     SessionOpened { session: SessionId, profile: SessionProfile },
     /// Its socket is gone; its leases are free.

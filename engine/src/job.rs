@@ -1,5 +1,6 @@
 //! Where a job stands, as one enum that carries its data.
 
+use crate::money::NanoUsd;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +15,8 @@ pub enum JobPhase {
     Initializing,
     /// There is work that no contributor may take.
     WaitingForContributors,
+    /// What it holds is used up: it goes on once more is put in.
+    Paused,
     /// Rounds are going on.
     Running,
     /// The coordinator measures the weights on the held-out rows.
@@ -28,10 +31,11 @@ pub enum JobPhase {
 
 impl JobPhase {
     /// Every phase, in the order of a job's life.
-    pub const ALL: [JobPhase; 8] = [
+    pub const ALL: [JobPhase; 9] = [
         JobPhase::Queued,
         JobPhase::Initializing,
         JobPhase::WaitingForContributors,
+        JobPhase::Paused,
         JobPhase::Running,
         JobPhase::Evaluating,
         JobPhase::Completed,
@@ -45,6 +49,7 @@ impl JobPhase {
             JobPhase::Queued => "queued",
             JobPhase::Initializing => "initializing",
             JobPhase::WaitingForContributors => "waiting_for_contributors",
+            JobPhase::Paused => "paused",
             JobPhase::Running => "running",
             JobPhase::Evaluating => "evaluating",
             JobPhase::Completed => "completed",
@@ -57,7 +62,7 @@ impl JobPhase {
     /// store refuses whatever is not in it.
     pub const fn followers(self) -> &'static [JobPhase] {
         use JobPhase::{
-            Cancelled, Completed, Evaluating, Failed, Initializing, Queued, Running,
+            Cancelled, Completed, Evaluating, Failed, Initializing, Paused, Queued, Running,
             WaitingForContributors,
         };
         match self {
@@ -65,17 +70,20 @@ impl JobPhase {
             Queued => &[
                 Initializing,
                 WaitingForContributors,
+                Paused,
                 Running,
                 Evaluating,
                 Completed,
                 Failed,
                 Cancelled,
             ],
-            Initializing => &[WaitingForContributors, Running, Failed, Cancelled],
-            WaitingForContributors => &[Running, Failed, Cancelled],
+            Initializing => &[WaitingForContributors, Paused, Running, Failed, Cancelled],
+            WaitingForContributors => &[Paused, Running, Failed, Cancelled],
+            // After a restart rounds may be done again up to an evaluation.
+            Paused => &[WaitingForContributors, Running, Evaluating, Failed, Cancelled],
             // Evaluating is not stored on its own: the record after it is.
-            Running => &[WaitingForContributors, Evaluating, Completed, Failed, Cancelled],
-            Evaluating => &[WaitingForContributors, Running, Completed, Failed, Cancelled],
+            Running => &[WaitingForContributors, Paused, Evaluating, Completed, Failed, Cancelled],
+            Evaluating => &[WaitingForContributors, Paused, Running, Completed, Failed, Cancelled],
             Completed | Failed | Cancelled => &[],
         }
     }
@@ -120,6 +128,9 @@ pub enum JobState {
     Initializing,
     /// There is work that no contributor may take; `reason` is a sentence for its owner.
     WaitingForContributors { reason: String },
+    /// The next round could cost more than is left of what it holds; `missing` more
+    /// would do.
+    Paused { missing: NanoUsd },
     /// Optimizer step `step` (counted from 1) of `steps` is being worked on, in epoch `epoch` (from 0).
     Running { epoch: u32, step: u32, steps: u32 },
     /// The weights after epoch `epoch` (from 0) are being measured.
@@ -152,17 +163,19 @@ pub enum Cause {
     Coordinator,
     /// Failed: its deadline has passed.
     Deadline,
-    /// Failed: the next round could cost more than its budget.
+    /// Failed: the next round could cost more than its budget. The cause of a pause, too.
     Budget,
     /// Cancelled: nobody was there for as long as it waits.
     NoContributors,
     /// Cancelled by its owner.
     Owner,
+    /// Failed: what the operator pays of its work has come to the limit.
+    OperatorCost,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Cause; 11] = [
+    pub const ALL: [Cause; 12] = [
         Cause::EpochsDone,
         Cause::EarlyStopped,
         Cause::Refused,
@@ -174,6 +187,7 @@ impl Cause {
         Cause::Budget,
         Cause::NoContributors,
         Cause::Owner,
+        Cause::OperatorCost,
     ];
 
     /// The name in stores and JSON.
@@ -190,6 +204,7 @@ impl Cause {
             Cause::Budget => "budget",
             Cause::NoContributors => "no_contributors",
             Cause::Owner => "owner",
+            Cause::OperatorCost => "operator_cost",
         }
     }
 
@@ -203,7 +218,8 @@ impl Cause {
             | Cause::InvalidTasks
             | Cause::Coordinator
             | Cause::Deadline
-            | Cause::Budget => JobPhase::Failed,
+            | Cause::Budget
+            | Cause::OperatorCost => JobPhase::Failed,
             Cause::NoContributors | Cause::Owner => JobPhase::Cancelled,
         }
     }
@@ -234,6 +250,7 @@ impl JobState {
             JobState::Queued => JobPhase::Queued,
             JobState::Initializing => JobPhase::Initializing,
             JobState::WaitingForContributors { .. } => JobPhase::WaitingForContributors,
+            JobState::Paused { .. } => JobPhase::Paused,
             JobState::Running { .. } => JobPhase::Running,
             JobState::Evaluating { .. } => JobPhase::Evaluating,
             JobState::Completed { .. } => JobPhase::Completed,
@@ -242,7 +259,7 @@ impl JobState {
         }
     }
 
-    /// Why it has ended, if it has.
+    /// Why it has ended or is paused.
     pub const fn cause(&self) -> Option<Cause> {
         match self {
             JobState::Completed { reason: CompletedReason::EpochsDone } => Some(Cause::EpochsDone),
@@ -250,6 +267,7 @@ impl JobState {
                 Some(Cause::EarlyStopped)
             }
             JobState::Failed { cause, .. } | JobState::Cancelled { cause } => Some(*cause),
+            JobState::Paused { .. } => Some(Cause::Budget),
             _ => None,
         }
     }
@@ -283,16 +301,17 @@ mod tests {
     #[test]
     fn phases_follow_each_other_as_the_table_says() {
         use JobPhase::*;
-        // Rows: from; columns in the order of `ALL`: q i w r e c f x.
+        // Rows: from; columns in the order of `ALL`: q i w p r e c f x.
         let table = [
-            (Queued, "yyyyyyyy"),
-            (Initializing, "nyyynnyy"),
-            (WaitingForContributors, "nnyynnyy"),
-            (Running, "nnyyyyyy"),
-            (Evaluating, "nnyyyyyy"),
-            (Completed, "nnnnnnnn"),
-            (Failed, "nnnnnnnn"),
-            (Cancelled, "nnnnnnnn"),
+            (Queued, "yyyyyyyyy"),
+            (Initializing, "nyyyynnyy"),
+            (WaitingForContributors, "nnyyynnyy"),
+            (Paused, "nnyyyynyy"),
+            (Running, "nnyyyyyyy"),
+            (Evaluating, "nnyyyyyyy"),
+            (Completed, "nnnnnnnnn"),
+            (Failed, "nnnnnnnnn"),
+            (Cancelled, "nnnnnnnnn"),
         ];
         for (from, row) in table {
             for (next, expected) in JobPhase::ALL.into_iter().zip(row.chars()) {

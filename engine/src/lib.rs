@@ -57,6 +57,7 @@ pub use plan::{
     Algorithm, EarlyStopping, JobPlan, PartPlan, Patience, Placement, ResumePoint, StagePlan,
     SyncSgd,
 };
+pub use rates::Rates;
 pub use raven_protocol::tree;
 pub use sampling::{EpochOrder, Layout, LayoutError, micro_batch_rows};
 pub use stats::Stats;

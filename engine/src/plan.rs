@@ -179,6 +179,9 @@ pub struct ResumePoint {
     pub spent: Spent,
     /// How often it went back to before a wrong result.
     pub rollbacks: u32,
+    /// The attempt that it begins with: none that anybody was credited under before, so
+    /// that what is done again is an execution of its own.
+    pub attempt: u32,
     /// Steps that were done where it began again because its loss diverged, in order.
     pub setbacks: Vec<u32>,
     /// The losses of the rounds up to here.

@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Step,
     Evaluate,
     Persist,
+    /// The record of a job that waits for money.
+    Pause,
     /// The record of going back to a round.
     RollBack {
         round: u32,
@@ -121,7 +123,7 @@ impl Engine {
                 .world
                 .jobs
                 .values()
-                .filter(|job| job.active)
+                .filter(|job| job.active && job.paused.is_none())
                 .map(|job| job.service)
                 .min()
                 .unwrap_or(0);
@@ -129,12 +131,15 @@ impl Engine {
             job.active = true;
             job.service = service;
             job.turn_afforded = self.now;
-            self.advance(id, Input::Begin);
+            match job.paused.take() {
+                Some(paused) => self.act(id, paused.action),
+                None => self.advance(id, Input::Begin),
+            }
         }
     }
 
     fn active_jobs(&self) -> usize {
-        self.world.jobs.values().filter(|job| job.active).count()
+        self.world.jobs.values().filter(|job| job.active && job.paused.is_none()).count()
     }
 
     /// Tells the plan, and does what it wants.
@@ -159,14 +164,14 @@ impl Engine {
                 });
             }
             Action::OpenRuns { round, state } => {
-                if self.affords(id, round, 0)
+                if self.affords(id, round, 0, &Action::OpenRuns { round, state })
                     && let Some(job) = self.world.jobs.get_mut(&id)
                 {
                     job.open_runs(round, state);
                 }
             }
             Action::OpenParts { round, stage, state } => {
-                if self.affords(id, round, stage)
+                if self.affords(id, round, stage, &Action::OpenParts { round, stage, state })
                     && let Some(job) = self.world.jobs.get_mut(&id)
                 {
                     job.open_parts(round, stage, state);
@@ -314,6 +319,7 @@ impl Engine {
                 }
                 match pending.kind {
                     Kind::RollBack { round } => self.begin_again(pending.job, round),
+                    Kind::Pause => self.pause_saved(pending.job),
                     _ => self.advance(pending.job, input),
                 }
             }
@@ -480,6 +486,8 @@ impl Engine {
     }
 
     fn try_save_end(&mut self, id: JobId) {
+        // What is paid with the end is looked at before, as at a checkpoint.
+        self.sample_at_end(id);
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let Some(Ending::Draining(state)) = &job.ending else { return };
         if job.effects > 0 {
@@ -540,9 +548,10 @@ fn input_of(kind: Kind, outcome: Result<Outcome, EffectError>) -> Result<Input, 
             Ok(Input::Outnumbered { kept, groups })
         }
         (Kind::Evaluate, Outcome::Evaluated { metrics }) => Ok(Input::Evaluated { metrics }),
-        (Kind::Persist | Kind::RollBack { .. } | Kind::SetBack(_), Outcome::Persisted) => {
-            Ok(Input::Persisted)
-        }
+        (
+            Kind::Persist | Kind::Pause | Kind::RollBack { .. } | Kind::SetBack(_),
+            Outcome::Persisted,
+        ) => Ok(Input::Persisted),
         (Kind::Show { .. }, Outcome::Persisted) => Ok(Input::Shown),
         (kind, outcome) => Err(EffectError {
             stage: "shell",

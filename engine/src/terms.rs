@@ -1,11 +1,15 @@
 //! Under what terms a job is trained: until when, for how much, and what happens
-//! where nobody is there.
+//! where nobody is there or the money is used up.
 
+use crate::active::Job;
+use crate::algorithm::{Action, Draft};
 use crate::engine::Engine;
 use crate::event::Millis;
 use crate::job::{Cause, JobState};
-use crate::money::{Charge, Flops, PicoUsd};
-use crate::rates;
+use crate::ledger::pay;
+use crate::money::{Charge, Flops, NanoUsd, PicoUsd};
+use crate::progress::Kind;
+use crate::rates::Rates;
 use crate::scheduler::Waiting;
 use crate::timer::Timer;
 use raven_protocol::JobId;
@@ -16,11 +20,20 @@ use serde::{Deserialize, Serialize};
 pub struct Terms {
     /// When it ends at the latest, on the caller's monotonic clock.
     pub deadline: Option<Millis>,
-    /// What contributors may be credited for it at most.
+    /// What contributors may be credited for it at most: it ends where a round could
+    /// exceed that.
     pub budget: Option<Budget>,
+    /// What it holds for its work, with the margin: it pauses where a round could cost
+    /// more than is left of that.
+    pub escrow: Option<NanoUsd>,
+    /// What work beyond its owner's may cost the operator at most: it ends where a round
+    /// begins beyond that.
+    pub operator_cost_max: Option<NanoUsd>,
     /// What happens where nobody can work on it for `fallback_after_ms`.
     pub fallback: Fallback,
     pub fallback_after_ms: Millis,
+    /// At which its work is paid, whatever becomes of the operator's settings.
+    pub rates: Rates,
 }
 
 /// A bound on what a job costs.
@@ -50,6 +63,8 @@ pub enum Fallback {
 pub struct Spent {
     pub flops: u64,
     pub charge: Charge,
+    /// What work has cost that its owner is not charged for.
+    pub operator: Charge,
 }
 
 impl Spent {
@@ -59,27 +74,158 @@ impl Spent {
         self.charge = self.charge.plus(charge).unwrap_or(Charge::MAX);
     }
 
-    /// Whether `flops` more could cost more than `budget` allows, whoever does them.
-    pub(crate) fn could_exceed(self, budget: Budget, flops: u64) -> bool {
+    pub(crate) fn add_operators(&mut self, flops: u64, rate: PicoUsd) {
+        let charge = Charge::of(Flops(flops), rate);
+        self.operator = self.operator.plus(charge).unwrap_or(Charge::MAX);
+    }
+
+    /// The same with `flops` more at the highest rate.
+    fn at_most(self, flops: u64, rates: &Rates) -> Spent {
         let mut then = self;
-        then.add(flops, rates::HIGHEST);
+        then.add(flops, rates.highest());
+        then
+    }
+
+    /// Whether `flops` more could cost more than `budget` allows, whoever does them.
+    pub(crate) fn could_exceed(self, budget: Budget, flops: u64, rates: &Rates) -> bool {
+        let then = self.at_most(flops, rates);
         match budget {
             Budget::Flops(most) => then.flops > most,
             Budget::Charge(most) => then.charge > most,
         }
     }
+
+    /// What is missing in `escrow` for `flops` more with the margin, whoever does them.
+    pub(crate) fn missing(self, escrow: NanoUsd, flops: u64, rates: &Rates) -> Option<NanoUsd> {
+        let needed =
+            pay::quote(self.at_most(flops, rates).charge, 100).unwrap_or(NanoUsd(i64::MAX));
+        let missing = needed.0.saturating_sub(escrow.0);
+        (missing > 0).then_some(NanoUsd(missing))
+    }
+}
+
+/// A job that waits for money.
+#[derive(Clone, Debug)]
+pub(crate) struct Paused {
+    /// With what it goes on.
+    pub(crate) action: Action,
+    missing: NanoUsd,
+    /// Whether the pause is durable: nothing goes on before.
+    is_saved: bool,
+}
+
+impl Paused {
+    pub(crate) fn state(&self) -> JobState {
+        JobState::Paused { missing: self.missing }
+    }
+}
+
+impl Job {
+    /// Why the operator pays for no more of it, once that is so.
+    fn is_too_dear(&self) -> Option<String> {
+        let most = self.terms.operator_cost_max?;
+        let cost = self.spent.operator.rounded_up().unwrap_or(NanoUsd(i64::MAX));
+        (cost > most).then(|| {
+            format!(
+                "work that its owner is not charged for has cost the operator {} nano-USD, the \
+                 limit is {}: it went back {} times before false results and {} times where its \
+                 loss diverged, and this is its attempt number {}",
+                cost.0,
+                most.0,
+                self.ledger.rollbacks,
+                self.ledger.setbacks,
+                self.ledger.attempt().saturating_add(1)
+            )
+        })
+    }
+
+    /// What is missing in its escrow for what is left of `round` from `stage` on. A
+    /// round that was begun is done to its end: what it costs beyond is the operator's.
+    fn missing(&self, round: u32, stage: u32) -> Option<NanoUsd> {
+        let escrow = self.terms.escrow?;
+        let is_begun = self.credits.iter().any(|credit| credit.task.round == round);
+        if is_begun || self.is_credited(round) {
+            return None;
+        }
+        self.spent.missing(escrow, self.flops_paid_from(round, stage), &self.terms.rates)
+    }
 }
 
 impl Engine {
-    /// Whether a round may be begun or gone on with; where the budget does not
-    /// allow it, the job ends.
-    pub(crate) fn affords(&mut self, id: JobId, round: u32, stage: u32) -> bool {
-        let affords = self.world.jobs.get(&id).is_none_or(|job| job.affords(round, stage));
-        if !affords {
+    /// Whether a round may be begun or gone on with as `action` says; where the budget
+    /// does not allow it the job ends, and where its escrow does not it pauses.
+    pub(crate) fn affords(&mut self, id: JobId, round: u32, stage: u32, action: &Action) -> bool {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return false };
+        if let Some(reason) = job.is_too_dear() {
+            self.begin_end(id, JobState::Failed { cause: Cause::OperatorCost, reason });
+            return false;
+        }
+        if !job.affords(round, stage) {
             let reason = "the next round could cost more than is left of the budget".to_owned();
             self.begin_end(id, JobState::Failed { cause: Cause::Budget, reason });
+            return false;
         }
-        affords
+        let Some(missing) = job.missing(round, stage) else { return true };
+        let paused = Paused { action: action.clone(), missing, is_saved: false };
+        if job.sgd.divergence.is_some() {
+            // A checkpoint more would change to where it goes back when its loss diverges.
+            self.pause(id, paused, false);
+        } else {
+            self.hold_pause(id, round, paused);
+        }
+        false
+    }
+
+    /// Makes durable that a job waits for money, with what it has trained where
+    /// `checkpoint` says so.
+    pub(crate) fn pause(&mut self, id: JobId, paused: Paused, checkpoint: bool) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        let draft = job.driver.draft(paused.state());
+        job.paused = Some(paused);
+        self.persist_as(id, Draft { checkpoint, ..draft }, Kind::Pause);
+    }
+
+    /// The pause is durable. Money may have come meanwhile.
+    pub(crate) fn pause_saved(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        if let Some(paused) = &mut job.paused {
+            paused.is_saved = true;
+        }
+        self.go_on_if_paid(id);
+    }
+
+    /// The job's escrow holds more: what it holds now, with the margin.
+    pub(crate) fn topped_up(&mut self, id: JobId, escrow: NanoUsd) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        if job.terms.escrow.is_some() {
+            job.terms.escrow = Some(escrow);
+        } else if let Some(Budget::Charge(_)) = job.terms.budget {
+            job.terms.budget = Some(Budget::Charge(pay::cost_within(escrow)));
+        }
+        self.go_on_if_paid(id);
+    }
+
+    /// A paused job whose next round is paid for waits for its turn.
+    fn go_on_if_paid(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id).filter(|job| job.ending.is_none()) else {
+            return;
+        };
+        let (Some(paused), Some(escrow)) = (&job.paused, job.terms.escrow) else { return };
+        let (round, stage) = match paused.action {
+            Action::OpenRuns { round, .. } => (round, 0),
+            Action::OpenParts { round, stage, .. } => (round, stage),
+            _ => return,
+        };
+        let flops = job.flops_paid_from(round, stage);
+        let missing = job.spent.missing(escrow, flops, &job.terms.rates);
+        match (missing, &mut job.paused) {
+            (Some(missing), Some(paused)) => paused.missing = missing,
+            (None, Some(paused)) if paused.is_saved && job.active => {
+                job.active = false;
+                self.queue.push_back(id);
+            }
+            _ => {}
+        }
     }
 
     pub(crate) fn deadline_passed(&mut self, id: JobId) {
@@ -125,16 +271,34 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rates;
+
+    const RATES: Rates = Rates::FLAT;
 
     #[test]
     fn the_last_operation_within_a_budget_is_allowed_and_no_other() {
-        let spent = Spent { flops: 60, charge: Charge::of(Flops(60), rates::LOWEST) };
-        assert!(!spent.could_exceed(Budget::Flops(100), 40));
-        assert!(spent.could_exceed(Budget::Flops(100), 41));
+        let charge = Charge::of(Flops(60), rates::LOWEST);
+        let spent = Spent { flops: 60, charge, ..Spent::default() };
+        assert!(!spent.could_exceed(Budget::Flops(100), 40, &RATES));
+        assert!(spent.could_exceed(Budget::Flops(100), 41, &RATES));
         let worst = Charge::of(Flops(40), rates::HIGHEST);
         let most = spent.charge.plus(worst).expect("small");
-        assert!(!spent.could_exceed(Budget::Charge(most), 40));
-        assert!(spent.could_exceed(Budget::Charge(most), 41));
-        assert!(spent.could_exceed(Budget::Flops(u64::MAX - 1), u64::MAX));
+        assert!(!spent.could_exceed(Budget::Charge(most), 40, &RATES));
+        assert!(spent.could_exceed(Budget::Charge(most), 41, &RATES));
+        assert!(spent.could_exceed(Budget::Flops(u64::MAX - 1), u64::MAX, &RATES));
+    }
+
+    #[test]
+    fn what_is_missing_is_what_would_do() {
+        let flops = 7 * crate::money::FLOPS_PER_CALCULATION;
+        let mut spent = Spent::default();
+        spent.add(flops, rates::LOWEST);
+        // 84 and 140 nano-USD of work, and a tenth of that.
+        assert_eq!(spent.missing(NanoUsd(247), flops, &RATES), None);
+        assert_eq!(spent.missing(NanoUsd(246), flops, &RATES), Some(NanoUsd(1)));
+        assert_eq!(spent.missing(NanoUsd(0), flops, &RATES), Some(NanoUsd(247)));
+        assert!(
+            spent.missing(NanoUsd(i64::MAX - 1), u64::MAX, &RATES).is_none_or(|left| left.0 > 0)
+        );
     }
 }

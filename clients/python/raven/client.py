@@ -149,6 +149,15 @@ class Client:
         """Ends a job. A job that has ended already is refused with an `ApiError`."""
         self._post(self._job_path(job_id) + "/cancel", None, None)
 
+    def top_up(self, job_id: str, amount_nano_usd: int, idempotency_key: str | None = None) -> dict[str, Any]:
+        """Moves money of this key's account into the job's escrow; a paused job goes on once it suffices.
+
+        Where no answer comes it is sent again under the same `Idempotency-Key`, drawn
+        where none is given, so that the money moves once.
+        """
+        wish = {"amount_nano_usd": amount_nano_usd}
+        return self._post(self._job_path(job_id) + "/top-up", wish, idempotency_key)
+
     def events(
         self, job_id: str, after: str | None = None, *, retry_s_max: float = 300.0
     ) -> Iterator[sse.Event]:

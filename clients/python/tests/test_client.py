@@ -105,6 +105,17 @@ class Requests(StubCase):
             ],
         )
 
+    def test_a_top_up_names_its_amount_and_is_sent_once_more_under_one_name(self):
+        answer = {"id": "job_1", "amount_nano_usd": 5, "escrow_nano_usd": 8}
+        client = self.start(lambda _, handler: send_json(handler, 200, answer))
+        self.assertEqual(client.top_up("job_1", 5, idempotency_key="mine"), answer)
+        client.top_up("job_1", 5)
+        first, second = self.stub.requests
+        self.assertEqual((first.method, first.path), ("POST", "/v1/jobs/job_1/top-up"))
+        self.assertEqual(json.loads(first.body), {"amount_nano_usd": 5})
+        self.assertEqual(first.headers["idempotency-key"], "mine")
+        self.assertNotIn(second.headers["idempotency-key"], ("", "mine"))
+
     def test_a_path_before_the_routes_is_kept(self):
         self.start(lambda _, handler: send_json(handler, 200, {}))
         Client(self.stub.url + "/raven/").stats()

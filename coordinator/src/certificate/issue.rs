@@ -7,7 +7,7 @@ use super::document::{
 };
 use super::key::{CertificateKey, KeyError};
 use crate::blobs::{BlobError, Blobs};
-use crate::job::{JobContext, JobError, JobSpec, Lowering, lower_job};
+use crate::job::{JobContext, JobError, JobSpec, Lowering, WhenSpent, lower_job};
 use crate::store::{CheckpointRow, JobRow, Store, StoreError};
 use crate::ticket::signing_folder;
 use crate::time::UnixMs;
@@ -78,6 +78,7 @@ fn certified(spec: &JobSpec) -> JobSpec {
         category: Category::default(),
         deadline: None,
         budget: None,
+        when_spent: WhenSpent::default(),
         fallback: Fallback::default(),
         fallback_after_s: 0,
         ..spec.clone()

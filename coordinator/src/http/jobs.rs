@@ -6,8 +6,8 @@ use super::extract::Path;
 use super::idempotency::{Claim, Once, Turn};
 use super::{App, Problem, datasets, model, quotes};
 use crate::job::{
-    BudgetSpec, Deadline, JobContext, JobError, JobFacts, JobSpec, Lowering, SeedNumber,
-    calculations, lower_job,
+    BudgetSpec, Deadline, JobContext, JobError, JobFacts, JobSpec, Lowering, SeedNumber, WhenSpent,
+    calculations, lower_job, terms,
 };
 use crate::random;
 use crate::store::{DatasetId, JobRow, JobSummary, MeanMetrics, NewJob};
@@ -84,6 +84,8 @@ fn admit(app: &App, prepared: &Prepared, now: UnixMs) -> Result<(), Problem> {
         }
     }
     match terms.budget {
+        // It pauses where more is needed.
+        Some(BudgetSpec::NanoUsd(_)) if terms.when_spent == WhenSpent::Pause => Ok(()),
         Some(BudgetSpec::Calculations(most)) if calculations(quote.budget_flops_least) > most => {
             let least = calculations(quote.budget_flops_least);
             let detail = format!("budget: the job takes {least} calculations at least");
@@ -117,7 +119,10 @@ pub async fn prepare(app: &App, owner: Owner, mut spec: JobSpec) -> Result<Prepa
         (spec, lowered)
     })
     .await?;
-    let (context, facts) = lowered.map_err(|error| refusal(&error))?;
+    let (mut context, mut facts) = lowered.map_err(|error| refusal(&error))?;
+    // It keeps them, whatever is set later.
+    facts.rates = app.settings.rates;
+    context.terms = terms(&spec, &facts);
     Ok(Prepared { spec, context, facts })
 }
 
@@ -167,10 +172,14 @@ async fn hand_over(
         app.store.end_job(job.id, Cause::Coordinator, Some(&error.to_string())).await?;
         return Err(Problem::unavailable(error.to_string()));
     }
-    let row = app.store.job(job.owner, job.id).await?;
-    if row.is_some_and(|row| row.phase.is_end()) {
+    let Some(row) = app.store.job(job.owner, job.id).await? else { return Ok(()) };
+    if row.phase.is_end() {
         // Cancelled while its data was read, before the network knew of it.
         cancel_in_network(&app, job.id).await?;
+    } else if row.topped_up.0 > 0 {
+        // As early as that, too.
+        let told = app.network.top_up(job.id, row.escrow).await;
+        told.map_err(|error| Problem::unavailable(error.to_string()))?;
     }
     Ok(())
 }
@@ -274,11 +283,13 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
     let JobSummary { train, evaluation: last, best, contributors, work } =
         app.store.job_summary(row.id).await?;
     let (phase, reason) = state(app, row);
-    Ok(json!({
+    // That of a pause goes with it.
+    let cause = row.cause.filter(|_| phase.is_end() || phase == JobPhase::Paused);
+    let mut shown = json!({
         "id": row.id,
         "name": row.spec.name,
         "state": phase,
-        "cause": row.cause,
+        "cause": cause,
         "reason": reason,
         "created_at": row.created.rfc3339(),
         "started_at": row.started.map(UnixMs::rfc3339),
@@ -310,15 +321,23 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "evaluation": evaluation(last),
         "best": evaluation(best),
         "train_ms": row.train_ms,
-        "cost": {
-            "flops": row.flops,
-            "calculations": row.flops as f64 / FLOPS_PER_CALCULATION as f64,
-            "flops_planned": row.facts.flops_planned,
-            "nano_usd": row.charged.rounded_up(),
-            "escrow_nano_usd": row.escrow,
-        },
+        "cost": cost(row),
         "rollbacks": row.rollbacks,
         "setbacks": row.setbacks,
         "model_sha256": row.model_sha256,
-    }))
+    });
+    // The macro takes no more fields at once.
+    shown["when_spent"] = json!(row.spec.when_spent);
+    Ok(shown)
+}
+
+fn cost(row: &JobRow) -> Value {
+    json!({
+        "flops": row.flops,
+        "calculations": row.flops as f64 / FLOPS_PER_CALCULATION as f64,
+        "flops_planned": row.facts.flops_planned,
+        "nano_usd": row.charged.rounded_up(),
+        "escrow_nano_usd": row.escrow,
+        "topped_up_nano_usd": row.topped_up,
+    })
 }

@@ -27,6 +27,7 @@ mod proof;
 mod quotes;
 mod sites;
 mod streams;
+mod top_up;
 pub mod upkeep;
 mod uploads;
 mod work_tokens;
@@ -52,6 +53,7 @@ use crate::verify::Verifier;
 use crate::www::Www;
 use axum::Router;
 use axum::http::{Method, StatusCode};
+use raven_engine::Rates;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -104,6 +106,8 @@ pub struct Settings {
     pub dataset_bytes_max: u64,
     /// Sites of one key.
     pub sites_max: u64,
+    /// At which the work of new jobs is paid.
+    pub rates: Rates,
     /// Whether jobs may call for the coordinator's own node.
     pub operator: bool,
     /// What operators send for `/metrics`; anyone may read it where there is none.
@@ -145,6 +149,7 @@ pub fn router(app: App) -> Router {
         .merge(datasets::routes(&app.settings.upload_limits))
         .merge(uploads::routes())
         .merge(jobs::routes())
+        .merge(top_up::routes())
         .merge(quotes::routes())
         .merge(events::routes())
         .merge(model::routes())

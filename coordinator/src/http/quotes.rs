@@ -1,4 +1,4 @@
-//! `/v1/quotes`: what a job would come to, from the same document.
+//! `/v1/quotes`: what a job would come to, from the same document; `/v1/rates`.
 
 use super::auth::Owner;
 use super::body::JsonBody;
@@ -9,14 +9,17 @@ use crate::job::{JobSpec, Quote, Speeds, calculations, quote};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use raven_engine::rates;
+use raven_engine::Rates;
+use raven_engine::ledger::pay;
+use raven_engine::money::FLOPS_PER_CALCULATION;
+use raven_engine::rates::CLASSES;
 use raven_protocol::{Backend, Numerics};
 use serde_json::{Value, json};
 
 pub fn routes() -> Router<App> {
-    Router::new().route("/v1/quotes", post(create))
+    Router::new().route("/v1/quotes", post(create)).route("/v1/rates", get(rates))
 }
 
 /// Who could work on a job now: on a strict one processors, on a relaxed one of a
@@ -47,6 +50,28 @@ pub fn of(app: &App, prepared: &Prepared) -> Quote {
     quote(&prepared.spec, &prepared.context, &prepared.facts, &speeds(app, prepared.spec.numerics))
 }
 
+fn by_class(rates: &Rates) -> Value {
+    let by_class = CLASSES
+        .map(|device| json!({ "device": device, "pico_usd_per_calculation": rates.of(device) }));
+    json!(by_class)
+}
+
+/// What the work of new jobs is paid at; anyone may know.
+async fn rates(State(app): State<App>) -> Json<Value> {
+    let rates = &app.settings.rates;
+    Json(json!({
+        "flops_per_calculation": FLOPS_PER_CALCULATION,
+        "rates": by_class(rates),
+        "bonus": rates.bonus,
+        "highest_pico_usd": rates.highest(),
+        "margin_percent": {
+            "master_node": pay::MASTER_PERCENT as u64,
+            "partner": pay::PARTNER_PERCENT as u64,
+            "fee": pay::FEE_PERCENT as u64,
+        },
+    }))
+}
+
 async fn create(
     State(app): State<App>,
     owner: Owner,
@@ -65,8 +90,6 @@ async fn create(
 
 fn answer(app: &App, prepared: &Prepared, quote: &Quote) -> Value {
     let snapshot = app.network.snapshot();
-    let rates = rates::CLASSES
-        .map(|device| json!({ "device": device, "pico_usd_per_calculation": rates::rate(device) }));
     let (time, reason) = match quote.time {
         Some(time) => (json!({ "least_s": time.least_s, "most_s": time.most_s }), Value::Null),
         None if snapshot.contributors == 0 => (Value::Null, "no contributor is online".into()),
@@ -91,7 +114,8 @@ fn answer(app: &App, prepared: &Prepared, quote: &Quote) -> Value {
             "least_nano_usd": quote.price_least,
             "most_nano_usd": quote.price_most,
             "least_budget_nano_usd": quote.budget_least,
-            "rates": rates,
+            "rates": by_class(&prepared.facts.rates),
+            "bonus": prepared.facts.rates.bonus,
             "by_verification": by_mode,
         },
         "verification": prepared.spec.verification,

@@ -4,16 +4,16 @@
 
 use super::combine::RoundSizes;
 use super::error::graph_error;
-use super::quote::held;
+use super::quote::{held, operator_cost_max};
 use super::sizes::{self, RUN_FLOPS_MAX, Weighed, bytes};
 use super::sliced::SlicedCut;
-use super::terms::{BudgetSpec, FALLBACK_AFTER_S_MAX, JobTerms};
+use super::terms::{FALLBACK_AFTER_S_MAX, JobTerms};
 use super::{
     DataContext, JobContext, JobError, JobFacts, JobSpec, OnDivergence, PlacementKind, RowGraph,
     StepGraph, TensorSpec,
 };
 use crate::dataset::{DatasetFacts, Target, X_COLUMN, Y_COLUMN};
-use raven_engine::{Algorithm, EarlyStopping, JobPlan, Placement, SyncSgd};
+use raven_engine::{Algorithm, EarlyStopping, JobPlan, Placement, Rates, SyncSgd};
 use raven_graph::{
     DType, DataSpec, Limits, LoweredModel, ParamSpec, TensorType, ValidGraph, lower, step_graph,
 };
@@ -116,15 +116,10 @@ pub fn lower_job(
 }
 
 /// The job's terms: what it may cost is at most what it holds.
-fn terms(spec: &JobSpec, facts: &JobFacts) -> JobTerms {
-    let terms = spec.terms();
-    match (terms.budget, held(spec, facts)) {
-        (Some(BudgetSpec::Calculations(_)), _) | (_, None) => terms,
-        (_, Some(held)) => {
-            let budget = Some(BudgetSpec::NanoUsd(held.0.unsigned_abs()));
-            JobTerms { budget, ..terms }
-        }
-    }
+pub(crate) fn terms(spec: &JobSpec, facts: &JobFacts) -> JobTerms {
+    let operator_cost_max = operator_cost_max(spec, facts);
+    let rates = facts.rates;
+    JobTerms { escrow: held(spec, facts), operator_cost_max, rates, ..spec.terms() }
 }
 
 fn field(field: &'static str, rule: &str, found: impl ToString) -> JobError {
@@ -218,6 +213,7 @@ fn facts(spec: &JobSpec, data: &DatasetFacts, model: &LoweredModel) -> JobFacts 
         steps_per_epoch,
         steps: steps_per_epoch * training.epochs,
         flops_planned: u64::try_from(flops).unwrap_or(u64::MAX),
+        rates: Rates::default(),
     }
 }
 

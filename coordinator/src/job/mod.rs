@@ -17,6 +17,7 @@ pub use combine::Combine;
 pub use context::{DataContext, JobContext, RowGraph, StepGraph, TensorSpec};
 pub use divergence::OnDivergence;
 pub use error::JobError;
+pub(crate) use lower::terms;
 pub use lower::{Lowering, lower_job};
 pub use pseudonym::pseudonym;
 pub use quote::{Quote, Speeds, TimeRange, calculations, held, quote};
@@ -25,8 +26,9 @@ pub use spec::{
     Adam, EarlyStoppingSpec, JobSpec, Optimizer, PlacementKind, SeedNumber, Sgd, Training,
 };
 
-pub use terms::{BudgetSpec, Deadline, JobTerms};
+pub use terms::{BudgetSpec, Deadline, JobTerms, WhenSpent};
 
+use raven_engine::Rates;
 use serde::{Deserialize, Serialize};
 
 /// What lowering a job came to, as far as its owner is told.
@@ -42,6 +44,9 @@ pub struct JobFacts {
     pub steps: u32,
     /// Static cost of all of them.
     pub flops_planned: u64,
+    /// At which its work is paid. Jobs of before rates were set had those of always.
+    #[serde(default)]
+    pub rates: Rates,
 }
 
 impl JobFacts {

@@ -4,7 +4,7 @@
 use super::{BudgetSpec, JobContext, JobFacts, JobSpec};
 use raven_engine::ledger::pay;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, NanoUsd};
-use raven_engine::{Algorithm, Placement, StagePlan, Verification, rates};
+use raven_engine::{Algorithm, Placement, Rates, StagePlan, Verification};
 
 /// Assumed link of a contributor, in bytes per second: the engine assumes the
 /// same until it has measured one.
@@ -13,6 +13,9 @@ const LINK_BYTES_PER_S: u64 = 2_500_000;
 const ROUND_OVERHEAD_MS: u64 = 100;
 /// Of the speed that is there now, one in so many is counted on to stay.
 const CAUTION: u64 = 2;
+
+/// Quotes of a job that its operator pays at most for work beyond its owner's.
+const OPERATOR_COST_QUOTES: i64 = 2;
 
 /// Who could work on the job now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,14 +67,15 @@ pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Sp
     // `triple` pays three executions of everything; of the other modes' allowance
     // nothing need be used.
     let least = if mode == Verification::Triple { allowed(mode, flops_least) } else { flops_least };
-    let price_of = |mode| price(allowed(mode, flops_most(spec, facts)), rates::HIGHEST);
+    let rates = &facts.rates;
+    let price_of = |mode| price(allowed(mode, flops_most(spec, facts)), rates.highest());
     Quote {
         flops_least,
         flops_planned: facts.flops_planned,
-        price_least: price(least, rates::LOWEST),
+        price_least: price(least, rates.lowest()),
         price_most: price_of(mode),
         price_most_by_mode: Verification::ALL.map(|mode| (mode, price_of(mode))),
-        budget_least: budget_least(context, mode, flops_least),
+        budget_least: budget_least(context, mode, flops_least, rates),
         budget_flops_least: budget_flops_least(context, mode, flops_least),
         time: time(context, facts, flops_least, speeds),
     }
@@ -80,8 +84,8 @@ pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Sp
 /// What a job is given for its work: the most that it may cost in its mode, with the
 /// margin, and no more than its budget. `None` beyond the books.
 pub fn held(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
-    let most = |flops| pay::quote(Charge::of(Flops(flops), rates::HIGHEST), 100);
-    let quoted = most(allowed(spec.verification, flops_most(spec, facts)))?;
+    let quoted = quoted(spec, facts)?;
+    let most = |flops| pay::quote(Charge::of(Flops(flops), facts.rates.highest()), 100);
     match spec.budget {
         None => Some(quoted),
         Some(BudgetSpec::NanoUsd(amount)) => {
@@ -92,6 +96,19 @@ pub fn held(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
             Some(budget.map_or(quoted, |budget| quoted.min(budget)))
         }
     }
+}
+
+/// The most that a job may cost in its mode, with the margin. `None` beyond the books.
+fn quoted(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
+    let flops = allowed(spec.verification, flops_most(spec, facts));
+    pay::quote(Charge::of(Flops(flops), facts.rates.highest()), 100)
+}
+
+/// What work beyond its owner's may cost the operator: so many times its quote,
+/// whatever its budget. Rounds that are done again after crashes and false results
+/// stay far below it where not every other round is.
+pub fn operator_cost_max(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
+    quoted(spec, facts)?.0.checked_mul(OPERATOR_COST_QUOTES).map(NanoUsd)
 }
 
 /// Operations of all rounds, as often as the job may begin again where its loss diverges.
@@ -118,10 +135,15 @@ fn last_and_before(context: &JobContext, mode: Verification, flops_least: u64) -
     (allowed(mode, last), before)
 }
 
-fn budget_least(context: &JobContext, mode: Verification, flops_least: u64) -> Option<NanoUsd> {
+fn budget_least(
+    context: &JobContext,
+    mode: Verification,
+    flops_least: u64,
+    rates: &Rates,
+) -> Option<NanoUsd> {
     let (last, before) = last_and_before(context, mode, flops_least);
-    let before = Charge::of(Flops(before), rates::LOWEST);
-    pay::quote(before.plus(Charge::of(Flops(last), rates::HIGHEST))?, 100)
+    let before = Charge::of(Flops(before), rates.lowest());
+    pay::quote(before.plus(Charge::of(Flops(last), rates.highest()))?, 100)
 }
 
 fn budget_flops_least(context: &JobContext, mode: Verification, flops_least: u64) -> u64 {

@@ -1,6 +1,6 @@
 //! Stored jobs that go on after a restart.
 
-use super::{JobContext, JobError, Lowering, lower_job};
+use super::{JobContext, JobError, Lowering, lower_job, terms};
 use crate::store::{JobRow, Store, StoreError};
 use raven_engine::ResumePoint;
 use raven_protocol::{KernelId, Seed};
@@ -43,6 +43,12 @@ pub async fn resume(
         let dataset = &dataset.facts;
         lower_job(&spec, Lowering { job, seed, kernel, dataset, train_shards, test_shards })
     });
-    let (context, _) = lowered.await.map_err(|_| ResumeError::Lowering)??;
+    let (mut context, _) = lowered.await.map_err(|_| ResumeError::Lowering)??;
+    // As it was quoted, not as a job would be now.
+    context.terms = terms(&row.spec, &row.facts);
+    if row.escrow.0 > 0 {
+        // With what was put in after it was posted.
+        context.terms.escrow = Some(row.escrow);
+    }
     Ok((context, point))
 }

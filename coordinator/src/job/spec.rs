@@ -3,8 +3,8 @@
 
 use super::combine::Combine;
 use super::divergence::OnDivergence;
-use super::terms::{BudgetSpec, Deadline, FALLBACK_AFTER_S, JobTerms};
-use raven_engine::{Category, Fallback, Verification};
+use super::terms::{BudgetSpec, Deadline, FALLBACK_AFTER_S, JobTerms, WhenSpent};
+use raven_engine::{Category, Fallback, Rates, Verification};
 use raven_graph::{AdamSpec, ModelSpec, OptimizerSpec, Schedule, SgdSpec};
 use raven_protocol::{Numerics, Seed};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -39,6 +39,9 @@ pub struct JobSpec {
     /// What it may cost at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetSpec>,
+    /// What happens where the money that it holds is used up.
+    #[serde(default, skip_serializing_if = "WhenSpent::is_pause")]
+    pub when_spent: WhenSpent,
     /// What happens where nobody can work on it for `fallback_after_s`.
     #[serde(default)]
     pub fallback: Fallback,
@@ -153,8 +156,12 @@ impl JobSpec {
         JobTerms {
             deadline: self.deadline,
             budget: self.budget,
+            when_spent: self.when_spent,
+            escrow: None,
+            operator_cost_max: None,
             fallback: self.fallback,
             fallback_after_s: self.fallback_after_s,
+            rates: Rates::default(),
         }
     }
 

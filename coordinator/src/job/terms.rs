@@ -2,9 +2,9 @@
 //! where nobody is there.
 
 use crate::time::UnixMs;
-use raven_engine::ledger::pay::MARGIN_PERCENT;
-use raven_engine::money::{Charge, FLOPS_PER_CALCULATION};
-use raven_engine::{Budget, Fallback, Millis, Terms};
+use raven_engine::ledger::pay::cost_within;
+use raven_engine::money::{FLOPS_PER_CALCULATION, NanoUsd};
+use raven_engine::{Budget, Fallback, Millis, Rates, Terms};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Seconds for which nobody must have been there, where the document does not say.
@@ -41,22 +41,31 @@ pub enum BudgetSpec {
 }
 
 impl BudgetSpec {
-    /// The engine's form.
-    pub fn budget(self) -> Budget {
+    /// The amount, where it is one.
+    fn amount(self) -> Option<NanoUsd> {
         match self {
-            BudgetSpec::Calculations(count) => {
-                Budget::Flops(count.saturating_mul(FLOPS_PER_CALCULATION))
-            }
-            // A budget is what its owner pays; the engine counts what work earns.
-            BudgetSpec::NanoUsd(amount) => Budget::Charge(cost_within(amount)),
+            BudgetSpec::Calculations(_) => None,
+            BudgetSpec::NanoUsd(amount) => Some(NanoUsd(i64::try_from(amount).unwrap_or(i64::MAX))),
         }
     }
 }
 
-/// The operational cost that comes to `amount` nano-USD with the margin, rounded down.
-fn cost_within(amount: u64) -> Charge {
-    let units = Charge::nano_usd(amount).units() * 100 / (100 + MARGIN_PERCENT);
-    Charge::from_units(units)
+/// What happens where the money that a job holds is used up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenSpent {
+    /// It waits until more is put in.
+    #[default]
+    Pause,
+    /// It ends.
+    End,
+}
+
+impl WhenSpent {
+    /// Whether it is what happens where a document does not say.
+    pub fn is_pause(&self) -> bool {
+        *self == WhenSpent::Pause
+    }
 }
 
 /// The terms with times as the wall clock has them.
@@ -64,22 +73,47 @@ fn cost_within(amount: u64) -> Charge {
 pub struct JobTerms {
     pub deadline: Option<Deadline>,
     pub budget: Option<BudgetSpec>,
+    pub when_spent: WhenSpent,
+    /// What it holds for its work; where that is not known, its budget counts.
+    pub escrow: Option<NanoUsd>,
+    /// What work beyond that may cost the operator.
+    pub operator_cost_max: Option<NanoUsd>,
     pub fallback: Fallback,
     pub fallback_after_s: u32,
+    /// At which its work is paid.
+    pub rates: Rates,
 }
 
 impl JobTerms {
+    /// What ends it and what pauses it. A bound on work is no matter of money, and ends it.
+    fn bounds(&self) -> (Option<Budget>, Option<NanoUsd>) {
+        if let Some(BudgetSpec::Calculations(count)) = self.budget {
+            let flops = count.saturating_mul(FLOPS_PER_CALCULATION);
+            return (Some(Budget::Flops(flops)), None);
+        }
+        let holds = self.escrow.or(self.budget.and_then(BudgetSpec::amount));
+        match self.when_spent {
+            WhenSpent::Pause => (None, holds),
+            // What it holds is what its owner pays; the engine counts what work earns.
+            WhenSpent::End => (holds.map(|holds| Budget::Charge(cost_within(holds))), None),
+        }
+    }
+
     /// The same on a monotonic clock that shows `now` while the wall's shows `wall`.
     pub fn on(&self, now: Millis, wall: UnixMs) -> Terms {
         let deadline = self.deadline.map(|Deadline(at)| {
             // A deadline that has passed is due at once.
             now.saturating_add(u64::try_from(at.0 - wall.0).unwrap_or(0))
         });
+        let (budget, escrow) = self.bounds();
         Terms {
             deadline,
-            budget: self.budget.map(BudgetSpec::budget),
+            budget,
+            escrow,
+            operator_cost_max: self.operator_cost_max,
             fallback: self.fallback,
             fallback_after_ms: u64::from(self.fallback_after_s) * 1000,
+            rates: self.rates,
         }
     }
 }
@@ -87,6 +121,7 @@ impl JobTerms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use raven_engine::money::Charge;
 
     #[test]
     fn a_deadline_is_carried_over_to_another_clock() {
@@ -94,5 +129,33 @@ mod tests {
         assert_eq!(at(10_000).on(7, UnixMs(4_000)).deadline, Some(6_007));
         assert_eq!(at(10_000).on(7, UnixMs(14_000)).deadline, Some(7), "it has passed");
         assert_eq!(JobTerms::default().on(7, UnixMs(0)).deadline, None);
+    }
+
+    #[test]
+    fn money_pauses_a_job_and_whatever_else_was_said_ends_it() {
+        let (pause, end) = (WhenSpent::Pause, WhenSpent::End);
+        let money = Some(BudgetSpec::NanoUsd(110));
+        let held = Some(NanoUsd(220));
+        let cost = |amount| Some(Budget::Charge(Charge::nano_usd(amount)));
+        for (budget, when_spent, escrow, bounds) in [
+            (None, pause, None, (None, None)),
+            (None, pause, held, (None, held)),
+            (money, pause, None, (None, Some(NanoUsd(110)))),
+            // What was put in later counts as well.
+            (money, pause, held, (None, held)),
+            (money, end, None, (cost(100), None)),
+            (money, end, held, (cost(200), None)),
+            (None, end, held, (cost(200), None)),
+            (
+                Some(BudgetSpec::Calculations(2)),
+                pause,
+                held,
+                (Some(Budget::Flops(2 * FLOPS_PER_CALCULATION)), None),
+            ),
+        ] {
+            let terms = JobTerms { budget, when_spent, escrow, ..JobTerms::default() };
+            let engine = terms.on(7, UnixMs(0));
+            assert_eq!((engine.budget, engine.escrow), bounds, "{terms:?}");
+        }
     }
 }

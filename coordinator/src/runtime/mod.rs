@@ -52,6 +52,7 @@ use operator::Operator;
 use outcomes::store_outcomes;
 use partners::{Visitors, watch_sites};
 use persister::Persister;
+use raven_engine::money::NanoUsd;
 use raven_engine::{Engine, EngineConfig, Event, ResumePoint};
 use raven_protocol::{BlobId, JobId, KernelId, SessionId};
 use session::Modules;
@@ -318,6 +319,14 @@ impl RuntimeHandle {
     /// [`RuntimeError::Stopped`].
     pub async fn cancel_job(&self, job: JobId) -> Result<(), RuntimeError> {
         self.tell(Input::Event(Event::JobCancelled { job })).await
+    }
+
+    /// Tells a job what its escrow holds now; a paused one goes on if that suffices.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Stopped`].
+    pub async fn top_up(&self, job: JobId, escrow: NanoUsd) -> Result<(), RuntimeError> {
+        self.tell(Input::Event(Event::ToppedUp { job, escrow })).await
     }
 
     async fn tell(&self, input: Input) -> Result<(), RuntimeError> {

@@ -3,8 +3,8 @@
 use super::idempotency::{Remembered, remember};
 use super::stats::BackendWork;
 use super::{
-    DatasetId, KeyId, Store, StoreError, column, failed, from_sql, hash_column, pay, to_sql,
-    u32_column, u64_column, unreadable,
+    DatasetId, KeyId, Store, StoreError, abandon, column, failed, from_sql, hash_column, pay,
+    to_sql, u32_column, u64_column, unreadable,
 };
 use crate::job::{JobFacts, JobSpec, held};
 use crate::time::UnixMs;
@@ -49,6 +49,7 @@ impl NewJob {
             flops: 0,
             charge: Charge::default(),
             escrow: held(&self.spec, &self.facts).unwrap_or_default(),
+            topped_up: NanoUsd(0),
             charged: Exact::default(),
             rollbacks: 0,
             setbacks: 0,
@@ -71,7 +72,7 @@ pub struct JobRow {
     pub facts: JobFacts,
     pub kernel: KernelId,
     pub phase: JobPhase,
-    /// Why it has ended.
+    /// Why it has ended or is paused.
     pub cause: Option<Cause>,
     /// A sentence for its owner, where there is one.
     pub reason: Option<String>,
@@ -84,8 +85,10 @@ pub struct JobRow {
     pub flops: u64,
     /// What they cost.
     pub charge: Charge,
-    /// What it was given for its work when it was posted.
+    /// What it was given for its work, with what was put in later.
     pub escrow: NanoUsd,
+    /// What of that was put in later.
+    pub topped_up: NanoUsd,
     /// What its owner is charged for that work, with the margin.
     pub charged: Exact,
     /// How often it went back to before a false result.
@@ -183,6 +186,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
         flops: u64_column(row, "jobs", "flops")?,
         charge: charge_column(row)?,
         escrow: NanoUsd(column(row, "jobs", "escrow")?),
+        topped_up: NanoUsd(column(row, "jobs", "topped_up")?),
         charged: pay::exact(row, "jobs", "charged")?,
         rollbacks: u32_column(row, "jobs", "rollbacks")?,
         setbacks: u32_column(row, "jobs", "setbacks")?,
@@ -507,8 +511,25 @@ impl Store {
             shown: self.slices_shown(id).await?,
             credited_rounds: self.credited_rounds(id).await?,
             rollbacks: job.rollbacks,
-            spent: Spent { flops: job.flops, charge: job.charge },
+            attempt: self.next_attempt(&job).await?,
+            spent: Spent {
+                flops: job.flops,
+                charge: job.charge,
+                operator: self.operator_cost(id).await?,
+            },
         }))
+    }
+
+    /// More than any attempt under which somebody was credited.
+    async fn next_attempt(&self, job: &JobRow) -> Result<u32, StoreError> {
+        let sql = "SELECT COALESCE(MAX(attempt) + 1, 0) AS attempt FROM credits WHERE job = ?1";
+        let row = sqlx::query(sql)
+            .bind(to_sql(job.id.0))
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed("count attempts"))?;
+        let credited = u32_column(&row, "credits", "attempt")?;
+        Ok(credited.max(job.rollbacks.saturating_add(job.setbacks)))
     }
 
     /// Rounds that are stored, and so credited.
@@ -594,7 +615,7 @@ impl Store {
         }
         let event = super::records::state_event(now, phase, Some(cause), reason);
         super::events::append(&mut transaction, id, "state", &event, now.0).await?;
-        pay::end(&mut transaction, id, now).await?;
+        abandon::close(&mut transaction, id, now).await?;
         transaction.commit().await.map_err(failed("commit a job's end"))
     }
 

@@ -4,10 +4,12 @@
 //! middle of a transaction; reads have connections of their own (WAL). Every
 //! commit is synced to disk before it returns.
 
+mod abandon;
 mod allocations;
 mod books;
 mod chain;
 mod contributors;
+mod credits;
 mod datasets;
 mod events;
 mod funnel;
@@ -20,10 +22,12 @@ mod partners;
 mod pay;
 mod proofs;
 mod records;
+mod repeated;
 mod sessions;
 mod setbacks;
 mod sites;
 mod stats;
+mod top_up;
 mod trust;
 mod uploads;
 mod wallets;
@@ -77,6 +81,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0010_outcomes.sql"),
     include_str!("../../migrations/0011_setbacks.sql"),
     include_str!("../../migrations/0012_books.sql"),
+    include_str!("../../migrations/0013_pay.sql"),
     include_str!("../../migrations/0014_partners.sql"),
     include_str!("../../migrations/0015_contributors.sql"),
 ];
@@ -113,6 +118,9 @@ pub enum StoreError {
     /// The rules of the books refuse an entry.
     #[error("store: books: {0}")]
     Books(raven_engine::ledger::Refusal),
+    /// A job takes nothing more: it has ended.
+    #[error("store: job {job} has ended: {phase}")]
+    Ended { job: raven_protocol::JobId, phase: JobPhase },
     /// A job's pay cannot be computed.
     #[error("store: pay: {0}")]
     Pay(raven_engine::ledger::PayError),

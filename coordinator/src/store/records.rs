@@ -3,18 +3,18 @@
 use super::jobs::MeanMetrics;
 use super::partners::Attribution;
 use super::{
-    Snapshot, Store, StoreError, chain, column, count_to_sql, events, failed, hash_column, pay,
-    setbacks, to_sql,
+    Snapshot, Store, StoreError, abandon, chain, column, count_to_sql, credits, events, failed,
+    pay, repeated, setbacks, to_sql,
 };
 use crate::time::UnixMs;
-use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
+use raven_engine::money::{Charge, Flops};
 use raven_engine::{
     Cause, CompletedReason, Credit, JobPhase, JobState, Metrics, Payer, Record, Void,
 };
 use raven_protocol::JobId;
 use serde_json::{Value, json};
+use sqlx::Transaction;
 use sqlx::sqlite::Sqlite;
-use sqlx::{Row as _, Transaction};
 
 /// Checkpoints kept beside the best.
 const LAST_KEPT: i64 = 2;
@@ -25,6 +25,11 @@ pub(crate) fn state_reason(state: &JobState) -> Option<String> {
         JobState::WaitingForContributors { reason } | JobState::Failed { reason, .. } => {
             Some(reason.clone())
         }
+        JobState::Paused { missing } => Some(format!(
+            "the next round could cost more than is left of what the job holds: top it up with \
+             {} nano-USD or more",
+            missing.0
+        )),
         JobState::Completed { reason: CompletedReason::EarlyStopped } => {
             Some("the evaluation loss no longer fell".into())
         }
@@ -55,12 +60,20 @@ pub(super) fn check_transition(job: JobId, from: JobPhase, to: JobPhase) -> Resu
     if from.may_become(to) { Ok(()) } else { Err(StoreError::Transition { job, from, to }) }
 }
 
+/// What becomes of a record's pay.
+#[derive(Clone, Copy, Debug)]
+enum Books {
+    Entered,
+    /// It cannot be entered, and its job ends.
+    Abandoned,
+}
+
 /// A record's sums as they are stored.
-struct Sums {
-    loss_sum: f64,
+pub(super) struct Sums {
+    pub(super) loss_sum: f64,
     /// `None` where the loss has no classes: nothing is right or wrong.
-    correct: Option<f64>,
-    count: f64,
+    pub(super) correct: Option<f64>,
+    pub(super) count: f64,
 }
 
 impl Sums {
@@ -138,6 +151,24 @@ impl Store {
         clock: Clock,
         snapshot: Option<Snapshot>,
     ) -> Result<(), StoreError> {
+        let entered = self.persist_with(record, clock, snapshot, Books::Entered).await;
+        match entered {
+            // Whatever is wrong with its books, a job comes to its end.
+            Err(error) if record.phase.is_end() && error.trouble().is_none() => {
+                tracing::error!(job = %record.job, %error, "a job ends without its last pay");
+                self.persist_with(record, clock, snapshot, Books::Abandoned).await
+            }
+            other => other,
+        }
+    }
+
+    async fn persist_with(
+        &self,
+        record: &Record,
+        clock: Clock,
+        snapshot: Option<Snapshot>,
+        books: Books,
+    ) -> Result<(), StoreError> {
         let now = UnixMs::now();
         let mut transaction = self.begin().await?;
         let before = read_before(&mut transaction, record.job).await?;
@@ -146,21 +177,18 @@ impl Store {
             return Ok(());
         }
         check_transition(record.job, before.phase, record.phase)?;
+        let mut voids = record.voids.clone();
         if let Some(metrics) = &record.train {
             let sums = Sums::of(metrics, before.has_classes);
             let is_new = add_round(&mut transaction, record, &sums, now).await?;
             if !is_new && before.is_strict {
-                check_repeated_round(&mut transaction, record).await?;
+                voids.extend(repeated::check(&mut transaction, record, &sums).await?);
             }
         }
         if let Some(metrics) = &record.evaluation {
             let sums = Sums::of(metrics, before.has_classes);
             add_evaluation(&mut transaction, record, &sums, now).await?;
         }
-        // A round that runs again after a restart may be cut into other tasks, with
-        // other ids: it was credited as a whole with its record and is not again,
-        // even where its repetition ends before it comes to a record of its own.
-        let is_new = |credit: &&Credit| i64::from(credit.task.round) >= before.rounds;
         if record.rolled_back {
             roll_back(&mut transaction, record, &before, now).await?;
         }
@@ -169,21 +197,21 @@ impl Store {
         }
         let mut charge = before.charge;
         let mut credited = Vec::new();
-        let new: Vec<&Credit> = record.credits.iter().filter(is_new).collect();
-        let caps = self.site_caps();
-        let mut ways = Attribution::open(&mut transaction, caps, record.job, &new, now).await?;
-        for credit in new {
-            let paid = ways.of(credit);
-            if let Some(added) = add_credit(&mut transaction, record.job, &paid).await? {
-                charge = charge.plus(added).unwrap_or(Charge::MAX);
-                credited.push(paid);
-                ways.count(credit);
-            }
+        if matches!(books, Books::Entered) {
+            credited = self.credit(&mut transaction, record, before.rounds, now).await?;
         }
-        ways.store(&mut transaction).await?;
+        for credit in credited.iter().filter(|credit| credit.payer == Payer::Job) {
+            let cost = Charge::of(Flops(credit.flops), credit.rate);
+            charge = charge.plus(cost).unwrap_or(Charge::MAX);
+        }
         // It looks for what is void among the credits that are not.
-        pay::enter_record(&mut transaction, record, &credited, now).await?;
-        for void in &record.voids {
+        match books {
+            Books::Entered => {
+                pay::enter_record(&mut transaction, record, &credited, &voids, now).await?;
+            }
+            Books::Abandoned => abandon::close(&mut transaction, record.job, now).await?,
+        }
+        for void in &voids {
             void_credit(&mut transaction, record.job, void).await?;
         }
         keep_checkpoint(&mut transaction, record).await?;
@@ -192,6 +220,38 @@ impl Store {
         }
         update_job(&mut transaction, record, &before, clock, charge, now).await?;
         transaction.commit().await.map_err(failed("commit a record"))
+    }
+}
+
+impl Store {
+    /// Stores a record's credits, each with the site that earns by it, and answers those
+    /// that were not there yet. `rounds` were stored before.
+    async fn credit(
+        &self,
+        transaction: &mut Transaction<'_, Sqlite>,
+        record: &Record,
+        rounds: i64,
+        now: UnixMs,
+    ) -> Result<Vec<Credit>, StoreError> {
+        let known = credits::known(transaction, record.job, &record.credits).await?;
+        let is_new = |credit: &&Credit| !known.contains(&credits::key(credit));
+        let new: Vec<&Credit> = record.credits.iter().filter(is_new).collect();
+        let mut ways =
+            Attribution::open(transaction, self.site_caps(), record.job, &new, now).await?;
+        let mut paid = Vec::with_capacity(new.len());
+        for credit in new {
+            // A round that runs again after a restart was charged as a whole with its
+            // record: whoever does it again is the operator's to pay.
+            let payer = match i64::from(credit.task.round) < rounds {
+                true => Payer::Operator,
+                false => credit.payer,
+            };
+            paid.push(Credit { payer, ..ways.of(credit) });
+            ways.count(credit);
+        }
+        let credited = credits::add(transaction, record.job, &paid).await?;
+        ways.store(transaction).await?;
+        Ok(credited)
     }
 }
 
@@ -261,29 +321,6 @@ async fn add_round(
     Ok(true)
 }
 
-/// A strict job's round that runs again after a crash must come to the same
-/// weights. It is the one place where a break of determinism would show, so it is told.
-async fn check_repeated_round(
-    transaction: &mut Transaction<'_, Sqlite>,
-    record: &Record,
-) -> Result<(), StoreError> {
-    let row = sqlx::query("SELECT weights FROM rounds WHERE job = ?1 AND step = ?2")
-        .bind(to_sql(record.job.0))
-        .bind(i64::from(record.step))
-        .fetch_one(&mut **transaction)
-        .await
-        .map_err(failed("read a round"))?;
-    let has_weights = row.try_get::<Option<&[u8]>, _>("weights").is_ok_and(|w| w.is_some());
-    if let (Some(again), true) = (record.weights, has_weights) {
-        let first = hash_column(&row, "rounds", "weights")?;
-        if first != again.0 {
-            let (job, step) = (record.job, record.step);
-            tracing::error!(%job, step, "a repeated round came to other weights");
-        }
-    }
-    Ok(())
-}
-
 async fn add_evaluation(
     transaction: &mut Transaction<'_, Sqlite>,
     record: &Record,
@@ -313,96 +350,6 @@ async fn add_evaluation(
         "evaluation": { "epoch": epoch(record), "loss": loss, "accuracy": accuracy },
     });
     events::append(transaction, record.job, "evaluation", &event, now.0).await
-}
-
-/// Credits a task and answers what that costs; `None` where it is credited already.
-async fn add_credit(
-    transaction: &mut Transaction<'_, Sqlite>,
-    job: JobId,
-    credit: &Credit,
-) -> Result<Option<Charge>, StoreError> {
-    let flops = count_to_sql(credit.flops);
-    let added = sqlx::query(
-        "INSERT INTO credits
-             (job, round, stage, part, contributor, session, site, flops, digest, rate, backend,
-              proof, payer, attempt, beneficiary)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(to_sql(job.0))
-    .bind(i64::from(credit.task.round))
-    .bind(i64::from(credit.task.stage))
-    .bind(i64::from(credit.task.part))
-    .bind(&credit.contributor.0[..])
-    .bind(to_sql(credit.session.0))
-    .bind(credit.site.map(|site| to_sql(site.0)))
-    .bind(flops)
-    .bind(&credit.digest.0[..])
-    .bind(count_to_sql(credit.rate.0))
-    .bind(credit.backend.name())
-    .bind(credit.proof.as_str())
-    .bind(match credit.payer {
-        Payer::Job => "job",
-        Payer::Operator => "operator",
-    })
-    .bind(i64::from(credit.attempt))
-    .bind(credit.beneficiary.as_str())
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("add a credit"))?;
-    if added.rows_affected() == 0 {
-        return Ok(None);
-    }
-    sqlx::query(
-        "INSERT INTO job_contributors (job, contributor, tasks, flops) VALUES (?1, ?2, 1, ?3)
-         ON CONFLICT DO UPDATE SET tasks = tasks + 1,
-             flops = MIN(flops, 9223372036854775807 - excluded.flops) + excluded.flops",
-    )
-    .bind(to_sql(job.0))
-    .bind(&credit.contributor.0[..])
-    .bind(flops)
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("count a contributor"))?;
-    sqlx::query(
-        "INSERT INTO job_work (job, backend, tasks, flops) VALUES (?1, ?2, 1, ?3)
-         ON CONFLICT DO UPDATE SET tasks = tasks + 1,
-             flops = MIN(flops, 9223372036854775807 - excluded.flops) + excluded.flops",
-    )
-    .bind(to_sql(job.0))
-    .bind(credit.backend.name())
-    .bind(flops)
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("count work by its backend"))?;
-    // What the operator pays for is no part of the job's own account.
-    sqlx::query(
-        "UPDATE jobs SET tasks = tasks + ?3, flops = MIN(flops, 9223372036854775807 - ?2 * ?3) + ?2 * ?3
-         WHERE id = ?1",
-    )
-    .bind(to_sql(job.0))
-    .bind(flops)
-    .bind(i64::from(credit.payer == Payer::Job))
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("count a job's task"))?;
-    // All jobs together pass 2^63 flops within days: whole calculations and the rest apart.
-    let unit = count_to_sql(FLOPS_PER_CALCULATION);
-    sqlx::query(
-        "UPDATE totals SET tasks = tasks + 1,
-             calculations = calculations + ?1 + (flops_rest + ?2) / ?3,
-             flops_rest = (flops_rest + ?2) % ?3",
-    )
-    .bind(flops / unit)
-    .bind(flops % unit)
-    .bind(unit)
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("count a task"))?;
-    Ok(Some(match credit.payer {
-        Payer::Job => Charge::of(Flops(credit.flops), credit.rate),
-        Payer::Operator => Charge::default(),
-    }))
 }
 
 /// Undoes the rounds after the record's step. What was paid for them stays so:

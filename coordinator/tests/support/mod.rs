@@ -228,6 +228,16 @@ impl Coordinator {
         rows.into_iter().map(|(contributor, flops)| (id(contributor), flops)).collect()
     }
 
+    /// What a query on the store's file answers.
+    pub async fn rows(&self, query: &'static str) -> Vec<sqlx::sqlite::SqliteRow> {
+        use sqlx::ConnectOptions;
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(self.folder.path().join("raven.db"))
+            .busy_timeout(Duration::from_secs(10));
+        let mut connection = options.connect().await.expect("connects");
+        sqlx::query(query).fetch_all(&mut connection).await.expect("answers")
+    }
+
     /// The state of the last checkpoint.
     pub async fn last_state(&self, job: JobId) -> BlobId {
         let rows = self.store.checkpoints(job).await.expect("read");

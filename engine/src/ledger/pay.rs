@@ -15,7 +15,8 @@
 mod share;
 
 pub use share::{
-    Exact, FEE_PERCENT, Line, MARGIN_PERCENT, MASTER_PERCENT, Owed, PARTNER_PERCENT, Work, quote,
+    Exact, FEE_PERCENT, Line, MARGIN_PERCENT, MASTER_PERCENT, Owed, PARTNER_PERCENT, Work,
+    cost_within, quote,
 };
 
 use super::account::Account;

@@ -3,6 +3,7 @@
 use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::algorithm::{Action, Diverged, Draft};
 use crate::effect::{SetBack, Work};
+use crate::terms::Paused;
 use crate::verify::outcome::Paid;
 use crate::verify::trial::Claim;
 use crate::verify::trust::Identity;
@@ -61,6 +62,8 @@ pub(crate) enum Held {
     Round(Action),
     /// Going back to the last checkpoint: what diverges may be a wrong result.
     SetBack(Diverged),
+    /// A pause before a round, whose beginning is kept.
+    Pause(u32, Paused),
 }
 
 /// Unsettled results of a job.
@@ -83,10 +86,14 @@ pub(crate) struct Ledger {
     /// How often it went back to before a wrong result, and because its loss diverged.
     pub(crate) rollbacks: u32,
     pub(crate) setbacks: u32,
+    /// Attempts of earlier processes that are among neither.
+    pub(crate) attempts_before: u32,
     /// The last of the latter, while it is not durable.
     pub(crate) set_back: Option<SetBack>,
     /// Whether what is to be computed again before it is settled was asked for.
     pub(crate) sampled: bool,
+    /// Whether that was asked for since the job is ending.
+    pub(crate) sampled_at_end: bool,
     /// Of whom the referee computed a part in the last rounds before the next settlement.
     pub(crate) looked_at: BTreeSet<Identity>,
     /// The round that it went back to as it ended.
@@ -94,9 +101,10 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// How often the job went back: a round that is done again is other work.
+    /// How often the job went back, or on in another process: a round that is done again
+    /// is other work.
     pub(crate) fn attempt(&self) -> u32 {
-        self.rollbacks.saturating_add(self.setbacks)
+        self.rollbacks.saturating_add(self.setbacks).saturating_add(self.attempts_before)
     }
 
     /// The next number in the order of acceptance.

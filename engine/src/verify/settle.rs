@@ -1,12 +1,13 @@
 //! Before a checkpoint, and before more rounds are unsettled than may be, what
 //! was accepted without proof is sampled once more.
 
-use crate::active::Job;
+use crate::active::{Ending, Job};
 use crate::algorithm::{Action, Diverged, Draft};
 use crate::config::EngineConfig;
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::progress::Kind;
+use crate::terms::Paused;
 use crate::verify::ledger::{Beginning, Held};
 use crate::verify::{Identity, Verification};
 use raven_protocol::{BlobId, JobId};
@@ -30,6 +31,13 @@ impl Engine {
     pub(crate) fn hold_set_back(&mut self, id: JobId, diverged: Diverged) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         job.ledger.held = Some(Held::SetBack(diverged));
+        self.settle(id);
+    }
+
+    /// Pauses before `round` once all before it is settled: what is kept then is right.
+    pub(crate) fn hold_pause(&mut self, id: JobId, round: u32, paused: Paused) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        job.ledger.held = Some(Held::Pause(round, paused));
         self.settle(id);
     }
 
@@ -73,6 +81,21 @@ impl Engine {
         }
     }
 
+    /// Samples what a job that ends has accepted, once: its end makes that its
+    /// contributors' own. Lies that are found are void, and what they led to is undone.
+    pub(crate) fn sample_at_end(&mut self, id: JobId) {
+        let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        if job.effects > 0 || !matches!(job.ending, Some(Ending::Draining(_))) {
+            return;
+        }
+        if std::mem::replace(&mut job.ledger.sampled_at_end, true) {
+            return;
+        }
+        for task in job.ledger.to_audit() {
+            self.recheck(id, task);
+        }
+    }
+
     /// Nothing that was accepted can be undone any more.
     fn settled(&mut self, id: JobId) {
         let is_refereed =
@@ -89,8 +112,10 @@ impl Engine {
         job.ledger.looked_at.clear();
         job.ledger.accepted.clear();
         let states = job.ledger.states();
-        job.ledger.beginnings.clear();
-        let current: BTreeSet<BlobId> = job.driver.states().into_iter().collect();
+        let is_next = |round: u32| matches!(held, Some(Held::Pause(next, _)) if next == round);
+        job.ledger.beginnings.retain(|&round, _| is_next(round));
+        let mut current: BTreeSet<BlobId> = job.driver.states().into_iter().collect();
+        current.extend(job.ledger.states());
         for &state in states.difference(&current) {
             self.out.push_back(Effect::ReleaseState { job: id, state });
         }
@@ -108,6 +133,7 @@ impl Engine {
             Some(Held::Save(draft)) => self.persist(id, draft),
             Some(Held::Round(action)) => self.act(id, action),
             Some(Held::SetBack(diverged)) => self.set_back(id, &diverged),
+            Some(Held::Pause(_, paused)) => self.pause(id, paused, true),
             None => {}
         }
     }

@@ -4,7 +4,6 @@ use crate::active::Job;
 use crate::event::{Beneficiary, Millis, NetworkPrefix, Oddness, PayloadId, SiteId};
 use crate::lease::LeaseState;
 use crate::money::PicoUsd;
-use crate::rates;
 use crate::session::Session;
 use crate::stage::Task;
 use crate::verify::panel::Panel;
@@ -62,15 +61,13 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    pub(crate) fn of(session: &Session, lease: LeaseId, digest: ResultDigest) -> Self {
-        Claim {
-            lease,
-            session: session.id,
-            who: Who::of(session),
-            rate: rates::rate(session.profile.device),
-            digest,
-            doubtful: false,
-        }
+    pub(crate) fn of(
+        session: &Session,
+        lease: LeaseId,
+        digest: ResultDigest,
+        rate: PicoUsd,
+    ) -> Self {
+        Claim { lease, session: session.id, who: Who::of(session), rate, digest, doubtful: false }
     }
 }
 

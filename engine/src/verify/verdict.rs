@@ -368,6 +368,8 @@ fn credit(job: &mut Job, task: &Task, member: &Claim, proof: Proof) {
     if payer == Payer::Job {
         job.flops_charged = job.flops_charged.saturating_add(flops);
         job.spent.add(flops, member.rate);
+    } else {
+        job.spent.add_operators(flops, member.rate);
     }
     job.credits.push(Credit {
         task: task.id,

@@ -227,6 +227,7 @@ impl Auditor {
             }
             Event::Tick
             | Event::JobCancelled { .. }
+            | Event::ToppedUp { .. }
             | Event::Paused { .. }
             | Event::Resumed { .. }
             | Event::Misprojected { .. }
@@ -776,7 +777,7 @@ impl Auditor {
         let working = job.leases > 0 || self.effects.values().any(|effect| effect.job == job.job);
         let says_why = match &job.state {
             JobState::WaitingForContributors { reason } => !reason.is_empty(),
-            JobState::Queued => true,
+            JobState::Queued | JobState::Paused { .. } => true,
             _ => false,
         };
         assert!(working || says_why, "{} stands still: {:?}", job.job, job.state);

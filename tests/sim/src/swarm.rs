@@ -11,7 +11,7 @@ use crate::shell::Story;
 use crate::sim::{Outcome, Scenario};
 use raven_engine::{
     Algorithm, Budget, Cause, Divergence, EarlyStopping, EngineConfig, Fallback, JobPlan, JobState,
-    Placement, Terms, Verification,
+    Placement, Rates, Terms, Verification,
 };
 use raven_protocol::{JobId, Numerics};
 
@@ -166,8 +166,11 @@ fn terms(rng: &mut Rng) -> Terms {
     Terms {
         deadline: rng.chance(0.2).then(|| rng.between(1, 300_000)),
         budget: rng.chance(0.3).then(|| Budget::Flops(rng.between(1, 1_000_000_000_000))),
+        escrow: None,
+        operator_cost_max: None,
         fallback: fallbacks[rng.below(3) as usize],
         fallback_after_ms: rng.between(0, 30_000),
+        rates: Rates::FLAT,
     }
 }
 

@@ -156,6 +156,7 @@ fn resume_after(records: &[Record]) -> Option<ResumePoint> {
     }
     Some(ResumePoint {
         rollbacks: 0,
+        attempt: 0,
         setbacks,
         losses: monitor,
         weights,

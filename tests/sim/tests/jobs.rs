@@ -1,12 +1,13 @@
 //! How jobs begin, wait and end, one story each.
 
-use raven_engine::money::{Charge, Flops};
+use raven_engine::ledger::pay;
+use raven_engine::money::{Charge, Flops, NanoUsd};
 use raven_engine::rates;
 use raven_engine::{
     Budget, Cause, CompletedReason, ContributorId, EarlyStopping, EngineConfig, Fallback, JobPhase,
-    JobState, LossMonitor, Patience, Record, ResumePoint, Spent, Terms,
+    JobState, LossMonitor, Patience, Payer, Record, ResumePoint, Spent, Terms, Verification,
 };
-use raven_protocol::JobId;
+use raven_protocol::{BlobId, DeviceClass, JobId};
 use raven_sim::faults::{Faults, MS, SECOND};
 use raven_sim::node::contributor;
 use raven_sim::plans::Replica;
@@ -165,6 +166,7 @@ fn a_resumed_job_ends_with_the_same_weights() {
         let (credited_rounds, spent) = (step, Spent::default());
         let point = ResumePoint {
             rollbacks: 0,
+            attempt: 0,
             setbacks: Vec::new(),
             losses: LossMonitor::default(),
             weights,
@@ -255,6 +257,7 @@ fn what_contributors_were_shown_counts_after_a_restart() {
         let shown = shown.iter().map(|&(node, slices)| (contributor(node), slices.into()));
         let point = ResumePoint {
             rollbacks: 0,
+            attempt: 0,
             setbacks: Vec::new(),
             losses: LossMonitor::default(),
             weights,
@@ -425,25 +428,84 @@ fn a_budget_is_never_exceeded_and_the_best_so_far_stays() {
     assert_eq!(job.state.phase(), JobPhase::Completed);
 }
 
+/// At the beginning once more, after so many rounds were paid for.
+fn point(weights: BlobId, credited_rounds: u32) -> ResumePoint {
+    ResumePoint {
+        rollbacks: 0,
+        attempt: 0,
+        setbacks: Vec::new(),
+        losses: LossMonitor::default(),
+        weights,
+        step: 0,
+        epochs_done: 0,
+        best: None,
+        patience: Patience::default(),
+        shown: BTreeMap::new(),
+        credited_rounds,
+        spent: Spent::default(),
+    }
+}
+
+#[test]
+fn a_job_that_holds_too_little_keeps_what_it_has_and_waits_till_its_deadline() {
+    let rounds = 7;
+    let cost = Charge::of(Flops(rounds * round_flops()), rates::HIGHEST);
+    let escrow = pay::quote(cost, 100);
+    for verification in [Verification::None, Verification::Adaptive] {
+        let mut scenario = under(3, Terms { escrow, deadline: Some(500_000), ..Terms::default() });
+        scenario.jobs[0].1.verification = verification;
+        let (job, records) = run(scenario);
+        assert_eq!(job.state.cause(), Some(Cause::Deadline));
+        let pauses: Vec<&Record> =
+            records.iter().filter(|record| record.phase == JobPhase::Paused).collect();
+        let [paused] = pauses.as_slice() else { panic!("{} pauses", pauses.len()) };
+        assert!(paused.checkpoint && paused.weights.is_some() && paused.step < 16);
+        assert_eq!(job.steps, paused.step, "nobody works for it any more");
+        let JobState::Paused { missing } = paused.state else { panic!("{:?}", paused.state) };
+        assert!(missing.0 > 0);
+        let credits = records.iter().flat_map(|record| &record.credits);
+        let own = credits.filter(|credit| credit.payer == Payer::Job);
+        let charge = own.fold(Charge::default(), |sum, credit| {
+            sum.plus(Charge::of(Flops(credit.flops), credit.rate)).expect("small")
+        });
+        assert!(charge <= cost, "{verification:?} {charge:?}");
+    }
+}
+
+#[test]
+fn what_the_operator_pays_is_bounded() {
+    let (_, records) = run(scenario(2, Story::default()));
+    let first = records[0].weights.expect("the first weights");
+    // All rounds were charged before a crash, so that the operator pays for them now.
+    let done = |most: u64| {
+        let mut scenario = under(
+            2,
+            Terms {
+                operator_cost_max: Some(NanoUsd(i64::try_from(most).expect("small"))),
+                ..Terms::default()
+            },
+        );
+        scenario.resumes.insert(JOB, point(first, 16));
+        run(scenario).0
+    };
+    let round = Charge::of(Flops(round_flops()), rates::rate(DeviceClass::Desktop));
+    let round = round.rounded_up().expect("small").0.unsigned_abs();
+    let job = done(5 * round);
+    let JobState::Failed { cause: Cause::OperatorCost, reason } = job.state else {
+        panic!("{:?}", job.state);
+    };
+    assert!(reason.contains("the limit is") && reason.contains("attempt number 1"), "{reason}");
+    assert_eq!(job.steps, 6, "the round that came to the limit is done");
+    assert_eq!(done(100 * round).state.phase(), JobPhase::Completed);
+}
+
 #[test]
 fn a_budget_counts_rounds_once_over_restarts() {
     let (_, records) = run(scenario(2, Story::default()));
     let first = records[0].weights.expect("the first weights");
     let resumed = |credited_rounds: u32, budget_rounds: u64| {
         let spent = Spent { flops: 3 * round_flops(), ..Spent::default() };
-        let point = ResumePoint {
-            rollbacks: 0,
-            setbacks: Vec::new(),
-            losses: LossMonitor::default(),
-            weights: first,
-            step: 0,
-            epochs_done: 0,
-            best: None,
-            patience: Patience::default(),
-            shown: BTreeMap::new(),
-            credited_rounds,
-            spent,
-        };
+        let point = ResumePoint { spent, ..point(first, credited_rounds) };
         let budget = Some(Budget::Flops(budget_rounds * round_flops()));
         let mut scenario = under(2, Terms { budget, ..Terms::default() });
         scenario.resumes.insert(JOB, point);

@@ -193,3 +193,38 @@ fn who_withholds_what_it_committed_to_takes_nobodys_pay() {
         }
     }
 }
+
+#[test]
+fn a_job_that_is_cancelled_pays_no_lie_that_was_not_looked_at_before() {
+    let plan = plan(Verification::Adaptive);
+    let (mut ended, mut found) = (0, 0);
+    for seed in 0..60 {
+        let cheat = Adversary { honest_first: 14, ..Adversary::always(Lie::Noise) };
+        let mut scenario = Scenario::new(seed);
+        scenario.nodes = crowd(5, &[cheat; 3]);
+        scenario.faults = calm();
+        scenario.jobs = vec![(0, plan.clone(), Story::default())];
+        scenario.cancels = vec![(2 * SECOND + seed * 100 * MS, JobId(1))];
+        scenario.until_us = 100_000 * SECOND;
+        let outcome = scenario.run();
+        let records = &outcome.records[&JobId(1)];
+        let last = records.last().expect("an end");
+        ended += u32::from(last.phase == JobPhase::Cancelled);
+        found += last.voids.len();
+        let void: std::collections::BTreeSet<_> = records
+            .iter()
+            .flat_map(|record| &record.voids)
+            .map(|void| (void.task, void.attempt, void.contributor))
+            .collect();
+        let lies = &outcome.truth.false_results;
+        for credit in records.iter().flat_map(|record| &record.credits) {
+            let is_void = void.contains(&(credit.task, credit.attempt, credit.contributor));
+            let is_lie = lies.contains(&(credit.task, credit.digest));
+            assert!(!is_lie || is_void, "seed {seed}: {credit:?} is paid");
+        }
+        // What is kept of it holds no lie either.
+        assert!(outcome.truth.standing.is_empty(), "seed {seed}");
+    }
+    println!("{ended} were cancelled, {found} lies were found at the end");
+    assert!(ended > 20 && found > 0, "{ended} {found}");
+}

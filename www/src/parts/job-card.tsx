@@ -10,6 +10,7 @@ function tone(state: string): 'good' | 'wait' | 'bad' | 'quiet' {
       return 'good';
     case 'queued':
     case 'waiting_for_contributors':
+    case 'paused':
       return 'wait';
     case 'failed':
       return 'bad';

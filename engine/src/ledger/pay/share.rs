@@ -62,6 +62,12 @@ pub fn quote(charge: Charge, allowance_percent: u64) -> Option<NanoUsd> {
     i64::try_from(price.div_euclid(unit) + up).ok().map(NanoUsd)
 }
 
+/// The operational cost that comes to `price` with the margin, rounded down.
+pub fn cost_within(price: NanoUsd) -> Charge {
+    let units = Charge::nano_usd(price.0.max(0).unsigned_abs()).units() * 100;
+    Charge::from_units(units / (100 + MARGIN_PERCENT))
+}
+
 /// One execution that qualified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {

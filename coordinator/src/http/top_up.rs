@@ -1,0 +1,96 @@
+//! `/v1/jobs/{id}/top-up`: more money for a job that has not ended.
+
+use super::auth::Owner;
+use super::body::JsonBody;
+use super::extract::Path;
+use super::idempotency::{Claim, Once, Turn};
+use super::{App, Problem, jobs};
+use crate::store::StoreError;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use raven_engine::ledger::PayError;
+use raven_engine::money::NanoUsd;
+use raven_protocol::JobId;
+use serde::Deserialize;
+use serde_json::{Number, Value, json};
+
+const FIELD: &str = "amount_nano_usd";
+
+pub fn routes() -> Router<App> {
+    Router::new().route("/v1/jobs/{id}/top-up", post(top_up))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopUp {
+    /// Of any size, so that one beyond the books is refused as such.
+    amount_nano_usd: Number,
+}
+
+/// An amount of 1 or more that a job which holds `escrow` can take.
+fn amount(found: &Number, escrow: NanoUsd) -> Result<NanoUsd, Problem> {
+    let limit = i64::MAX.abs_diff(escrow.0.max(0));
+    let refused = |detail: String| Problem::malformed(detail).with_field(FIELD);
+    match found.as_i64() {
+        Some(amount) if amount < 1 => {
+            let detail = format!("{FIELD}: {amount}, must be 1 or more");
+            Err(refused(detail).with_limit(1, None))
+        }
+        Some(amount) if amount.unsigned_abs() <= limit => Ok(NanoUsd(amount)),
+        _ => {
+            let detail = format!("{FIELD}: {found}, must be a whole number of at most {limit}");
+            Err(refused(detail).with_limit(limit, found.as_u64()))
+        }
+    }
+}
+
+async fn top_up(
+    State(app): State<App>,
+    owner: Owner,
+    once: Once,
+    Path(id): Path<String>,
+    JsonBody(wish, digest): JsonBody<TopUp>,
+) -> Result<Response, Problem> {
+    let row = jobs::find(&app, owner, &id).await?;
+    let claim = match once.begin(&app, owner, digest).await? {
+        Turn::Answered(answer) => return Ok(answer),
+        Turn::Mine(claim) => claim,
+    };
+    let amount = amount(&wish.amount_nano_usd, row.escrow)?;
+    // A client that hangs up takes its handler with it, but not this: what is paid
+    // is told to the job.
+    let answer = tokio::spawn(pay(app, owner, row.id, amount, claim)).await??;
+    Ok((StatusCode::OK, Json(answer)).into_response())
+}
+
+async fn pay(
+    app: App,
+    owner: Owner,
+    job: JobId,
+    amount: NanoUsd,
+    claim: Claim,
+) -> Result<Value, Problem> {
+    let answer = |escrow: NanoUsd| json!({ "id": job, "amount_nano_usd": amount, "escrow_nano_usd": escrow });
+    let remembered = |escrow| claim.remember(StatusCode::OK, &answer(escrow));
+    let escrow = match app.store.top_up(owner.0, job, amount, remembered).await {
+        Ok(escrow) => escrow,
+        Err(StoreError::Ended { phase, .. }) => {
+            let detail = format!("the job has ended already: {phase}");
+            return Err(Problem::conflict(detail).with_field("state"));
+        }
+        Err(StoreError::Pay(PayError::Overflow)) => {
+            let detail = format!("{FIELD}: the job would hold more than the books can say");
+            return Err(Problem::malformed(detail).with_field(FIELD));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    drop(claim);
+    if let Err(error) = app.network.top_up(job, escrow).await {
+        // It is paid, and the next process reads it from the store.
+        tracing::warn!(%job, %error, "a job was not told that it was topped up");
+    }
+    Ok(answer(escrow))
+}
