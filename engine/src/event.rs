@@ -119,8 +119,11 @@ pub enum Agreement {
     /// It is the task's.
     Agrees,
     /// It is a GPU's, farther from the task's than others are as a rule and within
-    /// what honest ones may be at a kink. It proves nothing, for or against.
+    /// what may be in a model. It proves nothing, for or against.
     Doubtful,
+    /// It is a GPU's, farther from the task's than what may be in a model, and not so
+    /// far that no honest one could be at a kink. It is not taken.
+    Far,
     /// It is false.
     False,
 }

@@ -167,6 +167,10 @@ pub struct CalibrationRule {
     pub floor: f64,
     /// Never above, whatever was observed: this is what a contributor's influence is bounded by.
     pub ceiling: f64,
+    /// Only beyond this a result is proven false: below it a ReLU or a tie in max pooling that a
+    /// rounding moved to the other side of a narrow layer explains it. Turned signs (2), noise, zeros
+    /// (1) and whatever is scaled by 1.5 (0.5) or more are beyond.
+    pub proven: f64,
     /// How many times the median is accepted.
     pub factor: f64,
     /// Until enough was observed: far above rounding, far below the ceiling.
@@ -186,6 +190,7 @@ impl Default for CalibrationRule {
         CalibrationRule {
             floor: 1e-5,
             ceiling: 0.02,
+            proven: 0.45,
             factor: 32.0,
             initial: 1e-3,
             sources_min: 3,

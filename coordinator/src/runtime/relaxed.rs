@@ -102,12 +102,20 @@ pub struct Bounds {
     relative: BTreeMap<String, f64>,
     /// The output that counts hits.
     hits: String,
+    /// Whether tasks are one product or one convolution: those have no kinks.
+    is_linear: bool,
 }
 
 impl Bounds {
     /// What the rule gives before anything was observed.
     pub fn initial(hits: &str) -> Self {
-        Bounds { relative: BTreeMap::new(), hits: hits.to_owned() }
+        Bounds { relative: BTreeMap::new(), hits: hits.to_owned(), is_linear: false }
+    }
+
+    /// The same for tasks that are one product or one convolution.
+    #[must_use]
+    pub fn linear(self) -> Self {
+        Bounds { is_linear: true, ..self }
     }
 
     fn absolute(&self, name: &str) -> f64 {
@@ -121,9 +129,16 @@ impl Bounds {
         Tolerance { relative, absolute: self.absolute(name) }
     }
 
-    /// What may be honest.
+    /// What may be in a model.
     fn widest(&self, name: &str) -> Tolerance {
         let relative = CalibrationRule::default().ceiling;
+        Tolerance { relative, absolute: self.absolute(name) }
+    }
+
+    /// What may be honest.
+    fn possible(&self, name: &str) -> Tolerance {
+        let CalibrationRule { ceiling, proven, .. } = CalibrationRule::default();
+        let relative = if self.is_linear { ceiling } else { proven };
         Tolerance { relative, absolute: self.absolute(name) }
     }
 
@@ -169,25 +184,26 @@ impl Bounds {
     }
 
     fn judge(&self, distances: Vec<(&str, Option<Distance>)>, factor: f64) -> Weighed {
-        let far = distances.iter().find(|(name, distance)| {
-            let widest = self.widest(name);
-            !distance.as_ref().is_some_and(|found| widest.accepts_estimate(found, factor))
-        });
-        let finding = far.map(|(name, distance)| {
-            let away = distance.as_ref().map_or(f64::NAN, Distance::relative);
-            let allowed = self.widest(name).relative;
-            format!(
-                "output {name:?} of a GPU is {away:.3e} of its norm away, {allowed:.3e} is allowed"
-            )
-        });
-        let is_near = distances.iter().all(|(name, distance)| {
-            let tolerance = self.tolerance(name);
+        let is_within = |tolerance: Tolerance, distance: &Option<Distance>| {
             distance.as_ref().is_some_and(|found| tolerance.accepts_estimate(found, factor))
+        };
+        let are_within = |tolerance: fn(&Self, &str) -> Tolerance| {
+            distances.iter().all(|(name, distance)| is_within(tolerance(self, name), distance))
+        };
+        let mut lies = distances.iter();
+        let lie = lies.find(|(name, distance)| !is_within(self.possible(name), distance));
+        let finding = lie.map(|(name, distance)| {
+            let away = distance.as_ref().map_or(f64::NAN, Distance::relative);
+            let possible = self.possible(name).relative;
+            format!(
+                "output {name:?} of a GPU is {away:.3e} of its norm away, no honest one is by more than {possible:.2}"
+            )
         });
         let agreement = match &finding {
             Some(_) => Agreement::False,
-            None if is_near => Agreement::Agrees,
-            None => Agreement::Doubtful,
+            None if are_within(Self::tolerance) => Agreement::Agrees,
+            None if are_within(Self::widest) => Agreement::Doubtful,
+            None => Agreement::Far,
         };
         Weighed { agreement, finding, observed: Vec::new() }
     }
@@ -286,18 +302,23 @@ mod tests {
     fn results_agree_within_bounds_and_a_hit_may_be_one_off() {
         let (expected, bounds) = (expected(), Bounds::initial("correct"));
         let truth = values(1.0, 20.0);
+        let by_values = |found: &Values| bounds.weigh(&expected, &truth, found).agreement;
         let weigh = |found: &Values| {
-            let by_values = bounds.weigh(&expected, &truth, found);
             let by_sketch = bounds.weigh_sketch(&expected, &truth, &Sketch::kept(&expected, found));
-            assert_eq!(by_values.agreement, by_sketch.agreement);
-            by_values.agreement
+            assert_eq!(by_values(found), by_sketch.agreement);
+            by_sketch.agreement
         };
         assert_eq!(weigh(&truth), Agreement::Agrees);
         assert_eq!(weigh(&values(1.000_01, 21.0)), Agreement::Agrees);
         assert_eq!(weigh(&values(1.01, 20.0)), Agreement::Doubtful);
-        assert_eq!(weigh(&values(1.0, 25.0)), Agreement::False);
+        for kink in [values(1.0, 25.0), values(1.1, 20.0), values(0.6, 20.0), values(1.4, 20.0)] {
+            assert_eq!(by_values(&kink), Agreement::Far);
+        }
+        let linear = bounds.clone().linear();
+        let off = values(1.1, 20.0);
+        assert_eq!(linear.weigh(&expected, &truth, &off).agreement, Agreement::False, "no kinks");
         for lie in [-1.0, 0.0, 1.5, f32::NAN] {
-            assert_eq!(weigh(&values(lie, 20.0)), Agreement::False, "{lie}");
+            assert_eq!(by_values(&values(lie, 20.0)), Agreement::False, "{lie}");
             let [one, other] = [&truth, &values(lie, 20.0)]
                 .map(|values| Sketch::of(&expected, Seed(9), 32, values));
             assert!(!bounds.agree(&expected, &one, &other), "{lie}");

@@ -398,7 +398,7 @@ impl Engine {
             .map(|claim| claim.who.identity)
             .collect();
         for identity in taken_back {
-            self.doubted(identity);
+            self.is_new_again(identity);
         }
         let Some(stage) = self.stage_mut(id) else { return };
         if let Some(task) = stage.tasks.get_mut(&part) {

@@ -10,7 +10,7 @@ use crate::verify::ledger::Entry;
 use crate::verify::outcome::Holder;
 use crate::verify::panel::Panel;
 use crate::verify::trial::{Claim, Judging};
-use crate::verify::trust::{Identity, Trust};
+use crate::verify::trust::{Doubt, Identity, Trust};
 use raven_protocol::{GoodbyeReason, JobId, ResultDigest, ResultOutcome, SessionId, TaskId};
 use std::collections::BTreeMap;
 
@@ -186,11 +186,12 @@ impl Engine {
         self.payloads.insert(ruling.payload);
         self.close_case(id, &case);
         let mut honest = Vec::new();
-        let mut liars = Vec::new();
+        let (mut far, mut liars) = (Vec::new(), Vec::new());
         for (claim, agreement) in case.claims.iter().zip(ruling.agrees) {
             match agreement {
                 Agreement::Agrees => honest.push(*claim),
                 Agreement::Doubtful => honest.push(Claim { doubtful: true, ..*claim }),
+                Agreement::Far => far.push(*claim),
                 Agreement::False => liars.push(*claim),
             }
         }
@@ -200,14 +201,15 @@ impl Engine {
         let mut is_undone = false;
         match case.origin {
             Origin::Trial => {
-                let is_open = is_current && self.rule_trial(id, &case, ruling, &honest, &liars);
+                let refused: Vec<Claim> = far.iter().chain(&liars).copied().collect();
+                let is_open = is_current && self.rule_trial(id, &case, ruling, &honest, &refused);
                 if !is_open {
                     self.release_payloads(vec![ruling.payload]);
                 }
             }
             Origin::Entry => {
                 self.release_payloads(vec![ruling.payload]);
-                is_undone = self.rule_entry(id, &case, &honest, &liars);
+                is_undone = self.rule_entry(id, &case, &honest, &far, &liars);
             }
             Origin::Late => self.release_payloads(vec![ruling.payload]),
             Origin::Inquiry => {
@@ -220,6 +222,14 @@ impl Engine {
             for claim in &honest {
                 self.came_to(claim.into(), ResultOutcome::NotNeeded);
             }
+        }
+        for claim in &far {
+            self.forget_paid(id, claim.lease);
+            self.came_to(claim.into(), ResultOutcome::Wrong);
+            self.doubted(claim, Doubt::Grave, case.task);
+            // It may have been as far off before, which is in the model.
+            let identity = claim.who.identity;
+            self.look_again(|other| *other == identity);
         }
         for liar in &liars {
             self.forget_paid(id, liar.lease);
@@ -247,7 +257,7 @@ impl Engine {
         case: &Case,
         ruling: Ruling<'_>,
         honest: &[Claim],
-        liars: &[Claim],
+        refused: &[Claim],
     ) -> bool {
         let Some(stage) = self.stage_mut(id).filter(|stage| stage.is_of(case.task)) else {
             return false;
@@ -266,7 +276,7 @@ impl Engine {
             .collect();
         trial
             .claims
-            .retain(|claim| !liars.iter().chain(&late).any(|liar| liar.lease == claim.lease));
+            .retain(|claim| !refused.iter().chain(&late).any(|other| other.lease == claim.lease));
         let is_heard = |claim: &Claim| claim.who.exact || was_heard(claim);
         let unheard: Vec<Claim> =
             trial.claims.iter().filter(|claim| !is_heard(claim)).copied().collect();
@@ -288,7 +298,14 @@ impl Engine {
     }
 
     /// Enters a ruling on an accepted result: it is settled, or to be undone.
-    fn rule_entry(&mut self, id: JobId, case: &Case, honest: &[Claim], liars: &[Claim]) -> bool {
+    fn rule_entry(
+        &mut self,
+        id: JobId,
+        case: &Case,
+        honest: &[Claim],
+        far: &[Claim],
+        liars: &[Claim],
+    ) -> bool {
         let Some(job) = self.world.jobs.get_mut(&id) else { return false };
         let entry = job.ledger.entries.get(&case.task);
         let lease = case.claims.first().map(|claim| claim.lease);
@@ -296,14 +313,15 @@ impl Engine {
         let entry = entry.filter(|entry| entry.asked).filter(is_same).cloned();
         if let Some(entry) = &entry {
             job.ledger.entries.remove(&case.task);
-            for liar in liars {
-                job.void(entry, liar.who.identity.contributor);
+            for member in far.iter().chain(liars) {
+                job.void(entry, member.who.identity.contributor);
             }
         }
-        for member in honest.iter().filter(|_| liars.is_empty()) {
-            self.judged_honest(member, true);
+        let is_refused = !far.is_empty() || !liars.is_empty();
+        for member in honest.iter().filter(|_| !is_refused) {
+            self.judged_honest(member, case.task, true);
         }
-        entry.is_some() && !liars.is_empty()
+        entry.is_some() && is_refused
     }
 
     /// One more result of `identity` was computed a second time, and right.
@@ -322,17 +340,31 @@ impl Engine {
     }
 
     /// A result was computed a second time and not found false.
-    pub(crate) fn judged_honest(&mut self, member: &Claim, by_referee: bool) {
+    pub(crate) fn judged_honest(&mut self, member: &Claim, task: TaskId, by_referee: bool) {
         if member.doubtful {
-            self.doubted(member.who.identity);
+            self.doubted(member, Doubt::Slight, task);
         } else {
+            self.world.trust.clear_doubt(&member.who.identity);
             self.agreed(member.who.identity, by_referee);
         }
     }
 
-    /// A result of `identity` was doubtful.
-    pub(super) fn doubted(&mut self, identity: Identity) {
+    /// A result was doubtful: its identity is new again, and goes where that is often so.
+    fn doubted(&mut self, member: &Claim, doubt: Doubt, task: TaskId) {
+        let identity = member.who.identity;
         self.stats.doubted += 1;
+        if self.world.trust.of(&identity) == Trust::Excluded {
+            return;
+        }
+        if self.world.trust.note_doubt(identity, doubt) {
+            let detail = format!("task {task}: too many results are far from what tasks yield");
+            return self.exclude(member, &detail);
+        }
+        self.is_new_again(identity);
+    }
+
+    /// What is known of an identity counts no more.
+    pub(super) fn is_new_again(&mut self, identity: Identity) {
         let before = self.world.trust.of(&identity);
         let trust = before.doubted();
         if trust == before {
@@ -349,10 +381,16 @@ impl Engine {
     /// speak of that GPU only.
     pub(crate) fn prove_lie(&mut self, liar: &Claim, task: TaskId) {
         self.stats.lies_proven += 1;
-        let identity = liar.who.identity;
-        if self.world.trust.of(&identity) == Trust::Excluded {
+        if self.world.trust.of(&liar.who.identity) == Trust::Excluded {
             return;
         }
+        self.exclude(liar, &format!("task {task}: the result is not what the task yields"));
+    }
+
+    /// An identity gets no work any more, and nothing of it that is not settled is
+    /// believed.
+    fn exclude(&mut self, liar: &Claim, detail: &str) {
+        let identity = liar.who.identity;
         self.stats.excluded += 1;
         self.world.trust.set(identity, Trust::Excluded);
         self.world.watch.trust_changed(&identity.contributor);
@@ -370,14 +408,22 @@ impl Engine {
         let sessions = sessions.filter(|session| is_theirs(&session.identity()));
         let sessions: Vec<SessionId> = sessions.map(|session| session.id).collect();
         for session in sessions {
-            let detail = format!("task {task}: the result is not what the task yields");
-            let reason = GoodbyeReason::Excluded;
+            let (reason, detail) = (GoodbyeReason::Excluded, detail.to_owned());
             self.out.push_back(Effect::Close { session, reason, detail });
             self.session_closed(session);
         }
         let jobs: Vec<JobId> = self.world.jobs.keys().copied().collect();
         for id in jobs {
             self.recheck_all(id, is_theirs);
+        }
+    }
+
+    /// Has everything of somebody looked at that is not settled, which stays paid.
+    fn look_again(&mut self, is_theirs: impl Fn(&Identity) -> bool) {
+        let jobs = self.world.jobs.values();
+        let entries = jobs.map(|job| (job.id, job.ledger.entries_of(&is_theirs)));
+        for (id, entries) in entries.collect::<Vec<_>>() {
+            self.recheck_entries(id, entries);
         }
     }
 
@@ -424,7 +470,7 @@ impl Engine {
     }
 
     /// Everything of a proven liar that is not settled: its pay is void, and
-    /// the referee looks at it, oldest first, unless that is too much.
+    /// the referee looks at it.
     fn recheck_all(&mut self, id: JobId, is_theirs: impl Fn(&Identity) -> bool) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let entries = job.ledger.entries_of(&is_theirs);
@@ -440,6 +486,11 @@ impl Engine {
             }
         }
         self.came_to_nothing(id, &voided, &is_theirs);
+        self.recheck_entries(id, entries);
+    }
+
+    /// Has the referee look at entries, oldest first, unless that is too much.
+    fn recheck_entries(&mut self, id: JobId, entries: Vec<Entry>) {
         let Some(oldest) = entries.first().map(|entry| entry.task.round) else { return };
         let can_look = entries.iter().all(Entry::can_be_rechecked);
         if !can_look || entries.len() > self.world.config.rechecks_max {

@@ -346,7 +346,7 @@ impl Engine {
         }
         if is_checked {
             for member in members.iter().filter(|member| !member.who.operator) {
-                self.judged_honest(member, proof == Proof::Refereed);
+                self.judged_honest(member, task.id, proof == Proof::Refereed);
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::kernel::{Kernel, Value, digest_of, state_of};
 use crate::relaxed::{Bounds, Vector};
 use raven_engine::{
-    Agreement, Effect, EffectId, Metrics, Outcome, PayloadId, Record, Testimony, tree,
+    Agreement, Effect, EffectId, Metrics, Outcome, PayloadId, Record, Testimony, Work, tree,
 };
 use raven_protocol::{Backend, BlobId, JobId, LeaseId, ResultDigest, Seed, TaskId};
 use std::collections::BTreeMap;
@@ -149,6 +149,7 @@ impl Shell {
             Effect::Referee { effect, job, task, work, testimonies } => {
                 let value = self.kernel.run(*task, work);
                 let digest = digest_of(*task, value);
+                self.bounds.entry(*job).or_default().is_linear = matches!(work, Work::Part { .. });
                 let agrees = testimonies.iter().map(|it| self.judge(*job, it, digest, value));
                 let agrees = agrees.collect();
                 let payload = self.keep(value);

@@ -525,11 +525,15 @@ impl Sim {
     fn count(&mut self, task: TaskId, payload: PayloadId, truth: Value) {
         let combined = self.shell.payloads.get(&payload).copied();
         let vector = self.shell.vectors.get(&payload);
-        if let Some(vector) = vector {
+        let is_far = |vector: &Vector| vector.off(truth) > CEILING;
+        let is_false =
+            |vector: &Vector| self.truth.false_results.contains(&(task, vector.digest(task)));
+        // An honest one at a kink is what an honest network comes to.
+        let is_honest = vector.is_none_or(|vector| !is_far(vector) || !is_false(vector));
+        if let Some(vector) = vector.filter(|vector| !is_far(vector) || is_false(vector)) {
             self.truth.off.insert(task, vector.off(truth));
         }
-        let is_near = vector.is_none_or(|vector| vector.off(truth) <= CEILING);
-        if combined != Some(truth) || !is_near {
+        if combined != Some(truth) || !is_honest {
             self.truth.combined += 1;
             self.truth.standing.insert(task);
         }

@@ -222,7 +222,8 @@ impl Job {
 
     /// Within which results of GPUs are compared.
     pub(super) fn bounds(&self) -> Bounds {
-        self.relaxed.bounds(&self.context.train.correct)
+        let bounds = self.relaxed.bounds(&self.context.train.correct);
+        if self.is_replica() { bounds } else { bounds.linear() }
     }
 
     /// What the job's rule combines in `round`; nothing where gradients are only added.
