@@ -227,6 +227,7 @@ impl Engine {
         let task = self.stage_mut(job).and_then(|stage| stage.tasks.get_mut(&part));
         if let Some(task) = task {
             task.trial.claims.push(claim);
+            self.ask_to_project(job, &claim);
         }
         self.consider(job, part);
     }
@@ -239,6 +240,7 @@ impl Engine {
         payload: PayloadId,
         bytes: u64,
         odd: Oddness,
+        agrees: bool,
     ) {
         self.payloads.insert(payload);
         if !self.may_answer(session_id, id) {
@@ -269,8 +271,13 @@ impl Engine {
         let task =
             self.stage_mut(lease.job).and_then(|stage| stage.tasks.get_mut(&lease.task.part));
         match task {
+            // Whoever is a proven liar by now is not compared with.
+            Some(task) if !task.trial.claims.iter().any(|claim| claim.lease == id) => {
+                self.release_payloads(vec![payload]);
+            }
             Some(task) if !task.trial.payloads.contains_key(&digest) => {
                 task.trial.payloads.insert(digest, Revealed { payload, bytes, lease: id, odd });
+                task.trial.panel.differ |= !agrees;
             }
             _ => self.release_payloads(vec![payload]),
         }
@@ -284,11 +291,14 @@ impl Engine {
         let Some(lease) = self.world.leases.get(id).cloned() else { return };
         let task =
             self.stage_mut(lease.job).and_then(|stage| stage.tasks.get_mut(&lease.task.part));
-        let claims = task.map(|task| &mut task.trial.claims);
-        let claim = claims.and_then(|claims| {
-            let at = claims.iter().position(|claim| claim.lease == id)?;
-            Some(claims.remove(at))
+        let mut unused = Vec::new();
+        let claim = task.map(|task| &mut task.trial).and_then(|trial| {
+            let at = trial.claims.iter().position(|claim| claim.lease == id)?;
+            let claim = trial.claims.remove(at);
+            unused = trial.unclaimed_answers();
+            Some(claim)
         });
+        self.release_payloads(unused);
         let detail = format!("{id}: the payload does not match its commitment");
         let holder = Holder { lease: id, session };
         self.came_to(holder, ResultOutcome::BrokenCommitment);

@@ -356,13 +356,11 @@ impl Engine {
             if task.is_none_or(|task| task.trial.claims.is_empty()) {
                 continue;
             }
-            if self.goes_by_projections(job, part) {
-                self.show_to_referee(job, part);
-                continue;
-            }
-            // It may have turned out that nobody is left to ask.
-            let task = self.stage_mut(job).and_then(|stage| stage.tasks.get(&part));
-            if task.is_some_and(|task| !task.trial.claims.is_empty()) {
+            self.drop_mute(job, part);
+            // It may have turned out that nobody is left to ask, or that somebody has
+            // still to say what it came to.
+            let Some(task) = self.task(job, part) else { continue };
+            if !task.trial.claims.is_empty() && !self.world.is_hearing(&task.trial) {
                 self.ask_referee(job, part);
             }
         }

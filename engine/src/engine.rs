@@ -123,8 +123,8 @@ impl Engine {
                 self.projected(session, lease, projection, agrees);
             }
             Event::Misprojected { session, lease } => self.misprojected(session, lease),
-            Event::Revealed { session, lease, digest, payload, bytes, odd } => {
-                self.revealed(session, lease, digest, payload, bytes, odd);
+            Event::Revealed { session, lease, digest, payload, bytes, odd, agrees } => {
+                self.revealed(session, lease, digest, payload, bytes, odd, agrees);
             }
             Event::Refused { session, lease, reason } => self.refused(session, lease, reason),
             Event::EffectDone { effect, outcome } => self.effect_done(effect, outcome),

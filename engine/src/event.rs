@@ -170,8 +170,8 @@ pub enum Event {
     Committed { session: SessionId, lease: LeaseId, digest: ResultDigest },
     /// Random projections of a committed payload arrived, as many as were asked for.
     /// The shell holds them under `projection`; `agrees` says whether they are
-    /// within the bounds of relaxed results from all others that it holds of the
-    /// same task under the same key.
+    /// within the bounds of relaxed results from all others of the same task that
+    /// it was shown.
     Projected { session: SessionId, lease: LeaseId, projection: PayloadId, agrees: bool },
     /// The payload arrived and does not have the projections that its contributor
     /// had answered.
@@ -185,6 +185,9 @@ pub enum Event {
         bytes: u64,
         /// Whether it looks as a result should.
         odd: Oddness,
+        /// Whether it is within the bounds of relaxed results from all that others
+        /// have projected of the same task.
+        agrees: bool,
     },
     /// A lease handed back.
     Refused { session: SessionId, lease: LeaseId, reason: RefuseReason },

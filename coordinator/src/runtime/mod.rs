@@ -7,6 +7,7 @@
 //! the driver's, the driver waits for nobody.
 
 mod bench;
+mod checks;
 pub mod config;
 mod door;
 pub mod driver;
@@ -42,6 +43,7 @@ use crate::job::JobContext;
 use crate::random;
 use crate::store::{Store, StoreError};
 use crate::ticket::Tickets;
+use checks::Checks;
 use door::Door;
 use driver::{Driver, Input, NewJob};
 use executor::{Executor, ExecutorError, KernelError, KernelModule, RowSource, State};
@@ -111,6 +113,8 @@ pub struct Shared {
     slots: Arc<Semaphore>,
     /// Who may open a socket, and how many may be without consent.
     door: Door,
+    /// Who may look at a result now.
+    checks: Checks,
     inputs: mpsc::Sender<Input>,
 }
 
@@ -179,6 +183,7 @@ pub async fn start(
         metrics,
         grants: Grants::default(),
         visits: Visits::default(),
+        checks: Checks::default(),
         inputs: inputs_out,
     });
     let (folder, signing) = (shared.config.evidence_dir.clone(), shared.store.clone());

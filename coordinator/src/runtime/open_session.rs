@@ -91,6 +91,7 @@ mod tests {
             metrics: Arc::new(Metrics::default()),
             grants: Grants::default(),
             visits: Default::default(),
+            checks: Default::default(),
             inputs,
         };
         (Arc::new(shared), received)

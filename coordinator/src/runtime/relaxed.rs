@@ -4,7 +4,6 @@
 use super::executor::Tensor;
 use super::judge::Values;
 use super::leases::{Expected, ResultError};
-use crate::random;
 use raven_engine::{Agreement, ContributorId, EngineConfig};
 use raven_graph::{DType, TensorType};
 use raven_proof::Calibration;
@@ -14,8 +13,6 @@ use raven_protocol::{Frame, LeaseId, Seed};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Projections of each output that are kept of every result of a GPU.
-const KEPT_PROBES: u32 = 16;
 /// Norm of a difference that is rounding only.
 const NOISE_NORM: f64 = 1e-6;
 /// A count of hits may be one off where two classes are as likely as each other.
@@ -60,20 +57,14 @@ impl Sketch {
         Sketch { key, probes, outputs: outputs.collect() }
     }
 
-    /// That of a result of a GPU, for the time when the result is gone, under a key that nobody
-    /// is told.
-    pub fn kept(expected: &Expected, values: &Values) -> Self {
-        Sketch::of(expected, Seed(random::nonzero_u64()), KEPT_PROBES, values)
-    }
-
-    /// Under which it was made.
-    pub fn key(&self) -> Seed {
-        self.key
+    /// That of another result under the same key.
+    pub fn like(&self, expected: &Expected, values: &Values) -> Self {
+        Sketch::of(expected, self.key, self.probes, values)
     }
 
     /// Whether `values` have these very projections.
     pub fn is_of(&self, expected: &Expected, values: &Values) -> bool {
-        let found = Sketch::of(expected, self.key, self.probes, values);
+        let found = self.like(expected, values);
         let bytes = |sketch: &Sketch| -> Vec<Vec<u8>> {
             sketch.outputs.iter().map(|output| to_bytes(output)).collect()
         };
@@ -304,7 +295,8 @@ mod tests {
         let truth = values(1.0, 20.0);
         let by_values = |found: &Values| bounds.weigh(&expected, &truth, found).agreement;
         let weigh = |found: &Values| {
-            let by_sketch = bounds.weigh_sketch(&expected, &truth, &Sketch::kept(&expected, found));
+            let by_sketch =
+                bounds.weigh_sketch(&expected, &truth, &Sketch::of(&expected, Seed(5), 32, found));
             assert_eq!(by_values(found), by_sketch.agreement);
             by_sketch.agreement
         };
@@ -374,7 +366,7 @@ mod tests {
     #[test]
     fn sketches_go_once_their_rounds_are_settled() {
         let mut relaxed = Relaxed::default();
-        let sketch = Arc::new(Sketch::kept(&expected(), &values(1.0, 1.0)));
+        let sketch = Arc::new(Sketch::of(&expected(), Seed(5), 32, &values(1.0, 1.0)));
         for round in 0..200 {
             relaxed.keep(LeaseId(round.into()), round, sketch.clone());
         }

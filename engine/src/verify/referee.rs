@@ -8,7 +8,6 @@ use crate::job::{Cause, JobState};
 use crate::progress::Kind;
 use crate::verify::ledger::Entry;
 use crate::verify::outcome::Holder;
-use crate::verify::panel::Panel;
 use crate::verify::trial::{Claim, Judging};
 use crate::verify::trust::{Doubt, Identity, Trust};
 use raven_protocol::{GoodbyeReason, JobId, ResultDigest, ResultOutcome, SessionId, TaskId};
@@ -70,20 +69,18 @@ impl Engine {
         task.trial.judging = Judging::Asked;
         // From here on they are the referee's: released when it has answered.
         let payloads = std::mem::take(&mut task.trial.payloads);
-        let panel = task.trial.panel.take();
+        let panel = std::mem::take(&mut task.trial.panel);
         stage.short.remove(&part);
         let Some(task) = stage.tasks.get(&part).cloned() else { return };
         let payloads: BTreeMap<ResultDigest, PayloadId> =
             payloads.into_iter().map(|(digest, held)| (digest, held.payload)).collect();
         let mut claims = task.trial.claims;
         // Of a GPU that neither shows its result nor projected it nothing can be said.
-        let is_answered =
-            |claim: &Claim| panel.as_ref().is_some_and(|panel| panel.has_answer(claim.lease));
         claims.retain(|claim| {
-            claim.who.exact || payloads.contains_key(&claim.digest) || is_answered(claim)
+            claim.who.exact || payloads.contains_key(&claim.digest) || panel.has_answer(claim.lease)
         });
         let origin = Origin::Trial;
-        self.release_payloads(panel.iter().flat_map(Panel::projections).collect());
+        self.release_payloads(panel.projections().collect());
         self.open_case(id, task.id, task.work, origin, claims, payloads, task.demand.flops);
     }
 
@@ -461,6 +458,7 @@ impl Engine {
                         }
                         is_claimed
                     });
+                    unused.extend(trial.unclaimed_answers());
                 }
                 stage.put_back(part);
             }

@@ -37,6 +37,8 @@ pub struct Rig {
     /// Tasks that were sent and not taken by the test, by session.
     tasks: BTreeMap<SessionId, Vec<(TaskId, LeaseId, u64)>>,
     pub reveals: Vec<(SessionId, LeaseId)>,
+    /// Who was asked for projections, under which key.
+    pub projects: Vec<(SessionId, LeaseId, Seed)>,
     pub cancels: Vec<(SessionId, LeaseId)>,
     pub referee: Vec<Asked>,
     /// What was told of results, and the same by the event after which it was.
@@ -120,11 +122,21 @@ fn plan(verification: Verification) -> JobPlan {
 impl Rig {
     /// An engine with one job.
     pub fn new(verification: Verification) -> Self {
+        Rig::with(plan(verification))
+    }
+
+    /// The same with a relaxed one.
+    pub fn relaxed(verification: Verification) -> Self {
+        Rig::with(JobPlan { numerics: Numerics::Relaxed, ..plan(verification) })
+    }
+
+    fn with(plan: JobPlan) -> Self {
         let mut rig = Rig {
             engine: Engine::new(EngineConfig { seed: 11, ..EngineConfig::default() }),
             now: 0,
             tasks: BTreeMap::new(),
             reveals: Vec::new(),
+            projects: Vec::new(),
             cancels: Vec::new(),
             referee: Vec::new(),
             outcomes: Vec::new(),
@@ -133,7 +145,7 @@ impl Rig {
             digests: BTreeMap::new(),
             next: 0,
         };
-        let plan = Box::new(plan(verification));
+        let plan = Box::new(plan);
         rig.tell(Event::JobAdded { plan, resume: None, terms: Terms::default() });
         rig
     }
@@ -148,6 +160,15 @@ impl Rig {
     }
 
     pub fn open_as(&mut self, contributor: u64, trust: Trust) {
+        self.open_on(contributor, trust, NumericClass::Cpu { kernel: KERNEL });
+    }
+
+    /// Somebody's GPU.
+    pub fn open_gpu(&mut self, contributor: u64, trust: Trust) {
+        self.open_on(contributor, trust, NumericClass::Gpu { kernel: KERNEL });
+    }
+
+    fn open_on(&mut self, contributor: u64, trust: Trust, numeric: NumericClass) {
         let mut prefix = [0x20; 16];
         prefix[..8].copy_from_slice(&contributor.to_le_bytes());
         let mut id = [0; 32];
@@ -157,7 +178,7 @@ impl Rig {
             site: None,
             prefix: NetworkPrefix(prefix),
             device: DeviceClass::Desktop,
-            numeric: NumericClass::Cpu { kernel: KERNEL },
+            numeric,
             flops_per_s: 10_000_000_000,
             share: 1.0,
             workers: 1,
@@ -200,6 +221,9 @@ impl Rig {
                         self.tasks.entry(session).or_default().push((task, lease, flops));
                     }
                     Outbound::Reveal { lease } => self.reveals.push((session, lease)),
+                    Outbound::Project { lease, key, .. } => {
+                        self.projects.push((session, lease, key));
+                    }
                     Outbound::Cancel { lease } => self.cancels.push((session, lease)),
                     _ => {}
                 }
@@ -245,12 +269,30 @@ impl Rig {
         self.tell(Event::Committed { session: Self::session(contributor), lease, digest });
     }
 
+    /// A contributor answers for projections of a result.
+    pub fn project(&mut self, contributor: u64, lease: LeaseId, agrees: bool) {
+        let session = Self::session(contributor);
+        self.projects.retain(|&(_, asked, _)| asked != lease);
+        let projection = self.payload();
+        self.tell(Event::Projected { session, lease, projection, agrees });
+    }
+
+    /// A contributor shows a result.
+    pub fn reveal(&mut self, contributor: u64, lease: LeaseId, agrees: bool) {
+        let session = Self::session(contributor);
+        assert!(self.reveals.contains(&(session, lease)), "it was not asked for");
+        self.reveals.retain(|&(_, asked)| asked != lease);
+        let (digest, payload) = (self.digests[&lease], self.payload());
+        let (bytes, odd) = (100, Oddness::Plain);
+        self.tell(Event::Revealed { session, lease, digest, payload, bytes, odd, agrees });
+    }
+
     /// Everybody who was asked for a payload sends what `digest` says.
     pub fn reveal_all(&mut self, digest: impl Fn(LeaseId) -> ResultDigest) {
         while let Some((session, lease)) = self.reveals.pop() {
             let (digest, payload) = (digest(lease), self.payload());
-            let odd = Oddness::Plain;
-            self.tell(Event::Revealed { session, lease, digest, payload, bytes: 100, odd });
+            let (odd, agrees) = (Oddness::Plain, true);
+            self.tell(Event::Revealed { session, lease, digest, payload, bytes: 100, odd, agrees });
         }
     }
 

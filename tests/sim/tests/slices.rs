@@ -78,6 +78,7 @@ impl Table {
                         self.payloads += 1;
                         events.push(Event::Revealed {
                             odd: raven_engine::Oddness::Plain,
+                            agrees: true,
                             session: SESSION,
                             lease,
                             digest: ResultDigest([3; 32]),

@@ -123,6 +123,7 @@ impl Driver {
                 for payload in payloads {
                     self.payloads.remove(&payload);
                     self.projections.remove(&payload);
+                    self.shown.remove(&payload);
                 }
             }
             Effect::ReleaseState { job, state } => {
