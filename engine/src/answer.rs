@@ -65,6 +65,8 @@ impl Engine {
             standing: Standing::Active,
             blocked_until: None,
             strikes: 0,
+            missed: 0,
+            doubted_until: 0,
             leases: Vec::new(),
             open: 0,
             leased: self.now,
@@ -207,6 +209,7 @@ impl Engine {
         let mut is_first = false;
         if let Some(session) = self.world.sessions.get_mut(&session_id) {
             session.open -= 1;
+            session.missed = 0;
             self.world.touched.insert(session_id);
             is_first = !session.speed.is_measured();
             if let LeaseState::Running { since } = before {

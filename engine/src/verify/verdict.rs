@@ -309,10 +309,8 @@ impl Engine {
             if late.contains(&id) {
                 self.observe_late_payload(&lease);
                 self.strike(lease.session);
-            } else if !is_overdue {
-                // Somebody faster was asked as well and it had no time to show that it
-                // works: else whoever is slow would stay in doubt for good, unpaid.
-                self.world.doubtful.remove(&lease.session);
+            } else {
+                self.outrun(lease.session, is_overdue && lease.is_open());
             }
         }
         self.stage_progressed(id);
