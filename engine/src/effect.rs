@@ -126,6 +126,8 @@ pub struct Testimony {
     pub digest: ResultDigest,
     /// Its result, where it was sent and is still held.
     pub payload: Option<PayloadId>,
+    /// Whether its contributor is vetted, or is so if this result is right.
+    pub vetted: bool,
 }
 
 /// What one transaction makes durable: a round, an evaluation or an end.

@@ -223,7 +223,12 @@ pub struct Relaxed {
 
 impl Relaxed {
     /// Learns from what the referee observed of a contributor's result.
-    pub fn observe(&mut self, contributor: &ContributorId, observed: &[(String, f64)]) {
+    pub fn observe(
+        &mut self,
+        contributor: &ContributorId,
+        vetted: bool,
+        observed: &[(String, f64)],
+    ) {
         // Keys are spread evenly; that two begin alike takes as many of them.
         let mut source = [0; 8];
         source.copy_from_slice(&contributor.0[..8]);
@@ -231,7 +236,7 @@ impl Relaxed {
             let calibration = self.calibrations.entry(name.clone());
             let calibration =
                 calibration.or_insert_with(|| Calibration::new(CalibrationRule::default()));
-            calibration.observe(u64::from_le_bytes(source), *relative);
+            calibration.observe(u64::from_le_bytes(source), *relative, vetted);
         }
     }
 
@@ -330,7 +335,7 @@ mod tests {
         for number in 0..3 {
             for _ in 0..4 {
                 let observed = [("grad.w".to_owned(), 1e-6)];
-                relaxed.observe(&ContributorId([number; 32]), &observed);
+                relaxed.observe(&ContributorId([number; 32]), true, &observed);
             }
         }
         assert_eq!(agreement(&relaxed), Agreement::Doubtful);

@@ -141,7 +141,13 @@ impl Engine {
         job.ledger.cases += u32::from(origin.outlives_its_stage());
         self.stats.referee_runs += 1;
         self.stats.referee_flops = self.stats.referee_flops.saturating_add(flops);
+        let (config, trust) = (&self.world.config, &self.world.trust);
+        let is_vetted = |identity| {
+            let trust = trust.of(identity);
+            trust.is_vetted(config) || trust.agreed(true).is_vetted(config)
+        };
         let testimonies = claims.iter().map(|claim| Testimony {
+            vetted: is_vetted(&claim.who.identity),
             contributor: claim.who.identity.contributor,
             backend: claim.who.identity.backend,
             lease: claim.lease,

@@ -137,10 +137,10 @@ impl Bounds {
     }
 
     /// What the referee says, whose `truth` it is; it learns from that.
-    pub fn judge(&mut self, source: u64, found: &Vector, truth: Value) -> Agreement {
+    pub fn judge(&mut self, source: u64, vetted: bool, found: &Vector, truth: Value) -> Agreement {
         let off = found.off(truth);
         let agreement = self.weigh(&Distance { difference: off, norm: 1.0 }, 1.0);
-        self.calibration.observe(source, off);
+        self.calibration.observe(source, off, vetted);
         agreement
     }
 

@@ -188,7 +188,7 @@ impl Shell {
             (Backend::Gpu, Some(vector), _) => {
                 let source = testimony.contributor.0;
                 let source = u64::from_le_bytes(source[..8].try_into().expect("eight bytes"));
-                bounds.judge(source, vector, truth)
+                bounds.judge(source, testimony.vetted, vector, truth)
             }
             (Backend::Gpu, None, Some((key, projections))) => {
                 bounds.judge_sketch(*key, projections, truth)

@@ -17,7 +17,7 @@ pub use link::Opened;
 
 use super::Shared;
 use super::executor::{Done, Executor, ExecutorError, Tensor};
-use super::judge::{Judge, Judgment};
+use super::judge::{Judge, Judgment, Observed};
 use super::persister::Saving;
 use super::relaxed::Sketch;
 use super::snapshot::NetworkSnapshot;
@@ -227,8 +227,8 @@ impl Driver {
                     Ok(judgment) => {
                         let Judgment { digest, values, bytes, agrees, observed, .. } = *judgment;
                         if let Some(job) = self.jobs.get_mut(&job) {
-                            for (contributor, observed) in &observed {
-                                job.relaxed.observe(contributor, observed);
+                            for Observed { contributor, vetted, distances } in &observed {
+                                job.relaxed.observe(contributor, *vetted, distances);
                             }
                         }
                         let payload = self.hold(values);
