@@ -4,6 +4,7 @@ use crate::dispatch::Notify;
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::event::{Oddness, PayloadId, SessionProfile};
+use crate::job::{Cause, JobState};
 use crate::lease::LeaseState;
 use crate::session::{Holdings, Session, Standing};
 use crate::speed::{Link, Speed};
@@ -356,6 +357,17 @@ impl Engine {
         self.contributors_changed();
     }
 
+    /// A task was not sent. Nobody else's can be, so its job ends, through no fault of
+    /// the session's.
+    pub(crate) fn unsent(&mut self, session: SessionId, id: LeaseId, reason: &str) {
+        if !self.may_answer(session, id) {
+            return;
+        }
+        let Some(lease) = self.end_lease(id, Notify::Silent) else { return };
+        let reason = format!("task {} cannot be written down: {reason}", lease.task);
+        self.begin_end(lease.job, JobState::Failed { cause: Cause::Coordinator, reason });
+    }
+
     /// Does not offer this kind of task to the session again.
     fn not_again(&mut self, session: SessionId, lease: &crate::lease::Lease) {
         let Some(job) = self.world.jobs.get(&lease.job) else { return };
@@ -376,16 +388,14 @@ impl Engine {
         if job.proven.contains(&kind) {
             return true;
         }
+        job.invalid.entry(kind).or_default().insert(session);
         // Where every result is believed, one that is on its way will tell.
         let open = job.stage.as_ref().and_then(|stage| stage.tasks.get(&task.part));
         let is_claimed = open.is_some_and(|task| !task.trial.claims.is_empty());
         if is_claimed && job.plan.verification == Verification::None {
             return false;
         }
-        let callers = job.invalid.entry(kind).or_default();
-        let is_asked = !callers.is_empty();
-        callers.insert(session);
-        if !is_asked {
+        if job.inquired.insert(kind) {
             self.ask_whether_valid(id, task.part);
         }
         false

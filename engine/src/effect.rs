@@ -239,6 +239,9 @@ pub enum Effect {
     /// Tell a contributor what became of a result that it committed to under a
     /// lease. Its session may be over. Not answered.
     Outcome { session: SessionId, lease: LeaseId, outcome: ResultOutcome },
+    /// So many results came to that, once and for all: each is counted once, the
+    /// accepted ones when their rounds are settled. Not answered.
+    Counted { outcome: ResultOutcome, results: u64 },
     /// The job goes back to the beginning of `round`, before a wrong result or where
     /// its loss was not diverging yet: partial sums of it and of what followed are
     /// forgotten. Not answered.

@@ -189,6 +189,9 @@ pub enum Event {
         /// have projected of the same task.
         agrees: bool,
     },
+    /// A leased task could not be written down: a fault of this process, of which the
+    /// session knows nothing.
+    Unsent { session: SessionId, lease: LeaseId, reason: String },
     /// A lease handed back.
     Refused { session: SessionId, lease: LeaseId, reason: RefuseReason },
     /// An effect ended.

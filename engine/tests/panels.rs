@@ -4,7 +4,7 @@
 mod support;
 
 use raven_engine::{Agreement, Event, Outcome, Trust, Verification};
-use raven_protocol::{LeaseId, ResultOutcome, SessionId, TaskId};
+use raven_protocol::{LeaseId, RefuseReason, ResultOutcome, SessionId, TaskId};
 use std::collections::BTreeSet;
 use support::{Asked, Rig, value};
 
@@ -165,7 +165,7 @@ fn whoever_is_silent_loses_its_seat_within_seconds_and_no_trust() {
     assert!(rig.is_backing_off(3), "a missed lease");
     let stats = rig.engine.stats(0);
     assert_eq!((stats.doubted, stats.lies_proven, stats.excluded), (0, 0, 0));
-    assert_eq!(came_to(&rig, leases[2]), [ResultOutcome::Late]);
+    assert_eq!(came_to(&rig, leases[2]), [], "what it came to is told with the others'");
     // Somebody else has its seat.
     let tasks = rig.take_tasks(4);
     let (_, lease, _) = *tasks.iter().find(|(of, ..)| *of == task).expect("it is given out");
@@ -193,7 +193,7 @@ fn whoever_leaves_after_it_answered_is_paid_and_before_that_is_replaced() {
     rig.project(1, leases[0], true);
     rig.reveal(1, leases[0], true);
     rig.tell(Event::SessionClosed { session: Rig::session(2) });
-    assert_eq!(came_to(&rig, leases[1]), [ResultOutcome::Late]);
+    assert_eq!(came_to(&rig, leases[1]), []);
     rig.project(3, leases[2], true);
     assert_eq!(accepted(&rig), 0);
     rig.open_gpu(4, VETTED);
@@ -229,5 +229,38 @@ fn a_task_that_everybody_leaves_is_done_again() {
     }
     // With the one that answered they are three: it is paid.
     assert!(done >= 2, "{done}");
+    assert_eq!((accepted(&rig), paid(&rig)), (1, 3));
+}
+
+#[test]
+fn who_calls_a_task_invalid_takes_nobodys_pay() {
+    let mut rig = Rig::relaxed(Verification::Triple);
+    (1..=3).for_each(|gpu| rig.open_gpu(gpu, VETTED));
+    let tasks = [1, 2, 3].map(|gpu| rig.take_tasks(gpu));
+    let (task, ..) = tasks[0][0];
+    let lease_of = |gpu: usize| {
+        let lease = tasks[gpu - 1].iter().find(|(of, ..)| *of == task);
+        lease.expect("three do each task").1
+    };
+    // One is done, one computes, and the third says that nobody can.
+    rig.now += 1_500;
+    commit(&mut rig, 1, lease_of(1), task);
+    let (session, reason) = (Rig::session(3), RefuseReason::Invalid);
+    rig.tell(Event::Refused { session, lease: lease_of(3), reason });
+    assert_eq!(rig.referee.len(), 1, "it is looked into");
+    assert!(rig.referee[0].testimonies.is_empty());
+    rig.open_gpu(4, VETTED);
+    rig.project(1, lease_of(1), true);
+    rig.reveal(1, lease_of(1), true);
+    commit(&mut rig, 2, lease_of(2), task);
+    rig.project(2, lease_of(2), true);
+    assert_eq!(referee_says(&mut rig, |_| Agreement::Agrees), 0);
+    assert!(rig.is_backing_off(3), "it was wrong");
+    assert_eq!(accepted(&rig), 0, "the referee's result takes the place of nobody's");
+    let tasks = rig.take_tasks(4);
+    let (_, lease, _) = *tasks.iter().find(|(of, ..)| *of == task).expect("the seat is free");
+    rig.now += 1_500;
+    commit(&mut rig, 4, lease, task);
+    rig.project(4, lease, true);
     assert_eq!((accepted(&rig), paid(&rig)), (1, 3));
 }

@@ -34,8 +34,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// Questions that may wait. Open tasks ask one each at most, and accepted ones
-/// only while their round is not settled, so that this is not reached in peace.
+/// Questions that may wait: the engine asks no more than
+/// [`raven_engine::EngineConfig::cases_max`] at once, which is less.
 const QUEUE_MAX: usize = 16_384;
 
 /// Bytes of all evidence beyond which no more is filed: keys cost nothing, and
@@ -420,4 +420,15 @@ fn compute(
         }
     }
     Err(ExecutorError::Reply { reason: "neither commitment nor refusal".into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raven_engine::EngineConfig;
+
+    #[test]
+    fn the_engine_asks_no_more_at_once_than_the_queue_takes() {
+        assert!(EngineConfig::default().cases_max < QUEUE_MAX);
+    }
 }

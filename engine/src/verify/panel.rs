@@ -226,7 +226,7 @@ impl Engine {
         if self.is_unchecked(id) {
             return;
         }
-        let Some(Task { trial, .. }) = self.task(id, part) else { return };
+        let Some(&Task { id: task, ref trial, .. }) = self.task(id, part) else { return };
         let has_shown = |claim: &Claim| {
             let mut same = trial.claims.iter().filter(|other| other.digest == claim.digest);
             same.any(|other| self.world.is_heard(trial, other))
@@ -246,7 +246,7 @@ impl Engine {
         }
         stage.put_back(part);
         for holder in mute {
-            self.came_to(holder, ResultOutcome::Late);
+            self.comes_to(task, holder, ResultOutcome::Late);
         }
     }
 }

@@ -10,8 +10,10 @@ use crate::verify::ledger::Entry;
 use crate::verify::outcome::Holder;
 use crate::verify::trial::{Claim, Judging};
 use crate::verify::trust::{Doubt, Identity, Trust};
-use raven_protocol::{GoodbyeReason, JobId, ResultDigest, ResultOutcome, SessionId, TaskId};
-use std::collections::BTreeMap;
+use raven_protocol::{
+    GoodbyeReason, JobId, LeaseId, ResultDigest, ResultOutcome, SessionId, TaskId,
+};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the referee was asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +36,8 @@ enum Origin {
     Late,
     /// The question whether a task can be done at all, where no result is doubted.
     Inquiry,
+    /// The same while others are at it, who are not to lose their work to it.
+    Aside,
 }
 
 impl Origin {
@@ -41,7 +45,7 @@ impl Origin {
     /// it all the same: rounds are not settled before.
     fn outlives_its_stage(self) -> bool {
         match self {
-            Origin::Entry | Origin::Late => true,
+            Origin::Entry | Origin::Late | Origin::Aside => true,
             Origin::Trial | Origin::Inquiry => false,
         }
     }
@@ -88,7 +92,15 @@ impl Engine {
     /// are checked its own one is used.
     pub(crate) fn ask_whether_valid(&mut self, id: JobId, part: u32) {
         if !self.is_unchecked(id) {
-            return self.ask_referee(id, part);
+            let Some(task) = self.task(id, part) else { return };
+            // Whoever asks has a lease yet.
+            let is_alone = task.leases.len() <= 1 && task.trial.claims.is_empty();
+            if is_alone {
+                return self.ask_referee(id, part);
+            }
+            let (task, origin, none) = (task.clone(), Origin::Aside, BTreeMap::new());
+            let flops = task.demand.flops;
+            return self.open_case(id, task.id, task.work, origin, Vec::new(), none, flops);
         }
         let Some(task) = self.stage_mut(id).and_then(|stage| stage.tasks.get_mut(&part)) else {
             return;
@@ -168,10 +180,19 @@ impl Engine {
             testimonies,
         });
         self.cases.insert(asked, case);
+        self.world.cases = self.cases.len();
+        // What the desk has no room for is put on it as soon as it has.
+        if self.world.cases - self.docket.len() > self.world.config.cases_max
+            && let Some(question) = self.out.pop_back()
+        {
+            self.docket.push_back(question);
+        }
     }
 
     /// The referee has answered, or cannot.
     pub(crate) fn case_left(&mut self, case: &Case) {
+        self.world.cases = self.cases.len();
+        self.out.extend(self.docket.pop_front());
         for claim in &case.claims {
             self.world.note_judged(claim.who.identity.contributor, false);
         }
@@ -198,6 +219,7 @@ impl Engine {
                 Agreement::False => liars.push(*claim),
             }
         }
+        let untold = self.untold(id, &case);
         let is_current = self.world.jobs.get(&id).is_some_and(|job| {
             job.ledger.attempt() == case.attempt && job.ledger.back_to.is_none()
         });
@@ -214,7 +236,7 @@ impl Engine {
                 self.release_payloads(vec![ruling.payload]);
                 is_undone = self.rule_entry(id, &case, &honest, &far, &liars);
             }
-            Origin::Late => self.release_payloads(vec![ruling.payload]),
+            Origin::Late | Origin::Aside => self.release_payloads(vec![ruling.payload]),
             Origin::Inquiry => {
                 self.release_payloads(vec![ruling.payload]);
                 self.inquired(id, case.task);
@@ -223,20 +245,22 @@ impl Engine {
         self.found_valid(id, case.task);
         if case.origin == Origin::Late {
             for claim in &honest {
-                self.came_to(claim.into(), ResultOutcome::NotNeeded);
+                self.comes_to(case.task, claim.into(), ResultOutcome::NotNeeded);
             }
         }
         for claim in &far {
-            self.forget_paid(id, claim.lease);
-            self.came_to(claim.into(), ResultOutcome::Wrong);
+            if self.forget_paid(id, claim.lease) || untold.contains(&claim.lease) {
+                self.comes_to(case.task, claim.into(), ResultOutcome::Wrong);
+            }
             self.doubted(claim, Doubt::Grave, case.task);
             // It may have been as far off before, which is in the model.
             let identity = claim.who.identity;
             self.look_again(|other| *other == identity);
         }
         for liar in &liars {
-            self.forget_paid(id, liar.lease);
-            self.came_to(liar.into(), ResultOutcome::Wrong);
+            if self.forget_paid(id, liar.lease) || untold.contains(&liar.lease) {
+                self.came_to(liar.into(), ResultOutcome::Wrong);
+            }
             self.prove_lie(liar, case.task);
         }
         // What is undone is no longer looked at, so everything was voided before.
@@ -251,6 +275,20 @@ impl Engine {
         }
         self.go_back(id);
         self.settle(id);
+    }
+
+    /// Leases of a case whose contributors were not told what became of their results.
+    fn untold(&self, id: JobId, case: &Case) -> BTreeSet<LeaseId> {
+        let leases = case.claims.iter().map(|claim| claim.lease);
+        match case.origin {
+            Origin::Trial => {
+                let task = self.task(id, case.task.part).filter(|task| task.id == case.task);
+                let claims = task.map_or(&[][..], |task| &task.trial.claims);
+                leases.filter(|&lease| claims.iter().any(|claim| claim.lease == lease)).collect()
+            }
+            Origin::Late => leases.collect(),
+            Origin::Entry | Origin::Inquiry | Origin::Aside => BTreeSet::new(),
+        }
     }
 
     /// Enters a ruling into an open trial; false where that is over.
@@ -291,7 +329,7 @@ impl Engine {
         trial.judging = Judging::Ruled { digest, payload, bytes };
         let (work, flops) = (task.work.clone(), task.demand.flops);
         for claim in &unheard {
-            self.came_to(claim.into(), ResultOutcome::NotNeeded);
+            self.comes_to(case.task, claim.into(), ResultOutcome::NotNeeded);
         }
         if !late.is_empty() {
             let none = BTreeMap::new();
@@ -516,6 +554,10 @@ impl Engine {
     pub(crate) fn referee_failed(&mut self, id: JobId, case: &Case, reason: String) {
         match case.origin {
             Origin::Inquiry => self.inquired(id, case.task),
+            Origin::Aside => {
+                self.close_case(id, case);
+                self.settle(id);
+            }
             _ => self.end_for_referee(id, case, Cause::Coordinator, reason),
         }
     }

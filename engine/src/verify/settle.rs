@@ -87,13 +87,14 @@ impl Engine {
         job.ledger.entries.clear();
         job.ledger.undone.clear();
         job.ledger.looked_at.clear();
-        job.ledger.accepted.clear();
+        let accepted = std::mem::take(&mut job.ledger.accepted);
         let states = job.ledger.states();
         job.ledger.beginnings.clear();
         let current: BTreeSet<BlobId> = job.driver.states().into_iter().collect();
         for &state in states.difference(&current) {
             self.out.push_back(Effect::ReleaseState { job: id, state });
         }
+        self.count_paid(accepted);
         let open: BTreeSet<Identity> = self
             .world
             .jobs

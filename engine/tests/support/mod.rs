@@ -44,6 +44,8 @@ pub struct Rig {
     /// What was told of results, and the same by the event after which it was.
     pub outcomes: Vec<(SessionId, LeaseId, ResultOutcome)>,
     pub batches: Vec<Vec<(SessionId, LeaseId, ResultOutcome)>>,
+    /// How many results were counted as what.
+    pub counted: BTreeMap<ResultOutcome, u64>,
     /// For tests to note what leases are of, and what was committed to.
     pub leased: BTreeMap<LeaseId, TaskId>,
     pub digests: BTreeMap<LeaseId, ResultDigest>,
@@ -130,9 +132,19 @@ impl Rig {
         Rig::with(JobPlan { numerics: Numerics::Relaxed, ..plan(verification) })
     }
 
+    /// One whose referee's desk has little room.
+    pub fn with_desk(verification: Verification, cases_max: usize) -> Self {
+        let config = EngineConfig { cases_max, ..EngineConfig::default() };
+        Rig::of(plan(verification), config)
+    }
+
     fn with(plan: JobPlan) -> Self {
+        Rig::of(plan, EngineConfig::default())
+    }
+
+    fn of(plan: JobPlan, config: EngineConfig) -> Self {
         let mut rig = Rig {
-            engine: Engine::new(EngineConfig { seed: 11, ..EngineConfig::default() }),
+            engine: Engine::new(EngineConfig { seed: 11, ..config }),
             now: 0,
             tasks: BTreeMap::new(),
             reveals: Vec::new(),
@@ -141,6 +153,7 @@ impl Rig {
             referee: Vec::new(),
             outcomes: Vec::new(),
             batches: Vec::new(),
+            counted: BTreeMap::new(),
             leased: BTreeMap::new(),
             digests: BTreeMap::new(),
             next: 0,
@@ -242,6 +255,10 @@ impl Rig {
             }
             Effect::Referee { effect, task, testimonies, .. } => {
                 self.referee.push(Asked { effect, task, testimonies });
+                None
+            }
+            Effect::Counted { outcome, results } => {
+                *self.counted.entry(outcome).or_default() += results;
                 None
             }
             Effect::Outcome { session, lease, outcome } => {

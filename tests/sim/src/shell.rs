@@ -166,7 +166,10 @@ impl Shell {
                 let payload = self.keep(value);
                 Some((*effect, Outcome::Judged { digest, payload, bytes: 0, agrees }))
             }
-            Effect::Trust { .. } | Effect::RolledBack { .. } | Effect::Outcome { .. } => None,
+            Effect::Trust { .. }
+            | Effect::RolledBack { .. }
+            | Effect::Outcome { .. }
+            | Effect::Counted { .. } => None,
             Effect::Send { .. }
             | Effect::Close { .. }
             | Effect::Fold { .. }
