@@ -3,7 +3,7 @@
 use crate::dispatch::Notify;
 use crate::effect::Effect;
 use crate::engine::Engine;
-use crate::event::{Oddness, PayloadId, SessionProfile};
+use crate::event::SessionProfile;
 use crate::job::{Cause, JobState};
 use crate::lease::LeaseState;
 use crate::session::{Holdings, Session, Standing};
@@ -239,13 +239,11 @@ impl Engine {
     pub(crate) fn revealed(
         &mut self,
         session_id: SessionId,
-        id: LeaseId,
         digest: ResultDigest,
-        payload: PayloadId,
-        bytes: u64,
-        odd: Oddness,
+        revealed: Revealed,
         agrees: bool,
     ) {
+        let Revealed { payload, bytes, lease: id, .. } = revealed;
         self.payloads.insert(payload);
         if !self.may_answer(session_id, id) {
             self.release_payloads(vec![payload]);
@@ -280,7 +278,7 @@ impl Engine {
                 self.release_payloads(vec![payload]);
             }
             Some(task) if !task.trial.payloads.contains_key(&digest) => {
-                task.trial.payloads.insert(digest, Revealed { payload, bytes, lease: id, odd });
+                task.trial.payloads.insert(digest, revealed);
                 task.trial.panel.differ |= !agrees;
             }
             _ => self.release_payloads(vec![payload]),

@@ -12,6 +12,7 @@ use crate::session::{Session, Standing};
 use crate::stats::{Stats, Window};
 use crate::timer::{Timer, TimerTable};
 use crate::verify::Case;
+use crate::verify::trial::Revealed;
 use crate::verify::trust::TrustTable;
 use crate::view::{JobView, SessionStatus, SessionView};
 use crate::watch::Watch;
@@ -128,7 +129,7 @@ impl Engine {
             }
             Event::Misprojected { session, lease } => self.misprojected(session, lease),
             Event::Revealed { session, lease, digest, payload, bytes, odd, agrees } => {
-                self.revealed(session, lease, digest, payload, bytes, odd, agrees);
+                self.revealed(session, digest, Revealed { payload, bytes, lease, odd }, agrees);
             }
             Event::Unsent { session, lease, reason } => self.unsent(session, lease, &reason),
             Event::Refused { session, lease, reason } => self.refused(session, lease, reason),
