@@ -109,9 +109,10 @@ pub(crate) struct Job {
     pub(crate) showing: BTreeSet<(ContributorId, u32)>,
     /// Slices of the weights that its parts show, and the most memory that such a part takes.
     sliced: (BTreeSet<u32>, u64),
-    /// Sessions that called a part invalid, while nobody has done it. Where there are
-    /// any the referee was asked.
+    /// Sessions that called a part invalid, while nobody has done it.
     pub(crate) invalid: BTreeMap<(u32, u32), BTreeSet<SessionId>>,
+    /// Parts about which the referee was asked whether they can be done.
+    pub(crate) inquired: BTreeSet<(u32, u32)>,
     /// Parts (or, under (0, 0), runs) that somebody has done at least once.
     pub(crate) proven: BTreeSet<(u32, u32)>,
     /// Flops leased and accepted: who has least is served first.
@@ -238,6 +239,7 @@ impl Job {
             showing: BTreeSet::new(),
             sliced,
             invalid: BTreeMap::new(),
+            inquired: BTreeSet::new(),
             proven: BTreeSet::new(),
             service: 0,
             turn_afforded: 0,

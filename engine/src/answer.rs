@@ -4,7 +4,8 @@ use crate::category::RefusedCategories;
 use crate::dispatch::Notify;
 use crate::effect::Effect;
 use crate::engine::Engine;
-use crate::event::{Oddness, PayloadId, SessionProfile};
+use crate::event::SessionProfile;
+use crate::job::{Cause, JobState};
 use crate::lease::LeaseState;
 use crate::session::{Holdings, Session, Standing};
 use crate::speed::{Link, Speed};
@@ -66,6 +67,8 @@ impl Engine {
             standing: Standing::Active,
             blocked_until: None,
             strikes: 0,
+            missed: 0,
+            doubted_until: 0,
             leases: Vec::new(),
             open: 0,
             leased: self.now,
@@ -223,6 +226,7 @@ impl Engine {
         let mut is_first = false;
         if let Some(session) = self.world.sessions.get_mut(&session_id) {
             session.open -= 1;
+            session.missed = 0;
             self.world.touched.insert(session_id);
             is_first = !session.speed.is_measured();
             if let LeaseState::Running { since } = before {
@@ -244,6 +248,7 @@ impl Engine {
         let task = self.stage_mut(job).and_then(|stage| stage.tasks.get_mut(&part));
         if let Some(task) = task {
             task.trial.claims.push(claim);
+            self.ask_to_project(job, &claim);
         }
         self.consider(job, part);
     }
@@ -251,12 +256,11 @@ impl Engine {
     pub(crate) fn revealed(
         &mut self,
         session_id: SessionId,
-        id: LeaseId,
         digest: ResultDigest,
-        payload: PayloadId,
-        bytes: u64,
-        odd: Oddness,
+        revealed: Revealed,
+        agrees: bool,
     ) {
+        let Revealed { payload, bytes, lease: id, .. } = revealed;
         self.payloads.insert(payload);
         if !self.may_answer(session_id, id) {
             self.release_payloads(vec![payload]);
@@ -286,8 +290,13 @@ impl Engine {
         let task =
             self.stage_mut(lease.job).and_then(|stage| stage.tasks.get_mut(&lease.task.part));
         match task {
+            // Whoever is a proven liar by now is not compared with.
+            Some(task) if !task.trial.claims.iter().any(|claim| claim.lease == id) => {
+                self.release_payloads(vec![payload]);
+            }
             Some(task) if !task.trial.payloads.contains_key(&digest) => {
-                task.trial.payloads.insert(digest, Revealed { payload, bytes, lease: id, odd });
+                task.trial.payloads.insert(digest, revealed);
+                task.trial.panel.differ |= !agrees;
             }
             _ => self.release_payloads(vec![payload]),
         }
@@ -301,11 +310,14 @@ impl Engine {
         let Some(lease) = self.world.leases.get(id).cloned() else { return };
         let task =
             self.stage_mut(lease.job).and_then(|stage| stage.tasks.get_mut(&lease.task.part));
-        let claims = task.map(|task| &mut task.trial.claims);
-        let claim = claims.and_then(|claims| {
-            let at = claims.iter().position(|claim| claim.lease == id)?;
-            Some(claims.remove(at))
+        let mut unused = Vec::new();
+        let claim = task.map(|task| &mut task.trial).and_then(|trial| {
+            let at = trial.claims.iter().position(|claim| claim.lease == id)?;
+            let claim = trial.claims.remove(at);
+            unused = trial.unclaimed_answers();
+            Some(claim)
         });
+        self.release_payloads(unused);
         let detail = format!("{id}: the payload does not match its commitment");
         let holder = Holder { lease: id, session };
         self.came_to(holder, ResultOutcome::BrokenCommitment);
@@ -360,6 +372,17 @@ impl Engine {
         self.contributors_changed();
     }
 
+    /// A task was not sent. Nobody else's can be, so its job ends, through no fault of
+    /// the session's.
+    pub(crate) fn unsent(&mut self, session: SessionId, id: LeaseId, reason: &str) {
+        if !self.may_answer(session, id) {
+            return;
+        }
+        let Some(lease) = self.end_lease(id, Notify::Silent) else { return };
+        let reason = format!("task {} cannot be written down: {reason}", lease.task);
+        self.begin_end(lease.job, JobState::Failed { cause: Cause::Coordinator, reason });
+    }
+
     /// Does not offer this kind of task to the session again.
     fn not_again(&mut self, session: SessionId, lease: &crate::lease::Lease) {
         let Some(job) = self.world.jobs.get(&lease.job) else { return };
@@ -380,16 +403,14 @@ impl Engine {
         if job.proven.contains(&kind) {
             return true;
         }
+        job.invalid.entry(kind).or_default().insert(session);
         // Where every result is believed, one that is on its way will tell.
         let open = job.stage.as_ref().and_then(|stage| stage.tasks.get(&task.part));
         let is_claimed = open.is_some_and(|task| !task.trial.claims.is_empty());
         if is_claimed && job.plan.verification == Verification::None {
             return false;
         }
-        let callers = job.invalid.entry(kind).or_default();
-        let is_asked = !callers.is_empty();
-        callers.insert(session);
-        if !is_asked {
+        if job.inquired.insert(kind) {
             self.ask_whether_valid(id, task.part);
         }
         false

@@ -60,6 +60,9 @@ pub struct EngineConfig {
     /// One in so many results on which contributors agreed is computed by the
     /// referee as well: it finds those who agree on a lie.
     pub audit_one_in: u32,
+    /// Questions that may be on the referee's desk at once. With as many no new task
+    /// is leased of jobs whose results are checked.
+    pub cases_max: usize,
     /// Unsettled results of a proven liar that the referee looks at; with more
     /// the job goes back to before the first of them at once.
     pub rechecks_max: usize,
@@ -97,6 +100,7 @@ impl Default for EngineConfig {
             vetted_after: 5,
             check_one_in_max: 20,
             audit_one_in: 50,
+            cases_max: 16_000,
             rechecks_max: 64,
             unsettled_rounds_max: 64,
             unsettled_bytes_max: 256 << 20,

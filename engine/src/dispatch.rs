@@ -20,6 +20,12 @@ const LEASE_SLACK_MS: f64 = 1_000.0;
 /// heats up or a second page competes, and estimates are young.
 const LEASE_FACTOR: f64 = 3.0;
 
+/// A session stays in doubt for so many times its pause, so that what it is given
+/// then is given to somebody else as well, at once.
+const DOUBT_FACTOR: u64 = 4;
+/// Late leases in a row that others have done which are no strike.
+const MISSED_MAX: u32 = 1;
+
 /// How long a chosen run length is kept at least.
 const RUN_LENGTH_KEPT_MS: Millis = 250;
 
@@ -356,13 +362,11 @@ impl Engine {
             if task.is_none_or(|task| task.trial.claims.is_empty()) {
                 continue;
             }
-            if self.goes_by_projections(job, part) {
-                self.show_to_referee(job, part);
-                continue;
-            }
-            // It may have turned out that nobody is left to ask.
-            let task = self.stage_mut(job).and_then(|stage| stage.tasks.get(&part));
-            if task.is_some_and(|task| !task.trial.claims.is_empty()) {
+            self.drop_mute(job, part);
+            // It may have turned out that nobody is left to ask, or that somebody has
+            // still to say what it came to.
+            let Some(task) = self.task(job, part) else { continue };
+            if !task.trial.claims.is_empty() && !self.world.is_hearing(&task.trial) {
                 self.ask_referee(job, part);
             }
         }
@@ -380,13 +384,29 @@ impl Engine {
         let Some(session) = self.world.sessions.get_mut(&session_id) else { return };
         session.strikes = session.strikes.saturating_add(1);
         let strikes = session.strikes;
-        self.world.doubt(session_id);
         let config = &self.world.config;
         let pause_ms = config
             .backoff_ms_min
             .saturating_mul(1 << (strikes - 1).min(20))
             .min(config.backoff_ms_max);
+        session.doubted_until = self.now + DOUBT_FACTOR * pause_ms;
+        self.world.doubt(session_id);
         self.block(session_id, pause_ms);
+    }
+
+    /// Somebody else had done a task before `session_id` did, which is late or not.
+    pub(crate) fn outrun(&mut self, session_id: SessionId, is_late: bool) {
+        let Some(session) = self.world.sessions.get_mut(&session_id) else { return };
+        if is_late {
+            session.missed = session.missed.saturating_add(1);
+            if session.missed > MISSED_MAX {
+                self.strike(session_id);
+            }
+        } else if self.now >= session.doubted_until {
+            // It had no time to show that it works: else whoever is slow would stay in
+            // doubt for good, unpaid. Whoever is frozen gets that chance ever less often.
+            self.world.doubtful.remove(&session_id);
+        }
     }
 
     /// A payload that was asked for did not come: the link is as slow as that, at best.

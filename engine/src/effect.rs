@@ -129,6 +129,8 @@ pub struct Testimony {
     pub digest: ResultDigest,
     /// Its result, where it was sent and is still held.
     pub payload: Option<PayloadId>,
+    /// Whether its contributor is vetted, or is so if this result is right.
+    pub vetted: bool,
 }
 
 /// What one transaction makes durable: a round, an evaluation or an end.
@@ -240,6 +242,9 @@ pub enum Effect {
     /// Tell a contributor what became of a result that it committed to under a
     /// lease. Its session may be over. Not answered.
     Outcome { session: SessionId, lease: LeaseId, outcome: ResultOutcome },
+    /// So many results came to that, once and for all: each is counted once, the
+    /// accepted ones when their rounds are settled. Not answered.
+    Counted { outcome: ResultOutcome, results: u64 },
     /// The job goes back to the beginning of `round`, before a wrong result or where
     /// its loss was not diverging yet: partial sums of it and of what followed are
     /// forgotten. Not answered.

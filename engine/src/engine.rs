@@ -12,6 +12,7 @@ use crate::session::{Session, Standing};
 use crate::stats::{Stats, Window};
 use crate::timer::{Timer, TimerTable};
 use crate::verify::Case;
+use crate::verify::trial::Revealed;
 use crate::verify::trust::TrustTable;
 use crate::view::{JobView, SessionStatus, SessionView};
 use crate::watch::Watch;
@@ -34,8 +35,10 @@ pub struct Engine {
     pub(crate) out: VecDeque<Effect>,
     pub(crate) pending: BTreeMap<EffectId, Pending>,
     pub(crate) next_effect: u64,
-    /// What the referee is computing.
+    /// What the referee is computing or is to compute.
     pub(crate) cases: BTreeMap<EffectId, Case>,
+    /// Questions for which its desk had no room.
+    pub(crate) docket: VecDeque<Effect>,
     /// Keys of projections so far: none is used twice.
     pub(crate) keys_drawn: u64,
     /// Payloads that the shell holds for the engine.
@@ -66,6 +69,7 @@ impl Engine {
             pending: BTreeMap::new(),
             next_effect: 1,
             cases: BTreeMap::new(),
+            docket: VecDeque::new(),
             keys_drawn: 0,
             payloads: BTreeSet::new(),
             contributors: BTreeMap::new(),
@@ -92,6 +96,7 @@ impl Engine {
                 touched: BTreeSet::new(),
                 trust: TrustTable::default(),
                 judged: BTreeMap::new(),
+                cases: 0,
                 config,
             },
         }
@@ -130,9 +135,10 @@ impl Engine {
                 self.projected(session, lease, projection, agrees);
             }
             Event::Misprojected { session, lease } => self.misprojected(session, lease),
-            Event::Revealed { session, lease, digest, payload, bytes, odd } => {
-                self.revealed(session, lease, digest, payload, bytes, odd);
+            Event::Revealed { session, lease, digest, payload, bytes, odd, agrees } => {
+                self.revealed(session, digest, Revealed { payload, bytes, lease, odd }, agrees);
             }
+            Event::Unsent { session, lease, reason } => self.unsent(session, lease, &reason),
             Event::Refused { session, lease, reason } => self.refused(session, lease, reason),
             Event::EffectDone { effect, outcome } => self.effect_done(effect, outcome),
         }

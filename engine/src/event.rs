@@ -146,8 +146,11 @@ pub enum Agreement {
     /// It is the task's.
     Agrees,
     /// It is a GPU's, farther from the task's than others are as a rule and within
-    /// what honest ones may be at a kink. It proves nothing, for or against.
+    /// what may be in a model. It proves nothing, for or against.
     Doubtful,
+    /// It is a GPU's, farther from the task's than what may be in a model, and not so
+    /// far that no honest one could be at a kink. It is not taken.
+    Far,
     /// It is false.
     False,
 }
@@ -200,8 +203,8 @@ pub enum Event {
     Committed { session: SessionId, lease: LeaseId, digest: ResultDigest },
     /// Random projections of a committed payload arrived, as many as were asked for.
     /// The shell holds them under `projection`; `agrees` says whether they are
-    /// within the bounds of relaxed results from all others that it holds of the
-    /// same task under the same key.
+    /// within the bounds of relaxed results from all others of the same task that
+    /// it was shown.
     Projected { session: SessionId, lease: LeaseId, projection: PayloadId, agrees: bool },
     /// The payload arrived and does not have the projections that its contributor
     /// had answered.
@@ -215,7 +218,13 @@ pub enum Event {
         bytes: u64,
         /// Whether it looks as a result should.
         odd: Oddness,
+        /// Whether it is within the bounds of relaxed results from all that others
+        /// have projected of the same task.
+        agrees: bool,
     },
+    /// A leased task could not be written down: a fault of this process, of which the
+    /// session knows nothing.
+    Unsent { session: SessionId, lease: LeaseId, reason: String },
     /// A lease handed back.
     Refused { session: SessionId, lease: LeaseId, reason: RefuseReason },
     /// An effect ended.

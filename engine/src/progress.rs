@@ -511,6 +511,7 @@ impl Engine {
             self.out.push_back(Effect::ReleaseState { job: id, state });
         }
         job.ending = Some(Ending::Saving(state));
+        self.count_paid(std::mem::take(&mut job.ledger.accepted));
         let graphs: BTreeSet<GraphId> = job.graphs().into_iter().collect();
         let shards: Vec<_> = job.sgd.shards.iter().map(|shard| shard.blob).collect();
         self.forget_job(id, &graphs, &shards);

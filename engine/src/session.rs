@@ -114,6 +114,11 @@ pub(crate) struct Session {
     pub(crate) blocked_until: Option<Millis>,
     /// Leases that came to nothing, in a row.
     pub(crate) strikes: u32,
+    /// Leases since its last commitment that were late when others had done their
+    /// tasks: one may be a hiccup.
+    pub(crate) missed: u32,
+    /// Until when it is in doubt, whatever becomes of its leases, unless it commits.
+    pub(crate) doubted_until: Millis,
     /// Active leases in the order in which they were given.
     pub(crate) leases: Vec<LeaseId>,
     /// How many of them are not committed.

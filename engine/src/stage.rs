@@ -164,10 +164,8 @@ impl Stage {
     /// committed to a result of it.
     pub(crate) fn put_back(&mut self, part: u32) {
         let Some(task) = self.tasks.get_mut(&part) else { return };
-        let Trial { judging, claims, panel, to_referee, .. } = &mut task.trial;
-        // There is nothing to be judged any more.
-        *to_referee &= !claims.is_empty();
-        let is_free = *judging == Judging::NotAsked && claims.is_empty() && panel.is_none();
+        let Trial { judging, claims, .. } = &task.trial;
+        let is_free = *judging == Judging::NotAsked && claims.is_empty();
         if !task.leases.is_empty() || !is_free {
             return;
         }

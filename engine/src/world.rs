@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) trust: TrustTable,
     /// Results of each contributor that the referee is computing or is to compute.
     pub(crate) judged: BTreeMap<ContributorId, usize>,
+    /// Questions to the referee that are not answered.
+    pub(crate) cases: usize,
 }
 
 /// Sessions that may have a lease and have none to compute, by id and by speed.
@@ -147,6 +149,12 @@ impl World {
             self.judged.remove(&contributor);
         }
         self.touch_contributor(&contributor);
+    }
+
+    /// Whether nothing new of `job` is begun until the referee has room: its results
+    /// may have to be computed there.
+    pub(crate) fn is_held_back(&self, job: &Job) -> bool {
+        job.plan.verification != Verification::None && self.cases >= self.config.cases_max
     }
 
     /// Whether `session` may have one more lease.

@@ -94,6 +94,7 @@ fn a_proven_lie_is_told_and_what_it_undoes_stays_paid_to_others() {
     rig.open_as(1, VETTED);
     rig.open_as(2, VETTED);
     let mut came_to: BTreeMap<SessionId, Vec<ResultOutcome>> = BTreeMap::new();
+    let mut last: BTreeMap<LeaseId, ResultOutcome> = BTreeMap::new();
     let mut rounds = 0;
     for _ in 0..200 {
         for contributor in [1, 2] {
@@ -111,8 +112,11 @@ fn a_proven_lie_is_told_and_what_it_undoes_stays_paid_to_others() {
         while !rig.referee.is_empty() {
             referee_finds(&mut rig, 7);
         }
-        for (session, _, outcome) in told(&mut rig) {
+        for (session, lease, outcome) in told(&mut rig) {
             came_to.entry(session).or_default().push(outcome);
+            let before = last.insert(lease, outcome);
+            let may_change = [None, Some(ResultOutcome::Accepted), Some(ResultOutcome::Undone)];
+            assert!(may_change.contains(&before), "{lease} came to {before:?} and {outcome:?}");
         }
     }
     let (honest, liar) = (&came_to[&Rig::session(1)], &came_to[&Rig::session(2)]);
@@ -123,6 +127,10 @@ fn a_proven_lie_is_told_and_what_it_undoes_stays_paid_to_others() {
     assert_eq!(stats.excluded, 1);
     let undone = count(honest, ResultOutcome::Undone);
     assert_eq!(undone > 0, stats.rollbacks > 0, "{honest:?}");
+    // Each is counted once, as what it came to in the end.
+    let mut expected: BTreeMap<ResultOutcome, u64> = BTreeMap::new();
+    last.values().for_each(|outcome| *expected.entry(*outcome).or_default() += 1);
+    assert_eq!(rig.counted, expected);
     assert!(stats.rollbacks > 0, "a lie was believed for a while in {rounds} rounds");
     assert!(rig.state().is_end());
 }

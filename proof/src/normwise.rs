@@ -167,6 +167,10 @@ pub struct CalibrationRule {
     pub floor: f64,
     /// Never above, whatever was observed: this is what a contributor's influence is bounded by.
     pub ceiling: f64,
+    /// Only beyond this a result is proven false: below it a ReLU or a tie in max pooling that a
+    /// rounding moved to the other side of a narrow layer explains it. Turned signs (2), noise, zeros
+    /// (1) and whatever is scaled by 1.5 (0.5) or more are beyond.
+    pub proven: f64,
     /// How many times the median is accepted.
     pub factor: f64,
     /// Until enough was observed: far above rounding, far below the ceiling.
@@ -186,6 +190,7 @@ impl Default for CalibrationRule {
         CalibrationRule {
             floor: 1e-5,
             ceiling: 0.02,
+            proven: 0.45,
             factor: 32.0,
             initial: 1e-3,
             sources_min: 3,
@@ -201,9 +206,19 @@ impl Default for CalibrationRule {
 #[derive(Clone, Debug)]
 pub struct Calibration {
     rule: CalibrationRule,
-    /// By source, the one that was observed last at the end; oldest distances first.
-    observed: VecDeque<(u64, VecDeque<f64>)>,
+    /// The one that was observed last at the end.
+    observed: VecDeque<Source>,
     outliers: u64,
+}
+
+/// Whose distances were observed.
+#[derive(Clone, Debug)]
+struct Source {
+    number: u64,
+    /// Oldest first.
+    distances: VecDeque<f64>,
+    /// Whether it was vetted at some time: of others nothing is learnt, since keys cost nothing.
+    vetted: bool,
 }
 
 impl Calibration {
@@ -212,44 +227,56 @@ impl Calibration {
         Calibration { rule, observed: VecDeque::new(), outliers: 0 }
     }
 
-    /// Takes the relative distance of one canary's tensor, by the number of its source. One above
-    /// the ceiling is counted and not learnt from: it would be refused in any case, and a liar must
-    /// not widen what is accepted. False for such a one.
-    pub fn observe(&mut self, source: u64, relative: f64) -> bool {
+    /// Takes the relative distance of one canary's tensor, by the number of its source, and whether
+    /// that is vetted now. One above the ceiling is counted and not learnt from: it would be refused
+    /// in any case, and a liar must not widen what is accepted. False for such a one. What was taken
+    /// of a source before it was vetted counts from then on.
+    pub fn observe(&mut self, source: u64, relative: f64, vetted: bool) -> bool {
         if !(0.0..=self.rule.ceiling).contains(&relative) {
             self.outliers += 1;
             return false;
         }
-        let at = self.observed.iter().position(|(other, _)| *other == source);
+        let at = self.observed.iter().position(|other| other.number == source);
         let known = at.and_then(|at| self.observed.remove(at));
-        let (_, mut distances) = known.unwrap_or((source, VecDeque::new()));
-        if distances.len() >= self.rule.of_a_source_max {
-            distances.pop_front();
+        let new = Source { number: source, distances: VecDeque::new(), vetted: false };
+        let mut of = known.unwrap_or(new);
+        if of.distances.len() >= self.rule.of_a_source_max {
+            of.distances.pop_front();
         }
-        distances.push_back(relative);
+        of.distances.push_back(relative);
+        of.vetted |= vetted;
         if self.observed.len() >= self.rule.sources_max {
-            self.observed.pop_front();
+            // However many strangers come, they push out nobody who is vetted.
+            let stranger = self.observed.iter().position(|other| !other.vetted);
+            match stranger {
+                None if !of.vetted => return true,
+                at => drop(self.observed.remove(at.unwrap_or(0))),
+            }
         }
-        self.observed.push_back((source, distances));
+        self.observed.push_back(of);
         true
+    }
+
+    fn vetted(&self) -> impl Iterator<Item = &Source> {
+        self.observed.iter().filter(|source| source.vetted)
     }
 
     /// The relative tolerance, by the rule.
     pub fn relative(&self) -> f64 {
         let CalibrationRule { floor, ceiling, factor, initial, sources_min, sources_many, .. } =
             self.rule;
-        let sources = self.observed.len();
+        let sources = self.sources();
         if sources < sources_min.max(1) {
             return initial;
         }
-        let own = self.observed.iter().map(|(_, distances)| median(distances.iter().copied()));
+        let own = self.vetted().map(|source| median(source.distances.iter().copied()));
         let most = if sources < sources_many { initial } else { ceiling };
         (factor * median(own)).max(floor).min(most)
     }
 
-    /// Sources that were learnt from and are kept.
+    /// Vetted sources that were learnt from and are kept.
     pub fn sources(&self) -> usize {
-        self.observed.len()
+        self.vetted().count()
     }
 
     /// Distances above the ceiling, or none at all, since the beginning.
@@ -351,18 +378,20 @@ mod tests {
         let mut calibration = Calibration::new(rule);
         assert_eq!(calibration.relative(), rule.initial);
         // A few may narrow it and not widen it.
-        (0..11).for_each(|source| assert!(calibration.observe(source, 0.02)));
+        (0..11).for_each(|source| assert!(calibration.observe(source, 0.02, true)));
         assert_eq!(calibration.relative(), rule.initial);
-        (0..11).for_each(|source| (0..9).for_each(|_| assert!(calibration.observe(source, 1e-6))));
+        (0..11).for_each(|source| {
+            (0..9).for_each(|_| assert!(calibration.observe(source, 1e-6, true)))
+        });
         assert_eq!(calibration.relative(), 32.0 * 1e-6);
         for wild in [0.5, f64::INFINITY, f64::NAN, -1.0] {
-            assert!(!calibration.observe(7, wild));
+            assert!(!calibration.observe(7, wild, true));
         }
         assert_eq!((calibration.relative(), calibration.outliers()), (32.0 * 1e-6, 4));
         // Many liars below the ceiling get no further than it.
-        (100..300).for_each(|source| assert!(calibration.observe(source, 0.02)));
+        (100..300).for_each(|source| assert!(calibration.observe(source, 0.02, true)));
         assert_eq!((calibration.relative(), calibration.sources()), (rule.ceiling, 100));
-        (100..300).for_each(|source| assert!(calibration.observe(source + 200, 0.0)));
+        (100..300).for_each(|source| assert!(calibration.observe(source + 200, 0.0, true)));
         assert_eq!(calibration.relative(), rule.floor);
     }
 
@@ -379,13 +408,32 @@ mod tests {
                     1e-6 + ((round + source) % 10) as f64 * 1e-7
                 };
                 let times = if source < 8 { 20 } else { 1 };
-                (0..times).for_each(|_| assert!(calibration.observe(source, distance)));
+                (0..times).for_each(|_| assert!(calibration.observe(source, distance, true)));
             }
         }
         assert!(calibration.relative() <= 32.0 * 1.9e-6, "{}", calibration.relative());
         // One alone calibrates nothing.
         let mut alone = Calibration::new(CalibrationRule::default());
-        (0..1_000).for_each(|_| assert!(alone.observe(1, 1e-7)));
+        (0..1_000).for_each(|_| assert!(alone.observe(1, 1e-7, true)));
         assert_eq!((alone.sources(), alone.relative()), (1, 1e-3));
+    }
+
+    #[test]
+    fn strangers_calibrate_nothing_and_push_out_nobody() {
+        let rule = CalibrationRule { sources_max: 50, ..CalibrationRule::default() };
+        let mut calibration = Calibration::new(rule);
+        (0..20).for_each(|source| assert!(calibration.observe(source, 1e-6, true)));
+        let before = calibration.relative();
+        assert_eq!(before, 32.0 * 1e-6);
+        (100..1_000).for_each(|source| assert!(calibration.observe(source, 0.019, false)));
+        assert_eq!((calibration.relative(), calibration.sources()), (before, 20));
+        // Whoever is vetted in the end has calibrated from the start.
+        let mut one = Calibration::new(CalibrationRule::default());
+        for source in 0..3 {
+            (0..4).for_each(|_| assert!(one.observe(source, 1e-6, false)));
+            assert_eq!(one.relative(), one.rule.initial);
+        }
+        (0..3).for_each(|source| assert!(one.observe(source, 1e-6, true)));
+        assert_eq!(one.relative(), 32.0 * 1e-6);
     }
 }

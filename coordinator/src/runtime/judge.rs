@@ -34,8 +34,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// Questions that may wait. Open tasks ask one each at most, and accepted ones
-/// only while their round is not settled, so that this is not reached in peace.
+/// Questions that may wait: the engine asks no more than
+/// [`raven_engine::EngineConfig::cases_max`] at once, which is less.
 const QUEUE_MAX: usize = 16_384;
 
 /// Bytes of all evidence beyond which no more is filed: keys cost nothing, and
@@ -80,6 +80,15 @@ impl fmt::Debug for Question {
     }
 }
 
+/// How far a GPU's result was off.
+#[derive(Debug)]
+pub struct Observed {
+    pub contributor: ContributorId,
+    pub vetted: bool,
+    /// By output.
+    pub distances: Vec<(String, f64)>,
+}
+
 /// What it found.
 #[derive(Debug)]
 pub struct Judgment {
@@ -88,8 +97,7 @@ pub struct Judgment {
     pub bytes: u64,
     /// By testimony.
     pub agrees: Vec<Agreement>,
-    /// How far results of GPUs were off, by output.
-    pub observed: Vec<(ContributorId, Vec<(String, f64)>)>,
+    pub observed: Vec<Observed>,
     /// Files of evidence that are durable and not in the store yet.
     pub evidence: Vec<EvidenceRecord>,
 }
@@ -259,7 +267,8 @@ impl Desk {
                     let weighed =
                         weigh(&bounds, &held, &values, (claimed.as_ref(), sketch.as_deref()));
                     agrees.push(weighed.agreement);
-                    observed.push((contributor, weighed.observed));
+                    let (vetted, distances) = (testimony.vetted, weighed.observed);
+                    observed.push(Observed { contributor, vetted, distances });
                     // Its bits prove nothing, so there is no file that could be replayed.
                     weighed.finding.map(|finding| (unfiled(&hex(&random::bytes::<16>())), finding))
                 }
@@ -411,4 +420,15 @@ fn compute(
         }
     }
     Err(ExecutorError::Reply { reason: "neither commitment nor refusal".into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raven_engine::EngineConfig;
+
+    #[test]
+    fn the_engine_asks_no_more_at_once_than_the_queue_takes() {
+        assert!(EngineConfig::default().cases_max < QUEUE_MAX);
+    }
 }

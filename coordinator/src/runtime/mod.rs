@@ -7,6 +7,7 @@
 //! the driver's, the driver waits for nobody.
 
 mod bench;
+mod checks;
 pub mod config;
 mod door;
 pub mod driver;
@@ -43,6 +44,7 @@ use crate::job::{JobContext, pseudonym};
 use crate::random;
 use crate::store::{Store, StoreError};
 use crate::ticket::Tickets;
+use checks::Checks;
 use door::Door;
 use driver::{Driver, Input, NewJob};
 use executor::{Executor, ExecutorError, KernelError, KernelModule, RowSource, State};
@@ -116,6 +118,8 @@ pub struct Shared {
     slots: Arc<Semaphore>,
     /// Who may open a socket, and how many may be without consent.
     door: Door,
+    /// Who may look at a result now.
+    checks: Checks,
     inputs: mpsc::Sender<Input>,
 }
 
@@ -185,6 +189,7 @@ pub async fn start(
         grants: Grants::default(),
         visits: Visits::default(),
         visitors: Visitors::default(),
+        checks: Checks::default(),
         inputs: inputs_out,
     });
     let (folder, signing) = (shared.config.evidence_dir.clone(), shared.store.clone());

@@ -109,6 +109,7 @@ mod tests {
             grants: Grants::default(),
             visits: Default::default(),
             visitors: Default::default(),
+            checks: Default::default(),
             inputs,
         };
         (Arc::new(shared), received)

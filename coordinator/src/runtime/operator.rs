@@ -6,7 +6,7 @@
 
 use super::Shared;
 use super::bench::Bench;
-use super::driver::{Input, Opened};
+use super::driver::{Input, Opened, Revealed};
 use super::executor::KernelModule;
 use super::leases::{Answer, LeaseTable};
 use super::outbox::{Ending, Next, Outbox, Waiting};
@@ -236,17 +236,10 @@ impl Operator {
                 let (digest, values) = verify(&held, bytes).map_err(|refusal| refusal.detail)?;
                 let bytes = bytes.len() as u64;
                 let odd = if is_odd(&values) { Oddness::NotFinite } else { Oddness::Plain };
-                let sketch = None;
-                Ok(Some(Input::Revealed {
-                    session,
-                    lease,
-                    digest,
-                    bytes,
-                    values,
-                    odd,
-                    task,
-                    sketch,
-                }))
+                let expected = held.expected;
+                let revealed =
+                    Revealed { session, lease, task, expected, digest, bytes, values, odd };
+                Ok(Some(Input::Revealed(Box::new(revealed))))
             }
             FromContributor::Refuse { lease, reason, detail } => {
                 let answer = lock(&self.leases).refuse(lease).map_err(|e| e.to_string())?;

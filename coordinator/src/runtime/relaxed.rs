@@ -4,7 +4,6 @@
 use super::executor::Tensor;
 use super::judge::Values;
 use super::leases::{Expected, ResultError};
-use crate::random;
 use raven_engine::{Agreement, ContributorId, EngineConfig};
 use raven_graph::{DType, TensorType};
 use raven_proof::Calibration;
@@ -14,8 +13,6 @@ use raven_protocol::{Frame, LeaseId, Seed};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Projections of each output that are kept of every result of a GPU.
-const KEPT_PROBES: u32 = 16;
 /// Norm of a difference that is rounding only.
 const NOISE_NORM: f64 = 1e-6;
 /// A count of hits may be one off where two classes are as likely as each other.
@@ -60,20 +57,14 @@ impl Sketch {
         Sketch { key, probes, outputs: outputs.collect() }
     }
 
-    /// That of a result of a GPU, for the time when the result is gone, under a key that nobody
-    /// is told.
-    pub fn kept(expected: &Expected, values: &Values) -> Self {
-        Sketch::of(expected, Seed(random::nonzero_u64()), KEPT_PROBES, values)
-    }
-
-    /// Under which it was made.
-    pub fn key(&self) -> Seed {
-        self.key
+    /// That of another result under the same key.
+    pub fn like(&self, expected: &Expected, values: &Values) -> Self {
+        Sketch::of(expected, self.key, self.probes, values)
     }
 
     /// Whether `values` have these very projections.
     pub fn is_of(&self, expected: &Expected, values: &Values) -> bool {
-        let found = Sketch::of(expected, self.key, self.probes, values);
+        let found = self.like(expected, values);
         let bytes = |sketch: &Sketch| -> Vec<Vec<u8>> {
             sketch.outputs.iter().map(|output| to_bytes(output)).collect()
         };
@@ -102,12 +93,20 @@ pub struct Bounds {
     relative: BTreeMap<String, f64>,
     /// The output that counts hits.
     hits: String,
+    /// Whether tasks are one product or one convolution: those have no kinks.
+    is_linear: bool,
 }
 
 impl Bounds {
     /// What the rule gives before anything was observed.
     pub fn initial(hits: &str) -> Self {
-        Bounds { relative: BTreeMap::new(), hits: hits.to_owned() }
+        Bounds { relative: BTreeMap::new(), hits: hits.to_owned(), is_linear: false }
+    }
+
+    /// The same for tasks that are one product or one convolution.
+    #[must_use]
+    pub fn linear(self) -> Self {
+        Bounds { is_linear: true, ..self }
     }
 
     fn absolute(&self, name: &str) -> f64 {
@@ -121,9 +120,16 @@ impl Bounds {
         Tolerance { relative, absolute: self.absolute(name) }
     }
 
-    /// What may be honest.
+    /// What may be in a model.
     fn widest(&self, name: &str) -> Tolerance {
         let relative = CalibrationRule::default().ceiling;
+        Tolerance { relative, absolute: self.absolute(name) }
+    }
+
+    /// What may be honest.
+    fn possible(&self, name: &str) -> Tolerance {
+        let CalibrationRule { ceiling, proven, .. } = CalibrationRule::default();
+        let relative = if self.is_linear { ceiling } else { proven };
         Tolerance { relative, absolute: self.absolute(name) }
     }
 
@@ -169,25 +175,26 @@ impl Bounds {
     }
 
     fn judge(&self, distances: Vec<(&str, Option<Distance>)>, factor: f64) -> Weighed {
-        let far = distances.iter().find(|(name, distance)| {
-            let widest = self.widest(name);
-            !distance.as_ref().is_some_and(|found| widest.accepts_estimate(found, factor))
-        });
-        let finding = far.map(|(name, distance)| {
-            let away = distance.as_ref().map_or(f64::NAN, Distance::relative);
-            let allowed = self.widest(name).relative;
-            format!(
-                "output {name:?} of a GPU is {away:.3e} of its norm away, {allowed:.3e} is allowed"
-            )
-        });
-        let is_near = distances.iter().all(|(name, distance)| {
-            let tolerance = self.tolerance(name);
+        let is_within = |tolerance: Tolerance, distance: &Option<Distance>| {
             distance.as_ref().is_some_and(|found| tolerance.accepts_estimate(found, factor))
+        };
+        let are_within = |tolerance: fn(&Self, &str) -> Tolerance| {
+            distances.iter().all(|(name, distance)| is_within(tolerance(self, name), distance))
+        };
+        let mut lies = distances.iter();
+        let lie = lies.find(|(name, distance)| !is_within(self.possible(name), distance));
+        let finding = lie.map(|(name, distance)| {
+            let away = distance.as_ref().map_or(f64::NAN, Distance::relative);
+            let possible = self.possible(name).relative;
+            format!(
+                "output {name:?} of a GPU is {away:.3e} of its norm away, no honest one is by more than {possible:.2}"
+            )
         });
         let agreement = match &finding {
             Some(_) => Agreement::False,
-            None if is_near => Agreement::Agrees,
-            None => Agreement::Doubtful,
+            None if are_within(Self::tolerance) => Agreement::Agrees,
+            None if are_within(Self::widest) => Agreement::Doubtful,
+            None => Agreement::Far,
         };
         Weighed { agreement, finding, observed: Vec::new() }
     }
@@ -216,7 +223,12 @@ pub struct Relaxed {
 
 impl Relaxed {
     /// Learns from what the referee observed of a contributor's result.
-    pub fn observe(&mut self, contributor: &ContributorId, observed: &[(String, f64)]) {
+    pub fn observe(
+        &mut self,
+        contributor: &ContributorId,
+        vetted: bool,
+        observed: &[(String, f64)],
+    ) {
         // Keys are spread evenly; that two begin alike takes as many of them.
         let mut source = [0; 8];
         source.copy_from_slice(&contributor.0[..8]);
@@ -224,7 +236,7 @@ impl Relaxed {
             let calibration = self.calibrations.entry(name.clone());
             let calibration =
                 calibration.or_insert_with(|| Calibration::new(CalibrationRule::default()));
-            calibration.observe(u64::from_le_bytes(source), *relative);
+            calibration.observe(u64::from_le_bytes(source), *relative, vetted);
         }
     }
 
@@ -286,18 +298,24 @@ mod tests {
     fn results_agree_within_bounds_and_a_hit_may_be_one_off() {
         let (expected, bounds) = (expected(), Bounds::initial("correct"));
         let truth = values(1.0, 20.0);
+        let by_values = |found: &Values| bounds.weigh(&expected, &truth, found).agreement;
         let weigh = |found: &Values| {
-            let by_values = bounds.weigh(&expected, &truth, found);
-            let by_sketch = bounds.weigh_sketch(&expected, &truth, &Sketch::kept(&expected, found));
-            assert_eq!(by_values.agreement, by_sketch.agreement);
-            by_values.agreement
+            let by_sketch =
+                bounds.weigh_sketch(&expected, &truth, &Sketch::of(&expected, Seed(5), 32, found));
+            assert_eq!(by_values(found), by_sketch.agreement);
+            by_sketch.agreement
         };
         assert_eq!(weigh(&truth), Agreement::Agrees);
         assert_eq!(weigh(&values(1.000_01, 21.0)), Agreement::Agrees);
         assert_eq!(weigh(&values(1.01, 20.0)), Agreement::Doubtful);
-        assert_eq!(weigh(&values(1.0, 25.0)), Agreement::False);
+        for kink in [values(1.0, 25.0), values(1.1, 20.0), values(0.6, 20.0), values(1.4, 20.0)] {
+            assert_eq!(by_values(&kink), Agreement::Far);
+        }
+        let linear = bounds.clone().linear();
+        let off = values(1.1, 20.0);
+        assert_eq!(linear.weigh(&expected, &truth, &off).agreement, Agreement::False, "no kinks");
         for lie in [-1.0, 0.0, 1.5, f32::NAN] {
-            assert_eq!(weigh(&values(lie, 20.0)), Agreement::False, "{lie}");
+            assert_eq!(by_values(&values(lie, 20.0)), Agreement::False, "{lie}");
             let [one, other] = [&truth, &values(lie, 20.0)]
                 .map(|values| Sketch::of(&expected, Seed(9), 32, values));
             assert!(!bounds.agree(&expected, &one, &other), "{lie}");
@@ -317,7 +335,7 @@ mod tests {
         for number in 0..3 {
             for _ in 0..4 {
                 let observed = [("grad.w".to_owned(), 1e-6)];
-                relaxed.observe(&ContributorId([number; 32]), &observed);
+                relaxed.observe(&ContributorId([number; 32]), true, &observed);
             }
         }
         assert_eq!(agreement(&relaxed), Agreement::Doubtful);
@@ -353,7 +371,7 @@ mod tests {
     #[test]
     fn sketches_go_once_their_rounds_are_settled() {
         let mut relaxed = Relaxed::default();
-        let sketch = Arc::new(Sketch::kept(&expected(), &values(1.0, 1.0)));
+        let sketch = Arc::new(Sketch::of(&expected(), Seed(5), 32, &values(1.0, 1.0)));
         for round in 0..200 {
             relaxed.keep(LeaseId(round.into()), round, sketch.clone());
         }

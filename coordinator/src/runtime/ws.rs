@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::door::Place;
-use super::driver::{Input, Opened};
+use super::driver::{Input, Opened, Projected, Revealed};
 use super::executor::{Tensor, tensors_of};
 use super::leases::{Answer, Held, LeaseTable};
 use super::open_session::OpenSession;
@@ -443,7 +443,9 @@ impl Reader {
                 let frame = Frame::decode(&bytes, &ACTIVE)?;
                 let sketch = Arc::new(Sketch::read(&held.expected, key, probes, &frame)?);
                 active.leases().note_sketch(lease, sketch.clone());
-                return self.tell(Input::Projected { session, lease, held, sketch }).await;
+                let Held { task, expected, .. } = held;
+                let projected = Projected { session, lease, task, expected, sketch };
+                return self.tell(Input::Projected(projected)).await;
             }
             FromContributor::Result { lease } => {
                 let promised = active.leases().sketch(lease);
@@ -523,20 +525,17 @@ impl Reader {
         let Shown { lease, held, bytes, promised } = shown;
         let session = active.session;
         let (length, task) = (bytes.len(), held.task);
-        // Its bits are not those of another's, so what is kept of it is more than its digest.
-        let is_sketched = active.backend == Backend::Gpu;
-        let takes_long = length > HASH_INLINE_BYTES || held.product.is_some();
+        let expected = held.expected.clone();
+        let takes_long = length > HASH_INLINE_BYTES || held.product.is_some() || promised.is_some();
         let metrics = self.shared.metrics.clone();
         let verify = move || -> Result<_, Refusal> {
             let (digest, values) = verify(&held, &bytes)?;
             let is_as_promised = promised.is_none_or(|it| it.is_of(&held.expected, &values));
-            let sketch = is_sketched.then(|| Arc::new(Sketch::kept(&held.expected, &values)));
             let odd = look(&held, &values, &metrics);
-            Ok((digest, values, odd, is_as_promised, sketch))
+            Ok((digest, values, odd, is_as_promised))
         };
-        let (digest, values, odd, is_as_promised, sketch) = if takes_long {
-            let verified = tokio::task::spawn_blocking(verify).await;
-            verified.map_err(|error| {
+        let (digest, values, odd, is_as_promised) = if takes_long {
+            self.shared.checks.run(verify).await.map_err(|error| {
                 tracing::error!(%session, %lease, %error, "a payload could not be hashed");
                 Refusal::new(GoodbyeReason::Draining, "the payload could not be checked")
             })??
@@ -547,8 +546,8 @@ impl Reader {
             return self.tell(Input::Event(Event::Misprojected { session, lease })).await;
         }
         let bytes = length as u64;
-        self.tell(Input::Revealed { session, lease, digest, bytes, values, odd, task, sketch })
-            .await
+        let revealed = Revealed { session, lease, task, expected, digest, bytes, values, odd };
+        self.tell(Input::Revealed(Box::new(revealed))).await
     }
 
     fn send(&self, message: &ToContributor) -> Read<()> {

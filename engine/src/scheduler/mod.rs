@@ -100,7 +100,7 @@ impl Pass {
             }
         }
         for job in &jobs {
-            if self.closed.contains(&job.id) {
+            if self.closed.contains(&job.id) || world.is_held_back(job) {
                 continue;
             }
             let decision = self.lease(world, job, now);

@@ -72,6 +72,11 @@ pub(crate) fn waiting(world: &World, job: &Job) -> Option<Waiting> {
     if !stage.has_supply() || stage.has_leases() || !job.showing.is_empty() {
         return None;
     }
+    if world.is_held_back(job) {
+        let cases = world.cases;
+        let reason = format!("the coordinator has {cases} results to compute again first");
+        return Some(Waiting { reason, nobody: false });
+    }
     let nobody = |reason: String| Some(Waiting { reason, nobody: true });
     let online = contributors(world).count();
     if online == 0 {

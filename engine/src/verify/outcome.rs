@@ -10,8 +10,8 @@ use crate::verify::Verification;
 use crate::verify::ledger::Entry;
 use crate::verify::trial::Claim;
 use crate::verify::trust::Identity;
-use raven_protocol::{JobId, LeaseId, ResultOutcome, SessionId};
-use std::collections::VecDeque;
+use raven_protocol::{JobId, LeaseId, ResultOutcome, SessionId, TaskId};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Leases that ended before they were answered, of which a session's late
 /// commitments are known: more than it may have at once is not under way.
@@ -59,12 +59,44 @@ impl EndedLeases {
 }
 
 impl Engine {
-    /// Counts what became of a result, and has it told.
+    /// Counts what became of a result in the end, and has it told.
     pub(crate) fn came_to(&mut self, holder: Holder, outcome: ResultOutcome) {
+        self.count(outcome, 1);
+        self.tell_outcome(holder, outcome);
+    }
+
+    /// What is told and may change until the rounds are settled, is counted then.
+    fn tell_outcome(&mut self, holder: Holder, outcome: ResultOutcome) {
         let Holder { lease, session } = holder;
-        self.stats.unpaid += u64::from(outcome.is_unpaid());
-        self.stats.outcomes[outcome] += 1;
         self.out.push_back(Effect::Outcome { session, lease, outcome });
+    }
+
+    fn count(&mut self, outcome: ResultOutcome, results: u64) {
+        if results == 0 {
+            return;
+        }
+        self.stats.unpaid += if outcome.is_unpaid() { results } else { 0 };
+        self.stats.outcomes[outcome] += results;
+        self.out.push_back(Effect::Counted { outcome, results });
+    }
+
+    /// A result of `task` came to something of which its contributor may not learn
+    /// before others do: it says who is checked.
+    pub(crate) fn comes_to(&mut self, task: TaskId, holder: Holder, outcome: ResultOutcome) {
+        let job = self.world.jobs.get_mut(&task.job);
+        let open = job.filter(|job| job.stage.as_ref().is_some_and(|stage| stage.is_of(task)));
+        match open {
+            Some(job) => job.outcomes.push((holder, outcome)),
+            None => self.came_to(holder, outcome),
+        }
+    }
+
+    /// What was accepted stays so.
+    pub(crate) fn count_paid(&mut self, paid: BTreeMap<u32, Vec<Paid>>) {
+        let (undone, accepted): (Vec<Paid>, Vec<Paid>) =
+            paid.into_values().flatten().partition(|paid| paid.is_undone);
+        self.count(ResultOutcome::Undone, undone.len() as u64);
+        self.count(ResultOutcome::Accepted, accepted.len() as u64);
     }
 
     /// A commitment to a lease that is over; false where nothing is known of it.
@@ -81,13 +113,17 @@ impl Engine {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let mut outcomes = std::mem::take(&mut job.outcomes);
         outcomes.sort_unstable();
-        if job.plan.verification != Verification::None {
+        let is_checked = job.plan.verification != Verification::None;
+        if is_checked {
             let accepted = outcomes.iter().filter(|(_, it)| *it == ResultOutcome::Accepted);
             let of_round = job.ledger.accepted.entry(round).or_default();
             of_round.extend(accepted.map(|&(holder, _)| Paid { holder, is_undone: false }));
         }
         for (holder, outcome) in outcomes {
-            self.came_to(holder, outcome);
+            match outcome {
+                ResultOutcome::Accepted if is_checked => self.tell_outcome(holder, outcome),
+                _ => self.came_to(holder, outcome),
+            }
         }
     }
 
@@ -133,7 +169,7 @@ impl Engine {
         });
         let undone: Vec<Holder> = undone.collect();
         for holder in undone {
-            self.came_to(holder, ResultOutcome::Undone);
+            self.tell_outcome(holder, ResultOutcome::Undone);
         }
     }
 }

@@ -8,11 +8,12 @@ use crate::job::{Cause, JobState};
 use crate::progress::Kind;
 use crate::verify::ledger::Entry;
 use crate::verify::outcome::Holder;
-use crate::verify::panel::Panel;
 use crate::verify::trial::{Claim, Judging};
-use crate::verify::trust::{Identity, Trust};
-use raven_protocol::{GoodbyeReason, JobId, ResultDigest, ResultOutcome, SessionId, TaskId};
-use std::collections::BTreeMap;
+use crate::verify::trust::{Doubt, Identity, Trust};
+use raven_protocol::{
+    GoodbyeReason, JobId, LeaseId, ResultDigest, ResultOutcome, SessionId, TaskId,
+};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the referee was asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +36,8 @@ enum Origin {
     Late,
     /// The question whether a task can be done at all, where no result is doubted.
     Inquiry,
+    /// The same while others are at it, who are not to lose their work to it.
+    Aside,
 }
 
 impl Origin {
@@ -42,7 +45,7 @@ impl Origin {
     /// it all the same: rounds are not settled before.
     fn outlives_its_stage(self) -> bool {
         match self {
-            Origin::Entry | Origin::Late => true,
+            Origin::Entry | Origin::Late | Origin::Aside => true,
             Origin::Trial | Origin::Inquiry => false,
         }
     }
@@ -70,20 +73,18 @@ impl Engine {
         task.trial.judging = Judging::Asked;
         // From here on they are the referee's: released when it has answered.
         let payloads = std::mem::take(&mut task.trial.payloads);
-        let panel = task.trial.panel.take();
+        let panel = std::mem::take(&mut task.trial.panel);
         stage.short.remove(&part);
         let Some(task) = stage.tasks.get(&part).cloned() else { return };
         let payloads: BTreeMap<ResultDigest, PayloadId> =
             payloads.into_iter().map(|(digest, held)| (digest, held.payload)).collect();
         let mut claims = task.trial.claims;
         // Of a GPU that neither shows its result nor projected it nothing can be said.
-        let is_answered =
-            |claim: &Claim| panel.as_ref().is_some_and(|panel| panel.has_answer(claim.lease));
         claims.retain(|claim| {
-            claim.who.exact || payloads.contains_key(&claim.digest) || is_answered(claim)
+            claim.who.exact || payloads.contains_key(&claim.digest) || panel.has_answer(claim.lease)
         });
         let origin = Origin::Trial;
-        self.release_payloads(panel.iter().flat_map(Panel::projections).collect());
+        self.release_payloads(panel.projections().collect());
         self.open_case(id, task.id, task.work, origin, claims, payloads, task.demand.flops);
     }
 
@@ -91,7 +92,15 @@ impl Engine {
     /// are checked its own one is used.
     pub(crate) fn ask_whether_valid(&mut self, id: JobId, part: u32) {
         if !self.is_unchecked(id) {
-            return self.ask_referee(id, part);
+            let Some(task) = self.task(id, part) else { return };
+            // Whoever asks has a lease yet.
+            let is_alone = task.leases.len() <= 1 && task.trial.claims.is_empty();
+            if is_alone {
+                return self.ask_referee(id, part);
+            }
+            let (task, origin, none) = (task.clone(), Origin::Aside, BTreeMap::new());
+            let flops = task.demand.flops;
+            return self.open_case(id, task.id, task.work, origin, Vec::new(), none, flops);
         }
         let Some(task) = self.stage_mut(id).and_then(|stage| stage.tasks.get_mut(&part)) else {
             return;
@@ -144,7 +153,13 @@ impl Engine {
         job.ledger.cases += u32::from(origin.outlives_its_stage());
         self.stats.referee_runs += 1;
         self.stats.referee_flops = self.stats.referee_flops.saturating_add(flops);
+        let (config, trust) = (&self.world.config, &self.world.trust);
+        let is_vetted = |identity| {
+            let trust = trust.of(identity);
+            trust.is_vetted(config) || trust.agreed(true).is_vetted(config)
+        };
         let testimonies = claims.iter().map(|claim| Testimony {
+            vetted: is_vetted(&claim.who.identity),
             contributor: claim.who.identity.contributor,
             backend: claim.who.identity.backend,
             lease: claim.lease,
@@ -165,10 +180,19 @@ impl Engine {
             testimonies,
         });
         self.cases.insert(asked, case);
+        self.world.cases = self.cases.len();
+        // What the desk has no room for is put on it as soon as it has.
+        if self.world.cases - self.docket.len() > self.world.config.cases_max
+            && let Some(question) = self.out.pop_back()
+        {
+            self.docket.push_back(question);
+        }
     }
 
     /// The referee has answered, or cannot.
     pub(crate) fn case_left(&mut self, case: &Case) {
+        self.world.cases = self.cases.len();
+        self.out.extend(self.docket.pop_front());
         for claim in &case.claims {
             self.world.note_judged(claim.who.identity.contributor, false);
         }
@@ -186,30 +210,33 @@ impl Engine {
         self.payloads.insert(ruling.payload);
         self.close_case(id, &case);
         let mut honest = Vec::new();
-        let mut liars = Vec::new();
+        let (mut far, mut liars) = (Vec::new(), Vec::new());
         for (claim, agreement) in case.claims.iter().zip(ruling.agrees) {
             match agreement {
                 Agreement::Agrees => honest.push(*claim),
                 Agreement::Doubtful => honest.push(Claim { doubtful: true, ..*claim }),
+                Agreement::Far => far.push(*claim),
                 Agreement::False => liars.push(*claim),
             }
         }
+        let untold = self.untold(id, &case);
         let is_current = self.world.jobs.get(&id).is_some_and(|job| {
             job.ledger.attempt() == case.attempt && job.ledger.back_to.is_none()
         });
         let mut is_undone = false;
         match case.origin {
             Origin::Trial => {
-                let is_open = is_current && self.rule_trial(id, &case, ruling, &honest, &liars);
+                let refused: Vec<Claim> = far.iter().chain(&liars).copied().collect();
+                let is_open = is_current && self.rule_trial(id, &case, ruling, &honest, &refused);
                 if !is_open {
                     self.release_payloads(vec![ruling.payload]);
                 }
             }
             Origin::Entry => {
                 self.release_payloads(vec![ruling.payload]);
-                is_undone = self.rule_entry(id, &case, &honest, &liars);
+                is_undone = self.rule_entry(id, &case, &honest, &far, &liars);
             }
-            Origin::Late => self.release_payloads(vec![ruling.payload]),
+            Origin::Late | Origin::Aside => self.release_payloads(vec![ruling.payload]),
             Origin::Inquiry => {
                 self.release_payloads(vec![ruling.payload]);
                 self.inquired(id, case.task);
@@ -218,12 +245,22 @@ impl Engine {
         self.found_valid(id, case.task);
         if case.origin == Origin::Late {
             for claim in &honest {
-                self.came_to(claim.into(), ResultOutcome::NotNeeded);
+                self.comes_to(case.task, claim.into(), ResultOutcome::NotNeeded);
             }
         }
+        for claim in &far {
+            if self.forget_paid(id, claim.lease) || untold.contains(&claim.lease) {
+                self.comes_to(case.task, claim.into(), ResultOutcome::Wrong);
+            }
+            self.doubted(claim, Doubt::Grave, case.task);
+            // It may have been as far off before, which is in the model.
+            let identity = claim.who.identity;
+            self.look_again(|other| *other == identity);
+        }
         for liar in &liars {
-            self.forget_paid(id, liar.lease);
-            self.came_to(liar.into(), ResultOutcome::Wrong);
+            if self.forget_paid(id, liar.lease) || untold.contains(&liar.lease) {
+                self.came_to(liar.into(), ResultOutcome::Wrong);
+            }
             self.prove_lie(liar, case.task);
         }
         // What is undone is no longer looked at, so everything was voided before.
@@ -240,6 +277,20 @@ impl Engine {
         self.settle(id);
     }
 
+    /// Leases of a case whose contributors were not told what became of their results.
+    fn untold(&self, id: JobId, case: &Case) -> BTreeSet<LeaseId> {
+        let leases = case.claims.iter().map(|claim| claim.lease);
+        match case.origin {
+            Origin::Trial => {
+                let task = self.task(id, case.task.part).filter(|task| task.id == case.task);
+                let claims = task.map_or(&[][..], |task| &task.trial.claims);
+                leases.filter(|&lease| claims.iter().any(|claim| claim.lease == lease)).collect()
+            }
+            Origin::Late => leases.collect(),
+            Origin::Entry | Origin::Inquiry | Origin::Aside => BTreeSet::new(),
+        }
+    }
+
     /// Enters a ruling into an open trial; false where that is over.
     fn rule_trial(
         &mut self,
@@ -247,7 +298,7 @@ impl Engine {
         case: &Case,
         ruling: Ruling<'_>,
         honest: &[Claim],
-        liars: &[Claim],
+        refused: &[Claim],
     ) -> bool {
         let Some(stage) = self.stage_mut(id).filter(|stage| stage.is_of(case.task)) else {
             return false;
@@ -266,7 +317,7 @@ impl Engine {
             .collect();
         trial
             .claims
-            .retain(|claim| !liars.iter().chain(&late).any(|liar| liar.lease == claim.lease));
+            .retain(|claim| !refused.iter().chain(&late).any(|other| other.lease == claim.lease));
         let is_heard = |claim: &Claim| claim.who.exact || was_heard(claim);
         let unheard: Vec<Claim> =
             trial.claims.iter().filter(|claim| !is_heard(claim)).copied().collect();
@@ -278,7 +329,7 @@ impl Engine {
         trial.judging = Judging::Ruled { digest, payload, bytes };
         let (work, flops) = (task.work.clone(), task.demand.flops);
         for claim in &unheard {
-            self.came_to(claim.into(), ResultOutcome::NotNeeded);
+            self.comes_to(case.task, claim.into(), ResultOutcome::NotNeeded);
         }
         if !late.is_empty() {
             let none = BTreeMap::new();
@@ -288,7 +339,14 @@ impl Engine {
     }
 
     /// Enters a ruling on an accepted result: it is settled, or to be undone.
-    fn rule_entry(&mut self, id: JobId, case: &Case, honest: &[Claim], liars: &[Claim]) -> bool {
+    fn rule_entry(
+        &mut self,
+        id: JobId,
+        case: &Case,
+        honest: &[Claim],
+        far: &[Claim],
+        liars: &[Claim],
+    ) -> bool {
         let Some(job) = self.world.jobs.get_mut(&id) else { return false };
         let entry = job.ledger.entries.get(&case.task);
         let lease = case.claims.first().map(|claim| claim.lease);
@@ -296,14 +354,15 @@ impl Engine {
         let entry = entry.filter(|entry| entry.asked).filter(is_same).cloned();
         if let Some(entry) = &entry {
             job.ledger.entries.remove(&case.task);
-            for liar in liars {
-                job.void(entry, liar.who.identity.contributor);
+            for member in far.iter().chain(liars) {
+                job.void(entry, member.who.identity.contributor);
             }
         }
-        for member in honest.iter().filter(|_| liars.is_empty()) {
-            self.judged_honest(member, true);
+        let is_refused = !far.is_empty() || !liars.is_empty();
+        for member in honest.iter().filter(|_| !is_refused) {
+            self.judged_honest(member, case.task, true);
         }
-        entry.is_some() && !liars.is_empty()
+        entry.is_some() && is_refused
     }
 
     /// One more result of `identity` was computed a second time, and right.
@@ -322,17 +381,31 @@ impl Engine {
     }
 
     /// A result was computed a second time and not found false.
-    pub(crate) fn judged_honest(&mut self, member: &Claim, by_referee: bool) {
+    pub(crate) fn judged_honest(&mut self, member: &Claim, task: TaskId, by_referee: bool) {
         if member.doubtful {
-            self.doubted(member.who.identity);
+            self.doubted(member, Doubt::Slight, task);
         } else {
+            self.world.trust.clear_doubt(&member.who.identity);
             self.agreed(member.who.identity, by_referee);
         }
     }
 
-    /// A result of `identity` was doubtful.
-    pub(super) fn doubted(&mut self, identity: Identity) {
+    /// A result was doubtful: its identity is new again, and goes where that is often so.
+    fn doubted(&mut self, member: &Claim, doubt: Doubt, task: TaskId) {
+        let identity = member.who.identity;
         self.stats.doubted += 1;
+        if self.world.trust.of(&identity) == Trust::Excluded {
+            return;
+        }
+        if self.world.trust.note_doubt(identity, doubt) {
+            let detail = format!("task {task}: too many results are far from what tasks yield");
+            return self.exclude(member, &detail);
+        }
+        self.is_new_again(identity);
+    }
+
+    /// What is known of an identity counts no more.
+    pub(super) fn is_new_again(&mut self, identity: Identity) {
         let before = self.world.trust.of(&identity);
         let trust = before.doubted();
         if trust == before {
@@ -349,10 +422,16 @@ impl Engine {
     /// speak of that GPU only.
     pub(crate) fn prove_lie(&mut self, liar: &Claim, task: TaskId) {
         self.stats.lies_proven += 1;
-        let identity = liar.who.identity;
-        if self.world.trust.of(&identity) == Trust::Excluded {
+        if self.world.trust.of(&liar.who.identity) == Trust::Excluded {
             return;
         }
+        self.exclude(liar, &format!("task {task}: the result is not what the task yields"));
+    }
+
+    /// An identity gets no work any more, and nothing of it that is not settled is
+    /// believed.
+    fn exclude(&mut self, liar: &Claim, detail: &str) {
+        let identity = liar.who.identity;
         self.stats.excluded += 1;
         self.world.trust.set(identity, Trust::Excluded);
         self.world.watch.trust_changed(&identity.contributor);
@@ -370,14 +449,22 @@ impl Engine {
         let sessions = sessions.filter(|session| is_theirs(&session.identity()));
         let sessions: Vec<SessionId> = sessions.map(|session| session.id).collect();
         for session in sessions {
-            let detail = format!("task {task}: the result is not what the task yields");
-            let reason = GoodbyeReason::Excluded;
+            let (reason, detail) = (GoodbyeReason::Excluded, detail.to_owned());
             self.out.push_back(Effect::Close { session, reason, detail });
             self.session_closed(session);
         }
         let jobs: Vec<JobId> = self.world.jobs.keys().copied().collect();
         for id in jobs {
             self.recheck_all(id, is_theirs);
+        }
+    }
+
+    /// Has everything of somebody looked at that is not settled, which stays paid.
+    fn look_again(&mut self, is_theirs: impl Fn(&Identity) -> bool) {
+        let jobs = self.world.jobs.values();
+        let entries = jobs.map(|job| (job.id, job.ledger.entries_of(&is_theirs)));
+        for (id, entries) in entries.collect::<Vec<_>>() {
+            self.recheck_entries(id, entries);
         }
     }
 
@@ -415,6 +502,7 @@ impl Engine {
                         }
                         is_claimed
                     });
+                    unused.extend(trial.unclaimed_answers());
                 }
                 stage.put_back(part);
             }
@@ -424,7 +512,7 @@ impl Engine {
     }
 
     /// Everything of a proven liar that is not settled: its pay is void, and
-    /// the referee looks at it, oldest first, unless that is too much.
+    /// the referee looks at it.
     fn recheck_all(&mut self, id: JobId, is_theirs: impl Fn(&Identity) -> bool) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
         let entries = job.ledger.entries_of(&is_theirs);
@@ -440,6 +528,11 @@ impl Engine {
             }
         }
         self.came_to_nothing(id, &voided, &is_theirs);
+        self.recheck_entries(id, entries);
+    }
+
+    /// Has the referee look at entries, oldest first, unless that is too much.
+    fn recheck_entries(&mut self, id: JobId, entries: Vec<Entry>) {
         let Some(oldest) = entries.first().map(|entry| entry.task.round) else { return };
         let can_look = entries.iter().all(Entry::can_be_rechecked);
         if !can_look || entries.len() > self.world.config.rechecks_max {
@@ -461,6 +554,10 @@ impl Engine {
     pub(crate) fn referee_failed(&mut self, id: JobId, case: &Case, reason: String) {
         match case.origin {
             Origin::Inquiry => self.inquired(id, case.task),
+            Origin::Aside => {
+                self.close_case(id, case);
+                self.settle(id);
+            }
             _ => self.end_for_referee(id, case, Cause::Coordinator, reason),
         }
     }

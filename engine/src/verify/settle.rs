@@ -110,7 +110,7 @@ impl Engine {
         job.ledger.entries.clear();
         job.ledger.undone.clear();
         job.ledger.looked_at.clear();
-        job.ledger.accepted.clear();
+        let accepted = std::mem::take(&mut job.ledger.accepted);
         let states = job.ledger.states();
         let is_next = |round: u32| matches!(held, Some(Held::Pause(next, _)) if next == round);
         job.ledger.beginnings.retain(|&round, _| is_next(round));
@@ -119,6 +119,7 @@ impl Engine {
         for &state in states.difference(&current) {
             self.out.push_back(Effect::ReleaseState { job: id, state });
         }
+        self.count_paid(accepted);
         let open: BTreeSet<Identity> = self
             .world
             .jobs

@@ -2,7 +2,6 @@
 
 use crate::active::Job;
 use crate::event::{Beneficiary, Millis, NetworkPrefix, Oddness, PayloadId, SiteId};
-use crate::lease::LeaseState;
 use crate::money::PicoUsd;
 use crate::session::Session;
 use crate::stage::Task;
@@ -122,9 +121,7 @@ pub(crate) struct Trial {
     pub(crate) payloads: BTreeMap<ResultDigest, Revealed>,
     pub(crate) judging: Judging,
     /// The comparison of results that have no bits to be compared by.
-    pub(crate) panel: Option<Panel>,
-    /// Whether the referee is to decide, once the results have been shown.
-    pub(crate) to_referee: bool,
+    pub(crate) panel: Panel,
     /// Leases that ended after their payload was asked for and before it came.
     pub(crate) withheld: BTreeSet<LeaseId>,
     /// When somebody else was first needed: who takes part and leaves again does
@@ -150,13 +147,25 @@ impl Trial {
         self.claims.iter().any(|claim| !claim.who.exact)
     }
 
+    /// The payload of a claim, with the digest under which it came.
+    pub(crate) fn payload_of(&self, claim: &Claim) -> Option<(ResultDigest, Revealed)> {
+        self.payloads.get(&claim.digest).map(|&revealed| (claim.digest, revealed))
+    }
+
+    /// A result that was shown: a processor's, if there is one.
+    pub(crate) fn shown(&self) -> Option<(ResultDigest, Revealed)> {
+        let exact = self.claims.iter().filter(|claim| claim.who.exact);
+        let others = self.claims.iter().filter(|claim| !claim.who.exact);
+        exact.chain(others).find_map(|claim| self.payload_of(claim))
+    }
+
     /// Everything that it holds of the shell's memory.
     pub(crate) fn held(&self) -> Vec<PayloadId> {
         let ruled = match self.judging {
             Judging::Ruled { payload, .. } => Some(payload),
             Judging::NotAsked | Judging::Asked => None,
         };
-        let projections = self.panel.iter().flat_map(Panel::projections);
+        let projections = self.panel.projections();
         let payloads = self.payloads.values().map(|revealed| revealed.payload);
         payloads.chain(ruled).chain(projections).collect()
     }
@@ -232,10 +241,8 @@ impl World {
     /// Claims by which a result of `task` may be believed: of a GPU that has gone
     /// without showing its result nothing can be said.
     fn standing<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = &'a Claim> {
-        task.trial.claims.iter().filter(|claim| {
-            let may_show = || self.leases.get(claim.lease).is_some();
-            claim.who.exact || task.trial.payloads.contains_key(&claim.digest) || may_show()
-        })
+        let is_standing = |claim: &&Claim| claim.who.exact || self.is_heard(&task.trial, claim);
+        task.trial.claims.iter().filter(is_standing)
     }
 
     /// Contributors that must come to the same result of `task`, going by those
@@ -249,11 +256,7 @@ impl World {
     /// How many more contributors should compute `task`, which has begun.
     pub(crate) fn partners_wanted(&self, job: &Job, task: &Task) -> u32 {
         let trial = &task.trial;
-        if trial.judging != Judging::NotAsked
-            || trial.is_disputed()
-            || trial.panel.is_some()
-            || trial.to_referee
-        {
+        if trial.judging != Judging::NotAsked || trial.is_disputed() || trial.panel.differ {
             return 0;
         }
         let computing = self.computing(task).count();
@@ -268,20 +271,14 @@ impl World {
         wanted.max(u32::from(is_lost))
     }
 
-    /// Whether a committed result is still with its contributor, who can be asked for
-    /// projections of it.
-    pub(crate) fn is_kept(&self, claim: &Claim) -> bool {
-        let state = self.leases.get(claim.lease).map(|lease| lease.state);
-        matches!(state, Some(LeaseState::Committed { .. } | LeaseState::Projecting { .. }))
-    }
-
     /// Whether `session` may be one more who computes `task`: apart from the
     /// others, and comparable with them.
     pub(crate) fn may_join(&self, task: &Task, session: &Session) -> bool {
         let who = Who::of(session);
         let trial = &task.trial;
+        // What a processor that has gone did not show is nothing to compare a GPU's with.
         let is_comparable = who.exact && !trial.is_inexact()
-            || trial.claims.iter().all(|claim| self.is_kept(claim));
+            || trial.claims.iter().all(|claim| self.is_heard(trial, claim));
         let mut others = trial.claims.iter().map(|claim| claim.who);
         is_comparable
             && !others.any(|other| other.is_near(&who))

@@ -93,9 +93,38 @@ impl Trust {
     }
 }
 
+/// How far a result was from the truth that did not prove a lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// Within what may be in a model: many small layers have such kinks.
+    Slight,
+    /// Beyond that: honest GPUs are so in three of a thousand results at most.
+    Grave,
+}
+
+impl Doubt {
+    const fn weight(self) -> u32 {
+        match self {
+            Doubt::Slight => 1,
+            Doubt::Grave => 8,
+        }
+    }
+}
+
+/// Doubts beyond which an identity is excluded, where each result that agreed takes
+/// one off: eight grave ones in a row, or one in eight results for long. Of an honest
+/// GPU with three grave ones in a thousand that is one result in 10^11, and with slight
+/// ones in a third of its results one in 10^18.
+const DOUBTS_MAX: u32 = 64;
+/// Identities whose doubts are remembered, whether they are online or not.
+const DOUBTED_MAX: usize = 16_384;
+
 /// Trust in those who are online or whose results are not settled.
 #[derive(Debug, Default)]
 pub(crate) struct TrustTable {
+    /// What is held against identities, beyond what [`Trust`] says: it is forgotten
+    /// with a restart.
+    doubts: BTreeMap<Identity, u32>,
     known: BTreeMap<Identity, Known>,
     /// Who was excluded since the start, on whatever device. What is stored may
     /// be behind, so they stay; each took the proof of a lie.
@@ -156,6 +185,30 @@ impl TrustTable {
         self.known.entry(identity).or_insert(Known { trust, sessions: 0 }).trust = trust;
     }
 
+    /// A result of `identity` was doubtful; whether that is once too often.
+    pub(crate) fn note_doubt(&mut self, identity: Identity, doubt: Doubt) -> bool {
+        if self.doubts.len() >= DOUBTED_MAX && !self.doubts.contains_key(&identity) {
+            // Whoever has least against it is closest to being cleared of it.
+            let least = self.doubts.iter().min_by_key(|&(_, &doubts)| doubts);
+            if let Some(least) = least.map(|(&identity, _)| identity) {
+                self.doubts.remove(&least);
+            }
+        }
+        let doubts = self.doubts.entry(identity).or_default();
+        *doubts = doubts.saturating_add(doubt.weight());
+        *doubts >= DOUBTS_MAX
+    }
+
+    /// A result of `identity` was computed a second time, and right.
+    pub(crate) fn clear_doubt(&mut self, identity: &Identity) {
+        if let Some(doubts) = self.doubts.get_mut(identity) {
+            *doubts -= 1;
+            if *doubts == 0 {
+                self.doubts.remove(identity);
+            }
+        }
+    }
+
     /// Excludes somebody on every device.
     pub(crate) fn exclude(&mut self, contributor: ContributorId) {
         self.excluded.insert(contributor);
@@ -185,6 +238,37 @@ mod tests {
         let friends = Trust::Agreed { results: 1_000, refereed: 0 };
         assert!(!friends.is_vetted(&config) && friends.lacks_referee(&config));
         assert!(friends.agreed(true).is_vetted(&config));
+    }
+
+    #[test]
+    fn doubts_exclude_whoever_has_them_often_and_nobody_who_has_them_now_and_then() {
+        let who = |id| Identity {
+            contributor: ContributorId([id; 32]),
+            device: DeviceClass::Desktop,
+            backend: Backend::Gpu,
+        };
+        let mut table = TrustTable::default();
+        let until_excluded = |table: &mut TrustTable, id, doubt, agreed_between: u32| {
+            (1..=1_000).find(|_| {
+                (0..agreed_between).for_each(|_| table.clear_doubt(&who(id)));
+                table.note_doubt(who(id), doubt)
+            })
+        };
+        assert_eq!(until_excluded(&mut table, 1, Doubt::Grave, 0), Some(8));
+        assert_eq!(until_excluded(&mut table, 2, Doubt::Slight, 0), Some(64));
+        assert!(until_excluded(&mut table, 3, Doubt::Grave, 7).is_some_and(|doubts| doubts > 32));
+        assert_eq!(until_excluded(&mut table, 4, Doubt::Grave, 8), None);
+        assert_eq!(until_excluded(&mut table, 5, Doubt::Slight, 1), None);
+        // It is not forgotten with its sessions, and as many are remembered as may be.
+        let mut one = |number: u32| {
+            let mut key = [0; 32];
+            key[..4].copy_from_slice(&number.to_le_bytes());
+            let identity = Identity { contributor: ContributorId(key), ..who(0) };
+            table.note_doubt(identity, Doubt::Slight)
+        };
+        (0..DOUBTED_MAX as u32 + 9).for_each(|number| assert!(!one(number)));
+        assert_eq!(table.doubts.len(), DOUBTED_MAX);
+        assert!(table.note_doubt(who(1), Doubt::Slight), "who has most against it stays");
     }
 
     #[test]

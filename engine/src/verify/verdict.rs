@@ -34,7 +34,7 @@ pub(super) struct Accepting {
 }
 
 impl Engine {
-    pub(super) fn task(&self, job: JobId, part: u32) -> Option<&Task> {
+    pub(crate) fn task(&self, job: JobId, part: u32) -> Option<&Task> {
         self.world.jobs.get(&job)?.stage.as_ref()?.tasks.get(&part)
     }
 
@@ -59,7 +59,8 @@ impl Engine {
             }
             Judging::NotAsked => {}
         }
-        if self.goes_by_projections(id, part) && !self.compare(id, part) {
+        self.drop_mute(id, part);
+        if self.is_split(id, part) {
             return;
         }
         let awaiting = self.ask_for_payloads(id, part);
@@ -86,11 +87,12 @@ impl Engine {
     fn ask_for_payloads(&mut self, id: JobId, part: u32) -> bool {
         let Some(task) = self.task(id, part) else { return false };
         let trial = &task.trial;
-        let mut awaiting = false;
+        // What a GPU projects counts as what it came to.
+        let mut awaiting = trial.claims.iter().any(|claim| self.world.is_projecting(claim));
         let mut ask: Vec<LeaseId> = Vec::new();
         let exact = trial.digests().into_iter().map(Some);
-        // Bits of GPUs are all different: one result of them is enough.
-        let inexact = trial.claims.iter().any(|claim| !claim.who.exact).then_some(None);
+        // Bits of GPUs are all different: one result is enough, be it a processor's.
+        let inexact = (trial.is_inexact() && trial.payloads.is_empty()).then_some(None);
         for group in exact.chain(inexact) {
             let in_group = |claim: &&Claim| match group {
                 Some(digest) => claim.who.exact && claim.digest == digest,
@@ -130,25 +132,34 @@ impl Engine {
         let trial = &task.trial;
         let is_unchecked = job.plan.verification == Verification::None;
         let awaited = if is_unchecked { 0 } else { self.world.claims_awaited(job, task) };
+        let is_inexact = trial.is_inexact() && !is_unchecked;
+        // Whoever answers late must not escape being compared.
+        if is_inexact && self.world.is_hearing(trial) {
+            return Belief::NotYet;
+        }
         let mut belief = Belief::NotYet;
         for claim in &trial.claims {
             let rule = self.world.rule(job, task.id, &claim.who);
-            let agreeing: Vec<&Claim> = if claim.who.exact {
-                trial.claims.iter().filter(|o| o.who.exact && o.digest == claim.digest).collect()
-            } else {
-                vec![claim]
+            let agreeing: Vec<&Claim> = match is_inexact {
+                true if !trial.is_comparable(claim) => continue,
+                true => trial.claims.iter().filter(|other| trial.is_comparable(other)).collect(),
+                false if is_unchecked => vec![claim],
+                false => trial.claims.iter().filter(|o| o.digest == claim.digest).collect(),
             };
-            let payload = trial.payloads.get(&claim.digest).copied();
+            let payload = if is_inexact { trial.shown() } else { trial.payload_of(claim) };
             let is_met =
                 agreeing.len() as u32 >= awaited && self.world.is_met(rule, claim, &agreeing);
             let is_looked_at = !is_unchecked
-                && payload.is_some_and(|held| self.is_looked_at(job, task, &agreeing, held.odd));
+                && payload
+                    .is_some_and(|(_, held)| self.is_looked_at(job, task, &agreeing, held.odd));
             if is_met && is_looked_at {
                 belief = Belief::Referee;
                 continue;
             }
             if is_met {
-                let Some(Revealed { payload, bytes, lease, .. }) = payload else { continue };
+                let Some((digest, Revealed { payload, bytes, lease, .. })) = payload else {
+                    continue;
+                };
                 let mut members: Vec<Claim> = agreeing.into_iter().copied().collect();
                 let proof = match (job.plan.verification, members.len()) {
                     (Verification::None, _) => {
@@ -159,7 +170,6 @@ impl Engine {
                     (_, 1) => Proof::Single,
                     _ => Proof::Agreed,
                 };
-                let digest = claim.digest;
                 return Belief::Accepted(Accepting { digest, payload, bytes, members, proof });
             }
             let enough =
@@ -212,7 +222,11 @@ impl Engine {
         }
         let task = job.stage.as_ref().and_then(|stage| stage.tasks.get(&part));
         let Some(task) = task.filter(|task| matches!(task.work, Work::Part { .. })) else { return };
-        job.ledger.looked_at.extend(task.trial.claims.iter().map(|claim| claim.who.identity));
+        // Of a GPU that has said nothing the referee learns nothing.
+        let trial = &task.trial;
+        let is_heard = |claim: &&Claim| claim.who.exact || trial.is_comparable(claim);
+        let heard = trial.claims.iter().filter(is_heard).map(|claim| claim.who.identity);
+        job.ledger.looked_at.extend(heard);
     }
 
     /// Notes whether somebody else should compute the task as well.
@@ -272,6 +286,7 @@ impl Engine {
         for member in &members {
             credit(job, &task, member, proof);
         }
+        self.stats.panels += u64::from(task.trial.is_inexact() && proof == Proof::Agreed);
         self.stats.tasks_accepted += 1;
         self.stats.executions_paid += members.len() as u64;
         self.stats.flops_paid += flops.saturating_mul(members.len() as u64);
@@ -294,10 +309,8 @@ impl Engine {
             if late.contains(&id) {
                 self.observe_late_payload(&lease);
                 self.strike(lease.session);
-            } else if !is_overdue {
-                // Somebody faster was asked as well and it had no time to show that it
-                // works: else whoever is slow would stay in doubt for good, unpaid.
-                self.world.doubtful.remove(&lease.session);
+            } else {
+                self.outrun(lease.session, is_overdue && lease.is_open());
             }
         }
         self.stage_progressed(id);
@@ -346,7 +359,7 @@ impl Engine {
         }
         if is_checked {
             for member in members.iter().filter(|member| !member.who.operator) {
-                self.judged_honest(member, proof == Proof::Refereed);
+                self.judged_honest(member, task.id, proof == Proof::Refereed);
             }
         }
     }

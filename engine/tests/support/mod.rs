@@ -37,11 +37,15 @@ pub struct Rig {
     /// Tasks that were sent and not taken by the test, by session.
     tasks: BTreeMap<SessionId, Vec<(TaskId, LeaseId, u64)>>,
     pub reveals: Vec<(SessionId, LeaseId)>,
+    /// Who was asked for projections, under which key.
+    pub projects: Vec<(SessionId, LeaseId, Seed)>,
     pub cancels: Vec<(SessionId, LeaseId)>,
     pub referee: Vec<Asked>,
     /// What was told of results, and the same by the event after which it was.
     pub outcomes: Vec<(SessionId, LeaseId, ResultOutcome)>,
     pub batches: Vec<Vec<(SessionId, LeaseId, ResultOutcome)>>,
+    /// How many results were counted as what.
+    pub counted: BTreeMap<ResultOutcome, u64>,
     /// For tests to note what leases are of, and what was committed to.
     pub leased: BTreeMap<LeaseId, TaskId>,
     pub digests: BTreeMap<LeaseId, ResultDigest>,
@@ -121,20 +125,41 @@ fn plan(verification: Verification) -> JobPlan {
 impl Rig {
     /// An engine with one job.
     pub fn new(verification: Verification) -> Self {
+        Rig::with(plan(verification))
+    }
+
+    /// The same with a relaxed one.
+    pub fn relaxed(verification: Verification) -> Self {
+        Rig::with(JobPlan { numerics: Numerics::Relaxed, ..plan(verification) })
+    }
+
+    /// One whose referee's desk has little room.
+    pub fn with_desk(verification: Verification, cases_max: usize) -> Self {
+        let config = EngineConfig { cases_max, ..EngineConfig::default() };
+        Rig::of(plan(verification), config)
+    }
+
+    fn with(plan: JobPlan) -> Self {
+        Rig::of(plan, EngineConfig::default())
+    }
+
+    fn of(plan: JobPlan, config: EngineConfig) -> Self {
         let mut rig = Rig {
-            engine: Engine::new(EngineConfig { seed: 11, ..EngineConfig::default() }),
+            engine: Engine::new(EngineConfig { seed: 11, ..config }),
             now: 0,
             tasks: BTreeMap::new(),
             reveals: Vec::new(),
+            projects: Vec::new(),
             cancels: Vec::new(),
             referee: Vec::new(),
             outcomes: Vec::new(),
             batches: Vec::new(),
+            counted: BTreeMap::new(),
             leased: BTreeMap::new(),
             digests: BTreeMap::new(),
             next: 0,
         };
-        let plan = Box::new(plan(verification));
+        let plan = Box::new(plan);
         rig.tell(Event::JobAdded { plan, resume: None, terms: Terms::default() });
         rig
     }
@@ -149,6 +174,15 @@ impl Rig {
     }
 
     pub fn open_as(&mut self, contributor: u64, trust: Trust) {
+        self.open_on(contributor, trust, NumericClass::Cpu { kernel: KERNEL });
+    }
+
+    /// Somebody's GPU.
+    pub fn open_gpu(&mut self, contributor: u64, trust: Trust) {
+        self.open_on(contributor, trust, NumericClass::Gpu { kernel: KERNEL });
+    }
+
+    fn open_on(&mut self, contributor: u64, trust: Trust, numeric: NumericClass) {
         let mut prefix = [0x20; 16];
         prefix[..8].copy_from_slice(&contributor.to_le_bytes());
         let mut id = [0; 32];
@@ -159,7 +193,7 @@ impl Rig {
             beneficiary: Beneficiary::default(),
             prefix: NetworkPrefix(prefix),
             device: DeviceClass::Desktop,
-            numeric: NumericClass::Cpu { kernel: KERNEL },
+            numeric,
             flops_per_s: 10_000_000_000,
             share: 1.0,
             workers: 1,
@@ -203,6 +237,9 @@ impl Rig {
                         self.tasks.entry(session).or_default().push((task, lease, flops));
                     }
                     Outbound::Reveal { lease } => self.reveals.push((session, lease)),
+                    Outbound::Project { lease, key, .. } => {
+                        self.projects.push((session, lease, key));
+                    }
                     Outbound::Cancel { lease } => self.cancels.push((session, lease)),
                     _ => {}
                 }
@@ -221,6 +258,10 @@ impl Rig {
             }
             Effect::Referee { effect, task, testimonies, .. } => {
                 self.referee.push(Asked { effect, task, testimonies });
+                None
+            }
+            Effect::Counted { outcome, results } => {
+                *self.counted.entry(outcome).or_default() += results;
                 None
             }
             Effect::Outcome { session, lease, outcome } => {
@@ -248,12 +289,30 @@ impl Rig {
         self.tell(Event::Committed { session: Self::session(contributor), lease, digest });
     }
 
+    /// A contributor answers for projections of a result.
+    pub fn project(&mut self, contributor: u64, lease: LeaseId, agrees: bool) {
+        let session = Self::session(contributor);
+        self.projects.retain(|&(_, asked, _)| asked != lease);
+        let projection = self.payload();
+        self.tell(Event::Projected { session, lease, projection, agrees });
+    }
+
+    /// A contributor shows a result.
+    pub fn reveal(&mut self, contributor: u64, lease: LeaseId, agrees: bool) {
+        let session = Self::session(contributor);
+        assert!(self.reveals.contains(&(session, lease)), "it was not asked for");
+        self.reveals.retain(|&(_, asked)| asked != lease);
+        let (digest, payload) = (self.digests[&lease], self.payload());
+        let (bytes, odd) = (100, Oddness::Plain);
+        self.tell(Event::Revealed { session, lease, digest, payload, bytes, odd, agrees });
+    }
+
     /// Everybody who was asked for a payload sends what `digest` says.
     pub fn reveal_all(&mut self, digest: impl Fn(LeaseId) -> ResultDigest) {
         while let Some((session, lease)) = self.reveals.pop() {
             let (digest, payload) = (digest(lease), self.payload());
-            let odd = Oddness::Plain;
-            self.tell(Event::Revealed { session, lease, digest, payload, bytes: 100, odd });
+            let (odd, agrees) = (Oddness::Plain, true);
+            self.tell(Event::Revealed { session, lease, digest, payload, bytes: 100, odd, agrees });
         }
     }
 

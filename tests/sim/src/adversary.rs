@@ -27,6 +27,8 @@ pub enum Lie {
     Invalid,
     /// A GPU's: as far off, always to the same side, as honest ones may be at most.
     Within,
+    /// A GPU's: as far off, always to the same side, as one result of an honest one may be.
+    Kinked,
     /// A GPU's: turned signs, with projections of the truth.
     Feigned,
 }
@@ -80,7 +82,7 @@ impl Lie {
             Lie::Stale => before,
             Lie::Colluding { group } => mix(truth, group),
             // Of tensors that are no numbers nothing is nearly right.
-            Lie::Withheld | Lie::Invalid | Lie::Within | Lie::Feigned => truth,
+            Lie::Withheld | Lie::Invalid | Lie::Within | Lie::Kinked | Lie::Feigned => truth,
         }
     }
 }

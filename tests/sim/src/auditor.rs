@@ -124,6 +124,8 @@ pub struct Auditor {
     expected: Option<LeaseId>,
     /// Leases under which somebody committed in time.
     committed: BTreeSet<LeaseId>,
+    /// How many results came to what.
+    counted: BTreeMap<ResultOutcome, u64>,
     /// What became of results, in the order in which it was told.
     outcomes: BTreeMap<LeaseId, Vec<ResultOutcome>>,
 }
@@ -148,6 +150,7 @@ impl Auditor {
             checks: 0,
             expected: None,
             committed: BTreeSet::new(),
+            counted: BTreeMap::new(),
             outcomes: BTreeMap::new(),
         }
     }
@@ -233,6 +236,7 @@ impl Auditor {
             | Event::Misprojected { .. }
             | Event::SiteRefuses { .. }
             | Event::VisitorRefuses { .. }
+            | Event::Unsent { .. }
             | Event::TrafficLeft { .. } => {}
         }
     }
@@ -415,6 +419,9 @@ impl Auditor {
             }
             Effect::Trust { .. } => {}
             Effect::Outcome { lease, outcome, .. } => self.came_to(*lease, *outcome),
+            Effect::Counted { outcome, results } => {
+                *self.counted.entry(*outcome).or_default() += results;
+            }
             Effect::RolledBack { job, round } => self.rolled_back(*job, *round),
             Effect::Show { effect, job, contributor, slice } => {
                 self.asked(*effect, *job, vec![], None, None);
@@ -436,7 +443,8 @@ impl Auditor {
         }
     }
 
-    /// A lease has one outcome, which only a proven lie or a rollback changes.
+    /// A lease has one outcome, in the end: what was accepted may be undone, and what
+    /// was paid may turn out to be false.
     fn came_to(&mut self, lease: LeaseId, outcome: ResultOutcome) {
         use ResultOutcome::{Accepted, Late, NotNeeded, Undone, Void, Withdrawn, Wrong};
         assert!(self.given.contains(&lease), "{lease} was never given");
@@ -447,7 +455,7 @@ impl Auditor {
             (None, Undone) => false,
             (None, _) => in_time,
             (Some(Accepted), Undone) => true,
-            (Some(_), Wrong | Void) => !before.contains(&outcome),
+            (Some(Accepted | Undone), Wrong | Void) => true,
             (Some(_), _) => false,
         };
         assert!(may_be, "{lease} came to {before:?}, then to {outcome:?}");
@@ -457,6 +465,12 @@ impl Auditor {
     /// Everybody who committed was told what became of it, and those who were
     /// told that they are paid are paid.
     fn check_outcomes(&self, executions: usize) {
+        let mut last: BTreeMap<ResultOutcome, u64> = BTreeMap::new();
+        for told in self.outcomes.values() {
+            let outcome = told.last().expect("what is told is noted");
+            *last.entry(*outcome).or_default() += 1;
+        }
+        assert_eq!(self.counted, last, "each result is counted once, as what it came to");
         for lease in &self.committed {
             assert!(self.outcomes.contains_key(lease), "{lease} came to nothing that was told");
         }

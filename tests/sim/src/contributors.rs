@@ -294,7 +294,10 @@ impl Sim {
         let (value, vector) = self.answer(node, truth, &task.work);
         let digest =
             vector.map_or_else(|| digest_of(task.task, value), |vector| vector.digest(task.task));
-        if value != truth || vector.is_some_and(|vector| vector.off(truth) > CEILING) {
+        // Whoever is honest is so at kinks, too.
+        let is_cheat = self.nodes[node].spec.adversary.is_some();
+        let is_far = is_cheat && vector.is_some_and(|vector| vector.off(truth) > CEILING);
+        if value != truth || is_far {
             self.truth.false_results.insert((task.task, digest));
         }
         let bytes = self.result_bytes(task.task.job, &task.work);
@@ -350,13 +353,16 @@ impl Sim {
                 (lie.map_or(truth, |lie| lie.value(truth, before, &mut self.rng)), None)
             }
             Backend::Gpu => {
+                // What is one product has no kinks; a cheat's own would be taken for lies.
+                let is_linear = matches!(work, Work::Part { .. }) || entry.spec.adversary.is_some();
                 let rng = &mut self.rng;
                 let vector = lie.map(|lie| Vector::lie(lie, truth, before, rng));
-                (truth, Some(vector.unwrap_or_else(|| Vector::of(truth).rounded(rng))))
+                (truth, Some(vector.unwrap_or_else(|| Vector::of(truth).rounded(is_linear, rng))))
             }
         };
         let (value, vector) = answer;
-        if value != truth || vector.is_some_and(|vector| vector.off(truth) > CEILING) {
+        let is_far = lie.is_some() && vector.is_some_and(|vector| vector.off(truth) > CEILING);
+        if value != truth || is_far {
             entry.lies_told += 1;
             *self.truth.lies.entry(entry.contributor).or_default() += 1;
         }

@@ -16,9 +16,12 @@ const ELEMENTS: usize = 32;
 const ROUNDING: f64 = 1e-6;
 /// What probes of a product take for round-off.
 pub(crate) const PROBED_OFF: f64 = 2.0 * ROUNDING;
-/// One in so many honest results is at a kink, where it is off by as much as this.
+/// One in so many honest results is at a kink, where it is off by as much as this, and
+/// one at one of a narrow layer.
 const KINK_ONE_IN: u64 = 200;
 const KINK: f64 = 0.01;
+const NARROW_ONE_IN: u64 = 1_000;
+const NARROW_KINK: f64 = 0.35;
 /// Honest results that do not agree by their estimates.
 const REFUSED: f64 = 1e-9;
 
@@ -52,8 +55,11 @@ impl Vector {
     }
 
     /// What an honest GPU comes to.
-    pub fn rounded(self, rng: &mut Rng) -> Self {
-        let kink = if rng.below(KINK_ONE_IN) == 0 { KINK * rng.unit() } else { 0.0 };
+    pub fn rounded(self, is_linear: bool, rng: &mut Rng) -> Self {
+        let mut kink = if rng.below(KINK_ONE_IN) == 0 { KINK * rng.unit() } else { 0.0 };
+        if !is_linear && rng.below(NARROW_ONE_IN) == 0 {
+            kink += NARROW_KINK * rng.unit();
+        }
         self.moved(ROUNDING * (0.5 + rng.unit()) + kink, rng.word())
     }
 
@@ -68,7 +74,8 @@ impl Vector {
             Lie::Stale => Vector::of(before),
             Lie::Colluding { group } => Vector::of(mix(truth, group)),
             Lie::Within => honest.moved(0.019, 0x5555_5555_5555_5555),
-            Lie::Withheld | Lie::Invalid => honest.rounded(rng),
+            Lie::Kinked => honest.moved(0.4, 0x5555_5555_5555_5555),
+            Lie::Withheld | Lie::Invalid => honest.rounded(true, rng),
         }
     }
 
@@ -93,11 +100,13 @@ impl Vector {
 #[derive(Clone, Debug)]
 pub struct Bounds {
     calibration: Calibration,
+    /// Whether tasks are one product or one convolution: those have no kinks.
+    pub is_linear: bool,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { calibration: Calibration::new(CalibrationRule::default()) }
+        Bounds { calibration: Calibration::new(CalibrationRule::default()), is_linear: false }
     }
 }
 
@@ -124,22 +133,27 @@ impl Bounds {
         let distance = Distance::estimated(&honest.project(key, probes), found);
         let distance = Distance { norm: honest.norm(), ..distance.expect("as many as asked for") };
         let factor = honest_factor(probes, REFUSED);
-        let widest = Tolerance { relative: CalibrationRule::default().ceiling, absolute: 1e-6 };
-        match self.tolerance().accepts_estimate(&distance, factor) {
-            true => Agreement::Agrees,
-            false if widest.accepts_estimate(&distance, factor) => Agreement::Doubtful,
-            false => Agreement::False,
-        }
+        self.weigh(&distance, factor)
     }
 
     /// What the referee says, whose `truth` it is; it learns from that.
-    pub fn judge(&mut self, source: u64, found: &Vector, truth: Value) -> Agreement {
+    pub fn judge(&mut self, source: u64, vetted: bool, found: &Vector, truth: Value) -> Agreement {
         let off = found.off(truth);
-        let is_near = off <= self.relative();
-        match self.calibration.observe(source, off) {
-            false => Agreement::False,
-            true if is_near => Agreement::Agrees,
-            true => Agreement::Doubtful,
+        let agreement = self.weigh(&Distance { difference: off, norm: 1.0 }, 1.0);
+        self.calibration.observe(source, off, vetted);
+        agreement
+    }
+
+    fn weigh(&self, distance: &Distance, factor: f64) -> Agreement {
+        let CalibrationRule { ceiling, proven, .. } = CalibrationRule::default();
+        let within = |relative: f64| {
+            Tolerance { relative, absolute: 1e-6 }.accepts_estimate(distance, factor)
+        };
+        match () {
+            () if within(self.relative()) => Agreement::Agrees,
+            () if within(ceiling) => Agreement::Doubtful,
+            () if !self.is_linear && within(proven) => Agreement::Far,
+            () => Agreement::False,
         }
     }
 }

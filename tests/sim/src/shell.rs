@@ -3,7 +3,7 @@
 use crate::kernel::{Kernel, Value, digest_of, state_of};
 use crate::relaxed::{Bounds, Vector};
 use raven_engine::{
-    Agreement, Effect, EffectId, Metrics, Outcome, PayloadId, Record, Testimony, tree,
+    Agreement, Effect, EffectId, Metrics, Outcome, PayloadId, Record, Testimony, Work, tree,
 };
 use raven_protocol::{Backend, BlobId, JobId, LeaseId, ResultDigest, Seed, TaskId};
 use std::collections::BTreeMap;
@@ -28,12 +28,13 @@ pub struct Shell {
     pub payloads: BTreeMap<PayloadId, Value>,
     /// Of these, the tensors that GPUs came to.
     pub vectors: BTreeMap<PayloadId, Vector>,
+    /// What was shown of a task.
+    pub shown: BTreeMap<PayloadId, (TaskId, Vector)>,
     /// And those that are projections, with the key and the task that they are of.
     pub projections: BTreeMap<PayloadId, (TaskId, Seed, Vec<f64>)>,
-    /// What was asked for by lease, and what was answered last.
+    /// What was asked for by lease.
     pub projecting: BTreeMap<LeaseId, (TaskId, Seed)>,
-    pub projected: BTreeMap<LeaseId, (Seed, Vec<f64>)>,
-    /// Projections of what GPUs have shown or were asked for, by lease.
+    /// Projections of what GPUs came to, by lease.
     pub sketches: BTreeMap<LeaseId, (Seed, Vec<f64>)>,
     /// By job.
     pub bounds: BTreeMap<JobId, Bounds>,
@@ -56,22 +57,31 @@ impl Shell {
     }
 
     /// Takes what a contributor answered under a key into memory, and says whether
-    /// it agrees with all that others answered.
+    /// it agrees with all that was shown of the task.
     pub fn project(&mut self, lease: LeaseId, projections: Vec<f64>) -> Option<(PayloadId, bool)> {
         let (task, key) = self.projecting.remove(&lease)?;
         let bounds = self.bounds.entry(task.job).or_default();
-        let mut others = self.projections.values().filter(|it| (it.0, it.1) == (task, key));
-        let agrees = others.all(|it| bounds.agree(&it.2, &projections));
-        self.projected.insert(lease, (key, projections.clone()));
+        let probes = projections.len() as u32;
+        let mut shown = self.shown.values().filter(|(of, _)| *of == task);
+        let agrees = shown.all(|(_, it)| bounds.agree(&it.project(key, probes), &projections));
         self.sketches.insert(lease, (key, projections.clone()));
         let id = self.keep(0);
         self.projections.insert(id, (task, key, projections));
         Some((id, agrees))
     }
 
+    /// Keeps what was shown of a task, and says whether it agrees with all that others
+    /// answered.
+    pub fn show(&mut self, payload: PayloadId, task: TaskId, vector: Vector) -> bool {
+        let bounds = self.bounds.entry(task.job).or_default();
+        self.shown.insert(payload, (task, vector));
+        let mut answers = self.projections.values().filter(|it| it.0 == task);
+        answers.all(|(_, key, it)| bounds.agree(&vector.project(*key, it.len() as u32), it))
+    }
+
     /// Whether a payload has the projections that were answered under its lease.
     pub fn is_projected(&self, lease: LeaseId, vector: &Vector) -> bool {
-        self.projected.get(&lease).is_none_or(|(key, projections)| {
+        self.sketches.get(&lease).is_none_or(|(key, projections)| {
             vector.project(*key, projections.len() as u32) == *projections
         })
     }
@@ -80,6 +90,7 @@ impl Shell {
     pub fn release(&mut self, payload: PayloadId) {
         self.payloads.remove(&payload);
         self.vectors.remove(&payload);
+        self.shown.remove(&payload);
         self.projections.remove(&payload);
     }
 
@@ -149,12 +160,16 @@ impl Shell {
             Effect::Referee { effect, job, task, work, testimonies } => {
                 let value = self.kernel.run(*task, work);
                 let digest = digest_of(*task, value);
+                self.bounds.entry(*job).or_default().is_linear = matches!(work, Work::Part { .. });
                 let agrees = testimonies.iter().map(|it| self.judge(*job, it, digest, value));
                 let agrees = agrees.collect();
                 let payload = self.keep(value);
                 Some((*effect, Outcome::Judged { digest, payload, bytes: 0, agrees }))
             }
-            Effect::Trust { .. } | Effect::RolledBack { .. } | Effect::Outcome { .. } => None,
+            Effect::Trust { .. }
+            | Effect::RolledBack { .. }
+            | Effect::Outcome { .. }
+            | Effect::Counted { .. } => None,
             Effect::Send { .. }
             | Effect::Close { .. }
             | Effect::Fold { .. }
@@ -176,7 +191,7 @@ impl Shell {
             (Backend::Gpu, Some(vector), _) => {
                 let source = testimony.contributor.0;
                 let source = u64::from_le_bytes(source[..8].try_into().expect("eight bytes"));
-                bounds.judge(source, vector, truth)
+                bounds.judge(source, testimony.vetted, vector, truth)
             }
             (Backend::Gpu, None, Some((key, projections))) => {
                 bounds.judge_sketch(*key, projections, truth)

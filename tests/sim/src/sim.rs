@@ -15,7 +15,7 @@ use raven_engine::{
     Outbound, Outcome as Answer, PayloadId, Record, ResumePoint, Stats, Terms, TreePart, Trust,
     Work,
 };
-use raven_protocol::{JobId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
+use raven_protocol::{JobId, LeaseId, ResultDigest, SessionId, TaskId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::OnceLock;
@@ -23,9 +23,6 @@ use std::time::{Duration, Instant};
 
 /// What of its norm an honest GPU's result is off at most.
 pub(crate) const CEILING: f64 = 0.02;
-
-/// Projections that the shell keeps of results of GPUs.
-const SKETCH_PROBES: u32 = 16;
 
 /// A network, its jobs and its faults.
 #[derive(Clone, Debug)]
@@ -525,11 +522,15 @@ impl Sim {
     fn count(&mut self, task: TaskId, payload: PayloadId, truth: Value) {
         let combined = self.shell.payloads.get(&payload).copied();
         let vector = self.shell.vectors.get(&payload);
-        if let Some(vector) = vector {
+        let is_far = |vector: &Vector| vector.off(truth) > CEILING;
+        let is_false =
+            |vector: &Vector| self.truth.false_results.contains(&(task, vector.digest(task)));
+        // An honest one at a kink is what an honest network comes to.
+        let is_honest = vector.is_none_or(|vector| !is_far(vector) || !is_false(vector));
+        if let Some(vector) = vector.filter(|vector| !is_far(vector) || is_false(vector)) {
             self.truth.off.insert(task, vector.off(truth));
         }
-        let is_near = vector.is_none_or(|vector| vector.off(truth) <= CEILING);
-        if combined != Some(truth) || !is_near {
+        if combined != Some(truth) || !is_honest {
             self.truth.combined += 1;
             self.truth.standing.insert(task);
         }
@@ -627,15 +628,15 @@ impl Sim {
                 let payload = self.shell.keep(value);
                 if let Some(vector) = vector {
                     self.shell.vectors.insert(payload, vector);
-                    // Nobody else learns this key.
-                    let key = Seed(self.rng.word());
-                    // Of another's lease the socket's own table knows nothing.
-                    if self.lease_sessions.get(&lease) == Some(&session) {
-                        let sketch = vector.project(key, SKETCH_PROBES);
-                        self.shell.sketches.insert(lease, (key, sketch));
-                    }
                 }
-                Event::Revealed { session, lease, digest, payload, bytes, odd }
+                // Of another's lease the socket's own table knows nothing.
+                let is_own = self.lease_sessions.get(&lease) == Some(&session);
+                let shown = task.filter(|_| is_own).map(|task| {
+                    let vector = vector.unwrap_or_else(|| Vector::of(value));
+                    self.shell.show(payload, task, vector)
+                });
+                let agrees = shown.unwrap_or(true);
+                Event::Revealed { session, lease, digest, payload, bytes, odd, agrees }
             }
             Up::Refuse { lease, reason } => Event::Refused { session, lease, reason },
             Up::Pace { share, workers } => Event::PaceChanged { session, share, workers },

@@ -144,6 +144,7 @@ fn add_cheats(scenario: &mut Scenario) {
                 Lie::Colluding { group: 3 },
                 Lie::Withheld,
                 Lie::Within,
+                Lie::Kinked,
                 Lie::Feigned,
             ];
             let lie = lies[rng.below(lies.len() as u64) as usize];

@@ -73,6 +73,7 @@ fn a_payload_that_is_released_twice_is_caught() {
     let payload = PayloadId(1);
     auditor.event(&Event::Revealed {
         odd: raven_engine::Oddness::Plain,
+        agrees: true,
         session: SessionId(1),
         lease: LeaseId(1),
         digest: ResultDigest([0; 32]),

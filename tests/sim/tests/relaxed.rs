@@ -114,6 +114,7 @@ fn what_cheats_do_to_a_model_is_bounded_and_nobody_honest_is_excluded() {
         Lie::Withheld,
         Lie::Feigned,
         Lie::Within,
+        Lie::Kinked,
     ];
     for verification in [Verification::Triple, Verification::Adaptive] {
         for cheating in [1, 4, 8] {
@@ -164,4 +165,20 @@ fn a_minority_just_inside_the_bounds_does_not_move_them() {
     assert!(outcome.stats.doubted > 0);
     // Nobody vets them, so that what the referee came to is what counts.
     assert!(influence(&outcome).1 < CEILING / 20.0);
+}
+
+#[test]
+fn whoever_is_always_as_far_off_as_a_kink_may_be_loses_its_trust_for_good() {
+    for verification in [Verification::Adaptive, Verification::Triple] {
+        for honest_first in [0, 15] {
+            let cheat = Adversary { honest_first, ..Adversary::always(Lie::Kinked) };
+            let outcome = run(verification, crowd(5, 0, &[cheat]), 11);
+            let what = format!("{verification:?}, kinks after {honest_first}");
+            print(&what, &outcome);
+            let excluded = outcome.truth.excluded.len();
+            assert_eq!((excluded, outcome.truth.wronged.len()), (1, 0), "{what}");
+            assert!(outcome.truth.standing.is_empty(), "{what}");
+            assert!(influence(&outcome).0 <= CEILING, "{what}");
+        }
+    }
 }

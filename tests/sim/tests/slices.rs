@@ -80,6 +80,7 @@ impl Table {
                         self.payloads += 1;
                         events.push(Event::Revealed {
                             odd: raven_engine::Oddness::Plain,
+                            agrees: true,
                             session: SESSION,
                             lease,
                             digest: ResultDigest([3; 32]),

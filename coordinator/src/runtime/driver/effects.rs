@@ -31,14 +31,14 @@ struct Unbuilt {
 }
 
 impl Unbuilt {
-    /// Hands the lease back as one that nobody can do. Blocks.
+    /// Has the job end for it. Blocks.
     fn tell(self, error: &ExecutorError) {
         let Unbuilt { session, lease, task, leases, inputs } = self;
         tracing::error!(%session, %lease, %task, %error, "a task was not sent");
         leases.lock().unwrap_or_else(PoisonError::into_inner).end(lease);
-        let reason = RefuseReason::Invalid;
+        let reason = error.to_string();
         // Where the driver is gone, so is its job.
-        let _ = inputs.blocking_send(Input::Event(Event::Refused { session, lease, reason }));
+        let _ = inputs.blocking_send(Input::Event(Event::Unsent { session, lease, reason }));
     }
 }
 
@@ -101,6 +101,9 @@ impl Driver {
             Effect::Outcome { session, lease, outcome } => {
                 self.note_outcome(session, lease, outcome);
             }
+            Effect::Counted { outcome, results } => {
+                self.shared.metrics.outcomes[outcome as usize].add(results);
+            }
             Effect::Trust { identity, trust } => {
                 // Whoever stores it may be gone while the coordinator goes down.
                 let _ = self.lessons.send((identity, trust));
@@ -123,6 +126,7 @@ impl Driver {
                 for payload in payloads {
                     self.payloads.remove(&payload);
                     self.projections.remove(&payload);
+                    self.shown.remove(&payload);
                 }
             }
             Effect::ReleaseState { job, state } => {
@@ -388,11 +392,9 @@ impl Driver {
         let (about, built) = match built {
             Ok(built) => built,
             Err(error) => {
-                // Nobody can do a task that cannot be written down. The engine asks
-                // the referee, which cannot be asked for it either.
                 tracing::error!(%session, %lease, %task, %error, "a task was not sent");
-                let reason = RefuseReason::Invalid;
-                self.own_events.push_back(Event::Refused { session, lease, reason });
+                let reason = error.to_string();
+                self.own_events.push_back(Event::Unsent { session, lease, reason });
                 return;
             }
         };

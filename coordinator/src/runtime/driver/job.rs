@@ -238,9 +238,15 @@ impl Job {
         self.order.as_ref().ok_or_else(|| ExecutorError::Missing { name: "row order".into() })
     }
 
+    /// Whether its results are compared within bounds.
+    pub(super) fn is_relaxed(&self) -> bool {
+        self.context.plan.numerics == Numerics::Relaxed
+    }
+
     /// Within which results of GPUs are compared.
     pub(super) fn bounds(&self) -> Bounds {
-        self.relaxed.bounds(&self.context.train.correct)
+        let bounds = self.relaxed.bounds(&self.context.train.correct);
+        if self.is_replica() { bounds } else { bounds.linear() }
     }
 
     /// What the job's rule combines in `round`; nothing where gradients are only added.

@@ -2,6 +2,7 @@
 //! for nothing but its inputs; what takes time is done elsewhere and comes back
 //! as an event.
 
+mod compare;
 mod effects;
 mod job;
 mod link;
@@ -10,26 +11,24 @@ mod outcomes;
 mod publish;
 mod traffic;
 
+pub use compare::{Compared, Projected, Revealed};
 pub use job::{NewJob, TaskBytes, task_seed};
 pub use link::Opened;
 
 use super::Shared;
 use super::executor::{Done, Executor, ExecutorError, Tensor};
-use super::judge::{Judge, Judgment};
-use super::leases::Held;
+use super::judge::{Judge, Judgment, Observed};
 use super::persister::Saving;
 use super::relaxed::Sketch;
 use super::snapshot::NetworkSnapshot;
 use crate::time::UnixMs;
+use compare::Shown;
 use job::Job;
 use link::Link;
 use raven_engine::{
-    EffectError, EffectId, Engine, Event, Identity, Millis, Oddness, Outcome, PayloadId,
-    ResumePoint, Trust,
+    EffectError, EffectId, Engine, Event, Identity, Millis, Outcome, PayloadId, ResumePoint, Trust,
 };
-use raven_protocol::{
-    GoodbyeReason, JobId, LeaseId, RefuseReason, ResultDigest, SessionId, TaskId,
-};
+use raven_protocol::{GoodbyeReason, JobId, RefuseReason, SessionId, TaskId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,21 +48,11 @@ pub enum Input {
     /// Anything that the engine takes as it is.
     Event(Event),
     /// Projections, as many as were asked for.
-    Projected { session: SessionId, lease: LeaseId, held: Held, sketch: Arc<Sketch> },
-    /// A payload that has the types of its task.
-    Revealed {
-        session: SessionId,
-        lease: LeaseId,
-        digest: ResultDigest,
-        /// Of the frame.
-        bytes: u64,
-        values: HashMap<String, Tensor>,
-        /// How it looks by itself.
-        odd: Oddness,
-        task: TaskId,
-        /// What is kept of it where its bits are not enough.
-        sketch: Option<Arc<Sketch>>,
-    },
+    Projected(Projected),
+    /// A payload.
+    Revealed(Box<Revealed>),
+    /// One that was compared with projections of its task.
+    Compared(Box<Compared>),
     /// A job that is stored.
     AddJob { job: Box<NewJob>, resume: Option<ResumePoint>, taken: oneshot::Sender<()> },
     /// The referee has computed.
@@ -90,7 +79,9 @@ pub struct Driver {
     /// Of those, the ones that may move no more than what they were asked for.
     capped: HashSet<SessionId>,
     payloads: HashMap<PayloadId, HashMap<String, Tensor>>,
-    /// Of results that are still with their contributors.
+    /// Of these, what relaxed tasks yielded.
+    shown: HashMap<PayloadId, Shown>,
+    /// What was projected of results, whether they are here or not.
     projections: HashMap<PayloadId, (TaskId, Arc<Sketch>)>,
     next_payload: u64,
     asked: HashMap<EffectId, Asked>,
@@ -122,6 +113,7 @@ impl Driver {
             links: HashMap::new(),
             capped: HashSet::new(),
             payloads: HashMap::new(),
+            shown: HashMap::new(),
             projections: HashMap::new(),
             next_payload: 1,
             asked: HashMap::new(),
@@ -217,21 +209,9 @@ impl Driver {
                 }
                 self.tell(event);
             }
-            Input::Projected { session, lease, held, sketch } => {
-                let (projection, agrees) = self.hold_projection(lease, &held, sketch);
-                self.tell(Event::Projected { session, lease, projection, agrees });
-            }
-            Input::Revealed { session, lease, digest, bytes, values, odd, task, sketch } => {
-                if let (Some(job), Some(sketch)) = (self.jobs.get_mut(&task.job), sketch) {
-                    job.relaxed.keep(lease, task.round, sketch);
-                }
-                let odd = match (odd, self.jobs.get(&task.job)) {
-                    (Oddness::Plain, Some(job)) if job.is_unlikely(&values) => Oddness::Unlikely,
-                    (odd, _) => odd,
-                };
-                let payload = self.hold(values);
-                self.tell(Event::Revealed { session, lease, digest, payload, bytes, odd });
-            }
+            Input::Projected(projected) => self.projected(projected),
+            Input::Revealed(revealed) => self.revealed((*revealed).into()),
+            Input::Compared(compared) => self.revealed(*compared),
             Input::AddJob { job, resume, taken } => {
                 let plan = Box::new(job.context.plan.clone());
                 let terms = job.context.terms.on(self.now(), UnixMs::now());
@@ -247,8 +227,8 @@ impl Driver {
                     Ok(judgment) => {
                         let Judgment { digest, values, bytes, agrees, observed, .. } = *judgment;
                         if let Some(job) = self.jobs.get_mut(&job) {
-                            for (contributor, observed) in &observed {
-                                job.relaxed.observe(contributor, observed);
+                            for Observed { contributor, vetted, distances } in &observed {
+                                job.relaxed.observe(contributor, *vetted, distances);
                             }
                         }
                         let payload = self.hold(values);
@@ -271,33 +251,15 @@ impl Driver {
 
     /// Keeps a result until the engine releases it.
     fn hold(&mut self, values: HashMap<String, Tensor>) -> PayloadId {
-        let payload = PayloadId(self.next_payload);
-        self.next_payload += 1;
+        let payload = self.next_payload();
         self.payloads.insert(payload, values);
         payload
     }
 
-    /// Keeps projections until the engine releases them; whether they agree with all that are held
-    /// of the same task under the same key.
-    fn hold_projection(
-        &mut self,
-        lease: LeaseId,
-        held: &Held,
-        sketch: Arc<Sketch>,
-    ) -> (PayloadId, bool) {
-        let task = held.task;
-        let projection = PayloadId(self.next_payload);
+    fn next_payload(&mut self) -> PayloadId {
+        let payload = PayloadId(self.next_payload);
         self.next_payload += 1;
-        let mut agrees = true;
-        if let Some(job) = self.jobs.get_mut(&task.job) {
-            let bounds = job.bounds();
-            let others = self.projections.values().filter(|(other, _)| *other == task);
-            let mut others = others.filter(|(_, other)| other.key() == sketch.key());
-            agrees = others.all(|(_, other)| bounds.agree(&held.expected, other, &sketch));
-            job.relaxed.keep(lease, task.round, sketch.clone());
-        }
-        self.projections.insert(projection, (task, sketch));
-        (projection, agrees)
+        payload
     }
 
     /// Forgets a job that the engine no longer holds.

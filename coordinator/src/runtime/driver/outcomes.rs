@@ -63,9 +63,8 @@ impl Link {
 }
 
 impl Driver {
-    /// Counts what became of a result; its contributor is told by and by.
+    /// What became of a result: its contributor is told by and by.
     pub(super) fn note_outcome(&mut self, session: SessionId, lease: LeaseId, it: ResultOutcome) {
-        self.shared.metrics.outcomes[it as usize].add(1);
         if let Some(link) = self.links.get_mut(&session) {
             link.outcomes.add(lease, it);
             self.shared.metrics.tallies.add(link.profile.contributor, it);
