@@ -7,6 +7,7 @@ use crate::config::{ConfigError, Environment, KERNEL, SETTINGS, Serve, resolve};
 use crate::keys::KeyMode;
 use crate::referee::replay::Replay;
 use crate::runtime::session::parse_hex;
+use crate::scopes::Scopes;
 use raven_engine::money::NanoUsd;
 use raven_protocol::Seed;
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 const COMMANDS: &str = "\
 coordinator serve --data DIR [--config FILE] [--SETTING VALUE ...]
 coordinator keys create --data DIR [--live]
+coordinator keys create --data DIR --of ACCOUNT|KEY_HINT [--scopes LIST] [--name TEXT]
 coordinator keys revoke --data DIR KEY
 coordinator sites revoke --data DIR SITE_ID
 coordinator signing rotate --data DIR
@@ -47,6 +49,7 @@ pub enum Command {
     Serve(Box<Serve>),
     Doctor(Box<Serve>),
     CreateKey { data: PathBuf, mode: KeyMode },
+    AddKey(AddKey),
     RevokeKey { data: PathBuf, key: String },
     RevokeSite { data: PathBuf, site: String },
     RotateSigning { data: PathBuf },
@@ -55,6 +58,16 @@ pub enum Command {
     VerifyReceipt { receipt: PathBuf, key: Option<Signatory> },
     Replay(Replay),
     VerifyModel(Box<VerifyModel>),
+}
+
+/// Another key of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddKey {
+    pub data: PathBuf,
+    /// The account's name in the books, or the hint of one of its keys.
+    pub of: String,
+    pub scopes: Scopes,
+    pub name: String,
 }
 
 /// Nano-USD of one deposit: a slip of the finger is not entered for good.
@@ -247,6 +260,17 @@ fn deposit(arguments: impl Iterator<Item = String>) -> Result<Deposit, CliError>
     Ok(Deposit { data: read.data()?, key: read.only("a key")?, amount, payment })
 }
 
+fn add_key(read: &Arguments, data: PathBuf, of: &str) -> Result<AddKey, CliError> {
+    if read.flag("--live") {
+        let rule = "goes without --of: an account's money is of one kind";
+        return Err(CliError::Form { name: "--live", rule });
+    }
+    let rule = "of jobs, datasets, sites, account and keys, with commas between";
+    let scopes = parsed(read, "--scopes", rule, |text| Scopes::parse(text).ok())?;
+    let name = read.value("--name").unwrap_or_default().to_owned();
+    Ok(AddKey { data, of: of.to_owned(), scopes: scopes.unwrap_or(Scopes::ALL), name })
+}
+
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
@@ -277,11 +301,23 @@ pub fn parse(
         }
         "keys" | "sites" | "signing" => {
             let verb = arguments.next().ok_or(CliError::Missing("a verb such as create"))?;
-            let read = Arguments::read(arguments, &["--data"], &["--live"])?;
+            let names = match (first.as_str(), verb.as_str()) {
+                ("keys", "create") => &["--data", "--of", "--scopes", "--name"][..],
+                _ => &["--data"],
+            };
+            let read = Arguments::read(arguments, names, &["--live"])?;
             let data = read.data()?;
             match (first.as_str(), verb.as_str()) {
                 ("keys", "create") => {
                     read.none()?;
+                    if let Some(of) = read.value("--of") {
+                        return add_key(&read, data, of).map(Command::AddKey);
+                    }
+                    if let Some(name) =
+                        ["--scopes", "--name"].into_iter().find(|n| read.value(n).is_some())
+                    {
+                        return Err(CliError::Form { name, rule: "goes with --of" });
+                    }
                     let mode = if read.flag("--live") { KeyMode::Live } else { KeyMode::Test };
                     Ok(Command::CreateKey { data, mode })
                 }
@@ -318,6 +354,15 @@ mod tests {
         let mode = KeyMode::Live;
         let create = Command::CreateKey { data: "d".into(), mode };
         assert_eq!(read("keys create --data d --live"), Ok(create));
+        let line = "keys create --data d --of rk_test_abcdef --scopes jobs,keys";
+        let scopes = Scopes::parse("jobs keys").expect("scopes");
+        let of = "rk_test_abcdef".to_owned();
+        let add = AddKey { data: "d".into(), of, scopes, name: String::new() };
+        assert_eq!(read(line), Ok(Command::AddKey(add)));
+        for (more, at) in [("--of x --live", "--live"), ("--scopes jobs", "--scopes")] {
+            let error = read(&format!("keys create --data d {more}"));
+            assert!(matches!(&error, Err(CliError::Form { name, .. }) if *name == at), "{error:?}");
+        }
         assert_eq!(read(""), Ok(Command::Help));
         assert_eq!(read("audit --data d"), Ok(Command::Audit { data: "d".into() }));
         let (key, payment, amount) = ("rk".to_owned(), "p".to_owned(), NanoUsd(5));

@@ -23,6 +23,7 @@ pub mod random;
 pub mod receipt;
 pub mod referee;
 pub mod runtime;
+pub mod scopes;
 pub mod serve;
 pub mod signing;
 pub mod sites;

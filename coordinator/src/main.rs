@@ -1,14 +1,14 @@
 //! The coordinator's program.
 
 use raven_coordinator::certificate;
-use raven_coordinator::cli::{self, Command, Deposit};
+use raven_coordinator::cli::{self, AddKey, Command, Deposit};
 use raven_coordinator::doctor::{Verdict, examine};
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::receipt;
 use raven_coordinator::referee::replay;
 use raven_coordinator::serve::{data_folder, serve, store_file};
 use raven_coordinator::signing::SigningKeys;
-use raven_coordinator::store::{Audited, Book, Store, parse_site, requester};
+use raven_coordinator::store::{Audited, Book, KeyId, NewKey, Store, parse_site, requester};
 use raven_coordinator::ticket::{TICKET_MS, signing_folder};
 use raven_coordinator::time::UnixMs;
 use raven_engine::ledger::Added;
@@ -115,6 +115,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             }
         }
         Command::CreateKey { data, mode } => create_key(&data, mode).await?,
+        Command::AddKey(asked) => add_key(&asked).await?,
         Command::RevokeKey { data, key } => {
             let key = ApiKey::parse(&key)?;
             let store = open(&data).await?;
@@ -143,6 +144,30 @@ async fn create_key(data: &Path, mode: KeyMode) -> Result<(), Box<dyn Error>> {
     let key = ApiKey::generate(mode);
     let store = open(data).await?;
     store.add_key(&key).await?;
+    store.close().await;
+    println!("{}", key.reveal());
+    Ok(())
+}
+
+/// The one account of that name in the books, or with a key of that hint.
+async fn account(store: &Store, text: &str) -> Result<(KeyId, Book), Box<dyn Error>> {
+    match store.accounts_named(text).await?[..] {
+        [found] => Ok(found),
+        [] => Err("no account of that name, and no key with that hint".into()),
+        _ => Err("keys of several accounts have that hint: name the account".into()),
+    }
+}
+
+/// Prints another key of an account, also of one whose keys are all revoked.
+async fn add_key(asked: &AddKey) -> Result<(), Box<dyn Error>> {
+    let store = open(&asked.data).await?;
+    let (owner, book) = account(&store, &asked.of).await?;
+    let key = ApiKey::generate(match book {
+        Book::Test => KeyMode::Test,
+        Book::Live => KeyMode::Live,
+    });
+    let (name, scopes) = (asked.name.as_str(), asked.scopes);
+    store.add_key_of(owner, &NewKey { key: &key, name, scopes, expires: None }).await?;
     store.close().await;
     println!("{}", key.reveal());
     Ok(())

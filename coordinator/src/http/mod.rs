@@ -15,6 +15,7 @@ mod headers;
 mod health;
 mod idempotency;
 mod jobs;
+mod keys;
 mod model;
 mod network;
 mod pace;
@@ -141,6 +142,7 @@ pub fn router(app: App) -> Router {
         .merge(proof::routes())
         .merge(certificates::routes())
         .merge(account::routes())
+        .merge(keys::routes())
         .merge(sites::routes())
         .merge(network::routes())
         .merge(blobs::routes())

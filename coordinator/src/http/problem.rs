@@ -1,6 +1,7 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
 use crate::health::Trouble;
+use crate::scopes::Scope;
 use crate::store::StoreError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -85,6 +86,12 @@ impl Problem {
     /// Known, and not allowed.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
+    }
+
+    /// The key is none for this.
+    pub fn scope(needed: Scope) -> Self {
+        let detail = format!("this needs a key with the scope {}", needed.as_str());
+        Problem::forbidden(detail).named("scope", "The key may not do this").with_field("scope")
     }
 
     /// Nothing of that id belongs to this key.

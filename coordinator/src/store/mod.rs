@@ -29,7 +29,8 @@ pub use events::StoredEvent;
 pub use idempotency::Remembered;
 pub use inspect::{Inspection, inspect};
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
-pub use keys::KeyId;
+pub use keys::{KEYS_MAX, KeyId, KeyNumber, KeyRow, KnownKey, NewKey, Revocation};
+use pay::read_book;
 pub use pay::requester;
 pub use records::Clock;
 pub(crate) use records::state_reason;
@@ -65,6 +66,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0010_outcomes.sql"),
     include_str!("../../migrations/0011_setbacks.sql"),
     include_str!("../../migrations/0012_books.sql"),
+    include_str!("../../migrations/0016_accounts.sql"),
 ];
 
 /// Everything that refers to blobs.

@@ -69,10 +69,11 @@ impl Store {
     /// [`BooksError`].
     pub async fn grant_trials(&self) -> Result<(), BooksError> {
         let mut transaction = self.begin().await?;
-        let rows = sqlx::query("SELECT id FROM api_keys WHERE book = 'test' ORDER BY id")
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(failed("list test keys"))?;
+        let rows =
+            sqlx::query("SELECT id FROM api_keys WHERE book = 'test' AND account = id ORDER BY id")
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(failed("list test keys"))?;
         let mut entries = Vec::with_capacity(rows.len());
         for row in &rows {
             entries.push(trial(KeyId(column(row, "api_keys", "id")?), UnixMs::now()));
@@ -510,7 +511,7 @@ fn work_of_row(row: &SqliteRow) -> Result<Work, StoreError> {
     })
 }
 
-fn read_book(row: &SqliteRow, table: &'static str) -> Result<Book, StoreError> {
+pub(super) fn read_book(row: &SqliteRow, table: &'static str) -> Result<Book, StoreError> {
     let text: &str = column(row, table, "book")?;
     text.parse().map_err(|error| unreadable(table, "book", error))
 }

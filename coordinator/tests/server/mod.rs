@@ -373,6 +373,19 @@ impl Server {
         Self::answer(self.agent.run(request).expect("answers"))
     }
 
+    /// A JSON request with another key; `null` is no body.
+    pub fn ask(&self, key: &str, method: &str, path: &str, body: &Value) -> Answer {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(self.url(path))
+            .header("content-type", "application/json")
+            .header("authorization", format!("Bearer {key}"))
+            .body(body.into_bytes())
+            .expect("a request");
+        Self::answer(self.agent.run(request).expect("answers"))
+    }
+
     /// Uploads parts by name.
     pub fn upload(&self, spec: &Value, files: &[(&str, Vec<u8>)]) -> Answer {
         let mut parts = vec![("spec", spec.to_string().into_bytes())];

@@ -1,0 +1,18 @@
+-- Accounts and their keys. An account is known by the number of its first key, to
+-- which every `owner` refers already; that row stays when the key is revoked.
+ALTER TABLE api_keys ADD COLUMN account INTEGER REFERENCES api_keys (id);
+UPDATE api_keys SET account = id;
+ALTER TABLE api_keys ADD COLUMN name TEXT NOT NULL DEFAULT '';
+-- Names of scopes, with spaces between.
+ALTER TABLE api_keys ADD COLUMN scopes TEXT NOT NULL DEFAULT 'jobs datasets sites account keys';
+ALTER TABLE api_keys ADD COLUMN expires_ms INTEGER;
+-- Days since 1970: when a key was last used is told to the day.
+ALTER TABLE api_keys ADD COLUMN used_day INTEGER;
+CREATE INDEX api_keys_by_account ON api_keys (account);
+
+CREATE TABLE owners (
+    id INTEGER PRIMARY KEY REFERENCES api_keys (id),
+    name TEXT NOT NULL DEFAULT '',
+    created_ms INTEGER NOT NULL
+) STRICT;
+INSERT INTO owners (id, created_ms) SELECT id, created_ms FROM api_keys;
