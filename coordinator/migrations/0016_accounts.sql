@@ -16,3 +16,6 @@ CREATE TABLE owners (
     created_ms INTEGER NOT NULL
 ) STRICT;
 INSERT INTO owners (id, created_ms) SELECT id, created_ms FROM api_keys;
+-- Of the code that gives an account back to whoever has lost its keys.
+ALTER TABLE owners ADD COLUMN recovery_hash BLOB;
+CREATE UNIQUE INDEX owners_by_recovery ON owners (recovery_hash) WHERE recovery_hash IS NOT NULL;

@@ -24,6 +24,7 @@ pub mod receipt;
 pub mod referee;
 pub mod runtime;
 pub mod scopes;
+pub mod secret;
 pub mod serve;
 pub mod signing;
 pub mod sites;

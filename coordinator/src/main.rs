@@ -6,9 +6,12 @@ use raven_coordinator::doctor::{Verdict, examine};
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::receipt;
 use raven_coordinator::referee::replay;
+use raven_coordinator::secret::{Secret, SecretKind};
 use raven_coordinator::serve::{data_folder, serve, store_file};
 use raven_coordinator::signing::SigningKeys;
-use raven_coordinator::store::{Audited, Book, KeyId, NewKey, Store, parse_site, requester};
+use raven_coordinator::store::{
+    Audited, Book, KeyId, NewAccount, NewKey, Store, parse_site, requester,
+};
 use raven_coordinator::ticket::{TICKET_MS, signing_folder};
 use raven_coordinator::time::UnixMs;
 use raven_engine::ledger::Added;
@@ -139,12 +142,15 @@ async fn open(data: &Path) -> Result<Store, Box<dyn Error>> {
     Ok(Store::open(&store_file(data)).await?)
 }
 
-/// Prints the key: it cannot be shown again.
+/// Prints the key, and the code by which its account is had back: neither can be shown again.
 async fn create_key(data: &Path, mode: KeyMode) -> Result<(), Box<dyn Error>> {
     let key = ApiKey::generate(mode);
     let store = open(data).await?;
-    store.add_key(&key).await?;
+    let code = Secret::generate(SecretKind::Recovery);
+    store.add_account(&NewKey::whole(&key), &NewAccount { recovery: Some(&code) }).await?;
     store.close().await;
+    // Beside the key, so that whoever pipes one of them pipes only that.
+    eprintln!("recovery code, shown once: {}", code.reveal());
     println!("{}", key.reveal());
     Ok(())
 }

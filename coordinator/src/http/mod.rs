@@ -22,6 +22,7 @@ mod pace;
 mod problem;
 mod proof;
 mod quotes;
+mod recover;
 mod sites;
 mod streams;
 pub mod upkeep;
@@ -143,6 +144,7 @@ pub fn router(app: App) -> Router {
         .merge(certificates::routes())
         .merge(account::routes())
         .merge(keys::routes())
+        .merge(recover::routes())
         .merge(sites::routes())
         .merge(network::routes())
         .merge(blobs::routes())

@@ -1,7 +1,7 @@
 //! API keys, by their hash, and the accounts that they belong to.
 
 use super::{
-    Book, Store, StoreError, column, count_to_sql, failed, pay, read_book, u64_column, unreadable,
+    Book, Store, StoreError, column, count_to_sql, failed, read_book, u64_column, unreadable,
 };
 use crate::keys::{ApiKey, KeyMode};
 use crate::scopes::{Scope, Scopes};
@@ -97,7 +97,7 @@ const DAY_MS: i64 = 86_400_000;
 /// Of a key that holds at `?now`.
 const HOLDS: &str = "revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?2)";
 
-const fn book_of_mode(mode: KeyMode) -> Book {
+pub(super) const fn book_of_mode(mode: KeyMode) -> Book {
     match mode {
         KeyMode::Test => Book::Test,
         KeyMode::Live => Book::Live,
@@ -162,27 +162,6 @@ pub(super) async fn insert(
 }
 
 impl Store {
-    /// Stores a new account with its first key's hash. The owner of a test key is
-    /// given play money.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn add_key(&self, key: &ApiKey) -> Result<KeyId, StoreError> {
-        let now = UnixMs::now();
-        let mut transaction = self.begin().await?;
-        let number = insert(&mut transaction, None, &NewKey::whole(key), now).await?;
-        let owner = KeyId(number.0);
-        sqlx::query("INSERT INTO owners (id, created_ms) VALUES (?1, ?2)")
-            .bind(owner.0)
-            .bind(now.0)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("add an account"))?;
-        pay::begin_requester(&mut transaction, owner, book_of_mode(key.mode())).await?;
-        transaction.commit().await.map_err(failed("commit a key"))?;
-        Ok(owner)
-    }
-
     /// Stores another key of an account.
     ///
     /// # Errors
