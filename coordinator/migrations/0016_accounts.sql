@@ -19,3 +19,15 @@ INSERT INTO owners (id, created_ms) SELECT id, created_ms FROM api_keys;
 -- Of the code that gives an account back to whoever has lost its keys.
 ALTER TABLE owners ADD COLUMN recovery_hash BLOB;
 CREATE UNIQUE INDEX owners_by_recovery ON owners (recovery_hash) WHERE recovery_hash IS NOT NULL;
+-- As it was given; one address, one account, however it is spelled.
+ALTER TABLE owners ADD COLUMN email TEXT COLLATE NOCASE;
+CREATE UNIQUE INDEX owners_by_email ON owners (email) WHERE email IS NOT NULL;
+
+-- Links that were sent to people who want an account. Each is good for once.
+CREATE TABLE sign_ups (
+    token_hash BLOB PRIMARY KEY,
+    email TEXT NOT NULL COLLATE NOCASE,
+    book TEXT NOT NULL CHECK (book IN ('test', 'live')),
+    expires_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sign_ups_by_email ON sign_ups (email);

@@ -72,6 +72,11 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("visit_mb", "NUMBER", "megabytes that one visit may move over the network, both ways"),
     setting("disk_free_bytes_min", "BYTES", "what uploads leave free on the disk"),
+    setting(
+        "mail_folder",
+        "DIR",
+        "where links for people who sign up are written; absent: none do",
+    ),
 ];
 
 impl Setting {
@@ -149,6 +154,8 @@ pub struct Serve {
     pub gpu: GpuUse,
     /// Whether jobs may call for this machine where nobody is there.
     pub operator: bool,
+    /// Where mail to people is written; nobody signs up where it is absent.
+    pub mail_folder: Option<PathBuf>,
 }
 
 /// Why settings are not taken. Each names the setting and where it stands.
@@ -303,6 +310,7 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         visit_mb: visit_mb(found)?,
         gpu: gpu(found)?,
         operator,
+        mail_folder: found.path("mail_folder"),
     })
 }
 

@@ -16,6 +16,7 @@ pub mod http;
 pub mod job;
 pub mod keys;
 pub mod loaders;
+pub mod mail;
 pub mod model_file;
 pub mod network;
 pub mod process;

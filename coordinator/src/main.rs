@@ -147,7 +147,12 @@ async fn create_key(data: &Path, mode: KeyMode) -> Result<(), Box<dyn Error>> {
     let key = ApiKey::generate(mode);
     let store = open(data).await?;
     let code = Secret::generate(SecretKind::Recovery);
-    store.add_account(&NewKey::whole(&key), &NewAccount { recovery: Some(&code) }).await?;
+    store
+        .add_account(
+            &NewKey::whole(&key),
+            &NewAccount { recovery: Some(&code), ..NewAccount::default() },
+        )
+        .await?;
     store.close().await;
     // Beside the key, so that whoever pipes one of them pipes only that.
     eprintln!("recovery code, shown once: {}", code.reveal());

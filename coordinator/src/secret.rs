@@ -15,6 +15,8 @@ const CHECKSUM_CONTEXT: &str = "raven 2026 secret checksum 1";
 pub enum SecretKind {
     /// Gives an account back to whoever has lost its keys.
     Recovery,
+    /// Makes an account for whoever reads an address.
+    SignUp,
 }
 
 impl SecretKind {
@@ -22,6 +24,7 @@ impl SecretKind {
     pub const fn prefix(self) -> &'static str {
         match self {
             SecretKind::Recovery => "rr_",
+            SecretKind::SignUp => "su_",
         }
     }
 }

@@ -5,8 +5,9 @@ use crate::config::Serve;
 use crate::dataset::UploadLimits;
 use crate::embed::{Embed, EmbedError};
 use crate::front::Front;
-use crate::http::{App, Incoming, Settings, Streams, Turns, router, upkeep};
+use crate::http::{AccountSettings, App, Incoming, Settings, Streams, Turns, router, upkeep};
 use crate::job::{JobContext, resume};
+use crate::mail::{FolderMailer, Mailer};
 use crate::process::raise_open_files;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
 use crate::signing::SigningError;
@@ -162,6 +163,7 @@ pub async fn serve(
             disk_free_bytes_min: config.disk_free_bytes_min,
             operator: config.operator,
             evidence_folder: config.data.join(EVIDENCE_FOLDER),
+            accounts: account_settings(&config)?,
         }),
         embed: Arc::new(embed),
         www: Arc::new(www),
@@ -208,6 +210,18 @@ pub async fn serve(
         Some(error) => Err(error.into()),
         None => Ok(()),
     }
+}
+
+fn account_settings(config: &Serve) -> Result<AccountSettings, ServeError> {
+    let mailer = match &config.mail_folder {
+        Some(folder) => {
+            let opened = FolderMailer::open(folder)
+                .map_err(|error| ServeError::Folder { path: folder.clone(), error })?;
+            Some(Arc::new(opened) as Arc<dyn Mailer>)
+        }
+        None => None,
+    };
+    Ok(AccountSettings { mailer })
 }
 
 async fn start_runtime(

@@ -23,6 +23,7 @@ mod problem;
 mod proof;
 mod quotes;
 mod recover;
+mod sign_up;
 mod sites;
 mod streams;
 pub mod upkeep;
@@ -41,6 +42,7 @@ use crate::config::AdminToken;
 use crate::dataset::UploadLimits;
 use crate::embed::Embed;
 use crate::health::Trouble;
+use crate::mail::Mailer;
 use crate::network::Network;
 use crate::store::Store;
 use crate::ticket::Tickets;
@@ -108,6 +110,14 @@ pub struct Settings {
     pub disk_free_bytes_min: u64,
     /// Folder of the evidence of false results.
     pub evidence_folder: PathBuf,
+    pub accounts: AccountSettings,
+}
+
+/// What a deployment chooses of accounts.
+#[derive(Clone, Debug, Default)]
+pub struct AccountSettings {
+    /// Who brings links to people; without it they cannot sign up by themselves.
+    pub mailer: Option<Arc<dyn Mailer>>,
 }
 
 impl App {
@@ -145,6 +155,7 @@ pub fn router(app: App) -> Router {
         .merge(account::routes())
         .merge(keys::routes())
         .merge(recover::routes())
+        .merge(sign_up::routes())
         .merge(sites::routes())
         .merge(network::routes())
         .merge(blobs::routes())

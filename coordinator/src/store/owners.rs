@@ -14,6 +14,8 @@ use sqlx::sqlite::Sqlite;
 pub struct NewAccount<'a> {
     /// Of the code by which it can be had back.
     pub recovery: Option<&'a Secret>,
+    /// That of a person who has followed a link that was sent there.
+    pub email: Option<&'a str>,
 }
 
 /// Stores a new account and its first key.
@@ -24,13 +26,16 @@ pub(super) async fn begin(
     now: UnixMs,
 ) -> Result<KeyId, StoreError> {
     let owner = KeyId(insert(transaction, None, key, now).await?.0);
-    sqlx::query("INSERT INTO owners (id, created_ms, recovery_hash) VALUES (?1, ?2, ?3)")
-        .bind(owner.0)
-        .bind(now.0)
-        .bind(new.recovery.map(|code| code.hash().to_vec()))
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed("add an account"))?;
+    sqlx::query(
+        "INSERT INTO owners (id, created_ms, recovery_hash, email) VALUES (?1, ?2, ?3, ?4)",
+    )
+    .bind(owner.0)
+    .bind(now.0)
+    .bind(new.recovery.map(|code| code.hash().to_vec()))
+    .bind(new.email)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("add an account"))?;
     pay::begin_requester(transaction, owner, book_of_mode(key.key.mode())).await?;
     Ok(owner)
 }

@@ -10,7 +10,7 @@ use raven_coordinator::blobs::Blobs;
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::embed::Embed;
 use raven_coordinator::files::StaticFile;
-use raven_coordinator::http::{App, Incoming, Settings, Streams, Turns, router};
+use raven_coordinator::http::{AccountSettings, App, Incoming, Settings, Streams, Turns, router};
 use raven_coordinator::job::JobContext;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::network::{Network, NetworkError};
@@ -272,6 +272,7 @@ impl Server {
                 blob_bytes_max: None,
                 disk_free_bytes_min: 0,
                 operator: true,
+                accounts: AccountSettings::default(),
             };
             change(&mut settings);
             let app = App {
