@@ -31,3 +31,11 @@ CREATE TABLE sign_ups (
     expires_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sign_ups_by_email ON sign_ups (email);
+
+-- Sub-accounts, one level deep. `external_id` is what the parent knows one by.
+ALTER TABLE owners ADD COLUMN parent INTEGER REFERENCES owners (id);
+ALTER TABLE owners ADD COLUMN external_id TEXT;
+ALTER TABLE owners ADD COLUMN closed_ms INTEGER;
+CREATE UNIQUE INDEX owners_by_external_id ON owners (parent, external_id)
+    WHERE external_id IS NOT NULL;
+CREATE INDEX owners_by_parent ON owners (parent, id) WHERE parent IS NOT NULL;

@@ -10,7 +10,7 @@ use raven_coordinator::secret::{Secret, SecretKind};
 use raven_coordinator::serve::{data_folder, serve, store_file};
 use raven_coordinator::signing::SigningKeys;
 use raven_coordinator::store::{
-    Audited, Book, KeyId, NewAccount, NewKey, Store, parse_site, requester,
+    Audited, Book, KeyId, NewAccount, NewKey, Store, mode_of, parse_site, requester,
 };
 use raven_coordinator::ticket::{TICKET_MS, signing_folder};
 use raven_coordinator::time::UnixMs;
@@ -173,10 +173,7 @@ async fn account(store: &Store, text: &str) -> Result<(KeyId, Book), Box<dyn Err
 async fn add_key(asked: &AddKey) -> Result<(), Box<dyn Error>> {
     let store = open(&asked.data).await?;
     let (owner, book) = account(&store, &asked.of).await?;
-    let key = ApiKey::generate(match book {
-        Book::Test => KeyMode::Test,
-        Book::Live => KeyMode::Live,
-    });
+    let key = ApiKey::generate(mode_of(book));
     let (name, scopes) = (asked.name.as_str(), asked.scopes);
     store.add_key_of(owner, &NewKey { key: &key, name, scopes, expires: None }).await?;
     store.close().await;

@@ -4,9 +4,9 @@ use super::auth::Caller;
 use super::body::JsonBody;
 use super::extract::Path;
 use super::{App, Problem};
-use crate::keys::{ApiKey, KeyMode};
+use crate::keys::ApiKey;
 use crate::scopes::{Scope, Scopes};
-use crate::store::{Book, KeyId, KeyRow, KnownKey, NewKey, Revocation};
+use crate::store::{KeyId, KeyRow, KnownKey, NewKey, Revocation, mode_of};
 use crate::time::UnixMs;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -70,11 +70,7 @@ pub async fn make(
         return Err(Problem::scope(scope).with_field("scopes"));
     }
     let expires = expires_of(spec, caller)?;
-    let mode = match app.store.book_of(account).await? {
-        Book::Test => KeyMode::Test,
-        Book::Live => KeyMode::Live,
-    };
-    let key = ApiKey::generate(mode);
+    let key = ApiKey::generate(mode_of(app.store.book_of(account).await?));
     let number = app
         .store
         .add_key_of(account, &NewKey { key: &key, name: &spec.name, scopes, expires })

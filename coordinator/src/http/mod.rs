@@ -2,6 +2,7 @@
 //! those who call it.
 
 mod account;
+mod accounts;
 mod auth;
 mod blobs;
 mod body;
@@ -17,6 +18,7 @@ mod idempotency;
 mod jobs;
 mod keys;
 mod model;
+mod money;
 mod network;
 mod pace;
 mod problem;
@@ -153,6 +155,7 @@ pub fn router(app: App) -> Router {
         .merge(proof::routes())
         .merge(certificates::routes())
         .merge(account::routes())
+        .merge(accounts::routes())
         .merge(keys::routes())
         .merge(recover::routes())
         .merge(sign_up::routes())

@@ -2,7 +2,7 @@
 
 use crate::health::Trouble;
 use crate::scopes::Scope;
-use crate::store::StoreError;
+use crate::store::{BooksError, StoreError};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use raven_engine::ledger::Refusal;
@@ -275,6 +275,33 @@ impl From<StoreError> for Problem {
                 }
                 None => Problem::internal(&error),
             },
+        }
+    }
+}
+
+/// What the books refuse of what a request asks for.
+impl From<BooksError> for Problem {
+    fn from(error: BooksError) -> Self {
+        let refusal = match error {
+            BooksError::Store(error) => return error.into(),
+            BooksError::Refused(refusal) => refusal,
+        };
+        match refusal {
+            Refusal::Funds { available, needed, .. } => Problem::funds(available, needed),
+            Refusal::IdReused { .. } => {
+                Problem::conflict("reference: it is that of another movement of money")
+                    .named("reference-used", "The reference is used")
+                    .with_field("reference")
+            }
+            Refusal::Amount { .. } | Refusal::Overflow { .. } => {
+                Problem::invalid(refusal.to_string()).with_field("nano_usd")
+            }
+            Refusal::SameAccount { .. } => Problem::invalid(refusal.to_string()),
+            Refusal::UnknownHold { .. } => Problem::not_found(refusal.to_string()),
+            Refusal::HoldOver { .. }
+            | Refusal::HoldExpired { .. }
+            | Refusal::HoldNotExpired { .. }
+            | Refusal::ExpiresBefore { .. } => Problem::conflict(refusal.to_string()),
         }
     }
 }

@@ -104,6 +104,14 @@ pub(super) const fn book_of_mode(mode: KeyMode) -> Book {
     }
 }
 
+/// The kind of keys of accounts with that money.
+pub const fn mode_of(book: Book) -> KeyMode {
+    match book {
+        Book::Test => KeyMode::Test,
+        Book::Live => KeyMode::Live,
+    }
+}
+
 fn scopes(row: &SqliteRow) -> Result<Scopes, StoreError> {
     let text: &str = column(row, "api_keys", "scopes")?;
     Scopes::parse(text).map_err(|error| unreadable("api_keys", "scopes", error))

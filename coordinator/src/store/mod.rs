@@ -6,6 +6,7 @@
 
 mod books;
 mod chain;
+mod children;
 mod datasets;
 mod events;
 mod idempotency;
@@ -26,12 +27,13 @@ mod uploads;
 
 pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
+pub use children::{CHILDREN_MAX, ChildError, ChildRow};
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
 pub use idempotency::Remembered;
 pub use inspect::{Inspection, inspect};
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
-pub use keys::{KEYS_MAX, KeyId, KeyNumber, KeyRow, KnownKey, NewKey, Revocation};
+pub use keys::{KEYS_MAX, KeyId, KeyNumber, KeyRow, KnownKey, NewKey, Revocation, mode_of};
 pub use owners::NewAccount;
 use pay::read_book;
 pub use pay::requester;

@@ -1,10 +1,9 @@
 //! Accounts: how each began, and how it is given back to whoever has lost its keys.
 
-use super::keys::{book_of_mode, insert};
+use super::keys::{book_of_mode, insert, mode_of};
 use super::{KeyId, NewKey, Store, StoreError, column, failed, pay, read_book};
-use crate::keys::{ApiKey, KeyMode};
+use crate::keys::ApiKey;
 use crate::secret::Secret;
-use crate::store::Book;
 use crate::time::UnixMs;
 use sqlx::Transaction;
 use sqlx::sqlite::Sqlite;
@@ -16,6 +15,10 @@ pub struct NewAccount<'a> {
     pub recovery: Option<&'a Secret>,
     /// That of a person who has followed a link that was sent there.
     pub email: Option<&'a str>,
+    /// Whose sub-account it is: it has no trial balance of its own.
+    pub parent: Option<KeyId>,
+    pub name: &'a str,
+    pub external_id: Option<&'a str>,
 }
 
 /// Stores a new account and its first key.
@@ -27,16 +30,22 @@ pub(super) async fn begin(
 ) -> Result<KeyId, StoreError> {
     let owner = KeyId(insert(transaction, None, key, now).await?.0);
     sqlx::query(
-        "INSERT INTO owners (id, created_ms, recovery_hash, email) VALUES (?1, ?2, ?3, ?4)",
+        "INSERT INTO owners (id, created_ms, recovery_hash, email, parent, name, external_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )
     .bind(owner.0)
     .bind(now.0)
     .bind(new.recovery.map(|code| code.hash().to_vec()))
     .bind(new.email)
+    .bind(new.parent.map(|parent| parent.0))
+    .bind(new.name)
+    .bind(new.external_id)
     .execute(&mut **transaction)
     .await
     .map_err(failed("add an account"))?;
-    pay::begin_requester(transaction, owner, book_of_mode(key.key.mode())).await?;
+    if new.parent.is_none() {
+        pay::begin_requester(transaction, owner, book_of_mode(key.key.mode())).await?;
+    }
     Ok(owner)
 }
 
@@ -102,10 +111,7 @@ impl Store {
         .map_err(failed("look for an account to recover"))?;
         let Some(row) = row else { return Ok(None) };
         let owner = KeyId(column(&row, "owners", "id")?);
-        let key = ApiKey::generate(match read_book(&row, "api_keys")? {
-            Book::Test => KeyMode::Test,
-            Book::Live => KeyMode::Live,
-        });
+        let key = ApiKey::generate(mode_of(read_book(&row, "api_keys")?));
         revoke_all(&mut transaction, owner, now).await?;
         insert(&mut transaction, Some(owner), &NewKey::whole(&key), now).await?;
         sqlx::query("UPDATE owners SET recovery_hash = ?2 WHERE id = ?1")

@@ -2,9 +2,10 @@
 
 use super::owners::begin;
 use super::{
-    Book, KeyId, NewAccount, NewKey, Store, StoreError, column, failed, read_book, u64_column,
+    Book, KeyId, NewAccount, NewKey, Store, StoreError, column, failed, mode_of, read_book,
+    u64_column,
 };
-use crate::keys::{ApiKey, KeyMode};
+use crate::keys::ApiKey;
 use crate::mail::EmailAddress;
 use crate::secret::Secret;
 use crate::time::UnixMs;
@@ -100,11 +101,9 @@ impl Store {
         .map_err(failed("look for a link"))?;
         let Some(row) = row else { return Ok(None) };
         let email: &str = column(&row, "sign_ups", "email")?;
-        let key = ApiKey::generate(match read_book(&row, "sign_ups")? {
-            Book::Test => KeyMode::Test,
-            Book::Live => KeyMode::Live,
-        });
-        let new = NewAccount { recovery: Some(recovery), email: Some(email) };
+        let key = ApiKey::generate(mode_of(read_book(&row, "sign_ups")?));
+        let new =
+            NewAccount { recovery: Some(recovery), email: Some(email), ..NewAccount::default() };
         let owner = begin(&mut transaction, &NewKey::whole(&key), &new, now).await?;
         sqlx::query("DELETE FROM sign_ups WHERE email = ?1")
             .bind(email)

@@ -92,11 +92,13 @@ pub enum Reason {
     Unclaimed,
     /// What was paid beyond what is owed in the end goes back.
     Correction,
+    /// Between an account and a sub-account of it.
+    SubAccount,
 }
 
 impl Reason {
     /// All reasons, by the number in their canonical form.
-    pub const ALL: [Reason; 12] = [
+    pub const ALL: [Reason; 13] = [
         Reason::Deposit,
         Reason::Trial,
         Reason::Escrow,
@@ -109,6 +111,7 @@ impl Reason {
         Reason::Withdrawal,
         Reason::Unclaimed,
         Reason::Correction,
+        Reason::SubAccount,
     ];
 
     /// The name in stores and JSON.
@@ -126,6 +129,7 @@ impl Reason {
             Reason::Withdrawal => "withdrawal",
             Reason::Unclaimed => "unclaimed",
             Reason::Correction => "correction",
+            Reason::SubAccount => "sub_account",
         }
     }
 }
