@@ -39,3 +39,22 @@ ALTER TABLE owners ADD COLUMN closed_ms INTEGER;
 CREATE UNIQUE INDEX owners_by_external_id ON owners (parent, external_id)
     WHERE external_id IS NOT NULL;
 CREATE INDEX owners_by_parent ON owners (parent, id) WHERE parent IS NOT NULL;
+
+-- Money that is asked to go out. Where it stands is what became of its hold.
+CREATE TABLE withdrawals (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    book TEXT NOT NULL,
+    account TEXT NOT NULL,
+    reference TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    address TEXT NOT NULL,
+    -- The entry that holds the money.
+    hold BLOB NOT NULL,
+    requested_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    decided_ms INTEGER,
+    note TEXT,
+    UNIQUE (book, hold),
+    UNIQUE (book, account, reference)
+) STRICT;
+CREATE INDEX withdrawals_by_account ON withdrawals (book, account, id);

@@ -8,6 +8,7 @@ use crate::keys::KeyMode;
 use crate::referee::replay::Replay;
 use crate::runtime::session::parse_hex;
 use crate::scopes::Scopes;
+use crate::settlement::{Decision, WithdrawalId};
 use raven_engine::money::NanoUsd;
 use raven_protocol::Seed;
 use std::collections::BTreeMap;
@@ -22,6 +23,9 @@ coordinator sites revoke --data DIR SITE_ID
 coordinator signing rotate --data DIR
 coordinator audit --data DIR
 coordinator deposit --data DIR --nano-usd N --payment ID KEY
+coordinator withdrawals list --data DIR [--all]
+coordinator withdrawals approve --data DIR [--note TEXT] ID
+coordinator withdrawals refuse --data DIR [--note TEXT] ID
 coordinator verify-receipt FILE [--key KEY]
 coordinator doctor --data DIR [--config FILE] [--SETTING VALUE ...]
 coordinator replay EVIDENCE [--kernel FILE] [--key KEY]
@@ -55,6 +59,8 @@ pub enum Command {
     RotateSigning { data: PathBuf },
     Audit { data: PathBuf },
     Deposit(Deposit),
+    ListWithdrawals { data: PathBuf, all: bool },
+    DecideWithdrawal(Decide),
     VerifyReceipt { receipt: PathBuf, key: Option<Signatory> },
     Replay(Replay),
     VerifyModel(Box<VerifyModel>),
@@ -82,6 +88,16 @@ pub struct Deposit {
     pub amount: NanoUsd,
     /// What the payment is known by: one payment is entered once.
     pub payment: String,
+}
+
+/// What becomes of a withdrawal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decide {
+    pub data: PathBuf,
+    pub id: WithdrawalId,
+    pub decision: Decision,
+    /// E.g. what the payment is known by; whoever asked sees it.
+    pub note: Option<String>,
 }
 
 /// Why a command line is not understood.
@@ -271,6 +287,25 @@ fn add_key(read: &Arguments, data: PathBuf, of: &str) -> Result<AddKey, CliError
     Ok(AddKey { data, of: of.to_owned(), scopes: scopes.unwrap_or(Scopes::ALL), name })
 }
 
+fn withdrawals(mut arguments: impl Iterator<Item = String>) -> Result<Command, CliError> {
+    let verb = arguments.next().ok_or(CliError::Missing("a verb such as list"))?;
+    let decision = match verb.as_str() {
+        "list" => {
+            let read = Arguments::read(arguments, &["--data"], &["--all"])?;
+            read.none()?;
+            return Ok(Command::ListWithdrawals { data: read.data()?, all: read.flag("--all") });
+        }
+        "approve" => Decision::Approve,
+        "refuse" => Decision::Refuse,
+        verb => return Err(CliError::Command(format!("withdrawals {verb}"))),
+    };
+    let read = Arguments::read(arguments, &["--data", "--note"], &[])?;
+    let (data, note) = (read.data()?, read.value("--note").map(str::to_owned));
+    let id = read.only("a withdrawal's id")?;
+    let id = id.parse().map_err(|rule| CliError::Form { name: "a withdrawal's id", rule })?;
+    Ok(Command::DecideWithdrawal(Decide { data, id, decision, note }))
+}
+
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
@@ -294,6 +329,7 @@ pub fn parse(
             Ok(Command::Audit { data: read.data()? })
         }
         "deposit" => deposit(arguments).map(Command::Deposit),
+        "withdrawals" => withdrawals(arguments),
         "verify-receipt" => {
             let read = Arguments::read(arguments, &["--key"], &[])?;
             let key = parsed(&read, "--key", "64 lower-case hex digits", |text| text.parse().ok())?;
@@ -363,6 +399,13 @@ mod tests {
             let error = read(&format!("keys create --data d {more}"));
             assert!(matches!(&error, Err(CliError::Form { name, .. }) if *name == at), "{error:?}");
         }
+        let list = Command::ListWithdrawals { data: "d".into(), all: true };
+        assert_eq!(read("withdrawals list --data d --all"), Ok(list));
+        let (id, decision) = (WithdrawalId(7), Decision::Approve);
+        let decide = Decide { data: "d".into(), id, decision, note: Some("n".into()) };
+        let line = "withdrawals approve wd_0000000000000007 --data d --note n";
+        assert_eq!(read(line), Ok(Command::DecideWithdrawal(decide)));
+        assert!(matches!(read("withdrawals refuse 7 --data d"), Err(CliError::Form { .. })));
         assert_eq!(read(""), Ok(Command::Help));
         assert_eq!(read("audit --data d"), Ok(Command::Audit { data: "d".into() }));
         let (key, payment, amount) = ("rk".to_owned(), "p".to_owned(), NanoUsd(5));

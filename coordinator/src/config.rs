@@ -4,6 +4,7 @@
 
 use crate::certificate::keep;
 use crate::front::{ConnectionLimits, FrontConfig, Network, Proxies, Rate};
+use raven_engine::money::NanoUsd;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,6 +18,8 @@ pub const KERNEL: &str = "dist/kernel/raven_kernel.wasm";
 const VISIT_MB: u32 = 25;
 /// More than any visit moves: a terabyte.
 const VISIT_MB_MAX: u32 = 1_000_000;
+/// One USD: payments outside cost tens of cents.
+pub const WITHDRAWAL_LEAST: NanoUsd = NanoUsd(1_000_000_000);
 /// A gibibyte: an upload of the largest size may still be in the middle.
 const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
 /// A configuration file is a page of text.
@@ -77,6 +80,7 @@ pub const SETTINGS: &[Setting] = &[
         "DIR",
         "where links for people who sign up are written; absent: none do",
     ),
+    setting("withdrawal_nano_usd_min", "NUMBER", "nano-USD that are paid out at least"),
 ];
 
 impl Setting {
@@ -156,6 +160,8 @@ pub struct Serve {
     pub operator: bool,
     /// Where mail to people is written; nobody signs up where it is absent.
     pub mail_folder: Option<PathBuf>,
+    /// What is less is not paid out.
+    pub withdrawal_least: NanoUsd,
 }
 
 /// Why settings are not taken. Each names the setting and where it stands.
@@ -311,7 +317,13 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         gpu: gpu(found)?,
         operator,
         mail_folder: found.path("mail_folder"),
+        withdrawal_least: withdrawal_least(found)?,
     })
+}
+
+fn withdrawal_least(found: &Found) -> Result<NanoUsd, ConfigError> {
+    let least = found.count::<i64>("withdrawal_nano_usd_min")?;
+    Ok(least.map_or(WITHDRAWAL_LEAST, NanoUsd))
 }
 
 fn gpu(found: &Found) -> Result<GpuUse, ConfigError> {

@@ -27,6 +27,7 @@ pub mod runtime;
 pub mod scopes;
 pub mod secret;
 pub mod serve;
+pub mod settlement;
 pub mod signing;
 pub mod sites;
 pub mod store;

@@ -1,13 +1,15 @@
 //! The coordinator's program.
 
 use raven_coordinator::certificate;
-use raven_coordinator::cli::{self, AddKey, Command, Deposit};
+use raven_coordinator::cli::{self, AddKey, Command, Decide, Deposit};
+use raven_coordinator::config::WITHDRAWAL_LEAST;
 use raven_coordinator::doctor::{Verdict, examine};
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::receipt;
 use raven_coordinator::referee::replay;
 use raven_coordinator::secret::{Secret, SecretKind};
 use raven_coordinator::serve::{data_folder, serve, store_file};
+use raven_coordinator::settlement::{self, Manual, Settlement, state_name};
 use raven_coordinator::signing::SigningKeys;
 use raven_coordinator::store::{
     Audited, Book, KeyId, NewAccount, NewKey, Store, mode_of, parse_site, requester,
@@ -127,6 +129,8 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::Audit { data } => audit(&data).await?,
         Command::Deposit(asked) => deposit(&asked).await?,
+        Command::ListWithdrawals { data, all } => list_withdrawals(&data, all).await?,
+        Command::DecideWithdrawal(asked) => decide(asked).await?,
         Command::RevokeSite { data, site } => {
             let site = parse_site(&site).ok_or("a site's id is site_ and 16 hex digits")?;
             let store = open(&data).await?;
@@ -204,11 +208,43 @@ async fn deposit(asked: &Deposit) -> Result<(), Box<dyn Error>> {
     let key = ApiKey::parse(&asked.key)?;
     let store = open(&asked.data).await?;
     let owner = store.find_key(&key).await?.ok_or("the API key is unknown or revoked")?;
-    let added = store.deposit(owner, asked.amount, &asked.payment).await?;
+    let (amount, payment) = (asked.amount, asked.payment.clone());
+    let settlement = Manual::new(store.clone(), WITHDRAWAL_LEAST);
+    let added = settlement.deposit(settlement::Deposit { owner, amount, payment }).await?;
     let book = store.book_of(owner).await?;
     let available = store.balance(book, requester(owner)).await?.available();
     store.close().await;
     let entered = if added == Added::New { "entered" } else { "entered before" };
     println!("{entered} in the {book} book; {available} USD are there to spend");
+    Ok(())
+}
+
+/// Withdrawals of one list: an operator has decided about older ones.
+const LISTED_MAX: u32 = 1_000;
+
+async fn list_withdrawals(data: &Path, all: bool) -> Result<(), Box<dyn Error>> {
+    let store = open(data).await?;
+    store.expire_withdrawals(UnixMs::now()).await?;
+    for found in store.withdrawals(None, !all, LISTED_MAX).await? {
+        let settlement::Withdrawal { id, request, state, requested, .. } = found;
+        let (state, requested) = (state_name(state), requested.rfc3339());
+        let settlement::Request { account, amount, address, reference, .. } = request;
+        println!("{id} {state} {requested} {amount} USD of {account}, {reference}: {address}");
+    }
+    store.close().await;
+    Ok(())
+}
+
+async fn decide(asked: Decide) -> Result<(), Box<dyn Error>> {
+    let store = open(&asked.data).await?;
+    let settlement = Manual::new(store.clone(), WITHDRAWAL_LEAST);
+    let decided = settlement.decide(asked.id, asked.decision, asked.note, UnixMs::now()).await?;
+    store.close().await;
+    let settlement::Request { account, amount, address, .. } = decided.request;
+    println!(
+        "{} {}: {amount} USD of {account} to {address}",
+        decided.id,
+        state_name(decided.state)
+    );
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::job::{JobContext, resume};
 use crate::mail::{FolderMailer, Mailer};
 use crate::process::raise_open_files;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
+use crate::settlement::Manual;
 use crate::signing::SigningError;
 use crate::sites::check_origin;
 use crate::store::{BooksError, Store, StoreError};
@@ -149,6 +150,7 @@ pub async fn serve(
         store: store.clone(),
         blobs: blobs.clone(),
         tickets,
+        settlement: Arc::new(Manual::new(store.clone(), config.withdrawal_least)),
         network: Arc::new(handle.clone()),
         settings: Arc::new(Settings {
             origin,

@@ -30,6 +30,7 @@ mod sites;
 mod streams;
 pub mod upkeep;
 mod uploads;
+mod withdrawals;
 mod www;
 
 pub use auth::bearer;
@@ -46,6 +47,7 @@ use crate::embed::Embed;
 use crate::health::Trouble;
 use crate::mail::Mailer;
 use crate::network::Network;
+use crate::settlement::Settlement;
 use crate::store::Store;
 use crate::ticket::Tickets;
 use crate::verify::Verifier;
@@ -63,6 +65,8 @@ pub struct App {
     pub store: Store,
     pub blobs: Blobs,
     pub tickets: Tickets,
+    /// How money comes in and goes out.
+    pub settlement: Arc<dyn Settlement>,
     pub network: Arc<dyn Network>,
     pub settings: Arc<Settings>,
     pub embed: Arc<Embed>,
@@ -160,6 +164,7 @@ pub fn router(app: App) -> Router {
         .merge(recover::routes())
         .merge(sign_up::routes())
         .merge(sites::routes())
+        .merge(withdrawals::routes())
         .merge(network::routes())
         .merge(blobs::routes())
         .merge(health::routes())

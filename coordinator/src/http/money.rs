@@ -44,6 +44,11 @@ impl TryFrom<String> for Reference {
 }
 
 impl Reference {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The id of the entry that is known by it, among those of one account and kind.
     pub fn entry(&self, kind: &str, owner: crate::store::KeyId) -> EntryId {
         EntryId::of(kind, &[&owner.0.to_le_bytes(), self.0.as_bytes()])

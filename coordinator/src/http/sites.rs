@@ -71,6 +71,18 @@ async fn create(
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
+/// The site of that id, where it is the owner's.
+///
+/// # Errors
+/// [`Problem`] 404.
+pub async fn find(app: &App, owner: Owner, id: &str) -> Result<SiteRow, Problem> {
+    let site = match parse_site(id) {
+        Some(id) => app.store.owned_site(owner.0, id).await?,
+        None => None,
+    };
+    site.ok_or_else(|| Problem::not_found("no such site of this key"))
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VerifySpec {
@@ -90,12 +102,7 @@ async fn verify(
         Turn::Mine(claim) => claim,
     };
     let spec: VerifySpec = if body.is_empty() { VerifySpec::default() } else { parse(&body)? };
-    let id = parse_site(&id);
-    let site = match id {
-        Some(id) => app.store.owned_site(owner.0, id).await?,
-        None => None,
-    };
-    let site = site.ok_or_else(|| Problem::not_found("no such site of this key"))?;
+    let site = find(&app, owner, &id).await?;
     if site.revoked {
         return Err(Problem::conflict("the site is revoked: its tag shows nothing"));
     }

@@ -36,6 +36,7 @@ pub async fn sweep(app: &App, now: UnixMs) -> Result<(), Problem> {
             tracing::info!(dataset = %id, "a data set's days are over");
         }
     }
+    app.store.expire_withdrawals(now).await?;
     certificates::issue_waiting(app, None).await?;
     Ok(())
 }

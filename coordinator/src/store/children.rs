@@ -118,6 +118,19 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
+    /// Whether an account is a sub-account.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_child(&self, id: KeyId) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT parent IS NOT NULL AS child FROM owners WHERE id = ?1")
+            .bind(id.0)
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed("look up an account"))?;
+        column(&row, "owners", "child")
+    }
+
     /// Revokes every key of a sub-account, for good; whether it was open. What it
     /// has stays where its parent can take it back.
     ///

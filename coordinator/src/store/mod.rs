@@ -24,6 +24,7 @@ mod sites;
 mod stats;
 mod trust;
 mod uploads;
+mod withdrawals;
 
 pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};

@@ -15,9 +15,11 @@ use raven_coordinator::job::JobContext;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::network::{Network, NetworkError};
 use raven_coordinator::runtime::{JobLive, NetworkSnapshot, NodeSnapshot};
+use raven_coordinator::settlement::Manual;
 use raven_coordinator::store::{DatasetId, KeyId, Store};
 use raven_coordinator::ticket::Tickets;
 use raven_coordinator::www::Www;
+use raven_engine::money::NanoUsd;
 use raven_engine::{Cause, JobPhase, JobState, Record, ResumePoint};
 use raven_protocol::{BlobId, Frame, FrameLimits, JobId, KernelId};
 use serde_json::{Value, json};
@@ -27,6 +29,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, broadcast, watch};
 
+/// What is paid out at least: a thousandth of a cent.
+pub const WITHDRAWAL_LEAST: NanoUsd = NanoUsd(10_000);
 pub const ORIGIN: &str = "http://coordinator.test";
 pub const GRANT: &str = "a-session's-grant";
 pub const FRAME: &str = "<meta name=\"raven-ticket\" content=\"{{ticket}}\"><b>{{site_name}}</b>\
@@ -277,6 +281,7 @@ impl Server {
             change(&mut settings);
             let app = App {
                 blobs: Blobs::open(&folder.path().join("blobs")).expect("blobs"),
+                settlement: Arc::new(Manual::new(store.clone(), WITHDRAWAL_LEAST)),
                 tickets: Tickets::new(store.clone()).await.expect("tickets"),
                 store,
                 network: network.clone(),
