@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod dataset;
 pub mod doctor;
+pub mod earnings;
 pub mod embed;
 pub mod files;
 pub mod front;

@@ -28,19 +28,17 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// What a key must be allowed for a route, by the route's own form. One that
 /// stands in no line here takes keys that may do everything.
 fn needed(route: &str) -> Scopes {
-    let mut parts = route.strip_prefix("/v1/").unwrap_or_default().split('/');
-    let (noun, verb) = (parts.next().unwrap_or_default(), parts.next_back());
-    match (noun, verb) {
-        ("jobs" | "quotes", _) => Scope::Jobs.into(),
-        ("datasets" | "uploads", _) => Scope::Datasets.into(),
+    let parts: Vec<&str> = route.strip_prefix("/v1/").unwrap_or_default().split('/').collect();
+    match parts[..] {
+        ["jobs" | "quotes", ..] => Scope::Jobs.into(),
+        ["datasets" | "uploads", ..] => Scope::Datasets.into(),
         // What a site has earned is money.
-        ("sites", Some("spend" | "withdrawals")) => Scope::Account.into(),
-        ("sites", _) => Scope::Sites.into(),
+        ["sites", _, "account" | "spend" | "withdrawals", ..] => Scope::Account.into(),
+        ["sites", ..] => Scope::Sites.into(),
         // Whoever recovers an account may do everything.
-        ("account", Some("recovery-code")) => Scopes::ALL,
-        ("account", _) => Scope::Account.into(),
-        ("accounts", Some("transfer")) => Scope::Account.into(),
-        ("keys" | "accounts", _) => Scope::Keys.into(),
+        ["account", "recovery-code"] => Scopes::ALL,
+        ["account", ..] | ["accounts", _, "transfer"] => Scope::Account.into(),
+        ["keys" | "accounts", ..] => Scope::Keys.into(),
         _ => Scopes::ALL,
     }
 }
@@ -86,6 +84,7 @@ mod tests {
             ("/v1/sites/{id}/verify", Scope::Sites),
             ("/v1/sites/{id}/spend", Scope::Account),
             ("/v1/sites/{id}/withdrawals", Scope::Account),
+            ("/v1/sites/{id}/account/receipts/{number}", Scope::Account),
             ("/v1/account", Scope::Account),
             ("/v1/account/receipts/{number}", Scope::Account),
             ("/v1/keys/{id}", Scope::Keys),

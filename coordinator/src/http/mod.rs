@@ -27,6 +27,7 @@ mod quotes;
 mod recover;
 mod sign_up;
 mod sites;
+mod spending;
 mod streams;
 pub mod upkeep;
 mod uploads;
@@ -165,6 +166,7 @@ pub fn router(app: App) -> Router {
         .merge(sign_up::routes())
         .merge(sites::routes())
         .merge(withdrawals::routes())
+        .merge(spending::routes())
         .merge(network::routes())
         .merge(blobs::routes())
         .merge(health::routes())

@@ -21,6 +21,7 @@ mod sessions;
 mod setbacks;
 mod sign_ups;
 mod sites;
+mod spend;
 mod stats;
 mod trust;
 mod uploads;
