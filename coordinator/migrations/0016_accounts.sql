@@ -58,3 +58,21 @@ CREATE TABLE withdrawals (
     UNIQUE (book, account, reference)
 ) STRICT;
 CREATE INDEX withdrawals_by_account ON withdrawals (book, account, id);
+
+-- What a token is worth, from when on.
+CREATE TABLE token_rates (
+    from_ms INTEGER PRIMARY KEY,
+    nano_usd INTEGER NOT NULL CHECK (nano_usd > 0)
+) STRICT;
+CREATE TRIGGER token_rates_are_not_changed BEFORE UPDATE ON token_rates
+BEGIN
+    SELECT RAISE(ABORT, 'rates are appended, never changed');
+END;
+CREATE TRIGGER token_rates_are_not_deleted BEFORE DELETE ON token_rates
+BEGIN
+    SELECT RAISE(ABORT, 'rates are appended, never deleted');
+END;
+
+-- The rate of a withdrawal that is to be paid in tokens, as it was when it was asked for.
+ALTER TABLE withdrawals ADD COLUMN token_from_ms INTEGER;
+ALTER TABLE withdrawals ADD COLUMN token_nano_usd INTEGER;

@@ -9,6 +9,7 @@ use crate::referee::replay::Replay;
 use crate::runtime::session::parse_hex;
 use crate::scopes::Scopes;
 use crate::settlement::{Decision, WithdrawalId};
+use crate::token::{RATE_MAX, RATE_MIN};
 use raven_engine::money::NanoUsd;
 use raven_protocol::Seed;
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ coordinator deposit --data DIR --nano-usd N --payment ID KEY
 coordinator withdrawals list --data DIR [--all]
 coordinator withdrawals approve --data DIR [--note TEXT] ID
 coordinator withdrawals refuse --data DIR [--note TEXT] ID
+coordinator token-rate set --data DIR NANO_USD
 coordinator verify-receipt FILE [--key KEY]
 coordinator doctor --data DIR [--config FILE] [--SETTING VALUE ...]
 coordinator replay EVIDENCE [--kernel FILE] [--key KEY]
@@ -61,6 +63,7 @@ pub enum Command {
     Deposit(Deposit),
     ListWithdrawals { data: PathBuf, all: bool },
     DecideWithdrawal(Decide),
+    SetTokenRate { data: PathBuf, nano_usd: i64 },
     VerifyReceipt { receipt: PathBuf, key: Option<Signatory> },
     Replay(Replay),
     VerifyModel(Box<VerifyModel>),
@@ -287,6 +290,19 @@ fn add_key(read: &Arguments, data: PathBuf, of: &str) -> Result<AddKey, CliError
     Ok(AddKey { data, of: of.to_owned(), scopes: scopes.unwrap_or(Scopes::ALL), name })
 }
 
+fn token_rate(mut arguments: impl Iterator<Item = String>) -> Result<Command, CliError> {
+    let verb = arguments.next().ok_or(CliError::Missing("a verb such as set"))?;
+    if verb != "set" {
+        return Err(CliError::Command(format!("token-rate {verb}")));
+    }
+    let read = Arguments::read(arguments, &["--data"], &[])?;
+    let (name, rule) = ("nano-USD of a token", "a whole number from 1,000 to 10^15");
+    let data = read.data()?;
+    let nano_usd = read.only("what a token is worth, in nano-USD,")?.parse().ok();
+    let nano_usd = nano_usd.filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate));
+    Ok(Command::SetTokenRate { data, nano_usd: nano_usd.ok_or(CliError::Form { name, rule })? })
+}
+
 fn withdrawals(mut arguments: impl Iterator<Item = String>) -> Result<Command, CliError> {
     let verb = arguments.next().ok_or(CliError::Missing("a verb such as list"))?;
     let decision = match verb.as_str() {
@@ -330,6 +346,7 @@ pub fn parse(
         }
         "deposit" => deposit(arguments).map(Command::Deposit),
         "withdrawals" => withdrawals(arguments),
+        "token-rate" => token_rate(arguments),
         "verify-receipt" => {
             let read = Arguments::read(arguments, &["--key"], &[])?;
             let key = parsed(&read, "--key", "64 lower-case hex digits", |text| text.parse().ok())?;
@@ -398,6 +415,12 @@ mod tests {
         for (more, at) in [("--of x --live", "--live"), ("--scopes jobs", "--scopes")] {
             let error = read(&format!("keys create --data d {more}"));
             assert!(matches!(&error, Err(CliError::Form { name, .. }) if *name == at), "{error:?}");
+        }
+        let rate = Command::SetTokenRate { data: "d".into(), nano_usd: 50_000_000 };
+        assert_eq!(read("token-rate set --data d 50000000"), Ok(rate));
+        for bad in ["999", "0", "1.5", "1000000000000001"] {
+            let line = format!("token-rate set --data d {bad}");
+            assert!(matches!(read(&line), Err(CliError::Form { .. })), "{bad}");
         }
         let list = Command::ListWithdrawals { data: "d".into(), all: true };
         assert_eq!(read("withdrawals list --data d --all"), Ok(list));

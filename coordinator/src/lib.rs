@@ -35,5 +35,6 @@ pub mod store;
 pub mod sweep;
 pub mod ticket;
 pub mod time;
+pub mod token;
 pub mod verify;
 pub mod www;

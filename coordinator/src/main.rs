@@ -17,6 +17,7 @@ use raven_coordinator::store::{
 use raven_coordinator::ticket::{TICKET_MS, signing_folder};
 use raven_coordinator::time::UnixMs;
 use raven_engine::ledger::Added;
+use raven_engine::money::NanoUsd;
 use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
@@ -130,6 +131,13 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Audit { data } => audit(&data).await?,
         Command::Deposit(asked) => deposit(&asked).await?,
         Command::ListWithdrawals { data, all } => list_withdrawals(&data, all).await?,
+        Command::SetTokenRate { data, nano_usd } => {
+            let store = open(&data).await?;
+            let rate = store.set_token_rate(nano_usd, UnixMs::now()).await?;
+            store.close().await;
+            let worth = NanoUsd(rate.nano_usd);
+            println!("a token is worth {worth} USD from {} on", rate.from.rfc3339());
+        }
         Command::DecideWithdrawal(asked) => decide(asked).await?,
         Command::RevokeSite { data, site } => {
             let site = parse_site(&site).ok_or("a site's id is site_ and 16 hex digits")?;
@@ -226,10 +234,15 @@ async fn list_withdrawals(data: &Path, all: bool) -> Result<(), Box<dyn Error>> 
     let store = open(data).await?;
     store.expire_withdrawals(UnixMs::now()).await?;
     for found in store.withdrawals(None, !all, LISTED_MAX).await? {
-        let settlement::Withdrawal { id, request, state, requested, .. } = found;
+        let settlement::Withdrawal { id, request, state, requested, rate, .. } = found;
         let (state, requested) = (state_name(state), requested.rfc3339());
         let settlement::Request { account, amount, address, reference, .. } = request;
-        println!("{id} {state} {requested} {amount} USD of {account}, {reference}: {address}");
+        let tokens = rate.and_then(|rate| rate.micro_tokens(amount));
+        let tokens = tokens.map(|micro| format!(" as {micro} millionths of a token"));
+        let tokens = tokens.unwrap_or_default();
+        println!(
+            "{id} {state} {requested} {amount} USD{tokens} of {account}, {reference}: {address}"
+        );
     }
     store.close().await;
     Ok(())

@@ -5,7 +5,7 @@ mod server;
 use raven_coordinator::http::upkeep;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::settlement::{
-    Decision, Deposit, Request, SettlementError, Withdrawal, WithdrawalId,
+    Decision, Deposit, Pay, Request, SettlementError, Withdrawal, WithdrawalId,
 };
 use raven_coordinator::store::{Audited, Book, KeyId, requester, site_text};
 use raven_coordinator::time::UnixMs;
@@ -177,7 +177,7 @@ fn what_cannot_go_out_leaves_the_books_as_they_were() {
     for account in [Account::MasterNode, Account::External, Account::Operator, Account::Reserve] {
         let (book, amount) = (Book::Live, WITHDRAWAL_LEAST);
         let (address, reference) = ("x".to_owned(), "b".to_owned());
-        let request = Request { book, account, amount, address, reference };
+        let request = Request { book, account, amount, address, reference, pay: Pay::Usd };
         let error = bank.request(request, UnixMs::now()).expect_err("refused");
         assert!(matches!(error, SettlementError::NotPayable { .. }), "{error}");
     }
@@ -219,7 +219,7 @@ fn contributors_are_paid_out_by_the_same_rules() {
     bank.earn(account, 25_000);
     let (book, amount) = (Book::Live, NanoUsd(20_000));
     let (address, reference) = ("0xabc".to_owned(), "a".to_owned());
-    let request = Request { book, account, amount, address, reference };
+    let request = Request { book, account, amount, address, reference, pay: Pay::Usd };
     let asked = bank.request(request.clone(), UnixMs::now()).expect("held");
     assert_eq!(bank.request(request.clone(), UnixMs(1)).expect("held").id, asked.id);
     bank.decide(&asked.id.to_string(), Decision::Approve, UnixMs::now()).expect("approved");

@@ -4,17 +4,20 @@
 use super::auth::Owner;
 use super::extract::{Path, Query};
 use super::sites::find;
+use super::token_rate::in_tokens;
 use super::{App, Problem};
 use crate::certificate::issue;
 use crate::receipt::sign;
 use crate::store::{Book, Side, StatementLine, requester};
 use crate::time::UnixMs;
+use crate::token::TokenRates;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use raven_engine::ledger::{Account, Action, Balance};
+use raven_engine::money::NanoUsd;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -116,8 +119,10 @@ impl View {
     async fn show(self, app: &App) -> Result<Json<Value>, Problem> {
         let View { book, account } = self;
         let balance = app.store.balance(book, account).await?;
+        let rates = app.store.token_rates().await?;
         Ok(Json(json!({
             "account": account.to_string(), "book": book.as_str(), "balance": amounts(&balance),
+            "tokens": in_tokens(&balance, rates.at(UnixMs::now())),
         })))
     }
 
@@ -131,7 +136,8 @@ impl View {
         let View { book, account } = self;
         let lines = app.store.statement(book, account, page.before, limit).await?;
         let next = lines.last().filter(|_| lines.len() == limit as usize).map(|line| line.number);
-        let lines: Vec<Value> = lines.iter().filter_map(shown).collect();
+        let rates = app.store.token_rates().await?;
+        let lines: Vec<Value> = lines.iter().filter_map(|line| shown(line, &rates)).collect();
         Ok(Json(json!({ "account": account.to_string(), "lines": lines, "next_before": next })))
     }
 
@@ -148,7 +154,7 @@ impl View {
 }
 
 /// A line as the API shows it. Every line of a statement is a transfer.
-fn shown(line: &StatementLine) -> Option<Value> {
+fn shown(line: &StatementLine, rates: &TokenRates) -> Option<Value> {
     let transfer = match line.entry.action {
         Action::Post(transfer) | Action::Hold { transfer, .. } => transfer,
         Action::PostHold { .. } | Action::VoidHold { .. } | Action::ExpireHold { .. } => {
@@ -159,13 +165,15 @@ fn shown(line: &StatementLine) -> Option<Value> {
         Side::Gave => (transfer.credit, -1),
         Side::Took => (transfer.debit, 1),
     };
+    let (amount, at) = (NanoUsd(sign * transfer.amount.0), UnixMs(line.entry.at));
     Some(json!({
         "number": line.number,
         "id": line.entry.id.to_string(),
-        "at": UnixMs(line.entry.at).rfc3339(),
+        "at": at.rfc3339(),
         "reason": transfer.reason.as_str(),
         "other": other.to_string(),
-        "nano_usd": sign * transfer.amount.0,
+        "nano_usd": amount.0,
+        "micro_tokens": rates.micro_tokens(amount, at),
         "state": line.state.map_or("posted", |state| state.as_str()),
         "hash": line.hash.to_string(),
     }))

@@ -29,6 +29,7 @@ mod sign_up;
 mod sites;
 mod spending;
 mod streams;
+mod token_rate;
 pub mod upkeep;
 mod uploads;
 mod withdrawals;
@@ -167,6 +168,7 @@ pub fn router(app: App) -> Router {
         .merge(sites::routes())
         .merge(withdrawals::routes())
         .merge(spending::routes())
+        .merge(token_rate::routes())
         .merge(network::routes())
         .merge(blobs::routes())
         .merge(health::routes())

@@ -5,10 +5,12 @@ use super::body::JsonBody;
 use super::extract::Path;
 use super::money::{Amount, Reference};
 use super::sites::find;
+use super::token_rate;
 use super::{App, Problem};
-use crate::settlement::{ADDRESS_BYTES_MAX, Request, SettlementError, Withdrawal, state_name};
+use crate::settlement::{ADDRESS_BYTES_MAX, Pay, Request, SettlementError, Withdrawal, state_name};
 use crate::store::{Book, requester, site_text};
 use crate::time::UnixMs;
+use crate::token::TokenRates;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -33,6 +35,17 @@ struct Wish {
     nano_usd: Amount,
     address: String,
     reference: Reference,
+    #[serde(default)]
+    pay: PayName,
+}
+
+/// The names of [`Pay`].
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PayName {
+    #[default]
+    Usd,
+    Tokens,
 }
 
 impl From<SettlementError> for Problem {
@@ -56,6 +69,9 @@ impl From<SettlementError> for Problem {
             SettlementError::ReferenceUsed => Problem::conflict(detail)
                 .named("reference-used", "The reference is used")
                 .with_field("reference"),
+            SettlementError::NoTokenRate => Problem::conflict(detail)
+                .named("no-token-rate", "Tokens have no rate")
+                .with_field("pay"),
             SettlementError::Unknown(_) => Problem::not_found(detail),
             SettlementError::NotPayable { .. } => Problem::forbidden(detail),
             SettlementError::Decided { .. } | SettlementError::Over { .. } => {
@@ -65,27 +81,37 @@ impl From<SettlementError> for Problem {
     }
 }
 
-fn shown(withdrawal: &Withdrawal) -> Value {
-    let Withdrawal { id, request, state, requested, expires, decided, note } = withdrawal;
+/// In tokens at its own rate where it is paid in them, and otherwise at that of its day.
+fn shown(withdrawal: &Withdrawal, rates: &TokenRates) -> Value {
+    let Withdrawal { id, request, state, requested, expires, decided, note, rate } = withdrawal;
+    let rate = rate.or_else(|| rates.at(*requested));
     json!({
         "id": id.to_string(), "account": request.account.to_string(),
         "nano_usd": request.amount.0, "address": request.address, "reference": request.reference,
         "state": state_name(*state), "requested_at": requested.rfc3339(),
         "expires_at": expires.rfc3339(), "decided_at": decided.map(UnixMs::rfc3339), "note": note,
+        "pay": request.pay.as_str(), "token_rate": rate.as_ref().map(token_rate::shown),
+        "micro_tokens": rate.and_then(|rate| rate.micro_tokens(request.amount)),
     })
 }
 
 async fn ask(app: &App, book: Book, account: Account, wish: Wish) -> Result<Response, Problem> {
-    let Wish { nano_usd: Amount(amount), address, reference } = wish;
+    let Wish { nano_usd: Amount(amount), address, reference, pay } = wish;
+    let pay = match pay {
+        PayName::Usd => Pay::Usd,
+        PayName::Tokens => Pay::Tokens,
+    };
     let reference = reference.as_str().to_owned();
-    let request = Request { book, account, amount, address, reference };
+    let request = Request { book, account, amount, address, pay, reference };
     let withdrawal = app.settlement.request(request, UnixMs::now()).await?;
-    Ok((StatusCode::CREATED, Json(shown(&withdrawal))).into_response())
+    Ok((StatusCode::CREATED, Json(shown(&withdrawal, &app.store.token_rates().await?)))
+        .into_response())
 }
 
 async fn listed(app: &App, book: Book, account: Account) -> Result<Json<Value>, Problem> {
     let rows = app.store.withdrawals(Some((book, account)), false, LISTED_MAX).await?;
-    let withdrawals: Vec<Value> = rows.iter().map(shown).collect();
+    let rates = app.store.token_rates().await?;
+    let withdrawals: Vec<Value> = rows.iter().map(|row| shown(row, &rates)).collect();
     Ok(Json(json!({ "withdrawals": withdrawals })))
 }
 

@@ -8,6 +8,7 @@ pub use manual::Manual;
 
 use crate::store::{Book, BooksError, KeyId, StoreError};
 use crate::time::UnixMs;
+use crate::token::TokenRate;
 use futures_util::future::BoxFuture;
 use raven_engine::ledger::{Account, Added, HoldState, Refusal};
 use raven_engine::money::NanoUsd;
@@ -48,8 +49,28 @@ pub struct Request {
     pub amount: NanoUsd,
     /// Where it is to be paid, as a person reads it.
     pub address: String,
+    pub pay: Pay,
     /// What whoever asks knows it by: the same one is held once.
     pub reference: String,
+}
+
+/// What a withdrawal is paid in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pay {
+    #[default]
+    Usd,
+    /// At the rate that is in force when it is asked for.
+    Tokens,
+}
+
+impl Pay {
+    /// The name in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Pay::Usd => "usd",
+            Pay::Tokens => "tokens",
+        }
+    }
 }
 
 /// A withdrawal, and how far it is.
@@ -64,6 +85,8 @@ pub struct Withdrawal {
     pub decided: Option<UnixMs>,
     /// What whoever decided has noted, e.g. what the payment is known by.
     pub note: Option<String>,
+    /// Of one that is paid in tokens.
+    pub rate: Option<TokenRate>,
 }
 
 /// The name of a withdrawal's state in JSON.
@@ -105,6 +128,8 @@ pub enum SettlementError {
     Address,
     #[error("account {account}: nothing is paid out of it")]
     NotPayable { account: Account },
+    #[error("pay: there is no rate at which tokens could be paid")]
+    NoTokenRate,
     #[error("no withdrawal has the id {0}")]
     Unknown(WithdrawalId),
     #[error("withdrawal {id} is {} already", state_name(*state))]

@@ -23,6 +23,7 @@ mod sign_ups;
 mod sites;
 mod spend;
 mod stats;
+mod token_rates;
 mod trust;
 mod uploads;
 mod withdrawals;

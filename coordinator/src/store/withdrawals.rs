@@ -1,11 +1,13 @@
 //! Money on its way out: a hold in the books, and where it is to go.
 
 use super::books;
+use super::token_rates;
 use super::{
     Book, Store, StoreError, column, failed, hash_column, read_book, u64_column, unreadable,
 };
-use crate::settlement::{Decision, Request, SettlementError, Withdrawal, WithdrawalId};
+use crate::settlement::{Decision, Pay, Request, SettlementError, Withdrawal, WithdrawalId};
 use crate::time::UnixMs;
+use crate::token::TokenRate;
 use raven_engine::ledger::{Account, Action, Entry, EntryId, HoldState, Reason, Refusal, Transfer};
 use raven_engine::money::NanoUsd;
 use sqlx::Transaction;
@@ -28,6 +30,14 @@ fn read(row: &SqliteRow) -> Result<Withdrawal, StoreError> {
     let account: &str = column(row, table, "account")?;
     let account = account.parse().map_err(|error| unreadable(table, "account", error))?;
     let decided: Option<i64> = column(row, table, "decided_ms")?;
+    let from: Option<i64> = column(row, table, "token_from_ms")?;
+    let rate = match from {
+        Some(from) => {
+            let nano_usd = column(row, table, "token_nano_usd")?;
+            Some(TokenRate { from: UnixMs(from), nano_usd })
+        }
+        None => None,
+    };
     Ok(Withdrawal {
         id: WithdrawalId(column(row, table, "id")?),
         request: Request {
@@ -35,6 +45,7 @@ fn read(row: &SqliteRow) -> Result<Withdrawal, StoreError> {
             account,
             amount: NanoUsd(column(row, table, "amount")?),
             address: column(row, table, "address")?,
+            pay: if rate.is_some() { Pay::Tokens } else { Pay::Usd },
             reference: column(row, table, "reference")?,
         },
         state: books::hold_state(row)?,
@@ -42,6 +53,7 @@ fn read(row: &SqliteRow) -> Result<Withdrawal, StoreError> {
         expires: UnixMs(column(row, table, "expires_ms")?),
         decided: decided.map(UnixMs),
         note: column(row, table, "note")?,
+        rate,
     })
 }
 
@@ -78,6 +90,7 @@ impl Store {
             return if is_same { Ok(known) } else { Err(SettlementError::ReferenceUsed) };
         }
         check_waiting(&mut transaction, request).await?;
+        let rate = rate_of(&mut transaction, request, now).await?;
         let expires = now.plus_days(DECIDED_DAYS);
         let fields = [&request.account.to_bytes()[..], request.reference.as_bytes()];
         let hold = EntryId::of("withdrawal", &fields);
@@ -92,8 +105,9 @@ impl Store {
         books::enter(&mut transaction, request.book, &[entry]).await?;
         let done = sqlx::query(
             "INSERT INTO withdrawals
-                 (book, account, reference, amount, address, hold, requested_ms, expires_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                 (book, account, reference, amount, address, hold, requested_ms, expires_ms,
+                  token_from_ms, token_nano_usd)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )
         .bind(request.book.as_str())
         .bind(request.account.to_string())
@@ -103,6 +117,8 @@ impl Store {
         .bind(&hold.0[..])
         .bind(now.0)
         .bind(expires.0)
+        .bind(rate.map(|rate| rate.from.0))
+        .bind(rate.map(|rate| rate.nano_usd))
         .execute(&mut *transaction)
         .await
         .map_err(failed("note a withdrawal"))?;
@@ -115,6 +131,7 @@ impl Store {
             expires,
             decided: None,
             note: None,
+            rate,
         })
     }
 
@@ -207,6 +224,27 @@ async fn known(transaction: &mut Tx, request: &Request) -> Result<Option<Withdra
         .await
         .map_err(failed("look for a withdrawal"))?;
     row.as_ref().map(read).transpose()
+}
+
+/// The rate of a withdrawal in tokens, as it is when it is asked for.
+async fn rate_of(
+    transaction: &mut Tx,
+    request: &Request,
+    now: UnixMs,
+) -> Result<Option<TokenRate>, SettlementError> {
+    if request.pay == Pay::Usd {
+        return Ok(None);
+    }
+    let row = sqlx::query(
+        "SELECT from_ms, nano_usd FROM token_rates WHERE from_ms <= ?1
+         ORDER BY from_ms DESC LIMIT 1",
+    )
+    .bind(now.0)
+    .fetch_optional(&mut **transaction)
+    .await
+    .map_err(failed("read a token's rate"))?;
+    let row = row.ok_or(SettlementError::NoTokenRate)?;
+    Ok(Some(token_rates::read(&row)?))
 }
 
 async fn check_waiting(transaction: &mut Tx, request: &Request) -> Result<(), StoreError> {
