@@ -242,6 +242,21 @@ fn a_sub_accounts_money_goes_out_through_its_parent() {
 }
 
 #[test]
+fn a_key_that_no_longer_holds_moves_nothing() {
+    let bank = Bank::start(100_000);
+    let other = bank.post("/v1/keys", &json!({"name": "x"})).json();
+    let (key, id) = (other["key"].as_str().expect("a key"), id(&other));
+    let path = format!("/v1/keys/{id}");
+    assert_eq!(bank.server.ask(&bank.key, "DELETE", &path, &Value::Null).status, 204);
+    let before = bank.audited();
+    bank.server.ask(key, "POST", PATH, &wish(20_000, "a")).problem(401);
+    let spend = json!({"statement": "{}", "signature": ""});
+    bank.server.ask(key, "POST", "/v1/account/earnings", &spend).problem(401);
+    bank.server.ask(key, "POST", "/v1/accounts", &json!({"name": "x"})).problem(401);
+    assert_eq!(bank.audited(), before);
+}
+
+#[test]
 fn one_account_has_twenty_that_wait() {
     let bank = Bank::start(1_000_000);
     for at in 0..20 {
