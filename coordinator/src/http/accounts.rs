@@ -169,9 +169,6 @@ async fn add_key(
     JsonBody(spec, _): JsonBody<KeySpec>,
 ) -> Result<Response, Problem> {
     let row = find(&app, caller.account, &id).await?;
-    if row.closed.is_some() {
-        return Err(Problem::conflict("the sub-account is closed: it has no keys any more"));
-    }
     let answer = make(&app, row.id, &caller, &spec).await?;
     Ok(secret(StatusCode::CREATED, answer))
 }

@@ -265,6 +265,9 @@ impl From<StoreError> for Problem {
             }
             StoreError::Quota { what, limit, found } => Problem::quota(what, limit, found),
             StoreError::NoDataset { .. } => Problem::no_dataset(),
+            StoreError::Closed => {
+                Problem::conflict("the account is closed: it has no keys any more")
+            }
             StoreError::Books(Refusal::Funds { available, needed, .. }) => {
                 Problem::funds(available, needed)
             }

@@ -173,7 +173,8 @@ impl Store {
     /// Stores another key of an account.
     ///
     /// # Errors
-    /// [`StoreError::Quota`] where it has [`KEYS_MAX`] that hold; [`StoreError::Database`].
+    /// [`StoreError::Quota`] where it has [`KEYS_MAX`] that hold; [`StoreError::Closed`];
+    /// [`StoreError::Database`].
     pub async fn add_key_of(
         &self,
         account: KeyId,
@@ -181,14 +182,20 @@ impl Store {
     ) -> Result<KeyNumber, StoreError> {
         let now = UnixMs::now();
         let mut transaction = self.begin().await?;
-        let query =
-            format!("SELECT COUNT(*) AS found FROM api_keys WHERE account = ?1 AND {HOLDS}");
+        let query = format!(
+            "SELECT COUNT(*) AS found,
+                 EXISTS (SELECT 1 FROM owners WHERE id = ?1 AND closed_ms IS NOT NULL) AS closed
+             FROM api_keys WHERE account = ?1 AND {HOLDS}"
+        );
         let row = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(account.0)
             .bind(now.0)
             .fetch_one(&mut *transaction)
             .await
             .map_err(failed("count keys"))?;
+        if column(&row, "owners", "closed")? {
+            return Err(StoreError::Closed);
+        }
         let found = u64_column(&row, "api_keys", "found")?;
         if found >= KEYS_MAX {
             return Err(StoreError::Quota { what: "API keys", limit: KEYS_MAX, found });

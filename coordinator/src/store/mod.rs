@@ -104,6 +104,9 @@ pub enum StoreError {
     /// No job of the one phase comes to the other.
     #[error("store: job {job} is {from} and cannot become {to}")]
     Transition { job: raven_protocol::JobId, from: JobPhase, to: JobPhase },
+    /// A sub-account that was closed is to have another key.
+    #[error("store: the account is closed: it has no keys any more")]
+    Closed,
     /// A job names a data set that is deleted, or was never stored.
     #[error("store: data set {dataset} is not stored")]
     NoDataset { dataset: DatasetId },
