@@ -1,6 +1,5 @@
 //! The operator's commands for keys, withdrawals and the token's rate.
 
-#[allow(dead_code, reason = "each test file uses its own part of this")]
 mod support;
 
 use raven_coordinator::keys::{ApiKey, KeyMode};

@@ -80,12 +80,13 @@ impl World {
                 self.post(Transfer { debit, credit: account, amount, reason }, step).await
             }
             2 => {
-                let (debit, credit) = if reference % 2 == 0 { (own, child) } else { (child, own) };
+                let (debit, credit) =
+                    if reference.is_multiple_of(2) { (own, child) } else { (child, own) };
                 let reason = Reason::SubAccount;
                 self.post(Transfer { debit, credit, amount, reason }, step).await
             }
             3 => {
-                let from = if reference % 2 == 0 { SITE } else { CONTRIBUTOR };
+                let from = if reference.is_multiple_of(2) { SITE } else { CONTRIBUTOR };
                 let id = EntryId::of("spend", &[&reference.to_le_bytes()]);
                 self.store.spend(from, self.parent, amount, id).await.is_ok()
             }
@@ -98,7 +99,7 @@ impl World {
             6 => {
                 let id = WithdrawalId(self.random.below(12) as i64);
                 let decision =
-                    if reference % 2 == 0 { Decision::Approve } else { Decision::Refuse };
+                    if reference.is_multiple_of(2) { Decision::Approve } else { Decision::Refuse };
                 self.settlement.decide(id, decision, None, self.now).await.is_ok()
             }
             _ => {

@@ -81,7 +81,7 @@ async fn an_account_has_a_hundred_keys_that_hold() {
     for at in 1..100 {
         let key = ApiKey::generate(KeyMode::Test);
         // Those whose time is over do not count.
-        let expires = (at == 1).then(|| UnixMs(1));
+        let expires = (at == 1).then_some(UnixMs(1));
         let new = NewKey { expires, ..NewKey::whole(&key) };
         store.add_key_of(owner, &new).await.expect("stored");
     }
