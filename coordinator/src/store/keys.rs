@@ -291,8 +291,7 @@ impl Store {
     ) -> Result<Revocation, StoreError> {
         let now = UnixMs::now();
         let mut transaction = self.begin().await?;
-        let query =
-            format!("SELECT id, scopes FROM api_keys WHERE account = ?1 AND {HOLDS} LIMIT ?3");
+        let query = format!("SELECT * FROM api_keys WHERE account = ?1 AND {HOLDS} LIMIT ?3");
         let rows = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(account.0)
             .bind(now.0)
@@ -300,22 +299,17 @@ impl Store {
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed("look at keys"))?;
-        let mut others_with_keys = 0;
-        let mut found = None;
-        for row in &rows {
-            let scopes = scopes(row)?;
-            if column::<i64>(row, "api_keys", "id")? == number.0 {
-                found = Some(scopes);
-            } else if scopes.has(Scope::Keys) {
-                others_with_keys += 1;
-            }
-        }
-        match found {
-            None => return Ok(Revocation::Unknown),
-            Some(scopes) if scopes.has(Scope::Keys) && others_with_keys == 0 => {
-                return Ok(Revocation::LastWithKeys);
-            }
-            Some(_) => {}
+        let keys: Vec<KeyRow> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        let Some(own) = keys.iter().find(|key| key.number == number) else {
+            return Ok(Revocation::Unknown);
+        };
+        // One that ends before would only put the day off on which nobody makes keys.
+        let end = |key: &KeyRow| key.expires.map_or(i64::MAX, |at| at.0);
+        let stays = |key: &KeyRow| {
+            key.number != number && key.scopes.has(Scope::Keys) && end(key) >= end(own)
+        };
+        if own.scopes.has(Scope::Keys) && !keys.iter().any(stays) {
+            return Ok(Revocation::LastWithKeys);
         }
         sqlx::query("UPDATE api_keys SET revoked_ms = ?2 WHERE id = ?1")
             .bind(number.0)
