@@ -7,6 +7,9 @@ use crate::config::{ConfigError, Environment, KERNEL, SETTINGS, Serve, resolve};
 use crate::keys::KeyMode;
 use crate::referee::replay::Replay;
 use crate::runtime::session::parse_hex;
+use crate::scopes::Scopes;
+use crate::settlement::{Decision, WithdrawalId};
+use crate::token::{RATE_MAX, RATE_MIN};
 use raven_engine::money::NanoUsd;
 use raven_protocol::Seed;
 use std::collections::BTreeMap;
@@ -15,11 +18,16 @@ use std::path::{Path, PathBuf};
 const COMMANDS: &str = "\
 coordinator serve --data DIR [--config FILE] [--SETTING VALUE ...]
 coordinator keys create --data DIR [--live]
+coordinator keys create --data DIR --of ACCOUNT|KEY_HINT [--scopes LIST] [--name TEXT]
 coordinator keys revoke --data DIR KEY
 coordinator sites revoke --data DIR SITE_ID
 coordinator signing rotate --data DIR
 coordinator audit --data DIR
 coordinator deposit --data DIR --nano-usd N --payment ID KEY
+coordinator withdrawals list --data DIR [--all]
+coordinator withdrawals approve --data DIR [--note TEXT] ID
+coordinator withdrawals refuse --data DIR [--note TEXT] ID
+coordinator token-rate set --data DIR NANO_USD
 coordinator verify-receipt FILE [--key KEY]
 coordinator doctor --data DIR [--config FILE] [--SETTING VALUE ...]
 coordinator replay EVIDENCE [--kernel FILE] [--key KEY]
@@ -47,14 +55,28 @@ pub enum Command {
     Serve(Box<Serve>),
     Doctor(Box<Serve>),
     CreateKey { data: PathBuf, mode: KeyMode },
+    AddKey(AddKey),
     RevokeKey { data: PathBuf, key: String },
     RevokeSite { data: PathBuf, site: String },
     RotateSigning { data: PathBuf },
     Audit { data: PathBuf },
     Deposit(Deposit),
+    ListWithdrawals { data: PathBuf, all: bool },
+    DecideWithdrawal(Decide),
+    SetTokenRate { data: PathBuf, nano_usd: i64 },
     VerifyReceipt { receipt: PathBuf, key: Option<Signatory> },
     Replay(Replay),
     VerifyModel(Box<VerifyModel>),
+}
+
+/// Another key of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddKey {
+    pub data: PathBuf,
+    /// The account's name in the books, or the hint of one of its keys.
+    pub of: String,
+    pub scopes: Scopes,
+    pub name: String,
 }
 
 /// Nano-USD of one deposit: a slip of the finger is not entered for good.
@@ -69,6 +91,16 @@ pub struct Deposit {
     pub amount: NanoUsd,
     /// What the payment is known by: one payment is entered once.
     pub payment: String,
+}
+
+/// What becomes of a withdrawal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decide {
+    pub data: PathBuf,
+    pub id: WithdrawalId,
+    pub decision: Decision,
+    /// E.g. what the payment is known by; whoever asked sees it.
+    pub note: Option<String>,
 }
 
 /// Why a command line is not understood.
@@ -247,6 +279,49 @@ fn deposit(arguments: impl Iterator<Item = String>) -> Result<Deposit, CliError>
     Ok(Deposit { data: read.data()?, key: read.only("a key")?, amount, payment })
 }
 
+fn add_key(read: &Arguments, data: PathBuf, of: &str) -> Result<AddKey, CliError> {
+    if read.flag("--live") {
+        let rule = "goes without --of: an account's money is of one kind";
+        return Err(CliError::Form { name: "--live", rule });
+    }
+    let rule = "of jobs, datasets, sites, account and keys, with commas between";
+    let scopes = parsed(read, "--scopes", rule, |text| Scopes::parse(text).ok())?;
+    let name = read.value("--name").unwrap_or_default().to_owned();
+    Ok(AddKey { data, of: of.to_owned(), scopes: scopes.unwrap_or(Scopes::ALL), name })
+}
+
+fn token_rate(mut arguments: impl Iterator<Item = String>) -> Result<Command, CliError> {
+    let verb = arguments.next().ok_or(CliError::Missing("a verb such as set"))?;
+    if verb != "set" {
+        return Err(CliError::Command(format!("token-rate {verb}")));
+    }
+    let read = Arguments::read(arguments, &["--data"], &[])?;
+    let (name, rule) = ("nano-USD of a token", "a whole number from 1,000 to 10^15");
+    let data = read.data()?;
+    let nano_usd = read.only("what a token is worth, in nano-USD,")?.parse().ok();
+    let nano_usd = nano_usd.filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate));
+    Ok(Command::SetTokenRate { data, nano_usd: nano_usd.ok_or(CliError::Form { name, rule })? })
+}
+
+fn withdrawals(mut arguments: impl Iterator<Item = String>) -> Result<Command, CliError> {
+    let verb = arguments.next().ok_or(CliError::Missing("a verb such as list"))?;
+    let decision = match verb.as_str() {
+        "list" => {
+            let read = Arguments::read(arguments, &["--data"], &["--all"])?;
+            read.none()?;
+            return Ok(Command::ListWithdrawals { data: read.data()?, all: read.flag("--all") });
+        }
+        "approve" => Decision::Approve,
+        "refuse" => Decision::Refuse,
+        verb => return Err(CliError::Command(format!("withdrawals {verb}"))),
+    };
+    let read = Arguments::read(arguments, &["--data", "--note"], &[])?;
+    let (data, note) = (read.data()?, read.value("--note").map(str::to_owned));
+    let id = read.only("a withdrawal's id")?;
+    let id = id.parse().map_err(|rule| CliError::Form { name: "a withdrawal's id", rule })?;
+    Ok(Command::DecideWithdrawal(Decide { data, id, decision, note }))
+}
+
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
@@ -270,6 +345,8 @@ pub fn parse(
             Ok(Command::Audit { data: read.data()? })
         }
         "deposit" => deposit(arguments).map(Command::Deposit),
+        "withdrawals" => withdrawals(arguments),
+        "token-rate" => token_rate(arguments),
         "verify-receipt" => {
             let read = Arguments::read(arguments, &["--key"], &[])?;
             let key = parsed(&read, "--key", "64 lower-case hex digits", |text| text.parse().ok())?;
@@ -277,11 +354,23 @@ pub fn parse(
         }
         "keys" | "sites" | "signing" => {
             let verb = arguments.next().ok_or(CliError::Missing("a verb such as create"))?;
-            let read = Arguments::read(arguments, &["--data"], &["--live"])?;
+            let names = match (first.as_str(), verb.as_str()) {
+                ("keys", "create") => &["--data", "--of", "--scopes", "--name"][..],
+                _ => &["--data"],
+            };
+            let read = Arguments::read(arguments, names, &["--live"])?;
             let data = read.data()?;
             match (first.as_str(), verb.as_str()) {
                 ("keys", "create") => {
                     read.none()?;
+                    if let Some(of) = read.value("--of") {
+                        return add_key(&read, data, of).map(Command::AddKey);
+                    }
+                    if let Some(name) =
+                        ["--scopes", "--name"].into_iter().find(|n| read.value(n).is_some())
+                    {
+                        return Err(CliError::Form { name, rule: "goes with --of" });
+                    }
                     let mode = if read.flag("--live") { KeyMode::Live } else { KeyMode::Test };
                     Ok(Command::CreateKey { data, mode })
                 }
@@ -318,6 +407,28 @@ mod tests {
         let mode = KeyMode::Live;
         let create = Command::CreateKey { data: "d".into(), mode };
         assert_eq!(read("keys create --data d --live"), Ok(create));
+        let line = "keys create --data d --of rk_test_abcdef --scopes jobs,keys";
+        let scopes = Scopes::parse("jobs keys").expect("scopes");
+        let of = "rk_test_abcdef".to_owned();
+        let add = AddKey { data: "d".into(), of, scopes, name: String::new() };
+        assert_eq!(read(line), Ok(Command::AddKey(add)));
+        for (more, at) in [("--of x --live", "--live"), ("--scopes jobs", "--scopes")] {
+            let error = read(&format!("keys create --data d {more}"));
+            assert!(matches!(&error, Err(CliError::Form { name, .. }) if *name == at), "{error:?}");
+        }
+        let rate = Command::SetTokenRate { data: "d".into(), nano_usd: 50_000_000 };
+        assert_eq!(read("token-rate set --data d 50000000"), Ok(rate));
+        for bad in ["999", "0", "1.5", "1000000000000001"] {
+            let line = format!("token-rate set --data d {bad}");
+            assert!(matches!(read(&line), Err(CliError::Form { .. })), "{bad}");
+        }
+        let list = Command::ListWithdrawals { data: "d".into(), all: true };
+        assert_eq!(read("withdrawals list --data d --all"), Ok(list));
+        let (id, decision) = (WithdrawalId(7), Decision::Approve);
+        let decide = Decide { data: "d".into(), id, decision, note: Some("n".into()) };
+        let line = "withdrawals approve wd_0000000000000007 --data d --note n";
+        assert_eq!(read(line), Ok(Command::DecideWithdrawal(decide)));
+        assert!(matches!(read("withdrawals refuse 7 --data d"), Err(CliError::Form { .. })));
         assert_eq!(read(""), Ok(Command::Help));
         assert_eq!(read("audit --data d"), Ok(Command::Audit { data: "d".into() }));
         let (key, payment, amount) = ("rk".to_owned(), "p".to_owned(), NanoUsd(5));

@@ -5,7 +5,7 @@
 use crate::certificate::keep;
 use crate::front::{ConnectionLimits, FrontConfig, Network, Proxies, Rate};
 use crate::store::SiteCaps;
-use raven_engine::money::PicoUsd;
+use raven_engine::money::{NanoUsd, PicoUsd};
 use raven_engine::rates::{BONUS_THOUSANDTHS_MAX, Bonus, RATE_MAX, Rates, STAY_MINUTES_MAX};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +20,8 @@ pub const KERNEL: &str = "dist/kernel/raven_kernel.wasm";
 const VISIT_MB: u32 = 25;
 /// More than any visit moves: a terabyte.
 const VISIT_MB_MAX: u32 = 1_000_000;
+/// One USD: payments outside cost tens of cents.
+pub const WITHDRAWAL_LEAST: NanoUsd = NanoUsd(1_000_000_000);
 /// A gibibyte: an upload of the largest size may still be in the middle.
 const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
 /// Half a year: whoever comes back for a holiday finds it still.
@@ -103,6 +105,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("bonus_gpu", "THOUSANDTHS", "on top of a rate for what a GPU has executed"),
     setting("bonus_stay", "THOUSANDTHS", "on top of a rate after a stay of stay_minutes"),
     setting("stay_minutes", "NUMBER", "how long a session must be open for bonus_stay"),
+    setting(
+        "mail_folder",
+        "DIR",
+        "where links for people who sign up are written; absent: none do",
+    ),
+    setting("withdrawal_nano_usd_min", "NUMBER", "nano-USD that are paid out at least"),
 ];
 
 impl Setting {
@@ -185,6 +193,10 @@ pub struct Serve {
     pub site_caps: SiteCaps,
     /// At which the work of new jobs is paid.
     pub rates: Rates,
+    /// Where mail to people is written; nobody signs up where it is absent.
+    pub mail_folder: Option<PathBuf>,
+    /// What is less is not paid out.
+    pub withdrawal_least: NanoUsd,
 }
 
 /// Why settings are not taken. Each names the setting and where it stands.
@@ -342,6 +354,8 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         operator,
         site_caps: site_caps(found)?,
         rates: rates(found)?,
+        mail_folder: found.path("mail_folder"),
+        withdrawal_least: withdrawal_least(found)?,
     })
 }
 
@@ -361,6 +375,11 @@ fn site_caps(found: &Found) -> Result<SiteCaps, ConfigError> {
             .unwrap_or(defaults.new_keys_per_network_max),
         network_share_percent,
     })
+}
+
+fn withdrawal_least(found: &Found) -> Result<NanoUsd, ConfigError> {
+    let least = found.count::<i64>("withdrawal_nano_usd_min")?;
+    Ok(least.map_or(WITHDRAWAL_LEAST, NanoUsd))
 }
 
 fn gpu(found: &Found) -> Result<GpuUse, ConfigError> {

@@ -1,17 +1,24 @@
 //! The coordinator's program.
 
 use raven_coordinator::certificate;
-use raven_coordinator::cli::{self, Command, Deposit};
+use raven_coordinator::cli::{self, AddKey, Command, Decide, Deposit};
+use raven_coordinator::config::WITHDRAWAL_LEAST;
 use raven_coordinator::doctor::{Verdict, examine};
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::receipt;
 use raven_coordinator::referee::replay;
+use raven_coordinator::secret::{Secret, SecretKind};
 use raven_coordinator::serve::{data_folder, serve, store_file};
+use raven_coordinator::settlement::{self, Manual, Settlement, state_name};
 use raven_coordinator::signing::SigningKeys;
-use raven_coordinator::store::{Audited, AuditedAllocations, Book, Store, parse_site, requester};
+use raven_coordinator::store::{
+    Audited, AuditedAllocations, Book, KeyId, NewAccount, NewKey, Store, mode_of, parse_site,
+    requester,
+};
 use raven_coordinator::ticket::{TICKET_MS, signing_folder};
 use raven_coordinator::time::UnixMs;
 use raven_engine::ledger::Added;
+use raven_engine::money::NanoUsd;
 use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
@@ -115,6 +122,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             }
         }
         Command::CreateKey { data, mode } => create_key(&data, mode).await?,
+        Command::AddKey(asked) => add_key(&asked).await?,
         Command::RevokeKey { data, key } => {
             let key = ApiKey::parse(&key)?;
             let store = open(&data).await?;
@@ -123,6 +131,15 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::Audit { data } => audit(&data).await?,
         Command::Deposit(asked) => deposit(&asked).await?,
+        Command::ListWithdrawals { data, all } => list_withdrawals(&data, all).await?,
+        Command::SetTokenRate { data, nano_usd } => {
+            let store = open(&data).await?;
+            let rate = store.set_token_rate(nano_usd, UnixMs::now()).await?;
+            store.close().await;
+            let worth = NanoUsd(rate.nano_usd);
+            println!("a token is worth {worth} USD from {} on", rate.from.rfc3339());
+        }
+        Command::DecideWithdrawal(asked) => decide(asked).await?,
         Command::RevokeSite { data, site } => {
             let site = parse_site(&site).ok_or("a site's id is site_ and 16 hex digits")?;
             let store = open(&data).await?;
@@ -138,11 +155,40 @@ async fn open(data: &Path) -> Result<Store, Box<dyn Error>> {
     Ok(Store::open(&store_file(data)).await?)
 }
 
-/// Prints the key: it cannot be shown again.
+/// Prints the key, and the code by which its account is had back: neither can be shown again.
 async fn create_key(data: &Path, mode: KeyMode) -> Result<(), Box<dyn Error>> {
     let key = ApiKey::generate(mode);
     let store = open(data).await?;
-    store.add_key(&key).await?;
+    let code = Secret::generate(SecretKind::Recovery);
+    store
+        .add_account(
+            &NewKey::whole(&key),
+            &NewAccount { recovery: Some(&code), ..NewAccount::default() },
+        )
+        .await?;
+    store.close().await;
+    // Beside the key, so that whoever pipes one of them pipes only that.
+    eprintln!("recovery code, shown once: {}", code.reveal());
+    println!("{}", key.reveal());
+    Ok(())
+}
+
+/// The one account of that name in the books, or with a key of that hint.
+async fn account(store: &Store, text: &str) -> Result<(KeyId, Book), Box<dyn Error>> {
+    match store.accounts_named(text).await?[..] {
+        [found] => Ok(found),
+        [] => Err("no account of that name, and no key with that hint".into()),
+        _ => Err("keys of several accounts have that hint: name the account".into()),
+    }
+}
+
+/// Prints another key of an account, also of one whose keys are all revoked.
+async fn add_key(asked: &AddKey) -> Result<(), Box<dyn Error>> {
+    let store = open(&asked.data).await?;
+    let (owner, book) = account(&store, &asked.of).await?;
+    let key = ApiKey::generate(mode_of(book));
+    let (name, scopes) = (asked.name.as_str(), asked.scopes);
+    store.add_key_of(owner, &NewKey { key: &key, name, scopes, expires: None }).await?;
     store.close().await;
     println!("{}", key.reveal());
     Ok(())
@@ -180,11 +226,48 @@ async fn deposit(asked: &Deposit) -> Result<(), Box<dyn Error>> {
     let key = ApiKey::parse(&asked.key)?;
     let store = open(&asked.data).await?;
     let owner = store.find_key(&key).await?.ok_or("the API key is unknown or revoked")?;
-    let added = store.deposit(owner, asked.amount, &asked.payment).await?;
+    let (amount, payment) = (asked.amount, asked.payment.clone());
+    let settlement = Manual::new(store.clone(), WITHDRAWAL_LEAST);
+    let added = settlement.deposit(settlement::Deposit { owner, amount, payment }).await?;
     let book = store.book_of(owner).await?;
     let available = store.balance(book, requester(owner)).await?.available();
     store.close().await;
     let entered = if added == Added::New { "entered" } else { "entered before" };
     println!("{entered} in the {book} book; {available} USD are there to spend");
+    Ok(())
+}
+
+/// Withdrawals of one list: an operator has decided about older ones.
+const LISTED_MAX: u32 = 1_000;
+
+async fn list_withdrawals(data: &Path, all: bool) -> Result<(), Box<dyn Error>> {
+    let store = open(data).await?;
+    store.expire_withdrawals(UnixMs::now()).await?;
+    for found in store.withdrawals(None, !all, LISTED_MAX).await? {
+        let settlement::Withdrawal { id, request, state, requested, rate, .. } = found;
+        let (state, requested) = (state_name(state), requested.rfc3339());
+        let settlement::Request { account, amount, address, reference, .. } = request;
+        let tokens = rate.and_then(|rate| rate.micro_tokens(amount));
+        let tokens = tokens.map(|micro| format!(" as {micro} millionths of a token"));
+        let tokens = tokens.unwrap_or_default();
+        println!(
+            "{id} {state} {requested} {amount} USD{tokens} of {account}, {reference}: {address}"
+        );
+    }
+    store.close().await;
+    Ok(())
+}
+
+async fn decide(asked: Decide) -> Result<(), Box<dyn Error>> {
+    let store = open(&asked.data).await?;
+    let settlement = Manual::new(store.clone(), WITHDRAWAL_LEAST);
+    let decided = settlement.decide(asked.id, asked.decision, asked.note, UnixMs::now()).await?;
+    store.close().await;
+    let settlement::Request { account, amount, address, .. } = decided.request;
+    println!(
+        "{} {}: {amount} USD of {account} to {address}",
+        decided.id,
+        state_name(decided.state)
+    );
     Ok(())
 }

@@ -5,10 +5,14 @@ use crate::config::Serve;
 use crate::dataset::UploadLimits;
 use crate::embed::{Embed, EmbedError};
 use crate::front::Front;
-use crate::http::{App, Challenges, Incoming, Settings, Streams, Turns, router, upkeep};
+use crate::http::{
+    AccountSettings, App, Challenges, Incoming, Settings, Streams, Turns, router, upkeep,
+};
 use crate::job::{JobContext, resume};
+use crate::mail::{FolderMailer, Mailer};
 use crate::process::raise_open_files;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
+use crate::settlement::Manual;
 use crate::signing::SigningError;
 use crate::sites::check_origin;
 use crate::store::{BooksError, Store, StoreError};
@@ -149,6 +153,7 @@ pub async fn serve(
         store: store.clone(),
         blobs: blobs.clone(),
         tickets,
+        settlement: Arc::new(Manual::new(store.clone(), config.withdrawal_least)),
         network: Arc::new(handle.clone()),
         settings: Arc::new(Settings {
             origin,
@@ -165,6 +170,7 @@ pub async fn serve(
             rates: config.rates,
             evidence_folder: config.data.join(EVIDENCE_FOLDER),
             unclaimed_after_days: config.unclaimed_after_days,
+            accounts: account_settings(&config)?,
         }),
         embed: Arc::new(embed),
         www: Arc::new(www),
@@ -212,6 +218,18 @@ pub async fn serve(
         Some(error) => Err(error.into()),
         None => Ok(()),
     }
+}
+
+fn account_settings(config: &Serve) -> Result<AccountSettings, ServeError> {
+    let mailer = match &config.mail_folder {
+        Some(folder) => {
+            let opened = FolderMailer::open(folder)
+                .map_err(|error| ServeError::Folder { path: folder.clone(), error })?;
+            Some(Arc::new(opened) as Arc<dyn Mailer>)
+        }
+        None => None,
+    };
+    Ok(AccountSettings { mailer })
 }
 
 async fn start_runtime(

@@ -5,7 +5,7 @@ mod server;
 use raven_coordinator::store::Book;
 use raven_engine::ledger::Account;
 use raven_engine::money::PicoUsd;
-use raven_engine::{ContributorId, Credit, Metrics, Payer, Proof, Record};
+use raven_engine::{Beneficiary, ContributorId, Credit, Metrics, Payer, Proof, Record};
 use raven_protocol::{Backend, BlobId, JobId, ResultDigest, SessionId, TaskId};
 use server::{Server, job, record};
 
@@ -20,6 +20,7 @@ fn credit(job: JobId, round: u32, part: u32, who: u8, digest: u8) -> Credit {
         contributor: ContributorId([who; 32]),
         session: SessionId(who.into()),
         site: None,
+        beneficiary: Beneficiary::Contributor,
         flops: FLOPS,
         rate: PicoUsd(16_000),
         digest: ResultDigest([digest; 32]),

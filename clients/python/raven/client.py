@@ -261,6 +261,48 @@ class Client:
         """Totals of the network and the listed jobs with their loss curves. Public."""
         return self._json("GET", "/v1/stats")
 
+    # --- keys and money -----------------------------------------------------
+
+    def account(self) -> dict[str, Any]:
+        """The account's name and balance, in nano-USD and in tokens."""
+        return self._json("GET", "/v1/account")
+
+    def keys(self) -> list[dict[str, Any]]:
+        """The account's keys by their first characters, what they may do and when they were last used."""
+        return self._json("GET", "/v1/keys")["keys"]
+
+    def create_key(
+        self, name: str, scopes: "list[str] | None" = None, expires_at: str | None = None
+    ) -> dict[str, Any]:
+        """Makes another key of the account; its `key` is shown this once.
+
+        `scopes` are of `jobs`, `datasets`, `sites`, `account` and `keys`; without them it may do what this
+        key may. `expires_at` is RFC 3339. Where no answer comes it is not sent again: `keys` tells whether it was made.
+        """
+        spec: dict[str, Any] = {"name": name}
+        if scopes is not None:
+            spec["scopes"] = scopes
+        if expires_at is not None:
+            spec["expires_at"] = expires_at
+        return self._json("POST", "/v1/keys", spec)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Revokes a key. The last one with the scope `keys` is refused with an `ApiError`."""
+        with self._request("DELETE", f"/v1/keys/{quote(key_id, safe='')}", {}, None) as response:
+            response.read()
+
+    def withdraw(self, nano_usd: int, address: str, reference: str, *, pay: str = "usd") -> dict[str, Any]:
+        """Asks for money to be paid out, in `usd` or `tokens`; it is held until the operator has decided.
+
+        The same `reference` is held once, however often it is sent.
+        """
+        wish = {"nano_usd": nano_usd, "address": address, "reference": reference, "pay": pay}
+        return self._post("/v1/account/withdrawals", wish, None)
+
+    def withdrawals(self) -> list[dict[str, Any]]:
+        """What was asked to be paid out, newest first, and how far each is."""
+        return self._json("GET", "/v1/account/withdrawals")["withdrawals"]
+
     # --- plumbing ----------------------------------------------------------
 
     @staticmethod

@@ -2,6 +2,7 @@
 //! those who call it.
 
 mod account;
+mod accounts;
 mod auth;
 mod blobs;
 mod body;
@@ -18,18 +19,25 @@ mod headers;
 mod health;
 mod idempotency;
 mod jobs;
+mod keys;
 mod model;
+mod money;
 mod network;
 mod pace;
 mod partner;
 mod problem;
 mod proof;
 mod quotes;
+mod recover;
+mod sign_up;
 mod sites;
+mod spending;
 mod streams;
+mod token_rate;
 mod top_up;
 pub mod upkeep;
 mod uploads;
+mod withdrawals;
 mod work_tokens;
 mod www;
 
@@ -46,7 +54,9 @@ use crate::config::AdminToken;
 use crate::dataset::UploadLimits;
 use crate::embed::Embed;
 use crate::health::Trouble;
+use crate::mail::Mailer;
 use crate::network::Network;
+use crate::settlement::Settlement;
 use crate::store::Store;
 use crate::ticket::Tickets;
 use crate::verify::Verifier;
@@ -65,6 +75,8 @@ pub struct App {
     pub store: Store,
     pub blobs: Blobs,
     pub tickets: Tickets,
+    /// How money comes in and goes out.
+    pub settlement: Arc<dyn Settlement>,
     pub network: Arc<dyn Network>,
     pub settings: Arc<Settings>,
     pub embed: Arc<Embed>,
@@ -120,6 +132,14 @@ pub struct Settings {
     pub evidence_folder: PathBuf,
     /// Days after which earnings of a contributor that was not seen are nobody's.
     pub unclaimed_after_days: u32,
+    pub accounts: AccountSettings,
+}
+
+/// What a deployment chooses of accounts.
+#[derive(Clone, Debug, Default)]
+pub struct AccountSettings {
+    /// Who brings links to people; without it they cannot sign up by themselves.
+    pub mailer: Option<Arc<dyn Mailer>>,
 }
 
 impl App {
@@ -157,10 +177,17 @@ pub fn router(app: App) -> Router {
         .merge(certificates::routes())
         .merge(account::routes())
         .merge(contributors::routes())
+        .merge(accounts::routes())
+        .merge(keys::routes())
+        .merge(recover::routes())
+        .merge(sign_up::routes())
         .merge(sites::routes())
         .merge(partner::routes())
         .merge(earnings::routes())
         .merge(work_tokens::routes())
+        .merge(withdrawals::routes())
+        .merge(spending::routes())
+        .merge(token_rate::routes())
         .merge(network::routes())
         .merge(blobs::routes())
         .merge(health::routes())

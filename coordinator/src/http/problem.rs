@@ -1,7 +1,8 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
 use crate::health::Trouble;
-use crate::store::StoreError;
+use crate::scopes::Scope;
+use crate::store::{BooksError, StoreError};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use raven_engine::ledger::Refusal;
@@ -85,6 +86,12 @@ impl Problem {
     /// Known, and not allowed.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
+    }
+
+    /// The key is none for this.
+    pub fn scope(needed: Scope) -> Self {
+        let detail = format!("this needs a key with the scope {}", needed.as_str());
+        Problem::forbidden(detail).named("scope", "The key may not do this").with_field("scope")
     }
 
     /// Nothing of that id belongs to this key.
@@ -258,6 +265,9 @@ impl From<StoreError> for Problem {
             }
             StoreError::Quota { what, limit, found } => Problem::quota(what, limit, found),
             StoreError::NoDataset { .. } => Problem::no_dataset(),
+            StoreError::Closed => {
+                Problem::conflict("the account is closed: it has no keys any more")
+            }
             StoreError::Books(Refusal::Funds { available, needed, .. }) => {
                 Problem::funds(available, needed)
             }
@@ -268,6 +278,33 @@ impl From<StoreError> for Problem {
                 }
                 None => Problem::internal(&error),
             },
+        }
+    }
+}
+
+/// What the books refuse of what a request asks for.
+impl From<BooksError> for Problem {
+    fn from(error: BooksError) -> Self {
+        let refusal = match error {
+            BooksError::Store(error) => return error.into(),
+            BooksError::Refused(refusal) => refusal,
+        };
+        match refusal {
+            Refusal::Funds { available, needed, .. } => Problem::funds(available, needed),
+            Refusal::IdReused { .. } => {
+                Problem::conflict("reference: it is that of another movement of money")
+                    .named("reference-used", "The reference is used")
+                    .with_field("reference")
+            }
+            Refusal::Amount { .. } | Refusal::Overflow { .. } => {
+                Problem::invalid(refusal.to_string()).with_field("nano_usd")
+            }
+            Refusal::SameAccount { .. } => Problem::invalid(refusal.to_string()),
+            Refusal::UnknownHold { .. } => Problem::not_found(refusal.to_string()),
+            Refusal::HoldOver { .. }
+            | Refusal::HoldExpired { .. }
+            | Refusal::HoldNotExpired { .. }
+            | Refusal::ExpiresBefore { .. } => Problem::conflict(refusal.to_string()),
         }
     }
 }

@@ -1,54 +1,327 @@
-//! API keys, by their hash.
+//! API keys, by their hash, and the accounts that they belong to.
 
-use super::{Book, Store, StoreError, column, failed, pay};
+use super::{
+    Book, Store, StoreError, column, count_to_sql, failed, read_book, u64_column, unreadable,
+};
 use crate::keys::{ApiKey, KeyMode};
+use crate::scopes::{Scope, Scopes};
 use crate::time::UnixMs;
+use raven_engine::ledger::Account;
+use sqlx::Transaction;
+use sqlx::sqlite::{Sqlite, SqliteRow};
+use std::fmt;
+use std::str::FromStr;
 
-/// A stored key's number: who owns data sets, jobs and sites.
+/// An account's number: who owns data sets, jobs, sites and money. It is that of
+/// the account's first key, whether or not that key still holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyId(pub i64);
 
+/// One key's own number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyNumber(pub i64);
+
+impl fmt::Display for KeyNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key_{:016x}", self.0)
+    }
+}
+
+impl FromStr for KeyNumber {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let rule = "must be key_ and 16 hex digits";
+        let digits = text.strip_prefix("key_").ok_or(rule)?;
+        let number = KeyNumber(i64::from_str_radix(digits, 16).map_err(|_| rule)?);
+        // One key has one spelling.
+        if number.to_string() == text { Ok(number) } else { Err(rule) }
+    }
+}
+
+/// A key that holds: whose it is, and what it may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownKey {
+    pub account: KeyId,
+    pub number: KeyNumber,
+    pub scopes: Scopes,
+    pub expires: Option<UnixMs>,
+}
+
+/// What is shown of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRow {
+    pub number: KeyNumber,
+    pub name: String,
+    /// Its first characters.
+    pub hint: String,
+    pub scopes: Scopes,
+    pub created: UnixMs,
+    pub expires: Option<UnixMs>,
+    /// The beginning of the day.
+    pub used: Option<UnixMs>,
+    pub revoked: Option<UnixMs>,
+}
+
+/// A key that is to be stored.
+#[derive(Clone, Copy, Debug)]
+pub struct NewKey<'a> {
+    pub key: &'a ApiKey,
+    pub name: &'a str,
+    pub scopes: Scopes,
+    pub expires: Option<UnixMs>,
+}
+
+impl<'a> NewKey<'a> {
+    /// One that may do everything, for ever.
+    pub fn whole(key: &'a ApiKey) -> Self {
+        NewKey { key, name: "", scopes: Scopes::ALL, expires: None }
+    }
+}
+
+/// What became of a wish to revoke a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    Revoked,
+    /// The account has no such key, or it was revoked before.
+    Unknown,
+    /// Without it nobody could make another one.
+    LastWithKeys,
+}
+
+/// Keys of one account that hold: one for each of many programs.
+pub const KEYS_MAX: u64 = 100;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Of a key that holds at `?now`.
+const HOLDS: &str = "revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?2)";
+
+pub(super) const fn book_of_mode(mode: KeyMode) -> Book {
+    match mode {
+        KeyMode::Test => Book::Test,
+        KeyMode::Live => Book::Live,
+    }
+}
+
+/// The kind of keys of accounts with that money.
+pub const fn mode_of(book: Book) -> KeyMode {
+    match book {
+        Book::Test => KeyMode::Test,
+        Book::Live => KeyMode::Live,
+    }
+}
+
+fn scopes(row: &SqliteRow) -> Result<Scopes, StoreError> {
+    let text: &str = column(row, "api_keys", "scopes")?;
+    Scopes::parse(text).map_err(|error| unreadable("api_keys", "scopes", error))
+}
+
+fn time(row: &SqliteRow, name: &'static str) -> Result<Option<UnixMs>, StoreError> {
+    let ms: Option<i64> = column(row, "api_keys", name)?;
+    Ok(ms.map(UnixMs))
+}
+
+fn read(row: &SqliteRow) -> Result<KeyRow, StoreError> {
+    let day: Option<i64> = column(row, "api_keys", "used_day")?;
+    Ok(KeyRow {
+        number: KeyNumber(column(row, "api_keys", "id")?),
+        name: column(row, "api_keys", "name")?,
+        hint: column(row, "api_keys", "hint")?,
+        scopes: scopes(row)?,
+        created: UnixMs(column(row, "api_keys", "created_ms")?),
+        expires: time(row, "expires_ms")?,
+        used: day.map(|day| UnixMs(day.saturating_mul(DAY_MS))),
+        revoked: time(row, "revoked_ms")?,
+    })
+}
+
+/// Stores a key; of a new account where `account` is `None`.
+pub(super) async fn insert(
+    transaction: &mut Transaction<'_, Sqlite>,
+    account: Option<KeyId>,
+    new: &NewKey<'_>,
+    now: UnixMs,
+) -> Result<KeyNumber, StoreError> {
+    let done = sqlx::query(
+        "INSERT INTO api_keys (hash, hint, created_ms, book, account, name, scopes, expires_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )
+    .bind(&new.key.hash()[..])
+    .bind(new.key.hint())
+    .bind(now.0)
+    .bind(book_of_mode(new.key.mode()).as_str())
+    .bind(account.map(|account| account.0))
+    .bind(new.name)
+    .bind(new.scopes.to_string())
+    .bind(new.expires.map(|at| at.0))
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("add a key"))?;
+    let number = KeyNumber(done.last_insert_rowid());
+    if account.is_none() {
+        sqlx::query("UPDATE api_keys SET account = id WHERE id = ?1")
+            .bind(number.0)
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed("begin an account"))?;
+    }
+    Ok(number)
+}
+
 impl Store {
-    /// Stores a new key's hash. The owner of a test key is given play money.
+    /// Stores another key of an account.
     ///
     /// # Errors
+    /// [`StoreError::Quota`] where it has [`KEYS_MAX`] that hold; [`StoreError::Closed`];
     /// [`StoreError::Database`].
-    pub async fn add_key(&self, key: &ApiKey) -> Result<KeyId, StoreError> {
-        let book = match key.mode() {
-            KeyMode::Test => Book::Test,
-            KeyMode::Live => Book::Live,
-        };
+    pub async fn add_key_of(
+        &self,
+        account: KeyId,
+        new: &NewKey<'_>,
+    ) -> Result<KeyNumber, StoreError> {
+        let now = UnixMs::now();
         let mut transaction = self.begin().await?;
-        let done = sqlx::query(
-            "INSERT INTO api_keys (hash, hint, created_ms, book) VALUES (?1, ?2, ?3, ?4)",
-        )
-        .bind(&key.hash()[..])
-        .bind(key.hint())
-        .bind(UnixMs::now().0)
-        .bind(book.as_str())
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed("add a key"))?;
-        let owner = KeyId(done.last_insert_rowid());
-        pay::begin_requester(&mut transaction, owner, book).await?;
+        let query = format!(
+            "SELECT COUNT(*) AS found,
+                 EXISTS (SELECT 1 FROM owners WHERE id = ?1 AND closed_ms IS NOT NULL) AS closed
+             FROM api_keys WHERE account = ?1 AND {HOLDS}"
+        );
+        let row = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(account.0)
+            .bind(now.0)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed("count keys"))?;
+        if column(&row, "owners", "closed")? {
+            return Err(StoreError::Closed);
+        }
+        let found = u64_column(&row, "api_keys", "found")?;
+        if found >= KEYS_MAX {
+            return Err(StoreError::Quota { what: "API keys", limit: KEYS_MAX, found });
+        }
+        let number = insert(&mut transaction, Some(account), new, now).await?;
         transaction.commit().await.map_err(failed("commit a key"))?;
-        Ok(owner)
+        Ok(number)
     }
 
-    /// The key's number, unless it is unknown or revoked.
+    /// The account of a key that holds.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn find_key(&self, key: &ApiKey) -> Result<Option<KeyId>, StoreError> {
-        let row = sqlx::query("SELECT id FROM api_keys WHERE hash = ?1 AND revoked_ms IS NULL")
+        Ok(self.known_key(key, UnixMs::now()).await?.map(|known| known.account))
+    }
+
+    /// What is known of a key that holds, and notes that it was used today.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn known_key(
+        &self,
+        key: &ApiKey,
+        now: UnixMs,
+    ) -> Result<Option<KnownKey>, StoreError> {
+        let query = format!(
+            "SELECT id, account, scopes, expires_ms, used_day FROM api_keys
+             WHERE hash = ?1 AND {HOLDS}"
+        );
+        let row = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(&key.hash()[..])
+            .bind(now.0)
             .fetch_optional(self.readers())
             .await
             .map_err(failed("look up a key"))?;
-        row.map(|row| Ok(KeyId(column(&row, "api_keys", "id")?))).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let known = KnownKey {
+            account: KeyId(column(&row, "api_keys", "account")?),
+            number: KeyNumber(column(&row, "api_keys", "id")?),
+            scopes: scopes(&row)?,
+            expires: time(&row, "expires_ms")?,
+        };
+        let day = now.0.div_euclid(DAY_MS);
+        if column::<Option<i64>>(&row, "api_keys", "used_day")? != Some(day) {
+            self.note_use(known.number, day);
+        }
+        Ok(Some(known))
     }
 
-    /// Revokes a key; whether there was one to revoke.
+    /// Notes the day in its own time: no request waits for it, or fails with it.
+    fn note_use(&self, number: KeyNumber, day: i64) {
+        let store = self.clone();
+        tokio::spawn(async move {
+            let noted = sqlx::query(
+                "UPDATE api_keys SET used_day = ?2 WHERE id = ?1 AND used_day IS NOT ?2",
+            )
+            .bind(number.0)
+            .bind(day)
+            .execute(store.writer())
+            .await;
+            if let Err(error) = noted {
+                tracing::debug!(%error, "the day of a key's use was not noted");
+            }
+        });
+    }
+
+    /// All keys of an account, the newest first; those that were revoked too.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keys_of(&self, account: KeyId, limit: u32) -> Result<Vec<KeyRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM api_keys WHERE account = ?1
+             ORDER BY revoked_ms IS NOT NULL, id DESC LIMIT ?2",
+        )
+        .bind(account.0)
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("list keys"))?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Revokes a key of an account, unless it is the last one that may make others.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn revoke_key_of(
+        &self,
+        account: KeyId,
+        number: KeyNumber,
+    ) -> Result<Revocation, StoreError> {
+        let now = UnixMs::now();
+        let mut transaction = self.begin().await?;
+        let query = format!("SELECT * FROM api_keys WHERE account = ?1 AND {HOLDS} LIMIT ?3");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(account.0)
+            .bind(now.0)
+            .bind(count_to_sql(KEYS_MAX))
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed("look at keys"))?;
+        let keys: Vec<KeyRow> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        let Some(own) = keys.iter().find(|key| key.number == number) else {
+            return Ok(Revocation::Unknown);
+        };
+        // One that ends before would only put the day off on which nobody makes keys.
+        let end = |key: &KeyRow| key.expires.map_or(i64::MAX, |at| at.0);
+        let stays = |key: &KeyRow| {
+            key.number != number && key.scopes.has(Scope::Keys) && end(key) >= end(own)
+        };
+        if own.scopes.has(Scope::Keys) && !keys.iter().any(stays) {
+            return Ok(Revocation::LastWithKeys);
+        }
+        sqlx::query("UPDATE api_keys SET revoked_ms = ?2 WHERE id = ?1")
+            .bind(number.0)
+            .bind(now.0)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("revoke a key"))?;
+        transaction.commit().await.map_err(failed("commit a revocation"))?;
+        Ok(Revocation::Revoked)
+    }
+
+    /// Revokes a key, also the last one of its account; whether there was one to revoke.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -62,5 +335,29 @@ impl Store {
         .await
         .map_err(failed("revoke a key"))?;
         Ok(done.rows_affected() > 0)
+    }
+
+    /// The accounts that a text names: one by its name in the books, or those that
+    /// have a key with that hint.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn accounts_named(&self, text: &str) -> Result<Vec<(KeyId, Book)>, StoreError> {
+        let id = match text.parse() {
+            Ok(Account::Requester(id)) => super::to_sql(id.0),
+            _ => 0,
+        };
+        let rows = sqlx::query(
+            "SELECT DISTINCT account, book FROM api_keys WHERE account = ?1 OR hint = ?2",
+        )
+        .bind(id)
+        .bind(text)
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("look for an account"))?;
+        let read = |row: &SqliteRow| {
+            Ok((KeyId(column(row, "api_keys", "account")?), read_book(row, "api_keys")?))
+        };
+        rows.iter().map(read).collect()
     }
 }

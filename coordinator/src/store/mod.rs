@@ -8,6 +8,7 @@ mod abandon;
 mod allocations;
 mod books;
 mod chain;
+mod children;
 mod contributors;
 mod credits;
 mod datasets;
@@ -18,6 +19,7 @@ mod inspect;
 mod jobs;
 mod keys;
 mod outcomes;
+mod owners;
 mod partners;
 mod pay;
 mod proofs;
@@ -25,16 +27,21 @@ mod records;
 mod repeated;
 mod sessions;
 mod setbacks;
+mod sign_ups;
 mod sites;
+mod spend;
 mod stats;
+mod token_rates;
 mod top_up;
 mod trust;
 mod uploads;
 mod wallets;
+mod withdrawals;
 
 pub use allocations::{AllocationFault, AuditedAllocations};
 pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
+pub use children::{CHILDREN_MAX, ChildError, ChildRow};
 pub use contributors::{EarnedDay, OwnSession, Payout};
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
@@ -42,12 +49,15 @@ pub use funnel::{EarningsDay, SiteDay, VisitorWork, Work as SiteWork};
 pub use idempotency::Remembered;
 pub use inspect::{Inspection, inspect};
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
-pub use keys::KeyId;
+pub use keys::{KEYS_MAX, KeyId, KeyNumber, KeyRow, KnownKey, NewKey, Revocation, mode_of};
+pub use owners::NewAccount;
 pub use partners::{EARNED, SiteCaps, Withheld, day_of};
+use pay::read_book;
 pub use pay::requester;
 pub use proofs::{OriginProof, ProofKind};
 pub use records::Clock;
 pub(crate) use records::state_reason;
+pub use sign_ups::{LINK_MS, SignUp};
 pub use sites::{OwnedSite, SiteChange, SiteRow, parse_site, site_text};
 pub use stats::{BackendWork, Curve, Totals};
 pub use trust::{EvidenceRecord, EvidenceView, Executions};
@@ -84,6 +94,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0013_pay.sql"),
     include_str!("../../migrations/0014_partners.sql"),
     include_str!("../../migrations/0015_contributors.sql"),
+    include_str!("../../migrations/0016_accounts.sql"),
 ];
 
 /// Everything that refers to blobs.
@@ -112,6 +123,9 @@ pub enum StoreError {
     /// No job of the one phase comes to the other.
     #[error("store: job {job} is {from} and cannot become {to}")]
     Transition { job: raven_protocol::JobId, from: JobPhase, to: JobPhase },
+    /// A sub-account that was closed is to have another key.
+    #[error("store: the account is closed: it has no keys any more")]
+    Closed,
     /// A job names a data set that is deleted, or was never stored.
     #[error("store: data set {dataset} is not stored")]
     NoDataset { dataset: DatasetId },

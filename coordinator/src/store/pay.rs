@@ -92,10 +92,13 @@ impl Store {
     /// [`BooksError`].
     pub async fn grant_trials(&self) -> Result<(), BooksError> {
         let mut transaction = self.begin().await?;
-        let rows = sqlx::query("SELECT id FROM api_keys WHERE book = 'test' ORDER BY id")
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(failed("list test keys"))?;
+        let rows = sqlx::query(
+            "SELECT k.id AS id FROM api_keys k JOIN owners o ON o.id = k.id
+             WHERE k.book = 'test' AND o.parent IS NULL ORDER BY k.id",
+        )
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed("list test keys"))?;
         let mut entries = Vec::with_capacity(rows.len());
         for row in &rows {
             entries.push(trial(KeyId(column(row, "api_keys", "id")?), UnixMs::now()));

@@ -10,11 +10,14 @@ use raven_coordinator::blobs::Blobs;
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::embed::Embed;
 use raven_coordinator::files::StaticFile;
-use raven_coordinator::http::{App, Challenges, Incoming, Settings, Streams, Turns, router};
+use raven_coordinator::http::{
+    AccountSettings, App, Challenges, Incoming, Settings, Streams, Turns, router,
+};
 use raven_coordinator::job::JobContext;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::network::{Network, NetworkError};
 use raven_coordinator::runtime::{JobLive, NetworkSnapshot, NodeSnapshot};
+use raven_coordinator::settlement::Manual;
 use raven_coordinator::store::{DatasetId, KeyId, Store};
 use raven_coordinator::ticket::Tickets;
 use raven_coordinator::www::Www;
@@ -28,6 +31,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, broadcast, watch};
 
+/// What is paid out at least: a thousandth of a cent.
+pub const WITHDRAWAL_LEAST: NanoUsd = NanoUsd(10_000);
 pub const ORIGIN: &str = "http://coordinator.test";
 pub const GRANT: &str = "a-session's-grant";
 pub const FRAME: &str = "<meta name=\"raven-ticket\" content=\"{{ticket}}\"><b>{{site_name}}</b>\
@@ -290,10 +295,12 @@ impl Server {
                 operator: true,
                 unclaimed_after_days: 180,
                 rates: Rates::FLAT,
+                accounts: AccountSettings::default(),
             };
             change(&mut settings);
             let app = App {
                 blobs: Blobs::open(&folder.path().join("blobs")).expect("blobs"),
+                settlement: Arc::new(Manual::new(store.clone(), WITHDRAWAL_LEAST)),
                 tickets: Tickets::new(store.clone()).await.expect("tickets"),
                 store,
                 network: network.clone(),
@@ -389,6 +396,19 @@ impl Server {
             request = request.header(*name, *value);
         }
         let request = request.body(body.to_vec()).expect("a request");
+        Self::answer(self.agent.run(request).expect("answers"))
+    }
+
+    /// A JSON request with another key; `null` is no body.
+    pub fn ask(&self, key: &str, method: &str, path: &str, body: &Value) -> Answer {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(self.url(path))
+            .header("content-type", "application/json")
+            .header("authorization", format!("Bearer {key}"))
+            .body(body.into_bytes())
+            .expect("a request");
         Self::answer(self.agent.run(request).expect("answers"))
     }
 

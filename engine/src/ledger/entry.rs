@@ -94,11 +94,13 @@ pub enum Reason {
     Correction,
     /// Earnings that their contributor's wallet collects.
     Claim,
+    /// Between an account and a sub-account of it.
+    SubAccount,
 }
 
 impl Reason {
     /// All reasons, by the number in their canonical form.
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 14] = [
         Reason::Deposit,
         Reason::Trial,
         Reason::Escrow,
@@ -112,6 +114,7 @@ impl Reason {
         Reason::Unclaimed,
         Reason::Correction,
         Reason::Claim,
+        Reason::SubAccount,
     ];
 
     /// The name in stores and JSON.
@@ -130,6 +133,7 @@ impl Reason {
             Reason::Unclaimed => "unclaimed",
             Reason::Correction => "correction",
             Reason::Claim => "claim",
+            Reason::SubAccount => "sub_account",
         }
     }
 }

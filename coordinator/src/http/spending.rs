@@ -1,0 +1,93 @@
+//! What sites and contributors have earned, spent on jobs of one's own.
+
+use super::account::amounts;
+use super::auth::Owner;
+use super::body::JsonBody;
+use super::extract::Path;
+use super::money::{Amount, Reference};
+use super::partner::find;
+use super::{App, Problem};
+use crate::earnings::{Statement, StatementError};
+use crate::store::requester;
+use crate::time::UnixMs;
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Json, Router};
+use raven_engine::ledger::{Account, Added, EntryId};
+use raven_engine::money::NanoUsd;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/sites/{id}/spend", post(of_site))
+        .route("/v1/account/earnings", post(of_contributor))
+}
+
+impl From<StatementError> for Problem {
+    fn from(error: StatementError) -> Self {
+        let problem = match &error {
+            StatementError::Signature => Problem::forbidden(error.to_string()),
+            StatementError::Over { .. } => Problem::conflict(error.to_string()),
+            _ => Problem::invalid(error.to_string()),
+        };
+        problem.with_field(error.field())
+    }
+}
+
+async fn spend(
+    app: &App,
+    from: Account,
+    owner: Owner,
+    amount: NanoUsd,
+    id: EntryId,
+) -> Result<Json<Value>, Problem> {
+    let added = app.store.spend(from, owner.0, amount, id).await?;
+    let book = app.store.book_of(owner.0).await?;
+    Ok(Json(json!({
+        "entry": id.to_string(), "entered_before": added == Added::Before,
+        "from": from.to_string(), "left": amounts(&app.store.balance(book, from).await?),
+        "balance": amounts(&app.store.balance(book, requester(owner.0)).await?),
+    })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Spending {
+    nano_usd: Amount,
+    reference: Reference,
+}
+
+async fn of_site(
+    State(app): State<App>,
+    owner: Owner,
+    Path(id): Path<String>,
+    JsonBody(asked, _): JsonBody<Spending>,
+) -> Result<Json<Value>, Problem> {
+    let site = Account::Site(find(&app, owner, &id).await?.id);
+    let fields = [&site.to_bytes()[..], asked.reference.as_str().as_bytes()];
+    let Amount(amount) = asked.nano_usd;
+    spend(&app, site, owner, amount, EntryId::of("spend", &fields)).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Signed {
+    /// JSON, as it was signed.
+    statement: String,
+    signature: String,
+}
+
+async fn of_contributor(
+    State(app): State<App>,
+    owner: Owner,
+    JsonBody(signed, _): JsonBody<Signed>,
+) -> Result<Json<Value>, Problem> {
+    let statement = Statement::read(&signed.statement, &signed.signature, UnixMs::now())?;
+    if statement.account != requester(owner.0) {
+        let detail = "statement.account: it is for another account than the key's";
+        return Err(Problem::forbidden(detail).with_field("statement.account"));
+    }
+    let from = Account::Contributor(statement.contributor);
+    spend(&app, from, owner, statement.amount, statement.entry()).await
+}

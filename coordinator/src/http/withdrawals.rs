@@ -1,0 +1,155 @@
+//! `/v1/account/withdrawals` and those of sites: money that is asked to go out.
+
+use super::auth::Owner;
+use super::body::JsonBody;
+use super::extract::Path;
+use super::money::{Amount, Reference};
+use super::partner::find;
+use super::token_rate;
+use super::{App, Problem};
+use crate::settlement::{ADDRESS_BYTES_MAX, Pay, Request, SettlementError, Withdrawal, state_name};
+use crate::store::{Book, requester, site_text};
+use crate::time::UnixMs;
+use crate::token::TokenRates;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use raven_engine::ledger::Account;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Withdrawals of one list.
+const LISTED_MAX: u32 = 200;
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/account/withdrawals", get(list).post(create))
+        .route("/v1/sites/{id}/withdrawals", get(list_of_site).post(create_of_site))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    nano_usd: Amount,
+    address: String,
+    reference: Reference,
+    #[serde(default)]
+    pay: PayName,
+}
+
+/// The names of [`Pay`].
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PayName {
+    #[default]
+    Usd,
+    Tokens,
+}
+
+impl From<SettlementError> for Problem {
+    fn from(error: SettlementError) -> Self {
+        let detail = error.to_string();
+        match error {
+            SettlementError::Books(error) => error.into(),
+            SettlementError::PlayMoney => {
+                Problem::conflict(detail).named("play-money", "Play money stays inside")
+            }
+            SettlementError::BelowLeast { found, least } => {
+                let number = |amount: i64| amount.max(0).unsigned_abs();
+                Problem::invalid(detail)
+                    .named("below-least", "Too little to be paid out")
+                    .with_field("nano_usd")
+                    .with_limit(number(least.0), Some(number(found.0)))
+            }
+            SettlementError::Address => Problem::invalid(detail)
+                .with_field("address")
+                .with_limit(ADDRESS_BYTES_MAX as u64, None),
+            SettlementError::ReferenceUsed => Problem::conflict(detail)
+                .named("reference-used", "The reference is used")
+                .with_field("reference"),
+            SettlementError::NoTokenRate => Problem::conflict(detail)
+                .named("no-token-rate", "Tokens have no rate")
+                .with_field("pay"),
+            SettlementError::Unknown(_) => Problem::not_found(detail),
+            SettlementError::NotPayable { .. } => Problem::forbidden(detail),
+            SettlementError::Decided { .. } | SettlementError::Over { .. } => {
+                Problem::conflict(detail)
+            }
+        }
+    }
+}
+
+/// In tokens at its own rate where it is paid in them, and otherwise at that of its day.
+fn shown(withdrawal: &Withdrawal, rates: &TokenRates) -> Value {
+    let Withdrawal { id, request, state, requested, expires, decided, note, rate } = withdrawal;
+    let rate = rate.or_else(|| rates.at(*requested));
+    json!({
+        "id": id.to_string(), "account": request.account.to_string(),
+        "nano_usd": request.amount.0, "address": request.address, "reference": request.reference,
+        "state": state_name(*state), "requested_at": requested.rfc3339(),
+        "expires_at": expires.rfc3339(), "decided_at": decided.map(UnixMs::rfc3339), "note": note,
+        "pay": request.pay.as_str(), "token_rate": rate.as_ref().map(token_rate::shown),
+        "micro_tokens": rate.and_then(|rate| rate.micro_tokens(request.amount)),
+    })
+}
+
+async fn ask(app: &App, book: Book, account: Account, wish: Wish) -> Result<Response, Problem> {
+    let Wish { nano_usd: Amount(amount), address, reference, pay } = wish;
+    let pay = match pay {
+        PayName::Usd => Pay::Usd,
+        PayName::Tokens => Pay::Tokens,
+    };
+    let reference = reference.as_str().to_owned();
+    let request = Request { book, account, amount, address, pay, reference };
+    let withdrawal = app.settlement.request(request, UnixMs::now()).await?;
+    Ok((StatusCode::CREATED, Json(shown(&withdrawal, &app.store.token_rates().await?)))
+        .into_response())
+}
+
+async fn listed(app: &App, book: Book, account: Account) -> Result<Json<Value>, Problem> {
+    let rows = app.store.withdrawals(Some((book, account)), false, LISTED_MAX).await?;
+    let rates = app.store.token_rates().await?;
+    let withdrawals: Vec<Value> = rows.iter().map(|row| shown(row, &rates)).collect();
+    Ok(Json(json!({ "withdrawals": withdrawals })))
+}
+
+/// What a sub-account has came from its parent, and goes out through it.
+async fn create(
+    State(app): State<App>,
+    owner: Owner,
+    JsonBody(wish, _): JsonBody<Wish>,
+) -> Result<Response, Problem> {
+    if app.store.is_child(owner.0).await? {
+        let detail = "a sub-account's money is its parent's to take back and withdraw";
+        return Err(Problem::forbidden(detail));
+    }
+    ask(&app, app.store.book_of(owner.0).await?, requester(owner.0), wish).await
+}
+
+async fn list(State(app): State<App>, owner: Owner) -> Result<Json<Value>, Problem> {
+    listed(&app, app.store.book_of(owner.0).await?, requester(owner.0)).await
+}
+
+async fn create_of_site(
+    State(app): State<App>,
+    owner: Owner,
+    Path(id): Path<String>,
+    JsonBody(wish, _): JsonBody<Wish>,
+) -> Result<Response, Problem> {
+    let site = find(&app, owner, &id).await?;
+    ask(&app, app.store.book_of(owner.0).await?, Account::Site(site.id), wish).await
+}
+
+async fn list_of_site(
+    State(app): State<App>,
+    owner: Owner,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let site = find(&app, owner, &id).await?;
+    let (book, account) = (app.store.book_of(owner.0).await?, Account::Site(site.id));
+    let mut answer = listed(&app, book, account).await?;
+    answer["site"] = Value::from(site_text(site.id));
+    Ok(answer)
+}

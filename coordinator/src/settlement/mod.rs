@@ -1,0 +1,201 @@
+//! Where money comes in and goes out. The books know what is owed; how it is
+//! paid is behind [`Settlement`], of which there is one: whoever runs the
+//! coordinator sees each payment and enters it ([`Manual`]).
+
+mod manual;
+
+pub use manual::Manual;
+
+use crate::store::{Book, BooksError, KeyId, StoreError};
+use crate::time::UnixMs;
+use crate::token::TokenRate;
+use futures_util::future::BoxFuture;
+use raven_engine::ledger::{Account, Added, HoldState, Refusal};
+use raven_engine::money::NanoUsd;
+use std::fmt;
+use std::str::FromStr;
+
+/// Bytes of an address: a bank's and an owner's name fit.
+pub const ADDRESS_BYTES_MAX: usize = 200;
+
+/// A withdrawal's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WithdrawalId(pub i64);
+
+impl fmt::Display for WithdrawalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wd_{:016x}", self.0)
+    }
+}
+
+impl FromStr for WithdrawalId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let rule = "must be wd_ and 16 hex digits";
+        let digits = text.strip_prefix("wd_").ok_or(rule)?;
+        let id = WithdrawalId(i64::from_str_radix(digits, 16).map_err(|_| rule)?);
+        // One withdrawal has one spelling.
+        if id.to_string() == text { Ok(id) } else { Err(rule) }
+    }
+}
+
+/// Money that somebody wants to have outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub book: Book,
+    /// Of a requester, a site or a contributor; whoever asks has shown that it is theirs.
+    pub account: Account,
+    pub amount: NanoUsd,
+    /// Where it is to be paid, as a person reads it.
+    pub address: String,
+    pub pay: Pay,
+    /// What whoever asks knows it by: the same one is held once.
+    pub reference: String,
+}
+
+/// What a withdrawal is paid in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pay {
+    #[default]
+    Usd,
+    /// At the rate that is in force when it is asked for.
+    Tokens,
+}
+
+impl Pay {
+    /// The name in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Pay::Usd => "usd",
+            Pay::Tokens => "tokens",
+        }
+    }
+}
+
+/// A withdrawal, and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withdrawal {
+    pub id: WithdrawalId,
+    pub request: Request,
+    pub state: HoldState,
+    pub requested: UnixMs,
+    /// From then on it can't be approved, and the money goes back.
+    pub expires: UnixMs,
+    pub decided: Option<UnixMs>,
+    /// What whoever decided has noted, e.g. what the payment is known by.
+    pub note: Option<String>,
+    /// Of one that is paid in tokens.
+    pub rate: Option<TokenRate>,
+}
+
+/// The name of a withdrawal's state in JSON.
+pub const fn state_name(state: HoldState) -> &'static str {
+    match state {
+        HoldState::Open => "pending",
+        HoldState::Posted => "approved",
+        HoldState::Voided => "refused",
+        HoldState::Expired => "expired",
+    }
+}
+
+/// What becomes of a withdrawal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It was paid: what was held leaves the books.
+    Approve,
+    /// It goes back.
+    Refuse,
+}
+
+/// Money that came in, as whoever runs the coordinator has seen it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deposit {
+    pub owner: KeyId,
+    pub amount: NanoUsd,
+    /// What the payment is known by: one payment is entered once.
+    pub payment: String,
+}
+
+/// Why money does not come in or go out. The books are as before.
+#[derive(Debug, thiserror::Error)]
+pub enum SettlementError {
+    #[error("test keys have play money, which is worth nothing outside")]
+    PlayMoney,
+    #[error("nano_usd: {} nano-USD, at least {} are paid out", found.0, least.0)]
+    BelowLeast { found: NanoUsd, least: NanoUsd },
+    #[error("address: must have 1 to {ADDRESS_BYTES_MAX} printable ASCII characters")]
+    Address,
+    #[error("account {account}: nothing is paid out of it")]
+    NotPayable { account: Account },
+    #[error("pay: there is no rate at which tokens could be paid")]
+    NoTokenRate,
+    #[error("no withdrawal has the id {0}")]
+    Unknown(WithdrawalId),
+    #[error("withdrawal {id} is {} already", state_name(*state))]
+    Decided { id: WithdrawalId, state: HoldState },
+    #[error("reference: it is that of another withdrawal")]
+    ReferenceUsed,
+    #[error("the time of withdrawal {id} was over at {}", expires.rfc3339())]
+    Over { id: WithdrawalId, expires: UnixMs },
+    #[error(transparent)]
+    Books(#[from] BooksError),
+}
+
+impl From<StoreError> for SettlementError {
+    fn from(error: StoreError) -> Self {
+        SettlementError::Books(error.into())
+    }
+}
+
+impl From<Refusal> for SettlementError {
+    fn from(refusal: Refusal) -> Self {
+        SettlementError::Books(refusal.into())
+    }
+}
+
+/// How money comes in and goes out.
+pub trait Settlement: fmt::Debug + Send + Sync {
+    /// Enters money that came in.
+    ///
+    /// # Errors
+    /// [`SettlementError::Books`], also where the payment was entered with other content.
+    fn deposit(&self, deposit: Deposit) -> BoxFuture<'_, Result<Added, SettlementError>>;
+
+    /// Holds money that is to go out. Asked again with the same reference it
+    /// answers what it has answered.
+    ///
+    /// # Errors
+    /// [`SettlementError`].
+    fn request(
+        &self,
+        request: Request,
+        now: UnixMs,
+    ) -> BoxFuture<'_, Result<Withdrawal, SettlementError>>;
+
+    /// Pays out what is held, or gives it back.
+    ///
+    /// # Errors
+    /// [`SettlementError`].
+    fn decide(
+        &self,
+        id: WithdrawalId,
+        decision: Decision,
+        note: Option<String>,
+        now: UnixMs,
+    ) -> BoxFuture<'_, Result<Withdrawal, SettlementError>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_have_one_spelling() {
+        let id = WithdrawalId(0xab);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in ["", "wd_", "wd_ab", "wd_00000000000000AB", "wd_0000000000000000ab"] {
+            assert!(text.parse::<WithdrawalId>().is_err(), "{text:?}");
+        }
+    }
+}

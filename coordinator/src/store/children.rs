@@ -1,0 +1,159 @@
+//! Sub-accounts: accounts that a platform makes for users of its own.
+
+use super::owners::{begin, revoke_all};
+use super::{KeyId, NewAccount, NewKey, Store, StoreError, column, failed, u64_column};
+use crate::time::UnixMs;
+use sqlx::sqlite::SqliteRow;
+
+/// Sub-accounts of one account. A platform with more asks for a coordinator of its own.
+pub const CHILDREN_MAX: u64 = 10_000;
+
+/// A sub-account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildRow {
+    pub id: KeyId,
+    pub name: String,
+    /// What its parent knows it by.
+    pub external_id: Option<String>,
+    pub created: UnixMs,
+    /// When it was closed: no key of it holds.
+    pub closed: Option<UnixMs>,
+}
+
+/// Why there is no new sub-account.
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    #[error("a sub-account has no sub-accounts of its own")]
+    Nested,
+    #[error("another sub-account has that external_id: {0:?}")]
+    Known(KeyId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn read(row: &SqliteRow) -> Result<ChildRow, StoreError> {
+    let closed: Option<i64> = column(row, "owners", "closed_ms")?;
+    Ok(ChildRow {
+        id: KeyId(column(row, "owners", "id")?),
+        name: column(row, "owners", "name")?,
+        external_id: column(row, "owners", "external_id")?,
+        created: UnixMs(column(row, "owners", "created_ms")?),
+        closed: closed.map(UnixMs),
+    })
+}
+
+impl Store {
+    /// Stores a sub-account and its first key. It begins with nothing.
+    ///
+    /// # Errors
+    /// [`ChildError`].
+    pub async fn add_child(
+        &self,
+        parent: KeyId,
+        key: &NewKey<'_>,
+        name: &str,
+        external_id: Option<&str>,
+    ) -> Result<KeyId, ChildError> {
+        let mut transaction = self.begin().await?;
+        let row = sqlx::query(
+            "SELECT parent IS NOT NULL AS nested,
+                 (SELECT COUNT(*) FROM owners WHERE parent = ?1) AS children,
+                 (SELECT id FROM owners WHERE parent = ?1 AND external_id = ?2) AS known
+             FROM owners WHERE id = ?1",
+        )
+        .bind(parent.0)
+        .bind(external_id)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed("look at an account"))?;
+        if column(&row, "owners", "nested")? {
+            return Err(ChildError::Nested);
+        }
+        if let Some(known) = column(&row, "owners", "known")? {
+            return Err(ChildError::Known(KeyId(known)));
+        }
+        let found = u64_column(&row, "owners", "children")?;
+        if found >= CHILDREN_MAX {
+            let (what, limit) = ("sub-accounts", CHILDREN_MAX);
+            return Err(StoreError::Quota { what, limit, found }.into());
+        }
+        let new = NewAccount { parent: Some(parent), name, external_id, ..NewAccount::default() };
+        let child = begin(&mut transaction, key, &new, UnixMs::now()).await?;
+        transaction.commit().await.map_err(failed("commit a sub-account"))?;
+        Ok(child)
+    }
+
+    /// Sub-accounts of an account with numbers above `after`, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn children(
+        &self,
+        parent: KeyId,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<ChildRow>, StoreError> {
+        let rows =
+            sqlx::query("SELECT * FROM owners WHERE parent = ?1 AND id > ?2 ORDER BY id LIMIT ?3")
+                .bind(parent.0)
+                .bind(after)
+                .bind(i64::from(limit))
+                .fetch_all(self.readers())
+                .await
+                .map_err(failed("list sub-accounts"))?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The sub-account of that number where it is one of `parent`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn child(&self, parent: KeyId, id: KeyId) -> Result<Option<ChildRow>, StoreError> {
+        let row = sqlx::query("SELECT * FROM owners WHERE parent = ?1 AND id = ?2")
+            .bind(parent.0)
+            .bind(id.0)
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("look up a sub-account"))?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Whether an account is a sub-account.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_child(&self, id: KeyId) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT parent IS NOT NULL AS child FROM owners WHERE id = ?1")
+            .bind(id.0)
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed("look up an account"))?;
+        column(&row, "owners", "child")
+    }
+
+    /// Revokes every key of a sub-account, for good; whether it was open. What it
+    /// has stays where its parent can take it back.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn close_child(&self, parent: KeyId, id: KeyId) -> Result<bool, StoreError> {
+        let now = UnixMs::now();
+        let mut transaction = self.begin().await?;
+        let done = sqlx::query(
+            "UPDATE owners SET closed_ms = ?3, recovery_hash = NULL
+             WHERE parent = ?1 AND id = ?2 AND closed_ms IS NULL",
+        )
+        .bind(parent.0)
+        .bind(id.0)
+        .bind(now.0)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("close a sub-account"))?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        revoke_all(&mut transaction, id, now).await?;
+        transaction.commit().await.map_err(failed("commit a closed sub-account"))?;
+        Ok(true)
+    }
+}
