@@ -7,12 +7,14 @@
 mod abandon;
 mod books;
 mod chain;
+mod credits;
 mod datasets;
 mod events;
 mod idempotency;
 mod inspect;
 mod jobs;
 mod keys;
+mod mature;
 mod outcomes;
 mod pay;
 mod records;

@@ -19,11 +19,16 @@ use raven_engine::money::{Charge, Flops, NanoUsd, PicoUsd};
 use raven_engine::{ContributorId, Credit, Payer, Record, SiteId, Void};
 use raven_protocol::JobId;
 use sqlx::sqlite::{Sqlite, SqliteRow};
-use sqlx::{Row as _, Transaction};
+use sqlx::{QueryBuilder, Row as _, Transaction};
 use std::collections::BTreeSet;
 
 /// What a requester may try things out with: 1,000 USD of play money.
 const TRIAL: NanoUsd = NanoUsd(1_000_000_000_000);
+
+/// Rows of one statement: SQLite binds 32,766 values at most, and a row has eight.
+const ROWS_AT_ONCE: usize = 1_000;
+/// Entries that are gathered before they are entered.
+const ENTRIES_AT_ONCE: usize = 4_000;
 
 /// Every round that there may be.
 const LAST: RoundKey = RoundKey { attempt: u32::MAX, round: u32::MAX };
@@ -185,14 +190,7 @@ pub(super) async fn enter_record(
     desk.load(transaction, credits, is_all, matures).await?;
     desk.credit(transaction, credits, now).await?;
     if !voids.is_empty() {
-        let voided = voids.iter().map(|void| Voided {
-            key: RoundKey { attempt: void.attempt, round: void.task.round },
-            task: (void.task.stage, void.task.part),
-            contributor: void.contributor,
-        });
-        let voided: Vec<Voided> = voided.collect();
-        let paid = desk.pay.void(&voided, now.0).map_err(StoreError::Pay)?;
-        desk.enter(transaction, &paid).await?;
+        desk.void(transaction, voids, now).await?;
     }
     if matures {
         desk.mature(transaction, now).await?;
@@ -201,6 +199,20 @@ pub(super) async fn enter_record(
         desk.close(transaction, now).await?;
     }
     desk.store(transaction).await
+}
+
+/// Voids what a record says before the record is stored; it finds nothing more of it then.
+pub(super) async fn void(
+    transaction: &mut Tx<'_>,
+    job: JobId,
+    voids: &[Void],
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let Some(mut desk) = Desk::open(transaction, job).await? else { return Ok(()) };
+    desk.load(transaction, &[], true, true).await?;
+    desk.void(transaction, voids, now).await?;
+    desk.store(transaction).await?;
+    super::records::void_credits(transaction, job, voids).await
 }
 
 /// Closes the pay of a job that ends without a record of the engine.
@@ -224,6 +236,8 @@ pub(super) struct Desk {
     /// Whether all open rounds are loaded, and not only those of this record.
     has_rounds: bool,
     changed: BTreeSet<Line>,
+    /// What is to be entered.
+    entries: Vec<Entry>,
 }
 
 impl Desk {
@@ -245,7 +259,14 @@ impl Desk {
         pay.charged = exact(&row, "jobs", "charged")?;
         pay.statements = u32_column(&row, "jobs", "statements")?;
         let (book, owner) = (read_book(&row, "jobs")?, KeyId(column(&row, "jobs", "owner")?));
-        Ok(Some(Desk { book, owner, pay, has_rounds: false, changed: BTreeSet::new() }))
+        Ok(Some(Desk {
+            book,
+            owner,
+            pay,
+            has_rounds: false,
+            changed: BTreeSet::new(),
+            entries: Vec::new(),
+        }))
     }
 
     /// Loads the lines that `credits` add to, or all, and the open rounds where
@@ -265,9 +286,7 @@ impl Desk {
                 .flat_map(|credit| [earner(credit), partner(credit.site)])
                 .chain([Account::MasterNode, Account::ProtocolFee])
                 .collect();
-            for account in accounts {
-                self.load_lines(transaction, Some(account)).await?;
-            }
+            self.load_lines(transaction, Some(&accounts)).await?;
         }
         if is_all || with_rounds {
             self.load_rounds(transaction).await?;
@@ -279,19 +298,25 @@ impl Desk {
         Ok(())
     }
 
-    /// Loads the lines of an account, or all.
+    /// Loads the lines of some accounts, or all.
     async fn load_lines(
         &mut self,
         transaction: &mut Tx<'_>,
-        account: Option<Account>,
+        accounts: Option<&BTreeSet<Account>>,
     ) -> Result<(), StoreError> {
-        let query = match account {
-            Some(account) => sqlx::query("SELECT * FROM pay_lines WHERE job = ?1 AND account = ?2")
-                .bind(to_sql(self.pay.job.0))
-                .bind(account.to_string()),
-            None => {
-                sqlx::query("SELECT * FROM pay_lines WHERE job = ?1").bind(to_sql(self.pay.job.0))
+        let job = to_sql(self.pay.job.0);
+        let query = match accounts {
+            Some(accounts) => {
+                let names: Vec<String> =
+                    accounts.iter().map(|account| format!("\"{account}\"")).collect();
+                sqlx::query(
+                    "SELECT pay_lines.* FROM json_each(?2) wanted
+                     CROSS JOIN pay_lines ON job = ?1 AND account = wanted.value",
+                )
+                .bind(job)
+                .bind(format!("[{}]", names.join(",")))
             }
+            None => sqlx::query("SELECT * FROM pay_lines WHERE job = ?1").bind(job),
         };
         let rows = query.fetch_all(&mut **transaction).await.map_err(failed("read a job's pay"))?;
         for row in &rows {
@@ -387,6 +412,22 @@ impl Desk {
         Ok(())
     }
 
+    async fn void(
+        &mut self,
+        transaction: &mut Tx<'_>,
+        voids: &[Void],
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
+        let voided = voids.iter().map(|void| Voided {
+            key: RoundKey { attempt: void.attempt, round: void.task.round },
+            task: (void.task.stage, void.task.part),
+            contributor: void.contributor,
+        });
+        let voided: Vec<Voided> = voided.collect();
+        let paid = self.pay.void(&voided, now.0).map_err(StoreError::Pay)?;
+        self.enter(transaction, &paid).await
+    }
+
     /// What is held of the open rounds is its earners' own.
     async fn mature(&mut self, transaction: &mut Tx<'_>, now: UnixMs) -> Result<(), StoreError> {
         let paid = self.pay.mature(LAST, now.0);
@@ -402,10 +443,12 @@ impl Desk {
 
     /// Gives back what is left of the escrow and is held for nobody.
     pub(super) async fn release(
-        &self,
+        &mut self,
         transaction: &mut Tx<'_>,
         now: UnixMs,
     ) -> Result<(), StoreError> {
+        // What is left is left of what was entered.
+        self.flush(transaction).await?;
         let escrow = Account::Escrow(self.pay.job);
         let sql = "SELECT posted - held_out AS free FROM accounts WHERE book = ?1 AND name = ?2";
         let row = sqlx::query(sql)
@@ -431,11 +474,22 @@ impl Desk {
         paid: &Paid,
     ) -> Result<(), StoreError> {
         self.changed.extend(&paid.lines);
-        books::enter(transaction, self.book, &paid.entries).await.map(drop).map_err(unexpected)
+        self.entries.extend(&paid.entries);
+        if self.entries.len() >= ENTRIES_AT_ONCE { self.flush(transaction).await } else { Ok(()) }
+    }
+
+    /// Enters what was gathered: many entries at once take much less than one by one.
+    async fn flush(&mut self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
+        let entries = std::mem::take(&mut self.entries);
+        if entries.is_empty() {
+            return Ok(());
+        }
+        books::enter(transaction, self.book, &entries).await.map(drop).map_err(unexpected)
     }
 
     /// Stores what the calls before have changed.
-    async fn store(self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
+    async fn store(mut self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
+        self.flush(transaction).await?;
         let job = to_sql(self.pay.job.0);
         sqlx::query("UPDATE jobs SET charged = ?2, statements = ?3 WHERE id = ?1")
             .bind(job)
@@ -444,22 +498,22 @@ impl Desk {
             .execute(&mut **transaction)
             .await
             .map_err(failed("store what a job is charged"))?;
-        for line in &self.changed {
-            let owed = self.pay.lines.get(line).copied().unwrap_or_default();
-            sqlx::query(
-                "INSERT INTO pay_lines (job, payer, reason, account, exact, paid)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT DO UPDATE SET exact = excluded.exact, paid = excluded.paid",
-            )
-            .bind(job)
-            .bind(payer(line))
-            .bind(line.reason.as_str())
-            .bind(line.account.to_string())
-            .bind(owed.exact.0.to_string())
-            .bind(owed.paid)
-            .execute(&mut **transaction)
-            .await
-            .map_err(failed("store pay"))?;
+        let changed: Vec<&Line> = self.changed.iter().collect();
+        for some in changed.chunks(ROWS_AT_ONCE) {
+            let mut query = QueryBuilder::new(
+                "INSERT INTO pay_lines (job, payer, reason, account, exact, paid) ",
+            );
+            query.push_values(some, |mut row, line| {
+                let owed = self.pay.lines.get(line).copied().unwrap_or_default();
+                row.push_bind(job)
+                    .push_bind(payer(line))
+                    .push_bind(line.reason.as_str())
+                    .push_bind(line.account.to_string())
+                    .push_bind(owed.exact.0.to_string())
+                    .push_bind(owed.paid);
+            });
+            query.push(" ON CONFLICT DO UPDATE SET exact = excluded.exact, paid = excluded.paid");
+            query.build().execute(&mut **transaction).await.map_err(failed("store pay"))?;
         }
         self.store_rounds(transaction).await
     }
@@ -480,31 +534,36 @@ impl Desk {
                 .await
                 .map_err(failed("let go of matured rounds"))?;
         }
-        for (key, round) in &self.pay.open {
-            sqlx::query("INSERT INTO pay_rounds (job, attempt, round) VALUES (?1, ?2, ?3)")
-                .bind(job)
-                .bind(i64::from(key.attempt))
-                .bind(i64::from(key.round))
-                .execute(&mut **transaction)
-                .await
-                .map_err(failed("store an open round"))?;
-            for held in &round.holds {
-                sqlx::query(
-                    "INSERT INTO pay_holds (id, job, attempt, round, payer, reason, account, amount)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                )
-                .bind(&held.id.0[..])
-                .bind(job)
-                .bind(i64::from(key.attempt))
-                .bind(i64::from(key.round))
-                .bind(payer(&held.line))
-                .bind(held.line.reason.as_str())
-                .bind(held.line.account.to_string())
-                .bind(held.amount)
-                .execute(&mut **transaction)
-                .await
-                .map_err(failed("store a hold of pay"))?;
-            }
+        let keys: Vec<&RoundKey> = self.pay.open.keys().collect();
+        for some in keys.chunks(ROWS_AT_ONCE) {
+            let mut query = QueryBuilder::new("INSERT INTO pay_rounds (job, attempt, round) ");
+            query.push_values(some, |mut row, key| {
+                row.push_bind(job)
+                    .push_bind(i64::from(key.attempt))
+                    .push_bind(i64::from(key.round));
+            });
+            let stored = query.build().execute(&mut **transaction).await;
+            stored.map_err(failed("store open rounds"))?;
+        }
+        let open = self.pay.open.iter();
+        let holds: Vec<(&RoundKey, &Held)> =
+            open.flat_map(|(key, round)| round.holds.iter().map(move |held| (key, held))).collect();
+        for some in holds.chunks(ROWS_AT_ONCE) {
+            let mut query = QueryBuilder::new(
+                "INSERT INTO pay_holds (id, job, attempt, round, payer, reason, account, amount) ",
+            );
+            query.push_values(some, |mut row, (key, held)| {
+                row.push_bind(held.id.0.to_vec())
+                    .push_bind(job)
+                    .push_bind(i64::from(key.attempt))
+                    .push_bind(i64::from(key.round))
+                    .push_bind(payer(&held.line))
+                    .push_bind(held.line.reason.as_str())
+                    .push_bind(held.line.account.to_string())
+                    .push_bind(held.amount);
+            });
+            let stored = query.build().execute(&mut **transaction).await;
+            stored.map_err(failed("store holds of pay"))?;
         }
         Ok(())
     }

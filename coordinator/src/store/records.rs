@@ -2,11 +2,11 @@
 
 use super::jobs::MeanMetrics;
 use super::{
-    Snapshot, Store, StoreError, abandon, chain, column, count_to_sql, events, failed, pay,
-    repeated, setbacks, to_sql,
+    Snapshot, Store, StoreError, abandon, chain, column, count_to_sql, credits, events, failed,
+    pay, repeated, setbacks, to_sql,
 };
 use crate::time::UnixMs;
-use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
+use raven_engine::money::{Charge, Flops};
 use raven_engine::{
     Cause, CompletedReason, Credit, JobPhase, JobState, Metrics, Payer, Record, Void,
 };
@@ -150,7 +150,10 @@ impl Store {
         clock: Clock,
         snapshot: Option<Snapshot>,
     ) -> Result<(), StoreError> {
-        let entered = self.persist_with(record, clock, snapshot, Books::Entered).await;
+        let entered = match self.mature_ahead(record).await {
+            Ok(()) => self.persist_with(record, clock, snapshot, Books::Entered).await,
+            Err(error) => Err(error),
+        };
         match entered {
             // Whatever is wrong with its books, a job comes to its end.
             Err(error) if record.phase.is_end() && error.trouble().is_none() => {
@@ -196,17 +199,20 @@ impl Store {
         }
         let mut charge = before.charge;
         let mut credited = Vec::new();
-        let is_entered = matches!(books, Books::Entered);
-        for mut credit in record.credits.iter().copied().filter(|_| is_entered) {
+        if matches!(books, Books::Entered) {
             // A round that runs again after a restart was charged as a whole with its
             // record: whoever does it again is the operator's to pay.
-            if i64::from(credit.task.round) < before.rounds {
-                credit.payer = Payer::Operator;
-            }
-            if let Some(added) = add_credit(&mut transaction, record.job, &credit).await? {
-                charge = charge.plus(added).unwrap_or(Charge::MAX);
-                credited.push(credit);
-            }
+            let is_again = |credit: &Credit| i64::from(credit.task.round) < before.rounds;
+            let credits = record.credits.iter().map(|credit| match is_again(credit) {
+                true => Credit { payer: Payer::Operator, ..*credit },
+                false => *credit,
+            });
+            let credits: Vec<Credit> = credits.collect();
+            credited = credits::add(&mut transaction, record.job, &credits).await?;
+        }
+        for credit in credited.iter().filter(|credit| credit.payer == Payer::Job) {
+            let cost = Charge::of(Flops(credit.flops), credit.rate);
+            charge = charge.plus(cost).unwrap_or(Charge::MAX);
         }
         // It looks for what is void among the credits that are not.
         match books {
@@ -215,9 +221,7 @@ impl Store {
             }
             Books::Abandoned => abandon::close(&mut transaction, record.job, now).await?,
         }
-        for void in &voids {
-            void_credit(&mut transaction, record.job, void).await?;
-        }
+        void_credits(&mut transaction, record.job, &voids).await?;
         keep_checkpoint(&mut transaction, record).await?;
         if before.is_strict {
             chain::extend(&mut transaction, record, snapshot).await?;
@@ -324,95 +328,6 @@ async fn add_evaluation(
     events::append(transaction, record.job, "evaluation", &event, now.0).await
 }
 
-/// Credits a task and answers what that costs; `None` where it is credited already.
-async fn add_credit(
-    transaction: &mut Transaction<'_, Sqlite>,
-    job: JobId,
-    credit: &Credit,
-) -> Result<Option<Charge>, StoreError> {
-    let flops = count_to_sql(credit.flops);
-    let added = sqlx::query(
-        "INSERT INTO credits
-             (job, round, stage, part, contributor, session, site, flops, digest, rate, backend,
-              proof, payer, attempt)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(to_sql(job.0))
-    .bind(i64::from(credit.task.round))
-    .bind(i64::from(credit.task.stage))
-    .bind(i64::from(credit.task.part))
-    .bind(&credit.contributor.0[..])
-    .bind(to_sql(credit.session.0))
-    .bind(credit.site.map(|site| to_sql(site.0)))
-    .bind(flops)
-    .bind(&credit.digest.0[..])
-    .bind(count_to_sql(credit.rate.0))
-    .bind(credit.backend.name())
-    .bind(credit.proof.as_str())
-    .bind(match credit.payer {
-        Payer::Job => "job",
-        Payer::Operator => "operator",
-    })
-    .bind(i64::from(credit.attempt))
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("add a credit"))?;
-    if added.rows_affected() == 0 {
-        return Ok(None);
-    }
-    sqlx::query(
-        "INSERT INTO job_contributors (job, contributor, tasks, flops) VALUES (?1, ?2, 1, ?3)
-         ON CONFLICT DO UPDATE SET tasks = tasks + 1,
-             flops = MIN(flops, 9223372036854775807 - excluded.flops) + excluded.flops",
-    )
-    .bind(to_sql(job.0))
-    .bind(&credit.contributor.0[..])
-    .bind(flops)
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("count a contributor"))?;
-    sqlx::query(
-        "INSERT INTO job_work (job, backend, tasks, flops) VALUES (?1, ?2, 1, ?3)
-         ON CONFLICT DO UPDATE SET tasks = tasks + 1,
-             flops = MIN(flops, 9223372036854775807 - excluded.flops) + excluded.flops",
-    )
-    .bind(to_sql(job.0))
-    .bind(credit.backend.name())
-    .bind(flops)
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("count work by its backend"))?;
-    // What the operator pays for is no part of the job's own account.
-    sqlx::query(
-        "UPDATE jobs SET tasks = tasks + ?3, flops = MIN(flops, 9223372036854775807 - ?2 * ?3) + ?2 * ?3
-         WHERE id = ?1",
-    )
-    .bind(to_sql(job.0))
-    .bind(flops)
-    .bind(i64::from(credit.payer == Payer::Job))
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("count a job's task"))?;
-    // All jobs together pass 2^63 flops within days: whole calculations and the rest apart.
-    let unit = count_to_sql(FLOPS_PER_CALCULATION);
-    sqlx::query(
-        "UPDATE totals SET tasks = tasks + 1,
-             calculations = calculations + ?1 + (flops_rest + ?2) / ?3,
-             flops_rest = (flops_rest + ?2) % ?3",
-    )
-    .bind(flops / unit)
-    .bind(flops % unit)
-    .bind(unit)
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("count a task"))?;
-    Ok(Some(match credit.payer {
-        Payer::Job => Charge::of(Flops(credit.flops), credit.rate),
-        Payer::Operator => Charge::default(),
-    }))
-}
-
 /// Undoes the rounds after the record's step. What was paid for them stays so:
 /// doing them again is not charged.
 async fn roll_back(
@@ -438,7 +353,18 @@ async fn roll_back(
     events::append(transaction, record.job, "rollback", &event, now.0).await
 }
 
-/// Takes back what a proven lie would have earned.
+/// Takes back what proven lies would have earned.
+pub(super) async fn void_credits(
+    transaction: &mut Transaction<'_, Sqlite>,
+    job: JobId,
+    voids: &[Void],
+) -> Result<(), StoreError> {
+    for void in voids {
+        void_credit(transaction, job, void).await?;
+    }
+    Ok(())
+}
+
 async fn void_credit(
     transaction: &mut Transaction<'_, Sqlite>,
     job: JobId,

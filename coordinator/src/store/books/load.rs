@@ -1,10 +1,10 @@
 //! What a batch of entries has to know of the books.
 
-use super::{Book, ROWS_AT_ONCE, row};
+use super::{Book, row};
 use crate::store::{StoreError, column, failed};
 use raven_engine::ledger::{Account, Action, Entry, EntryId, Hold, HoldState, MemoryBooks};
-use sqlx::sqlite::Sqlite;
-use sqlx::{QueryBuilder, Transaction};
+use sqlx::Transaction;
+use sqlx::sqlite::{Sqlite, SqliteRow};
 use std::collections::{BTreeSet, HashMap};
 
 /// The part of the books that some entries concern.
@@ -92,29 +92,29 @@ impl Loaded {
         let held = self.books.holds.values().map(|hold| hold.transfer);
         let names: BTreeSet<Account> =
             transfers.chain(held).flat_map(|transfer| [transfer.debit, transfer.credit]).collect();
-        let names: Vec<Account> = names.into_iter().collect();
-        for some in names.chunks(ROWS_AT_ONCE) {
-            let mut query = QueryBuilder::new(
-                "SELECT name, posted, held_out, held_in FROM accounts WHERE book = ",
-            );
-            query.push_bind(book.as_str()).push(" AND name IN (");
-            let mut list = query.separated(", ");
-            for name in some {
-                list.push_bind(name.to_string());
-            }
-            query.push(")");
-            let rows = query
-                .build()
-                .fetch_all(&mut **transaction)
-                .await
-                .map_err(failed("read balances"))?;
-            for row in &rows {
-                self.books.balances.insert(row::account(row, "name")?, row::balance(row)?);
-            }
+        // As one value, so that the statement is the same however many there are.
+        let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        let rows = sqlx::query(
+            "SELECT name, posted, held_out, held_in FROM json_each(?2) wanted
+             CROSS JOIN accounts ON book = ?1 AND name = wanted.value",
+        )
+        .bind(book.as_str())
+        .bind(format!("[{}]", names.join(",")))
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(failed("read balances"))?;
+        for row in &rows {
+            self.books.balances.insert(row::account(row, "name")?, row::balance(row)?);
         }
         Ok(())
     }
 }
+
+/// A table `wanted` of the ids that stand one after the other in the second value,
+/// so that the statement is the same however many there are.
+const WANTED: &str = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n
+         WHERE 32 * (i + 1) < length(?2)),
+     wanted (id) AS (SELECT substr(?2, 32 * i + 1, 32) FROM n)";
 
 /// The entries of those ids that there are.
 async fn entries_of(
@@ -122,23 +122,14 @@ async fn entries_of(
     book: Book,
     ids: &[EntryId],
 ) -> Result<Vec<Entry>, StoreError> {
-    let mut entries = Vec::new();
-    for some in ids.chunks(ROWS_AT_ONCE) {
-        let mut query = QueryBuilder::new("SELECT ");
-        query.push(row::ENTRY).push(" FROM entries e ").push(row::JOINS);
-        query.push(" WHERE e.book = ").push_bind(book.as_str()).push(" AND e.id IN (");
-        let mut list = query.separated(", ");
-        for id in some {
-            list.push_bind(id.0.to_vec());
-        }
-        query.push(")");
-        let rows =
-            query.build().fetch_all(&mut **transaction).await.map_err(failed("read entries"))?;
-        for row in &rows {
-            entries.push(row::entry(row)?);
-        }
-    }
-    Ok(entries)
+    let query = format!(
+        "{WANTED} SELECT {entry} FROM wanted CROSS JOIN entries e
+             ON e.book = ?1 AND e.id = wanted.id {joins}",
+        entry = row::ENTRY,
+        joins = row::JOINS
+    );
+    let rows = fetch(transaction, book, ids, query).await?;
+    rows.iter().map(row::entry).collect()
 }
 
 async fn states_of(
@@ -146,20 +137,27 @@ async fn states_of(
     book: Book,
     ids: &[EntryId],
 ) -> Result<HashMap<EntryId, HoldState>, StoreError> {
-    let mut states = HashMap::with_capacity(ids.len());
-    for some in ids.chunks(ROWS_AT_ONCE) {
-        let mut query = QueryBuilder::new("SELECT id, state FROM holds WHERE book = ");
-        query.push_bind(book.as_str()).push(" AND id IN (");
-        let mut list = query.separated(", ");
-        for id in some {
-            list.push_bind(id.0.to_vec());
-        }
-        query.push(")");
-        let rows =
-            query.build().fetch_all(&mut **transaction).await.map_err(failed("read holds"))?;
-        for row in &rows {
-            states.insert(row::id(row)?, row::hold_state(row)?);
-        }
+    let query = format!(
+        "{WANTED} SELECT h.id, h.state FROM wanted CROSS JOIN holds h
+             ON h.book = ?1 AND h.id = wanted.id"
+    );
+    let rows = fetch(transaction, book, ids, query).await?;
+    rows.iter().map(|row| Ok((row::id(row)?, row::hold_state(row)?))).collect()
+}
+
+async fn fetch(
+    transaction: &mut Transaction<'_, Sqlite>,
+    book: Book,
+    ids: &[EntryId],
+    query: String,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(states)
+    sqlx::query(sqlx::AssertSqlSafe(query))
+        .bind(book.as_str())
+        .bind(ids.iter().flat_map(|id| id.0).collect::<Vec<u8>>())
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(failed("read entries and holds"))
 }

@@ -1,0 +1,172 @@
+//! Accepted work as it is credited: who did what, and the sums over it. A record has
+//! as many statements for a thousand tasks as for one.
+
+use super::pay::Tx;
+use super::{StoreError, count_to_sql, failed, hash_column, to_sql, u32_column};
+use raven_engine::money::FLOPS_PER_CALCULATION;
+use raven_engine::{Credit, Payer};
+use raven_protocol::{Backend, JobId};
+use sqlx::QueryBuilder;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Rows of one statement: SQLite binds 32,766 values at most, and a row has fourteen.
+const ROWS_AT_ONCE: usize = 1_000;
+
+/// Adds credits and answers those that were not there yet, in their order.
+pub(super) async fn add(
+    transaction: &mut Tx<'_>,
+    job: JobId,
+    credits: &[Credit],
+) -> Result<Vec<Credit>, StoreError> {
+    let mut added = Vec::with_capacity(credits.len());
+    for some in credits.chunks(ROWS_AT_ONCE) {
+        let mut is_new = insert(transaction, job, some).await?;
+        // Where one stands there twice, it is the first.
+        added.extend(some.iter().filter(|credit| is_new.remove(&key(credit))));
+    }
+    if !added.is_empty() {
+        count(transaction, job, &added).await?;
+    }
+    Ok(added)
+}
+
+/// What an execution is known by within its job.
+type Key = (u32, u32, u32, u32, [u8; 32]);
+
+fn key(credit: &Credit) -> Key {
+    let task = credit.task;
+    (task.round, task.stage, task.part, credit.attempt, credit.contributor.0)
+}
+
+async fn insert(
+    transaction: &mut Tx<'_>,
+    job: JobId,
+    credits: &[Credit],
+) -> Result<BTreeSet<Key>, StoreError> {
+    let mut query = QueryBuilder::new(
+        "INSERT INTO credits (job, round, stage, part, contributor, session, site, flops, digest,
+             rate, backend, proof, payer, attempt) ",
+    );
+    query.push_values(credits, |mut row, credit| {
+        row.push_bind(to_sql(job.0))
+            .push_bind(i64::from(credit.task.round))
+            .push_bind(i64::from(credit.task.stage))
+            .push_bind(i64::from(credit.task.part))
+            .push_bind(credit.contributor.0.to_vec())
+            .push_bind(to_sql(credit.session.0))
+            .push_bind(credit.site.map(|site| to_sql(site.0)))
+            .push_bind(count_to_sql(credit.flops))
+            .push_bind(credit.digest.0.to_vec())
+            .push_bind(count_to_sql(credit.rate.0))
+            .push_bind(credit.backend.name())
+            .push_bind(credit.proof.as_str())
+            .push_bind(match credit.payer {
+                Payer::Job => "job",
+                Payer::Operator => "operator",
+            })
+            .push_bind(i64::from(credit.attempt));
+    });
+    query.push(" ON CONFLICT DO NOTHING RETURNING round, stage, part, attempt, contributor");
+    let rows = query.build().fetch_all(&mut **transaction).await.map_err(failed("add credits"))?;
+    rows.iter()
+        .map(|row| {
+            let number = |name| u32_column(row, "credits", name);
+            let contributor = hash_column(row, "credits", "contributor")?;
+            Ok((
+                number("round")?,
+                number("stage")?,
+                number("part")?,
+                number("attempt")?,
+                contributor,
+            ))
+        })
+        .collect()
+}
+
+/// Tasks and their flops.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    tasks: i64,
+    flops: i64,
+}
+
+impl Sum {
+    fn add(&mut self, credit: &Credit) {
+        self.tasks += 1;
+        self.flops = self.flops.saturating_add(count_to_sql(credit.flops));
+    }
+}
+
+/// Brings the sums up to date.
+async fn count(transaction: &mut Tx<'_>, job: JobId, credits: &[Credit]) -> Result<(), StoreError> {
+    let mut people: BTreeMap<[u8; 32], Sum> = BTreeMap::new();
+    let mut backends: BTreeMap<&str, Sum> = BTreeMap::new();
+    let mut own = Sum::default();
+    for credit in credits {
+        people.entry(credit.contributor.0).or_default().add(credit);
+        backends.entry(Backend::name(credit.backend)).or_default().add(credit);
+        // What the operator pays for is no part of the job's own account.
+        if credit.payer == Payer::Job {
+            own.add(credit);
+        }
+    }
+    let people: Vec<_> = people.into_iter().collect();
+    for some in people.chunks(ROWS_AT_ONCE) {
+        let mut query =
+            QueryBuilder::new("INSERT INTO job_contributors (job, contributor, tasks, flops) ");
+        query.push_values(some, |mut row, (contributor, sum)| {
+            row.push_bind(to_sql(job.0))
+                .push_bind(contributor.to_vec())
+                .push_bind(sum.tasks)
+                .push_bind(sum.flops);
+        });
+        query.push(ADD_UP);
+        query.build().execute(&mut **transaction).await.map_err(failed("count contributors"))?;
+    }
+    let mut query = QueryBuilder::new("INSERT INTO job_work (job, backend, tasks, flops) ");
+    query.push_values(backends, |mut row, (backend, sum)| {
+        row.push_bind(to_sql(job.0)).push_bind(backend).push_bind(sum.tasks).push_bind(sum.flops);
+    });
+    query.push(ADD_UP);
+    let counted = query.build().execute(&mut **transaction).await;
+    counted.map_err(failed("count work by its backend"))?;
+    sqlx::query(
+        "UPDATE jobs SET tasks = tasks + ?3, flops = MIN(flops, 9223372036854775807 - ?2) + ?2
+         WHERE id = ?1",
+    )
+    .bind(to_sql(job.0))
+    .bind(own.flops)
+    .bind(own.tasks)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("count a job's tasks"))?;
+    count_all(transaction, credits).await
+}
+
+/// Adds to a row that is there.
+const ADD_UP: &str = " ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks,
+     flops = MIN(flops, 9223372036854775807 - excluded.flops) + excluded.flops";
+
+/// All jobs together pass 2^63 flops within days: whole calculations and the rest apart.
+async fn count_all(transaction: &mut Tx<'_>, credits: &[Credit]) -> Result<(), StoreError> {
+    let unit = count_to_sql(FLOPS_PER_CALCULATION);
+    let flops = credits.iter().map(|credit| count_to_sql(credit.flops));
+    let (mut whole, mut rest) = (0_i64, 0_i64);
+    for flops in flops {
+        whole = whole.saturating_add(flops / unit);
+        rest += flops % unit;
+    }
+    sqlx::query(
+        "UPDATE totals SET tasks = tasks + ?4,
+             calculations = calculations + ?1 + (flops_rest + ?2) / ?3,
+             flops_rest = (flops_rest + ?2) % ?3",
+    )
+    .bind(whole)
+    .bind(rest)
+    .bind(unit)
+    .bind(i64::try_from(credits.len()).unwrap_or(i64::MAX))
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+    .map_err(failed("count tasks"))
+}
