@@ -6,8 +6,7 @@
 use raven_engine::{
     Agreement, Algorithm, ContributorId, Effect, EffectError, EffectId, Engine, EngineConfig,
     Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix, Oddness, Outbound, Outcome,
-    PayloadId, Placement, SessionProfile, SessionStatus, SyncSgd, Terms, Testimony, Trust,
-    Verification,
+    PayloadId, Placement, SessionProfile, SessionStatus, SyncSgd, Testimony, Trust, Verification,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{
@@ -134,7 +133,7 @@ impl Rig {
             next: 0,
         };
         let plan = Box::new(plan(verification));
-        rig.tell(Event::JobAdded { plan, resume: None, terms: Terms::default() });
+        rig.tell(Event::JobAdded { plan, resume: None, terms: Box::default() });
         rig
     }
 
