@@ -48,7 +48,7 @@ fn random_credit(rng: &mut Rng, job: JobId, key: RoundKey, part: u32, who: u8) -
         task: TaskId { job, round: key.round, stage: 0, part },
         contributor: ContributorId([who; 32]),
         session: SessionId(1),
-        site: (who % 3 > 0).then_some(SiteId(u64::from(who % 3))),
+        site: (!who.is_multiple_of(3)).then_some(SiteId(u64::from(who % 3))),
         flops: 1 + rng.below(3_000_000_000),
         rate: PicoUsd([12_000, 16_000, 20_000][rng.below(3) as usize]),
         digest: ResultDigest([9; 32]),
@@ -118,7 +118,7 @@ fn a_history_through_the_store_is_the_same_in_memory() {
         let mut rng = Rng(seed);
         let amount = 500 + i64::try_from(rng.below(3_000)).expect("small");
         let id = with_job(&server, amount);
-        let mut pay = JobPay::new(id, NanoUsd(amount.min(i64::MAX)));
+        let mut pay = JobPay::new(id, NanoUsd(amount));
         let held = server.runtime.block_on(server.app.store.job(server.owner, id));
         pay.escrow = held.expect("read").expect("a job").escrow;
         let mut open: Vec<(RoundKey, Credit)> = Vec::new();
