@@ -57,7 +57,7 @@ async fn credited(coordinator: &Coordinator) -> BTreeMap<ContributorId, [i128; 2
 /// answers what the operator has paid.
 async fn check(coordinator: &Coordinator, row: &JobRow) -> i64 {
     let audited = coordinator.store.audit(Book::Test).await.expect("the auditor agrees");
-    assert!(audited.entries > 4, "{audited:?}");
+    assert!(audited.entries > 3, "{audited:?}");
     let whole = |units: i128| i64::try_from(units / Charge::PER_NANO_USD).expect("small");
     let credited = credited(coordinator).await;
     let (mut own, mut operators, mut earned) = (0, 0, 0);
@@ -200,8 +200,8 @@ async fn a_job_that_is_taken_up_again_pays_the_rates_that_are_stored_with_it() {
     let spec = JobSpec { verification: Verification::None, ..job("replica", 3, 96, 16) };
     coordinator.store_job(ID, &ROWS, &spec).await;
     // Who has stayed for no time at all gets half of 8,000 on top.
-    let rates = r#"UPDATE jobs SET facts = json_set(facts, '$.rates', json('{"phone": 1, "desktop": 8000,
-        "server": 1, "bonus": {"gpu_thousandths": 7, "stay_thousandths": 500, "stay_minutes": 0}}'))"#;
+    let rates = r#"UPDATE jobs SET facts = json_set(facts, '$.rates', json('{"phone": 8000, "desktop": 8000,
+        "server": 8000, "bonus": {"gpu_thousandths": 7, "stay_thousandths": 500, "stay_minutes": 0}}'))"#;
     coordinator.sql(rates).await;
     let row = coordinator.row(ID).await;
     let kernel = coordinator.runtime.kernel();
@@ -233,7 +233,12 @@ async fn ends_with_wrong_books(statement: &'static str, why: &str) -> Coordinato
     let row = coordinator.finished(ID, PATIENCE).await;
     assert_eq!((row.phase, row.cause), (JobPhase::Failed, Some(Cause::Coordinator)));
     assert!(row.reason.as_ref().is_some_and(|reason| reason.contains(why)), "{:?}", row.reason);
-    assert!(coordinator.runtime.job_live(ID).is_none_or(|live| live.phase.is_end()));
+    let is_live = || coordinator.runtime.job_live(ID).is_some_and(|live| !live.phase.is_end());
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while is_live() {
+        assert!(tokio::time::Instant::now() < deadline, "the engine lets go of it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     coordinator
 }
 

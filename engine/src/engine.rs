@@ -107,7 +107,7 @@ impl Engine {
         self.now = self.now.max(now);
         match event {
             Event::Tick => {}
-            Event::JobAdded { plan, resume, terms } => self.job_added(*plan, resume, terms),
+            Event::JobAdded { plan, resume, terms } => self.job_added(*plan, resume, *terms),
             Event::JobCancelled { job } => {
                 self.begin_end(job, JobState::Cancelled { cause: Cause::Owner });
             }

@@ -178,7 +178,7 @@ pub enum Event {
     /// Time passed; timers that are due fire.
     Tick,
     /// A requester's job was accepted and stored.
-    JobAdded { plan: Box<JobPlan>, resume: Option<ResumePoint>, terms: Terms },
+    JobAdded { plan: Box<JobPlan>, resume: Option<ResumePoint>, terms: Box<Terms> },
     /// Its owner cancels it.
     JobCancelled { job: JobId },
     /// More was put into its escrow: what that holds now, with the margin.

@@ -86,6 +86,19 @@ struct Run {
     /// Work that counts, by round.
     counted: BTreeMap<RoundKey, Vec<Work>>,
     statements: u32,
+    /// What the operator had when the job began.
+    operator: i64,
+    reached: Reached,
+}
+
+/// How often a history came to what it is about: otherwise it shows nothing of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reached {
+    /// Executions that the escrow did not suffice for.
+    beyond: u64,
+    top_ups: u64,
+    /// Jobs that the operator has paid for some of.
+    by_operator: u64,
 }
 
 impl Run {
@@ -112,6 +125,11 @@ fn begin(desk: &mut Desk, dice: &mut Dice, number: u64) -> Option<Run> {
     let planned = flops_of_a_round * u64::from(rounds);
     let quoted =
         quote(Charge::of(Flops(planned), rates::HIGHEST), mode.allowance_percent()).expect("small");
+    // Some hold a part of it only.
+    let quoted = match dice.one_in(3) {
+        true => NanoUsd((quoted.0 / i64::from(1 + dice.below(9))).max(1)),
+        false => quoted,
+    };
     let transfer = Transfer {
         debit: requester,
         credit: Account::Escrow(id),
@@ -140,6 +158,8 @@ fn begin(desk: &mut Desk, dice: &mut Dice, number: u64) -> Option<Run> {
         next: RoundKey { attempt: 0, round: 0 },
         counted: BTreeMap::new(),
         statements: 0,
+        operator: desk.posted(Account::Operator),
+        reached: Reached::default(),
     })
 }
 
@@ -191,8 +211,30 @@ fn add_round(desk: &mut Desk, run: &mut Run, dice: &mut Dice) {
     if let Some(entry) = entries.first() {
         forge(desk, entry);
     }
-    run.counted.insert(key, work);
+    // What the escrow does not suffice for is the operator's, and nothing else is changed.
+    let entered = run.pay.open[&key].work.clone();
+    assert_eq!(entered.len(), work.len());
+    for (after, before) in entered.iter().zip(&work) {
+        assert!(*after == *before || *after == Work { payer: Payer::Operator, ..*before });
+        run.reached.beyond += u64::from(after != before);
+    }
+    assert!(run.pay.charged.is_within(run.quoted), "never more than it holds");
+    run.counted.insert(key, entered);
     run.next.round += 1;
+}
+
+/// Its owner puts in more.
+fn top_up(desk: &mut Desk, run: &mut Run, dice: &mut Dice) {
+    let amount = NanoUsd(1 + i64::from(dice.below(5_000)));
+    let debit = Account::External;
+    let deposit = Transfer { debit, credit: run.requester, amount, reason: Reason::Deposit };
+    desk.post("deposit", deposit).expect("from outside");
+    let (debit, credit) = (run.requester, run.escrow());
+    let more = Transfer { debit, credit, amount, reason: Reason::Escrow };
+    desk.post("top_up", more).expect("it was just deposited");
+    run.quoted.0 += amount.0;
+    run.pay.escrow = run.quoted;
+    run.reached.top_ups += 1;
 }
 
 /// The same id with another amount is refused, and the books are as before.
@@ -278,6 +320,12 @@ fn end(desk: &mut Desk, run: &mut Run) {
     assert_eq!(i128::from(charged), whole);
     assert!(charged <= run.quoted.0);
     assert!(i128::from(charged) * 100 <= exact(run, 110) * 100 / unit);
+    // The operator pays what its executions earn, and no margin.
+    let works = run.counted.values().flatten().filter(|work| work.payer == Payer::Operator);
+    let earned: i128 = works.map(|work| work.charge.units()).sum();
+    let paid = run.operator - desk.posted(Account::Operator);
+    assert_eq!(i128::from(paid), earned / Charge::PER_NANO_USD);
+    run.reached.by_operator += u64::from(paid > 0);
     let amount = NanoUsd(desk.posted(run.escrow()));
     if amount.0 > 0 {
         let (debit, credit) = (run.escrow(), run.requester);
@@ -287,22 +335,27 @@ fn end(desk: &mut Desk, run: &mut Run) {
     assert_eq!(desk.posted(run.escrow()), 0);
 }
 
-fn history(seed: u64) -> u64 {
+fn history(seed: u64) -> (u64, Reached) {
     let mut dice = Dice { seed, drawn: 0 };
     let mut desk = Desk::default();
+    let mut reached = Reached::default();
     for number in 0..1 + u64::from(dice.below(2)) {
         let Some(mut run) = begin(&mut desk, &mut dice, number) else { continue };
         while run.next.round < run.rounds {
             desk.at += 1;
-            match dice.below(5) {
+            match dice.below(6) {
+                5 => top_up(&mut desk, &mut run, &mut dice),
                 0 => void(&mut desk, &mut run, &mut dice),
                 1 => mature(&mut desk, &mut run),
                 _ => add_round(&mut desk, &mut run, &mut dice),
             }
         }
         end(&mut desk, &mut run);
+        reached.beyond += run.reached.beyond;
+        reached.top_ups += run.reached.top_ups;
+        reached.by_operator += run.reached.by_operator;
     }
-    desk.entries
+    (desk.entries, reached)
 }
 
 #[test]
@@ -313,15 +366,20 @@ fn books_balance_in_random_histories() {
         None => 0..number("RAVEN_LEDGER_HISTORIES").unwrap_or(HISTORIES),
     };
     let count = seeds.end - seeds.start;
-    let mut entries = 0;
+    let (mut entries, mut all) = (0, Reached::default());
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| history(seed));
-        let Ok(added) = outcome else {
+        let Ok((added, reached)) = outcome else {
             panic!("history {seed} failed; RAVEN_LEDGER_SEED={seed} replays it");
         };
         entries += added;
+        all.beyond += reached.beyond;
+        all.top_ups += reached.top_ups;
+        all.by_operator += reached.by_operator;
     }
-    println!("{count} histories, {entries} entries");
+    println!("{count} histories, {entries} entries, {all:?}");
+    let is_reached = all.beyond > count / 20 && all.top_ups > count / 20;
+    assert!(count < 100 || (is_reached && all.by_operator > count / 20), "{all:?}");
 }
 
 #[test]

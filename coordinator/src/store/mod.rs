@@ -18,6 +18,7 @@ mod idempotency;
 mod inspect;
 mod jobs;
 mod keys;
+mod mature;
 mod outcomes;
 mod owners;
 mod partners;

@@ -193,14 +193,7 @@ pub(super) async fn enter_record(
     desk.load(transaction, credits, is_all, matures).await?;
     desk.credit(transaction, credits, now).await?;
     if !voids.is_empty() {
-        let voided = voids.iter().map(|void| Voided {
-            key: RoundKey { attempt: void.attempt, round: void.task.round },
-            task: (void.task.stage, void.task.part),
-            contributor: void.contributor,
-        });
-        let voided: Vec<Voided> = voided.collect();
-        let paid = desk.pay.void(&voided, now.0).map_err(StoreError::Pay)?;
-        desk.enter(transaction, &paid).await?;
+        desk.void(transaction, voids, now).await?;
     }
     if matures {
         desk.mature(transaction, now).await?;
@@ -209,6 +202,20 @@ pub(super) async fn enter_record(
         desk.close(transaction, now).await?;
     }
     desk.store(transaction).await
+}
+
+/// Voids what a record says before the record is stored; it finds nothing more of it then.
+pub(super) async fn void(
+    transaction: &mut Tx<'_>,
+    job: JobId,
+    voids: &[Void],
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let Some(mut desk) = Desk::open(transaction, job).await? else { return Ok(()) };
+    desk.load(transaction, &[], true, true).await?;
+    desk.void(transaction, voids, now).await?;
+    desk.store(transaction).await?;
+    super::records::void_credits(transaction, job, voids).await
 }
 
 /// Closes the pay of a job that ends without a record of the engine.
@@ -408,6 +415,22 @@ impl Desk {
         Ok(())
     }
 
+    async fn void(
+        &mut self,
+        transaction: &mut Tx<'_>,
+        voids: &[Void],
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
+        let voided = voids.iter().map(|void| Voided {
+            key: RoundKey { attempt: void.attempt, round: void.task.round },
+            task: (void.task.stage, void.task.part),
+            contributor: void.contributor,
+        });
+        let voided: Vec<Voided> = voided.collect();
+        let paid = self.pay.void(&voided, now.0).map_err(StoreError::Pay)?;
+        self.enter(transaction, &paid).await
+    }
+
     /// What is held of the open rounds is its earners' own.
     async fn mature(&mut self, transaction: &mut Tx<'_>, now: UnixMs) -> Result<(), StoreError> {
         let paid = self.pay.mature(LAST, now.0);
@@ -423,10 +446,12 @@ impl Desk {
 
     /// Gives back what is left of the escrow and is held for nobody.
     pub(super) async fn release(
-        &self,
+        &mut self,
         transaction: &mut Tx<'_>,
         now: UnixMs,
     ) -> Result<(), StoreError> {
+        // What is left is left of what was entered.
+        self.flush(transaction).await?;
         let escrow = Account::Escrow(self.pay.job);
         let sql = "SELECT posted - held_out AS free FROM accounts WHERE book = ?1 AND name = ?2";
         let row = sqlx::query(sql)

@@ -151,7 +151,10 @@ impl Store {
         clock: Clock,
         snapshot: Option<Snapshot>,
     ) -> Result<(), StoreError> {
-        let entered = self.persist_with(record, clock, snapshot, Books::Entered).await;
+        let entered = match self.mature_ahead(record).await {
+            Ok(()) => self.persist_with(record, clock, snapshot, Books::Entered).await,
+            Err(error) => Err(error),
+        };
         match entered {
             // Whatever is wrong with its books, a job comes to its end.
             Err(error) if record.phase.is_end() && error.trouble().is_none() => {
@@ -211,9 +214,7 @@ impl Store {
             }
             Books::Abandoned => abandon::close(&mut transaction, record.job, now).await?,
         }
-        for void in &voids {
-            void_credit(&mut transaction, record.job, void).await?;
-        }
+        void_credits(&mut transaction, record.job, &voids).await?;
         keep_checkpoint(&mut transaction, record).await?;
         if before.is_strict {
             chain::extend(&mut transaction, record, snapshot).await?;
@@ -221,9 +222,7 @@ impl Store {
         update_job(&mut transaction, record, &before, clock, charge, now).await?;
         transaction.commit().await.map_err(failed("commit a record"))
     }
-}
 
-impl Store {
     /// Stores a record's credits, each with the site that earns by it, and answers those
     /// that were not there yet. `rounds` were stored before.
     async fn credit(
@@ -377,7 +376,18 @@ async fn roll_back(
     events::append(transaction, record.job, "rollback", &event, now.0).await
 }
 
-/// Takes back what a proven lie would have earned.
+/// Takes back what proven lies would have earned.
+pub(super) async fn void_credits(
+    transaction: &mut Transaction<'_, Sqlite>,
+    job: JobId,
+    voids: &[Void],
+) -> Result<(), StoreError> {
+    for void in voids {
+        void_credit(transaction, job, void).await?;
+    }
+    Ok(())
+}
+
 async fn void_credit(
     transaction: &mut Transaction<'_, Sqlite>,
     job: JobId,

@@ -7,7 +7,7 @@ use raven_engine::{
     Agreement, Algorithm, Beneficiary, Category, ContributorId, Effect, EffectError, EffectId,
     Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix, Oddness,
     Outbound, Outcome, PayloadId, Placement, RefusedCategories, SessionProfile, SessionStatus,
-    SyncSgd, Terms, Testimony, Trust, Verification,
+    SyncSgd, Testimony, Trust, Verification,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{
@@ -160,7 +160,7 @@ impl Rig {
             next: 0,
         };
         let plan = Box::new(plan);
-        rig.tell(Event::JobAdded { plan, resume: None, terms: Terms::default() });
+        rig.tell(Event::JobAdded { plan, resume: None, terms: Box::default() });
         rig
     }
 

@@ -387,7 +387,7 @@ impl Sim {
                     self.auditor.resumed(plan.job, resume);
                 }
                 let terms = self.scenario.terms.get(&plan.job).copied().unwrap_or_default();
-                self.tell(Event::JobAdded { plan: Box::new(plan), resume, terms });
+                self.tell(Event::JobAdded { plan: Box::new(plan), resume, terms: Box::new(terms) });
             }
             Happening::CancelJob { job } => self.tell(Event::JobCancelled { job }),
         }

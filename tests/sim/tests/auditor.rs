@@ -2,7 +2,7 @@
 
 use raven_engine::{
     Beneficiary, Cause, ContributorId, Credit, Effect, EffectId, EngineConfig, Event, JobPhase,
-    JobState, Outbound, Payer, PayloadId, Proof, Record, Terms, rates,
+    JobState, Outbound, Payer, PayloadId, Proof, Record, rates,
 };
 use raven_protocol::{Backend, BlobId, JobId, LeaseId, ResultDigest, SessionId, TaskId};
 use raven_sim::auditor::Auditor;
@@ -17,7 +17,7 @@ fn auditor() -> (Auditor, Shell) {
     let mut shell = Shell::default();
     let plan = Replica::default().plan(1, 7, 0);
     shell.kernel.add(plan.clone());
-    auditor.event(&Event::JobAdded { plan: Box::new(plan), resume: None, terms: Terms::default() });
+    auditor.event(&Event::JobAdded { plan: Box::new(plan), resume: None, terms: Box::default() });
     (auditor, shell)
 }
 

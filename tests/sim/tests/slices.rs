@@ -55,7 +55,7 @@ impl Table {
             ..Replica::default()
         };
         let (plan, terms) = (Box::new(sizes.plan(1, 7, 0)), Terms::default());
-        table.tell(Event::JobAdded { plan, resume: None, terms });
+        table.tell(Event::JobAdded { plan, resume: None, terms: Box::new(terms) });
         table
     }
 

@@ -214,7 +214,7 @@ impl Driver {
             Input::Compared(compared) => self.revealed(*compared),
             Input::AddJob { job, resume, taken } => {
                 let plan = Box::new(job.context.plan.clone());
-                let terms = job.context.terms.on(self.now(), UnixMs::now());
+                let terms = Box::new(job.context.terms.on(self.now(), UnixMs::now()));
                 self.jobs.entry(plan.job).or_insert_with(|| Job::new(*job));
                 let id = plan.job;
                 self.tell(Event::JobAdded { plan, resume, terms });

@@ -1,0 +1,244 @@
+//! Random histories of a job through the store, compared line by line with the same pay
+//! kept in memory.
+
+mod server;
+
+use raven_coordinator::store::Book;
+use raven_engine::ledger::{Account, JobPay, RoundKey, Voided, Work};
+use raven_engine::money::{Charge, Flops, NanoUsd, PicoUsd};
+use raven_engine::{
+    Cause, ContributorId, Credit, JobPhase, JobState, Metrics, Payer, Proof, Record, SiteId, Void,
+};
+use raven_protocol::{Backend, BlobId, JobId, ResultDigest, SessionId, TaskId};
+use serde_json::json;
+use server::{Server, job, record};
+use sqlx::{ConnectOptions as _, Row as _};
+
+/// A small generator: the test is about histories, not about chance.
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+fn account(credit: &Credit) -> (Account, Account) {
+    let partner = credit.site.map_or(Account::Reserve, Account::Site);
+    (Account::Contributor(credit.contributor), partner)
+}
+
+fn work(credit: &Credit) -> Work {
+    let (earner, partner) = account(credit);
+    Work {
+        task: (credit.task.stage, credit.task.part),
+        contributor: credit.contributor,
+        earner,
+        partner,
+        charge: Charge::of(Flops(credit.flops), credit.rate),
+        payer: credit.payer,
+    }
+}
+
+fn random_credit(rng: &mut Rng, job: JobId, key: RoundKey, part: u32, who: u8) -> Credit {
+    Credit {
+        backend: Backend::Cpu,
+        task: TaskId { job, round: key.round, stage: 0, part },
+        contributor: ContributorId([who; 32]),
+        session: SessionId(1),
+        site: (!who.is_multiple_of(3)).then_some(SiteId(u64::from(who % 3))),
+        flops: 1 + rng.below(3_000_000_000),
+        rate: PicoUsd([12_000, 16_000, 20_000][rng.below(3) as usize]),
+        digest: ResultDigest([9; 32]),
+        proof: Proof::Single,
+        attempt: key.attempt,
+        payer: if rng.below(4) == 0 { Payer::Operator } else { Payer::Job },
+    }
+}
+
+/// A job with little money, so that the operator comes to pay for some of it.
+fn with_job(server: &Server, amount: i64) -> JobId {
+    let mut document = job(&server.small_dataset());
+    document["budget"] = json!({ "nano_usd": amount });
+    let answer = server.post("/v1/jobs", &document).json();
+    answer["id"].as_str().expect("an id").parse().expect("an id")
+}
+
+fn persist(server: &Server, record: &Record) {
+    server.runtime.block_on(server.app.store.persist(record)).expect("persisted");
+}
+
+/// Lines as they are stored: payer, reason, account, exact sum, nano-USD paid or held.
+type Lines = Vec<(String, String, String, String, i64)>;
+
+fn stored(server: &Server, job: JobId) -> Lines {
+    let file = server.app.store.folder().join("raven.sqlite");
+    server.runtime.block_on(async {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).read_only(true);
+        let mut connection = options.connect().await.expect("connects");
+        let rows = sqlx::query("SELECT * FROM pay_lines WHERE job = ?1")
+            .bind(job.0.cast_signed())
+            .fetch_all(&mut connection)
+            .await
+            .expect("read");
+        let mut lines: Lines = rows
+            .iter()
+            .map(|row| {
+                let text = |name: &str| row.get::<String, _>(name);
+                let exact = text("exact");
+                (text("payer"), text("reason"), text("account"), exact, row.get("paid"))
+            })
+            .collect();
+        lines.sort();
+        lines
+    })
+}
+
+fn in_memory(pay: &JobPay) -> Lines {
+    let mut lines: Lines = pay
+        .lines
+        .iter()
+        .map(|(line, owed)| {
+            let payer = if line.is_jobs { "job" } else { "operator" };
+            let (reason, account) = (line.reason.as_str(), line.account.to_string());
+            (payer.into(), reason.into(), account, owed.exact.0.to_string(), owed.paid)
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn a_history_through_the_store_is_the_same_in_memory() {
+    let (mut beyond, mut voided, mut topped) = (0, 0, 0);
+    for seed in 0..12 {
+        let server = Server::start();
+        let mut rng = Rng(seed);
+        let amount = 500 + i64::try_from(rng.below(3_000)).expect("small");
+        let id = with_job(&server, amount);
+        let mut pay = JobPay::new(id, NanoUsd(amount));
+        let held = server.runtime.block_on(server.app.store.job(server.owner, id));
+        pay.escrow = held.expect("read").expect("a job").escrow;
+        let mut open: Vec<(RoundKey, Credit)> = Vec::new();
+        for round in 0..25 {
+            let key = RoundKey { attempt: 0, round };
+            let credits: Vec<Credit> = (0..1 + rng.below(6) as u32)
+                .map(|part| {
+                    let who = 1 + rng.below(5) as u8;
+                    random_credit(&mut rng, id, key, part, who)
+                })
+                .collect();
+            let liar = &open.get(rng.below(1 + 2 * open.len() as u64) as usize).copied();
+            let voids: Vec<Void> = liar
+                .iter()
+                .map(|(key, credit)| Void {
+                    task: credit.task,
+                    attempt: key.attempt,
+                    contributor: credit.contributor,
+                })
+                .collect();
+            let checkpoint = rng.below(6) == 0;
+            persist(
+                &server,
+                &Record {
+                    train: Some(Metrics { loss_sum: 1.0, correct: 1.0, count: 2.0 }),
+                    weights: Some(BlobId([round as u8; 32])),
+                    credits: credits.clone(),
+                    voids: voids.clone(),
+                    checkpoint,
+                    ..record(id, round + 1)
+                },
+            );
+            // The same in memory.
+            pay.verified(key, credits.iter().map(work).collect(), 1).expect("entered");
+            let entered = pay.open[&key].work.iter();
+            beyond +=
+                entered.zip(&credits).filter(|(work, credit)| work.payer != credit.payer).count();
+            open.extend(credits.iter().map(|credit| (key, *credit)));
+            voided += voids.len();
+            let lies: Vec<Voided> = voids
+                .iter()
+                .map(|void| Voided {
+                    key: RoundKey { attempt: void.attempt, round: void.task.round },
+                    task: (void.task.stage, void.task.part),
+                    contributor: void.contributor,
+                })
+                .collect();
+            pay.void(&lies, 1).expect("voided");
+            open.retain(|(_, credit)| {
+                !voids
+                    .iter()
+                    .any(|void| (void.task, void.contributor) == (credit.task, credit.contributor))
+            });
+            if checkpoint {
+                pay.mature(RoundKey { attempt: u32::MAX, round: u32::MAX }, 1);
+                open.clear();
+            }
+            if rng.below(8) == 0 {
+                let more = NanoUsd(1 + i64::try_from(rng.below(800)).expect("small"));
+                let paid = server.app.store.top_up(server.owner, id, more, |_| None);
+                pay.escrow = server.runtime.block_on(paid).expect("paid");
+                topped += 1;
+            }
+            assert_eq!(stored(&server, id), in_memory(&pay), "seed {seed}, round {round}");
+            let row = server.runtime.block_on(server.app.store.job(server.owner, id));
+            let row = row.expect("read").expect("a job");
+            assert_eq!((row.charged, row.escrow), (pay.charged, pay.escrow), "seed {seed}");
+            assert!(pay.charged.is_within(pay.escrow));
+            server.runtime.block_on(server.app.store.audit(Book::Test)).expect("audited");
+        }
+        let state = JobState::Cancelled { cause: Cause::Owner };
+        persist(&server, &Record { phase: JobPhase::Cancelled, state, ..record(id, 25) });
+        pay.mature(RoundKey { attempt: u32::MAX, round: u32::MAX }, 1);
+        pay.close(1).expect("closed");
+        assert_eq!(stored(&server, id), in_memory(&pay), "seed {seed} at its end");
+        server.runtime.block_on(server.app.store.audit(Book::Test)).expect("audited");
+        let left =
+            server.runtime.block_on(server.app.store.balance(Book::Test, Account::Escrow(id)));
+        assert_eq!(left.expect("read").posted, 0);
+    }
+    assert!(beyond > 10 && voided > 10 && topped > 10, "{beyond} {voided} {topped}");
+}
+
+#[test]
+fn very_many_rounds_mature_in_slices_and_come_to_the_same() {
+    let server = Server::start();
+    let id = with_job(&server, 1_000);
+    let paid = server.app.store.top_up(server.owner, id, NanoUsd(10_000_000), |_| None);
+    server.runtime.block_on(paid).expect("paid");
+    let mut rng = Rng(7);
+    let mut earned = 0_i128;
+    let mut lie = None;
+    for round in 0..700 {
+        let key = RoundKey { attempt: 0, round };
+        let credit = Credit { payer: Payer::Job, ..random_credit(&mut rng, id, key, 0, 1) };
+        if round == 100 {
+            lie = Some(credit);
+        } else {
+            earned += i128::from(credit.flops) * i128::from(credit.rate.0);
+        }
+        persist(
+            &server,
+            &Record {
+                train: Some(Metrics { loss_sum: 1.0, correct: 1.0, count: 2.0 }),
+                weights: Some(BlobId([round as u8; 32])),
+                credits: vec![credit],
+                ..record(id, round + 1)
+            },
+        );
+    }
+    let lie = lie.expect("a lie");
+    let void = Void { task: lie.task, attempt: 0, contributor: lie.contributor };
+    // A lie that is found in the last moment is void before anything matures.
+    let last = Record { checkpoint: true, voids: vec![void], ..record(id, 700) };
+    persist(&server, &last);
+    persist(&server, &last);
+    let account = Account::Contributor(ContributorId([1; 32]));
+    let balance = server.runtime.block_on(server.app.store.balance(Book::Test, account));
+    let balance = balance.expect("read");
+    let whole = i64::try_from(earned / Charge::PER_NANO_USD).expect("small");
+    assert_eq!((balance.posted, balance.held_in), (whole, 0));
+    server.runtime.block_on(server.app.store.audit(Book::Test)).expect("audited");
+}
