@@ -7,7 +7,7 @@ mod support;
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::sweep::sweep;
 use raven_graph::{DType, TensorType};
-use raven_protocol::TensorPart;
+use raven_protocol::{Earnings, Keeps, TensorPart};
 use serde_json::json;
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -28,6 +28,8 @@ const RETURNS: Habits = Habits {
     cuts_upload_after: None,
     traffic: None,
     gpu: false,
+    keeps: Keeps::Key,
+    earnings: Earnings::Mine,
     poison: None,
     keeps: raven_protocol::Keeps::Key,
     earnings: raven_protocol::Earnings::Mine,

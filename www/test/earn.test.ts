@@ -2,13 +2,17 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { readClaim, readOwn } from '../src/earn/api.ts';
 import { daily } from '../src/earn/money.tsx';
-import { allocated, time, usd } from '../src/earn/words.ts';
+import { allocated, time, usd, usdShort } from '../src/earn/words.ts';
 
 test('small amounts are seen, and large ones are short', () => {
   assert.deepEqual(
     [0, 1, 432, 14_400, 1_234_567, 5e9, 12_345_678_900].map(usd),
     ['$0', '$0.000000001', '$0.000000432', '$0.0000144', '$0.00123', '$5.00', '$12.35'],
   );
+});
+
+test('an axis has room for few characters', () => {
+  assert.deepEqual([0, 131, 14_400, 2_500_000, 5e9].map(usdShort), ['$0', '131 n$', '14.4 µ$', '2.5 m$', '$5.00']);
 });
 
 test('a link has a claim, or none', () => {

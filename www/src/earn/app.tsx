@@ -90,7 +90,7 @@ function Work({ own }: { readonly own: Own }) {
 function Nothing() {
   return (
     <div class="panel empty">
-      <h3>Nothing here yet</h3>
+      <h2>Nothing here yet</h2>
       <p>
         While your browser lends computing power on a site, its card has the button “Keep what I earned”. It opens this page, and what that
         browser has earned is collected here from then on.

@@ -2,9 +2,7 @@ import type { Curve } from '../api.ts';
 import { Chart } from '../parts/chart.tsx';
 import { Tile } from '../parts/totals.tsx';
 import { BOOKS, type Book, type Own } from './api.ts';
-import { date, day, usd } from './words.ts';
-
-const NAMES: Readonly<Record<Book, string>> = { live: '', test: 'Play money: ' };
+import { date, day, usd, usdShort } from './words.ts';
 
 /** Every day from the first on, also those on which nothing was earned. */
 export function daily(earned: ReadonlyArray<readonly [day: number, nanoUsd: number]>, today: number): Curve {
@@ -14,6 +12,12 @@ export function daily(earned: ReadonlyArray<readonly [day: number, nanoUsd: numb
   // One point alone is no curve.
   const from = Math.min(first, today - 6);
   return Array.from({ length: Math.max(1, today - from + 1) }, (_, index) => [from + index, amounts.get(from + index) ?? 0] as const);
+}
+
+/** The days' range with room for half of the last one's label. */
+function withRoom(points: Curve): readonly [number, number] {
+  const [first, last] = [points[0]?.[0] ?? 0, points.at(-1)?.[0] ?? 1];
+  return [first, last + (last - first) * 0.08];
 }
 
 /** What there is, what waits, and how it came. Play money is shown where there is any, or nothing else. */
@@ -29,12 +33,22 @@ export function Money({ own }: { readonly own: Own }) {
         const points = daily(own.earned[book], today);
         return (
           <div class="panel" key={book}>
+            {book === 'test' && <h3 class="quiet">Play money</h3>}
             <dl class="tiles plain">
-              <Tile name={`${NAMES[book]}Available`} value={usd(available)} {...(expires ? { note: `kept until ${date(expires)}` } : {})} />
-              <Tile name={`${NAMES[book]}Pending`} value={usd(pending)} note="until the work is confirmed" />
+              <Tile name="Available" value={usd(available)} {...(expires ? { note: `kept until ${date(expires)}` } : {})} />
+              <Tile name="Pending" value={usd(pending)} note="until the work is confirmed" />
             </dl>
             {points.length > 0 && (
-              <Chart title={`${NAMES[book]}Earned per day`} points={points} format={usd} formatX={day} yMin={0} height={150} marks />
+              <Chart
+                title="Earned per day"
+                points={points}
+                format={usdShort}
+                formatX={day}
+                xRange={withRoom(points)}
+                yMin={0}
+                height={150}
+                marks
+              />
             )}
           </div>
         );

@@ -10,6 +10,14 @@ export function usd(nanoUsd: number): string {
   return `$${dollars.toFixed(digits)}`;
 }
 
+/** The same for an axis, with a prefix where it is little: `131 n$`. */
+export function usdShort(nanoUsd: number): string {
+  if (nanoUsd <= 0) return '$0';
+  if (nanoUsd >= 1e9) return usd(nanoUsd);
+  const [size, prefix] = nanoUsd >= 1e6 ? [1e6, 'm'] : nanoUsd >= 1e3 ? [1e3, 'µ'] : [1, 'n'];
+  return `${Number((nanoUsd / size).toPrecision(3))} ${prefix}$`;
+}
+
 /** `2026-11-29 08:30` in the reader's zone. */
 export function time(rfc3339: string): string {
   const at = new Date(rfc3339);
