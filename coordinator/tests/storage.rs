@@ -28,11 +28,9 @@ const RETURNS: Habits = Habits {
     cuts_upload_after: None,
     traffic: None,
     gpu: false,
-    keeps: Keeps::Key,
-    earnings: Earnings::Mine,
-    poison: None,
     keeps: raven_protocol::Keeps::Key,
     earnings: raven_protocol::Earnings::Mine,
+    poison: None,
 };
 
 fn wait(what: &str, probe: impl Fn() -> bool) {

@@ -49,6 +49,7 @@ fn random_credit(rng: &mut Rng, job: JobId, key: RoundKey, part: u32, who: u8) -
         contributor: ContributorId([who; 32]),
         session: SessionId(1),
         site: (!who.is_multiple_of(3)).then_some(SiteId(u64::from(who % 3))),
+        beneficiary: raven_engine::Beneficiary::Contributor,
         flops: 1 + rng.below(3_000_000_000),
         rate: PicoUsd([12_000, 16_000, 20_000][rng.below(3) as usize]),
         digest: ResultDigest([9; 32]),
