@@ -28,8 +28,8 @@ const RETURNS: Habits = Habits {
     cuts_upload_after: None,
     traffic: None,
     gpu: false,
-    keeps: raven_protocol::Keeps::Key,
-    earnings: raven_protocol::Earnings::Mine,
+    keeps: Keeps::Key,
+    earnings: Earnings::Mine,
     poison: None,
 };
 
