@@ -33,7 +33,6 @@ END;
 
 -- The number of a session's newest line; nothing for sessions from before there were lines.
 ALTER TABLE sessions ADD COLUMN allocation INTEGER;
-CREATE INDEX sessions_by_contributor ON sessions (contributor, opened_ms);
 
 -- What became of results, by contributor.
 CREATE TABLE contributor_outcomes (
