@@ -49,6 +49,7 @@ fn kind(message: &ToContributor) -> &'static str {
     match message {
         ToContributor::Welcome { .. } => "welcome",
         ToContributor::Ready { .. } => "ready",
+        ToContributor::About { .. } => "about",
         ToContributor::Graph { .. } => "graph",
         ToContributor::Blob { .. } => "blob",
         ToContributor::Task(_) => "task",
