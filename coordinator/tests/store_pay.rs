@@ -3,13 +3,18 @@
 
 mod server;
 
-use raven_coordinator::store::Book;
+use raven_coordinator::runtime::SessionRecord;
+use raven_coordinator::store::{Book, parse_site};
 use raven_engine::ledger::{Account, JobPay, RoundKey, Voided, Work};
 use raven_engine::money::{Charge, Flops, NanoUsd, PicoUsd};
 use raven_engine::{
-    Cause, ContributorId, Credit, JobPhase, JobState, Metrics, Payer, Proof, Record, SiteId, Void,
+    Cause, ContributorId, Credit, JobPhase, JobState, Metrics, NetworkPrefix, Payer, Proof, Record,
+    SiteId, Void,
 };
-use raven_protocol::{Backend, BlobId, JobId, ResultDigest, SessionId, TaskId};
+use raven_protocol::{
+    Backend, BlobId, Device, DeviceClass, JobId, KernelId, NumericClass, ResultDigest, SessionId,
+    TaskId,
+};
 use serde_json::json;
 use server::{Server, job, record};
 use sqlx::{ConnectOptions as _, Row as _};
@@ -42,13 +47,48 @@ fn work(credit: &Credit) -> Work {
     }
 }
 
-fn random_credit(rng: &mut Rng, job: JobId, key: RoundKey, part: u32, who: u8) -> Credit {
+/// Two sites that earn, each with a session of its number from 1.
+fn with_sites(server: &Server) -> [SiteId; 2] {
+    [1, 2].map(|session| {
+        let page = format!("http://site-{session}.localhost");
+        let site = server.post("/v1/sites", &json!({"name": "News", "origins": [page]})).json();
+        let site = parse_site(site["id"].as_str().expect("an id")).expect("an id");
+        let device =
+            Device { class: DeviceClass::Desktop, cores: 1, memory_bytes: 1, flops_per_s: 1 };
+        let record = SessionRecord {
+            session: SessionId(session),
+            contributor: ContributorId([9; 32]),
+            site: Some(site),
+            origin: Some(page),
+            ticket: Some(session),
+            prefix: NetworkPrefix([0; 16]),
+            device,
+            numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
+            share: 1.0,
+            workers: 1,
+            receipt: "{}".into(),
+            signature: String::new(),
+        };
+        server.runtime.block_on(server.app.store.session_opened(&record)).expect("stored");
+        site
+    })
+}
+
+fn random_credit(
+    rng: &mut Rng,
+    sites: &[SiteId; 2],
+    (job, key): (JobId, RoundKey),
+    part: u32,
+    who: u8,
+) -> Credit {
+    // Every third came through no site.
+    let through = usize::from(who % 3).checked_sub(1);
     Credit {
         backend: Backend::Cpu,
         task: TaskId { job, round: key.round, stage: 0, part },
         contributor: ContributorId([who; 32]),
-        session: SessionId(1),
-        site: (!who.is_multiple_of(3)).then_some(SiteId(u64::from(who % 3))),
+        session: SessionId(u64::from(who % 3)),
+        site: through.map(|number| sites[number]),
         beneficiary: raven_engine::Beneficiary::Contributor,
         flops: 1 + rng.below(3_000_000_000),
         rate: PicoUsd([12_000, 16_000, 20_000][rng.below(3) as usize]),
@@ -119,6 +159,7 @@ fn a_history_through_the_store_is_the_same_in_memory() {
         let mut rng = Rng(seed);
         let amount = 500 + i64::try_from(rng.below(3_000)).expect("small");
         let id = with_job(&server, amount);
+        let sites = with_sites(&server);
         let mut pay = JobPay::new(id, NanoUsd(amount));
         let held = server.runtime.block_on(server.app.store.job(server.owner, id));
         pay.escrow = held.expect("read").expect("a job").escrow;
@@ -128,7 +169,7 @@ fn a_history_through_the_store_is_the_same_in_memory() {
             let credits: Vec<Credit> = (0..1 + rng.below(6) as u32)
                 .map(|part| {
                     let who = 1 + rng.below(5) as u8;
-                    random_credit(&mut rng, id, key, part, who)
+                    random_credit(&mut rng, &sites, (id, key), part, who)
                 })
                 .collect();
             let liar = &open.get(rng.below(1 + 2 * open.len() as u64) as usize).copied();
@@ -207,6 +248,7 @@ fn a_history_through_the_store_is_the_same_in_memory() {
 fn very_many_rounds_mature_in_slices_and_come_to_the_same() {
     let server = Server::start();
     let id = with_job(&server, 1_000);
+    let sites = with_sites(&server);
     let paid = server.app.store.top_up(server.owner, id, NanoUsd(10_000_000), |_| None);
     server.runtime.block_on(paid).expect("paid");
     let mut rng = Rng(7);
@@ -214,7 +256,8 @@ fn very_many_rounds_mature_in_slices_and_come_to_the_same() {
     let mut lie = None;
     for round in 0..700 {
         let key = RoundKey { attempt: 0, round };
-        let credit = Credit { payer: Payer::Job, ..random_credit(&mut rng, id, key, 0, 1) };
+        let credit =
+            Credit { payer: Payer::Job, ..random_credit(&mut rng, &sites, (id, key), 0, 1) };
         if round == 100 {
             lie = Some(credit);
         } else {

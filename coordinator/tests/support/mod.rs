@@ -123,7 +123,7 @@ impl Coordinator {
     pub fn ticket(&self) -> String {
         let seat = Seat {
             prefix: network_prefix([127, 0, 0, 1].into()),
-            origin: Some("http://news.test"),
+            origin: Some("http://news.localhost"),
         };
         self.tickets.issue(self.site, &seat, UnixMs::now())
     }
@@ -253,7 +253,7 @@ async fn site(store: &Store, owner: KeyId) -> SiteId {
         id: SiteId(7),
         name: "a site".into(),
         site_key: SITE_KEY.into(),
-        origins: vec!["http://news.test".into()],
+        origins: vec!["http://news.localhost".into()],
         revoked: false,
         paused: false,
         refuses: raven_engine::CategorySet::EMPTY,
