@@ -144,6 +144,16 @@ impl Problem {
             .with_retry_after(wait.as_secs() + 1)
     }
 
+    /// More wishes for accounts than one network may have.
+    pub fn sign_ups(most: f64, wait: Duration) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let detail =
+            format!("accounts asked for by one network: the limit is {most} in 15 minutes");
+        Problem::new(status, "rate", "Too many requests", detail)
+            .with_limit(most as u64, None)
+            .with_retry_after(wait.as_secs() + 1)
+    }
+
     /// The disk, or what the coordinator may use of it, is full.
     pub fn full(what: &str) -> Self {
         let status = StatusCode::INSUFFICIENT_STORAGE;
@@ -268,6 +278,13 @@ impl From<StoreError> for Problem {
             StoreError::Closed => {
                 Problem::conflict("the account is closed: it has no keys any more")
             }
+            StoreError::KeyOver => {
+                Problem::unauthorized("the API key was revoked, or its time is over")
+            }
+            StoreError::OpenJobs { jobs } => Problem::conflict(format!(
+                "{jobs} jobs of the account have not ended: cancel them first"
+            ))
+            .named("open-jobs", "Jobs have not ended"),
             StoreError::Books(Refusal::Funds { available, needed, .. }) => {
                 Problem::funds(available, needed)
             }

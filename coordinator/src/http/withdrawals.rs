@@ -7,14 +7,16 @@ use super::money::{Amount, Reference};
 use super::sites::find;
 use super::token_rate;
 use super::{App, Problem};
-use crate::settlement::{ADDRESS_BYTES_MAX, Pay, Request, SettlementError, Withdrawal, state_name};
+use crate::settlement::{
+    ADDRESS_BYTES_MAX, Pay, Request, SettlementError, Withdrawal, WithdrawalId,
+};
 use crate::store::{Book, requester, site_text};
 use crate::time::UnixMs;
 use crate::token::TokenRates;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get};
 use axum::{Json, Router};
 use raven_engine::ledger::Account;
 use serde::Deserialize;
@@ -26,7 +28,9 @@ const LISTED_MAX: u32 = 200;
 pub fn routes() -> Router<App> {
     Router::new()
         .route("/v1/account/withdrawals", get(list).post(create))
+        .route("/v1/account/withdrawals/{id}", delete(cancel))
         .route("/v1/sites/{id}/withdrawals", get(list_of_site).post(create_of_site))
+        .route("/v1/sites/{id}/withdrawals/{withdrawal}", delete(cancel_of_site))
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,9 +78,9 @@ impl From<SettlementError> for Problem {
                 .with_field("pay"),
             SettlementError::Unknown(_) => Problem::not_found(detail),
             SettlementError::NotPayable { .. } => Problem::forbidden(detail),
-            SettlementError::Decided { .. } | SettlementError::Over { .. } => {
-                Problem::conflict(detail)
-            }
+            SettlementError::Decided { .. }
+            | SettlementError::NotBegun { .. }
+            | SettlementError::Over { .. } => Problem::conflict(detail),
         }
     }
 }
@@ -88,7 +92,7 @@ fn shown(withdrawal: &Withdrawal, rates: &TokenRates) -> Value {
     json!({
         "id": id.to_string(), "account": request.account.to_string(),
         "nano_usd": request.amount.0, "address": request.address, "reference": request.reference,
-        "state": state_name(*state), "requested_at": requested.rfc3339(),
+        "state": state.as_str(), "requested_at": requested.rfc3339(),
         "expires_at": expires.rfc3339(), "decided_at": decided.map(UnixMs::rfc3339), "note": note,
         "pay": request.pay.as_str(), "token_rate": rate.as_ref().map(token_rate::shown),
         "micro_tokens": rate.and_then(|rate| rate.micro_tokens(request.amount)),
@@ -152,4 +156,38 @@ async fn list_of_site(
     let mut answer = listed(&app, book, account).await?;
     answer["site"] = Value::from(site_text(site.id));
     Ok(answer)
+}
+
+/// Gives back what nobody has begun to pay.
+async fn taken_back(
+    app: &App,
+    book: Book,
+    account: Account,
+    id: &str,
+) -> Result<Json<Value>, Problem> {
+    let unknown = || Problem::not_found("no withdrawal of this account has that id");
+    let id: WithdrawalId = id.parse().map_err(|_| unknown())?;
+    let cancelled = app.store.cancel_withdrawal((book, account), id, UnixMs::now()).await;
+    let withdrawal = cancelled.map_err(|error| match error {
+        SettlementError::Unknown(_) => unknown(),
+        error => error.into(),
+    })?;
+    Ok(Json(shown(&withdrawal, &app.store.token_rates().await?)))
+}
+
+async fn cancel(
+    State(app): State<App>,
+    owner: Owner,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    taken_back(&app, app.store.book_of(owner.0).await?, requester(owner.0), &id).await
+}
+
+async fn cancel_of_site(
+    State(app): State<App>,
+    owner: Owner,
+    Path((site, id)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let site = find(&app, owner, &site).await?;
+    taken_back(&app, app.store.book_of(owner.0).await?, Account::Site(site.id), &id).await
 }
