@@ -83,6 +83,11 @@ impl Problem {
         Problem::new(status, "unauthorized", "An API key is needed", detail)
     }
 
+    /// The key held when its request came, and holds no longer.
+    pub fn key_over() -> Self {
+        Problem::unauthorized("the API key was revoked, or its time is over")
+    }
+
     /// Known, and not allowed.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
@@ -278,9 +283,7 @@ impl From<StoreError> for Problem {
             StoreError::Closed => {
                 Problem::conflict("the account is closed: it has no keys any more")
             }
-            StoreError::KeyOver => {
-                Problem::unauthorized("the API key was revoked, or its time is over")
-            }
+            StoreError::KeyOver => Problem::key_over(),
             StoreError::OpenJobs { jobs } => Problem::conflict(format!(
                 "{jobs} jobs of the account have not ended: cancel them first"
             ))

@@ -1,6 +1,6 @@
 //! `/v1/account/withdrawals` and those of sites: money that is asked to go out.
 
-use super::auth::Owner;
+use super::auth::{Caller, Owner};
 use super::body::JsonBody;
 use super::extract::Path;
 use super::money::{Amount, Reference};
@@ -10,7 +10,7 @@ use super::{App, Problem};
 use crate::settlement::{
     ADDRESS_BYTES_MAX, Pay, Request, SettlementError, Withdrawal, WithdrawalId,
 };
-use crate::store::{Book, requester, site_text};
+use crate::store::{Book, KnownKey, requester, site_text};
 use crate::time::UnixMs;
 use crate::token::TokenRates;
 use axum::extract::State;
@@ -99,7 +99,13 @@ fn shown(withdrawal: &Withdrawal, rates: &TokenRates) -> Value {
     })
 }
 
-async fn ask(app: &App, book: Book, account: Account, wish: Wish) -> Result<Response, Problem> {
+async fn ask(
+    app: &App,
+    caller: &KnownKey,
+    account: Account,
+    wish: Wish,
+) -> Result<Response, Problem> {
+    let book = app.store.book_of(caller.account).await?;
     let Wish { nano_usd: Amount(amount), address, reference, pay } = wish;
     let pay = match pay {
         PayName::Usd => Pay::Usd,
@@ -108,6 +114,12 @@ async fn ask(app: &App, book: Book, account: Account, wish: Wish) -> Result<Resp
     let reference = reference.as_str().to_owned();
     let request = Request { book, account, amount, address, pay, reference };
     let withdrawal = app.settlement.request(request, UnixMs::now()).await?;
+    // Whoever revoked the key while its request waited has seen no such withdrawal;
+    // whoever revokes it from here on sees this one.
+    if !app.store.key_holds(caller.number, UnixMs::now()).await? {
+        app.store.cancel_withdrawal((book, account), withdrawal.id, UnixMs::now()).await?;
+        return Err(Problem::key_over());
+    }
     Ok((StatusCode::CREATED, Json(shown(&withdrawal, &app.store.token_rates().await?)))
         .into_response())
 }
@@ -122,14 +134,14 @@ async fn listed(app: &App, book: Book, account: Account) -> Result<Json<Value>, 
 /// What a sub-account has came from its parent, and goes out through it.
 async fn create(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     JsonBody(wish, _): JsonBody<Wish>,
 ) -> Result<Response, Problem> {
-    if app.store.is_child(owner.0).await? {
+    if app.store.is_child(caller.account).await? {
         let detail = "a sub-account's money is its parent's to take back and withdraw";
         return Err(Problem::forbidden(detail));
     }
-    ask(&app, app.store.book_of(owner.0).await?, requester(owner.0), wish).await
+    ask(&app, &caller, requester(caller.account), wish).await
 }
 
 async fn list(State(app): State<App>, owner: Owner) -> Result<Json<Value>, Problem> {
@@ -138,12 +150,12 @@ async fn list(State(app): State<App>, owner: Owner) -> Result<Json<Value>, Probl
 
 async fn create_of_site(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     Path(id): Path<String>,
     JsonBody(wish, _): JsonBody<Wish>,
 ) -> Result<Response, Problem> {
-    let site = find(&app, owner, &id).await?;
-    ask(&app, app.store.book_of(owner.0).await?, Account::Site(site.id), wish).await
+    let site = find(&app, Owner(caller.account), &id).await?;
+    ask(&app, &caller, Account::Site(site.id), wish).await
 }
 
 async fn list_of_site(

@@ -1,6 +1,6 @@
 //! Data sets and the shards that hold their rows.
 
-use super::children::family;
+use super::children::{check_open, family};
 use super::idempotency::{Remembered, remember};
 use super::{
     KeyId, Store, StoreError, column, count_to_sql, failed, from_sql, hash_column, to_sql,
@@ -110,6 +110,7 @@ impl Store {
             .map_err(|error| unreadable("datasets", "facts", error))?;
         // There is one writer: nobody adds a data set between the sum and the insert.
         let mut transaction = self.begin().await?;
+        check_open(&mut transaction, owner).await?;
         let held = held_bytes(&mut *transaction, owner).await?;
         let added = shards.iter().fold(0, |sum: u64, s| sum.saturating_add(s.shard.bytes));
         if held.saturating_add(added) > bytes_max {
