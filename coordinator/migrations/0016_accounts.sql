@@ -9,6 +9,10 @@ ALTER TABLE api_keys ADD COLUMN expires_ms INTEGER;
 -- Days since 1970: when a key was last used is told to the day.
 ALTER TABLE api_keys ADD COLUMN used_day INTEGER;
 CREATE INDEX api_keys_by_account ON api_keys (account);
+-- The key that asked for it; none asked for those of the command line, and for the first
+-- one of a person's account.
+ALTER TABLE api_keys ADD COLUMN made_by INTEGER REFERENCES api_keys (id);
+CREATE INDEX api_keys_by_maker ON api_keys (made_by) WHERE made_by IS NOT NULL;
 
 CREATE TABLE owners (
     id INTEGER PRIMARY KEY REFERENCES api_keys (id),
@@ -19,16 +23,35 @@ INSERT INTO owners (id, created_ms) SELECT id, created_ms FROM api_keys;
 -- Of the code that gives an account back to whoever has lost its keys.
 ALTER TABLE owners ADD COLUMN recovery_hash BLOB;
 CREATE UNIQUE INDEX owners_by_recovery ON owners (recovery_hash) WHERE recovery_hash IS NOT NULL;
+-- Since when, and the key that asked for it, which takes it along when it is revoked.
+ALTER TABLE owners ADD COLUMN recovery_set_ms INTEGER;
+ALTER TABLE owners ADD COLUMN recovery_by INTEGER REFERENCES api_keys (id);
+CREATE INDEX owners_by_recovery_by ON owners (recovery_by) WHERE recovery_by IS NOT NULL;
+CREATE TRIGGER codes_go_with_the_key_that_made_them AFTER UPDATE OF revoked_ms ON api_keys
+WHEN NEW.revoked_ms IS NOT NULL
+BEGIN
+    UPDATE owners SET recovery_hash = NULL, recovery_set_ms = NULL, recovery_by = NULL
+    WHERE recovery_by = NEW.id;
+END;
+-- The last code that was used, until when it may be used again, and the key that it
+-- gave: whoever did not get the answer asks again.
+ALTER TABLE owners ADD COLUMN used_hash BLOB;
+ALTER TABLE owners ADD COLUMN used_until_ms INTEGER;
+ALTER TABLE owners ADD COLUMN used_gave INTEGER REFERENCES api_keys (id);
+CREATE UNIQUE INDEX owners_by_used_code ON owners (used_hash) WHERE used_hash IS NOT NULL;
 -- As it was given; one address, one account, however it is spelled.
 ALTER TABLE owners ADD COLUMN email TEXT COLLATE NOCASE;
 CREATE UNIQUE INDEX owners_by_email ON owners (email) WHERE email IS NOT NULL;
 
--- Links that were sent to people who want an account. Each is good for once.
+-- Links that were sent to people who want an account. Each is good for once; one whose answer was
+-- lost may be followed again.
 CREATE TABLE sign_ups (
     token_hash BLOB PRIMARY KEY,
     email TEXT NOT NULL COLLATE NOCASE,
     book TEXT NOT NULL CHECK (book IN ('test', 'live')),
-    expires_ms INTEGER NOT NULL
+    expires_ms INTEGER NOT NULL,
+    -- The key that it gave, where it was followed.
+    gave INTEGER REFERENCES api_keys (id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sign_ups_by_email ON sign_ups (email);
 
@@ -40,7 +63,8 @@ CREATE UNIQUE INDEX owners_by_external_id ON owners (parent, external_id)
     WHERE external_id IS NOT NULL;
 CREATE INDEX owners_by_parent ON owners (parent, id) WHERE parent IS NOT NULL;
 
--- Money that is asked to go out. Where it stands is what became of its hold.
+-- Money that is asked to go out. Its hold has no end of its own: once somebody pays it,
+-- only they know what became of it.
 CREATE TABLE withdrawals (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     book TEXT NOT NULL,
@@ -52,12 +76,15 @@ CREATE TABLE withdrawals (
     hold BLOB NOT NULL,
     requested_ms INTEGER NOT NULL,
     expires_ms INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'pending' CHECK
+        (state IN ('pending', 'paying', 'approved', 'refused', 'cancelled', 'expired')),
     decided_ms INTEGER,
     note TEXT,
     UNIQUE (book, hold),
     UNIQUE (book, account, reference)
 ) STRICT;
 CREATE INDEX withdrawals_by_account ON withdrawals (book, account, id);
+CREATE INDEX withdrawals_by_state ON withdrawals (state, id);
 
 -- What a token is worth, from when on.
 CREATE TABLE token_rates (

@@ -25,6 +25,7 @@ coordinator signing rotate --data DIR
 coordinator audit --data DIR
 coordinator deposit --data DIR --nano-usd N --payment ID KEY
 coordinator withdrawals list --data DIR [--all]
+coordinator withdrawals begin --data DIR [--note TEXT] ID
 coordinator withdrawals approve --data DIR [--note TEXT] ID
 coordinator withdrawals refuse --data DIR [--note TEXT] ID
 coordinator token-rate set --data DIR NANO_USD
@@ -311,6 +312,7 @@ fn withdrawals(mut arguments: impl Iterator<Item = String>) -> Result<Command, C
             read.none()?;
             return Ok(Command::ListWithdrawals { data: read.data()?, all: read.flag("--all") });
         }
+        "begin" => Decision::Begin,
         "approve" => Decision::Approve,
         "refuse" => Decision::Refuse,
         verb => return Err(CliError::Command(format!("withdrawals {verb}"))),

@@ -3,7 +3,8 @@
 //! names them all, so that each is the same word everywhere.
 
 use crate::certificate::keep;
-use crate::front::{ConnectionLimits, FrontConfig, Network, Proxies, Rate};
+use crate::front::{ConnectionLimits, FrontConfig, Network, Proxies, Rate, sign_up_rate};
+use crate::http::CHILDREN_MAX;
 use crate::store::SiteCaps;
 use raven_engine::money::{NanoUsd, PicoUsd};
 use raven_engine::rates::{BONUS_THOUSANDTHS_MAX, Bonus, RATE_MAX, Rates, STAY_MINUTES_MAX};
@@ -110,6 +111,8 @@ pub const SETTINGS: &[Setting] = &[
         "DIR",
         "where links for people who sign up are written; absent: none do",
     ),
+    setting("sign_ups_per_network", "NUMBER", "accounts that one network asks for in 15 minutes"),
+    setting("sub_accounts_max", "NUMBER", "sub-accounts of one account"),
     setting("withdrawal_nano_usd_min", "NUMBER", "nano-USD that are paid out at least"),
 ];
 
@@ -195,6 +198,8 @@ pub struct Serve {
     pub rates: Rates,
     /// Where mail to people is written; nobody signs up where it is absent.
     pub mail_folder: Option<PathBuf>,
+    /// Open sub-accounts of one account.
+    pub sub_accounts_max: u64,
     /// What is less is not paid out.
     pub withdrawal_least: NanoUsd,
 }
@@ -322,6 +327,9 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         },
         network_rate: found.rate("requests_per_s", "requests_burst", defaults.network_rate)?,
         key_rate: found.rate("key_requests_per_s", "key_requests_burst", defaults.key_rate)?,
+        sign_up_rate: found
+            .count("sign_ups_per_network")?
+            .map_or(defaults.sign_up_rate, sign_up_rate),
     };
     let log_json = match found.get("log_format").map(|given| (given, given.text.as_str())) {
         None | Some((_, "text")) => false,
@@ -355,6 +363,7 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         site_caps: site_caps(found)?,
         rates: rates(found)?,
         mail_folder: found.path("mail_folder"),
+        sub_accounts_max: found.count("sub_accounts_max")?.unwrap_or(CHILDREN_MAX),
         withdrawal_least: withdrawal_least(found)?,
     })
 }

@@ -12,12 +12,13 @@ use serde::Deserialize;
 /// What is signed begins with it: a receipt of consent, which the same key signs,
 /// is no statement.
 pub const DOMAIN: &str = "raven earnings 1\n";
-/// Bytes of a statement: it has five short fields.
+/// Bytes of a statement: it has six short fields.
 pub const STATEMENT_BYTES_MAX: usize = 2_048;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
+    coordinator: String,
     contributor: String,
     account: String,
     nano_usd: i64,
@@ -47,6 +48,8 @@ pub enum StatementError {
     Field { field: &'static str, rule: &'static str },
     #[error("signature: the contributor's key did not sign this statement")]
     Signature,
+    #[error("statement.coordinator: it is for another one than {origin}")]
+    Elsewhere { origin: String },
     #[error("statement.expires_at: its time was over at {}", end.rfc3339())]
     Over { end: UnixMs },
 }
@@ -60,18 +63,25 @@ impl StatementError {
                 "signature".into()
             }
             StatementError::Field { field, .. } => format!("statement.{field}"),
+            StatementError::Elsewhere { .. } => "statement.coordinator".into(),
             StatementError::Over { .. } => "statement.expires_at".into(),
         }
     }
 }
 
 impl Statement {
-    /// Reads a statement and checks who signed it. `text` is what was signed
+    /// Reads a statement and checks who signed it, and that it is for the coordinator at
+    /// `origin`: the same words said elsewhere move nothing here. `text` is what was signed
     /// behind [`DOMAIN`], byte by byte.
     ///
     /// # Errors
     /// [`StatementError`].
-    pub fn read(text: &str, signature: &str, now: UnixMs) -> Result<Self, StatementError> {
+    pub fn read(
+        text: &str,
+        signature: &str,
+        origin: &str,
+        now: UnixMs,
+    ) -> Result<Self, StatementError> {
         if text.len() > STATEMENT_BYTES_MAX {
             return Err(StatementError::TooLong { found: text.len() });
         }
@@ -87,6 +97,9 @@ impl Statement {
             parse_hex(signature).ok_or(field("signature", "must be 128 lower-case hex digits"))?;
         if !key.has_signed_bytes(&[DOMAIN.as_bytes(), text.as_bytes()].concat(), &signature) {
             return Err(StatementError::Signature);
+        }
+        if body.coordinator != origin {
+            return Err(StatementError::Elsewhere { origin: origin.to_owned() });
         }
         let end = UnixMs::parse(&body.expires_at)
             .ok_or(field("expires_at", "must be RFC 3339 in UTC"))?;

@@ -9,7 +9,7 @@ use raven_coordinator::receipt;
 use raven_coordinator::referee::replay;
 use raven_coordinator::secret::{Secret, SecretKind};
 use raven_coordinator::serve::{data_folder, serve, store_file};
-use raven_coordinator::settlement::{self, Manual, Settlement, state_name};
+use raven_coordinator::settlement::{self, Decision, Manual, Settlement};
 use raven_coordinator::signing::SigningKeys;
 use raven_coordinator::store::{
     Audited, AuditedAllocations, Book, KeyId, NewAccount, NewKey, Store, mode_of, parse_site,
@@ -188,7 +188,7 @@ async fn add_key(asked: &AddKey) -> Result<(), Box<dyn Error>> {
     let (owner, book) = account(&store, &asked.of).await?;
     let key = ApiKey::generate(mode_of(book));
     let (name, scopes) = (asked.name.as_str(), asked.scopes);
-    store.add_key_of(owner, &NewKey { key: &key, name, scopes, expires: None }).await?;
+    store.add_key_of(owner, &NewKey { name, scopes, ..NewKey::whole(&key) }).await?;
     store.close().await;
     println!("{}", key.reveal());
     Ok(())
@@ -243,16 +243,25 @@ const LISTED_MAX: u32 = 1_000;
 async fn list_withdrawals(data: &Path, all: bool) -> Result<(), Box<dyn Error>> {
     let store = open(data).await?;
     store.expire_withdrawals(UnixMs::now()).await?;
-    for found in store.withdrawals(None, !all, LISTED_MAX).await? {
-        let settlement::Withdrawal { id, request, state, requested, rate, .. } = found;
-        let (state, requested) = (state_name(state), requested.rfc3339());
+    let mut rows = store.withdrawals(None, !all, LISTED_MAX + 1).await?;
+    let is_cut = rows.len() > LISTED_MAX as usize;
+    rows.truncate(LISTED_MAX as usize);
+    for found in rows {
+        let settlement::Withdrawal { id, request, state, requested, expires, rate, .. } = found;
+        let (state, requested) = (state.as_str(), requested.rfc3339());
+        let expires = expires.rfc3339();
         let settlement::Request { account, amount, address, reference, .. } = request;
         let tokens = rate.and_then(|rate| rate.micro_tokens(amount));
         let tokens = tokens.map(|micro| format!(" as {micro} millionths of a token"));
         let tokens = tokens.unwrap_or_default();
         println!(
-            "{id} {state} {requested} {amount} USD{tokens} of {account}, {reference}: {address}"
+            "{id} {state} {requested} expires {expires} {amount} USD{tokens} of {account}, \
+             {reference}: {address}"
         );
+    }
+    if is_cut {
+        let first = if all { "newest" } else { "oldest" };
+        eprintln!("there are more: these are the {LISTED_MAX} {first}");
     }
     store.close().await;
     Ok(())
@@ -261,13 +270,13 @@ async fn list_withdrawals(data: &Path, all: bool) -> Result<(), Box<dyn Error>> 
 async fn decide(asked: Decide) -> Result<(), Box<dyn Error>> {
     let store = open(&asked.data).await?;
     let settlement = Manual::new(store.clone(), WITHDRAWAL_LEAST);
+    let is_begun = asked.decision == Decision::Begin;
     let decided = settlement.decide(asked.id, asked.decision, asked.note, UnixMs::now()).await?;
     store.close().await;
     let settlement::Request { account, amount, address, .. } = decided.request;
-    println!(
-        "{} {}: {amount} USD of {account} to {address}",
-        decided.id,
-        state_name(decided.state)
-    );
+    println!("{} {}: {amount} USD of {account} to {address}", decided.id, decided.state.as_str());
+    if is_begun {
+        println!("pay it now, and then approve it; refuse it where it was not paid");
+    }
     Ok(())
 }

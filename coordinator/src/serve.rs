@@ -229,7 +229,7 @@ fn account_settings(config: &Serve) -> Result<AccountSettings, ServeError> {
         }
         None => None,
     };
-    Ok(AccountSettings { mailer })
+    Ok(AccountSettings { mailer, children_max: config.sub_accounts_max })
 }
 
 async fn start_runtime(

@@ -89,6 +89,15 @@ fn an_operator_lists_approves_and_refuses_withdrawals() {
     });
     let listed = told(&data, "withdrawals list");
     assert_eq!(listed.lines().count(), 2, "{listed}");
+    // The one that has waited longest stands first, with the time that is left.
+    assert!(listed.starts_with(&format!("{first} pending ")), "{listed}");
+    assert!(listed.lines().all(|line| line.contains(" expires ")), "{listed}");
+    let error = refused(&data, &format!("withdrawals approve {first}"));
+    assert!(error.contains("is not begun"), "{error}");
+    let begun = told(&data, &format!("withdrawals begin {first}"));
+    assert!(begun.starts_with(&format!("{first} paying: 2.000000000 USD")), "{begun}");
+    assert!(refused(&data, &format!("withdrawals begin {first}")).contains("is paying already"));
+    assert!(told(&data, "withdrawals list").starts_with(&format!("{first} paying ")));
     assert!(listed.contains("2.000000000 USD as 40000000 millionths of a token of requester:"));
     let approved = told(&data, &format!("withdrawals approve {first} --note bank-7"));
     assert!(approved.starts_with(&format!("{first} approved: 2.000000000 USD")), "{approved}");

@@ -124,11 +124,53 @@ fn the_last_key_that_makes_keys_stays() {
     let spec = json!({"name": "z", "scopes": ["keys"], "expires_at": "2999-01-01T00:00:00Z"});
     create(&server, &spec);
     revoke(&own).problem(409);
-    let other = create(&server, &json!({"name": "y", "scopes": ["keys"]}));
-    assert_eq!(revoke(&own).status, 204, "another one may make keys as long");
+    let less = create(&server, &json!({"name": "y", "scopes": ["keys"]}));
+    revoke(&own).problem(409);
+    let other = create(&server, &json!({"name": "whole"}));
+    let path = format!("/v1/keys/{}", text(&less["id"]));
+    assert_eq!(server.send("DELETE", &path, &[], b"").status, 204);
+    assert_eq!(revoke(&own).status, 204, "another one may do everything for ever");
     let key = text(&other["key"]);
     let path = format!("/v1/keys/{}", text(&other["id"]));
     ask(&server, key, "DELETE", &path, &Value::Null).problem(409);
+}
+
+#[test]
+fn a_key_revokes_none_that_may_do_more() {
+    let server = Server::start();
+    let weak = create(&server, &json!({"name": "hr", "scopes": ["keys", "jobs"]}));
+    let strong = create(&server, &json!({"name": "bank"}));
+    let equal = create(&server, &json!({"name": "other", "scopes": ["jobs"]}));
+    let revoke = |id: &Value| {
+        let path = format!("/v1/keys/{}", text(id));
+        ask(&server, text(&weak["key"]), "DELETE", &path, &Value::Null)
+    };
+    let problem = revoke(&strong["id"]).problem(403);
+    assert_eq!(problem["type"], "urn:raven:problem:scope");
+    assert_eq!(server.get("/v1/account").status, 200);
+    assert_eq!(revoke(&equal["id"]).status, 204);
+    // Who made which is shown.
+    let keys = server.get("/v1/keys").json();
+    assert_eq!(keys["keys"][0]["name"], "bank");
+    let first = keys["keys"].as_array().expect("keys").iter().find(|key| key["name"] == "");
+    assert_eq!(keys["keys"][0]["made_by"], first.expect("the first")["id"]);
+}
+
+#[test]
+fn an_event_stream_ends_with_its_key() {
+    let server = Server::start();
+    let posted = server.post("/v1/jobs", &job(&server.small_dataset())).json();
+    let other = create(&server, &json!({"name": "x", "scopes": ["jobs"]}));
+    let path = format!("/v1/jobs/{}/events", text(&posted["id"]));
+    std::thread::scope(|scope| {
+        let stream = scope.spawn(|| ask(&server, text(&other["key"]), "GET", &path, &Value::Null));
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let revoked = server.send("DELETE", &format!("/v1/keys/{}", text(&other["id"])), &[], b"");
+        assert_eq!(revoked.status, 204);
+        // It would go on for ever: the job never ends.
+        let answer = stream.join().expect("the stream ends");
+        assert_eq!(answer.status, 200);
+    });
 }
 
 #[test]
@@ -138,7 +180,7 @@ fn a_key_holds_until_its_time_and_its_use_is_told_to_the_day() {
     let now = UnixMs::now();
     let scopes = Scopes::from(Scope::Jobs);
     let expires = Some(UnixMs(now.0 + 1_000));
-    let new = NewKey { key: &key, name: "x", scopes, expires };
+    let new = NewKey { name: "x", scopes, expires, ..NewKey::whole(&key) };
     let store = &server.app.store;
     server.runtime.block_on(store.add_key_of(server.owner, &new)).expect("stored");
     let known =

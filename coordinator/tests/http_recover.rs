@@ -33,8 +33,25 @@ fn a_code_gives_the_account_a_new_key_and_takes_the_old_ones() {
     server.get("/v1/account").problem(401);
     let stolen = second["key"].as_str().expect("a key");
     server.ask(stolen, "GET", "/v1/account", &Value::Null).problem(401);
-    // Each code is good for once; the next one comes with the key.
+    // Its key was used: the code is good for nothing more. The next one came with the key.
     recover(&server, &newer).problem(401);
+    assert_eq!(recover(&server, &found["recovery_code"]).status, 201);
+}
+
+#[test]
+fn who_lost_the_answer_recovers_again_and_keys_say_since_when_there_is_a_code() {
+    let server = Server::start();
+    assert_eq!(server.get("/v1/keys").json()["recovery_set_at"], Value::Null);
+    let own = code(&server);
+    assert!(server.get("/v1/keys").json()["recovery_set_at"].is_string());
+    let (lost, found) = (recover(&server, &own).json(), recover(&server, &own).json());
+    let get = |made: &Value| {
+        server.ask(made["key"].as_str().expect("a key"), "GET", "/v1/keys", &Value::Null)
+    };
+    get(&lost).problem(401);
+    assert!(get(&found).json()["recovery_set_at"].is_string());
+    recover(&server, &lost["recovery_code"]).problem(401);
+    recover(&server, &own).problem(401);
     assert_eq!(recover(&server, &found["recovery_code"]).status, 201);
 }
 

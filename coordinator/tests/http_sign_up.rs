@@ -3,6 +3,8 @@
 mod server;
 
 use raven_coordinator::dataset::UploadLimits;
+use raven_coordinator::front::{Front, FrontConfig};
+use raven_coordinator::http::router;
 use raven_coordinator::mail::{FolderMailer, Mailer};
 use raven_coordinator::secret::{Secret, SecretKind};
 use raven_coordinator::store::{Book, LINK_MS, SignUp};
@@ -10,6 +12,7 @@ use raven_coordinator::time::UnixMs;
 use serde_json::{Value, json};
 use server::{Answer, ORIGIN, Server};
 use std::sync::Arc;
+use tower::ServiceExt as _;
 
 /// A server that writes mail to a folder.
 fn start(folder: &tempfile::TempDir) -> Server {
@@ -64,6 +67,60 @@ fn a_link_makes_an_account_once() {
 }
 
 #[test]
+fn who_lost_the_answer_follows_the_link_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = start(&folder);
+    wish(&server, &json!({"email": "ann@example.org"}));
+    let path = link(&messages(&folder)[0]);
+    let follow = || server.ask("none", "POST", &path, &Value::Null);
+    let (lost, found) = (follow().json(), follow().json());
+    assert_eq!(lost["account"], found["account"]);
+    let show = |made: &Value| {
+        let key = made["key"].as_str().expect("a key");
+        server.ask(key, "GET", "/v1/account", &Value::Null)
+    };
+    show(&lost).problem(401);
+    let code = json!({ "code": lost["recovery_code"] });
+    server.ask("none", "POST", "/v1/recover", &code).problem(401);
+    assert_eq!(show(&found).status, 200);
+    // Whoever has used the key has got it.
+    follow().problem(404);
+    let code = json!({ "code": found["recovery_code"] });
+    assert_eq!(server.ask("none", "POST", "/v1/recover", &code).status, 201);
+}
+
+#[test]
+fn one_network_asks_for_five_accounts_in_fifteen_minutes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = start(&folder);
+    let (_stop, stopping) = tokio::sync::watch::channel(false);
+    let front = Front::new(FrontConfig::default(), stopping);
+    let routes = front.before(router(server.app.clone()));
+    let ask = |network: u8, method: &str, at: usize| {
+        let body = json!({"email": format!("ann{at}@example.org")}).to_string();
+        let mut request = axum::http::Request::builder()
+            .method(method)
+            .uri("/v1/sign-up")
+            .header("content-type", "application/json")
+            .body(axum::body::Body::from(body))
+            .expect("a request");
+        let peer = std::net::SocketAddr::from(([10, 0, network, at as u8], 1));
+        request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
+        server.runtime.block_on(routes.clone().oneshot(request)).expect("answers")
+    };
+    for at in 0..5 {
+        assert_eq!(ask(1, "POST", at).status(), 202);
+    }
+    let refused = ask(1, "POST", 5);
+    assert_eq!(refused.status(), 429);
+    let seconds = refused.headers()["retry-after"].to_str().expect("text");
+    assert!((100..=181).contains(&seconds.parse::<u64>().expect("seconds")), "{seconds}");
+    assert_eq!(messages(&folder).len(), 5);
+    assert_eq!(ask(2, "POST", 6).status(), 202, "another network's");
+    assert_eq!(ask(1, "GET", 0).status(), 405, "other requests go on");
+}
+
+#[test]
 fn who_has_an_account_is_told_by_mail_only() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = start(&folder);
@@ -89,7 +146,7 @@ fn an_address_is_sent_three_links_at_a_time() {
     // The others are good for nothing once one was followed.
     let paths: Vec<String> = messages(&folder).iter().map(|message| link(message)).collect();
     assert_eq!(server.ask("none", "POST", &paths[1], &Value::Null).status, 201);
-    for path in &paths {
+    for path in [&paths[0], &paths[2]] {
         server.ask("none", "POST", path, &Value::Null).problem(404);
     }
 }

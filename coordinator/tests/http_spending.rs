@@ -12,7 +12,7 @@ use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
 use raven_engine::money::NanoUsd;
 use raven_engine::{ContributorId, SiteId};
 use serde_json::{Value, json};
-use server::{Answer, Server};
+use server::{Answer, ORIGIN, Server};
 
 const TRIAL: i64 = 1_000_000_000_000;
 
@@ -111,7 +111,7 @@ fn a_sites_owner_has_its_statement_and_receipts() {
 fn statement(server: &Server, key: &SigningKey, amount: i64, nonce: u8, end: i64) -> Value {
     let account = server.get("/v1/account").json()["account"].clone();
     json!({
-        "contributor": hex(key.verifying_key().as_bytes()), "account": account,
+        "coordinator": ORIGIN, "contributor": hex(key.verifying_key().as_bytes()), "account": account,
         "nano_usd": amount, "nonce": hex(&[nonce; 16]), "expires_at": UnixMs(end).rfc3339(),
     })
 }
@@ -161,6 +161,12 @@ fn a_contributors_word_makes_its_earnings_an_accounts() {
     let thief = SigningKey::from_bytes(&[8; 32]);
     let mut said = statement(&server, &key, 1, 2, later);
     assert_eq!(claim(&server, &thief, &said).problem(403)["field"], "signature");
+    // What was said to another coordinator.
+    for elsewhere in ["http://other.test", "http://coordinator.test/", ""] {
+        let mut said = said.clone();
+        said["coordinator"] = json!(elsewhere);
+        assert_eq!(claim(&server, &key, &said).problem(403)["field"], "statement.coordinator");
+    }
     said["account"] = json!("requester:0000000000000063");
     assert_eq!(claim(&server, &key, &said).problem(403)["field"], "statement.account");
     let text = statement(&server, &key, 1, 2, later).to_string();

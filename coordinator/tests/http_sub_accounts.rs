@@ -2,6 +2,7 @@
 
 mod server;
 
+use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::receipt::verify;
 use raven_coordinator::store::{Audited, Book};
@@ -112,6 +113,102 @@ fn a_closed_child_has_no_keys_and_its_money_goes_back() {
     assert_eq!(server.post(&format!("{path}/transfer"), &take_back(9, "b")).status, 200);
     assert_eq!(spendable(&server, &server.key), TRIAL);
     assert!(server.get(&path).json()["closed_at"].is_string());
+    server.post(&format!("{path}/transfer"), &fund(1, "c")).problem(409);
+}
+
+#[test]
+fn what_a_closed_child_owned_is_its_parents() {
+    let server = Server::start();
+    let (account, key) = child(&server, "Ann");
+    let path = format!("/v1/accounts/{account}");
+    server.post(&format!("{path}/transfer"), &fund(TRIAL / 2, "a"));
+    let site = json!({"name": "News", "origins": ["https://news.example"]});
+    let site = server.ask(&key, "POST", "/v1/sites", &site).json();
+    let own = server.key.clone();
+    let mut server = server;
+    server.key = key.clone();
+    let dataset = server.small_dataset();
+    let posted = server.post("/v1/jobs", &job(&dataset)).json();
+    server.key = own;
+    let problem = server.send("DELETE", &path, &[], b"").problem(409);
+    assert_eq!(problem["type"], "urn:raven:problem:open-jobs");
+    assert_eq!(server.ask(&key, "GET", "/v1/jobs", &Value::Null).status, 200, "still open");
+    let job = format!("/v1/jobs/{}", text(&posted["id"]));
+    assert_eq!(server.ask(&key, "POST", &format!("{job}/cancel"), &Value::Null).status, 202);
+    assert_eq!(server.send("DELETE", &path, &[], b"").status, 204);
+    let site = format!("/v1/sites/{}/account", text(&site["id"]));
+    for path in [&site, &job, &format!("/v1/datasets/{dataset}")] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    // The escrow came back before, and is there to be taken back.
+    let found = server.get(&path).json()["balance"]["available_nano_usd"].clone();
+    assert_eq!(found, TRIAL / 2);
+    audited(&server);
+}
+
+#[test]
+fn a_parent_lists_and_revokes_the_keys_of_a_child() {
+    let server = Server::start();
+    let (account, key) = child(&server, "Ann");
+    let (other, _) = child(&server, "Ben");
+    let path = format!("/v1/accounts/{account}/keys");
+    let listed = server.get(&path).json();
+    let id = text(&listed["keys"][0]["id"]).to_owned();
+    assert!(key.starts_with(text(&listed["keys"][0]["hint"])), "{listed}");
+    let revoke = |key: &str, account: &str| {
+        let path = format!("/v1/accounts/{account}/keys/{id}");
+        server.ask(key, "DELETE", &path, &Value::Null)
+    };
+    revoke(&server.key, &other).problem(404);
+    revoke(&key, &account).problem(404);
+    let weak = server.post("/v1/keys", &json!({"name": "x", "scopes": ["keys"]})).json();
+    revoke(text(&weak["key"]), &account).problem(403);
+    assert_eq!(revoke(&server.key, &account).status, 204, "the last one too");
+    server.ask(&key, "GET", "/v1/jobs", &Value::Null).problem(401);
+    revoke(&server.key, &account).problem(404);
+    let made = server.post(&path, &json!({"name": "again"}));
+    assert_eq!(made.status, 201);
+    let key = made.json()["key"].clone();
+    assert_eq!(server.ask(text(&key), "GET", "/v1/jobs", &Value::Null).status, 200);
+}
+
+#[test]
+fn a_family_has_no_more_than_one_account_may() {
+    let mut server = Server::start_with_settings(UploadLimits::default(), |settings| {
+        settings.accounts.children_max = 2;
+        settings.dataset_bytes_max = 20_000;
+    });
+    let (first, key) = child(&server, "Ann");
+    let (second, other) = child(&server, "Ben");
+    let problem = server.post("/v1/accounts", &json!({"name": "Cid"})).problem(429);
+    assert_eq!((&problem["limit"], &problem["found"]), (&json!(2), &json!(2)));
+    // Two sites of one family, whoever has them.
+    let site = json!({"name": "News", "origins": ["https://news.example"]});
+    assert_eq!(server.ask(&key, "POST", "/v1/sites", &site).status, 201);
+    assert_eq!(server.post("/v1/sites", &site).status, 201);
+    server.ask(&other, "POST", "/v1/sites", &site).problem(429);
+    // Bytes of data sets and uploads, of which none has more than the rest leave.
+    let upload = |key: &str, bytes: u64| {
+        server.ask(key, "POST", "/v1/uploads", &json!({ "bytes": bytes })).status
+    };
+    assert_eq!((upload(&key, 15_000), upload(&other, 6_000)), (201, 429));
+    assert_eq!(upload(&server.key, 5_000), 201);
+    // One that is closed makes room for another.
+    assert_eq!(server.send("DELETE", &format!("/v1/accounts/{second}"), &[], b"").status, 204);
+    child(&server, "Cid");
+    // Three open jobs.
+    let mut settings = (*server.app.settings).clone();
+    settings.dataset_bytes_max = 1 << 20;
+    server.serve_with(settings);
+    server.post(&format!("/v1/accounts/{first}/transfer"), &fund(TRIAL / 2, "a"));
+    let spec = job(&server.small_dataset());
+    for _ in 0..2 {
+        assert_eq!(server.post("/v1/jobs", &spec).status, 202);
+    }
+    server.key = key;
+    let spec = job(&server.small_dataset());
+    assert_eq!(server.post("/v1/jobs", &spec).status, 202);
+    assert_eq!(server.post("/v1/jobs", &spec).problem(429)["limit"], 3);
 }
 
 #[test]

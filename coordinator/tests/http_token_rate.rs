@@ -4,6 +4,7 @@ mod server;
 
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::settlement::Deposit;
+use raven_coordinator::store::StoreError;
 use raven_coordinator::time::UnixMs;
 use raven_engine::money::NanoUsd;
 use serde_json::{Value, json};
@@ -31,8 +32,9 @@ fn everyone_may_know_what_a_token_is_worth_and_was() {
     assert_eq!(shown["history"][1]["nano_usd_per_token"], 50_000_000);
     // A clock that was set back changes nothing of the past.
     let early = server.app.store.set_token_rate(30_000_000, UnixMs(1));
-    let early = server.runtime.block_on(early).expect("set");
-    assert_eq!(early.from, UnixMs(last.0 + 1));
+    let error = server.runtime.block_on(early).expect_err("refused");
+    assert!(matches!(error, StoreError::RateToCome { from } if from == last), "{error}");
+    assert_eq!(show(), shown);
 }
 
 #[test]

@@ -49,7 +49,7 @@ impl World {
         let (own, other) = (ApiKey::generate(KeyMode::Live), ApiKey::generate(KeyMode::Live));
         let parent = store.add_key(&own).await.expect("stored");
         let new = NewKey::whole(&other);
-        let child = store.add_child(parent, &new, "Ann", None).await.expect("stored");
+        let child = store.add_child(parent, &new, "Ann", None, 9).await.expect("stored");
         let now = UnixMs(1_000_000);
         World { store, settlement, parent, child, now, random: Random(seed) }
     }
@@ -98,8 +98,8 @@ impl World {
             }
             6 => {
                 let id = WithdrawalId(self.random.below(12) as i64);
-                let decision =
-                    if reference.is_multiple_of(2) { Decision::Approve } else { Decision::Refuse };
+                let decisions = [Decision::Begin, Decision::Approve, Decision::Refuse];
+                let decision = decisions[reference as usize % 3];
                 self.settlement.decide(id, decision, None, self.now).await.is_ok()
             }
             _ => {

@@ -287,7 +287,8 @@ class Client:
         return self._json("POST", "/v1/keys", spec)
 
     def revoke_key(self, key_id: str) -> None:
-        """Revokes a key. The last one with the scope `keys` is refused with an `ApiError`."""
+        """Revokes a key. One that may do more than the client's own is refused with an `ApiError`, and
+        so is the last one that may do everything for ever."""
         with self._request("DELETE", f"/v1/keys/{quote(key_id, safe='')}", {}, None) as response:
             response.read()
 
@@ -302,6 +303,10 @@ class Client:
     def withdrawals(self) -> list[dict[str, Any]]:
         """What was asked to be paid out, newest first, and how far each is."""
         return self._json("GET", "/v1/account/withdrawals")["withdrawals"]
+
+    def cancel_withdrawal(self, withdrawal_id: str) -> dict[str, Any]:
+        """Takes a withdrawal back that nobody has begun to pay; otherwise an `ApiError` with status 409."""
+        return self._json("DELETE", f"/v1/account/withdrawals/{quote(withdrawal_id, safe='')}")
 
     # --- plumbing ----------------------------------------------------------
 

@@ -61,6 +61,12 @@ class Accounts(unittest.TestCase):
         self.assertEqual(json.loads(request.body), wish)
         self.assertEqual(client.withdrawals()[0]["state"], "pending")
 
+    def test_a_withdrawal_is_taken_back(self):
+        client = self.start(lambda _, handler: send_json(handler, 200, {"id": "wd_1", "state": "cancelled"}))
+        self.assertEqual(client.cancel_withdrawal("wd_1")["state"], "cancelled")
+        request = self.stub.requests[-1]
+        self.assertEqual((request.method, request.path), ("DELETE", "/v1/account/withdrawals/wd_1"))
+
     def test_a_refusal_names_the_field(self):
         problem = {"status": 409, "title": "The reference is used", "detail": "d", "field": "reference"}
         client = self.start(lambda _, handler: send_json(handler, 409, problem))

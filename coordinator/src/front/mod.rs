@@ -16,6 +16,7 @@ use crate::runtime::session::network_prefix;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use connections::Placed;
@@ -59,6 +60,17 @@ pub struct FrontConfig {
     pub network_rate: Rate,
     /// Requests with one API key.
     pub key_rate: Rate,
+    /// Wishes of one network for an account.
+    pub sign_up_rate: Rate,
+}
+
+/// Seconds in which a network may ask for so many accounts.
+pub const SIGN_UP_S: f64 = 900.0;
+
+/// So many accounts in [`SIGN_UP_S`].
+pub fn sign_up_rate(count: u32) -> Rate {
+    let burst = f64::from(count);
+    Rate { per_s: burst / SIGN_UP_S, burst }
 }
 
 impl Default for FrontConfig {
@@ -72,6 +84,8 @@ impl Default for FrontConfig {
             // requests each when they are opened.
             network_rate: Rate { per_s: 200.0, burst: 2000.0 },
             key_rate: Rate { per_s: 50.0, burst: 500.0 },
+            // Each sends mail to somebody, who may not have asked for it.
+            sign_up_rate: sign_up_rate(5),
         }
     }
 }
@@ -83,6 +97,7 @@ pub struct Front {
     connections: Connections,
     by_network: Limiter<NetworkPrefix>,
     by_key: Limiter<[u8; 32]>,
+    sign_ups: Limiter<NetworkPrefix>,
     refused: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
     /// Requests that were answered with 429.
@@ -99,6 +114,7 @@ impl Front {
             connections: Connections::new(config.connections),
             by_network: Limiter::new(config.network_rate),
             by_key: Limiter::new(config.key_rate),
+            sign_ups: Limiter::new(config.sign_up_rate),
             refused: Arc::new(Semaphore::new(REFUSED_MAX)),
             stopping,
             limited: Counter::default(),
@@ -154,6 +170,13 @@ impl Front {
             let taken = self.by_key.take(*blake3::hash(token.as_bytes()).as_bytes(), now);
             let rate = self.by_key.rate();
             taken.map_err(|wait| limited("requests with one key", rate, wait))?;
+        }
+        if path == "/v1/sign-up" && request.method() == Method::POST {
+            let taken = self.sign_ups.take(network_prefix(client), now);
+            taken.map_err(|wait| {
+                self.limited.add(1);
+                Problem::sign_ups(self.sign_ups.rate().burst, wait)
+            })?;
         }
         Ok(())
     }

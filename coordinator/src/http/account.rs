@@ -71,7 +71,16 @@ async fn show_site(
     owner: Owner,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    of_site(&app, owner, &id).await?.show(&app).await
+    let view = of_site(&app, owner, &id).await?;
+    let Json(mut answer) = view.show(&app).await?;
+    // A site earns from jobs of both kinds, and its owner has one kind of money.
+    let other = match view.book {
+        Book::Test => Book::Live,
+        Book::Live => Book::Test,
+    };
+    let balance = app.store.balance(other, view.account).await?;
+    answer["elsewhere"] = json!({ "book": other.as_str(), "balance": amounts(&balance) });
+    Ok(Json(answer))
 }
 
 #[derive(Debug, Deserialize)]

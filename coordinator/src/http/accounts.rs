@@ -4,7 +4,7 @@ use super::account::amounts;
 use super::auth::{Caller, Owner};
 use super::body::JsonBody;
 use super::extract::{Path, Query};
-use super::keys::{KeySpec, check_name, make, secret};
+use super::keys::{KeySpec, check_name, end, listed, make, secret};
 use super::money::{Amount, Reference};
 use super::{App, Problem};
 use crate::keys::ApiKey;
@@ -13,7 +13,7 @@ use crate::time::UnixMs;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use raven_engine::ledger::{Account, Action, Added, Entry, Reason, Transfer};
 use serde::Deserialize;
@@ -29,7 +29,8 @@ pub fn routes() -> Router<App> {
     Router::new()
         .route("/v1/accounts", get(list).post(create))
         .route("/v1/accounts/{id}", get(show).delete(close))
-        .route("/v1/accounts/{id}/keys", post(add_key))
+        .route("/v1/accounts/{id}/keys", get(list_keys).post(add_key))
+        .route("/v1/accounts/{id}/keys/{key}", delete(revoke_key))
         .route("/v1/accounts/{id}/transfer", post(transfer))
 }
 
@@ -98,10 +99,10 @@ async fn create(
         check_external_id(text)?;
     }
     let key = ApiKey::generate(mode_of(app.store.book_of(caller.account).await?));
-    let (scopes, expires) = (caller.scopes, caller.expires);
-    let new = NewKey { key: &key, name: "", scopes, expires };
-    let external_id = spec.external_id.as_deref();
-    let child = app.store.add_child(caller.account, &new, &spec.name, external_id).await?;
+    let (scopes, expires, made_by) = (caller.scopes, caller.expires, Some(caller.number));
+    let new = NewKey { key: &key, name: "", scopes, expires, made_by };
+    let (external_id, most) = (spec.external_id.as_deref(), app.settings.accounts.children_max);
+    let child = app.store.add_child(caller.account, &new, &spec.name, external_id, most).await?;
     let answer = json!({
         "account": requester(child).to_string(), "name": spec.name,
         "external_id": spec.external_id, "key": key.reveal(), "scopes": scopes.names(),
@@ -173,6 +174,25 @@ async fn add_key(
     Ok(secret(StatusCode::CREATED, answer))
 }
 
+async fn list_keys(
+    State(app): State<App>,
+    owner: Owner,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let row = find(&app, owner.0, &id).await?;
+    listed(&app, row.id).await
+}
+
+/// Its parent may revoke a sub-account's last key too: it can make another.
+async fn revoke_key(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Path((id, key)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let row = find(&app, caller.account, &id).await?;
+    end(&app, row.id, &caller, &key).await
+}
+
 /// Which way money goes.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -200,6 +220,9 @@ async fn transfer(
     let row = find(&app, owner.0, &id).await?;
     let (own, child) = (requester(owner.0), requester(row.id));
     let (debit, credit) = match asked.direction {
+        Direction::Fund if row.closed.is_some() => {
+            return Err(Problem::conflict("the sub-account is closed: nobody could spend it"));
+        }
         Direction::Fund => (own, child),
         Direction::TakeBack => (child, own),
     };

@@ -32,8 +32,10 @@ fn needed(route: &str) -> Scopes {
     match parts[..] {
         ["jobs" | "quotes", ..] => Scope::Jobs.into(),
         ["datasets" | "uploads", ..] => Scope::Datasets.into(),
-        // What a site has earned is money.
-        ["sites", _, "account" | "spend" | "withdrawals", ..] => Scope::Account.into(),
+        // What a site has earned is money, and goes with it.
+        ["sites", _, "account" | "spend" | "withdrawals" | "hand-over", ..] => {
+            Scope::Account.into()
+        }
         ["sites", ..] => Scope::Sites.into(),
         // Whoever recovers an account may do everything.
         ["account", "recovery-code"] => Scopes::ALL,
@@ -84,11 +86,14 @@ mod tests {
             ("/v1/sites/{id}/verify", Scope::Sites),
             ("/v1/sites/{id}/spend", Scope::Account),
             ("/v1/sites/{id}/withdrawals", Scope::Account),
+            ("/v1/sites/{id}/hand-over", Scope::Account),
+            ("/v1/account/withdrawals/{id}", Scope::Account),
             ("/v1/sites/{id}/account/receipts/{number}", Scope::Account),
             ("/v1/account", Scope::Account),
             ("/v1/account/receipts/{number}", Scope::Account),
             ("/v1/keys/{id}", Scope::Keys),
             ("/v1/accounts/{id}/transfer", Scope::Account),
+            ("/v1/accounts/{id}/keys/{key}", Scope::Keys),
             ("/v1/accounts", Scope::Keys),
         ] {
             assert_eq!(needed(route), scope.into(), "{route}");

@@ -1,10 +1,11 @@
 //! `/v1/jobs/{id}/events`: Server-Sent Events whose ids are those of the store,
 //! so that `Last-Event-ID` resumes without a gap, also over a restart.
 
-use super::auth::Owner;
+use super::auth::{Caller, Owner};
 use super::extract::Path;
 use super::{App, Problem, jobs};
-use crate::store::StoredEvent;
+use crate::store::{KeyNumber, StoredEvent};
+use crate::time::UnixMs;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -33,10 +34,11 @@ pub fn routes() -> Router<App> {
 
 async fn events(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let owner = Owner(caller.account);
     let row = jobs::find(&app, owner, &id).await?;
     let after = match headers.get("last-event-id") {
         None => 0,
@@ -54,6 +56,7 @@ async fn events(
     let stopping = app.stopping.clone();
     let mut reader = Reader {
         app,
+        key: caller.number,
         job: row.id,
         after,
         ready: VecDeque::new(),
@@ -74,6 +77,8 @@ async fn events(
 /// One client's place in a job's events.
 struct Reader {
     app: App,
+    /// The stream ends with it.
+    key: KeyNumber,
     job: JobId,
     after: i64,
     ready: VecDeque<StoredEvent>,
@@ -122,6 +127,15 @@ impl Reader {
             if !self.wait().await {
                 self.ended = true;
                 return Some(Next::ComeBack);
+            }
+            match self.app.store.key_holds(self.key, UnixMs::now()).await {
+                Ok(true) => {}
+                // Whoever connects again with it is told why.
+                Ok(false) => return None,
+                Err(error) => {
+                    tracing::warn!(%error, "an event stream ends");
+                    return None;
+                }
             }
             if let Err(problem) = self.fill().await {
                 // The client connects again and goes on where it was.

@@ -71,10 +71,9 @@ pub async fn make(
     }
     let expires = expires_of(spec, caller)?;
     let key = ApiKey::generate(mode_of(app.store.book_of(account).await?));
-    let number = app
-        .store
-        .add_key_of(account, &NewKey { key: &key, name: &spec.name, scopes, expires })
-        .await?;
+    let (name, made_by) = (spec.name.as_str(), Some(caller.number));
+    let new = NewKey { key: &key, name, scopes, expires, made_by };
+    let number = app.store.add_key_of(account, &new).await?;
     Ok(json!({
         "id": number.to_string(), "name": spec.name, "key": key.reveal(), "hint": key.hint(),
         "scopes": scopes.names(), "expires_at": expires.map(UnixMs::rfc3339),
@@ -135,6 +134,7 @@ pub fn shown(row: &KeyRow) -> Value {
         "scopes": row.scopes.names(), "created_at": row.created.rfc3339(),
         "expires_at": row.expires.map(UnixMs::rfc3339), "last_used": day,
         "revoked_at": row.revoked.map(UnixMs::rfc3339),
+        "made_by": row.made_by.map(|maker| maker.to_string()),
     })
 }
 
@@ -147,10 +147,42 @@ async fn create(
     Ok(secret(StatusCode::CREATED, answer))
 }
 
-async fn list(State(app): State<App>, Caller(caller): Caller) -> Result<Json<Value>, Problem> {
-    let rows = app.store.keys_of(caller.account, LISTED_MAX).await?;
+/// The keys of an account, and since when it has its code of recovery.
+///
+/// # Errors
+/// Those of the store.
+pub async fn listed(app: &App, account: KeyId) -> Result<Json<Value>, Problem> {
+    let rows = app.store.keys_of(account, LISTED_MAX).await?;
     let keys: Vec<Value> = rows.iter().map(shown).collect();
-    Ok(Json(json!({ "keys": keys })))
+    let set = app.store.recovery_set(account).await?;
+    Ok(Json(json!({ "keys": keys, "recovery_set_at": set.map(UnixMs::rfc3339) })))
+}
+
+/// Revokes a key of `account` for the one that asks.
+///
+/// # Errors
+/// [`Problem`]: 401, 403, 404, 409.
+pub async fn end(
+    app: &App,
+    account: KeyId,
+    caller: &KnownKey,
+    id: &str,
+) -> Result<StatusCode, Problem> {
+    let unknown = || Problem::not_found("no key of this account that holds has that id");
+    let number = id.parse().map_err(|_| unknown())?;
+    match app.store.revoke_key_of(account, number, caller).await? {
+        Revocation::Revoked => Ok(StatusCode::NO_CONTENT),
+        Revocation::Unknown => Err(unknown()),
+        Revocation::Stronger(scope) => Err(Problem::scope(scope)),
+        Revocation::Last => Err(Problem::conflict(
+            "it is the account's last key that makes keys and may do everything for ever: \
+             make another one first",
+        )),
+    }
+}
+
+async fn list(State(app): State<App>, Caller(caller): Caller) -> Result<Json<Value>, Problem> {
+    listed(&app, caller.account).await
 }
 
 async fn revoke(
@@ -158,13 +190,5 @@ async fn revoke(
     Caller(caller): Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let unknown = || Problem::not_found("no key of this account that holds has that id");
-    let number = id.parse().map_err(|_| unknown())?;
-    match app.store.revoke_key_of(caller.account, number).await? {
-        Revocation::Revoked => Ok(StatusCode::NO_CONTENT),
-        Revocation::Unknown => Err(unknown()),
-        Revocation::LastWithKeys => Err(Problem::conflict(
-            "it is the account's last key with the scope keys: make another one first",
-        )),
-    }
+    end(&app, caller.account, &caller, &id).await
 }

@@ -136,10 +136,22 @@ pub struct Settings {
 }
 
 /// What a deployment chooses of accounts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AccountSettings {
+    /// Open sub-accounts of one account.
+    pub children_max: u64,
     /// Who brings links to people; without it they cannot sign up by themselves.
     pub mailer: Option<Arc<dyn Mailer>>,
+}
+
+/// Sub-accounts of one account, unless the operator chose otherwise: each may have as
+/// many jobs and data sets as any account.
+pub const CHILDREN_MAX: u64 = 100;
+
+impl Default for AccountSettings {
+    fn default() -> Self {
+        AccountSettings { children_max: CHILDREN_MAX, mailer: None }
+    }
 }
 
 impl App {

@@ -83,6 +83,11 @@ impl Problem {
         Problem::new(status, "unauthorized", "An API key is needed", detail)
     }
 
+    /// The key held when its request came, and holds no longer.
+    pub fn key_over() -> Self {
+        Problem::unauthorized("the API key was revoked, or its time is over")
+    }
+
     /// Known, and not allowed.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
@@ -141,6 +146,16 @@ impl Problem {
         Problem::new(status, "rate", "Too many requests", detail)
             .with_limit(per_s as u64, None)
             // Whole seconds, and never too early.
+            .with_retry_after(wait.as_secs() + 1)
+    }
+
+    /// More wishes for accounts than one network may have.
+    pub fn sign_ups(most: f64, wait: Duration) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let detail =
+            format!("accounts asked for by one network: the limit is {most} in 15 minutes");
+        Problem::new(status, "rate", "Too many requests", detail)
+            .with_limit(most as u64, None)
             .with_retry_after(wait.as_secs() + 1)
     }
 
@@ -268,6 +283,11 @@ impl From<StoreError> for Problem {
             StoreError::Closed => {
                 Problem::conflict("the account is closed: it has no keys any more")
             }
+            StoreError::KeyOver => Problem::key_over(),
+            StoreError::OpenJobs { jobs } => Problem::conflict(format!(
+                "{jobs} jobs of the account have not ended: cancel them first"
+            ))
+            .named("open-jobs", "Jobs have not ended"),
             StoreError::Books(Refusal::Funds { available, needed, .. }) => {
                 Problem::funds(available, needed)
             }

@@ -33,7 +33,7 @@ async fn renew(State(app): State<App>, Caller(caller): Caller) -> Result<Respons
         return Err(Problem::forbidden(detail));
     }
     let code = Secret::generate(SecretKind::Recovery);
-    app.store.set_recovery(caller.account, &code).await?;
+    app.store.set_recovery(caller.account, caller.number, &code).await?;
     Ok(secret(StatusCode::CREATED, json!({ "recovery_code": code.reveal() })))
 }
 

@@ -1,12 +1,15 @@
 //! `/v1/sites`: partner sites.
 
-use super::auth::Owner;
+use super::auth::{Caller, Owner};
 use super::body::{JsonBody, RawBody, parse};
 use super::extract::Path;
 use super::idempotency::{Once, Turn};
 use super::{App, Problem, partner};
+use crate::keys::ApiKey;
+use crate::scopes::Scope;
 use crate::sites::new_site;
-use crate::store::{SiteRow, site_text};
+use crate::store::{Book, SiteRow, requester, site_text};
+use crate::time::UnixMs;
 use crate::verify::{Finding, PageReport, check_page, check_url};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -21,6 +24,7 @@ pub fn routes() -> Router<App> {
     Router::new()
         .route("/v1/sites", post(create).get(list))
         .route("/v1/sites/{id}/verify", post(verify))
+        .route("/v1/sites/{id}/hand-over", post(hand_over))
 }
 
 /// Pages of one request that are read at a time.
@@ -67,6 +71,40 @@ async fn list(State(app): State<App>, owner: Owner) -> Result<Json<Value>, Probl
         sites.push(site);
     }
     Ok(Json(json!({ "sites": sites })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HandOver {
+    /// A live key of whoever takes the site.
+    to_key: String,
+}
+
+/// Whoever has tried things out with a test key, and whose site has begun to earn real
+/// money, takes the site to an account that may have it: both keys agree.
+async fn hand_over(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+    JsonBody(asked, _): JsonBody<HandOver>,
+) -> Result<Json<Value>, Problem> {
+    let site = partner::find(&app, Owner(caller.account), &id).await?;
+    let refuse = |rule: &str| Problem::invalid(format!("to_key: {rule}")).with_field("to_key");
+    let key = ApiKey::parse(asked.to_key.trim()).map_err(|error| refuse(&error.to_string()))?;
+    let to = app.store.known_key(&key, UnixMs::now()).await?;
+    let to = to.ok_or_else(|| refuse("it is unknown, revoked, or its time is over"))?;
+    if let Some(scope) = to.scopes.lacks(Scope::Account.into()) {
+        return Err(Problem::scope(scope).with_field("to_key"));
+    }
+    let from = app.store.book_of(caller.account).await?;
+    if (from, app.store.book_of(to.account).await?) != (Book::Test, Book::Live) {
+        return Err(Problem::conflict("a site goes from a test key's account to a live key's")
+            .with_field("to_key"));
+    }
+    if !app.store.hand_over_site(site.id, &caller, &to, app.settings.sites_max).await? {
+        return Err(Problem::not_found("no such site of this key"));
+    }
+    Ok(Json(json!({ "id": site_text(site.id), "account": requester(to.account).to_string() })))
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -27,7 +27,9 @@ pub fn routes() -> Router<App> {
 impl From<StatementError> for Problem {
     fn from(error: StatementError) -> Self {
         let problem = match &error {
-            StatementError::Signature => Problem::forbidden(error.to_string()),
+            StatementError::Signature | StatementError::Elsewhere { .. } => {
+                Problem::forbidden(error.to_string())
+            }
             StatementError::Over { .. } => Problem::conflict(error.to_string()),
             _ => Problem::invalid(error.to_string()),
         };
@@ -83,7 +85,8 @@ async fn of_contributor(
     owner: Owner,
     JsonBody(signed, _): JsonBody<Signed>,
 ) -> Result<Json<Value>, Problem> {
-    let statement = Statement::read(&signed.statement, &signed.signature, UnixMs::now())?;
+    let (text, signature, origin) = (&signed.statement, &signed.signature, &app.settings.origin);
+    let statement = Statement::read(text, signature, origin, UnixMs::now())?;
     if statement.account != requester(owner.0) {
         let detail = "statement.account: it is for another account than the key's";
         return Err(Problem::forbidden(detail).with_field("statement.account"));

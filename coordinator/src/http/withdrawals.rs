@@ -1,20 +1,22 @@
 //! `/v1/account/withdrawals` and those of sites: money that is asked to go out.
 
-use super::auth::Owner;
+use super::auth::{Caller, Owner};
 use super::body::JsonBody;
 use super::extract::Path;
 use super::money::{Amount, Reference};
 use super::partner::find;
 use super::token_rate;
 use super::{App, Problem};
-use crate::settlement::{ADDRESS_BYTES_MAX, Pay, Request, SettlementError, Withdrawal, state_name};
-use crate::store::{Book, requester, site_text};
+use crate::settlement::{
+    ADDRESS_BYTES_MAX, Pay, Request, SettlementError, Withdrawal, WithdrawalId,
+};
+use crate::store::{Book, KnownKey, requester, site_text};
 use crate::time::UnixMs;
 use crate::token::TokenRates;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get};
 use axum::{Json, Router};
 use raven_engine::ledger::Account;
 use serde::Deserialize;
@@ -26,7 +28,9 @@ const LISTED_MAX: u32 = 200;
 pub fn routes() -> Router<App> {
     Router::new()
         .route("/v1/account/withdrawals", get(list).post(create))
+        .route("/v1/account/withdrawals/{id}", delete(cancel))
         .route("/v1/sites/{id}/withdrawals", get(list_of_site).post(create_of_site))
+        .route("/v1/sites/{id}/withdrawals/{withdrawal}", delete(cancel_of_site))
 }
 
 #[derive(Debug, Deserialize)]
@@ -74,9 +78,9 @@ impl From<SettlementError> for Problem {
                 .with_field("pay"),
             SettlementError::Unknown(_) => Problem::not_found(detail),
             SettlementError::NotPayable { .. } => Problem::forbidden(detail),
-            SettlementError::Decided { .. } | SettlementError::Over { .. } => {
-                Problem::conflict(detail)
-            }
+            SettlementError::Decided { .. }
+            | SettlementError::NotBegun { .. }
+            | SettlementError::Over { .. } => Problem::conflict(detail),
         }
     }
 }
@@ -88,14 +92,20 @@ fn shown(withdrawal: &Withdrawal, rates: &TokenRates) -> Value {
     json!({
         "id": id.to_string(), "account": request.account.to_string(),
         "nano_usd": request.amount.0, "address": request.address, "reference": request.reference,
-        "state": state_name(*state), "requested_at": requested.rfc3339(),
+        "state": state.as_str(), "requested_at": requested.rfc3339(),
         "expires_at": expires.rfc3339(), "decided_at": decided.map(UnixMs::rfc3339), "note": note,
         "pay": request.pay.as_str(), "token_rate": rate.as_ref().map(token_rate::shown),
         "micro_tokens": rate.and_then(|rate| rate.micro_tokens(request.amount)),
     })
 }
 
-async fn ask(app: &App, book: Book, account: Account, wish: Wish) -> Result<Response, Problem> {
+async fn ask(
+    app: &App,
+    caller: &KnownKey,
+    account: Account,
+    wish: Wish,
+) -> Result<Response, Problem> {
+    let book = app.store.book_of(caller.account).await?;
     let Wish { nano_usd: Amount(amount), address, reference, pay } = wish;
     let pay = match pay {
         PayName::Usd => Pay::Usd,
@@ -104,6 +114,12 @@ async fn ask(app: &App, book: Book, account: Account, wish: Wish) -> Result<Resp
     let reference = reference.as_str().to_owned();
     let request = Request { book, account, amount, address, pay, reference };
     let withdrawal = app.settlement.request(request, UnixMs::now()).await?;
+    // Whoever revoked the key while its request waited has seen no such withdrawal;
+    // whoever revokes it from here on sees this one.
+    if !app.store.key_holds(caller.number, UnixMs::now()).await? {
+        app.store.cancel_withdrawal((book, account), withdrawal.id, UnixMs::now()).await?;
+        return Err(Problem::key_over());
+    }
     Ok((StatusCode::CREATED, Json(shown(&withdrawal, &app.store.token_rates().await?)))
         .into_response())
 }
@@ -118,14 +134,14 @@ async fn listed(app: &App, book: Book, account: Account) -> Result<Json<Value>, 
 /// What a sub-account has came from its parent, and goes out through it.
 async fn create(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     JsonBody(wish, _): JsonBody<Wish>,
 ) -> Result<Response, Problem> {
-    if app.store.is_child(owner.0).await? {
+    if app.store.is_child(caller.account).await? {
         let detail = "a sub-account's money is its parent's to take back and withdraw";
         return Err(Problem::forbidden(detail));
     }
-    ask(&app, app.store.book_of(owner.0).await?, requester(owner.0), wish).await
+    ask(&app, &caller, requester(caller.account), wish).await
 }
 
 async fn list(State(app): State<App>, owner: Owner) -> Result<Json<Value>, Problem> {
@@ -134,12 +150,12 @@ async fn list(State(app): State<App>, owner: Owner) -> Result<Json<Value>, Probl
 
 async fn create_of_site(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     Path(id): Path<String>,
     JsonBody(wish, _): JsonBody<Wish>,
 ) -> Result<Response, Problem> {
-    let site = find(&app, owner, &id).await?;
-    ask(&app, app.store.book_of(owner.0).await?, Account::Site(site.id), wish).await
+    let site = find(&app, Owner(caller.account), &id).await?;
+    ask(&app, &caller, Account::Site(site.id), wish).await
 }
 
 async fn list_of_site(
@@ -152,4 +168,38 @@ async fn list_of_site(
     let mut answer = listed(&app, book, account).await?;
     answer["site"] = Value::from(site_text(site.id));
     Ok(answer)
+}
+
+/// Gives back what nobody has begun to pay.
+async fn taken_back(
+    app: &App,
+    book: Book,
+    account: Account,
+    id: &str,
+) -> Result<Json<Value>, Problem> {
+    let unknown = || Problem::not_found("no withdrawal of this account has that id");
+    let id: WithdrawalId = id.parse().map_err(|_| unknown())?;
+    let cancelled = app.store.cancel_withdrawal((book, account), id, UnixMs::now()).await;
+    let withdrawal = cancelled.map_err(|error| match error {
+        SettlementError::Unknown(_) => unknown(),
+        error => error.into(),
+    })?;
+    Ok(Json(shown(&withdrawal, &app.store.token_rates().await?)))
+}
+
+async fn cancel(
+    State(app): State<App>,
+    owner: Owner,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    taken_back(&app, app.store.book_of(owner.0).await?, requester(owner.0), &id).await
+}
+
+async fn cancel_of_site(
+    State(app): State<App>,
+    owner: Owner,
+    Path((site, id)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let site = find(&app, owner, &site).await?;
+    taken_back(&app, app.store.book_of(owner.0).await?, Account::Site(site.id), &id).await
 }

@@ -10,7 +10,7 @@ use crate::store::{Book, BooksError, KeyId, StoreError};
 use crate::time::UnixMs;
 use crate::token::TokenRate;
 use futures_util::future::BoxFuture;
-use raven_engine::ledger::{Account, Added, HoldState, Refusal};
+use raven_engine::ledger::{Account, Added, Refusal};
 use raven_engine::money::NanoUsd;
 use std::fmt;
 use std::str::FromStr;
@@ -78,9 +78,9 @@ impl Pay {
 pub struct Withdrawal {
     pub id: WithdrawalId,
     pub request: Request,
-    pub state: HoldState,
+    pub state: WithdrawalState,
     pub requested: UnixMs,
-    /// From then on it can't be approved, and the money goes back.
+    /// From then on it can't be begun, and the money goes back.
     pub expires: UnixMs,
     pub decided: Option<UnixMs>,
     /// What whoever decided has noted, e.g. what the payment is known by.
@@ -89,19 +89,62 @@ pub struct Withdrawal {
     pub rate: Option<TokenRate>,
 }
 
-/// The name of a withdrawal's state in JSON.
-pub const fn state_name(state: HoldState) -> &'static str {
-    match state {
-        HoldState::Open => "pending",
-        HoldState::Posted => "approved",
-        HoldState::Voided => "refused",
-        HoldState::Expired => "expired",
+/// How far a withdrawal is. Its money is held in the first two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithdrawalState {
+    /// Nobody has begun to pay it: it can be cancelled, and ends with its time.
+    Pending,
+    /// Somebody is about to pay it, or has. Only they know, and only they end it.
+    Paying,
+    /// It was paid.
+    Approved,
+    /// Whoever was to pay it has given it back.
+    Refused,
+    /// Whoever asked for it has taken it back.
+    Cancelled,
+    /// Nobody began to pay it in time.
+    Expired,
+}
+
+impl WithdrawalState {
+    /// All states.
+    pub const ALL: [WithdrawalState; 6] = [
+        WithdrawalState::Pending,
+        WithdrawalState::Paying,
+        WithdrawalState::Approved,
+        WithdrawalState::Refused,
+        WithdrawalState::Cancelled,
+        WithdrawalState::Expired,
+    ];
+
+    /// The name in stores and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            WithdrawalState::Pending => "pending",
+            WithdrawalState::Paying => "paying",
+            WithdrawalState::Approved => "approved",
+            WithdrawalState::Refused => "refused",
+            WithdrawalState::Cancelled => "cancelled",
+            WithdrawalState::Expired => "expired",
+        }
+    }
+}
+
+impl FromStr for WithdrawalState {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let found = WithdrawalState::ALL.into_iter().find(|state| state.as_str() == text);
+        found.ok_or("is no state of a withdrawal")
     }
 }
 
 /// What becomes of a withdrawal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
+    /// Somebody goes to pay it: from here on it neither ends by itself nor is cancelled,
+    /// so that nothing is paid and given back as well.
+    Begin,
     /// It was paid: what was held leaves the books.
     Approve,
     /// It goes back.
@@ -132,8 +175,10 @@ pub enum SettlementError {
     NoTokenRate,
     #[error("no withdrawal has the id {0}")]
     Unknown(WithdrawalId),
-    #[error("withdrawal {id} is {} already", state_name(*state))]
-    Decided { id: WithdrawalId, state: HoldState },
+    #[error("withdrawal {id} is {} already", state.as_str())]
+    Decided { id: WithdrawalId, state: WithdrawalState },
+    #[error("withdrawal {id} is not begun: say so before it is paid, or it may be paid twice")]
+    NotBegun { id: WithdrawalId },
     #[error("reference: it is that of another withdrawal")]
     ReferenceUsed,
     #[error("the time of withdrawal {id} was over at {}", expires.rfc3339())]
@@ -173,7 +218,7 @@ pub trait Settlement: fmt::Debug + Send + Sync {
         now: UnixMs,
     ) -> BoxFuture<'_, Result<Withdrawal, SettlementError>>;
 
-    /// Pays out what is held, or gives it back.
+    /// Notes that what is held is being paid, or was, or gives it back.
     ///
     /// # Errors
     /// [`SettlementError`].

@@ -1,12 +1,21 @@
 //! Sub-accounts: accounts that a platform makes for users of its own.
 
+use super::jobs::count_open;
 use super::owners::{begin, revoke_all};
 use super::{KeyId, NewAccount, NewKey, Store, StoreError, column, failed, u64_column};
 use crate::time::UnixMs;
-use sqlx::sqlite::SqliteRow;
+use sqlx::Transaction;
+use sqlx::sqlite::{Sqlite, SqliteRow};
 
-/// Sub-accounts of one account. A platform with more asks for a coordinator of its own.
-pub const CHILDREN_MAX: u64 = 10_000;
+/// The accounts whose quotas count together with those of account `?N`: itself, its
+/// parent, and the parent's other sub-accounts. A platform has no more for having many.
+pub(super) fn family(parameter: u8) -> String {
+    format!(
+        "(WITH root (id) AS (SELECT COALESCE(parent, id) FROM owners WHERE id = ?{parameter})
+          SELECT id FROM root UNION ALL
+          SELECT o.id FROM owners o JOIN root r ON o.parent = r.id)"
+    )
+}
 
 /// A sub-account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +52,8 @@ fn read(row: &SqliteRow) -> Result<ChildRow, StoreError> {
 }
 
 impl Store {
-    /// Stores a sub-account and its first key. It begins with nothing.
+    /// Stores a sub-account and its first key, where the parent has fewer than
+    /// `children_max`. It begins with nothing.
     ///
     /// # Errors
     /// [`ChildError`].
@@ -53,11 +63,12 @@ impl Store {
         key: &NewKey<'_>,
         name: &str,
         external_id: Option<&str>,
+        children_max: u64,
     ) -> Result<KeyId, ChildError> {
         let mut transaction = self.begin().await?;
         let row = sqlx::query(
             "SELECT parent IS NOT NULL AS nested,
-                 (SELECT COUNT(*) FROM owners WHERE parent = ?1) AS children,
+                 (SELECT COUNT(*) FROM owners WHERE parent = ?1 AND closed_ms IS NULL) AS children,
                  (SELECT id FROM owners WHERE parent = ?1 AND external_id = ?2) AS known
              FROM owners WHERE id = ?1",
         )
@@ -73,8 +84,8 @@ impl Store {
             return Err(ChildError::Known(KeyId(known)));
         }
         let found = u64_column(&row, "owners", "children")?;
-        if found >= CHILDREN_MAX {
-            let (what, limit) = ("sub-accounts", CHILDREN_MAX);
+        if found >= children_max {
+            let (what, limit) = ("sub-accounts", children_max);
             return Err(StoreError::Quota { what, limit, found }.into());
         }
         let new = NewAccount { parent: Some(parent), name, external_id, ..NewAccount::default() };
@@ -131,16 +142,18 @@ impl Store {
         column(&row, "owners", "child")
     }
 
-    /// Revokes every key of a sub-account, for good; whether it was open. What it
-    /// has stays where its parent can take it back.
+    /// Revokes every key of a sub-account, for good; whether it was open. Its money
+    /// stays where its parent can take it back; its sites, with what they earn, its
+    /// data sets and the jobs that have ended become the parent's.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::OpenJobs`]; [`StoreError`].
     pub async fn close_child(&self, parent: KeyId, id: KeyId) -> Result<bool, StoreError> {
         let now = UnixMs::now();
         let mut transaction = self.begin().await?;
         let done = sqlx::query(
-            "UPDATE owners SET closed_ms = ?3, recovery_hash = NULL
+            "UPDATE owners SET closed_ms = ?3, recovery_hash = NULL, recovery_set_ms = NULL,
+                 recovery_by = NULL, used_hash = NULL
              WHERE parent = ?1 AND id = ?2 AND closed_ms IS NULL",
         )
         .bind(parent.0)
@@ -152,8 +165,38 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
+        // What they leave of their escrow would come back to nobody.
+        let jobs = count_open(&mut *transaction, id).await?;
+        if jobs > 0 {
+            return Err(StoreError::OpenJobs { jobs });
+        }
         revoke_all(&mut transaction, id, now).await?;
+        for sql in [
+            "UPDATE sites SET owner = ?1 WHERE owner = ?2",
+            "UPDATE datasets SET owner = ?1 WHERE owner = ?2",
+            "UPDATE jobs SET owner = ?1 WHERE owner = ?2",
+        ] {
+            sqlx::query(sql)
+                .bind(parent.0)
+                .bind(id.0)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed("hand over what a sub-account owns"))?;
+        }
         transaction.commit().await.map_err(failed("commit a closed sub-account"))?;
         Ok(true)
     }
+}
+
+/// Refuses what a sub-account asks for that was closed while its request waited.
+pub(super) async fn check_open(
+    transaction: &mut Transaction<'_, Sqlite>,
+    id: KeyId,
+) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT 1 FROM owners WHERE id = ?1 AND closed_ms IS NOT NULL")
+        .bind(id.0)
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(failed("look whether an account is open"))?;
+    if row.is_some() { Err(StoreError::Closed) } else { Ok(()) }
 }

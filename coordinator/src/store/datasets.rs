@@ -1,5 +1,6 @@
 //! Data sets and the shards that hold their rows.
 
+use super::children::{check_open, family};
 use super::idempotency::{Remembered, remember};
 use super::{
     KeyId, Store, StoreError, column, count_to_sql, failed, from_sql, hash_column, to_sql,
@@ -73,19 +74,21 @@ fn part_name(test: bool) -> &'static str {
     if test { "test" } else { "train" }
 }
 
-/// Bytes of all shards of a key's data sets; shared ones count each time.
+/// Bytes of all shards of an account's and its family's data sets; shared ones count each time.
 pub(super) async fn held_bytes<'c>(
     connection: impl sqlx::Executor<'c, Database = sqlx::Sqlite>,
     owner: KeyId,
 ) -> Result<u64, StoreError> {
-    let row = sqlx::query(
+    let query = format!(
         "SELECT COALESCE(SUM(s.bytes), 0) AS bytes
-         FROM shards s JOIN datasets d ON d.id = s.dataset WHERE d.owner = ?1",
-    )
-    .bind(owner.0)
-    .fetch_one(connection)
-    .await
-    .map_err(failed("measure data sets"))?;
+         FROM shards s JOIN datasets d ON d.id = s.dataset WHERE d.owner IN {}",
+        family(1)
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(query))
+        .bind(owner.0)
+        .fetch_one(connection)
+        .await
+        .map_err(failed("measure data sets"))?;
     u64_column(&row, "shards", "bytes")
 }
 
@@ -107,6 +110,7 @@ impl Store {
             .map_err(|error| unreadable("datasets", "facts", error))?;
         // There is one writer: nobody adds a data set between the sum and the insert.
         let mut transaction = self.begin().await?;
+        check_open(&mut transaction, owner).await?;
         let held = held_bytes(&mut *transaction, owner).await?;
         let added = shards.iter().fold(0, |sum: u64, s| sum.saturating_add(s.shard.bytes));
         if held.saturating_add(added) > bytes_max {

@@ -1,5 +1,6 @@
 //! Jobs as they are stored, and where they go on after a restart.
 
+use super::children::{check_open, family};
 use super::idempotency::{Remembered, remember};
 use super::stats::BackendWork;
 use super::{
@@ -198,7 +199,26 @@ pub(super) fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
     })
 }
 
-async fn count_open<'c>(
+/// Jobs of an account's family that have not ended.
+async fn count_open_of_family<'c>(
+    connection: impl sqlx::Executor<'c, Database = sqlx::Sqlite>,
+    owner: KeyId,
+) -> Result<u64, StoreError> {
+    let query = format!(
+        "SELECT COUNT(*) AS open FROM jobs WHERE owner IN {}
+         AND phase NOT IN ('completed', 'failed', 'cancelled')",
+        family(1)
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(query))
+        .bind(owner.0)
+        .fetch_one(connection)
+        .await
+        .map_err(failed("count open jobs"))?;
+    u64_column(&row, "jobs", "open")
+}
+
+/// Jobs of one account that have not ended.
+pub(super) async fn count_open<'c>(
     connection: impl sqlx::Executor<'c, Database = sqlx::Sqlite>,
     owner: KeyId,
 ) -> Result<u64, StoreError> {
@@ -241,7 +261,8 @@ impl Store {
         if dataset.is_none() {
             return Err(StoreError::NoDataset { dataset: job.dataset });
         }
-        let open = count_open(&mut *transaction, job.owner).await?;
+        check_open(&mut transaction, job.owner).await?;
+        let open = count_open_of_family(&mut *transaction, job.owner).await?;
         if open >= open_max {
             return Err(StoreError::Quota { what: "open jobs", limit: open_max, found: open });
         }
@@ -332,12 +353,12 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// How many of an owner's jobs have not ended.
+    /// How many jobs of an owner and its family have not ended.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn open_job_count(&self, owner: KeyId) -> Result<u64, StoreError> {
-        count_open(self.readers(), owner).await
+        count_open_of_family(self.readers(), owner).await
     }
 
     /// Last step, last and best evaluation, contributors.

@@ -61,6 +61,8 @@ pub struct KeyRow {
     /// The beginning of the day.
     pub used: Option<UnixMs>,
     pub revoked: Option<UnixMs>,
+    /// The key that asked for it.
+    pub made_by: Option<KeyNumber>,
 }
 
 /// A key that is to be stored.
@@ -70,12 +72,14 @@ pub struct NewKey<'a> {
     pub name: &'a str,
     pub scopes: Scopes,
     pub expires: Option<UnixMs>,
+    /// The key that asks for it, which must still hold when it is stored.
+    pub made_by: Option<KeyNumber>,
 }
 
 impl<'a> NewKey<'a> {
-    /// One that may do everything, for ever.
+    /// One that may do everything, for ever, and that no other key asks for.
     pub fn whole(key: &'a ApiKey) -> Self {
-        NewKey { key, name: "", scopes: Scopes::ALL, expires: None }
+        NewKey { key, name: "", scopes: Scopes::ALL, expires: None, made_by: None }
     }
 }
 
@@ -85,8 +89,10 @@ pub enum Revocation {
     Revoked,
     /// The account has no such key, or it was revoked before.
     Unknown,
-    /// Without it nobody could make another one.
-    LastWithKeys,
+    /// Without it nobody could make another one, or none that may do everything.
+    Last,
+    /// It may do that, and the key that asks may not.
+    Stronger(Scope),
 }
 
 /// Keys of one account that hold: one for each of many programs.
@@ -133,7 +139,33 @@ fn read(row: &SqliteRow) -> Result<KeyRow, StoreError> {
         expires: time(row, "expires_ms")?,
         used: day.map(|day| UnixMs(day.saturating_mul(DAY_MS))),
         revoked: time(row, "revoked_ms")?,
+        made_by: column::<Option<i64>>(row, "api_keys", "made_by")?.map(KeyNumber),
     })
+}
+
+/// Refuses what a key asks for that was revoked while its request waited for its turn.
+pub(super) async fn check_holds(
+    transaction: &mut Transaction<'_, Sqlite>,
+    number: KeyNumber,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let holds = holds(&mut **transaction, number, now).await?;
+    if holds { Ok(()) } else { Err(StoreError::KeyOver) }
+}
+
+async fn holds<'c>(
+    connection: impl sqlx::Executor<'c, Database = Sqlite>,
+    number: KeyNumber,
+    now: UnixMs,
+) -> Result<bool, StoreError> {
+    let query = format!("SELECT 1 FROM api_keys WHERE id = ?1 AND {HOLDS}");
+    let row = sqlx::query(sqlx::AssertSqlSafe(query))
+        .bind(number.0)
+        .bind(now.0)
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("look whether a key holds"))?;
+    Ok(row.is_some())
 }
 
 /// Stores a key; of a new account where `account` is `None`.
@@ -143,9 +175,13 @@ pub(super) async fn insert(
     new: &NewKey<'_>,
     now: UnixMs,
 ) -> Result<KeyNumber, StoreError> {
+    if let Some(maker) = new.made_by {
+        check_holds(transaction, maker, now).await?;
+    }
     let done = sqlx::query(
-        "INSERT INTO api_keys (hash, hint, created_ms, book, account, name, scopes, expires_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO api_keys
+             (hash, hint, created_ms, book, account, name, scopes, expires_ms, made_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )
     .bind(&new.key.hash()[..])
     .bind(new.key.hint())
@@ -155,6 +191,7 @@ pub(super) async fn insert(
     .bind(new.name)
     .bind(new.scopes.to_string())
     .bind(new.expires.map(|at| at.0))
+    .bind(new.made_by.map(|maker| maker.0))
     .execute(&mut **transaction)
     .await
     .map_err(failed("add a key"))?;
@@ -169,11 +206,25 @@ pub(super) async fn insert(
     Ok(number)
 }
 
+/// Whether without that one nobody could make keys, or none that may do everything
+/// for ever. Others that end before would only put the day off.
+fn is_last(own: &KeyRow, keys: &[KeyRow]) -> bool {
+    let mut others = keys.iter().filter(|key| key.number != own.number);
+    let is_whole = |key: &KeyRow| key.scopes == Scopes::ALL && key.expires.is_none();
+    if is_whole(own) {
+        return !others.any(is_whole);
+    }
+    let end = |key: &KeyRow| key.expires.map_or(i64::MAX, |at| at.0);
+    let stays = |key: &KeyRow| key.scopes.has(Scope::Keys) && end(key) >= end(own);
+    own.scopes.has(Scope::Keys) && !others.any(stays)
+}
+
 impl Store {
     /// Stores another key of an account.
     ///
     /// # Errors
-    /// [`StoreError::Quota`] where it has [`KEYS_MAX`] that hold; [`StoreError::Closed`];
+    /// [`StoreError::KeyOver`] where the key that asks holds no longer; [`StoreError::Quota`]
+    /// where the account has [`KEYS_MAX`] that hold; [`StoreError::Closed`];
     /// [`StoreError::Database`].
     pub async fn add_key_of(
         &self,
@@ -240,27 +291,39 @@ impl Store {
             expires: time(&row, "expires_ms")?,
         };
         let day = now.0.div_euclid(DAY_MS);
-        if column::<Option<i64>>(&row, "api_keys", "used_day")? != Some(day) {
-            self.note_use(known.number, day);
+        match column::<Option<i64>>(&row, "api_keys", "used_day")? {
+            Some(noted) if noted == day => {}
+            // No request waits for it.
+            Some(_) => {
+                let (store, number) = (self.clone(), known.number);
+                tokio::spawn(async move { store.note_use(number, day).await });
+            }
+            // But the first: whoever uses a key has got it, so that what gave it
+            // gives no other one in its place.
+            None => self.note_use(known.number, day).await,
         }
         Ok(Some(known))
     }
 
-    /// Notes the day in its own time: no request waits for it, or fails with it.
-    fn note_use(&self, number: KeyNumber, day: i64) {
-        let store = self.clone();
-        tokio::spawn(async move {
-            let noted = sqlx::query(
-                "UPDATE api_keys SET used_day = ?2 WHERE id = ?1 AND used_day IS NOT ?2",
-            )
-            .bind(number.0)
-            .bind(day)
-            .execute(store.writer())
-            .await;
-            if let Err(error) = noted {
-                tracing::debug!(%error, "the day of a key's use was not noted");
-            }
-        });
+    /// Notes the day; no request fails with it.
+    async fn note_use(&self, number: KeyNumber, day: i64) {
+        let noted =
+            sqlx::query("UPDATE api_keys SET used_day = ?2 WHERE id = ?1 AND used_day IS NOT ?2")
+                .bind(number.0)
+                .bind(day)
+                .execute(self.writer())
+                .await;
+        if let Err(error) = noted {
+            tracing::debug!(%error, "the day of a key's use was not noted");
+        }
+    }
+
+    /// Whether a key still holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn key_holds(&self, number: KeyNumber, now: UnixMs) -> Result<bool, StoreError> {
+        holds(self.readers(), number, now).await
     }
 
     /// All keys of an account, the newest first; those that were revoked too.
@@ -280,17 +343,21 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Revokes a key of an account, unless it is the last one that may make others.
+    /// Revokes a key of an account for another one, `by`, which may do no less: of the
+    /// same account, where the last key that may do everything for ever stays, or of
+    /// its parent's, which can always make another.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::KeyOver`] where `by` holds no longer; [`StoreError`].
     pub async fn revoke_key_of(
         &self,
         account: KeyId,
         number: KeyNumber,
+        by: &KnownKey,
     ) -> Result<Revocation, StoreError> {
         let now = UnixMs::now();
         let mut transaction = self.begin().await?;
+        check_holds(&mut transaction, by.number, now).await?;
         let query = format!("SELECT * FROM api_keys WHERE account = ?1 AND {HOLDS} LIMIT ?3");
         let rows = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(account.0)
@@ -303,13 +370,11 @@ impl Store {
         let Some(own) = keys.iter().find(|key| key.number == number) else {
             return Ok(Revocation::Unknown);
         };
-        // One that ends before would only put the day off on which nobody makes keys.
-        let end = |key: &KeyRow| key.expires.map_or(i64::MAX, |at| at.0);
-        let stays = |key: &KeyRow| {
-            key.number != number && key.scopes.has(Scope::Keys) && end(key) >= end(own)
-        };
-        if own.scopes.has(Scope::Keys) && !keys.iter().any(stays) {
-            return Ok(Revocation::LastWithKeys);
+        if let Some(scope) = by.scopes.lacks(own.scopes) {
+            return Ok(Revocation::Stronger(scope));
+        }
+        if by.account == account && is_last(own, &keys) {
+            return Ok(Revocation::Last);
         }
         sqlx::query("UPDATE api_keys SET revoked_ms = ?2 WHERE id = ?1")
             .bind(number.0)
@@ -321,7 +386,8 @@ impl Store {
         Ok(Revocation::Revoked)
     }
 
-    /// Revokes a key, also the last one of its account; whether there was one to revoke.
+    /// Revokes a key, also the last one of its account, and a code of recovery that it
+    /// has made; whether there was one to revoke.
     ///
     /// # Errors
     /// [`StoreError::Database`].

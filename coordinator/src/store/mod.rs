@@ -42,7 +42,7 @@ mod withdrawals;
 pub use allocations::{AllocationFault, AuditedAllocations};
 pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
-pub use children::{CHILDREN_MAX, ChildError, ChildRow};
+pub use children::{ChildError, ChildRow};
 pub use contributors::{EarnedDay, OwnSession, Payout};
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 pub use events::StoredEvent;
@@ -51,7 +51,7 @@ pub use idempotency::Remembered;
 pub use inspect::{Inspection, inspect};
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
 pub use keys::{KEYS_MAX, KeyId, KeyNumber, KeyRow, KnownKey, NewKey, Revocation, mode_of};
-pub use owners::NewAccount;
+pub use owners::{NewAccount, USED_MS};
 pub use partners::{EARNED, SiteCaps, Withheld, day_of};
 use pay::read_book;
 pub use pay::requester;
@@ -124,9 +124,18 @@ pub enum StoreError {
     /// No job of the one phase comes to the other.
     #[error("store: job {job} is {from} and cannot become {to}")]
     Transition { job: raven_protocol::JobId, from: JobPhase, to: JobPhase },
-    /// A sub-account that was closed is to have another key.
+    /// A sub-account that was closed is to have something more.
     #[error("store: the account is closed: it has no keys any more")]
     Closed,
+    /// The key that asks was revoked, or its time has ended, since its request came.
+    #[error("store: the API key was revoked, or its time is over")]
+    KeyOver,
+    /// A sub-account with jobs that have not ended is to be closed.
+    #[error("store: {jobs} of the account's jobs have not ended")]
+    OpenJobs { jobs: u64 },
+    /// The clock is behind what was entered: it was set back, or is wrong.
+    #[error("store: the last rate is from {}, which is yet to come", from.rfc3339())]
+    RateToCome { from: UnixMs },
     /// A job names a data set that is deleted, or was never stored.
     #[error("store: data set {dataset} is not stored")]
     NoDataset { dataset: DatasetId },

@@ -1,14 +1,17 @@
 //! Links that were sent to people who want an account.
 
-use super::owners::begin;
+use super::keys::insert;
+use super::owners::{begin, revoke_all};
 use super::{
-    Book, KeyId, NewAccount, NewKey, Store, StoreError, column, failed, mode_of, read_book,
-    u64_column,
+    Book, KeyId, KeyNumber, NewAccount, NewKey, Store, StoreError, column, failed, mode_of,
+    read_book, u64_column,
 };
 use crate::keys::ApiKey;
 use crate::mail::EmailAddress;
 use crate::secret::Secret;
 use crate::time::UnixMs;
+use sqlx::Transaction;
+use sqlx::sqlite::Sqlite;
 
 /// How long a link is good.
 pub const LINK_MS: i64 = 15 * 60 * 1000;
@@ -78,8 +81,10 @@ impl Store {
         Ok(if known { SignUp::Known } else { SignUp::Link })
     }
 
-    /// Makes the account that a link was sent for. `None` where the link was
-    /// used, is over, or its address has an account.
+    /// Makes the account that a link was sent for. Followed again within [`LINK_MS`], and
+    /// before the key that it gave was used, the link gives another key and code in
+    /// place of those: whoever lost the answer still has the account. `None` where the
+    /// link is over, or its address has an account of another link.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -91,8 +96,11 @@ impl Store {
     ) -> Result<Option<(KeyId, ApiKey)>, StoreError> {
         let mut transaction = self.begin().await?;
         let row = sqlx::query(
-            "SELECT email, book FROM sign_ups s WHERE token_hash = ?1 AND expires_ms > ?2
-             AND NOT EXISTS (SELECT 1 FROM owners o WHERE o.email = s.email)",
+            "SELECT s.email AS email, s.book AS book, g.account AS account
+             FROM sign_ups s LEFT JOIN api_keys g ON g.id = s.gave
+             WHERE s.token_hash = ?1 AND s.expires_ms > ?2
+             AND iif(s.gave IS NULL, NOT EXISTS (SELECT 1 FROM owners o WHERE o.email = s.email),
+                 g.revoked_ms IS NULL AND g.used_day IS NULL)",
         )
         .bind(&token.hash()[..])
         .bind(now.0)
@@ -101,16 +109,54 @@ impl Store {
         .map_err(failed("look for a link"))?;
         let Some(row) = row else { return Ok(None) };
         let email: &str = column(&row, "sign_ups", "email")?;
+        let account: Option<i64> = column(&row, "api_keys", "account")?;
         let key = ApiKey::generate(mode_of(read_book(&row, "sign_ups")?));
-        let new =
-            NewAccount { recovery: Some(recovery), email: Some(email), ..NewAccount::default() };
-        let owner = begin(&mut transaction, &NewKey::whole(&key), &new, now).await?;
-        sqlx::query("DELETE FROM sign_ups WHERE email = ?1")
+        let (owner, gave) = match account.map(KeyId) {
+            None => {
+                let (recovery, email) = (Some(recovery), Some(email));
+                let new = NewAccount { recovery, email, ..NewAccount::default() };
+                let owner = begin(&mut transaction, &NewKey::whole(&key), &new, now).await?;
+                (owner, KeyNumber(owner.0))
+            }
+            Some(owner) => (owner, give_again(&mut transaction, owner, &key, recovery, now).await?),
+        };
+        sqlx::query("DELETE FROM sign_ups WHERE email = ?1 AND token_hash <> ?2")
             .bind(email)
+            .bind(&token.hash()[..])
             .execute(&mut *transaction)
             .await
-            .map_err(failed("use a link"))?;
+            .map_err(failed("forget other links"))?;
+        sqlx::query(
+            "UPDATE sign_ups SET gave = ?2, expires_ms = iif(gave IS NULL, ?3, expires_ms)
+             WHERE token_hash = ?1",
+        )
+        .bind(&token.hash()[..])
+        .bind(gave.0)
+        .bind(now.0 + LINK_MS)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed("use a link"))?;
         transaction.commit().await.map_err(failed("commit a sign-up"))?;
         Ok(Some((owner, key)))
     }
+}
+
+/// Puts another key and code in the place of those that nobody got.
+async fn give_again(
+    transaction: &mut Transaction<'_, Sqlite>,
+    owner: KeyId,
+    key: &ApiKey,
+    recovery: &Secret,
+    now: UnixMs,
+) -> Result<KeyNumber, StoreError> {
+    revoke_all(transaction, owner, now).await?;
+    let gave = insert(transaction, Some(owner), &NewKey::whole(key), now).await?;
+    sqlx::query("UPDATE owners SET recovery_hash = ?2, recovery_set_ms = ?3 WHERE id = ?1")
+        .bind(owner.0)
+        .bind(&recovery.hash()[..])
+        .bind(now.0)
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("replace a code of recovery"))?;
+    Ok(gave)
 }

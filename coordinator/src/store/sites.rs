@@ -1,13 +1,15 @@
 //! Partner sites and their origins.
 
+use super::children::{check_open, family};
 use super::idempotency::{Remembered, remember};
+use super::keys::{KnownKey, check_holds};
 use super::{
     KeyId, Store, StoreError, column, count_to_sql, failed, from_sql, to_sql, u32_column,
     u64_column, unreadable,
 };
 use crate::time::UnixMs;
 use raven_engine::{CategorySet, SiteId};
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{Sqlite, SqliteRow};
 
 /// A registered site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,21 +96,24 @@ impl Store {
     ) -> Result<(), StoreError> {
         let origins = serde_json::Value::from(site.origins.clone()).to_string();
         let mut transaction = self.begin().await?;
-        let added = sqlx::query(
+        check_open(&mut transaction, owner).await?;
+        let query = format!(
             "INSERT INTO sites (id, owner, name, site_key, origins, created_ms)
              SELECT ?1, ?2, ?3, ?4, ?5, ?6
-             WHERE (SELECT COUNT(*) FROM sites WHERE owner = ?2) < ?7",
-        )
-        .bind(to_sql(site.id.0))
-        .bind(owner.0)
-        .bind(&site.name)
-        .bind(&site.site_key)
-        .bind(origins)
-        .bind(UnixMs::now().0)
-        .bind(count_to_sql(sites_max))
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed("add a site"))?;
+             WHERE (SELECT COUNT(*) FROM sites WHERE owner IN {}) < ?7",
+            family(2)
+        );
+        let added = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(to_sql(site.id.0))
+            .bind(owner.0)
+            .bind(&site.name)
+            .bind(&site.site_key)
+            .bind(origins)
+            .bind(UnixMs::now().0)
+            .bind(count_to_sql(sites_max))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("add a site"))?;
         if added.rows_affected() == 0 {
             drop(transaction);
             let (what, limit, found) = ("sites", sites_max, self.site_count(owner).await?);
@@ -120,17 +125,12 @@ impl Store {
         transaction.commit().await.map_err(failed("commit a site"))
     }
 
-    /// How many sites a key has registered.
+    /// How many sites an account and its family have registered.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn site_count(&self, owner: KeyId) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT COUNT(*) AS sites FROM sites WHERE owner = ?1")
-            .bind(owner.0)
-            .fetch_one(self.readers())
-            .await
-            .map_err(failed("count sites"))?;
-        u64_column(&row, "sites", "sites")
+        count(self.readers(), owner).await
     }
 
     /// The site with that publishable key, revoked or not.
@@ -233,6 +233,38 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
+    /// Makes a site of an account with test keys one of an account with live keys, with
+    /// what it has earned in both books; whether it was that account's.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyOver`] where one of the keys that agreed holds no longer;
+    /// [`StoreError::Quota`]; [`StoreError`].
+    pub async fn hand_over_site(
+        &self,
+        id: SiteId,
+        from: &KnownKey,
+        to: &KnownKey,
+        sites_max: u64,
+    ) -> Result<bool, StoreError> {
+        let now = UnixMs::now();
+        let mut transaction = self.begin().await?;
+        check_holds(&mut transaction, from.number, now).await?;
+        check_holds(&mut transaction, to.number, now).await?;
+        let found = count(&mut *transaction, to.account).await?;
+        if found >= sites_max {
+            return Err(StoreError::Quota { what: "sites", limit: sites_max, found });
+        }
+        let done = sqlx::query("UPDATE sites SET owner = ?3 WHERE id = ?1 AND owner = ?2")
+            .bind(to_sql(id.0))
+            .bind(from.account.0)
+            .bind(to.account.0)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("hand over a site"))?;
+        transaction.commit().await.map_err(failed("commit a site's new owner"))?;
+        Ok(done.rows_affected() > 0)
+    }
+
     /// Takes a site's right to show the frame; whether there was one to take.
     ///
     /// # Errors
@@ -247,6 +279,19 @@ impl Store {
                 .map_err(failed("revoke a site"))?;
         Ok(done.rows_affected() > 0)
     }
+}
+
+async fn count<'c>(
+    connection: impl sqlx::Executor<'c, Database = Sqlite>,
+    owner: KeyId,
+) -> Result<u64, StoreError> {
+    let query = format!("SELECT COUNT(*) AS sites FROM sites WHERE owner IN {}", family(1));
+    let row = sqlx::query(sqlx::AssertSqlSafe(query))
+        .bind(owner.0)
+        .fetch_one(connection)
+        .await
+        .map_err(failed("count sites"))?;
+    u64_column(&row, "sites", "sites")
 }
 
 fn select_by(columns: &str, by: &str) -> String {

@@ -19,24 +19,31 @@ impl Store {
     /// Sets what a token is worth from now on. What it was stays as it was.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::RateToCome`] where the last one is from later: the clock is wrong, or
+    /// was, and the new rate would not be in force now. [`StoreError`].
     pub async fn set_token_rate(
         &self,
         nano_usd: i64,
         now: UnixMs,
     ) -> Result<TokenRate, StoreError> {
-        // A clock that was set back changes nothing of the past.
-        let row = sqlx::query(
-            "INSERT INTO token_rates (from_ms, nano_usd)
-             SELECT max(?1, COALESCE((SELECT max(from_ms) + 1 FROM token_rates), ?1)), ?2
-             RETURNING from_ms, nano_usd",
-        )
-        .bind(now.0)
-        .bind(nano_usd)
-        .fetch_one(self.writer())
-        .await
-        .map_err(failed("set a token's rate"))?;
-        read(&row)
+        let mut transaction = self.begin().await?;
+        let last: Option<i64> = sqlx::query_scalar("SELECT max(from_ms) FROM token_rates")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed("read the last rate"))?;
+        if let Some(from) = last.filter(|last| *last > now.0) {
+            return Err(StoreError::RateToCome { from: UnixMs(from) });
+        }
+        // Two of one millisecond follow each other.
+        let from = UnixMs(last.map_or(now.0, |last| now.0.max(last + 1)));
+        sqlx::query("INSERT INTO token_rates (from_ms, nano_usd) VALUES (?1, ?2)")
+            .bind(from.0)
+            .bind(nano_usd)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("set a token's rate"))?;
+        transaction.commit().await.map_err(failed("commit a token's rate"))?;
+        Ok(TokenRate { from, nano_usd })
     }
 
     /// The last rates.

@@ -1,5 +1,6 @@
 //! Files that arrive in pieces.
 
+use super::children::family;
 use super::datasets::held_bytes;
 use super::idempotency::remember;
 use super::{
@@ -85,14 +86,16 @@ impl Store {
         answer: Option<&Remembered>,
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        let row = sqlx::query(
+        let query = format!(
             "SELECT COUNT(*) AS count, COALESCE(SUM(bytes), 0) AS bytes
-             FROM uploads WHERE owner = ?1",
-        )
-        .bind(owner.0)
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(failed("measure uploads"))?;
+             FROM uploads WHERE owner IN {}",
+            family(1)
+        );
+        let row = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(owner.0)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed("measure uploads"))?;
         let found = u64_column(&row, TABLE, "count")?;
         if found >= bounds.count_max {
             return Err(StoreError::Quota { what: "uploads", limit: bounds.count_max, found });

@@ -1,33 +1,37 @@
 //! Money on its way out: a hold in the books, and where it is to go.
 
-use super::books;
+use super::books::{self, BooksError};
 use super::token_rates;
 use super::{
-    Book, Store, StoreError, column, failed, hash_column, read_book, u64_column, unreadable,
+    Book, KeyId, Store, StoreError, column, failed, hash_column, read_book, u64_column, unreadable,
 };
-use crate::settlement::{Decision, Pay, Request, SettlementError, Withdrawal, WithdrawalId};
+use crate::settlement::{
+    Decision, Pay, Request, SettlementError, Withdrawal, WithdrawalId, WithdrawalState,
+};
 use crate::time::UnixMs;
 use crate::token::TokenRate;
-use raven_engine::ledger::{Account, Action, Entry, EntryId, HoldState, Reason, Refusal, Transfer};
+use raven_engine::SiteId;
+use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
 use raven_engine::money::NanoUsd;
 use sqlx::Transaction;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 
-/// Days in which a withdrawal is approved, or its money goes back.
+/// Days in which somebody begins to pay a withdrawal, or its money goes back.
 const DECIDED_DAYS: u32 = 30;
 /// Withdrawals of one account that wait: more are a mistake.
 const WAITING_MAX: u64 = 20;
 /// Withdrawals whose time is over that are ended at once.
 const EXPIRED_AT_ONCE: i64 = 1_000;
 
-const SELECT: &str = "SELECT w.*, h.state AS state FROM withdrawals w
-     JOIN holds h ON h.book = w.book AND h.id = w.hold";
+/// Of a withdrawal whose money is held.
+const WAITS: &str = "state IN ('pending', 'paying')";
 
 type Tx = Transaction<'static, Sqlite>;
 
 fn read(row: &SqliteRow) -> Result<Withdrawal, StoreError> {
     let table = "withdrawals";
-    let account: &str = column(row, table, "account")?;
+    let (account, state): (&str, &str) =
+        (column(row, table, "account")?, column(row, table, "state")?);
     let account = account.parse().map_err(|error| unreadable(table, "account", error))?;
     let decided: Option<i64> = column(row, table, "decided_ms")?;
     let from: Option<i64> = column(row, table, "token_from_ms")?;
@@ -48,7 +52,7 @@ fn read(row: &SqliteRow) -> Result<Withdrawal, StoreError> {
             pay: if rate.is_some() { Pay::Tokens } else { Pay::Usd },
             reference: column(row, table, "reference")?,
         },
-        state: books::hold_state(row)?,
+        state: state.parse().map_err(|error| unreadable(table, "state", error))?,
         requested: UnixMs(column(row, table, "requested_ms")?),
         expires: UnixMs(column(row, table, "expires_ms")?),
         decided: decided.map(UnixMs),
@@ -61,14 +65,38 @@ fn hold_of(row: &SqliteRow) -> Result<EntryId, StoreError> {
     hash_column(row, "withdrawals", "hold").map(EntryId)
 }
 
-/// The entry that ends a hold in that way.
-fn ending(state: HoldState, hold: EntryId, at: UnixMs) -> Entry {
+/// The entry with which a hold ends where its withdrawal comes to `state`, if it does.
+fn ending(state: WithdrawalState, hold: EntryId, at: UnixMs) -> Option<Entry> {
     let (name, action) = match state {
-        HoldState::Posted => ("withdrawal approved", Action::PostHold { hold }),
-        HoldState::Expired => ("withdrawal expired", Action::ExpireHold { hold }),
-        HoldState::Open | HoldState::Voided => ("withdrawal refused", Action::VoidHold { hold }),
+        WithdrawalState::Pending | WithdrawalState::Paying => return None,
+        WithdrawalState::Approved => ("withdrawal approved", Action::PostHold { hold }),
+        WithdrawalState::Refused => ("withdrawal refused", Action::VoidHold { hold }),
+        WithdrawalState::Cancelled => ("withdrawal cancelled", Action::VoidHold { hold }),
+        WithdrawalState::Expired => ("withdrawal expired", Action::VoidHold { hold }),
     };
-    Entry { id: EntryId::of(name, &[&hold.0]), at: at.0, action }
+    Some(Entry { id: EntryId::of(name, &[&hold.0]), at: at.0, action })
+}
+
+/// What a withdrawal comes to by a decision.
+fn decided(
+    found: &Withdrawal,
+    decision: Decision,
+    now: UnixMs,
+) -> Result<WithdrawalState, SettlementError> {
+    let (id, expires) = (found.id, found.expires);
+    match (found.state, decision) {
+        (WithdrawalState::Pending, Decision::Begin) if now >= expires => {
+            Err(SettlementError::Over { id, expires })
+        }
+        (WithdrawalState::Pending, Decision::Begin) => Ok(WithdrawalState::Paying),
+        (WithdrawalState::Pending, Decision::Approve) => Err(SettlementError::NotBegun { id }),
+        (WithdrawalState::Paying, Decision::Approve) => Ok(WithdrawalState::Approved),
+        (WithdrawalState::Pending | WithdrawalState::Paying, Decision::Refuse) => {
+            Ok(WithdrawalState::Refused)
+        }
+        // A second one who wants to pay it is told that it is being paid.
+        (state, _) => Err(SettlementError::Decided { id, state }),
+    }
 }
 
 impl Store {
@@ -100,7 +128,8 @@ impl Store {
             amount: request.amount,
             reason: Reason::Withdrawal,
         };
-        let action = Action::Hold { transfer, expires: Some(expires.0) };
+        // Its end is the store's to say: one that is being paid has none.
+        let action = Action::Hold { transfer, expires: None };
         let entry = Entry { id: hold, at: now.0, action };
         books::enter(&mut transaction, request.book, &[entry]).await?;
         let done = sqlx::query(
@@ -126,7 +155,7 @@ impl Store {
         Ok(Withdrawal {
             id: WithdrawalId(done.last_insert_rowid()),
             request: request.clone(),
-            state: HoldState::Open,
+            state: WithdrawalState::Pending,
             requested: now,
             expires,
             decided: None,
@@ -135,7 +164,7 @@ impl Store {
         })
     }
 
-    /// Lets what is held go out, or gives it back.
+    /// Notes that a withdrawal is being paid, lets what is held go out, or gives it back.
     ///
     /// # Errors
     /// [`SettlementError`]; the books are as before.
@@ -147,35 +176,48 @@ impl Store {
         now: UnixMs,
     ) -> Result<Withdrawal, SettlementError> {
         let mut transaction = self.begin().await?;
-        let query = format!("{SELECT} WHERE w.id = ?1");
-        let row = sqlx::query(sqlx::AssertSqlSafe(query))
-            .bind(id.0)
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(failed("look up a withdrawal"))?
-            .ok_or(SettlementError::Unknown(id))?;
-        let found = read(&row)?;
-        if found.state != HoldState::Open {
-            return Err(SettlementError::Decided { id, state: found.state });
+        let (found, hold) =
+            find(&mut transaction, id).await?.ok_or(SettlementError::Unknown(id))?;
+        let state = decided(&found, decision, now)?;
+        if let Some(entry) = ending(state, hold, now) {
+            books::enter(&mut transaction, found.request.book, &[entry]).await?;
         }
-        let state = match decision {
-            Decision::Approve => HoldState::Posted,
-            Decision::Refuse => HoldState::Voided,
-        };
-        let entry = ending(state, hold_of(&row)?, now);
-        let entered = books::enter(&mut transaction, found.request.book, &[entry]).await;
-        entered.map_err(|error| match error {
-            books::BooksError::Refused(Refusal::HoldExpired { .. }) => {
-                SettlementError::Over { id, expires: found.expires }
-            }
-            error => error.into(),
-        })?;
-        note_end(&mut transaction, id, note.as_deref(), now).await?;
-        transaction.commit().await.map_err(failed("commit a withdrawal's end"))?;
-        Ok(Withdrawal { state, decided: Some(now), note, ..found })
+        let decided = state_ends(state).then_some(now);
+        let note = note.or_else(|| found.note.clone());
+        note_state(&mut transaction, id, state, note.as_deref(), decided).await?;
+        transaction.commit().await.map_err(failed("commit a withdrawal's state"))?;
+        Ok(Withdrawal { state, decided, note, ..found })
     }
 
-    /// Gives back what was not decided about in time.
+    /// Gives an account's money back that nobody has begun to pay. Cancelled again it
+    /// stays what it is.
+    ///
+    /// # Errors
+    /// [`SettlementError::Unknown`], also of another account's; [`SettlementError::Decided`].
+    pub async fn cancel_withdrawal(
+        &self,
+        of: (Book, Account),
+        id: WithdrawalId,
+        now: UnixMs,
+    ) -> Result<Withdrawal, SettlementError> {
+        let mut transaction = self.begin().await?;
+        let found = find(&mut transaction, id).await?;
+        let found = found.filter(|(found, _)| (found.request.book, found.request.account) == of);
+        let (found, hold) = found.ok_or(SettlementError::Unknown(id))?;
+        let state = WithdrawalState::Cancelled;
+        match found.state {
+            WithdrawalState::Cancelled => return Ok(found),
+            WithdrawalState::Pending => {}
+            state => return Err(SettlementError::Decided { id, state }),
+        }
+        let entries: Vec<Entry> = ending(state, hold, now).into_iter().collect();
+        books::enter(&mut transaction, found.request.book, &entries).await?;
+        note_state(&mut transaction, id, state, None, Some(now)).await?;
+        transaction.commit().await.map_err(failed("commit a cancelled withdrawal"))?;
+        Ok(Withdrawal { state, decided: Some(now), ..found })
+    }
+
+    /// Gives back what nobody began to pay in time.
     ///
     /// # Errors
     /// [`SettlementError::Books`].
@@ -188,7 +230,8 @@ impl Store {
         Ok(())
     }
 
-    /// Withdrawals, newest first: of one account, or all; those that wait, or all.
+    /// Withdrawals: of one account, or all; all, newest first, or those whose money is
+    /// held, the one that has waited longest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -199,13 +242,17 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Withdrawal>, StoreError> {
         let query = format!(
-            "{SELECT} WHERE (?1 IS NULL OR (w.book = ?1 AND w.account = ?2))
-             AND (NOT ?3 OR h.state = 'open') ORDER BY w.id DESC LIMIT ?4"
+            "SELECT * FROM withdrawals WHERE (?1 IS NULL OR (book = ?1 AND account = ?2))
+             {} LIMIT ?3",
+            if waiting_only {
+                format!("AND {WAITS} ORDER BY id")
+            } else {
+                "ORDER BY id DESC".into()
+            }
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(of.map(|(book, _)| book.as_str()))
             .bind(of.map(|(_, account)| account.to_string()))
-            .bind(waiting_only)
             .bind(i64::from(limit))
             .fetch_all(self.readers())
             .await
@@ -214,9 +261,27 @@ impl Store {
     }
 }
 
+/// Whether nothing more becomes of a withdrawal.
+const fn state_ends(state: WithdrawalState) -> bool {
+    !matches!(state, WithdrawalState::Pending | WithdrawalState::Paying)
+}
+
+async fn find(
+    transaction: &mut Tx,
+    id: WithdrawalId,
+) -> Result<Option<(Withdrawal, EntryId)>, StoreError> {
+    let row = sqlx::query("SELECT * FROM withdrawals WHERE id = ?1")
+        .bind(id.0)
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(failed("look up a withdrawal"))?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some((read(&row)?, hold_of(&row)?)))
+}
+
 async fn known(transaction: &mut Tx, request: &Request) -> Result<Option<Withdrawal>, StoreError> {
-    let query = format!("{SELECT} WHERE w.book = ?1 AND w.account = ?2 AND w.reference = ?3");
-    let row = sqlx::query(sqlx::AssertSqlSafe(query))
+    let query = "SELECT * FROM withdrawals WHERE book = ?1 AND account = ?2 AND reference = ?3";
+    let row = sqlx::query(query)
         .bind(request.book.as_str())
         .bind(request.account.to_string())
         .bind(&request.reference)
@@ -248,43 +313,43 @@ async fn rate_of(
 }
 
 async fn check_waiting(transaction: &mut Tx, request: &Request) -> Result<(), StoreError> {
-    let row = sqlx::query(
-        "SELECT COUNT(*) AS waiting FROM withdrawals w
-         JOIN holds h ON h.book = w.book AND h.id = w.hold
-         WHERE w.book = ?1 AND w.account = ?2 AND h.state = 'open'",
-    )
-    .bind(request.book.as_str())
-    .bind(request.account.to_string())
-    .fetch_one(&mut **transaction)
-    .await
-    .map_err(failed("count withdrawals"))?;
+    let query = format!(
+        "SELECT COUNT(*) AS waiting FROM withdrawals WHERE book = ?1 AND account = ?2 AND {WAITS}"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(query))
+        .bind(request.book.as_str())
+        .bind(request.account.to_string())
+        .fetch_one(&mut **transaction)
+        .await
+        .map_err(failed("count withdrawals"))?;
     let (what, limit) = ("withdrawals that wait", WAITING_MAX);
     let found = u64_column(&row, "withdrawals", "waiting")?;
     if found < limit { Ok(()) } else { Err(StoreError::Quota { what, limit, found }) }
 }
 
-async fn note_end(
+async fn note_state(
     transaction: &mut Tx,
     id: WithdrawalId,
+    state: WithdrawalState,
     note: Option<&str>,
-    now: UnixMs,
+    decided: Option<UnixMs>,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE withdrawals SET decided_ms = ?2, note = ?3 WHERE id = ?1")
+    sqlx::query("UPDATE withdrawals SET state = ?2, note = ?3, decided_ms = ?4 WHERE id = ?1")
         .bind(id.0)
-        .bind(now.0)
+        .bind(state.as_str())
         .bind(note)
+        .bind(decided.map(|at| at.0))
         .execute(&mut **transaction)
         .await
         .map(drop)
-        .map_err(failed("note a withdrawal's end"))
+        .map_err(failed("note a withdrawal's state"))
 }
 
 async fn expire(transaction: &mut Tx, book: Book, now: UnixMs) -> Result<(), SettlementError> {
     let rows = sqlx::query(
-        "SELECT w.id AS id, w.hold AS hold FROM withdrawals w
-         JOIN holds h ON h.book = w.book AND h.id = w.hold
-         WHERE w.book = ?1 AND w.decided_ms IS NULL AND h.state = 'open' AND w.expires_ms <= ?2
-         ORDER BY w.id LIMIT ?3",
+        "SELECT id, hold FROM withdrawals
+         WHERE state = 'pending' AND book = ?1 AND expires_ms <= ?2
+         ORDER BY id LIMIT ?3",
     )
     .bind(book.as_str())
     .bind(now.0)
@@ -292,12 +357,58 @@ async fn expire(transaction: &mut Tx, book: Book, now: UnixMs) -> Result<(), Set
     .fetch_all(&mut **transaction)
     .await
     .map_err(failed("look for withdrawals whose time is over"))?;
-    let mut entries = Vec::with_capacity(rows.len());
-    for row in &rows {
-        entries.push(ending(HoldState::Expired, hold_of(row)?, now));
-        let id = WithdrawalId(column(row, "withdrawals", "id")?);
-        note_end(transaction, id, None, now).await?;
+    Ok(end_all(transaction, book, &rows, WithdrawalState::Expired, now).await?)
+}
+
+/// Gives back what an account, its sites and those of its sub-accounts wait for:
+/// whoever asked for it may not have been its owner.
+pub(super) async fn cancel_waiting(
+    transaction: &mut Tx,
+    owner: KeyId,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let sites: Vec<i64> = sqlx::query_scalar(
+        "SELECT id FROM sites
+         WHERE owner = ?1 OR owner IN (SELECT id FROM owners WHERE parent = ?1)",
+    )
+    .bind(owner.0)
+    .fetch_all(&mut **transaction)
+    .await
+    .map_err(failed("list an account's sites"))?;
+    let sites = sites.into_iter().map(|id| Account::Site(SiteId(super::from_sql(id))));
+    for account in std::iter::once(super::requester(owner)).chain(sites) {
+        for book in Book::ALL {
+            let rows = sqlx::query(
+                "SELECT id, hold FROM withdrawals
+                 WHERE book = ?1 AND account = ?2 AND state = 'pending'",
+            )
+            .bind(book.as_str())
+            .bind(account.to_string())
+            .fetch_all(&mut **transaction)
+            .await
+            .map_err(failed("look for withdrawals that wait"))?;
+            end_all(transaction, book, &rows, WithdrawalState::Cancelled, now).await?;
+        }
     }
-    books::enter(transaction, book, &entries).await?;
     Ok(())
+}
+
+async fn end_all(
+    transaction: &mut Tx,
+    book: Book,
+    rows: &[SqliteRow],
+    state: WithdrawalState,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in rows {
+        entries.extend(ending(state, hold_of(row)?, now));
+        let id = WithdrawalId(column(row, "withdrawals", "id")?);
+        note_state(transaction, id, state, None, Some(now)).await?;
+    }
+    match books::enter(transaction, book, &entries).await {
+        Ok(_) => Ok(()),
+        Err(BooksError::Store(error)) => Err(error),
+        Err(BooksError::Refused(refusal)) => Err(StoreError::Books(refusal)),
+    }
 }

@@ -6,8 +6,6 @@ mod load;
 mod row;
 mod statement;
 
-pub(in crate::store) use row::hold_state;
-
 pub use audit::{AuditError, Audited};
 pub use statement::{Side, StatementLine};
 
