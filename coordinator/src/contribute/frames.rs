@@ -1,0 +1,186 @@
+//! Frames that workers may need: graphs and weights that the session brought, and
+//! shards that were fetched with its grant. Bounded; what was used longest ago goes.
+
+use super::Address;
+use axum::body::Bytes;
+use raven_graph::GraphId;
+use raven_protocol::{BlobId, FrameLimits, ShardRef};
+use std::collections::VecDeque;
+use std::io::Read;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Bytes that are kept for all workers together.
+const KEPT_BYTES_MAX: u64 = 1 << 30;
+/// One shard must be here by then.
+const FETCH_MAX: Duration = Duration::from_secs(30);
+
+/// What a frame is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    Graph(GraphId),
+    /// Of this session alone.
+    Blob(BlobId),
+    /// Known by its content, whatever the session.
+    Shard(BlobId),
+}
+
+/// Why a shard is not here.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ShardError {
+    #[error("shard {id}: {error}")]
+    Http { id: BlobId, error: Box<ureq::Error> },
+    #[error("shard {id}: {error}")]
+    Read { id: BlobId, error: std::io::Error },
+    #[error("shard {id}: {found} bytes came, it has {expected}")]
+    Length { id: BlobId, found: u64, expected: u64 },
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// What was used last stands last.
+    frames: VecDeque<(Name, Bytes)>,
+    bytes: u64,
+}
+
+impl Kept {
+    fn take(&mut self, name: Name) -> Option<Bytes> {
+        let at = self.frames.iter().position(|(kept, _)| *kept == name)?;
+        let (_, frame) = self.frames.remove(at)?;
+        self.bytes -= frame.len() as u64;
+        Some(frame)
+    }
+
+    fn put(&mut self, name: Name, frame: Bytes, bytes_max: u64) {
+        self.take(name);
+        self.bytes += frame.len() as u64;
+        self.frames.push_back((name, frame));
+        while self.bytes > bytes_max && self.frames.len() > 1 {
+            if let Some((_, oldest)) = self.frames.pop_front() {
+                self.bytes -= oldest.len() as u64;
+            }
+        }
+    }
+}
+
+/// What is shared by all workers.
+#[derive(Debug)]
+pub(super) struct Frames {
+    kept: Mutex<Kept>,
+    to: Address,
+    agent: ureq::Agent,
+    grant: Mutex<String>,
+    /// One download at a time: two workers that need the same shard fetch it once.
+    download: Mutex<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Frames {
+    pub(super) fn new(to: Address) -> Self {
+        let config =
+            ureq::Agent::config_builder().timeout_global(Some(FETCH_MAX)).max_redirects(0).build();
+        let agent = ureq::Agent::new_with_config(config);
+        let (kept, grant, download) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Frames { kept, to, agent, grant, download }
+    }
+
+    /// A session begins: shards are fetched with this from now on.
+    pub(super) fn begin(&self, grant: String) {
+        *lock(&self.grant) = grant;
+    }
+
+    /// A session is over: what it brought is forgotten, shards are kept.
+    pub(super) fn end(&self) {
+        let mut kept = lock(&self.kept);
+        kept.frames.retain(|(name, _)| matches!(name, Name::Shard(_)));
+        kept.bytes = kept.frames.iter().map(|(_, frame)| frame.len() as u64).sum();
+    }
+
+    pub(super) fn put(&self, name: Name, frame: Bytes) {
+        lock(&self.kept).put(name, frame, KEPT_BYTES_MAX);
+    }
+
+    pub(super) fn get(&self, name: Name) -> Option<Bytes> {
+        let mut kept = lock(&self.kept);
+        let frame = kept.take(name)?;
+        kept.put(name, frame.clone(), KEPT_BYTES_MAX);
+        Some(frame)
+    }
+
+    pub(super) fn remove(&self, name: Name) {
+        lock(&self.kept).take(name);
+    }
+
+    /// A shard, fetched where it is not here. Blocks.
+    ///
+    /// # Errors
+    /// [`ShardError`].
+    pub(super) fn shard(&self, shard: &ShardRef) -> Result<Bytes, ShardError> {
+        let name = Name::Shard(shard.blob);
+        let _turn = lock(&self.download);
+        if let Some(frame) = self.get(name) {
+            return Ok(frame);
+        }
+        let frame = self.fetch(shard)?;
+        self.put(name, frame.clone());
+        Ok(frame)
+    }
+
+    fn fetch(&self, shard: &ShardRef) -> Result<Bytes, ShardError> {
+        let (id, expected) = (shard.blob, shard.bytes);
+        let length = |found| ShardError::Length { id, found, expected };
+        // Measured before anything is allocated.
+        if expected > FrameLimits::TO_CONTRIBUTOR.frame_bytes_max() {
+            return Err(length(0));
+        }
+        let url = format!("{}/v1/blobs/{id}", self.to);
+        let grant = format!("Bearer {}", *lock(&self.grant));
+        let mut answer = self
+            .agent
+            .get(url)
+            .header("authorization", grant)
+            .call()
+            .map_err(|error| ShardError::Http { id, error: Box::new(error) })?;
+        let mut bytes = Vec::new();
+        let reader = answer.body_mut().as_reader();
+        let read = reader.take(expected + 1).read_to_end(&mut bytes);
+        read.map_err(|error| ShardError::Read { id, error })?;
+        let found = bytes.len() as u64;
+        if found == expected { Ok(bytes.into()) } else { Err(length(found)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_used_longest_ago_goes_first() {
+        let mut kept = Kept::default();
+        let name = |byte| Name::Blob(BlobId([byte; 32]));
+        let frame = || Bytes::from(vec![0; 40]);
+        kept.put(name(1), frame(), 100);
+        kept.put(name(2), frame(), 100);
+        let first = kept.take(name(1)).expect("kept");
+        kept.put(name(1), first, 100);
+        kept.put(name(3), frame(), 100);
+        assert!(kept.take(name(2)).is_none());
+        assert!(kept.take(name(1)).is_some() && kept.take(name(3)).is_some());
+        assert_eq!(kept.bytes, 0);
+    }
+
+    #[test]
+    fn the_end_of_a_session_leaves_shards() {
+        let frames = Frames::new("http://localhost".parse().expect("an address"));
+        let id = BlobId([1; 32]);
+        frames.put(Name::Blob(id), Bytes::from_static(b"weights"));
+        frames.put(Name::Shard(id), Bytes::from_static(b"rows"));
+        frames.end();
+        assert!(frames.get(Name::Blob(id)).is_none());
+        assert_eq!(frames.get(Name::Shard(id)).as_deref(), Some(&b"rows"[..]));
+        assert_eq!(lock(&frames.kept).bytes, 4);
+    }
+}

@@ -1,0 +1,345 @@
+//! `coordinator contribute` as whoever lends a machine runs it, against a real coordinator.
+
+mod support;
+
+use raven_coordinator::store::{Book, Store};
+use raven_engine::ledger::Account;
+use raven_engine::{ContributorId, rates};
+use raven_protocol::DeviceClass;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use support::contributor::{Contributor, Habits};
+use support::process::{Installation, Process, digits_job, free_address, program};
+use support::{cache_dir, kernel_file};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Whoever is asked to end does so in this time.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// A running contributor, and what it says.
+struct Native {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Native {
+    fn command(url: &str, key: &Path, arguments: &[&str]) -> Command {
+        let mut command = program();
+        command.args(["contribute", "--to", url, "--workers", "1", "--share", "1"]);
+        command.args(arguments).arg("--key").arg(key).arg("--cache").arg(cache_dir());
+        if !arguments.contains(&"--kernel") {
+            command.arg("--kernel").arg(kernel_file());
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts one that has said yes.
+    fn start(url: &str, key: &Path) -> Self {
+        Self::launch(Self::command(url, key, &["--yes"]))
+    }
+
+    fn launch(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("starts");
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let (heard, stdout) = (lines.clone(), child.stdout.take().expect("piped"));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                heard.lock().expect("nobody panics").push(line);
+            }
+        });
+        Native { child, lines }
+    }
+
+    fn said(&self, words: &str) -> usize {
+        let lines = self.lines.lock().expect("nobody panics");
+        lines.iter().filter(|line| line.contains(words)).count()
+    }
+
+    /// Waits until it has said so for the `count`th time.
+    fn says(&self, words: &str, count: usize) {
+        let began = Instant::now();
+        while self.said(words) < count {
+            let lines = self.lines.lock().expect("nobody panics").clone();
+            assert!(began.elapsed() < PATIENCE, "{words:?} was not said in {lines:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let killed = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(killed.expect("kill").success());
+    }
+
+    fn ended(&mut self, within: Duration) -> ExitStatus {
+        let asked = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                return status;
+            }
+            assert!(asked.elapsed() < within, "it did not end within {within:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What it wrote to its log, once it has ended.
+    fn log(&mut self) -> String {
+        let mut log = String::new();
+        let mut stderr = self.child.stderr.take().expect("piped");
+        stderr.read_to_string(&mut log).expect("text");
+        log
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        // One that has ended already is not killed again.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn key_file(installation: &Installation, number: u8) -> PathBuf {
+    installation.path().join(format!("contributor-{number}.key"))
+}
+
+/// The public half of the key in a file, as the books name it.
+fn contributor(key: &Path) -> ContributorId {
+    let text = std::fs::read_to_string(key).expect("a key");
+    let secret = raven_coordinator::runtime::session::parse_hex(text.trim()).expect("hex");
+    ContributorId(ed25519_dalek::SigningKey::from_bytes(&secret).verifying_key().to_bytes())
+}
+
+fn contributors(process: &Process) -> u64 {
+    let (_, stats) = process.call("", "/v1/stats", None);
+    stats["contributors"].as_u64().expect("counted")
+}
+
+fn counts(process: &Process, wanted: u64) {
+    let began = Instant::now();
+    while contributors(process) != wanted {
+        assert!(began.elapsed() < ENDING, "{} of {wanted} counted", contributors(process));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until a job has done so many rounds.
+fn at_step(process: &Process, key: &str, path: &str, step: u64) {
+    let began = Instant::now();
+    loop {
+        let (_, job) = process.call(key, path, None);
+        if job["round"].as_u64().is_some_and(|now| now >= step) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "not at step {step}: {job}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn model(job: &Value) -> String {
+    assert_eq!(job["state"], "completed", "{job}");
+    job["model_sha256"].as_str().expect("a model").to_owned()
+}
+
+/// The model that whoever contributes must come to.
+fn expected(epochs: u32) -> String {
+    let installation = Installation::new();
+    let process = Process::start(&installation.data());
+    let dataset = process.upload_digits(&installation.key);
+    let _contributor = Contributor::start(process.address(), 1, Habits::default());
+    let path = process.post_job(&installation.key, &digits_job(&dataset, epochs));
+    model(&process.finished(&installation.key, &path, PATIENCE))
+}
+
+#[test]
+fn native_contributors_come_to_the_same_model_and_one_may_be_killed() {
+    let installation = Installation::new();
+    let process = Process::start(&installation.data());
+    let dataset = process.upload_digits(&installation.key);
+    let mut natives: Vec<Native> =
+        (1..=2).map(|n| Native::start(&process.url, &key_file(&installation, n))).collect();
+    natives.iter().for_each(|native| native.says("at work", 1));
+    let path = process.post_job(&installation.key, &digits_job(&dataset, 6));
+    at_step(&process, &installation.key, &path, 10);
+    natives[0].child.kill().expect("killed");
+    let job = process.finished(&installation.key, &path, PATIENCE);
+    assert_eq!(model(&job), expected(6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_earns_what_its_credits_say_at_the_rate_of_servers() {
+    let installation = Installation::new();
+    let process = Process::start(&installation.data());
+    let dataset = process.upload_digits(&installation.key);
+    let keys = [key_file(&installation, 1), key_file(&installation, 2)];
+    let natives = keys.each_ref().map(|key| Native::start(&process.url, key));
+    natives.iter().for_each(|native| native.says("at work", 1));
+    let path = process.post_job(&installation.key, &digits_job(&dataset, 4));
+    model(&process.finished(&installation.key, &path, PATIENCE));
+    process.terminate();
+    let file = installation.data().join("raven.sqlite");
+    let store = Store::open(&file).await.expect("a store");
+    let mut whole = 0;
+    for key in &keys {
+        let id = contributor(key);
+        let (flops, rate) = credited(&file, id).await;
+        assert!(rate as u64 >= rates::rate(DeviceClass::Server).0, "it is a server: {rate}");
+        // Flops are counted, a calculation is 50 Mflop and 1,000 pico-USD are a nano-USD.
+        let pico = i128::from(flops) * i128::from(rate) / 50_000_000;
+        let account = Account::Contributor(id);
+        let balance = store.balance(Book::Test, account).await.expect("readable");
+        let exact = pico / 1_000;
+        let paid = i128::from(balance.posted);
+        assert!((paid - exact).abs() <= 1, "{paid} nano-USD were paid, {exact} earned");
+        assert!(paid > 0);
+        whole += paid;
+    }
+    let reserve = store.balance(Book::Test, Account::Reserve).await.expect("readable").posted;
+    assert!((i128::from(reserve) - whole * 3 / 100).abs() <= 1, "{reserve}: it came by no site");
+    store.audit(Book::Test).await.expect("the auditor agrees");
+}
+
+/// Flops that a contributor is credited with, and what a calculation of them is worth.
+async fn credited(store: &Path, contributor: ContributorId) -> (i64, i64) {
+    use sqlx::ConnectOptions;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(store);
+    let mut connection = options.connect().await.expect("connects");
+    let query = "SELECT SUM(flops), MIN(rate) FROM credits WHERE contributor = ?1";
+    let read = sqlx::query_as(query).bind(contributor.0.to_vec());
+    read.fetch_one(&mut connection).await.expect("credited")
+}
+
+#[test]
+fn it_comes_back_after_a_restart_of_the_coordinator() {
+    let installation = Installation::new();
+    let listen = free_address().to_string();
+    let serve = || Process::start_with(&installation.data(), &["--listen", &listen]);
+    let process = serve();
+    let dataset = process.upload_digits(&installation.key);
+    let native = Native::start(&process.url, &key_file(&installation, 1));
+    native.says("at work", 1);
+    let path = process.post_job(&installation.key, &digits_job(&dataset, 6));
+    at_step(&process, &installation.key, &path, 5);
+    process.kill();
+    native.says("not connected", 1);
+    let process = serve();
+    native.says("at work", 2);
+    let job = process.finished(&installation.key, &path, PATIENCE);
+    assert_eq!(model(&job), expected(6));
+    assert_eq!(native.said("Agree?"), 0, "a yes holds for the whole run");
+}
+
+#[test]
+fn without_a_yes_nothing_runs() {
+    let installation = Installation::new();
+    let process = Process::start(&installation.data());
+    for answer in ["no\n", "maybe\n", ""] {
+        let key = key_file(&installation, 1);
+        let mut native = Native::launch(Native::command(&process.url, &key, &[]));
+        native.child.stdin.take().expect("piped").write_all(answer.as_bytes()).expect("written");
+        let status = native.ended(PATIENCE);
+        assert!(!status.success(), "{answer:?}");
+        assert!(native.log().contains("nothing was agreed to"), "{answer:?}");
+        assert_eq!(native.said("asks to compute on this machine"), 1, "it is said what would run");
+        assert_eq!(native.said("at work"), 0);
+    }
+    assert_eq!(contributors(&process), 0);
+    process.terminate();
+    let store = installation.data().join("raven.sqlite");
+    let by = contributor(&key_file(&installation, 1));
+    assert_eq!(sessions(&store, by), 0, "no session was opened");
+}
+
+/// Sessions of a contributor that consented, as they are stored.
+fn sessions(store: &Path, contributor: ContributorId) -> i64 {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        use sqlx::ConnectOptions;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(store);
+        let mut connection = options.connect().await.expect("connects");
+        let count = sqlx::query_scalar("SELECT COUNT(*) FROM sessions WHERE contributor = ?1");
+        count.bind(contributor.0.to_vec()).fetch_one(&mut connection).await.expect("counted")
+    })
+}
+
+#[test]
+fn a_yes_that_is_typed_counts() {
+    let installation = Installation::new();
+    let process = Process::start(&installation.data());
+    let key = key_file(&installation, 1);
+    let mut native = Native::launch(Native::command(&process.url, &key, &[]));
+    native.child.stdin.take().expect("piped").write_all(b"yes\n").expect("written");
+    native.says("at work", 1);
+    counts(&process, 1);
+    let store = installation.data().join("raven.sqlite");
+    assert_eq!(sessions(&store, contributor(&key)), 1);
+}
+
+#[test]
+fn asked_to_end_it_says_goodbye_and_finishes_nothing() {
+    let installation = Installation::new();
+    let process = Process::start(&installation.data());
+    let dataset = process.upload_digits(&installation.key);
+    let path = process.post_job(&installation.key, &digits_job(&dataset, 500));
+    for name in ["INT", "TERM"] {
+        let mut native = Native::start(&process.url, &key_file(&installation, 1));
+        native.says("at work", 1);
+        let (_, job) = process.call(&installation.key, &path, None);
+        let step = job["round"].as_u64().expect("a step");
+        at_step(&process, &installation.key, &path, step + 3);
+        native.signal(name);
+        let status = native.ended(ENDING);
+        assert!(status.success(), "{status}: {}", native.log());
+        native.says("tasks computed", 1);
+        counts(&process, 0);
+    }
+}
+
+#[test]
+fn paused_it_gives_back_what_it_has_and_gets_nothing() {
+    let installation = Installation::new();
+    let process = Process::start(&installation.data());
+    let dataset = process.upload_digits(&installation.key);
+    let native = Native::start(&process.url, &key_file(&installation, 1));
+    native.says("at work", 1);
+    let path = process.post_job(&installation.key, &digits_job(&dataset, 12));
+    at_step(&process, &installation.key, &path, 3);
+    native.signal("USR1");
+    native.says("paused", 1);
+    let step = || {
+        let (_, job) = process.call(&installation.key, &path, None);
+        job["round"].as_u64().expect("a step")
+    };
+    // A round whose results were on their way may still be recorded.
+    std::thread::sleep(Duration::from_millis(500));
+    let before = step();
+    std::thread::sleep(Duration::from_millis(800));
+    assert_eq!(step(), before, "nobody works");
+    native.signal("USR2");
+    let job = process.finished(&installation.key, &path, PATIENCE);
+    assert_eq!(job["state"], "completed", "{job}");
+    assert!(native.said("at work again") == 1);
+}
+
+#[test]
+fn another_kernel_than_the_coordinators_is_refused_for_good() {
+    let installation = Installation::new();
+    let process = Process::start(&installation.data());
+    // One more custom section: the same code under another name.
+    let mut bytes = std::fs::read(kernel_file()).expect("the kernel");
+    bytes.extend([0, 2, 1, b'x']);
+    let other = installation.path().join("other.wasm");
+    std::fs::write(&other, bytes).expect("written");
+    let other = other.to_str().expect("text").to_owned();
+    let key = key_file(&installation, 1);
+    let mut native =
+        Native::launch(Native::command(&process.url, &key, &["--yes", "--kernel", &other]));
+    assert!(!native.ended(PATIENCE).success());
+    let log = native.log();
+    assert!(log.contains("hello.numeric.kernel"), "{log}");
+}
