@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, afterEach, before, it } from 'node:test';
 import { uploadNoise } from './lib/data.mjs';
+import { firstRow } from './lib/store.mjs';
 import { workerThreads } from './lib/threads.mjs';
 import { World } from './lib/world.mjs';
 
@@ -13,6 +14,9 @@ const WATCH_MS = FULL ? 30_000 : 15_000;
 const TOLERANCE = 0.1;
 /** Until a new share is felt: tasks that were sized for the old one end, rests are slept out. */
 const SETTLE_MS = 4_000;
+/** How long a share's pay is looked at: many rounds, since pay comes with each. */
+const PAY_MS = FULL ? 60_000 : 25_000;
+const FLOPS_PER_CALCULATION = 50e6;
 
 let world;
 before(async () => {
@@ -27,9 +31,9 @@ const oneCore = (page) => page.addInitScript(() => {
 });
 
 /** A job with much to compute for each byte, so that nobody waits for the network. */
-function work(dataset, name) {
+function work(dataset, name, { batch = 1024, ...terms } = {}) {
   return {
-    name, dataset, listed: false, seed: 3, numerics: 'strict', placement: 'replica',
+    ...terms, name, dataset, listed: false, seed: 3, numerics: 'strict', placement: 'replica',
     model: {
       layers: [
         { type: 'conv2d', filters: 16, kernel: 5, padding: 'same', activation: 'relu' }, { type: 'max_pool2d', size: 2 },
@@ -39,14 +43,14 @@ function work(dataset, name) {
       loss: 'cross_entropy',
     },
     optimizer: { kind: 'sgd' },
-    training: { epochs: 1000, batch: 1024, micro_batch: 32, schedule: { kind: 'constant', learning_rate: 0.001 } },
+    training: { epochs: 1000, batch, micro_batch: 32, schedule: { kind: 'constant', learning_rate: 0.001 } },
   };
 }
 
-async function busyVisitor(share) {
+async function busyVisitor(share, terms) {
   const dataset = await uploadNoise(world.coordinator, 2048);
   // Two, so that one goes on while the other's round ends.
-  for (const name of ['left', 'right']) await world.coordinator.json('POST', '/v1/jobs', work(dataset.id, name));
+  for (const name of ['left', 'right']) await world.coordinator.json('POST', '/v1/jobs', work(dataset.id, name, terms));
   const visitor = await world.visitor({ prepare: oneCore });
   await visitor.accept(share);
   await visitor.until(({ phase, tasks }) => phase === 'working' && tasks > 0, 'working', 60_000);
@@ -94,6 +98,88 @@ it(`shares of ${SHARES.join(', ')} % are kept within ${TOLERANCE * 100} % over $
     const taken = both.computed + both.waited;
     assert.ok(taken >= promisedMs * (1 - TOLERANCE), `${share} %: ${taken} ms, ${promisedMs} promised`);
   }
+});
+
+/** What the workers' threads have spent so far, by thread. */
+const spentByThread = () => new Map(workerThreads().map((thread) => [thread, spent(thread)]));
+
+/** The same between two looks, all threads together. */
+function spentBetween(before, after) {
+  const both = { computed: 0, waited: 0 };
+  for (const [thread, now] of after) {
+    const then = before.get(thread) ?? { computed: 0, waited: 0 };
+    both.computed += now.computed - then.computed;
+    both.waited += now.waited - then.waited;
+  }
+  return both;
+}
+
+/** Credited flops, what they are worth in nano-USD, and what the books say that contributors have or will have. */
+async function account() {
+  const [flops, worth, earned] = await firstRow(world.coordinator, `
+    SELECT (SELECT COALESCE(SUM(flops), 0) FROM credits), (SELECT COALESCE(SUM(flops * 1.0 * rate), 0) / 5e10 FROM credits),
+      (SELECT COALESCE(SUM(posted + held_in), 0) FROM accounts WHERE name LIKE 'contributor:%')`);
+  return { flops, worth, earned };
+}
+
+/** Waits for the next round to be paid, so that a time begins and ends with one. */
+async function nextRound() {
+  const { flops } = await account();
+  for (let deadline = Date.now() + 30_000; Date.now() < deadline; await sleep(20)) {
+    const now = await account();
+    if (now.flops > flops) return { ...now, at: performance.now(), threads: spentByThread() };
+  }
+  throw new Error('no round was paid in 30 s');
+}
+
+/** What a share of the visitor's machine is paid and takes. */
+async function paidAt(visitor, share, ms) {
+  await visitor.share(share);
+  await sleep(SETTLE_MS);
+  const before = await nextRound();
+  await sleep(ms);
+  const after = await nextRound();
+  const seconds = (after.at - before.at) / 1000;
+  const { computed, waited } = spentBetween(before.threads, after.threads);
+  return {
+    flops: (after.flops - before.flops) / seconds, worth: after.worth - before.worth, earned: after.earned - before.earned,
+    // Where other programs keep the processors busy, a worker that waits for one rests for that time as well.
+    got: computed / (computed + waited), perCpuS: (after.flops - before.flops) / (computed / 1000),
+  };
+}
+
+it('what is paid follows the share', async (t) => {
+  // Rounds of one task each: pay comes with rounds, and they are short even at a share of 5 %.
+  const visitor = await busyVisitor(100, { batch: 32, verification: 'none' });
+  if (process.platform !== 'linux') {
+    t.skip('this system does not tell what a thread computes');
+    return;
+  }
+  // A device's speed is that of the job's own operations, by the processor time that they take: the test at start is a chain
+  // of matrix products, which is faster than most jobs. At a small share the same operations are slower, since caches and
+  // clocks have gone cold: the speed is taken at the share itself, and the one at full share is a bound.
+  const full = await paidAt(visitor, 100, 8_000);
+  const paid = [];
+  for (const share of [5, 10]) {
+    const seen = await paidAt(visitor, share, PAY_MS);
+    const [calculations, wanted, bound] = [seen.flops, (seen.perCpuS * share) / 100, (full.perCpuS * share) / 100]
+      .map((flops) => flops / FLOPS_PER_CALCULATION);
+    t.diagnostic(`${share} %: ${calculations.toFixed(2)} calculations a second are paid; ${wanted.toFixed(2)} are the share of `
+      + `${(seen.perCpuS / 1e9).toFixed(2)} Gflop/s, ${bound.toFixed(2)} of the ${(full.perCpuS / 1e9).toFixed(2)} at full share; the workers `
+      + `had a processor for ${Math.round(seen.got * 100)} % of the time that they wanted one`);
+    // Whole nano-USD are paid, the rest comes with a later round.
+    assert.ok(Math.abs(seen.earned - seen.worth) <= 3, `${seen.earned} nano-USD were paid for work worth ${seen.worth}`);
+    for (const most of [wanted, bound]) {
+      assert.ok(calculations <= most * (1 + TOLERANCE), `${share} %: ${calculations} calculations a second, ${most} expected`);
+    }
+    assert.ok(calculations / seen.got >= wanted * (1 - TOLERANCE), `${share} %: ${calculations} calculations a second, ${wanted} expected`);
+    paid.push({ calculations, got: seen.got });
+  }
+  // Others need not keep the processors busy to the same degree at both times.
+  const tolerance = TOLERANCE + Math.abs(paid[1].got - paid[0].got);
+  const ratio = paid[1].calculations / paid[0].calculations;
+  t.diagnostic(`10 % is paid ${ratio.toFixed(3)} times what 5 % is`);
+  assert.ok(Math.abs(ratio / 2 - 1) <= tolerance, `10 % is paid ${ratio} times what 5 % is`);
 });
 
 it('nothing is sent after a stop', async () => {
