@@ -27,8 +27,8 @@ coordinator replay EVIDENCE [--kernel FILE] [--key KEY]
 coordinator verify-model BUNDLE --model FILE [--kernel FILE] [--sample N | --all]
     [--evaluate] [--seed SEED] [--signer KEY] [--cache DIR]
 coordinator verify-model --url URL --job JOB_ID --key rk_... [the same]
-coordinator contribute --to http://HOST[:PORT] [--share 0.5] [--workers N] [--key FILE]
-    [--kernel FILE] [--cache DIR] [--yes]
+coordinator contribute --to https://HOST[:PORT] [--share 0.5] [--workers N] [--key FILE]
+    [--kernel FILE] [--cache DIR] [--ca FILE] [--yes]
 
 --config names a file of settings, one `name = value` a line (TOML). A setting is a
 flag, RAVEN_NAME in the environment, or a line of that file, in this order:
@@ -248,7 +248,7 @@ fn contribute(
     arguments: impl Iterator<Item = String>,
     environment: Environment<'_>,
 ) -> Result<Contribute, CliError> {
-    let names = ["--to", "--share", "--workers", "--key", "--kernel", "--cache"];
+    let names = ["--to", "--share", "--workers", "--key", "--kernel", "--cache", "--ca"];
     let read = Arguments::read(arguments, &names, &["--yes"])?;
     read.none()?;
     let to = read.value("--to").ok_or(CliError::Missing("--to"))?;
@@ -268,6 +268,7 @@ fn contribute(
         key,
         kernel: read.path("--kernel").unwrap_or_else(|| KERNEL.into()),
         cache: read.path("--cache"),
+        authorities: read.path("--ca"),
         yes: read.flag("--yes"),
     })
 }
@@ -413,7 +414,7 @@ mod tests {
         assert_eq!((asked.share, asked.workers, asked.yes), (0.1, Some(3), true));
         let told = |line: &str| read(line).expect_err("refused").to_string();
         assert_eq!(told("contribute"), "--to is needed");
-        assert!(told("contribute --to https://host").starts_with("--to: https is not"));
+        assert!(told("contribute --to host").starts_with("--to: must begin"));
         for share in ["0", "-1", "1.01", "NaN", "x"] {
             let line = format!("contribute --to http://host --share {share}");
             assert!(told(&line).starts_with("--share: "), "{share}");

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::contributor::{Contributor, Habits};
 use support::process::{Installation, Process, digits_job, free_address, program};
-use support::{cache_dir, kernel_file};
+use support::{cache_dir, kernel_file, tls};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Whoever is asked to end does so in this time.
@@ -179,7 +179,10 @@ async fn it_earns_what_its_credits_say_at_the_rate_of_servers() {
     let keys = [key_file(&installation, 1), key_file(&installation, 2)];
     let natives = keys.each_ref().map(|key| Native::start(&process.url, key));
     natives.iter().for_each(|native| native.says("at work", 1));
-    let path = process.post_job(&installation.key, &digits_job(&dataset, 4));
+    // Much to compute for each task, so that both earn many nano-USD.
+    let mut job = digits_job(&dataset, 4);
+    job["model"]["layers"][1]["units"] = 1024.into();
+    let path = process.post_job(&installation.key, &job);
     model(&process.finished(&installation.key, &path, PATIENCE));
     process.terminate();
     let file = installation.data().join("raven.sqlite");
@@ -342,4 +345,33 @@ fn another_kernel_than_the_coordinators_is_refused_for_good() {
     assert!(!native.ended(PATIENCE).success());
     let log = native.log();
     assert!(log.contains("hello.numeric.kernel"), "{log}");
+}
+
+#[test]
+fn over_tls_it_works_for_whom_its_authorities_vouch_and_for_nobody_else() {
+    let installation = Installation::new();
+    let process = Process::start(&installation.data());
+    let dataset = process.upload_digits(&installation.key);
+    let port = tls::proxy("127.0.0.1", process.address());
+    let key = key_file(&installation, 1);
+    let url = format!("https://localhost:{port}");
+    // The authorities that browsers know have never heard of it.
+    let stranger = Native::start(&url, &key);
+    stranger.says("not connected", 1);
+    assert_eq!((stranger.said("UnknownIssuer"), stranger.said("asks to compute")), (1, 0));
+    drop(stranger);
+    let authority = tls::authority();
+    let trusting = ["--yes", "--ca", authority.to_str().expect("text")];
+    // Its certificate is for another name.
+    let other = tls::proxy("127.0.0.2", process.address());
+    let other = format!("https://127.0.0.2:{other}");
+    let other = Native::launch(Native::command(&other, &key, &trusting));
+    other.says("not connected", 1);
+    assert_eq!(other.said("not valid for name"), 1, "{:?}", other.lines);
+    drop(other);
+    let native = Native::launch(Native::command(&url, &key, &trusting));
+    native.says("at work", 1);
+    let path = process.post_job(&installation.key, &digits_job(&dataset, 3));
+    let job = process.finished(&installation.key, &path, PATIENCE);
+    assert_eq!(model(&job), expected(3));
 }

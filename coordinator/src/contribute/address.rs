@@ -6,12 +6,13 @@ use std::str::FromStr;
 /// Longer than any name of a host.
 const HOST_BYTES_MAX: usize = 253;
 
-/// An origin, such as `http://127.0.0.1:8080`.
+/// An origin, such as `https://raven.example`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// As it stands in a URL: an IPv6 address is in brackets.
     host: String,
     port: u16,
+    is_secure: bool,
 }
 
 /// Why a text is no address.
@@ -33,10 +34,10 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        if text.starts_with("https://") || text.starts_with("wss://") {
-            return Err(AddressError::Tls);
-        }
-        let rest = text.strip_prefix("http://").ok_or(AddressError::Scheme)?;
+        let (is_secure, rest) = match text.strip_prefix("https://") {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix("http://").ok_or(AddressError::Scheme)?),
+        };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         // A colon within brackets belongs to the address.
         let (host, port) = match rest.rsplit_once(':') {
@@ -44,7 +45,7 @@ impl FromStr for Address {
                 let port = port.parse().ok().filter(|port| *port != 0);
                 (host, port.ok_or(AddressError::Port)?)
             }
-            _ => (rest, 80),
+            _ => (rest, if is_secure { 443 } else { 80 }),
         };
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -55,20 +56,28 @@ impl FromStr for Address {
         if !is_host || host.len() > HOST_BYTES_MAX {
             return Err(AddressError::Host);
         }
-        Ok(Address { host: host.to_owned(), port })
+        Ok(Address { host: host.to_owned(), port, is_secure })
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}:{}", self.host, self.port)
+        let scheme = if self.is_secure { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 
 impl Address {
     /// Where sessions are opened.
     pub(super) fn session_url(&self) -> String {
-        format!("ws://{}:{}/v1/contribute", self.host, self.port)
+        let scheme = if self.is_secure { "wss" } else { "ws" };
+        format!("{scheme}://{}:{}/v1/contribute", self.host, self.port)
+    }
+
+    /// Whom the coordinator's certificate must be for; nothing where there is none.
+    pub(super) fn certified_name(&self) -> Option<&str> {
+        let inner = self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        self.is_secure.then_some(inner.unwrap_or(&self.host))
     }
 
     /// What a socket connects to.
@@ -88,6 +97,7 @@ mod tests {
             ("http://raven.example/", "http://raven.example:80"),
             ("http://[::1]:9", "http://[::1]:9"),
             ("http://[::1]", "http://[::1]:80"),
+            ("https://raven.example", "https://raven.example:443"),
         ];
         for (text, read) in cases {
             assert_eq!(text.parse::<Address>().expect(text).to_string(), read);
@@ -98,7 +108,7 @@ mod tests {
     fn what_is_no_origin_is_refused() {
         let cases = [
             ("127.0.0.1:8080", AddressError::Scheme),
-            ("https://raven.example", AddressError::Tls),
+            ("wss://raven.example", AddressError::Scheme),
             ("http://", AddressError::Host),
             ("http://a/b", AddressError::Host),
             ("http://user@a", AddressError::Host),

@@ -2,6 +2,7 @@
 //! shards that were fetched with its grant. Bounded; what was used longest ago goes.
 
 use super::Address;
+use super::trust::Trust;
 use axum::body::Bytes;
 use raven_graph::GraphId;
 use raven_protocol::{BlobId, FrameLimits, ShardRef};
@@ -79,9 +80,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Frames {
-    pub(super) fn new(to: Address) -> Self {
-        let config =
-            ureq::Agent::config_builder().timeout_global(Some(FETCH_MAX)).max_redirects(0).build();
+    pub(super) fn new(to: Address, trust: Option<&Trust>) -> Self {
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(FETCH_MAX))
+            .max_redirects(0)
+            .tls_config(trust.map(Trust::http).unwrap_or_default())
+            .build();
         let agent = ureq::Agent::new_with_config(config);
         let (kept, grant, download) = (Mutex::default(), Mutex::default(), Mutex::default());
         Frames { kept, to, agent, grant, download }
@@ -174,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_session_leaves_shards() {
-        let frames = Frames::new("http://localhost".parse().expect("an address"));
+        let frames = Frames::new("http://localhost".parse().expect("an address"), None);
         let id = BlobId([1; 32]);
         frames.put(Name::Blob(id), Bytes::from_static(b"weights"));
         frames.put(Name::Shard(id), Bytes::from_static(b"rows"));

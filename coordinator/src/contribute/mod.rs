@@ -13,6 +13,8 @@ mod pool;
 mod session;
 mod speed;
 mod stay;
+mod tls;
+mod trust;
 mod worker;
 
 pub use address::{Address, AddressError};
@@ -36,6 +38,8 @@ pub struct Contribute {
     pub kernel: PathBuf,
     /// Where the compiled module is kept.
     pub cache: Option<PathBuf>,
+    /// Authorities that may vouch for the coordinator instead of those that browsers know.
+    pub authorities: Option<PathBuf>,
     /// Whether the yes was given on the command line.
     pub yes: bool,
 }
@@ -52,6 +56,12 @@ pub enum ContributeError {
     KeyMode { path: PathBuf, mode: u32 },
     #[error("the contributor's key: {} is not 64 lower-case hex digits", path.display())]
     KeyUnreadable { path: PathBuf },
+    #[error("--ca: {}: {detail}", path.display())]
+    Authorities { path: PathBuf, detail: String },
+    #[error("--to: no certificate can be for {name}")]
+    Name { name: String },
+    #[error("no TLS can be spoken: {0}")]
+    Tls(rustls::Error),
     #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error("the kernel refuses the speed test: {detail}")]

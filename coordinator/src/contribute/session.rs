@@ -4,6 +4,8 @@ use super::frames::{Frames, Name};
 use super::identity::KeyPair;
 use super::pool::Pool;
 use super::stay::Wish;
+use super::tls::TlsStream;
+use super::trust::Trust;
 use super::{Address, ContributeError};
 use axum::body::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -14,6 +16,7 @@ use raven_protocol::{
 };
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -72,19 +75,30 @@ impl Tally {
     }
 }
 
+/// What a session's bytes go over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// A connection that frames go over.
 struct Link {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Box<dyn Stream>>,
     /// When something last came, be it a ping.
     heard: Instant,
 }
 
 impl Link {
-    async fn open(to: &Address) -> Result<Self, End> {
+    async fn open(to: &Address, trust: Option<&Trust>) -> Result<Self, End> {
         let opening = async {
             let stream =
                 TcpStream::connect(to.socket()).await.map_err(|error| error.to_string())?;
             stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            let stream: Box<dyn Stream> = match trust {
+                Some(trust) => {
+                    let secure = TlsStream::connect(stream, trust).await;
+                    Box::new(secure.map_err(|error| error.to_string())?)
+                }
+                None => Box::new(stream),
+            };
             let bytes_max = FrameLimits::TO_CONTRIBUTOR.frame_bytes_max() as usize;
             let config = WebSocketConfig::default()
                 .max_message_size(Some(bytes_max))
@@ -175,6 +189,7 @@ fn closed(close: Option<CloseFrame>) -> End {
 /// What every session of a run has in common.
 pub(super) struct Sessions {
     pub(super) to: Address,
+    pub(super) trust: Option<Trust>,
     pub(super) key: KeyPair,
     pub(super) hello: Hello,
     pub(super) frames: Arc<Frames>,
@@ -204,7 +219,7 @@ impl Sessions {
     /// # Errors
     /// Why there is no session.
     pub(super) async fn consent_text(&self) -> Result<String, End> {
-        let mut link = Link::open(&self.to).await?;
+        let mut link = Link::open(&self.to, self.trust.as_ref()).await?;
         let greeted = timeout(HANDSHAKE_MAX, self.greet(&mut link)).await;
         let greeted = greeted.unwrap_or_else(|_| Err(End::Lost("no welcome came".into())))?;
         link.leave(GoodbyeReason::Stopped).await;
@@ -235,7 +250,7 @@ impl Sessions {
 
     /// Hello, welcome, consent, ready.
     async fn open(&self, agreed: &str) -> Result<Link, End> {
-        let mut link = Link::open(&self.to).await?;
+        let mut link = Link::open(&self.to, self.trust.as_ref()).await?;
         let opening = async {
             let welcome = self.greet(&mut link).await?;
             // Other words were agreed to: nothing is signed in anybody's name.

@@ -8,6 +8,7 @@ use super::pace::Pace;
 use super::pool::Pool;
 use super::session::{End, Sessions, Tally, stopped};
 use super::speed::measure;
+use super::trust::Trust;
 use super::worker::MEMORY_BYTES;
 use super::{Contribute, ContributeError};
 use crate::random;
@@ -40,6 +41,7 @@ pub async fn contribute(
     asked: Contribute,
     mut wish: watch::Receiver<Wish>,
 ) -> Result<(), ContributeError> {
+    let trust = Trust::of(&asked.to, asked.authorities.as_deref())?;
     let key = KeyPair::open(&asked.key)?;
     let preparing = asked.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(&preparing)).await;
@@ -49,7 +51,7 @@ pub async fn contribute(
     };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
     let pace = Pace::of(asked.share, cores, asked.workers);
-    let frames = Arc::new(Frames::new(asked.to.clone()));
+    let frames = Arc::new(Frames::new(asked.to.clone(), trust.as_ref()));
     let hello = Hello {
         protocol: PROTOCOL_VERSION,
         numeric: NumericClass::Cpu { kernel: module.id() },
@@ -68,7 +70,7 @@ pub async fn contribute(
     let pool = Pool::start(&module, &frames, pace, flops_per_s)?;
     println!("{:.2} Gflop/s with one worker", flops_per_s as f64 / 1e9);
     let to = asked.to.clone();
-    let sessions = Sessions { to, key, hello, frames, pool, tally: Tally::default() };
+    let sessions = Sessions { to, trust, key, hello, frames, pool, tally: Tally::default() };
     let mut stay =
         Stay { asked, pace, sessions, backoff: Backoff::default(), rejections: 0, agreed: None };
     let ended = stay.run(&mut wish).await;
