@@ -5,9 +5,13 @@ mod support;
 use raven_coordinator::store::{Book, Store};
 use raven_engine::ledger::Account;
 use raven_engine::{ContributorId, rates};
-use raven_protocol::DeviceClass;
-use serde_json::Value;
+use raven_protocol::frame::encode;
+use raven_protocol::{
+    DeviceClass, Frame, FrameLimits, FromContributor, LeaseId, SessionId, ToContributor,
+};
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -15,6 +19,7 @@ use std::time::{Duration, Instant};
 use support::contributor::{Contributor, Habits};
 use support::process::{Installation, Process, digits_job, free_address, program};
 use support::{cache_dir, kernel_file, tls};
+use tokio_tungstenite::tungstenite;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Whoever is asked to end does so in this time.
@@ -345,6 +350,120 @@ fn another_kernel_than_the_coordinators_is_refused_for_good() {
     assert!(!native.ended(PATIENCE).success());
     let log = native.log();
     assert!(log.contains("hello.numeric.kernel"), "{log}");
+}
+
+/// What a coordinator that is none sends, connection by connection, once it was greeted.
+fn fake_coordinator(answers: Vec<Vec<u8>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (stream, _) = listener.accept().expect("a connection");
+            let mut socket = tungstenite::accept(stream).expect("an upgrade");
+            let hello = socket.read().expect("a hello").into_data();
+            let hello = Frame::decode(&hello, &FrameLimits::TO_COORDINATOR).expect("a frame");
+            let hello = FromContributor::from_header(hello.header()).expect("a message");
+            assert!(matches!(hello, FromContributor::Hello(_)), "{hello:?}");
+            socket.send(tungstenite::Message::Binary(answer.into())).expect("sent");
+            // Until it has said goodbye, or gone.
+            while socket.read().is_ok() {}
+        }
+    });
+    address
+}
+
+fn welcome(text: &str) -> Vec<u8> {
+    let welcome = ToContributor::Welcome {
+        session: SessionId(1),
+        nonce: "00".repeat(32),
+        consent_text_version: text.to_owned(),
+        consent_ms_max: 30_000,
+    };
+    encode(&welcome, &[])
+}
+
+#[test]
+fn bytes_that_are_no_protocol_end_it_with_a_reason() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = folder.path().join("contributor.key");
+    let task = encode(&ToContributor::Reveal { lease: LeaseId(7) }, &[]);
+    let cases = [
+        (vec![0; 4096], "BadFrame"),
+        (b"RAVN".to_vec(), "BadFrame"),
+        // A good frame whose header says nothing that is known, and one out of its turn.
+        (encode(&json!({"type": "spell"}), &[]), "BadFrame"),
+        (task, "OutOfTurn"),
+    ];
+    let ended = cases.map(|(bytes, reason)| {
+        let address = fake_coordinator(vec![bytes; 3]);
+        let native = Native::start(&format!("http://{address}"), &key);
+        (native, reason)
+    });
+    for (mut native, reason) in ended {
+        // It tries thrice, since a peer may be mistaken once.
+        let status = native.ended(PATIENCE);
+        let log = native.log();
+        assert_eq!(status.code(), Some(1), "{log}");
+        assert!(log.contains("sends us away") && log.contains(reason), "{reason}: {log}");
+        assert_eq!(native.said("not connected"), 2);
+    }
+}
+
+#[test]
+fn other_words_than_those_that_were_agreed_to_are_not_signed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = fake_coordinator(vec![welcome("first"), welcome("second")]);
+    let key = folder.path().join("contributor.key");
+    let mut native = Native::start(&format!("http://{address}"), &key);
+    assert_eq!(native.ended(PATIENCE).code(), Some(1));
+    assert_eq!(native.said("consent text first"), 1);
+    let log = native.log();
+    assert!(log.contains("the consent text is second now, first was agreed to"), "{log}");
+}
+
+/// Processor time of a process and its threads, as the system counts it: hundredths of a second.
+fn computed(child: &Child) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    let ticks = fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?;
+    Some(Duration::from_millis(10 * ticks))
+}
+
+#[test]
+fn it_takes_no_more_than_its_share() {
+    let installation = Installation::new();
+    let process = Process::start(&installation.data());
+    let dataset = process.upload_digits(&installation.key);
+    let mut job = digits_job(&dataset, 1000);
+    // Much to compute for each task, so that it hardly waits for the next.
+    let wide = json!({"type": "dense", "units": 1024, "activation": "relu"});
+    let last = json!({"type": "dense", "units": 10});
+    job["model"]["layers"] = json!([{"type": "flatten"}, wide, wide, wide, last]);
+    job["training"]["batch"] = 1024.into();
+    job["training"]["micro_batch"] = 128.into();
+    let key = key_file(&installation, 1);
+    let cores = std::thread::available_parallelism().expect("counted").get() as f64;
+    // One worker that computes for a quarter of the time.
+    let share = (0.25 / cores).to_string();
+    let arguments = ["--yes", "--share", &share, "--workers", "1"];
+    let mut command = program();
+    command.args(["contribute", "--to", &process.url, "--key"]).arg(&key).args(arguments);
+    command.arg("--cache").arg(cache_dir()).arg("--kernel").arg(kernel_file());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let native = Native::launch(command);
+    native.says("at work", 1);
+    assert_eq!(native.said("each 25 % of the time"), 1, "{:?}", native.lines);
+    let path = process.post_job(&installation.key, &job);
+    at_step(&process, &installation.key, &path, 3);
+    let Some(before) = computed(&native.child) else { return };
+    let began = Instant::now();
+    std::thread::sleep(Duration::from_secs(6));
+    let took = computed(&native.child).expect("counted") - before;
+    let part = took.as_secs_f64() / began.elapsed().as_secs_f64();
+    println!("{:.1} % of a processor", part * 100.0);
+    assert!(part <= 0.25 * 1.1, "{part} of a processor, 0.25 were offered");
+    // Where other programs keep the processors busy it gets less.
+    assert!(part >= 0.05, "{part} of a processor: it hardly works");
 }
 
 #[test]

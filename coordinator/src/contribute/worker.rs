@@ -91,8 +91,6 @@ pub(super) struct Worker {
     /// Graphs that the instance was given.
     given: HashSet<GraphId>,
     running: Option<Running>,
-    /// Of the present order: time spent on the link, which is no work.
-    waited: Duration,
 }
 
 /// What a worker is made of.
@@ -141,7 +139,6 @@ impl Worker {
             kernel: None,
             given: HashSet::new(),
             running: None,
-            waited: Duration::ZERO,
         }
     }
 
@@ -152,16 +149,17 @@ impl Worker {
             let idle_since = Instant::now();
             let order = self.orders.recv_timeout(wait);
             self.pacer.rested(idle_since.elapsed());
-            let began = Instant::now();
+            let (began, computed) = (Instant::now(), computed());
             match order {
                 Ok(order) => self.obey(order),
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) if self.pacer.due() > Duration::ZERO => {}
                 Err(RecvTimeoutError::Timeout) => self.step(),
             }
-            let waited = std::mem::take(&mut self.waited);
-            self.pacer.worked(began.elapsed().saturating_sub(waited));
-            self.pacer.rested(waited);
+            // Whoever waits for the link, or for a processor that others keep busy, rests.
+            let worked = self::computed().saturating_sub(computed);
+            self.pacer.worked(worked);
+            self.pacer.rested(began.elapsed().saturating_sub(worked));
         }
     }
 
@@ -259,10 +257,7 @@ impl Worker {
             let shard = task.spec.shards.iter().find(|shard| shard.blob.to_string() == id);
             let blob = match (shard, is_bound) {
                 (Some(shard), _) => {
-                    let began = Instant::now();
-                    let fetched = self.frames.shard(shard);
-                    self.waited += began.elapsed();
-                    let fetched = fetched.map_err(|error| Failure::Unable {
+                    let fetched = self.frames.shard(shard).map_err(|error| Failure::Unable {
                         reason: RefuseReason::Failed,
                         detail: error.to_string(),
                     })?;
@@ -359,6 +354,12 @@ impl Worker {
         // Where nobody listens all is over, which the next look at the orders tells.
         let _ = self.words.send(Word { worker: self.number, lease, said });
     }
+}
+
+/// Processor time of this thread so far.
+fn computed() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }
 
 fn read_task(frame: &[u8]) -> Result<Box<TaskMessage>, Failure> {
