@@ -175,8 +175,9 @@ it('what is paid follows the share', async (t) => {
     assert.ok(calculations / seen.got >= wanted * (1 - TOLERANCE), `${share} %: ${calculations} calculations a second, ${wanted} expected`);
     paid.push({ calculations, got: seen.got });
   }
-  // Others need not keep the processors busy to the same degree at both times.
-  const tolerance = TOLERANCE + Math.abs(paid[1].got - paid[0].got);
+  // A visitor's workers keep their share by the clock: where others keep the processors busy, they compute less, and not to the
+  // same degree at both times. On a machine with nothing else to do they have a processor whenever they want one.
+  const tolerance = TOLERANCE + 1 - Math.min(...paid.map(({ got }) => got));
   const ratio = paid[1].calculations / paid[0].calculations;
   t.diagnostic(`10 % is paid ${ratio.toFixed(3)} times what 5 % is`);
   assert.ok(Math.abs(ratio / 2 - 1) <= tolerance, `10 % is paid ${ratio} times what 5 % is`);
