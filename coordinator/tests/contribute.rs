@@ -4,10 +4,11 @@ mod support;
 
 use raven_coordinator::store::{Book, Store};
 use raven_engine::ledger::Account;
-use raven_engine::{ContributorId, rates};
+use raven_engine::{ContributorId, JobPhase, Verification, rates};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    DeviceClass, Frame, FrameLimits, FromContributor, LeaseId, SessionId, ToContributor,
+    DeviceClass, Frame, FrameLimits, FromContributor, JobId, LeaseId, Numerics, SessionId,
+    ToContributor,
 };
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,9 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::contributor::{Contributor, Habits};
+use support::contributor::{Contributor, GPU_KERNEL, Habits, Poison};
+use support::data::{Rows, job};
 use support::process::{Installation, Process, digits_job, free_address, program};
-use support::{cache_dir, kernel_file, tls};
+use support::{Coordinator, cache_dir, kernel_file, tls};
 use tokio_tungstenite::tungstenite;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -220,6 +222,34 @@ async fn credited(store: &Path, contributor: ContributorId) -> (i64, i64) {
     let query = "SELECT SUM(flops), MIN(rate) FROM credits WHERE contributor = ?1";
     let read = sqlx::query_as(query).bind(contributor.0.to_vec());
     read.fetch_one(&mut connection).await.expect("credited")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_answers_projections_where_gpus_take_part() {
+    let coordinator = Coordinator::start(|config| config.gpu_kernel = Some(GPU_KERNEL)).await;
+    let gpu = |factor| {
+        let poison = Some(Poison { below: u32::MAX, factor, after: 0 });
+        Habits { gpu: true, poison, ..Habits::default() }
+    };
+    let _gpus = [(1, gpu(1.0)), (2, gpu(1.000_001))]
+        .map(|(number, habits)| Contributor::start(coordinator.address, number, habits));
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = folder.path().join("contributor.key");
+    let native = Native::start(&format!("http://{}", coordinator.address), &key);
+    native.says("at work", 1);
+    while coordinator.runtime.snapshot().nodes.len() < 3 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Each task is done by all three, whose results are compared by their projections.
+    let mut spec = job("replica", 3, 96, 16);
+    (spec.numerics, spec.verification) = (Numerics::Relaxed, Verification::Triple);
+    coordinator.add_job(JobId(1), &Rows { train: 600, test: 150 }, &spec).await;
+    let row = coordinator.finished(JobId(1), PATIENCE).await;
+    assert_eq!((row.phase, row.reason), (JobPhase::Completed, None));
+    let credited = coordinator.store.job_contributors(JobId(1)).await.expect("read");
+    let ours = credited.iter().find(|(by, _)| *by == contributor(&key));
+    assert!(ours.is_some_and(|(_, tasks)| *tasks > 10), "{credited:?}");
+    coordinator.runtime.shutdown().await;
 }
 
 #[test]
