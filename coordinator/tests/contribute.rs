@@ -261,14 +261,20 @@ fn it_comes_back_after_a_restart_of_the_coordinator() {
     let dataset = process.upload_digits(&installation.key);
     let native = Native::start(&process.url, &key_file(&installation, 1));
     native.says("at work", 1);
-    let path = process.post_job(&installation.key, &digits_job(&dataset, 6));
+    let path = process.post_job(&installation.key, &digits_job(&dataset, 12));
     at_step(&process, &installation.key, &path, 5);
     process.kill();
     native.says("not connected", 1);
     let process = serve();
     native.says("at work", 2);
+    // One that ends in order says when to come back.
+    at_step(&process, &installation.key, &path, 10);
+    process.terminate();
+    native.says("not connected", 2);
+    let process = serve();
+    native.says("at work", 3);
     let job = process.finished(&installation.key, &path, PATIENCE);
-    assert_eq!(model(&job), expected(6));
+    assert_eq!(model(&job), expected(12));
     assert_eq!(native.said("Agree?"), 0, "a yes holds for the whole run");
 }
 
