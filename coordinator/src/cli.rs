@@ -61,8 +61,8 @@ pub enum Command {
     Contribute(Box<Contribute>),
 }
 
-/// Below the home of whoever contributes.
-const CONTRIBUTOR_KEY: &str = ".raven/contributor.key";
+/// Where keys of contributors are, below their owner's home.
+const CONTRIBUTOR_KEYS: &str = ".raven";
 /// Nano-USD of one deposit: a slip of the finger is not entered for good.
 const DEPOSIT_MAX: i64 = 1_000_000_000_000_000;
 
@@ -243,7 +243,8 @@ fn verify_model(
     Ok(VerifyModel { source, kernel, cache, draw, evaluate, seed, signer })
 }
 
-/// The key is kept where its owner keeps such things, unless a file is named.
+/// The key is kept where its owner keeps such things, unless a file is named. Each
+/// coordinator sees another one, so that nobody is known from one to the next.
 fn contribute(
     arguments: impl Iterator<Item = String>,
     environment: Environment<'_>,
@@ -259,7 +260,8 @@ fn contribute(
     let workers = parsed(&read, "--workers", "a whole number from 1 to 256", |text| {
         text.parse().ok().filter(|workers| (1..=256).contains(workers))
     })?;
-    let home = || environment("HOME").map(|home| Path::new(&home).join(CONTRIBUTOR_KEY));
+    let file = format!("contributor-{}.key", to.file_name());
+    let home = || environment("HOME").map(|it| Path::new(&it).join(CONTRIBUTOR_KEYS).join(&file));
     let key = read.path("--key").or_else(home).ok_or(CliError::Missing("--key"))?;
     Ok(Contribute {
         to,
@@ -408,7 +410,7 @@ mod tests {
         };
         assert_eq!(asked.to.to_string(), "http://host:81");
         assert_eq!((asked.share, asked.workers, asked.yes), (0.5, None, false));
-        assert_eq!(asked.key, Path::new("/home/ann/.raven/contributor.key"));
+        assert_eq!(asked.key, Path::new("/home/ann/.raven/contributor-host-81.key"));
         let line = "contribute --to http://host --share 0.1 --workers 3 --key k --yes";
         let Ok(Command::Contribute(asked)) = read(line) else { panic!("not read") };
         assert_eq!((asked.share, asked.workers, asked.yes), (0.1, Some(3), true));

@@ -5,23 +5,26 @@ mod support;
 use raven_coordinator::store::{Book, Store};
 use raven_engine::ledger::Account;
 use raven_engine::{ContributorId, JobPhase, Verification, rates};
+use raven_graph::{DType, Limits, Shape, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    DeviceClass, Frame, FrameLimits, FromContributor, JobId, LeaseId, Numerics, SessionId,
-    ToContributor,
+    BlobId, DeviceClass, Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, GraphText,
+    JobId, LeaseId, Numerics, OutputSpec, Program, ReduceRule, Seed, SessionId, ShardRef, TaskId,
+    TaskMessage, TaskSpec, TensorPart, ToContributor,
 };
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use support::contributor::{Contributor, GPU_KERNEL, Habits, Poison};
 use support::data::{Rows, job};
 use support::process::{Installation, Process, digits_job, free_address, program};
 use support::{Coordinator, cache_dir, kernel_file, tls};
-use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::{self, WebSocket};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Whoever is asked to end does so in this time.
@@ -31,6 +34,8 @@ const ENDING: Duration = Duration::from_secs(5);
 struct Native {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    /// Until all that it says has been heard.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Native {
@@ -54,12 +59,12 @@ impl Native {
         let mut child = command.spawn().expect("starts");
         let lines = Arc::<Mutex<Vec<String>>>::default();
         let (heard, stdout) = (lines.clone(), child.stdout.take().expect("piped"));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 heard.lock().expect("nobody panics").push(line);
             }
         });
-        Native { child, lines }
+        Native { child, lines, reader: Some(reader) }
     }
 
     fn said(&self, words: &str) -> usize {
@@ -87,6 +92,9 @@ impl Native {
         let asked = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a status") {
+                if let Some(reader) = self.reader.take() {
+                    reader.join().expect("it heard all");
+                }
                 return status;
             }
             assert!(asked.elapsed() < within, "it did not end within {within:?}");
@@ -289,7 +297,7 @@ fn without_a_yes_nothing_runs() {
         let status = native.ended(PATIENCE);
         assert!(!status.success(), "{answer:?}");
         assert!(native.log().contains("nothing was agreed to"), "{answer:?}");
-        assert_eq!(native.said("asks to compute on this machine"), 1, "it is said what would run");
+        assert!(native.said("asks to compute on this machine") > 0, "it is said what would run");
         assert_eq!(native.said("at work"), 0);
     }
     assert_eq!(contributors(&process), 0);
@@ -311,6 +319,23 @@ fn sessions(store: &Path, contributor: ContributorId) -> i64 {
     })
 }
 
+/// The receipt of a contributor that has one.
+fn receipts(store: &Path, contributor: ContributorId) -> String {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        use sqlx::ConnectOptions;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(store);
+        let mut connection = options.connect().await.expect("connects");
+        let read = sqlx::query_scalar("SELECT receipt FROM sessions WHERE contributor = ?1");
+        read.bind(contributor.0.to_vec()).fetch_one(&mut connection).await.expect("signed")
+    })
+}
+
+fn text_version(receipt: &str) -> String {
+    let receipt: Value = serde_json::from_str(receipt).expect("JSON");
+    receipt["text_version"].as_str().expect("text").to_owned()
+}
+
 #[test]
 fn a_yes_that_is_typed_counts() {
     let installation = Installation::new();
@@ -322,26 +347,10 @@ fn a_yes_that_is_typed_counts() {
     counts(&process, 1);
     let store = installation.data().join("raven.sqlite");
     assert_eq!(sessions(&store, contributor(&key)), 1);
-}
-
-#[test]
-fn asked_to_end_it_says_goodbye_and_finishes_nothing() {
-    let installation = Installation::new();
-    let process = Process::start(&installation.data());
-    let dataset = process.upload_digits(&installation.key);
-    let path = process.post_job(&installation.key, &digits_job(&dataset, 500));
-    for name in ["INT", "TERM"] {
-        let mut native = Native::start(&process.url, &key_file(&installation, 1));
-        native.says("at work", 1);
-        let (_, job) = process.call(&installation.key, &path, None);
-        let step = job["round"].as_u64().expect("a step");
-        at_step(&process, &installation.key, &path, step + 3);
-        native.signal(name);
-        let status = native.ended(ENDING);
-        assert!(status.success(), "{status}: {}", native.log());
-        native.says("tasks computed", 1);
-        counts(&process, 0);
-    }
+    // What was signed are the words that were read, which are not those of the frame.
+    let receipt = receipts(&store, contributor(&key));
+    let lines = native.lines.lock().expect("nobody panics").join(" ");
+    assert!(lines.contains(&format!("consent text {}", text_version(&receipt))), "{lines}");
 }
 
 #[test]
@@ -367,7 +376,7 @@ fn paused_it_gives_back_what_it_has_and_gets_nothing() {
     native.signal("USR2");
     let job = process.finished(&installation.key, &path, PATIENCE);
     assert_eq!(job["state"], "completed", "{job}");
-    assert!(native.said("at work again") == 1);
+    assert!(native.said("at work again") > 0);
 }
 
 #[test]
@@ -408,14 +417,189 @@ fn fake_coordinator(answers: Vec<Vec<u8>>) -> SocketAddr {
     address
 }
 
-fn welcome(text: &str) -> Vec<u8> {
-    let welcome = ToContributor::Welcome {
+fn welcome_message(text: &str) -> ToContributor {
+    ToContributor::Welcome {
         session: SessionId(1),
         nonce: "00".repeat(32),
         consent_text_version: text.to_owned(),
         consent_ms_max: 30_000,
+    }
+}
+
+/// Awaits a session up to ready; answers its socket and the receipt that opened it.
+fn accept_session(listener: &TcpListener) -> (WebSocket<TcpStream>, String) {
+    loop {
+        let (stream, _) = listener.accept().expect("a connection");
+        let mut socket = tungstenite::accept(stream).expect("an upgrade");
+        heard(&mut socket).expect("a hello");
+        say(&mut socket, encode(&welcome_message("of the frame"), &[]));
+        if let Some(FromContributor::Consent { receipt, .. }) = heard(&mut socket) {
+            say(&mut socket, encode(&ToContributor::Ready { grant: "grant".into() }, &[]));
+            return (socket, receipt);
+        }
+        // It only looked whether anybody is there.
+        while socket.read().is_ok() {}
+    }
+}
+
+fn say(socket: &mut WebSocket<TcpStream>, frame: Vec<u8>) {
+    socket.send(tungstenite::Message::Binary(frame.into())).expect("sent");
+}
+
+/// The next message; nothing once the connection is closed.
+fn heard(socket: &mut WebSocket<TcpStream>) -> Option<FromContributor> {
+    loop {
+        let message = socket.read().ok()?;
+        let tungstenite::Message::Binary(bytes) = message else { continue };
+        let frame = Frame::decode(&bytes, &FrameLimits::TO_COORDINATOR).expect("a frame");
+        return Some(FromContributor::from_header(frame.header()).expect("a message"));
+    }
+}
+
+/// A graph of `products` products of square matrices, and a task that runs it.
+fn products(lease: u64, extent: u32, products: u64, shards: Vec<ShardRef>) -> [Vec<u8>; 2] {
+    let constant = |value: f32| json!({"op": "constant", "dtype": "f32", "shape": [extent, extent], "value": value});
+    let mut nodes = vec![constant(1.0), constant(1.0 / 4096.0)];
+    for product in 0..products {
+        let previous = if product == 0 { 0 } else { nodes.len() - 1 };
+        nodes.push(json!({"op": "matmul", "transpose_lhs": false, "transpose_rhs": false, "inputs": [previous, 1]}));
+    }
+    let last = nodes.len() - 1;
+    nodes.push(json!({"op": "reduce", "function": "sum", "axes": [0, 1], "keep_dims": false, "inputs": [last]}));
+    let graph = json!({"version": 1, "nodes": nodes, "outputs": [{"name": "y", "node": last + 1}]});
+    let graph = ValidGraph::from_json(graph.to_string().as_bytes(), &Limits::default());
+    let graph = graph.expect("a graph");
+    let id = graph.id();
+    let task = TaskMessage {
+        lease: LeaseId(lease.into()),
+        task: TaskId { job: JobId(1), round: 0, stage: 0, part: 0 },
+        lease_ms: 60_000,
+        flops: products * 2 * u64::from(extent).pow(3),
+        spec: TaskSpec {
+            program: Program::Map { graph: id, start: 0, count: 1 },
+            seed: Seed(0),
+            bindings: Vec::new(),
+            shards,
+            outputs: vec![OutputSpec {
+                name: "y".into(),
+                encoding: Encoding::Raw,
+                reduce: ReduceRule::Sum,
+            }],
+            numerics: Numerics::Strict,
+        },
     };
-    encode(&welcome, &[])
+    let graph = ToContributor::Graph { id, graph: GraphText::of(&graph) };
+    [encode(&graph, &[]), encode(&ToContributor::Task(Box::new(task)), &[])]
+}
+
+/// A contributor of a listener that is no coordinator, and a folder with its key.
+fn native_of(listener: &TcpListener) -> (Native, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = listener.local_addr().expect("an address");
+    let key = folder.path().join("contributor.key");
+    (Native::start(&format!("http://{address}"), &key), folder)
+}
+
+fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("a port")
+}
+
+#[test]
+fn what_is_signed_are_the_words_that_were_shown_whatever_the_welcome_names() {
+    let listener = listener();
+    let (native, _folder) = native_of(&listener);
+    let (_socket, receipt) = accept_session(&listener);
+    let version = text_version(&receipt);
+    assert!(version.len() == 16 && version.bytes().all(|it| it.is_ascii_hexdigit()), "{version}");
+    assert!(native.said(&format!("consent text {version}")) > 0, "{:?}", native.lines);
+    assert_eq!(native.said("of the frame"), 0);
+}
+
+#[test]
+fn asked_to_end_it_says_goodbye_and_finishes_nothing() {
+    for name in ["INT", "TERM"] {
+        let listener = listener();
+        let (mut native, _folder) = native_of(&listener);
+        let (mut socket, _) = accept_session(&listener);
+        // Many seconds of work.
+        for frame in products(7, 1024, 48, Vec::new()) {
+            say(&mut socket, frame);
+        }
+        let before = computed(&native.child);
+        let began = Instant::now();
+        while computed(&native.child) - before < Duration::from_millis(300) {
+            assert!(began.elapsed() < PATIENCE, "it never began");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        native.signal(name);
+        let mut messages = Vec::new();
+        while let Some(message) = heard(&mut socket) {
+            messages.push(message);
+        }
+        let status = native.ended(ENDING);
+        assert!(status.success(), "{status}: {}", native.log());
+        let [FromContributor::Goodbye { reason: GoodbyeReason::Stopped }] = messages[..] else {
+            panic!("{name}: {messages:?}");
+        };
+        assert!(native.said("0 tasks computed") > 0, "{:?}", native.lines);
+    }
+}
+
+#[test]
+fn it_ends_also_where_the_coordinator_takes_nothing_any_more() {
+    let listener = listener();
+    let (mut native, _folder) = native_of(&listener);
+    let (mut socket, _) = accept_session(&listener);
+    // Each of these is answered. Once nobody reads the answers it reads no more either.
+    let unread = Duration::from_secs(3);
+    socket.get_ref().set_write_timeout(Some(unread)).expect("set");
+    let reveal = encode(&ToContributor::Reveal { lease: LeaseId(7) }, &[]);
+    let sent = (0..10_000_000u64)
+        .find(|_| socket.send(tungstenite::Message::Binary(reveal.clone().into())).is_err());
+    assert!(sent.is_some(), "it answers without being heard");
+    native.signal("TERM");
+    let status = native.ended(ENDING);
+    assert!(status.success(), "{status}: {}", native.log());
+}
+
+#[test]
+fn a_shard_that_does_not_come_keeps_no_order_waiting() {
+    let listener = listener();
+    let (_native, _folder) = native_of(&listener);
+    let (mut socket, _) = accept_session(&listener);
+    for frame in products(1, 16, 1, Vec::new()) {
+        say(&mut socket, frame);
+    }
+    let committed = heard(&mut socket);
+    assert!(
+        matches!(committed, Some(FromContributor::Commit { lease: LeaseId(1), .. })),
+        "{committed:?}"
+    );
+    let shard = ShardRef { blob: BlobId([5; 32]), first_row: 0, rows: 1, bytes: 64 };
+    for frame in products(2, 16, 1, vec![shard]) {
+        say(&mut socket, frame);
+    }
+    // It asks for the shard, and gets no answer.
+    let (mut download, _) = listener.accept().expect("a request");
+    let mut head = [0; 64];
+    let read = download.read(&mut head).expect("a request");
+    assert!(head[..read].starts_with(b"GET /v1/blobs/0505"), "{head:?}");
+    let (told, tell) = mpsc::channel();
+    say(&mut socket, encode(&ToContributor::Reveal { lease: LeaseId(1) }, &[]));
+    std::thread::spawn(move || told.send((heard(&mut socket), socket)));
+    let (result, mut socket) = tell.recv_timeout(ENDING).expect("an answer meanwhile");
+    assert!(
+        matches!(result, Some(FromContributor::Result { lease: LeaseId(1), .. })),
+        "{result:?}"
+    );
+    // The worker is free for another task once this one is cancelled.
+    say(&mut socket, encode(&ToContributor::Cancel { lease: LeaseId(2) }, &[]));
+    say(&mut socket, products(3, 16, 1, Vec::new())[1].clone());
+    let committed = heard(&mut socket);
+    assert!(
+        matches!(committed, Some(FromContributor::Commit { lease: LeaseId(3), .. })),
+        "{committed:?}"
+    );
 }
 
 #[test]
@@ -423,7 +607,20 @@ fn bytes_that_are_no_protocol_end_it_with_a_reason() {
     let folder = tempfile::tempdir().expect("a folder");
     let key = folder.path().join("contributor.key");
     let task = encode(&ToContributor::Reveal { lease: LeaseId(7) }, &[]);
+    let banner = TensorPart {
+        name: "banner".into(),
+        ty: TensorType::new(DType::U8, Shape::scalar()),
+        data: &[7],
+    };
+    let laden = encode(&welcome_message("words"), &[banner]);
+    let farewell = ToContributor::Goodbye {
+        reason: GoodbyeReason::Excluded,
+        detail: "\u{1b}[2J\u{1b}]0;owned\u{7}".into(),
+        retry_after_ms: None,
+    };
     let cases = [
+        (laden, "BadFrame"),
+        (encode(&farewell, &[]), "Excluded"),
         (vec![0; 4096], "BadFrame"),
         (b"RAVN".to_vec(), "BadFrame"),
         // A good frame whose header says nothing that is known, and one out of its turn.
@@ -441,31 +638,21 @@ fn bytes_that_are_no_protocol_end_it_with_a_reason() {
         let log = native.log();
         assert_eq!(status.code(), Some(1), "{log}");
         assert!(log.contains("sends us away") && log.contains(reason), "{reason}: {log}");
-        assert_eq!(native.said("not connected"), 2);
+        assert!(!log.contains("\u{1b}[2J"), "a terminal is given no orders");
+        assert!(native.said("not connected") >= 2 || reason == "Excluded");
     }
 }
 
-#[test]
-fn other_words_than_those_that_were_agreed_to_are_not_signed() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let address = fake_coordinator(vec![welcome("first"), welcome("second")]);
-    let key = folder.path().join("contributor.key");
-    let mut native = Native::start(&format!("http://{address}"), &key);
-    assert_eq!(native.ended(PATIENCE).code(), Some(1));
-    assert_eq!(native.said("consent text first"), 1);
-    let log = native.log();
-    assert!(log.contains("the consent text is second now, first was agreed to"), "{log}");
-}
-
 /// Processor time of a process and its threads, as the system counts it: hundredths of a second.
-fn computed(child: &Child) -> Option<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
-    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
-    let ticks = fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?;
-    Some(Duration::from_millis(10 * ticks))
+fn computed(child: &Child) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("counted");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
+    let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+    Duration::from_millis(10 * (ticks(11) + ticks(12)))
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn it_takes_no_more_than_its_share() {
     let installation = Installation::new();
     let process = Process::start(&installation.data());
@@ -488,13 +675,13 @@ fn it_takes_no_more_than_its_share() {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let native = Native::launch(command);
     native.says("at work", 1);
-    assert_eq!(native.said("each 25 % of the time"), 1, "{:?}", native.lines);
+    assert!(native.said("each 25 % of the time") > 0, "{:?}", native.lines);
     let path = process.post_job(&installation.key, &job);
     at_step(&process, &installation.key, &path, 3);
-    let Some(before) = computed(&native.child) else { return };
+    let before = computed(&native.child);
     let began = Instant::now();
     std::thread::sleep(Duration::from_secs(6));
-    let took = computed(&native.child).expect("counted") - before;
+    let took = computed(&native.child) - before;
     let part = took.as_secs_f64() / began.elapsed().as_secs_f64();
     println!("{:.1} % of a processor", part * 100.0);
     assert!(part <= 0.25 * 1.1, "{part} of a processor, 0.25 were offered");
@@ -513,7 +700,7 @@ fn over_tls_it_works_for_whom_its_authorities_vouch_and_for_nobody_else() {
     // The authorities that browsers know have never heard of it.
     let stranger = Native::start(&url, &key);
     stranger.says("not connected", 1);
-    assert_eq!((stranger.said("UnknownIssuer"), stranger.said("asks to compute")), (1, 0));
+    assert!(stranger.said("UnknownIssuer") > 0 && stranger.said("asks to compute") == 0);
     drop(stranger);
     let authority = tls::authority();
     let trusting = ["--yes", "--ca", authority.to_str().expect("text")];
@@ -522,7 +709,7 @@ fn over_tls_it_works_for_whom_its_authorities_vouch_and_for_nobody_else() {
     let other = format!("https://127.0.0.2:{other}");
     let other = Native::launch(Native::command(&other, &key, &trusting));
     other.says("not connected", 1);
-    assert_eq!(other.said("not valid for name"), 1, "{:?}", other.lines);
+    assert!(other.said("not valid for name") > 0, "{:?}", other.lines);
     drop(other);
     let native = Native::launch(Native::command(&url, &key, &trusting));
     native.says("at work", 1);

@@ -68,6 +68,12 @@ impl fmt::Display for Address {
 }
 
 impl Address {
+    /// What a file that belongs to this coordinator alone is called after.
+    pub(crate) fn file_name(&self) -> String {
+        let host: String = self.host.chars().filter(|it| !matches!(it, '[' | ']')).collect();
+        format!("{}-{}", host.replace(':', "_").to_ascii_lowercase(), self.port)
+    }
+
     /// Where sessions are opened.
     pub(super) fn session_url(&self) -> String {
         let scheme = if self.is_secure { "wss" } else { "ws" };
@@ -102,6 +108,14 @@ mod tests {
         for (text, read) in cases {
             assert_eq!(text.parse::<Address>().expect(text).to_string(), read);
         }
+    }
+
+    #[test]
+    fn each_coordinator_has_files_of_its_own() {
+        let name = |text: &str| text.parse::<Address>().expect(text).file_name();
+        assert_eq!(name("https://Raven.example"), "raven.example-443");
+        assert_eq!(name("http://[::1]:9"), "__1-9");
+        assert_ne!(name("http://localhost:80"), name("http://localhost:81"));
     }
 
     #[test]

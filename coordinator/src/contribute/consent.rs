@@ -1,7 +1,9 @@
 //! Consent is asked of everyone: what will run is said, and a yes is waited for.
 
+use super::memory::Memory;
 use super::pace::Pace;
 use super::{Contribute, ContributeError};
+use crate::embed::short_hash;
 use std::io::Write;
 
 /// Words that count as a yes.
@@ -9,22 +11,26 @@ const YES: [&str; 2] = ["yes", "y"];
 /// No answer is longer.
 const ANSWER_BYTES_MAX: u64 = 64;
 
+/// What whoever is asked gets to read, with `{name}` places.
+const WORDS: &str = include_str!("words.txt");
+
+/// The version of these words, which a receipt names. They are not those of the frame,
+/// so that their version is another; a coordinator takes it from servers without a ticket.
+pub(crate) fn words_version() -> String {
+    short_hash(blake3::Hasher::new().update(WORDS.as_bytes()))
+}
+
 /// What whoever is asked gets to read.
-pub(super) fn words(asked: &Contribute, pace: Pace, key: &str, text_version: &str) -> String {
-    let share = pace.share * 100.0;
-    let (to, workers, duty) = (&asked.to, pace.workers, pace.duty * 100.0);
-    format!(
-        "{to} asks to compute on this machine.\n\
-         What runs: training tasks of this coordinator's customers, in a sandbox without files\n\
-         and without network; you may see the data of the jobs, and nothing of yours is read.\n\
-         How much: {share:.0} % of the processors ({workers} workers, each {duty:.0} % of the time), \
-         up to {} MiB of memory each.\n\
-         What is earned goes to the key {key}, and nothing to a site.\n\
-         The coordinator is told: this key, your address, the number of cores, the speed of one worker.\n\
-         Your key signs that this was agreed to (consent text {text_version}). \
-         Ctrl-C ends it at any time.\n",
-        super::worker::MEMORY_BYTES >> 20,
-    )
+pub(super) fn words(asked: &Contribute, pace: Pace, memory: Memory, key: &str) -> String {
+    WORDS
+        .replace("{to}", &asked.to.to_string())
+        .replace("{share}", &format!("{:.0}", pace.share * 100.0))
+        .replace("{workers}", &pace.workers.to_string())
+        .replace("{duty}", &format!("{:.0}", pace.duty * 100.0))
+        .replace("{instance}", &(memory.instance_bytes >> 20).to_string())
+        .replace("{total}", &(memory.total_bytes() >> 20).to_string())
+        .replace("{key}", key)
+        .replace("{version}", &words_version())
 }
 
 /// Asks, unless the yes was given before. Blocks.

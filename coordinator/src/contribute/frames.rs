@@ -6,13 +6,13 @@ use super::trust::Trust;
 use axum::body::Bytes;
 use raven_graph::GraphId;
 use raven_protocol::{BlobId, FrameLimits, ShardRef};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::Read;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Bytes that are kept for all workers together.
-const KEPT_BYTES_MAX: u64 = 1 << 30;
+/// Frames that are kept for all workers together, however short they are.
+const KEPT_FRAMES_MAX: usize = 4096;
 /// One shard must be here by then.
 const FETCH_MAX: Duration = Duration::from_secs(30);
 
@@ -56,7 +56,9 @@ impl Kept {
         self.take(name);
         self.bytes += frame.len() as u64;
         self.frames.push_back((name, frame));
-        while self.bytes > bytes_max && self.frames.len() > 1 {
+        while self.frames.len() > KEPT_FRAMES_MAX
+            || (self.bytes > bytes_max && self.frames.len() > 1)
+        {
             if let Some((_, oldest)) = self.frames.pop_front() {
                 self.bytes -= oldest.len() as u64;
             }
@@ -71,8 +73,23 @@ pub(super) struct Frames {
     to: Address,
     agent: ureq::Agent,
     grant: Mutex<String>,
-    /// One download at a time: two workers that need the same shard fetch it once.
-    download: Mutex<()>,
+    bytes_max: u64,
+    /// Shards on their way: two tasks that need the same one fetch it once.
+    coming: Mutex<HashSet<BlobId>>,
+    came: Condvar,
+}
+
+/// Whoever fetches a shard; others wait until this is dropped.
+struct Turn<'a> {
+    frames: &'a Frames,
+    id: BlobId,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.frames.coming).remove(&self.id);
+        self.frames.came.notify_all();
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -80,15 +97,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Frames {
-    pub(super) fn new(to: Address, trust: Option<&Trust>) -> Self {
+    pub(super) fn new(to: Address, trust: Option<&Trust>, bytes_max: u64) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(FETCH_MAX))
             .max_redirects(0)
             .tls_config(trust.map(Trust::http).unwrap_or_default())
             .build();
         let agent = ureq::Agent::new_with_config(config);
-        let (kept, grant, download) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Frames { kept, to, agent, grant, download }
+        let (kept, grant, coming) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Frames { kept, to, agent, grant, bytes_max, coming, came: Condvar::new() }
     }
 
     /// A session begins: shards are fetched with this from now on.
@@ -104,13 +121,13 @@ impl Frames {
     }
 
     pub(super) fn put(&self, name: Name, frame: Bytes) {
-        lock(&self.kept).put(name, frame, KEPT_BYTES_MAX);
+        lock(&self.kept).put(name, frame, self.bytes_max);
     }
 
     pub(super) fn get(&self, name: Name) -> Option<Bytes> {
         let mut kept = lock(&self.kept);
         let frame = kept.take(name)?;
-        kept.put(name, frame.clone(), KEPT_BYTES_MAX);
+        kept.put(name, frame.clone(), self.bytes_max);
         Some(frame)
     }
 
@@ -124,13 +141,22 @@ impl Frames {
     /// [`ShardError`].
     pub(super) fn shard(&self, shard: &ShardRef) -> Result<Bytes, ShardError> {
         let name = Name::Shard(shard.blob);
-        let _turn = lock(&self.download);
+        let _turn = self.turn(shard.blob);
         if let Some(frame) = self.get(name) {
             return Ok(frame);
         }
         let frame = self.fetch(shard)?;
         self.put(name, frame.clone());
         Ok(frame)
+    }
+
+    /// Waits while somebody else fetches the same shard.
+    fn turn(&self, id: BlobId) -> Turn<'_> {
+        let mut coming = lock(&self.coming);
+        while !coming.insert(id) {
+            coming = self.came.wait(coming).unwrap_or_else(PoisonError::into_inner);
+        }
+        Turn { frames: self, id }
     }
 
     fn fetch(&self, shard: &ShardRef) -> Result<Bytes, ShardError> {
@@ -177,8 +203,37 @@ mod tests {
     }
 
     #[test]
+    fn no_more_frames_are_kept_than_there_is_room_for_however_short_they_are() {
+        let mut kept = Kept::default();
+        for number in 0..KEPT_FRAMES_MAX as u64 + 3 {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&number.to_le_bytes());
+            kept.put(Name::Blob(BlobId(id)), Bytes::new(), 100);
+        }
+        assert_eq!(kept.frames.len(), KEPT_FRAMES_MAX);
+        assert!(kept.take(Name::Blob(BlobId([0; 32]))).is_none(), "the oldest went");
+    }
+
+    #[test]
+    fn the_same_shard_is_fetched_once_and_another_does_not_wait_for_it() {
+        let frames = Frames::new("http://localhost".parse().expect("an address"), None, 1 << 20);
+        let (one, other) = (BlobId([1; 32]), BlobId([2; 32]));
+        let turn = frames.turn(one);
+        drop(frames.turn(other));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let _turn = frames.turn(one);
+                frames.get(Name::Shard(one)).is_some()
+            });
+            frames.put(Name::Shard(one), Bytes::from_static(b"rows"));
+            drop(turn);
+            assert!(waiting.join().expect("no panic"), "it came before the turn");
+        });
+    }
+
+    #[test]
     fn the_end_of_a_session_leaves_shards() {
-        let frames = Frames::new("http://localhost".parse().expect("an address"), None);
+        let frames = Frames::new("http://localhost".parse().expect("an address"), None, 1 << 20);
         let id = BlobId([1; 32]);
         frames.put(Name::Blob(id), Bytes::from_static(b"weights"));
         frames.put(Name::Shard(id), Bytes::from_static(b"rows"));

@@ -6,8 +6,10 @@
 mod address;
 mod backoff;
 mod consent;
+mod fetcher;
 mod frames;
 mod identity;
+mod memory;
 mod pace;
 mod pool;
 mod session;
@@ -18,6 +20,7 @@ mod trust;
 mod worker;
 
 pub use address::{Address, AddressError};
+pub(crate) use consent::words_version;
 pub use stay::{Wish, contribute};
 
 use crate::runtime::executor::KernelError;
@@ -68,10 +71,10 @@ pub enum ContributeError {
     Speed { detail: String },
     #[error("a worker was not started: {0}")]
     Thread(std::io::Error),
+    #[error("--share: {share} is too little for one worker; {least} is the least on this machine")]
+    Share { share: f64, least: f64 },
     #[error("nothing was agreed to, so nothing runs; answer yes, or give --yes")]
     NoConsent,
-    #[error("the consent text is {now} now, {agreed} was agreed to; start again to read it")]
-    TextChanged { agreed: String, now: String },
     #[error("{to} sends us away ({reason:?}): {detail}")]
     Refused { to: Address, reason: GoodbyeReason, detail: String },
     #[error("workers crash again and again: {detail}")]

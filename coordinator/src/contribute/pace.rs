@@ -1,5 +1,6 @@
 //! How a share of the machine becomes workers and rests between steps.
 
+use super::ContributeError;
 use std::time::Duration;
 
 /// Rest shorter than this is saved up: timers are not more exact.
@@ -10,6 +11,8 @@ const REST_MAX: Duration = Duration::from_secs(2);
 const CREDIT_S_MAX: f64 = 0.05;
 /// Duty below which a worker would do nothing in a lease's time.
 const DUTY_MIN: f64 = 0.01;
+/// As many workers as a session may have.
+const WORKERS_MAX: f64 = 256.0;
 
 /// A share, spread over workers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,16 +27,29 @@ pub(super) struct Pace {
 
 impl Pace {
     /// The fewest workers that can give `share` of `cores`, or as many as were asked
-    /// for; more than their whole time they cannot give, so that fewer give less.
-    pub(super) fn of(share: f64, cores: u32, workers: Option<u32>) -> Self {
+    /// for; more than their whole time they cannot give, so that fewer give less. Of
+    /// those that would have less than the least duty each there are fewer: the share
+    /// is kept whatever was asked for.
+    ///
+    /// # Errors
+    /// [`ContributeError::Share`] where it is too little for one worker.
+    pub(super) fn of(
+        share: f64,
+        cores: u32,
+        workers: Option<u32>,
+    ) -> Result<Self, ContributeError> {
         let cores = f64::from(cores.max(1));
         let wanted = share * cores;
         // Without the epsilon 0.07 × 100 would ask for eight workers instead of seven.
-        let fewest = (wanted - 1e-9).ceil().clamp(1.0, 256.0) as u32;
-        let workers = workers.unwrap_or(fewest).clamp(1, 256);
-        let duty = (wanted / f64::from(workers)).clamp(DUTY_MIN, 1.0);
+        let most = (wanted / DUTY_MIN + 1e-9).floor().min(WORKERS_MAX) as u32;
+        if most == 0 {
+            return Err(ContributeError::Share { share, least: DUTY_MIN / cores });
+        }
+        let fewest = (wanted - 1e-9).ceil().clamp(1.0, WORKERS_MAX) as u32;
+        let workers = workers.unwrap_or(fewest).clamp(1, most);
+        let duty = (wanted / f64::from(workers)).min(1.0);
         let share = (duty * f64::from(workers) / cores).min(share);
-        Pace { share, workers, duty }
+        Ok(Pace { share, workers, duty })
     }
 }
 
@@ -76,7 +92,7 @@ mod tests {
     #[test]
     fn a_share_takes_the_fewest_workers() {
         let of = |share, cores, workers| {
-            let pace = Pace::of(share, cores, workers);
+            let pace = Pace::of(share, cores, workers).expect("enough for one");
             (pace.workers, (pace.duty * 1000.0).round(), (pace.share * 1000.0).round())
         };
         assert_eq!(of(0.5, 4, None), (2, 1000.0, 500.0));
@@ -86,6 +102,33 @@ mod tests {
         // As many as were asked for share it; one alone cannot give two cores' time.
         assert_eq!(of(0.5, 4, Some(4)), (4, 500.0, 500.0));
         assert_eq!(of(1.0, 2, Some(1)), (1, 1000.0, 500.0));
+        // A tenth of a core is enough for ten workers of the least duty, not for 256.
+        assert_eq!(of(0.05, 2, Some(256)), (10, 10.0, 50.0));
+    }
+
+    #[test]
+    fn workers_together_never_take_more_than_the_share() {
+        for cores in [1, 2, 4, 64, 1024] {
+            for share in [0.01, 0.05, 0.07, 0.3, 0.5, 1.0] {
+                for workers in (1..=256).map(Some).chain([None]) {
+                    let pace = Pace::of(share, cores, workers).expect("enough for one");
+                    // The duty that is kept, which is bounded once more.
+                    let pacer = Pacer::new(pace.duty);
+                    let duty = 1.0 / (1.0 + pacer.rest_per_work);
+                    let taken = f64::from(pace.workers) * duty;
+                    let wanted = share * f64::from(cores);
+                    assert!(taken <= wanted + 1e-6, "{taken} of {wanted}: {pace:?}");
+                    assert!(pace.share <= share, "{pace:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_that_is_too_little_for_one_worker_is_refused() {
+        let error = Pace::of(0.001, 2, None).expect_err("a 500th of a core");
+        assert!(matches!(error, ContributeError::Share { least, .. } if least == 0.005), "{error}");
+        assert!(Pace::of(0.005, 2, None).is_ok());
     }
 
     #[test]

@@ -2,25 +2,27 @@
 //! which lease, and the tasks that wait for one.
 
 use super::ContributeError;
+use super::fetcher::{Errand, Fetcher, Wanted};
 use super::frames::{Frames, Name};
+use super::memory::Memory;
 use super::pace::Pace;
 use super::worker::{Order, Parts, Said, Word, Worker, refusal};
 use crate::runtime::executor::KernelModule;
 use axum::body::Bytes;
 use raven_graph::GraphId;
 use raven_protocol::frame::encode;
-use raven_protocol::{BlobId, LeaseId, RefuseReason, ToContributor};
+use raven_protocol::{BlobId, LeaseId, RefuseReason, ShardRef, ToContributor};
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// Tasks that wait at most; a coordinator pushes a few per worker.
 const QUEUE_TASKS_MAX: usize = 512;
 /// Bytes of waiting tasks at most: their attachments are row numbers, mostly.
-const QUEUE_BYTES_MAX: usize = 256 << 20;
+pub(super) const QUEUE_BYTES_MAX: usize = 256 << 20;
 /// Orders that a worker has not looked at yet. It looks between two operations of
 /// the module, so that more means that it does not hear.
 const ORDERS_MAX: usize = 4096;
@@ -30,7 +32,10 @@ const CRASH_WINDOW: Duration = Duration::from_secs(60);
 
 struct Slot {
     orders: SyncSender<Order>,
+    errands: SyncSender<Errand>,
     busy: Option<LeaseId>,
+    /// The lease whose task waits for its shards, and not the worker for it.
+    fetching: Wanted,
     /// Leases whose payload the worker's instance keeps.
     committed: HashSet<LeaseId>,
 }
@@ -39,6 +44,7 @@ struct Waiting {
     lease: LeaseId,
     frame: Bytes,
     came: Instant,
+    shards: Vec<ShardRef>,
 }
 
 /// See the module.
@@ -70,6 +76,7 @@ impl Pool {
         module: &KernelModule,
         frames: &Arc<Frames>,
         pace: Pace,
+        memory: Memory,
         flops_per_s: u64,
     ) -> Result<Self, ContributeError> {
         // One word answers one order, and orders are bounded.
@@ -87,10 +94,24 @@ impl Pool {
                     stop: stop.clone(),
                     duty: pace.duty,
                     flops_per_s,
+                    memory_bytes: memory.instance_bytes,
                 });
+                let (errands, run) = sync_channel(ORDERS_MAX);
+                let fetching = Wanted::default();
+                let fetcher = Fetcher {
+                    worker: number,
+                    frames: frames.clone(),
+                    errands: run,
+                    wanted: fetching.clone(),
+                    words: say.clone(),
+                    stop: stop.clone(),
+                };
+                let thread = std::thread::Builder::new().name(format!("fetcher-{number}"));
+                thread.spawn(move || fetcher.run())?;
                 let thread = std::thread::Builder::new().name(format!("worker-{number}"));
                 thread.spawn(move || worker.run())?;
-                Ok(Slot { orders, busy: None, committed: HashSet::new() })
+                let committed = HashSet::new();
+                Ok(Slot { orders, errands, busy: None, fetching, committed })
             })
             .collect::<Result<_, std::io::Error>>()
             .map_err(ContributeError::Thread)?;
@@ -118,7 +139,12 @@ impl Pool {
     }
 
     /// Takes a task; a frame that is returned hands it back.
-    pub(super) fn task(&mut self, lease: LeaseId, frame: Bytes) -> Option<Vec<u8>> {
+    pub(super) fn task(
+        &mut self,
+        lease: LeaseId,
+        frame: Bytes,
+        shards: Vec<ShardRef>,
+    ) -> Option<Vec<u8>> {
         if self.is_paused {
             return Some(refusal(lease, RefuseReason::Stopping, "paused"));
         }
@@ -128,7 +154,7 @@ impl Pool {
             return Some(refusal(lease, RefuseReason::Failed, &detail));
         }
         self.queued_bytes = bytes;
-        self.queue.push_back(Waiting { lease, frame, came: Instant::now() });
+        self.queue.push_back(Waiting { lease, frame, came: Instant::now(), shards });
         self.feed();
         None
     }
@@ -158,7 +184,9 @@ impl Pool {
         let Some(slot) = self.slots.iter_mut().find(holds) else { return };
         slot.committed.remove(&lease);
         slot.busy.take_if(|busy| *busy == lease);
-        slot.tell(Order::Cancel { lease, frame });
+        if !slot.stop_fetching(Some(lease)) {
+            slot.tell(Order::Cancel { lease, frame });
+        }
         self.feed();
     }
 
@@ -175,12 +203,17 @@ impl Pool {
     pub(super) fn pause(&mut self) -> Vec<Vec<u8>> {
         self.is_paused = true;
         self.queued_bytes = 0;
-        for slot in self.slots.iter().filter(|slot| slot.busy.is_some()) {
-            slot.tell(Order::Abort);
-        }
         let queue = std::mem::take(&mut self.queue);
-        let back = |waiting: Waiting| refusal(waiting.lease, RefuseReason::Stopping, "paused");
-        queue.into_iter().map(back).collect()
+        let mut waiting: Vec<LeaseId> = queue.into_iter().map(|waiting| waiting.lease).collect();
+        for slot in self.slots.iter_mut().filter(|slot| slot.busy.is_some()) {
+            if slot.stop_fetching(slot.busy) {
+                waiting.extend(slot.busy.take());
+            } else {
+                slot.tell(Order::Abort);
+            }
+        }
+        let back = |lease| refusal(lease, RefuseReason::Stopping, "paused");
+        waiting.into_iter().map(back).collect()
     }
 
     pub(super) fn resume(&mut self) {
@@ -196,6 +229,7 @@ impl Pool {
         self.frames.end();
         for slot in &mut self.slots {
             slot.committed.clear();
+            slot.stop_fetching(slot.busy);
             if let Some(lease) = slot.busy.take() {
                 // Ends the task between two of its steps.
                 let frame = encode(&ToContributor::Cancel { lease }, &[]).into();
@@ -223,8 +257,17 @@ impl Pool {
                 self.committed += 1;
                 frame
             }
+            Said::Fetched { frame, came, shards } => {
+                // It is still the worker's, unless it was cancelled and came again meanwhile.
+                if was_busy && slot.stop_fetching(Some(lease)) {
+                    slot.busy = Some(lease);
+                    slot.tell(Order::Task { lease, frame, came, shards });
+                }
+                return Ok(None);
+            }
             Said::Projected(frame) => frame,
             Said::Last(frame) => {
+                slot.stop_fetching(Some(lease));
                 slot.committed.remove(&lease);
                 frame
             }
@@ -251,15 +294,34 @@ impl Pool {
 
     fn feed(&mut self) {
         for slot in self.slots.iter_mut().filter(|slot| slot.busy.is_none()) {
-            let Some(Waiting { lease, frame, came }) = self.queue.pop_front() else { return };
+            let Some(Waiting { lease, frame, came, shards }) = self.queue.pop_front() else {
+                return;
+            };
             self.queued_bytes -= frame.len();
             slot.busy = Some(lease);
-            slot.tell(Order::Task { lease, frame, came });
+            if shards.is_empty() {
+                slot.tell(Order::Task { lease, frame, came, shards: Vec::new() });
+            } else {
+                slot.send_for(Errand { lease, frame, came, shards });
+            }
         }
     }
 }
 
 impl Slot {
+    fn send_for(&self, errand: Errand) {
+        *self.fetching.lock().unwrap_or_else(PoisonError::into_inner) = Some(errand.lease);
+        if self.errands.try_send(errand).is_err() {
+            tracing::warn!("shards do not come; the lease will run out");
+        }
+    }
+
+    /// Whether this lease's task waited for its shards, which it now does no more.
+    fn stop_fetching(&self, lease: Option<LeaseId>) -> bool {
+        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        lease.is_some() && fetching.take_if(|it| Some(*it) == lease).is_some()
+    }
+
     fn tell(&self, order: Order) {
         if self.orders.try_send(order).is_err() {
             tracing::warn!("a worker does not hear; its lease will run out");

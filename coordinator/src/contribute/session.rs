@@ -1,5 +1,6 @@
 //! One session: the handshake in its order, then messages until it ends.
 
+use super::consent::words_version;
 use super::frames::{Frames, Name};
 use super::identity::KeyPair;
 use super::pool::Pool;
@@ -29,6 +30,8 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 const HANDSHAKE_MAX: Duration = Duration::from_secs(20);
 /// A coordinator from which nothing comes, no ping either, is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
+/// Frames that are shorter are copied out of what the socket read.
+const COPIED_BYTES_MAX: usize = 64 << 10;
 /// For a goodbye to leave.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
 
@@ -44,8 +47,6 @@ pub(super) enum End {
         detail: String,
         retry_after: Option<Duration>,
     },
-    /// Another consent text is in force than the one that was agreed to.
-    TextChanged(String),
     /// There is no going on.
     Failed(ContributeError),
 }
@@ -115,8 +116,11 @@ impl Link {
     }
 
     async fn send(&mut self, frame: Vec<u8>) -> Result<(), End> {
-        let sent = self.socket.send(Message::Binary(frame.into())).await;
-        sent.map_err(|error| End::Lost(error.to_string()))
+        let sending = self.socket.send(Message::Binary(frame.into()));
+        match timeout(SILENCE_MAX, sending).await {
+            Ok(sent) => sent.map_err(|error| End::Lost(error.to_string())),
+            Err(_) => Err(End::Lost("the coordinator takes nothing".into())),
+        }
     }
 
     /// The next message and its frame. Nothing is lost where it is not awaited to its end.
@@ -131,7 +135,7 @@ impl Link {
                 Ok(Some(Ok(message))) => message,
             };
             match message {
-                Message::Binary(bytes) => return Ok((read(&bytes)?, bytes)),
+                Message::Binary(bytes) => return Ok((read(&bytes)?, owned(bytes))),
                 Message::Close(close) => return Err(closed(close)),
                 Message::Text(_) => return Err(bad_frame("a text message".into())),
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
@@ -159,7 +163,22 @@ fn bad_frame(detail: String) -> End {
 fn read(bytes: &[u8]) -> Result<ToContributor, End> {
     let frame = Frame::decode(bytes, &FrameLimits::TO_CONTRIBUTOR)
         .map_err(|error| bad_frame(error.to_string()))?;
-    ToContributor::from_header(frame.header()).map_err(|error| bad_frame(error.to_string()))
+    let message =
+        ToContributor::from_header(frame.header()).map_err(|error| bad_frame(error.to_string()))?;
+    let may_carry = matches!(message, ToContributor::Blob { .. } | ToContributor::Task(_));
+    if !may_carry && frame.tensors().next().is_some() {
+        return Err(bad_frame("tensors on a message that has none".into()));
+    }
+    Ok(message)
+}
+
+/// A frame to be kept. A small one may be a slice of a long buffer, which would be kept
+/// for its sake.
+fn owned(frame: Bytes) -> Bytes {
+    match frame.len() < COPIED_BYTES_MAX {
+        true => Bytes::copy_from_slice(&frame),
+        false => frame,
+    }
 }
 
 /// A goodbye of which only the close frame was left.
@@ -195,49 +214,53 @@ pub(super) struct Sessions {
     pub(super) frames: Arc<Frames>,
     pub(super) pool: Pool,
     pub(super) tally: Tally,
-}
-
-/// The welcome's nonce and consent text.
-struct Welcome {
-    nonce: String,
-    text_version: String,
+    /// Since when the present or last session has been at work, where it got so far.
+    pub(super) ready: Option<Instant>,
 }
 
 impl Sessions {
-    async fn greet(&self, link: &mut Link) -> Result<Welcome, End> {
+    /// Says hello; answers the welcome's nonce. The text that it names is the one of the
+    /// frame's page, which nobody was shown here.
+    async fn greet(&self, link: &mut Link) -> Result<String, End> {
         link.send(encode(&FromContributor::Hello(self.hello.clone()), &[])).await?;
         match link.receive().await?.0 {
-            ToContributor::Welcome { nonce, consent_text_version, .. } => {
-                Ok(Welcome { nonce, text_version: consent_text_version })
-            }
+            ToContributor::Welcome { nonce, .. } => Ok(nonce),
             message => Err(unexpected(message)),
         }
     }
 
-    /// Asks which consent text is in force, and goes again: who is asked needs its time.
+    /// Sees whether the coordinator is there and takes our hello, and goes again: who is
+    /// asked to agree needs its time.
     ///
     /// # Errors
     /// Why there is no session.
-    pub(super) async fn consent_text(&self) -> Result<String, End> {
+    pub(super) async fn knock(&self) -> Result<(), End> {
         let mut link = Link::open(&self.to, self.trust.as_ref()).await?;
         let greeted = timeout(HANDSHAKE_MAX, self.greet(&mut link)).await;
-        let greeted = greeted.unwrap_or_else(|_| Err(End::Lost("no welcome came".into())))?;
+        greeted.unwrap_or_else(|_| Err(End::Lost("no welcome came".into())))?;
         link.leave(GoodbyeReason::Stopped).await;
-        Ok(greeted.text_version)
+        Ok(())
     }
 
     /// Works until the session ends.
-    pub(super) async fn run(&mut self, agreed: &str, wish: &mut watch::Receiver<Wish>) -> End {
+    pub(super) async fn run(&mut self, wish: &mut watch::Receiver<Wish>) -> End {
+        self.ready = None;
         let opened = tokio::select! {
-            opened = self.open(agreed) => opened,
+            opened = self.open() => opened,
             () = stopped(wish) => return End::Stopped,
         };
         let mut link = match opened {
             Ok(link) => link,
             Err(end) => return end,
         };
+        self.ready = Some(Instant::now());
         println!("at work");
-        let end = self.work(&mut link, wish).await;
+        // A peer that takes nothing keeps a send waiting, but no wish to end.
+        let mut stop = wish.clone();
+        let end = tokio::select! {
+            end = self.work(&mut link, wish) => end,
+            () = stopped(&mut stop) => End::Stopped,
+        };
         self.pool.end_session();
         let reason = match &end {
             End::Goodbye { reason: GoodbyeReason::BadFrame, .. } => GoodbyeReason::BadFrame,
@@ -249,41 +272,31 @@ impl Sessions {
     }
 
     /// Hello, welcome, consent, ready.
-    async fn open(&self, agreed: &str) -> Result<Link, End> {
+    async fn open(&self) -> Result<Link, End> {
         let mut link = Link::open(&self.to, self.trust.as_ref()).await?;
         let opening = async {
-            let welcome = self.greet(&mut link).await?;
-            // Other words were agreed to: nothing is signed in anybody's name.
-            if welcome.text_version != agreed {
-                return Err(End::TextChanged(welcome.text_version));
-            }
-            link.send(self.receipt(welcome)).await?;
+            let nonce = self.greet(&mut link).await?;
+            link.send(self.receipt(nonce)).await?;
             match link.receive().await?.0 {
                 ToContributor::Ready { grant } => Ok(grant),
                 message => Err(unexpected(message)),
             }
         };
         let opened = timeout(HANDSHAKE_MAX, opening).await;
-        match opened.unwrap_or_else(|_| Err(End::Lost("the handshake took too long".into()))) {
-            Ok(grant) => {
-                self.frames.begin(grant);
-                Ok(link)
-            }
-            Err(end @ End::TextChanged(_)) => {
-                link.leave(GoodbyeReason::Stopped).await;
-                Err(end)
-            }
-            Err(end) => Err(end),
-        }
+        let grant =
+            opened.unwrap_or_else(|_| Err(End::Lost("the handshake took too long".into())))?;
+        self.frames.begin(grant);
+        Ok(link)
     }
 
-    fn receipt(&self, welcome: Welcome) -> Vec<u8> {
+    /// Names the words that were agreed to: those that this program has shown.
+    fn receipt(&self, nonce: String) -> Vec<u8> {
         let receipt = Receipt {
-            text_version: welcome.text_version,
+            text_version: words_version(),
             site: None,
             share: self.hello.share,
             gpu: false,
-            nonce: welcome.nonce,
+            nonce,
             session_key: self.hello.session_key.clone(),
             counter: 0,
         };
@@ -333,7 +346,9 @@ impl Sessions {
         match message {
             ToContributor::Graph { id, .. } => self.frames.put(Name::Graph(id), frame),
             ToContributor::Blob { id } => self.frames.put(Name::Blob(id), frame),
-            ToContributor::Task(task) => return Ok(self.pool.task(task.lease, frame)),
+            ToContributor::Task(task) => {
+                return Ok(self.pool.task(task.lease, frame, task.spec.shards));
+            }
             ToContributor::Project { lease, .. } | ToContributor::Reveal { lease } => {
                 return Ok(self.pool.ask(lease, frame));
             }

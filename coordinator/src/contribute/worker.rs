@@ -8,7 +8,8 @@ use axum::body::Bytes;
 use raven_graph::GraphId;
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Binding, Frame, FrameLimits, FromContributor, LeaseId, RefuseReason, TaskMessage, ToContributor,
+    Binding, BlobId, Frame, FrameLimits, FromContributor, LeaseId, RefuseReason, TaskMessage,
+    ToContributor,
 };
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,8 +18,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Bytes of graphs, blobs and values that one instance may hold.
-pub(super) const MEMORY_BYTES: u64 = 512 << 20;
 /// A worker looks at its orders and rests this often.
 const STEP_S_TARGET: f64 = 0.012;
 const STEP_FLOPS_MIN: f64 = 100_000.0;
@@ -32,6 +31,8 @@ pub(super) enum Order {
         lease: LeaseId,
         frame: Bytes,
         came: Instant,
+        /// All that the task needs, so that nobody waits for the link here.
+        shards: Vec<(BlobId, Bytes)>,
     },
     /// A project or a reveal.
     Ask {
@@ -69,7 +70,9 @@ pub(super) enum Said {
     Projected(Vec<u8>),
     /// A payload or a refusal: nothing is kept.
     Last(Vec<u8>),
-    /// The same, of an instance that broke.
+    /// What the task needs is here.
+    Fetched { frame: Bytes, came: Instant, shards: Vec<(BlobId, Bytes)> },
+    /// The same as the last word, of an instance that broke.
     Broke { detail: String, refusal: Vec<u8> },
 }
 
@@ -87,6 +90,7 @@ pub(super) struct Worker {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) pacer: Pacer,
     pub(super) step_flops: f64,
+    memory_bytes: u64,
     kernel: Option<Kernel>,
     /// Graphs that the instance was given.
     given: HashSet<GraphId>,
@@ -103,6 +107,8 @@ pub(super) struct Parts {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) duty: f64,
     pub(super) flops_per_s: u64,
+    /// Of graphs, blobs and values that the instance may hold.
+    pub(super) memory_bytes: u64,
 }
 
 /// What came of an order.
@@ -126,7 +132,8 @@ impl From<KernelError> for Failure {
 
 impl Worker {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { number, module, frames, orders, words, stop, duty, flops_per_s } = parts;
+        let Parts { number, module, frames, orders, words, stop, .. } = parts;
+        let Parts { duty, flops_per_s, memory_bytes, .. } = parts;
         Worker {
             number,
             module,
@@ -136,6 +143,7 @@ impl Worker {
             stop,
             pacer: Pacer::new(duty),
             step_flops: (flops_per_s as f64 * STEP_S_TARGET).max(STEP_FLOPS_MIN),
+            memory_bytes,
             kernel: None,
             given: HashSet::new(),
             running: None,
@@ -165,7 +173,7 @@ impl Worker {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Task { lease, frame, came } => match self.begin(&frame) {
+            Order::Task { lease, frame, came, shards } => match self.begin(&frame, &shards) {
                 Ok(None) => self.running = Some(Running { lease, came }),
                 Ok(Some(refusal)) => self.say(lease, refusal),
                 Err(failure) => self.fail(lease, failure),
@@ -216,7 +224,7 @@ impl Worker {
     fn kernel(&mut self) -> Result<&mut Kernel, KernelError> {
         match &mut self.kernel {
             Some(kernel) => Ok(kernel),
-            empty => Ok(empty.insert(Kernel::new(&self.module, MEMORY_BYTES)?)),
+            empty => Ok(empty.insert(Kernel::new(&self.module, self.memory_bytes)?)),
         }
     }
 
@@ -225,9 +233,9 @@ impl Worker {
     }
 
     /// Brings the instance what the task names, and begins it; answers its refusal.
-    fn begin(&mut self, frame: &Bytes) -> Outcome {
+    fn begin(&mut self, frame: &Bytes, shards: &[(BlobId, Bytes)]) -> Outcome {
         let task = read_task(frame)?;
-        self.give_blobs(frame, &task)?;
+        self.give_blobs(frame, &task, shards)?;
         let graph = task.spec.program.graph();
         // An instance that is short of memory may have dropped the graph: it gets it once more.
         for is_again in [false, true] {
@@ -249,22 +257,23 @@ impl Worker {
         Err(missing(format!("graph {graph}")))
     }
 
-    fn give_blobs(&mut self, frame: &[u8], task: &TaskMessage) -> Result<(), Failure> {
+    fn give_blobs(
+        &mut self,
+        frame: &[u8],
+        task: &TaskMessage,
+        shards: &[(BlobId, Bytes)],
+    ) -> Result<(), Failure> {
         for id in self.kernel()?.missing(frame)? {
             let is_bound = task.spec.bindings.iter().any(
                 |binding| matches!(binding, Binding::Blob { blob, .. } if blob.to_string() == id),
             );
-            let shard = task.spec.shards.iter().find(|shard| shard.blob.to_string() == id);
+            let shard = shards.iter().find(|(blob, _)| blob.to_string() == id);
             let blob = match (shard, is_bound) {
-                (Some(shard), _) => {
-                    let fetched = self.frames.shard(shard).map_err(|error| Failure::Unable {
-                        reason: RefuseReason::Failed,
-                        detail: error.to_string(),
-                    })?;
-                    let taken = self.accept(&fetched);
+                (Some((blob, fetched)), _) => {
+                    let taken = self.accept(fetched);
                     if taken.is_err() {
                         // What is no such shard is fetched anew the next time.
-                        self.frames.remove(Name::Shard(shard.blob));
+                        self.frames.remove(Name::Shard(*blob));
                     }
                     taken?;
                     continue;

@@ -3,12 +3,13 @@
 
 use super::leases::{LeaseError, ResultError};
 use super::snapshot::SessionRecord;
+use crate::contribute;
 use crate::random;
 use crate::ticket::TicketSite;
 use ed25519_dalek::{Signature, VerifyingKey};
 use raven_engine::{ContributorId, NetworkPrefix, SessionProfile, Trust};
 use raven_protocol::{
-    Backend, FrameError, GoodbyeReason, Hello, KernelId, MessageError, NumericClass,
+    Backend, DeviceClass, FrameError, GoodbyeReason, Hello, KernelId, MessageError, NumericClass,
     PROTOCOL_VERSION, Receipt, SessionId,
 };
 use std::net::IpAddr;
@@ -75,6 +76,8 @@ pub struct Terms {
     site_key: Option<String>,
     nonce: String,
     text_version: String,
+    /// Whether words may have been agreed to that are shown without a browser.
+    without_browser: bool,
     /// Whether the session computes on a GPU.
     gpu: bool,
     /// Of the last receipt.
@@ -107,7 +110,7 @@ impl Terms {
         let receipt = Receipt::from_text(text)
             .map_err(|error| Refusal::new(GoodbyeReason::NoConsent, error.to_string()))?;
         let differs = [
-            ("text_version", receipt.text_version == self.text_version),
+            ("text_version", self.is_text(&receipt.text_version)),
             ("site", receipt.site == self.site_key),
             ("share", receipt.share == share),
             // The CPU session of a visitor who allows the GPU may say so too.
@@ -119,6 +122,11 @@ impl Terms {
             return Err(refuse(&format!("receipt.{field}: not that of this session")));
         }
         Ok(receipt)
+    }
+
+    fn is_text(&self, version: &str) -> bool {
+        version == self.text_version
+            || (self.without_browser && version == contribute::words_version())
     }
 
     /// Checks a later receipt, for a share above the present one.
@@ -204,6 +212,7 @@ impl AwaitConsent {
             site_key: site.as_ref().map(|site| site.site_key.clone()),
             nonce: hex(&random::bytes::<32>()),
             text_version,
+            without_browser: site.is_none() && hello.device.class == DeviceClass::Server,
             gpu: hello.numeric.backend() == Backend::Gpu,
             counter: 0,
         };
@@ -399,6 +408,28 @@ mod tests {
             let refusal = answer(waiting, &receipt, &key).expect_err(field);
             assert_eq!(refusal.reason, GoodbyeReason::NoConsent);
             assert!(refusal.detail.contains(field), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn words_that_a_terminal_shows_are_taken_from_servers_without_a_ticket() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let site =
+            || TicketSite { site: raven_engine::SiteId(9), site_key: "pk_test_other".into() };
+        let cases = [
+            (DeviceClass::Server, None, true),
+            (DeviceClass::Desktop, None, false),
+            (DeviceClass::Server, Some(site()), false),
+        ];
+        for (class, site, is_taken) in cases {
+            let mut hello = hello(&key);
+            hello.device.class = class;
+            let site_key = site.as_ref().map(|site| site.site_key.clone());
+            let waiting = AwaitConsent::new(hello, site, "1".into()).expect("a good hello");
+            let mut receipt = receipt(&waiting);
+            (receipt.text_version, receipt.site) = (contribute::words_version(), site_key);
+            let answer = answer(waiting, &receipt, &key);
+            assert_eq!(answer.is_ok(), is_taken, "{class:?}: {answer:?}");
         }
     }
 
