@@ -1,6 +1,7 @@
 // Who is paid what: two partner sites, their visitors and a contributor without a browser, with a power cut in the middle.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { createPrivateKey, createPublicKey } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,7 +12,7 @@ import { expectedBalances } from './lib/balances.mjs';
 import { Visitor } from './lib/contributor.mjs';
 import { uploadDigits } from './lib/data.mjs';
 import { decode, encode } from './lib/frame.mjs';
-import { digitsJob, finish } from './lib/jobs.mjs';
+import { digitsJob, finish, TERMINAL } from './lib/jobs.mjs';
 import { contribute } from './lib/native.mjs';
 import { startNative } from './lib/native-process.mjs';
 import { coordinatorBin, kernelDir } from './lib/paths.mjs';
@@ -52,6 +53,20 @@ after(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
+const [MICRO_BATCH, BATCH, ROWS] = [8, 64, 1438];
+/** Rows of each round of an epoch: whole micro-batches, of which the last may be filled up. */
+const BATCHES = Array.from({ length: Math.ceil(ROWS / BATCH) }, (_, round) => Math.ceil(Math.min(BATCH, ROWS - round * BATCH) / MICRO_BATCH) * MICRO_BATCH);
+/**
+ * Flops of a row of the digits MLP, by hand: two for each weight on the way there, as many for each weight's gradient, and for
+ * the inputs of all layers but the first. Biases, activations and the loss are left out: they are two in a hundred.
+ */
+const ROW_FLOPS = 2 * (2 * 64 * 128 + 3 * 128 * 64 + 3 * 64 * 10);
+const ROW_FLOPS_REST = 0.03;
+/** Pico-USD for a calculation. */
+const RATES = { native: 20_000, visitor: 16_000 };
+/** Of each task a job in mode `triple` pays for so many executions, however often it is done. */
+const PAID_MAX = 3;
+
 /** Executions that are credited and not void. Numbers come as text: a site's id is longer than a number of JavaScript. */
 async function credits() {
   const [text] = await firstRow(world.coordinator, `
@@ -68,6 +83,15 @@ async function accounts() {
   const rows = JSON.parse(text);
   const posted = new Map(rows.map(([name, amount]) => [name, BigInt(amount)]));
   return { posted, held: rows.reduce((sum, [, , held]) => sum + held, 0) };
+}
+
+/** Tasks over all attempts: how often the job pays for each, and the flops that one execution is credited with. */
+async function tasks() {
+  const [text] = await firstRow(world.coordinator, `
+    SELECT json_group_array(json_array(round, stage, part, paid, least, most)) FROM (
+      SELECT round, stage, part, SUM(payer = 'job') AS paid, MIN(flops) AS least, MAX(flops) AS most
+      FROM credits WHERE void = 0 GROUP BY job, round, stage, part)`);
+  return JSON.parse(text).map(([round, stage, part, paid, least, most]) => ({ round, stage, part, paid, least, most }));
 }
 
 const entries = async () => (await firstRow(world.coordinator, 'SELECT COUNT(*) FROM entries'))[0];
@@ -92,6 +116,36 @@ async function compare() {
   return { executions, posted, jobs };
 }
 
+/** What the credits themselves must be, from the job's terms: the coordinator is not asked what it thinks of its own work. */
+async function compareCredits(executions, rounds, nativeKey) {
+  const wholeRound = new Map();
+  for (const { round, stage, part, paid, least, most } of await tasks()) {
+    const task = `task ${round}.${stage}.${part}`;
+    assert.ok(paid >= 1 && paid <= PAID_MAX, `${task} is paid ${paid} times`);
+    assert.equal(least, most, `${task} costs the same whoever does it`);
+    wholeRound.set(round, (wholeRound.get(round) ?? 0) + least);
+  }
+  // However a round was cut into tasks, together they are its batch; the last one of an epoch has fewer rows.
+  assert.equal(wholeRound.size, EPOCHS * BATCHES.length, 'rounds');
+  assert.equal(wholeRound.size, rounds);
+  const perRow = Math.max(...wholeRound.values()) / BATCHES[0];
+  assert.ok(perRow >= ROW_FLOPS && perRow <= ROW_FLOPS * (1 + ROW_FLOPS_REST), `a row is credited as ${perRow} flops, it has ${ROW_FLOPS} and a little`);
+  for (const [round, flops] of wholeRound) assert.equal(flops, perRow * BATCHES[round % BATCHES.length], `round ${round}`);
+  assert.ok(executions.some(({ contributor }) => contributor === nativeKey), 'the native contributor is paid');
+  for (const { contributor, site, rate } of executions) {
+    const isNative = contributor === nativeKey;
+    assert.equal(Number(rate), isNative ? RATES.native : RATES.visitor, contributor);
+    assert.equal(site === null, isNative, `${contributor} came through ${site}`);
+  }
+}
+
+/** The public half of a contributor's key, as the books name it. */
+function publicKey(file) {
+  const seed = Buffer.from(readFileSync(file, 'utf8').trim(), 'hex');
+  const key = createPrivateKey({ key: Buffer.concat([Buffer.from('302e020100300506032b657004220420', 'hex'), seed]), format: 'der', type: 'pkcs8' });
+  return createPublicKey(key).export({ format: 'der', type: 'spki' }).subarray(-32).toString('hex');
+}
+
 const percent = (amount, parts) => (amount * parts) / 100n;
 
 describe('a job of mode triple', () => {
@@ -107,11 +161,13 @@ describe('a job of mode triple', () => {
         await visitor.contributing();
         visitors.push(visitor);
       }
-      const body = digitsJob(dataset.id, { epochs: EPOCHS, microBatch: 8, verification: 'triple' });
+      const body = digitsJob(dataset.id, { epochs: EPOCHS, batch: BATCH, microBatch: MICRO_BATCH, verification: 'triple' });
       const { id } = await coordinator.json('POST', '/v1/jobs', body);
       await until(async () => (await coordinator.json('GET', `/v1/jobs/${id}`)).round >= CUT_AT_ROUND, `at round ${CUT_AT_ROUND}`, 120_000);
       const before = await entries();
+      const cut = await coordinator.json('GET', `/v1/jobs/${id}`);
       await coordinator.crash();
+      assert.ok(!TERMINAL.has(cut.state) && cut.round + 10 < cut.rounds, `the power went out when the job was ${cut.state} at ${cut.round} of ${cut.rounds}`);
       assert.ok((await entries()) >= before, 'nothing that was entered is lost');
       await audit();
       const job = await finish(coordinator, id);
@@ -119,6 +175,7 @@ describe('a job of mode triple', () => {
       assert.ok(native.said('at work') > 1, 'the native contributor came back');
 
       const { executions, posted, jobs } = await compare();
+      await compareCredits(executions, job.rounds, publicKey(join(folder, 'contributor.key')));
       const [{ parts, price }] = jobs.values();
       const earned = parts.earning;
       t.diagnostic(`${executions.length} executions, R_T ${earned}, margin ${parts.partner} + ${parts.master} + ${parts.fee}, R_S ${price} nano-USD`);
@@ -144,11 +201,15 @@ describe('a site gets nothing', () => {
   it('from a page of an unregistered origin that copies its tag', async () => {
     const before = { entries: await entries(), sessions: await sessions() };
     world.partner.routes['/copied'] = sites.a.partner.routes['/'];
-    const visitor = await Visitor.open(world.browser, `http://copy.localhost:${world.partner.port}/copied`);
-    const frame = visitor.page.locator('iframe[src*="/embed/frame.html"]');
-    await frame.waitFor({ state: 'attached' }).catch(() => {
-      // The loader takes a frame away that stays dark.
+    const seen = { attached: 0, blocked: [] };
+    const visitor = await Visitor.open(world.browser, `http://copy.localhost:${world.partner.port}/copied`, {
+      prepare: (page) => {
+        page.on('frameattached', () => { seen.attached += 1; });
+        page.on('console', (message) => { if (message.text().includes('frame-ancestors')) seen.blocked.push(message.text()); });
+      },
     });
+    await until(() => seen.blocked.length > 0, 'blocked by the browser');
+    assert.ok(seen.attached > 0, 'there was a frame to block');
     await visitor.page.waitForTimeout(2_000);
     const shown = visitor.page.frames().filter((it) => it.url().startsWith(world.coordinator.origin));
     assert.deepEqual(shown.map((it) => it.url()), [], 'the browser blocked the frame');
