@@ -9,8 +9,8 @@ use raven_graph::{DType, Limits, Shape, TensorType, ValidGraph};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     BlobId, DeviceClass, Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, GraphText,
-    JobId, LeaseId, Numerics, OutputSpec, Program, ReduceRule, Seed, SessionId, ShardRef, TaskId,
-    TaskMessage, TaskSpec, TensorPart, ToContributor,
+    JobId, LeaseId, Numerics, OutputSpec, Program, ReduceRule, RefuseReason, Seed, SessionId,
+    ShardRef, TaskId, TaskMessage, TaskSpec, TensorPart, ToContributor,
 };
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -565,7 +565,7 @@ fn it_ends_also_where_the_coordinator_takes_nothing_any_more() {
 #[test]
 fn a_shard_that_does_not_come_keeps_no_order_waiting() {
     let listener = listener();
-    let (_native, _folder) = native_of(&listener);
+    let (native, _folder) = native_of(&listener);
     let (mut socket, _) = accept_session(&listener);
     for frame in products(1, 16, 1, Vec::new()) {
         say(&mut socket, frame);
@@ -584,10 +584,13 @@ fn a_shard_that_does_not_come_keeps_no_order_waiting() {
     let mut head = [0; 64];
     let read = download.read(&mut head).expect("a request");
     assert!(head[..read].starts_with(b"GET /v1/blobs/0505"), "{head:?}");
-    let (told, tell) = mpsc::channel();
+    let (told, meanwhile) = mpsc::channel();
     say(&mut socket, encode(&ToContributor::Reveal { lease: LeaseId(1) }, &[]));
-    std::thread::spawn(move || told.send((heard(&mut socket), socket)));
-    let (result, mut socket) = tell.recv_timeout(ENDING).expect("an answer meanwhile");
+    std::thread::spawn(move || {
+        let result = heard(&mut socket);
+        told.send((result, socket)).ok();
+    });
+    let (result, mut socket) = meanwhile.recv_timeout(ENDING).expect("an answer meanwhile");
     assert!(
         matches!(result, Some(FromContributor::Result { lease: LeaseId(1), .. })),
         "{result:?}"
@@ -599,6 +602,20 @@ fn a_shard_that_does_not_come_keeps_no_order_waiting() {
     assert!(
         matches!(committed, Some(FromContributor::Commit { lease: LeaseId(3), .. })),
         "{committed:?}"
+    );
+    // One whose shards are still to come is handed back upon a pause.
+    say(&mut socket, products(4, 16, 1, vec![shard])[1].clone());
+    std::thread::sleep(Duration::from_millis(300));
+    native.signal("USR1");
+    let paused = heard(&mut socket);
+    assert!(matches!(paused, Some(FromContributor::Pause { .. })), "{paused:?}");
+    let back = heard(&mut socket);
+    assert!(
+        matches!(
+            back,
+            Some(FromContributor::Refuse { lease: LeaseId(4), reason: RefuseReason::Stopping, .. })
+        ),
+        "{back:?}"
     );
 }
 

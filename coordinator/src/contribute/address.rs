@@ -18,12 +18,8 @@ pub struct Address {
 /// Why a text is no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    #[error("must begin with http://")]
+    #[error("must begin with https:// or http://")]
     Scheme,
-    #[error(
-        "https is not spoken here yet: name an http:// address, or a local proxy that speaks it"
-    )]
-    Tls,
     #[error("must be a host and perhaps a port, without a path")]
     Host,
     #[error("the port must be a number from 1 to 65535")]
