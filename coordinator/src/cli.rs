@@ -4,6 +4,7 @@ use crate::certificate::Signatory;
 use crate::certificate::command::{SAMPLE_DEFAULT, Source, VerifyModel};
 use crate::certificate::verify::Draw;
 use crate::config::{ConfigError, Environment, KERNEL, SETTINGS, Serve, resolve};
+use crate::contribute::{Address, AddressError, Contribute, SHARE_DEFAULT};
 use crate::keys::KeyMode;
 use crate::referee::replay::Replay;
 use crate::runtime::session::parse_hex;
@@ -35,6 +36,8 @@ coordinator replay EVIDENCE [--kernel FILE] [--key KEY]
 coordinator verify-model BUNDLE --model FILE [--kernel FILE] [--sample N | --all]
     [--evaluate] [--seed SEED] [--signer KEY] [--cache DIR]
 coordinator verify-model --url URL --job JOB_ID --key rk_... [the same]
+coordinator contribute --to https://HOST[:PORT] [--share 0.5] [--workers N] [--key FILE]
+    [--kernel FILE] [--cache DIR] [--ca FILE] [--yes]
 
 --config names a file of settings, one `name = value` a line (TOML). A setting is a
 flag, RAVEN_NAME in the environment, or a line of that file, in this order:
@@ -68,6 +71,7 @@ pub enum Command {
     VerifyReceipt { receipt: PathBuf, key: Option<Signatory> },
     Replay(Replay),
     VerifyModel(Box<VerifyModel>),
+    Contribute(Box<Contribute>),
 }
 
 /// Another key of an account.
@@ -80,6 +84,8 @@ pub struct AddKey {
     pub name: String,
 }
 
+/// Where keys of contributors are, below their owner's home.
+const CONTRIBUTOR_KEYS: &str = ".raven";
 /// Nano-USD of one deposit: a slip of the finger is not entered for good.
 const DEPOSIT_MAX: i64 = 1_000_000_000_000_000;
 
@@ -119,6 +125,8 @@ pub enum CliError {
     Form { name: &'static str, rule: &'static str },
     #[error("{0} is given twice")]
     Twice(String),
+    #[error("--to: {0}")]
+    Address(#[from] AddressError),
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
@@ -268,6 +276,38 @@ fn verify_model(
     Ok(VerifyModel { source, kernel, cache, draw, evaluate, seed, signer })
 }
 
+/// The key is kept where its owner keeps such things, unless a file is named. Each
+/// coordinator sees another one, so that nobody is known from one to the next.
+fn contribute(
+    arguments: impl Iterator<Item = String>,
+    environment: Environment<'_>,
+) -> Result<Contribute, CliError> {
+    let names = ["--to", "--share", "--workers", "--key", "--kernel", "--cache", "--ca"];
+    let read = Arguments::read(arguments, &names, &["--yes"])?;
+    read.none()?;
+    let to = read.value("--to").ok_or(CliError::Missing("--to"))?;
+    let to = to.parse::<Address>()?;
+    let share = parsed(&read, "--share", "a number above 0 and at most 1", |text| {
+        text.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0)
+    })?;
+    let workers = parsed(&read, "--workers", "a whole number from 1 to 256", |text| {
+        text.parse().ok().filter(|workers| (1..=256).contains(workers))
+    })?;
+    let file = format!("contributor-{}.key", to.file_name());
+    let home = || environment("HOME").map(|it| Path::new(&it).join(CONTRIBUTOR_KEYS).join(&file));
+    let key = read.path("--key").or_else(home).ok_or(CliError::Missing("--key"))?;
+    Ok(Contribute {
+        to,
+        share: share.unwrap_or(SHARE_DEFAULT),
+        workers,
+        key,
+        kernel: read.path("--kernel").unwrap_or_else(|| KERNEL.into()),
+        cache: read.path("--cache"),
+        authorities: read.path("--ca"),
+        yes: read.flag("--yes"),
+    })
+}
+
 fn deposit(arguments: impl Iterator<Item = String>) -> Result<Deposit, CliError> {
     let read = Arguments::read(arguments, &["--data", "--nano-usd", "--payment"], &[])?;
     let rule = "a whole number from 1 to 10^15, a million USD";
@@ -346,6 +386,7 @@ pub fn parse(
             read.none()?;
             Ok(Command::Audit { data: read.data()? })
         }
+        "contribute" => contribute(arguments, environment).map(Box::new).map(Command::Contribute),
         "deposit" => deposit(arguments).map(Command::Deposit),
         "withdrawals" => withdrawals(arguments),
         "token-rate" => token_rate(arguments),
@@ -471,6 +512,34 @@ mod tests {
         assert!(told("verify-model b --model m --sample 3 --all").starts_with("--all: "));
         assert!(told("verify-model b --model m --signer abc").starts_with("--signer: "));
         assert!(told("verify-model --url http://x --job 7 --key k").starts_with("--job: "));
+    }
+
+    #[test]
+    fn a_contributor_needs_an_address_and_a_sensible_share() {
+        let home = |name: &str| (name == "HOME").then(|| "/home/ann".to_owned());
+        let read = |line: &str| parse(line.split_whitespace().map(str::to_owned), &home);
+        let Ok(Command::Contribute(asked)) = read("contribute --to http://host:81") else {
+            panic!("not read");
+        };
+        assert_eq!(asked.to.to_string(), "http://host:81");
+        assert_eq!((asked.share, asked.workers, asked.yes), (0.5, None, false));
+        assert_eq!(asked.key, Path::new("/home/ann/.raven/contributor-host-81.key"));
+        let line = "contribute --to http://host --share 0.1 --workers 3 --key k --yes";
+        let Ok(Command::Contribute(asked)) = read(line) else { panic!("not read") };
+        assert_eq!((asked.share, asked.workers, asked.yes), (0.1, Some(3), true));
+        let told = |line: &str| read(line).expect_err("refused").to_string();
+        assert_eq!(told("contribute"), "--to is needed");
+        assert!(told("contribute --to host").starts_with("--to: must begin"));
+        for share in ["0", "-1", "1.01", "NaN", "x"] {
+            let line = format!("contribute --to http://host --share {share}");
+            assert!(told(&line).starts_with("--share: "), "{share}");
+        }
+        for workers in ["0", "257", "1.5"] {
+            let line = format!("contribute --to http://host --workers {workers}");
+            assert!(told(&line).starts_with("--workers: "), "{workers}");
+        }
+        let homeless = "contribute --to http://host".split_whitespace().map(str::to_owned);
+        assert_eq!(parse(homeless, &|_| None), Err(CliError::Missing("--key")));
     }
 
     #[test]

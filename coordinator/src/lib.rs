@@ -7,6 +7,7 @@ pub mod blobs;
 pub mod certificate;
 pub mod cli;
 pub mod config;
+pub mod contribute;
 pub mod dataset;
 pub mod doctor;
 pub mod earnings;

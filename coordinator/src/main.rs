@@ -3,6 +3,7 @@
 use raven_coordinator::certificate;
 use raven_coordinator::cli::{self, AddKey, Command, Decide, Deposit};
 use raven_coordinator::config::WITHDRAWAL_LEAST;
+use raven_coordinator::contribute::{Contribute, ContributeError, Wish, contribute};
 use raven_coordinator::doctor::{Verdict, examine};
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::receipt;
@@ -130,6 +131,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             println!("{}", if revoked { "revoked" } else { "unknown, or revoked before" });
         }
         Command::Audit { data } => audit(&data).await?,
+        Command::Contribute(asked) => take_part(*asked).await?,
         Command::Deposit(asked) => deposit(&asked).await?,
         Command::ListWithdrawals { data, all } => list_withdrawals(&data, all).await?,
         Command::SetTokenRate { data, nano_usd } => {
@@ -192,6 +194,35 @@ async fn add_key(asked: &AddKey) -> Result<(), Box<dyn Error>> {
     store.close().await;
     println!("{}", key.reveal());
     Ok(())
+}
+
+/// Contributes until it is asked to end. A second time ends the process at once; the two
+/// signals that are a user's own pause it and let it go on.
+async fn take_part(asked: Contribute) -> Result<(), Box<dyn Error>> {
+    let terminate = signal(SignalKind::terminate())?;
+    let interrupt = signal(SignalKind::interrupt())?;
+    let mut pause = signal(SignalKind::user_defined1())?;
+    let mut resume = signal(SignalKind::user_defined2())?;
+    let (wishes, wish) = tokio::sync::watch::channel(Wish::Work);
+    let contributing = contribute(asked, wish);
+    let wishing = async {
+        let stop = stop(terminate, interrupt);
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                _ = pause.recv() => wishes.send_replace(Wish::Pause),
+                _ = resume.recv() => wishes.send_replace(Wish::Work),
+            };
+        }
+        wishes.send_replace(Wish::Stop);
+        std::future::pending::<()>().await
+    };
+    let ended: Result<(), ContributeError> = tokio::select! {
+        ended = contributing => ended,
+        () = wishing => Ok(()),
+    };
+    Ok(ended?)
 }
 
 /// Computes every balance anew, and prints what whoever keeps it can compare later.

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, afterEach, before, it } from 'node:test';
 import { uploadNoise } from './lib/data.mjs';
+import { firstRow } from './lib/store.mjs';
 import { workerThreads } from './lib/threads.mjs';
 import { World } from './lib/world.mjs';
 
@@ -13,6 +14,12 @@ const WATCH_MS = FULL ? 30_000 : 15_000;
 const TOLERANCE = 0.1;
 /** Until a new share is felt: tasks that were sized for the old one end, rests are slept out. */
 const SETTLE_MS = 4_000;
+/** How long a share's pay is looked at: many rounds, since pay comes with each. */
+const PAY_MS = 40_000;
+/** In how many turns: on a machine that others keep busy more of them are looked at, until there is no doubt. */
+const PAY_TURNS = 2;
+const PAY_TURNS_MAX = 6;
+const FLOPS_PER_CALCULATION = 50e6;
 
 let world;
 before(async () => {
@@ -27,9 +34,9 @@ const oneCore = (page) => page.addInitScript(() => {
 });
 
 /** A job with much to compute for each byte, so that nobody waits for the network. */
-function work(dataset, name) {
+function work(dataset, name, { batch = 1024, microBatch = 32, ...terms } = {}) {
   return {
-    name, dataset, listed: false, seed: 3, numerics: 'strict', placement: 'replica',
+    ...terms, name, dataset, listed: false, seed: 3, numerics: 'strict', placement: 'replica',
     model: {
       layers: [
         { type: 'conv2d', filters: 16, kernel: 5, padding: 'same', activation: 'relu' }, { type: 'max_pool2d', size: 2 },
@@ -39,14 +46,14 @@ function work(dataset, name) {
       loss: 'cross_entropy',
     },
     optimizer: { kind: 'sgd' },
-    training: { epochs: 1000, batch: 1024, micro_batch: 32, schedule: { kind: 'constant', learning_rate: 0.001 } },
+    training: { epochs: 1000, batch, micro_batch: microBatch, schedule: { kind: 'constant', learning_rate: 0.001 } },
   };
 }
 
-async function busyVisitor(share) {
+async function busyVisitor(share, terms) {
   const dataset = await uploadNoise(world.coordinator, 2048);
   // Two, so that one goes on while the other's round ends.
-  for (const name of ['left', 'right']) await world.coordinator.json('POST', '/v1/jobs', work(dataset.id, name));
+  for (const name of ['left', 'right']) await world.coordinator.json('POST', '/v1/jobs', work(dataset.id, name, terms));
   const visitor = await world.visitor({ prepare: oneCore });
   await visitor.accept(share);
   await visitor.until(({ phase, tasks }) => phase === 'working' && tasks > 0, 'working', 60_000);
@@ -94,6 +101,121 @@ it(`shares of ${SHARES.join(', ')} % are kept within ${TOLERANCE * 100} % over $
     const taken = both.computed + both.waited;
     assert.ok(taken >= promisedMs * (1 - TOLERANCE), `${share} %: ${taken} ms, ${promisedMs} promised`);
   }
+});
+
+/** What the workers' threads have spent so far, by thread. */
+const spentByThread = () => new Map(workerThreads().map((thread) => [thread, spent(thread)]));
+
+/** The same between two looks, all threads together. */
+function spentBetween(before, after) {
+  const both = { computed: 0, waited: 0 };
+  for (const [thread, now] of after) {
+    const then = before.get(thread) ?? { computed: 0, waited: 0 };
+    both.computed += now.computed - then.computed;
+    both.waited += now.waited - then.waited;
+  }
+  return both;
+}
+
+/** Rows of one task: many tasks in a short time, and few between two of the page's words, which come four times a second. */
+const PAID_ROWS = 32;
+/**
+ * Flops of one task of `work`, by hand: two for each product of the forward pass, as many for each layer's weights, and for the
+ * inputs of all layers but the first. Biases, activations, pooling and the loss are left out: they are one in fifty.
+ */
+const TASK_FLOPS = (() => {
+  const [first, second, last] = [28 * 28 * 16 * (5 * 5 * 1), 14 * 14 * 32 * (5 * 5 * 16), 7 * 7 * 32 * 10];
+  return PAID_ROWS * 2 * (2 * first + 3 * second + 3 * last);
+})();
+const TASK_FLOPS_REST = 0.03;
+
+/** Credited flops and tasks, what they are worth in nano-USD, and what the books say that contributors have or will have. */
+async function account() {
+  const [flops, credits, worth, earned] = await firstRow(world.coordinator, `
+    SELECT (SELECT COALESCE(SUM(flops), 0) FROM credits), (SELECT COUNT(*) FROM credits),
+      (SELECT COALESCE(SUM(flops * 1.0 * rate), 0) / 5e10 FROM credits),
+      (SELECT COALESCE(SUM(posted + held_in), 0) FROM accounts WHERE name LIKE 'contributor:%')`);
+  return { flops, credits, worth, earned };
+}
+
+/** Waits for the next round to be paid, so that a time begins and ends with one. */
+async function nextRound(visitor) {
+  const { flops } = await account();
+  for (let deadline = Date.now() + 30_000; Date.now() < deadline; await sleep(20)) {
+    const now = await account();
+    if (now.flops > flops) return { ...now, at: performance.now(), threads: spentByThread(), tasks: (await visitor.state()).tasks };
+  }
+  throw new Error('no round was paid in 30 s');
+}
+
+/** What a share of the visitor's machine is paid and takes, and what its page says that it has done. */
+async function paidAt(visitor, share, ms) {
+  await visitor.share(share);
+  await sleep(SETTLE_MS);
+  const before = await nextRound(visitor);
+  await sleep(ms);
+  const after = await nextRound(visitor);
+  const { computed, waited } = spentBetween(before.threads, after.threads);
+  const between = (what) => after[what] - before[what];
+  return {
+    seconds: between('at') / 1000, flops: between('flops'), credits: between('credits'), tasks: between('tasks'),
+    worth: between('worth'), earned: between('earned'), computed, waited,
+  };
+}
+
+/** Several looks at the same share as one. */
+const together = (looks) => Object.fromEntries(Object.keys(looks[0]).map((what) => [what, looks.reduce((sum, look) => sum + look[what], 0)]));
+
+it('what is paid follows the share', async (t) => {
+  // Rounds of one task each: pay comes with rounds, and they are short even at a share of 5 %.
+  const visitor = await busyVisitor(100, { batch: PAID_ROWS, microBatch: PAID_ROWS, verification: 'none' });
+  if (process.platform !== 'linux') {
+    t.skip('this system does not tell what a thread computes');
+    return;
+  }
+  // What a task costs is known without the coordinator, and how many were done the visitor's own page tells: nothing that is
+  // expected here comes out of the books. A device's speed is that of the job's own operations, by the processor time that
+  // they take: the test at start is a chain of matrix products, which is faster than most jobs. At a small share the same
+  // operations are slower, since caches and clocks have gone cold: the speed is taken at the share itself.
+  const [looks, shares] = [new Map(), [5, 10]];
+  // In turns, so that what else the machine is at meets both alike.
+  const paidRatio = () => {
+    const [five, ten] = shares.map((share) => together(looks.get(share))).map(({ flops, seconds }) => flops / seconds);
+    return ten / five;
+  };
+  let turns = 0;
+  // What is off by nature stays off however long one looks; what others were at evens out.
+  while (turns < PAY_TURNS || (turns < PAY_TURNS_MAX && Math.abs(paidRatio() / 2 - 1) > TOLERANCE)) {
+    for (const share of shares) looks.set(share, [...(looks.get(share) ?? []), await paidAt(visitor, share, PAY_MS / PAY_TURNS)]);
+    turns += 1;
+  }
+  const paid = [];
+  for (const share of shares) {
+    for (const { flops, credits } of looks.get(share)) {
+      const each = flops / credits;
+      assert.ok(each >= TASK_FLOPS && each <= TASK_FLOPS * (1 + TASK_FLOPS_REST), `a task is paid as ${each} flops, it has ${TASK_FLOPS} and a little`);
+    }
+    const seen = together(looks.get(share));
+    // Pay and the page's word are looked at one after the other: a task or two may be between them at each end.
+    const astray = 3 * turns;
+    assert.ok(Math.abs(seen.credits - seen.tasks) <= astray, `${seen.credits} tasks were paid, the page counted ${seen.tasks}`);
+    const perCpuS = (seen.tasks * TASK_FLOPS) / (seen.computed / 1000);
+    const [calculations, wanted] = [seen.flops / seen.seconds, (perCpuS * share) / 100].map((flops) => flops / FLOPS_PER_CALCULATION);
+    // Where other programs keep the processors busy, a worker that waits for one rests for that time as well.
+    const got = seen.computed / (seen.computed + seen.waited);
+    t.diagnostic(`${share} %: ${calculations.toFixed(2)} calculations a second are paid; ${wanted.toFixed(2)} are the share of `
+      + `${(perCpuS / 1e9).toFixed(2)} Gflop/s; ${seen.tasks} tasks; the workers had a processor for ${Math.round(got * 100)} % of the time that they wanted one`);
+    // Whole nano-USD are paid, the rest comes with a later round.
+    assert.ok(Math.abs(seen.earned - seen.worth) <= 3 * turns, `${seen.earned} nano-USD were paid for work worth ${seen.worth}`);
+    const slack = TOLERANCE + astray / seen.tasks;
+    assert.ok(calculations <= wanted * (1 + slack), `${share} %: ${calculations} calculations a second, ${wanted} expected`);
+    assert.ok(calculations / got >= wanted * (1 - slack), `${share} %: ${calculations} calculations a second, ${wanted} expected`);
+    paid.push({ perCpuS: seen.flops / seen.computed });
+  }
+  const [ratio, same] = [paidRatio(), paid[1].perCpuS / paid[0].perCpuS];
+  t.diagnostic(`10 % is paid ${ratio.toFixed(3)} times what 5 % is, and ${same.toFixed(3)} times as much for the same processor time; ${turns} turns`);
+  assert.ok(Math.abs(ratio / 2 - 1) <= TOLERANCE, `10 % is paid ${ratio} times what 5 % is`);
+  assert.ok(Math.abs(same - 1) <= TOLERANCE, `at 10 % a second of a processor is paid ${same} times what it is at 5 %`);
 });
 
 it('nothing is sent after a stop', async () => {

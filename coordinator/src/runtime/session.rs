@@ -3,6 +3,7 @@
 
 use super::leases::{LeaseError, ResultError};
 use super::snapshot::SessionRecord;
+use crate::contribute;
 use crate::random;
 use crate::ticket::TicketSite;
 use ed25519_dalek::{Signature, VerifyingKey};
@@ -11,8 +12,8 @@ use raven_engine::{
     Trust,
 };
 use raven_protocol::{
-    Backend, Earnings, FrameError, GoodbyeReason, Hello, Keeps, KernelId, MessageError,
-    NumericClass, PROTOCOL_VERSION, Receipt, SessionId,
+    Backend, DeviceClass, Earnings, FrameError, GoodbyeReason, Hello, Keeps, KernelId,
+    MessageError, NumericClass, PROTOCOL_VERSION, Receipt, SessionId,
 };
 use std::net::IpAddr;
 
@@ -78,6 +79,8 @@ pub struct Terms {
     site_key: Option<String>,
     nonce: String,
     text_version: String,
+    /// Whether words may have been agreed to that are shown without a browser.
+    without_browser: bool,
     /// What the session computes on.
     backend: Backend,
     keeps: Keeps,
@@ -112,7 +115,7 @@ impl Terms {
         let receipt = Receipt::from_text(text)
             .map_err(|error| Refusal::new(GoodbyeReason::NoConsent, error.to_string()))?;
         let differs = [
-            ("text_version", receipt.text_version == self.text_version),
+            ("text_version", self.is_text(&receipt.text_version)),
             ("site", receipt.site == self.site_key),
             ("share", receipt.share == share),
             // A visitor who allows both says so in either session.
@@ -127,6 +130,11 @@ impl Terms {
             return Err(refuse(&format!("receipt.{field}: not that of this session")));
         }
         Ok(receipt)
+    }
+
+    fn is_text(&self, version: &str) -> bool {
+        version == self.text_version
+            || (self.without_browser && version == contribute::words_version())
     }
 
     /// Checks a later receipt, for a share above the present one.
@@ -212,6 +220,7 @@ impl AwaitConsent {
             site_key: site.as_ref().map(|site| site.site_key.clone()),
             nonce: hex(&random::bytes::<32>()),
             text_version,
+            without_browser: site.is_none() && hello.device.class == DeviceClass::Server,
             backend: hello.numeric.backend(),
             keeps: hello.keeps,
             earnings: hello.earnings,
@@ -436,6 +445,33 @@ mod tests {
             let refusal = answer(waiting, &receipt, &key).expect_err(field);
             assert_eq!(refusal.reason, GoodbyeReason::NoConsent);
             assert!(refusal.detail.contains(field), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn words_that_a_terminal_shows_are_taken_from_servers_without_a_ticket() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let site = || TicketSite {
+            site: raven_engine::SiteId(9),
+            site_key: "pk_test_other".into(),
+            ticket: 1,
+            origin: None,
+            refuses: CategorySet::EMPTY,
+        };
+        let cases = [
+            (DeviceClass::Server, None, true),
+            (DeviceClass::Desktop, None, false),
+            (DeviceClass::Server, Some(site()), false),
+        ];
+        for (class, site, is_taken) in cases {
+            let mut hello = hello(&key);
+            hello.device.class = class;
+            let site_key = site.as_ref().map(|site| site.site_key.clone());
+            let waiting = AwaitConsent::new(hello, site, "1".into()).expect("a good hello");
+            let mut receipt = receipt(&waiting);
+            (receipt.text_version, receipt.site) = (contribute::words_version(), site_key);
+            let answer = answer(waiting, &receipt, &key);
+            assert_eq!(answer.is_ok(), is_taken, "{class:?}: {answer:?}");
         }
     }
 

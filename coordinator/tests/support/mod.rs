@@ -7,6 +7,7 @@ pub mod contributor;
 pub mod data;
 pub mod process;
 pub mod socket;
+pub mod tls;
 
 use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, StatusCode, header};

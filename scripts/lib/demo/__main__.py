@@ -163,6 +163,7 @@ def _finish(options: argparse.Namespace, result: dict, recipe: recipes.Recipe, m
 def _stay(url: str, partner: str) -> None:
     _say()
     _say(f"Look at {url}/ for the network and {partner}/ for the partner page; Ctrl-C ends it.")
+    _say(f"`coordinator contribute --to {url}` lends this machine without a browser.")
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
 
