@@ -27,8 +27,8 @@ const CUT_AT_ROUND = 30;
 /** What a test key begins with: 1,000 USD of play money. */
 const TRIAL = 1_000_000_000_000n;
 const BAD_TICKET = 4006;
-/** Through which site each visitor comes. Their frames have storage, so that each keeps its key and what it earns. */
-const VISITORS = [{ site: 'a' }, { site: 'b' }, { site: 'a' }];
+/** Through which site each visitor comes, as in the worked example of the books: the third leaves to it what it earns. */
+const VISITORS = [{ site: 'a' }, { site: 'b' }, { site: 'a', gives: true }];
 
 let world;
 let folder;
@@ -71,7 +71,7 @@ const PAID_MAX = 3;
 async function credits() {
   const [text] = await firstRow(world.coordinator, `
     SELECT json_group_array(json_object('job', CAST(job AS TEXT), 'contributor', LOWER(HEX(contributor)), 'site', CAST(site AS TEXT),
-      'flops', CAST(flops AS TEXT), 'rate', CAST(rate AS TEXT), 'payer', payer)) FROM credits WHERE void = 0`);
+      'flops', CAST(flops AS TEXT), 'rate', CAST(rate AS TEXT), 'payer', payer, 'beneficiary', beneficiary)) FROM credits WHERE void = 0`);
   const hex = (id) => BigInt.asUintN(64, BigInt(id)).toString(16).padStart(16, '0');
   return JSON.parse(text).map((credit) => ({ ...credit, site: credit.site === null ? null : hex(credit.site) }));
 }
@@ -102,13 +102,16 @@ async function audit() {
   assert.match(stdout, /^test: \d+ entries, \d+ accounts, all right/m);
 }
 
+/** Whose an execution's earning is: its contributor's, or the site's where that was chosen on the card. */
+const earnerOf = ({ contributor, site, beneficiary }) => (beneficiary === 'site' ? `site:${site}` : `contributor:${contributor}`);
+
 /** Compares every account with what the credits alone say that it must have. */
 async function compare() {
   const executions = await credits();
   const { posted, held } = await accounts();
   const requester = [...posted.keys()].filter((name) => name.startsWith('requester:'));
   assert.equal(requester.length, 1, requester.join());
-  const { balances, jobs } = expectedBalances({ credits: executions, requester: requester[0], trial: TRIAL });
+  const { balances, jobs } = expectedBalances({ credits: executions, requester: requester[0], trial: TRIAL, earnerOf });
   assert.equal(held, 0, 'nothing is open');
   const named = (map) => Object.fromEntries([...map].filter(([, amount]) => amount !== 0n).sort().map(([name, amount]) => [name, String(amount)]));
   assert.deepEqual(named(posted), named(balances));
@@ -155,9 +158,9 @@ describe('a job of mode triple', () => {
     const native = await startNative(coordinator, folder);
     const visitors = [];
     try {
-      for (const { site } of VISITORS) {
+      for (const { site, gives } of VISITORS) {
         const visitor = await Visitor.open(world.browser, sites[site].origin);
-        await visitor.accept(50);
+        await visitor.accept(50, { gives });
         await visitor.contributing();
         visitors.push(visitor);
       }
@@ -189,6 +192,9 @@ describe('a job of mode triple', () => {
       assert.ok(keys.size >= VISITORS.length + 1, `${keys.size} contributors`);
       const through = new Set(executions.map(({ site }) => site));
       assert.equal(through.size, 3, 'both sites and none');
+      const givers = new Set(executions.filter(({ beneficiary }) => beneficiary === 'site').map(({ contributor }) => contributor));
+      assert.equal(givers.size, 1, 'one has left its earnings to its site');
+      for (const giver of givers) assert.equal(posted.get(`contributor:${giver}`) ?? 0n, 0n, 'and has none itself');
       assert.ok(posted.get('reserve') > 0n, 'what came through no site goes to the reserve');
     } finally {
       assert.equal(await native.stop(), 0);
@@ -223,7 +229,7 @@ describe('a site gets nothing', () => {
       const socket = new WebSocket(`${world.coordinator.origin.replace('http', 'ws')}/v1/contribute`, { headers });
       socket.binaryType = 'nodebuffer';
       const hello = {
-        type: 'hello', protocol: 1, numeric: { class: 'cpu', kernel: kernel.kernel },
+        type: 'hello', protocol: 2, numeric: { class: 'cpu', kernel: kernel.kernel },
         device: { class: 'desktop', cores: 2, memory_bytes: 1 << 29, flops_per_s: 10_000_000_000 },
         share: 1, workers: 1, session_key: 'ab'.repeat(32),
       };

@@ -41,9 +41,10 @@ export class Visitor {
   }
 
   /** Says yes to `share` percent of the machine, its GPU among it where that is allowed. */
-  async accept(share, { gpu = false } = {}) {
+  async accept(share, { gpu = false, gives = false } = {}) {
     await this.card.locator('#raven-open').click();
     if (gpu) await this.card.locator('#raven-gpu').check();
+    if (gives) await this.card.locator('#raven-give').check();
     await slide(this.card.locator('#raven-share'), share);
     await this.card.locator('#raven-yes').click();
   }
