@@ -64,7 +64,7 @@ const ROW_FLOPS = 2 * (2 * 64 * 128 + 3 * 128 * 64 + 3 * 64 * 10);
 const ROW_FLOPS_REST = 0.03;
 /** Pico-USD for a calculation. */
 const RATES = { native: 20_000, visitor: 16_000 };
-/** Of each task a job in mode `triple` pays for so many executions, however often it is done. */
+/** Of each task a job in mode `triple` pays for so many executions. */
 const PAID_MAX = 3;
 
 /** Executions that are credited and not void. Numbers come as text: a site's id is longer than a number of JavaScript. */
@@ -85,13 +85,13 @@ async function accounts() {
   return { posted, held: rows.reduce((sum, [, , held]) => sum + held, 0) };
 }
 
-/** Tasks over all attempts: how often the job pays for each, and the flops that one execution is credited with. */
+/** Tasks of each attempt: how often the job pays for each, and the flops that one execution is credited with. */
 async function tasks() {
   const [text] = await firstRow(world.coordinator, `
-    SELECT json_group_array(json_array(round, stage, part, paid, least, most)) FROM (
-      SELECT round, stage, part, SUM(payer = 'job') AS paid, MIN(flops) AS least, MAX(flops) AS most
-      FROM credits WHERE void = 0 GROUP BY job, round, stage, part)`);
-  return JSON.parse(text).map(([round, stage, part, paid, least, most]) => ({ round, stage, part, paid, least, most }));
+    SELECT json_group_array(json_array(round, attempt, stage, part, paid, least, most)) FROM (
+      SELECT round, attempt, stage, part, SUM(payer = 'job') AS paid, MIN(flops) AS least, MAX(flops) AS most
+      FROM credits WHERE void = 0 GROUP BY job, round, attempt, stage, part)`);
+  return JSON.parse(text).map(([round, attempt, stage, part, paid, least, most]) => ({ round, attempt, stage, part, paid, least, most }));
 }
 
 const entries = async () => (await firstRow(world.coordinator, 'SELECT COUNT(*) FROM entries'))[0];
@@ -122,10 +122,15 @@ async function compare() {
 /** What the credits themselves must be, from the job's terms: the coordinator is not asked what it thinks of its own work. */
 async function compareCredits(executions, rounds, nativeKey) {
   const wholeRound = new Map();
-  for (const { round, stage, part, paid, least, most } of await tasks()) {
-    const task = `task ${round}.${stage}.${part}`;
-    assert.ok(paid >= 1 && paid <= PAID_MAX, `${task} is paid ${paid} times`);
+  /** Which attempt the job pays for: a round that is done again after the crash is cut anew, and the operator's to pay. */
+  const paidAttempt = new Map();
+  for (const { round, attempt, stage, part, paid, least, most } of await tasks()) {
+    const task = `task ${round}.${stage}.${part} of attempt ${attempt}`;
     assert.equal(least, most, `${task} costs the same whoever does it`);
+    assert.ok(paid <= PAID_MAX, `${task} is paid ${paid} times`);
+    if (paid === 0) continue;
+    assert.equal(paidAttempt.get(round) ?? attempt, attempt, `round ${round} is paid once`);
+    paidAttempt.set(round, attempt);
     wholeRound.set(round, (wholeRound.get(round) ?? 0) + least);
   }
   // However a round was cut into tasks, together they are its batch; the last one of an epoch has fewer rows.

@@ -44,6 +44,8 @@ export class Visitor {
   async accept(share, { gpu = false, gives = false } = {}) {
     await this.card.locator('#raven-open').click();
     if (gpu) await this.card.locator('#raven-gpu').check();
+    // The card is laid out once it can be answered; a click before that may land beside.
+    if (gives) await this.card.locator('#raven-yes:enabled').waitFor();
     if (gives) await this.card.locator('#raven-give').check();
     await slide(this.card.locator('#raven-share'), share);
     await this.card.locator('#raven-yes').click();
