@@ -101,7 +101,7 @@ async fn a_false_product_of_a_vetted_contributor_is_found_by_probes() {
     let honest = train("master", &[steady, steady]).await;
     let coordinator = Coordinator::start(|_| {}).await;
     let id = JobId(1);
-    let poison = Poison { below: u32::MAX, factor: 1.01, after: 60 };
+    let poison = Poison { below: u32::MAX, factor: 1.01, after: 40 };
     let liar = Habits { poison: Some(poison), ..steady };
     let contributors: Vec<Contributor> = (1u8..)
         .zip([liar, steady, steady, steady, steady])
@@ -114,6 +114,13 @@ async fn a_false_product_of_a_vetted_contributor_is_found_by_probes() {
     let row = coordinator.finished(id, PATIENCE).await;
     assert_eq!((row.phase, row.reason), (JobPhase::Completed, None));
     assert_eq!(coordinator.last_state(id).await, honest.state);
+    // The job may be over before the goodbye is read.
+    for _ in 0..500 {
+        if contributors[0].goodbye().is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert_eq!(contributors[0].goodbye(), Some(GoodbyeReason::Excluded));
     let metrics = coordinator.runtime.metrics();
     let (checks, faults) = (metrics.product_checks.get(), metrics.product_faults.get());

@@ -124,7 +124,7 @@ impl Coordinator {
     pub fn ticket(&self) -> String {
         let seat = Seat {
             prefix: network_prefix([127, 0, 0, 1].into()),
-            origin: Some("http://news.localhost"),
+            origin: Some("http://news.test"),
         };
         self.tickets.issue(self.site, &seat, UnixMs::now())
     }
@@ -254,7 +254,7 @@ async fn site(store: &Store, owner: KeyId) -> SiteId {
         id: SiteId(7),
         name: "a site".into(),
         site_key: SITE_KEY.into(),
-        origins: vec!["http://news.localhost".into()],
+        origins: vec!["http://news.test".into()],
         revoked: false,
         paused: false,
         refuses: raven_engine::CategorySet::EMPTY,
