@@ -409,6 +409,40 @@ test('the card says whose the earnings are, and what was given stays given on th
   assert.equal(tab.byId('earner').textContent, 'Earns for you');
 });
 
+/** What a link lets its opener claim. */
+const claimsOf = (link = ''): Array<{ statement: string; signature: string }> =>
+  JSON.parse(Buffer.from(new URL(link).hash.replace('#claim=', ''), 'base64url').toString());
+
+test('a second yes on the same page earns under another key, and the link is for both', async () => {
+  const { tab, hub } = await working();
+  const results = { accepted: 1, notNeeded: 0, late: 0, withdrawn: 0, wrong: 0 };
+  const [first, second] = [await Identity.generate(), await Identity.generate()];
+  const keep = ({ publicKey, privateKey }: Identity) => keepKey(SITE, { publicKey, privateKey, until: Date.now() + 60_000 });
+  await keep(first);
+  hub.say({ earner: 'visitor', results });
+  await settle(20);
+  const uses = tab.database.uses;
+  for (let accepted = 2; accepted < 9; accepted += 1) hub.say({ earner: 'visitor', results: { ...results, accepted } });
+  await settle(20);
+  assert.equal(tab.database.uses, uses, 'looked for once');
+  tab.click('stop');
+  await settle(20);
+  tab.click('again');
+  await settle(550);
+  tab.byId('yes').dispatchEvent(trusted('click', { detail: 0 }));
+  await settle(20);
+  const next = tab.hubs[1];
+  assert.ok(next);
+  hub.say({ earner: 'visitor', results });
+  await keep(second);
+  next.say({ earner: 'visitor', results });
+  await settle(20);
+  tab.click('keep');
+  await until(() => tab.opened.length === 1);
+  const from = claimsOf(tab.opened[0]).map(({ statement }) => JSON.parse(statement).from);
+  assert.deepEqual(from, [first.publicKey, second.publicKey]);
+});
+
 test('what was earned can be kept once something was accepted, also after a stop, by a link that the key has signed', async () => {
   const { tab, hub } = await working();
   const { publicKey, privateKey } = await Identity.generate();
@@ -428,7 +462,9 @@ test('what was earned can be kept once something was accepted, also after a stop
   await until(() => tab.opened.length === 1);
   const url = new URL(tab.opened[0] ?? '');
   assert.equal(url.pathname, '/earn');
-  const { statement, signature } = JSON.parse(Buffer.from(url.hash.replace('#claim=', ''), 'base64url').toString());
+  const [claimed] = claimsOf(tab.opened[0]);
+  assert.ok(claimed);
+  const { statement, signature } = claimed;
   const claim = JSON.parse(statement);
   assert.deepEqual([claim.purpose, claim.from, claim.coordinator], ['claim', publicKey, 'https://c']);
   assert.ok(claim.expires_ms <= Date.now() + 15 * 60_000);

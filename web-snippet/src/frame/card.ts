@@ -46,6 +46,8 @@ export class Card {
   /** What holds while work goes on. */
   #chosen: Choices;
   readonly #earned = new Earned();
+  /** The hub whose key is noted there. */
+  #noted: HubClient | undefined;
   /** What is not shown yet, because something has just been. */
   #unshown: StatusEvent | undefined;
   #countTimer: ReturnType<typeof setTimeout> | undefined;
@@ -116,8 +118,6 @@ export class Card {
     new ResizeObserver(() => this.#tellPage()).observe(root);
   }
 
-  #dispatch(event: FrameEvent): void {
-    const before = this.#view;
   /**
    * The visitor changed a control. On a card that is not answered that says nothing yet. While work goes on
    * less holds at once, and more only from a visitor who sees it: it is signed, as a yes is.
@@ -149,26 +149,28 @@ export class Card {
     }
   }
 
+  #dispatch(event: FrameEvent): void {
+    const before = this.#view;
     // A count that is still to be shown came first.
     const known = this.#unshown ? next(before, this.#unshown) : before;
     this.#unshown = undefined;
     const after = next(known, event);
     this.#view = after;
     if (before.at === 'card' && after.at !== 'card') this.#gate.stop();
+    if (before.at === 'live' && after.at !== 'live') this.#liveGate.stop();
     this.#elements.show(after, this.#pauses.reason);
     if (before.at !== 'card' && after.at === 'card') {
-    if (before.at === 'live' && after.at !== 'live') this.#liveGate.stop();
       // Asked again, nothing is ticked beforehand either but the processor, which is what is asked for.
       this.#elements.setChoices({ share: this.#elements.shareValue, cpu: true, gpu: false, give: false });
       this.#gate.start();
     }
-    // What had the focus may be hidden now. Focus elsewhere in the page is left alone.
-    if (before.at !== after.at && document.hasFocus()) this.#focusTarget(after)?.focus({ preventScroll: true });
     if (before.at !== 'live' && after.at === 'live') {
       this.#chosen = this.#elements.choices;
       this.#elements.showChangeAgain(false);
       this.#liveGate.start();
     }
+    // What had the focus may be hidden now. Focus elsewhere in the page is left alone.
+    if (before.at !== after.at && document.hasFocus()) this.#focusTarget(after)?.focus({ preventScroll: true });
     if (after.at !== 'live') this.#stopHub(false);
     this.#tellPage();
   }
@@ -267,10 +269,10 @@ export class Card {
       this.#dispatch({ type: 'excluded' });
       return;
     }
-    this.#elements.setChoices(remembered);
-    this.#dispatch({ type: 'recall' });
     // It was to the GPU alone: work of the processor is another question.
     if (!remembered.cpu && !this.#elements.offersGpu) return;
+    this.#elements.setChoices(remembered);
+    this.#dispatch({ type: 'recall' });
     void this.#startHub();
   }
 
@@ -323,8 +325,6 @@ export class Card {
     this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu, earner, about, results });
   }
 
-  /** There is something to keep once a result was accepted under a key that stays. */
-  async #offerKeep({ earner, results }: Extract<FromHub, { kind: 'status' }>): Promise<void> {
   /** The visitor chose in another tab, which has vouched for it. */
   #follow(choice: Exclude<FromHub, { kind: 'status' }>): void {
     if (choice.kind === 'share') this.#elements.setShare(choice.share);
@@ -333,8 +333,14 @@ export class Card {
     this.#chosen = this.#elements.choices;
   }
 
-    if (this.#earned.isThere || earner !== 'visitor' || !results?.accepted) return;
-    await this.#earned.note(this.#config.site);
+  /** There is something to keep once a result was accepted under a key that stays. */
+  async #offerKeep({ earner, results }: Extract<FromHub, { kind: 'status' }>): Promise<void> {
+    const hub = this.#hub;
+    if (hub === this.#noted || earner !== 'visitor' || !results?.accepted) return;
+    // Once for each hub: it has one key.
+    this.#noted = hub;
+    const isNoted = await this.#earned.note(this.#config.site);
+    if (!isNoted && this.#noted === hub) this.#noted = undefined;
     this.#elements.offerKeep(this.#earned.isThere);
   }
 
