@@ -579,3 +579,23 @@ test('a yes to the GPU alone is asked for anew where there is none, and is not l
   assert.ok(start?.kind === 'start');
   assert.deepEqual([start.config.cpuAllowed, start.config.gpuAllowed], [false, true]);
 });
+
+test('a wish for a work token goes to the hub once at a time, and its answer to everyone who asked', async () => {
+  const idle = open();
+  idle.card.obeyPage(hello);
+  idle.card.obeyPage({ type: 'work_token', id: 1 });
+  assert.deepEqual(idle.toPage.at(-1), { type: 'work_token', id: 1, refusal: 'not_lending' });
+
+  const { tab, hub } = await working();
+  const asked = (): number => hub.got.filter(({ kind }) => kind === 'work_token').length;
+  const answers = (): ToLoader[] => tab.toPage.filter(({ type }) => type === 'work_token');
+  tab.card.obeyPage({ type: 'work_token', id: 1 });
+  tab.card.obeyPage({ type: 'work_token', id: 2 });
+  assert.equal(asked(), 1);
+  hub.onmessage?.({ data: { kind: 'work_token', answer: { token: 'wt1.ab.cd' } } });
+  assert.deepEqual(answers(), [1, 2].map((id) => ({ type: 'work_token', id, token: 'wt1.ab.cd' })));
+  tab.card.obeyPage({ type: 'work_token', id: 3 });
+  assert.equal(asked(), 2);
+  tab.click('stop');
+  assert.deepEqual(answers().at(-1), { type: 'work_token', id: 3, refusal: 'not_lending' }, 'a stop answers, too');
+});

@@ -1,7 +1,7 @@
 /** The frame at work: its view, the hub behind it, and the page around it. */
 
 import type { Answer, ToFrame } from '../shared/embed-port.ts';
-import type { FromHub } from '../shared/hub-port.ts';
+import type { FromHub, TokenAnswer } from '../shared/hub-port.ts';
 import { forgetKey } from '../shared/key-store.ts';
 import { Earned } from './claim.ts';
 import type { PageConfig } from './config.ts';
@@ -43,6 +43,8 @@ export class Card {
   readonly #memory: Memory;
   /** Bytes that the visit has moved, as far as this page knows. */
   #bytes = 0;
+  /** The page's wishes for a work token that are not answered yet. */
+  readonly #asking: number[] = [];
   /** What holds while work goes on. */
   #chosen: Choices;
   readonly #earned = new Earned();
@@ -87,10 +89,26 @@ export class Card {
       case 'stop':
         this.#stop();
         return;
+      case 'work_token':
+        this.#askToken(message.id);
+        return;
       case 'forget':
         void this.#forget();
         return;
     }
+  }
+
+  /** However often the page asks, the coordinator is asked once at a time. */
+  #askToken(id: number): void {
+    if (!this.#hub) {
+      this.#embed.send({ type: 'work_token', id, refusal: 'not_lending' });
+      return;
+    }
+    if (this.#asking.push(id) === 1) this.#hub.post({ kind: 'work_token' });
+  }
+
+  #tellToken(answer: TokenAnswer): void {
+    for (const id of this.#asking.splice(0)) this.#embed.send({ type: 'work_token', id, ...answer });
   }
 
   #listen(): void {
@@ -177,6 +195,7 @@ export class Card {
 
   /** @param everywhere whether the visitor said so, for the site's other tabs too. */
   #stopHub(everywhere: boolean): void {
+    this.#tellToken({ refusal: 'not_lending' });
     this.#hub?.stop(everywhere);
     this.#hub = undefined;
   }
@@ -313,6 +332,10 @@ export class Card {
     if (message.kind === 'status') this.#count(message);
     // One that was stopped has nothing else to say.
     if (hub !== this.#hub) return;
+    if (message.kind === 'work_token') {
+      this.#tellToken(message.answer);
+      return;
+    }
     if (message.kind !== 'status') {
       this.#follow(message);
       return;
@@ -326,7 +349,7 @@ export class Card {
   }
 
   /** The visitor chose in another tab, which has vouched for it. */
-  #follow(choice: Exclude<FromHub, { kind: 'status' }>): void {
+  #follow(choice: Extract<FromHub, { kind: 'share' | 'gpu' | 'cpu' }>): void {
     if (choice.kind === 'share') this.#elements.setShare(choice.share);
     else if (choice.kind === 'gpu') this.#elements.setGpu(choice.allowed);
     else this.#elements.setCpu(choice.allowed);

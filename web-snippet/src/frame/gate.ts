@@ -7,7 +7,7 @@
 
 /** The card must have been in view for this long before an answer counts. */
 const SEEN_MS_MIN = 500;
-/** A card that is being opened and resized counts as covered for a moment; that is not worth a word. */
+/** A card that is being opened and resized counts as covered, or as unread, for a moment; that is not worth a word, which would take room. */
 const HINT_AFTER_MS = 400;
 /** Below this size there is no room for words above the buttons. */
 const WIDTH_MIN = 240;
@@ -176,7 +176,7 @@ export class Gate {
     this.#sight = sight;
     clearTimeout(this.#hintTimer);
     // The button is disabled at once; only the words about it wait.
-    const isHint = sight === 'covered' || sight === 'cramped';
+    const isHint = sight === 'covered' || sight === 'cramped' || sight === 'unread';
     if (isHint) this.#changed('waiting');
     this.#hintTimer = isHint ? setTimeout(() => this.#changed(sight), HINT_AFTER_MS) : undefined;
     if (!isHint) this.#changed(sight);
