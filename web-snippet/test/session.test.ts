@@ -435,6 +435,14 @@ test('for whom it computes is told while it computes', async () => {
   world.controller.handle({ kind: 'stop' });
 });
 
+test('nobody is told of idleness before there is a connection', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  await connected(world);
+  assert.ok(!world.statuses.some(({ phase }) => phase.name === 'idle'), JSON.stringify(world.statuses.map(({ phase }) => phase)));
+  world.controller.handle({ kind: 'stop' });
+});
+
 test('a work token is asked for with the grant of an open session, and counted', async () => {
   const asked: unknown[] = [];
   let answer = (): Promise<Response> => Promise.resolve(Response.json({ token: 'wt1.ab.cd' }));

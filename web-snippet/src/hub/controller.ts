@@ -406,8 +406,8 @@ export class Controller {
     if (state.at === 'over') return state.phase;
     if (this.#paused !== undefined) return { name: this.#paused === ELSEWHERE ? 'elsewhere' : 'paused' };
     const phases = this.#lanes().map((lane) => lane.phase);
-    // The visitor allows the GPU alone, and it is of no use here.
-    const isOfNoUse = state.at === 'open' && this.#gpu.status !== 'starting';
+    // The visitor allows the GPU alone, and it is of no use here. The processor's lane is about to open.
+    const isOfNoUse = state.at === 'open' && !this.#isCpuAllowed && this.#gpu.status !== 'starting';
     const none: HubPhase = isOfNoUse ? { name: 'idle' } : { name: 'loading' };
     return phases.find(({ name }) => name === 'working') ?? phases[0] ?? none;
   }
