@@ -43,6 +43,7 @@ export class Elements {
   readonly #hint = element('hint');
   readonly #liveHint = element('live-hint');
   readonly #live = element('live');
+  readonly #now = element('now');
   readonly #status = element('status');
   readonly #tasks = element('tasks');
   readonly #traffic = element('traffic');
@@ -161,8 +162,9 @@ export class Elements {
     setText(this.#hint, this.#text.fill('pressAgain'));
   }
 
-  /** The same after a choice that was to be for more, or nothing any more. */
+  /** The same after a choice that was to be for more, or nothing any more; nothing moves for it, so that it can be pressed again. */
   showChangeAgain(isWanted: boolean): void {
+    this.#now.hidden = isWanted;
     setText(this.#liveHint, isWanted ? this.#text.fill('pressAgain') : '');
   }
 
