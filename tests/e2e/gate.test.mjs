@@ -127,6 +127,41 @@ for (const { name, flags } of BROWSERS) {
       await visitor.close();
     });
 
+    it('lowers a share unseen, and raises it only where the panel is seen', async () => {
+      const visitor = await asked();
+      const { page } = visitor;
+      await page.mouse.move(...(await place(visitor)));
+      await page.waitForTimeout(500);
+      await clickBlindly(visitor);
+      await visitor.until(({ phase }) => phase !== 'asking', 'agreed');
+      const slider = visitor.card.locator('#raven-share');
+      const share = async () => Number(await slider.inputValue());
+      const press = async (part) => {
+        const { x, y, width, height } = await slider.boundingBox();
+        await page.mouse.click(x + part * width, y + height / 2);
+        await page.waitForTimeout(300);
+      };
+      const { x, y } = await slider.boundingBox();
+      await page.mouse.move(x + 10, y + 10);
+      await page.waitForTimeout(ARMED_MS);
+      const agreed = await share();
+      await fade(page, '0.01');
+      await page.waitForTimeout(ARMED_MS);
+      await press(0.9);
+      assert.equal(await share(), agreed, 'as it was');
+      assert.match(await visitor.card.locator('#raven-live-hint').textContent(), /once more/);
+      await press(0.01);
+      await until(async () => (await share()) === 5, 'less is taken at once', 2_000);
+      await press(0.9);
+      assert.equal(await share(), 5);
+      await fade(page, '');
+      await page.waitForTimeout(ARMED_MS);
+      await press(0.9);
+      assert.ok((await share()) >= 80, 'seen, it is raised');
+      assert.equal(await visitor.card.locator('#raven-live-hint').textContent(), '');
+      await visitor.close();
+    });
+
     it('wants no scrolling where all words fit, on a phone', async () => {
       const phone = await asked();
       // The words grow longer as the frame becomes narrower.

@@ -10,7 +10,7 @@ import { channelName, type FromHub, type ToHub } from '../src/shared/hub-port.ts
 import { Identity } from '../src/hub/identity.ts';
 import { keepKey } from '../src/shared/key-store.ts';
 import { fromHex, until } from './hub-world.ts';
-import { FakeElement, FakeIndexedDb, FakeObserver, fakeStorage, stub } from './fakes.ts';
+import { FakeElement, FakeIndexedDb, FakeObserver, FakeSight, fakeStorage, stub, trusted } from './fakes.ts';
 
 const SITE = 'pk_test_x';
 const KEY = `raven ${SITE}`;
@@ -50,12 +50,18 @@ interface Tab {
   removedElsewhere(): void;
   /** The same of a change. */
   wroteElsewhere(newValue: string): void;
+  /** What the visitor does to the whole document. */
+  act(event: Event): void;
   view(): string | undefined;
   byId(id: string): FakeElement;
 }
 
 let restore = (): void => undefined;
-afterEach(() => restore());
+const leave = (): void => {
+  FakeSight.forget();
+  restore();
+};
+afterEach(leave);
 
 const yes = (until = Date.now() + 3_600_000, text = 'text-1'): string =>
   JSON.stringify({ text, share: 0.2, bytes: 100, until, seen: Date.now() });
@@ -71,7 +77,7 @@ interface Surroundings {
 
 /** @param kept the remembered yes. */
 function open(kept?: string, { battery = Promise.resolve(charging), config, navigator }: Surroundings = {}): Tab {
-  restore();
+  leave();
   const elements = new Map<string, FakeElement>();
   const byId = (id: string): FakeElement => {
     const found = elements.get(id) ?? new FakeElement();
@@ -95,7 +101,7 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
     addEventListener: window.addEventListener.bind(window),
     navigator: { hardwareConcurrency: 2, userAgent: '', getBattery: () => battery, ...navigator },
     getComputedStyle: () => ({}),
-    IntersectionObserver: FakeObserver,
+    IntersectionObserver: FakeSight,
     ResizeObserver: FakeObserver,
     localStorage: storage,
     indexedDB: database,
@@ -128,6 +134,7 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
       held.set(KEY, newValue);
       window.dispatchEvent(Object.assign(new Event('storage'), { key: KEY, oldValue, newValue }));
     },
+    act: (event) => void document.dispatchEvent(event),
     view: () => byId('raven').dataset.view,
     byId: (id) => byId(`raven-${id}`),
   };
@@ -135,6 +142,9 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
 
 const hello = { type: 'hello', quiet: false, forget: false } as const;
 const types = (tab: Tab): string[] => tab.toPage.map(({ type }) => type);
+
+/** Longer than the panel must have been in view for before more of the machine may be lent. */
+const SEEN_MS = 550;
 
 /** A tab at work by a yes of an earlier page. */
 async function working(kept = yes(), surroundings?: Surroundings): Promise<{ tab: Tab; hub: FakeHub }> {
@@ -275,13 +285,14 @@ test('the GPU is offered where the coordinator wants it and the browser has it, 
 
 test('a tick is kept with the yes, and its change is told to the hub', async () => {
   const { tab, hub } = await working(yes(), WITH_GPU);
+  await settle(SEEN_MS);
   const kept = (): unknown => JSON.parse(tab.held.get(KEY) ?? '{}').gpu;
   const start = hub.got[0];
   assert.ok(start?.kind === 'start');
   assert.deepEqual([start.config.gpu, start.config.gpuAllowed, tab.byId('gpu').checked], ['hardware', false, false], 'an old yes was none to it');
   for (const allowed of [true, false]) {
     tab.byId('gpu').checked = allowed;
-    tab.byId('gpu').dispatchEvent(new Event('change'));
+    tab.byId('gpu').dispatchEvent(trusted('change'));
     assert.deepEqual(hub.got.at(-1), { kind: 'gpu', allowed });
     assert.equal(kept(), allowed || undefined);
   }
@@ -369,10 +380,11 @@ test('an exclusion in another tab of the site ends the work of this one', async 
 
 test('of the two switches the last stays on, and each change is told and kept', async () => {
   const { tab, hub } = await working(yes(), WITH_GPU);
+  await settle(SEEN_MS);
   const [cpu, gpu] = [tab.byId('cpu'), tab.byId('gpu')];
   const flip = (box: FakeElement, checked: boolean): void => {
     box.checked = checked;
-    box.dispatchEvent(new Event('change'));
+    box.dispatchEvent(trusted('change'));
   };
   const kept = (): unknown => JSON.parse(tab.held.get(KEY) ?? '{}').cpu;
   assert.deepEqual([cpu.checked, cpu.disabled, gpu.checked], [true, true, false], 'an old yes was one to the processor');
@@ -397,6 +409,40 @@ test('the card says whose the earnings are, and what was given stays given on th
   assert.equal(tab.byId('earner').textContent, 'Earns for you');
 });
 
+/** What a link lets its opener claim. */
+const claimsOf = (link = ''): Array<{ statement: string; signature: string }> =>
+  JSON.parse(Buffer.from(new URL(link).hash.replace('#claim=', ''), 'base64url').toString());
+
+test('a second yes on the same page earns under another key, and the link is for both', async () => {
+  const { tab, hub } = await working();
+  const results = { accepted: 1, notNeeded: 0, late: 0, withdrawn: 0, wrong: 0 };
+  const [first, second] = [await Identity.generate(), await Identity.generate()];
+  const keep = ({ publicKey, privateKey }: Identity) => keepKey(SITE, { publicKey, privateKey, until: Date.now() + 60_000 });
+  await keep(first);
+  hub.say({ earner: 'visitor', results });
+  await settle(20);
+  const uses = tab.database.uses;
+  for (let accepted = 2; accepted < 9; accepted += 1) hub.say({ earner: 'visitor', results: { ...results, accepted } });
+  await settle(20);
+  assert.equal(tab.database.uses, uses, 'looked for once');
+  tab.click('stop');
+  await settle(20);
+  tab.click('again');
+  await settle(550);
+  tab.byId('yes').dispatchEvent(trusted('click', { detail: 0 }));
+  await settle(20);
+  const next = tab.hubs[1];
+  assert.ok(next);
+  hub.say({ earner: 'visitor', results });
+  await keep(second);
+  next.say({ earner: 'visitor', results });
+  await settle(20);
+  tab.click('keep');
+  await until(() => tab.opened.length === 1);
+  const from = claimsOf(tab.opened[0]).map(({ statement }) => JSON.parse(statement).from);
+  assert.deepEqual(from, [first.publicKey, second.publicKey]);
+});
+
 test('what was earned can be kept once something was accepted, also after a stop, by a link that the key has signed', async () => {
   const { tab, hub } = await working();
   const { publicKey, privateKey } = await Identity.generate();
@@ -416,10 +462,140 @@ test('what was earned can be kept once something was accepted, also after a stop
   await until(() => tab.opened.length === 1);
   const url = new URL(tab.opened[0] ?? '');
   assert.equal(url.pathname, '/earn');
-  const { statement, signature } = JSON.parse(Buffer.from(url.hash.replace('#claim=', ''), 'base64url').toString());
+  const [claimed] = claimsOf(tab.opened[0]);
+  assert.ok(claimed);
+  const { statement, signature } = claimed;
   const claim = JSON.parse(statement);
   assert.deepEqual([claim.purpose, claim.from, claim.coordinator], ['claim', publicKey, 'https://c']);
   assert.ok(claim.expires_ms <= Date.now() + 15 * 60_000);
   const key = await crypto.subtle.importKey('raw', fromHex(publicKey), { name: 'Ed25519' }, true, ['verify']);
   assert.ok(await crypto.subtle.verify({ name: 'Ed25519' }, key, fromHex(signature), new TextEncoder().encode(statement)));
+});
+
+/** A browser with a GPU whose panel has been in view for long enough, the mouse in it. */
+async function seen(): Promise<{ tab: Tab; hub: FakeHub; change(id: string, to: number | boolean, event?: Event): void; lent(): unknown }> {
+  const { tab, hub } = await working(yes(), WITH_GPU);
+  await settle(SEEN_MS);
+  return {
+    tab,
+    hub,
+    change(id, to, event = trusted('change')) {
+      const control = tab.byId(id);
+      if (typeof to === 'boolean') control.checked = to;
+      else control.value = String(to);
+      control.dispatchEvent(event);
+    },
+    lent: () => [tab.byId('share').value, tab.byId('cpu').checked, tab.byId('gpu').checked],
+  };
+}
+
+const mouse = (type: string, timeStamp: number): Event => {
+  const event = trusted(type, { pointerType: 'mouse', clientX: 1, clientY: 1, relatedTarget: null });
+  return Object.defineProperty(event, 'timeStamp', { value: timeStamp });
+};
+
+test('while the panel is not seen nothing can be raised, and everything lowered', async () => {
+  const { tab, hub, change, lent } = await seen();
+  FakeSight.become(false);
+  const said = hub.got.length;
+  change('share', 80);
+  change('gpu', true);
+  assert.deepEqual([lent(), hub.got.length, tab.held.get(KEY)?.includes('gpu')], [['20', true, false], said, false], 'as it was');
+  assert.equal(tab.byId('live-hint').textContent, messages.pressAgain);
+  change('share', 10);
+  assert.deepEqual(hub.got.at(-1), { kind: 'share', share: 0.1 });
+  assert.equal(tab.byId('live-hint').textContent, '');
+  change('share', 15);
+  assert.deepEqual(lent(), ['10', true, false], 'back to what was before is more, too');
+  FakeSight.become(true);
+  change('share', 15);
+  assert.deepEqual(lent(), ['10', true, false], 'seen, but only just');
+  await settle(SEEN_MS);
+  change('share', 15);
+  assert.deepEqual(hub.got.at(-1), { kind: 'share', share: 0.15 });
+});
+
+test('each of the three is raised only by a press that was meant for the frame, or by a key', async () => {
+  for (const [id, to] of [['share', 80], ['gpu', true], ['cpu', true]] as const) {
+    const { tab, hub, change, lent } = await seen();
+    if (id === 'cpu') {
+      change('gpu', true);
+      change('cpu', false);
+    }
+    const before = lent();
+    const said = hub.got.length;
+    const refused = (why: string): void => assert.deepEqual([lent(), hub.got.length], [before, said], `${id}: ${why}`);
+    change(id, to, new Event('change'));
+    refused('a script');
+    tab.act(new Event('click'));
+    change(id, to);
+    refused('a click of a script');
+    tab.act(mouse('pointerdown', 1_000));
+    change(id, to);
+    refused('a mouse that comes with its press');
+    tab.act(mouse('pointerdown', 1_200));
+    change(id, to);
+    refused('a mouse that has only just come');
+    tab.act(mouse('pointerdown', 1_400));
+    change(id, to);
+    assert.equal(hub.got.length, said + 1, `${id}: the mouse has been here`);
+  }
+  const { tab, hub, change } = await seen();
+  tab.act(mouse('pointerdown', 1_000));
+  tab.act(trusted('keydown'));
+  change('share', 25);
+  assert.deepEqual(hub.got.at(-1), { kind: 'share', share: 0.25 });
+});
+
+test('what was raised in another tab is what holds here', async () => {
+  const { hub, change, lent } = await seen();
+  hub.onmessage?.({ data: { kind: 'share', share: 0.8 } });
+  FakeSight.become(false);
+  change('share', 60);
+  assert.deepEqual(hub.got.at(-1), { kind: 'share', share: 0.6 }, 'less');
+  change('share', 65);
+  assert.deepEqual(lent(), ['60', true, false]);
+});
+
+test('a share that is dragged on a card without an answer is no yes to it', () => {
+  const tab = open();
+  tab.card.obeyPage(hello);
+  tab.click('open');
+  // Meanwhile the visitor agreed in another tab.
+  tab.held.set(KEY, yes());
+  tab.byId('share').value = '90';
+  tab.byId('share').dispatchEvent(trusted('change'));
+  assert.equal(tab.held.get(KEY), yes());
+});
+
+test('a yes to the GPU alone is asked for anew where there is none, and is not lost', async () => {
+  const gpuOnly = JSON.stringify({ ...JSON.parse(yes()), cpu: false, gpu: true });
+  const tab = open(gpuOnly);
+  tab.card.obeyPage(hello);
+  await settle();
+  assert.deepEqual([tab.hubs.length, tab.view(), tab.held.get(KEY)], [0, 'chip', gpuOnly]);
+  const { hub } = await working(gpuOnly, WITH_GPU);
+  const start = hub.got[0];
+  assert.ok(start?.kind === 'start');
+  assert.deepEqual([start.config.cpuAllowed, start.config.gpuAllowed], [false, true]);
+});
+
+test('a wish for a work token goes to the hub once at a time, and its answer to everyone who asked', async () => {
+  const idle = open();
+  idle.card.obeyPage(hello);
+  idle.card.obeyPage({ type: 'work_token', id: 1 });
+  assert.deepEqual(idle.toPage.at(-1), { type: 'work_token', id: 1, refusal: 'not_lending' });
+
+  const { tab, hub } = await working();
+  const asked = (): number => hub.got.filter(({ kind }) => kind === 'work_token').length;
+  const answers = (): ToLoader[] => tab.toPage.filter(({ type }) => type === 'work_token');
+  tab.card.obeyPage({ type: 'work_token', id: 1 });
+  tab.card.obeyPage({ type: 'work_token', id: 2 });
+  assert.equal(asked(), 1);
+  hub.onmessage?.({ data: { kind: 'work_token', answer: { token: 'wt1.ab.cd' } } });
+  assert.deepEqual(answers(), [1, 2].map((id) => ({ type: 'work_token', id, token: 'wt1.ab.cd' })));
+  tab.card.obeyPage({ type: 'work_token', id: 3 });
+  assert.equal(asked(), 2);
+  tab.click('stop');
+  assert.deepEqual(answers().at(-1), { type: 'work_token', id: 3, refusal: 'not_lending' }, 'a stop answers, too');
 });

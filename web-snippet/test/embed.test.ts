@@ -25,6 +25,11 @@ test('messages come through their envelope', () => {
   assert.deepEqual(readToFrame({ raven: 1, type: 'hello' }), { type: 'hello', quiet: false, forget: false }, 'from a loader of before');
   assert.deepEqual(readToFrame(envelope({ type: 'forget' })), { type: 'forget' });
   assert.deepEqual(readToLoader(envelope({ type: 'forgotten' })), { type: 'forgotten' });
+  const wish = { type: 'work_token', id: 3 } as const;
+  assert.deepEqual(readToFrame(envelope(wish)), wish);
+  for (const answer of [{ ...wish, token: 'wt1.00ff.ab' }, { ...wish, refusal: 'refused' }, { ...wish, refusal: 'not_lending' }] as const) {
+    assert.deepEqual(readToLoader(envelope(answer)), answer);
+  }
 });
 
 test('anything else is ignored', () => {
@@ -47,10 +52,16 @@ test('anything else is ignored', () => {
     { raven: 1, type: 'state', phase: 'working', tasks: -1 },
     { raven: 1, type: 'answer', answer: 'maybe' },
     { raven: 1, type: 'answer' },
+    { raven: 1, type: 'work_token', id: -1 },
+    { raven: 1, type: 'work_token', id: '1', token: 'wt1.ab.cd' },
+    { raven: 1, type: 'work_token', token: 'wt1.ab.cd' },
   ];
   for (const data of strangers) {
     assert.equal(readToFrame(data), undefined, JSON.stringify(data));
     assert.equal(readToLoader(data), undefined, JSON.stringify(data));
+  }
+  for (const answer of [{}, { token: '<b>' }, { token: 'a'.repeat(2_049) }, { refusal: 'why' }]) {
+    assert.equal(readToLoader({ raven: 1, type: 'work_token', id: 1, ...answer }), undefined, JSON.stringify(answer));
   }
 });
 

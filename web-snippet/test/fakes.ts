@@ -64,6 +64,44 @@ export class FakeObserver {
   disconnect(): void {}
 }
 
+/** Everything that is watched is whole in view, or nothing is. */
+export class FakeSight {
+  static readonly #all = new Set<FakeSight>();
+  static #isSeen = true;
+  readonly #targets = new Set<unknown>();
+  constructor(readonly changed: (entries: object[]) => void) {
+    FakeSight.#all.add(this);
+  }
+  observe(target: unknown): void {
+    this.#targets.add(target);
+    setTimeout(() => this.#tell(), 0);
+  }
+  disconnect(): void {
+    this.#targets.clear();
+  }
+  /** The page is gone. */
+  static forget(): void {
+    for (const each of FakeSight.#all) each.disconnect();
+    FakeSight.#all.clear();
+    FakeSight.#isSeen = true;
+  }
+  static become(isSeen: boolean): void {
+    FakeSight.#isSeen = isSeen;
+    for (const each of FakeSight.#all) each.#tell();
+  }
+  #tell(): void {
+    const rectangle = { top: 0, bottom: 0 };
+    const entry = { isIntersecting: true, intersectionRatio: 1, isVisible: FakeSight.#isSeen, boundingClientRect: rectangle, intersectionRect: rectangle };
+    if (this.#targets.size > 0) this.changed([...this.#targets].map((target) => ({ target, ...entry })));
+  }
+}
+
+/** An event that the visitor has caused, as Node lets only its own code make one. */
+export function trusted(type: string, fields: object = {}): Event {
+  const asOwn = new Proxy({}, { get: (_, name) => typeof name === 'symbol' });
+  return Object.assign(new Event(type, asOwn), fields);
+}
+
 type Request = { result?: unknown; onsuccess?: () => void; onupgradeneeded?: () => void };
 type Stores = Map<string, Map<unknown, unknown>>;
 

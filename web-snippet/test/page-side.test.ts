@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, mock, test } from 'node:test';
+import type { WorkTokenError } from '../src/public/api.ts';
 import { PageSide } from '../src/public/page-side.ts';
+import { TOKEN_MS_MAX } from '../src/public/tokens.ts';
 import { envelope, type ToFrame, type ToLoader } from '../src/shared/embed-port.ts';
 import { FakeElement, FakeObserver, fakeStorage, stub } from './fakes.ts';
 
@@ -166,4 +168,25 @@ test('a yes after all is not taken back by a wish of before', () => {
   page.heard();
   page.load();
   assert.deepEqual(page.heard(), ['hello']);
+});
+
+test('a work token comes under the number of its wish, and each refusal is told apart', async () => {
+  const reason = (wish: Promise<string>): Promise<unknown> => wish.then(() => 'none', (error: WorkTokenError) => error.reason);
+  const early = open();
+  assert.equal(await reason(early.side.tokens.ask()), 'not_lending', 'there is no frame that could hear');
+
+  const page = agreed();
+  const [first, second, third] = [page.side.tokens.ask(), page.side.tokens.ask(), page.side.tokens.ask()];
+  assert.deepEqual(page.frame.sent.splice(0).filter(({ type }) => type === 'work_token').map((message) => 'id' in message && message.id), [1, 2, 3]);
+  page.say({ type: 'work_token', id: 2, refusal: 'refused' });
+  page.say({ type: 'work_token', id: 7, token: 'wt1.ee.ff' });
+  page.say({ type: 'work_token', id: 1, token: 'wt1.ab.cd' });
+  assert.deepEqual([await first, await reason(second)], ['wt1.ab.cd', 'refused']);
+  mock.timers.tick(TOKEN_MS_MAX);
+  assert.equal(await reason(third), 'timeout', 'an old frame does not know the wish');
+
+  const last = page.side.tokens.ask();
+  page.side.consent(false);
+  page.say({ type: 'forgotten' });
+  assert.equal(await reason(last), 'not_lending', 'the frame is gone');
 });

@@ -4,7 +4,7 @@ import { FrameStore, readExactly, ShardFetcher } from '../src/hub/blobs.ts';
 import { Identity } from '../src/hub/identity.ts';
 import { hasSimd } from '../src/hub/kernel-files.ts';
 import { encodeFrame } from '../src/wire/frame.ts';
-import { body, CONFIG, connected, type FakeSocket, fromHex, GRAPH, LEASE, ready, setUp, settle, until, welcome } from './hub-world.ts';
+import { body, CONFIG, connected, type FakeSocket, fromHex, GRAPH, LEASE, ready, setUp, settle, until, welcome, type World } from './hub-world.ts';
 
 test('hello, welcome, consent, ready: the receipt is signed by the hello’s key', async () => {
   const world = setUp();
@@ -433,4 +433,48 @@ test('for whom it computes is told while it computes', async () => {
   world.controller.handle({ kind: 'pause', detail: 'hidden' });
   assert.equal(world.last()?.name, 'paused');
   world.controller.handle({ kind: 'stop' });
+});
+
+test('nobody is told of idleness before there is a connection', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  await connected(world);
+  assert.ok(!world.statuses.some(({ phase }) => phase.name === 'idle'), JSON.stringify(world.statuses.map(({ phase }) => phase)));
+  world.controller.handle({ kind: 'stop' });
+});
+
+test('a work token is asked for with the grant of an open session, and counted', async () => {
+  const asked: unknown[] = [];
+  let answer = (): Promise<Response> => Promise.resolve(Response.json({ token: 'wt1.ab.cd' }));
+  const answers: unknown[] = [];
+  const fetch = (url: unknown, init?: RequestInit): Promise<Response> => {
+    asked.push([url, init?.method, new Headers(init?.headers).get('authorization')]);
+    return answer();
+  };
+  const world: World = setUp({
+    fetch: fetch as typeof globalThis.fetch,
+    post: (message) => {
+      if (message.kind === 'work_token') answers.push(message.answer);
+      if (message.kind === 'status') world.statuses.push(message);
+    },
+  });
+  const ask = async (): Promise<unknown> => {
+    const before = answers.length;
+    world.controller.handle({ kind: 'work_token' });
+    await until(() => answers.length > before);
+    return answers.at(-1);
+  };
+  assert.deepEqual(await ask(), { refusal: 'not_lending' });
+  world.controller.handle({ kind: 'start', config: { ...CONFIG, bytesMax: 2_000_000 } });
+  await ready(world);
+  const bytes = world.controller.bytes;
+  assert.deepEqual(await ask(), { token: 'wt1.ab.cd' });
+  assert.deepEqual(asked, [['http://c/v1/work-tokens', 'POST', 'Bearer grant-1']]);
+  assert.ok(world.controller.bytes >= bytes + 4_096);
+  for (const bad of [() => Promise.resolve(new Response('', { status: 409 })), () => Promise.resolve(new Response('{')), () => Promise.reject(new Error('offline'))]) {
+    answer = bad;
+    assert.deepEqual(await ask(), { refusal: 'refused' });
+  }
+  world.controller.handle({ kind: 'stop' });
+  assert.deepEqual(await ask(), { refusal: 'not_lending' });
 });

@@ -73,6 +73,11 @@ test('a cap that ends the work is said as what it is: perhaps little was used, b
   for (const [language, { failedTraffic }] of Object.entries(CATALOGUES)) assert.doesNotMatch(failedTraffic, used, language);
 });
 
+test('every language says that the site can learn how much was computed', () => {
+  const said = /\{site\}.*(computed|calculado|calculé|गणना|umekokotoa|计算)/;
+  for (const [language, { yours }] of Object.entries(CATALOGUES)) assert.match(yours, said, language);
+});
+
 test('the card says of the GPU that it takes a tick, and never that it is not used', () => {
   const never = /no graphics chip|sin el chip|sans la puce|चिप इस्तेमाल नहीं|chipu ya michoro|不使用显卡/;
   for (const [language, { gpu, gpuOn, gpuNone, much }] of Object.entries(CATALOGUES)) {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { readClaim, readOwn } from '../src/earn/api.ts';
+import { readClaims, readOwn } from '../src/earn/api.ts';
 import { daily } from '../src/earn/money.tsx';
 import { allocated, time, usd, usdShort } from '../src/earn/words.ts';
 
@@ -18,8 +18,12 @@ test('an axis has room for few characters', () => {
 test('a link has a claim, or none', () => {
   const claim = { statement: '{"purpose":"claim"}', signature: 'ab' };
   const coded = Buffer.from(JSON.stringify(claim)).toString('base64url');
-  assert.deepEqual(readClaim(`#claim=${coded}`), claim);
-  for (const hash of ['', '#claim=', '#claim=x', `#${coded}`, '#claim=e30', '#claim=<script>']) assert.equal(readClaim(hash), undefined, hash);
+  assert.deepEqual(readClaims(`#claim=${coded}`), [claim]);
+  const link = (claims: unknown): string => `#claim=${Buffer.from(JSON.stringify(claims)).toString('base64url')}`;
+  const other = { ...claim, signature: 'cd' };
+  assert.deepEqual(readClaims(link([claim, other])), [claim, other], 'one for each key');
+  const none = ['', '#claim=', '#claim=x', `#${coded}`, '#claim=e30', '#claim=<script>', link([]), link([claim, {}]), link([claim, null]), link(Array(33).fill(claim))];
+  for (const hash of none) assert.deepEqual(readClaims(hash), [], hash);
 });
 
 test('whatever the coordinator leaves out is nothing', () => {

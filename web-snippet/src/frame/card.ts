@@ -1,14 +1,14 @@
 /** The frame at work: its view, the hub behind it, and the page around it. */
 
 import type { Answer, ToFrame } from '../shared/embed-port.ts';
-import type { FromHub } from '../shared/hub-port.ts';
+import type { FromHub, TokenAnswer } from '../shared/hub-port.ts';
 import { forgetKey } from '../shared/key-store.ts';
 import { Earned } from './claim.ts';
 import type { PageConfig } from './config.ts';
 import type { Embed } from './embed.ts';
 import { Gate } from './gate.ts';
 import { HubClient, stopOtherTabs } from './hub-client.ts';
-import { Memory } from './memory.ts';
+import { Memory, type Choices } from './memory.ts';
 import { offeredShare, Pauses, type BatteryRules } from './pauses.ts';
 import { Presence } from './presence.ts';
 import { embedPhase, next, viewWidth, type Event as FrameEvent, type View } from './state.ts';
@@ -33,6 +33,8 @@ export class Card {
   readonly #embed: Embed;
   readonly #elements: Elements;
   readonly #gate: Gate;
+  /** What raises a yes needs what a yes needs. */
+  readonly #liveGate: Gate;
   readonly #presence = new Presence(document);
   readonly #pauses: Pauses;
   #view: View = firstView();
@@ -41,7 +43,13 @@ export class Card {
   readonly #memory: Memory;
   /** Bytes that the visit has moved, as far as this page knows. */
   #bytes = 0;
+  /** The page's wishes for a work token that are not answered yet. */
+  readonly #asking: number[] = [];
+  /** What holds while work goes on. */
+  #chosen: Choices;
   readonly #earned = new Earned();
+  /** The hub whose key is noted there. */
+  #noted: HubClient | undefined;
   /** What is not shown yet, because something has just been. */
   #unshown: StatusEvent | undefined;
   #countTimer: ReturnType<typeof setTimeout> | undefined;
@@ -52,7 +60,9 @@ export class Card {
     this.#memory = new Memory(() => localStorage, () => Date.now(), site, textVersion, () => forgetKey(site));
     this.#embed = embed;
     this.#elements = new Elements(text, { site: config.siteName, cap: text.megabytes(config.visitBytesMax) });
-    this.#gate = new Gate(this.#elements, (sight) => this.#elements.showSight(sight));
+    this.#chosen = this.#elements.choices;
+    this.#gate = new Gate(this.#elements.asked, (sight) => this.#elements.showSight(sight));
+    this.#liveGate = new Gate(this.#elements.changed, () => undefined);
     this.#pauses = new Pauses(() => this.#applyPause());
     this.#listen();
     const { getBattery } = navigator as BatteryRules;
@@ -79,10 +89,26 @@ export class Card {
       case 'stop':
         this.#stop();
         return;
+      case 'work_token':
+        this.#askToken(message.id);
+        return;
       case 'forget':
         void this.#forget();
         return;
     }
+  }
+
+  /** However often the page asks, the coordinator is asked once at a time. */
+  #askToken(id: number): void {
+    if (!this.#hub) {
+      this.#embed.send({ type: 'work_token', id, refusal: 'not_lending' });
+      return;
+    }
+    if (this.#asking.push(id) === 1) this.#hub.post({ kind: 'work_token' });
+  }
+
+  #tellToken(answer: TokenAnswer): void {
+    for (const id of this.#asking.splice(0)) this.#embed.send({ type: 'work_token', id, ...answer });
   }
 
   #listen(): void {
@@ -95,22 +121,7 @@ export class Card {
     stop.addEventListener('click', () => this.#stop());
     yes.addEventListener('click', (event) => this.#agree(event));
     share.addEventListener('input', () => this.#elements.showShare());
-    share.addEventListener('change', () => {
-      this.#hub?.post({ kind: 'share', share: this.#elements.shareValue });
-      this.#memory.noteShare(this.#elements.shareValue);
-      this.#elements.show(this.#view, this.#pauses.reason);
-    });
-    cpu.addEventListener('change', () => {
-      this.#elements.showSwitches();
-      this.#hub?.post({ kind: 'cpu', allowed: this.#elements.cpuValue });
-      if (this.#view.at === 'live') this.#memory.noteCpu(this.#elements.cpuValue);
-    });
-    gpu.addEventListener('change', () => {
-      this.#elements.showSwitches();
-      this.#hub?.post({ kind: 'gpu', allowed: this.#elements.gpuValue });
-      // On a card that is not answered it is not yet said.
-      if (this.#view.at === 'live') this.#memory.noteGpu(this.#elements.gpuValue);
-    });
+    for (const control of [share, cpu, gpu]) control.addEventListener('change', (event) => this.#choose(event));
     for (const button of [this.#elements.keep, this.#elements.overKeep]) {
       button.addEventListener('click', () => void this.#keep());
     }
@@ -125,6 +136,37 @@ export class Card {
     new ResizeObserver(() => this.#tellPage()).observe(root);
   }
 
+  /**
+   * The visitor changed a control. On a card that is not answered that says nothing yet. While work goes on
+   * less holds at once, and more only from a visitor who sees it: it is signed, as a yes is.
+   */
+  #choose(event: Event): void {
+    this.#elements.showSwitches();
+    if (this.#view.at !== 'live') return;
+    const [before, { share, cpu, gpu }] = [this.#chosen, this.#elements.choices];
+    const isMore = share > before.share || (cpu && !before.cpu) || (gpu && !before.gpu);
+    const isRefused = isMore && !(this.#liveGate.isOpen && this.#presence.vouchesForChange(event));
+    this.#elements.showChangeAgain(isRefused);
+    if (isRefused) {
+      this.#elements.setChoices(before);
+      return;
+    }
+    this.#chosen = this.#elements.choices;
+    if (share !== before.share) {
+      this.#hub?.post({ kind: 'share', share });
+      this.#memory.noteShare(share);
+      this.#elements.show(this.#view, this.#pauses.reason);
+    }
+    if (cpu !== before.cpu) {
+      this.#hub?.post({ kind: 'cpu', allowed: cpu });
+      this.#memory.noteCpu(cpu);
+    }
+    if (gpu !== before.gpu) {
+      this.#hub?.post({ kind: 'gpu', allowed: gpu });
+      this.#memory.noteGpu(gpu);
+    }
+  }
+
   #dispatch(event: FrameEvent): void {
     const before = this.#view;
     // A count that is still to be shown came first.
@@ -133,11 +175,17 @@ export class Card {
     const after = next(known, event);
     this.#view = after;
     if (before.at === 'card' && after.at !== 'card') this.#gate.stop();
+    if (before.at === 'live' && after.at !== 'live') this.#liveGate.stop();
     this.#elements.show(after, this.#pauses.reason);
     if (before.at !== 'card' && after.at === 'card') {
       // Asked again, nothing is ticked beforehand either but the processor, which is what is asked for.
       this.#elements.setChoices({ share: this.#elements.shareValue, cpu: true, gpu: false, give: false });
       this.#gate.start();
+    }
+    if (before.at !== 'live' && after.at === 'live') {
+      this.#chosen = this.#elements.choices;
+      this.#elements.showChangeAgain(false);
+      this.#liveGate.start();
     }
     // What had the focus may be hidden now. Focus elsewhere in the page is left alone.
     if (before.at !== after.at && document.hasFocus()) this.#focusTarget(after)?.focus({ preventScroll: true });
@@ -147,6 +195,7 @@ export class Card {
 
   /** @param everywhere whether the visitor said so, for the site's other tabs too. */
   #stopHub(everywhere: boolean): void {
+    this.#tellToken({ refusal: 'not_lending' });
     this.#hub?.stop(everywhere);
     this.#hub = undefined;
   }
@@ -239,6 +288,8 @@ export class Card {
       this.#dispatch({ type: 'excluded' });
       return;
     }
+    // It was to the GPU alone: work of the processor is another question.
+    if (!remembered.cpu && !this.#elements.offersGpu) return;
     this.#elements.setChoices(remembered);
     this.#dispatch({ type: 'recall' });
     void this.#startHub();
@@ -281,16 +332,12 @@ export class Card {
     if (message.kind === 'status') this.#count(message);
     // One that was stopped has nothing else to say.
     if (hub !== this.#hub) return;
-    if (message.kind === 'share') {
-      this.#elements.setShare(message.share);
+    if (message.kind === 'work_token') {
+      this.#tellToken(message.answer);
       return;
     }
-    if (message.kind === 'gpu') {
-      this.#elements.setGpu(message.allowed);
-      return;
-    }
-    if (message.kind === 'cpu') {
-      this.#elements.setCpu(message.allowed);
+    if (message.kind !== 'status') {
+      this.#follow(message);
       return;
     }
     const { phase, tasks, bytes, bytesMax, gpu, earner, about, results } = message;
@@ -301,10 +348,22 @@ export class Card {
     this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu, earner, about, results });
   }
 
+  /** The visitor chose in another tab, which has vouched for it. */
+  #follow(choice: Extract<FromHub, { kind: 'share' | 'gpu' | 'cpu' }>): void {
+    if (choice.kind === 'share') this.#elements.setShare(choice.share);
+    else if (choice.kind === 'gpu') this.#elements.setGpu(choice.allowed);
+    else this.#elements.setCpu(choice.allowed);
+    this.#chosen = this.#elements.choices;
+  }
+
   /** There is something to keep once a result was accepted under a key that stays. */
   async #offerKeep({ earner, results }: Extract<FromHub, { kind: 'status' }>): Promise<void> {
-    if (this.#earned.isThere || earner !== 'visitor' || !results?.accepted) return;
-    await this.#earned.note(this.#config.site);
+    const hub = this.#hub;
+    if (hub === this.#noted || earner !== 'visitor' || !results?.accepted) return;
+    // Once for each hub: it has one key.
+    this.#noted = hub;
+    const isNoted = await this.#earned.note(this.#config.site);
+    if (!isNoted && this.#noted === hub) this.#noted = undefined;
     this.#elements.offerKeep(this.#earned.isThere);
   }
 

@@ -7,7 +7,7 @@
 
 /** The card must have been in view for this long before an answer counts. */
 const SEEN_MS_MIN = 500;
-/** A card that is being opened and resized counts as covered for a moment; that is not worth a word. */
+/** A card that is being opened and resized counts as covered, or as unread, for a moment; that is not worth a word, which would take room. */
 const HINT_AFTER_MS = 400;
 /** Below this size there is no room for words above the buttons. */
 const WIDTH_MIN = 240;
@@ -33,13 +33,19 @@ export type Sight =
   | 'unread'
   | 'seen';
 
-/** The parts of the card that are watched. */
-export interface GateParts {
-  readonly card: Element;
+/** Words that must have been in view before an answer counts. */
+export interface Reading {
   readonly words: Element;
-  readonly actions: Element;
   /** What stays in view while the words scroll below it. */
   readonly foot: Element;
+}
+
+/** The parts of a card that are watched. */
+export interface GateParts {
+  readonly card: Element;
+  readonly actions: Element;
+  /** Absent where there is nothing to read before. */
+  readonly reading?: Reading;
 }
 
 export class Gate {
@@ -82,7 +88,7 @@ export class Gate {
     this.#covered.add(this.#parts.card).add(this.#parts.actions);
     this.#visibility.observe(this.#parts.card);
     this.#visibility.observe(this.#parts.actions);
-    this.#reading.observe(this.#parts.words);
+    if (this.#parts.reading) this.#reading.observe(this.#parts.reading.words);
   }
 
   stop(): void {
@@ -97,7 +103,7 @@ export class Gate {
   }
 
   get #isLargeEnough(): boolean {
-    return innerWidth >= WIDTH_MIN && innerHeight >= HEIGHT_MIN;
+    return !this.#parts.reading || (innerWidth >= WIDTH_MIN && innerHeight >= HEIGHT_MIN);
   }
 
   #observeVisibility(entries: readonly VisibilityEntry[]): void {
@@ -113,9 +119,10 @@ export class Gate {
 
   /** The words may be longer now while the same part of them is in view, of which the observer says nothing. */
   #resized(): void {
-    if (this.#inView) {
-      this.#reading.unobserve(this.#parts.words);
-      this.#reading.observe(this.#parts.words);
+    const { reading } = this.#parts;
+    if (this.#inView && reading) {
+      this.#reading.unobserve(reading.words);
+      this.#reading.observe(reading.words);
     }
     this.#update();
   }
@@ -143,11 +150,12 @@ export class Gate {
 
   /** Takes note of the words that are in view now; what the foot hides is not. */
   #read(): void {
-    if (!this.#inView?.isIntersecting) return;
+    const { reading } = this.#parts;
+    if (!this.#inView?.isIntersecting || !reading) return;
     // The observer knows what the page around clips, and is silent where only the foot moves; the frame knows that.
     const { boundingClientRect: before, intersectionRect: shown } = this.#inView;
-    const words = this.#parts.words.getBoundingClientRect();
-    const bottom = Math.min(innerHeight, this.#parts.foot.getBoundingClientRect().top);
+    const words = reading.words.getBoundingClientRect();
+    const bottom = Math.min(innerHeight, reading.foot.getBoundingClientRect().top);
     this.#readFrom = Math.min(this.#readFrom, Math.max(shown.top - before.top, -words.top));
     this.#readTo = Math.max(this.#readTo, Math.min(shown.bottom - before.top, bottom - words.top));
   }
@@ -157,7 +165,9 @@ export class Gate {
     if (!this.#isLargeEnough) return 'cramped';
     if (this.#covered.size > 0) return 'covered';
     if (!this.#hasLasted) return 'waiting';
-    const end = this.#parts.words.getBoundingClientRect().height - WORDS_SLACK_PX;
+    const { reading } = this.#parts;
+    if (!reading) return 'seen';
+    const end = reading.words.getBoundingClientRect().height - WORDS_SLACK_PX;
     return this.#readFrom <= WORDS_SLACK_PX && this.#readTo >= end ? 'seen' : 'unread';
   }
 
@@ -166,7 +176,7 @@ export class Gate {
     this.#sight = sight;
     clearTimeout(this.#hintTimer);
     // The button is disabled at once; only the words about it wait.
-    const isHint = sight === 'covered' || sight === 'cramped';
+    const isHint = sight === 'covered' || sight === 'cramped' || sight === 'unread';
     if (isHint) this.#changed('waiting');
     this.#hintTimer = isHint ? setTimeout(() => this.#changed(sight), HINT_AFTER_MS) : undefined;
     if (!isHint) this.#changed(sight);

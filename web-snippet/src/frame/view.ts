@@ -4,7 +4,7 @@ import type { Choices } from './memory.ts';
 import type { PauseReason, View } from './state.ts';
 import { parts, type Text } from './text.ts';
 import type { Messages } from './text/en.ts';
-import type { Sight } from './gate.ts';
+import type { GateParts, Sight } from './gate.ts';
 
 function element<T extends HTMLElement>(id: string): T {
   const found = document.getElementById(`raven-${id}`);
@@ -41,7 +41,9 @@ export class Elements {
   readonly #shareLive = element('share-live');
   readonly #gpuField = element('gpu-field');
   readonly #hint = element('hint');
+  readonly #liveHint = element('live-hint');
   readonly #live = element('live');
+  readonly #now = element('now');
   readonly #status = element('status');
   readonly #tasks = element('tasks');
   readonly #traffic = element('traffic');
@@ -62,6 +64,16 @@ export class Elements {
     for (const target of document.querySelectorAll<HTMLElement>('[data-text]')) {
       target.replaceChildren(...sentence(text.raw(target.dataset.text as keyof Messages), values));
     }
+  }
+
+  /** What a visitor must see who agrees. */
+  get asked(): GateParts {
+    return { card: this.card, actions: this.actions, reading: { words: this.words, foot: this.foot } };
+  }
+
+  /** What a visitor must see who raises what was agreed to. */
+  get changed(): GateParts {
+    return { card: this.#live, actions: this.#shareLive };
   }
 
   /** Width in CSS pixels at which the question of the chip is whole. */
@@ -90,12 +102,12 @@ export class Elements {
 
   /** Whether the GPU may be used: it was offered, and the visitor ticked it. */
   get gpuValue(): boolean {
-    return !this.#gpuField.hidden && this.gpu.checked;
+    return this.offersGpu && this.gpu.checked;
   }
 
   /** Whether the processor may be used. */
   get cpuValue(): boolean {
-    return Boolean(this.#gpuField.hidden) || this.cpu.checked;
+    return !this.offersGpu || this.cpu.checked;
   }
 
   setGpu(allowed: boolean): void {
@@ -117,6 +129,10 @@ export class Elements {
   /** Without a GPU there is nothing to choose from. */
   offerGpu(isOffered: boolean): void {
     this.#gpuField.hidden = !isOffered;
+  }
+
+  get offersGpu(): boolean {
+    return !this.#gpuField.hidden;
   }
 
   /** Offers the link by which the visitor keeps what was earned. */
@@ -144,6 +160,12 @@ export class Elements {
   /** After a click that could have been meant for the page. */
   showPressAgain(): void {
     setText(this.#hint, this.#text.fill('pressAgain'));
+  }
+
+  /** The same after a choice that was to be for more, or nothing any more; nothing moves for it, so that it can be pressed again. */
+  showChangeAgain(isWanted: boolean): void {
+    this.#now.hidden = isWanted;
+    setText(this.#liveHint, isWanted ? this.#text.fill('pressAgain') : '');
   }
 
   show(view: View, pause: PauseReason | undefined): void {

@@ -4,7 +4,7 @@
  * frame how things stand.
  */
 
-import { ELSEWHERE, type Earner, type FailureKind, type FromHub, type HubConfig, type HubPhase, type ToHub } from '../shared/hub-port.ts';
+import { ELSEWHERE, type Earner, type FailureKind, type FromHub, type HubConfig, type HubPhase, type ToHub, type TokenAnswer } from '../shared/hub-port.ts';
 import { paceFor, type Pace } from '../shared/pace.ts';
 import { ShardFetcher } from './blobs.ts';
 import { Gpu } from './gpu.ts';
@@ -15,6 +15,7 @@ import type { Port } from './pool.ts';
 import { Tally } from './results.ts';
 import type { Socket } from './session.ts';
 import { Traffic, WORTHWHILE_BYTES } from './traffic.ts';
+import { fetchToken } from './work-token.ts';
 
 const GIB = 2 ** 30;
 /** Budget of one kernel: a quarter of the machine's memory over all cores, within these bounds. */
@@ -26,6 +27,8 @@ const MEMORY_GIB_GUESS = 4;
 const COUNT_TOLD_EVERY_MS = 250;
 /** So many bytes are told at once: a page that is left now must not leave them uncounted. */
 const TOLD_AT_ONCE_BYTES = 64 << 10;
+/** Counted for a work token: the question and the answer. */
+const TOKEN_BYTES = 4 << 10;
 
 /** The hub's surroundings; handed in so that tests need no browser. */
 export interface ControllerHost {
@@ -130,6 +133,9 @@ export class Controller {
         return;
       case 'resume':
         this.#resume();
+        return;
+      case 'work_token':
+        void this.#workToken();
         return;
       case 'traffic':
         this.noteTraffic(0, message.bytes);
@@ -287,6 +293,18 @@ export class Controller {
     return this.#config.gpu === 'any' || flopsPerS > (this.#cpu?.flopsPerS ?? 0) * this.#config.cores;
   }
 
+  async #workToken(): Promise<void> {
+    const grant = this.#lanes().find((lane) => lane.grant !== undefined)?.grant;
+    const answer = grant === undefined ? ({ refusal: 'not_lending' } as const) : await this.#fetchToken(grant);
+    this.#host.post({ kind: 'work_token', answer });
+  }
+
+  async #fetchToken(grant: string): Promise<TokenAnswer> {
+    const refused = { refusal: 'refused' } as const;
+    if (!this.#reserve(TOKEN_BYTES)) return refused;
+    return fetchToken(this.#host, grant).then((token) => (token === undefined ? refused : { token }), () => refused);
+  }
+
   /** What a lane knows of the visit. */
   #visit(config: HubConfig, identity: Identity): Visit {
     const url = `${this.#host.origin.replace(/^http/, 'ws')}/v1/contribute`;
@@ -388,8 +406,8 @@ export class Controller {
     if (state.at === 'over') return state.phase;
     if (this.#paused !== undefined) return { name: this.#paused === ELSEWHERE ? 'elsewhere' : 'paused' };
     const phases = this.#lanes().map((lane) => lane.phase);
-    // The visitor allows the GPU alone, and it is of no use here.
-    const isOfNoUse = state.at === 'open' && this.#gpu.status !== 'starting';
+    // The visitor allows the GPU alone, and it is of no use here. The processor's lane is about to open.
+    const isOfNoUse = state.at === 'open' && !this.#isCpuAllowed && this.#gpu.status !== 'starting';
     const none: HubPhase = isOfNoUse ? { name: 'idle' } : { name: 'loading' };
     return phases.find(({ name }) => name === 'working') ?? phases[0] ?? none;
   }

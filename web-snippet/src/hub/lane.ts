@@ -138,6 +138,11 @@ export class Lane {
     return this.#state.at === 'session' && this.#state.readyAt !== undefined;
   }
 
+  /** What the session may fetch with, while there is one. */
+  get grant(): string | undefined {
+    return this.#state.at === 'session' && this.#state.readyAt !== undefined ? this.#state.grant : undefined;
+  }
+
   /** For whom it computes, once it has a task. */
   get about(): About | undefined {
     return this.#about;

@@ -110,6 +110,7 @@ export class Tabs {
       case 'resume':
         this.#turn?.want();
         return;
+      case 'work_token':
       case 'traffic':
         this.#hub.handle(message);
         return;

@@ -1,6 +1,6 @@
 /** `window.raven`: what the page may know and do. */
 
-import type { EmbedPhase } from '../shared/embed-port.ts';
+import type { EmbedPhase, TokenRefusal } from '../shared/embed-port.ts';
 
 /** What the page may know. */
 export interface RavenState {
@@ -30,6 +30,20 @@ export interface RavenApi {
   /** Calls `listener` with every new state; the answer ends that. */
   on(event: 'state', listener: Listener): () => void;
   readonly state: RavenState;
+  /**
+   * The coordinator's signed word for what this visitor has computed on this site, good for five minutes: for the
+   * site's server, which checks it. Rejects with a `WorkTokenError`.
+   */
+  workToken(): Promise<string>;
+}
+
+/** Why there is no work token. */
+export interface WorkTokenError extends Error {
+  /**
+   * `not_lending`: nothing is lent in this tab, or there is no connection yet. `refused`: the coordinator gives none
+   * or can't be reached, or the visit may move no more. `timeout`: no answer came.
+   */
+  readonly reason: TokenRefusal | 'timeout';
 }
 
 declare global {

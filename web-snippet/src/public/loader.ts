@@ -33,6 +33,7 @@ function main(): void {
     stop: () => side.stop(),
     consent: (given) => side.consent(given),
     on: (event, listener) => (event === 'state' ? side.on(listener) : () => undefined),
+    workToken: () => side.tokens.ask(),
     get state() {
       return side.state;
     },

@@ -5,6 +5,7 @@ import type { Listener, RavenState } from './api.ts';
 import { createHolder, type Holder } from './holder.ts';
 import { createMemory, type Memory } from './memory.ts';
 import type { Tag } from './tag.ts';
+import { Tokens } from './tokens.ts';
 import { explain, INSECURE, readViolation, warn } from './trouble.ts';
 
 /** A frame that has loaded answers within a few milliseconds; one that was blocked has loaded too, and never does. */
@@ -33,6 +34,7 @@ function isVisitorActing(): boolean {
 // `private` and not `#`: for old browsers the latter becomes a map per field.
 export class PageSide {
   state: RavenState = { phase: 'off', tasks: 0 };
+  readonly tokens = new Tokens((id) => this.askToken(id));
   private readonly tag: Tag;
   private readonly memory: Memory = createMemory(() => localStorage, Date.now);
   private readonly holder: Holder;
@@ -138,6 +140,9 @@ export class PageSide {
       case 'state':
         this.become({ phase: message.phase, tasks: message.tasks });
         return;
+      case 'work_token':
+        this.tokens.answer(message);
+        return;
       case 'answer':
         // A new yes is not the one that was taken back.
         if (message.answer === 'yes') this.owesForget = false;
@@ -179,6 +184,7 @@ export class PageSide {
 
   private remove(): void {
     this.isReady = false;
+    this.tokens.clear();
     this.endSilence();
     // With the frame its workers end.
     this.holder.detach();
@@ -201,6 +207,7 @@ export class PageSide {
   /** The frame is in the page, or in it again, and starts anew. */
   private placed(): void {
     this.isReady = false;
+    this.tokens.clear();
     this.become({ phase: 'asking', tasks: 0 });
     this.expectAnswer(SILENCE_MS);
   }
@@ -208,6 +215,12 @@ export class PageSide {
   /** A page may have removed the frame, which comes back a moment later. */
   private canHear(): boolean {
     return this.isReady && this.holder.frame.isConnected;
+  }
+
+  private askToken(id: number): boolean {
+    const canHear = this.canHear();
+    if (canHear) this.send({ type: 'work_token', id });
+    return canHear;
   }
 
   private send(message: ToFrame): void {

@@ -21,6 +21,8 @@ export type ToFrame =
   /** Whether the page is visible. */
   | { readonly type: 'visibility'; readonly visible: boolean }
   | { readonly type: 'stop' }
+  /** The page wants the coordinator's word for what its visitor did on the site; answered under the same number. */
+  | { readonly type: 'work_token'; readonly id: number }
   /** The page takes the yes back: the frame ends its work, forgets, and says so. */
   | { readonly type: 'forget' };
 
@@ -29,12 +31,24 @@ export type Answer = 'yes' | 'not_now' | 'never';
 
 const ANSWERS: readonly Answer[] = ['yes', 'not_now', 'never'];
 
+/** Why there is no work token. */
+export type TokenRefusal =
+  /** Nothing is lent in this tab, or there is no connection yet. */
+  | 'not_lending'
+  /** The coordinator gives none or can't be reached, or the visit may not move as much any more. */
+  | 'refused';
+
+/** As the coordinator writes them. */
+const TOKEN = /^[\w.]{1,2048}$/;
+
 export type ToLoader =
   | { readonly type: 'ready' }
   /** Size that the frame wants, in CSS pixels. */
   | { readonly type: 'resize'; readonly width: number; readonly height: number }
   | { readonly type: 'state'; readonly phase: EmbedPhase; readonly tasks: number }
   | { readonly type: 'answer'; readonly answer: Answer }
+  | { readonly type: 'work_token'; readonly id: number; readonly token: string }
+  | { readonly type: 'work_token'; readonly id: number; readonly refusal: TokenRefusal }
   /** Nothing of a yes is left; the frame may be removed. */
   | { readonly type: 'forgotten' };
 
@@ -61,11 +75,19 @@ export function readToFrame(data: unknown): ToFrame | undefined {
     case 'stop':
     case 'forget':
       return { type: message.type };
+    case 'work_token': {
+      const id = count(message.id);
+      return id === undefined ? undefined : { type: 'work_token', id };
+    }
     case 'visibility':
       return typeof message.visible === 'boolean' ? { type: 'visibility', visible: message.visible } : undefined;
     default:
       return undefined;
   }
+}
+
+function count(value: unknown): number | undefined {
+  return Number.isSafeInteger(value) && Number(value) >= 0 ? Number(value) : undefined;
 }
 
 function size(value: unknown): number | undefined {
@@ -88,6 +110,13 @@ export function readToLoader(data: unknown): ToLoader | undefined {
       const phase = PHASES.find((known) => known === message.phase);
       const tasks = message.tasks;
       return phase && typeof tasks === 'number' && tasks >= 0 ? { type: 'state', phase, tasks } : undefined;
+    }
+    case 'work_token': {
+      const { token, refusal } = message;
+      const id = count(message.id);
+      if (id === undefined) return undefined;
+      if (typeof token === 'string' && TOKEN.test(token)) return { type: 'work_token', id, token };
+      return refusal === 'not_lending' || refusal === 'refused' ? { type: 'work_token', id, refusal } : undefined;
     }
     case 'answer': {
       const answer = ANSWERS.find((known) => known === message.answer);

@@ -1,6 +1,7 @@
 /** Messages between the frame's document and the hub worker; both come from one build. */
 
 import type { About } from '../wire/message.ts';
+import type { TokenRefusal } from './embed-port.ts';
 
 /** What the coordinator makes of GPUs: nothing, real ones, or a software adapter too, however slow (for tests). */
 export type GpuOffer = 'no' | 'hardware' | 'any';
@@ -52,6 +53,8 @@ export type ToHub =
   | { readonly kind: 'cpu'; readonly allowed: boolean }
   | { readonly kind: 'pause'; readonly detail: string }
   | { readonly kind: 'resume' }
+  /** The page wants the coordinator's word for what its visitor did on the site. */
+  | { readonly kind: 'work_token' }
   /** What the visit has moved at least, where the hub can't hear it from the other tabs. */
   | { readonly kind: 'traffic'; readonly bytes: number }
   /** `everywhere`: the visitor said stop, which holds for the site's other tabs too. */
@@ -114,6 +117,9 @@ export interface Results {
   readonly wrong: number;
 }
 
+/** What came of a wish for a work token. */
+export type TokenAnswer = { readonly token: string } | { readonly refusal: TokenRefusal };
+
 /** Whose the earnings of a visit are. */
 export type Earner = 'visitor' | 'site';
 
@@ -139,4 +145,6 @@ export type FromHub =
   | { readonly kind: 'share'; readonly share: number }
   /** The same of the switches for GPU and processor. */
   | { readonly kind: 'gpu'; readonly allowed: boolean }
-  | { readonly kind: 'cpu'; readonly allowed: boolean };
+  | { readonly kind: 'cpu'; readonly allowed: boolean }
+  /** Of every wish one. */
+  | { readonly kind: 'work_token'; readonly answer: TokenAnswer };

@@ -165,16 +165,26 @@ export interface Claim {
   readonly signature: string;
 }
 
-/** The claim of a link's fragment, if it has one. */
-export function readClaim(hash: string): Claim | undefined {
+/** More claims than a link of the frame has. */
+const CLAIMS_MAX = 32;
+
+/** The claims of a link's fragment, one for each key that has earned; none where it is not whole. */
+export function readClaims(hash: string): readonly Claim[] {
   const coded = /^#claim=([\w-]+)$/.exec(hash)?.[1];
-  if (!coded) return undefined;
+  if (!coded) return [];
   try {
-    const { statement, signature } = fields(JSON.parse(atob(coded.replaceAll('-', '+').replaceAll('_', '/'))));
-    return typeof statement === 'string' && typeof signature === 'string' ? { statement, signature } : undefined;
+    const parsed: unknown = JSON.parse(atob(coded.replaceAll('-', '+').replaceAll('_', '/')));
+    // A link of before is of one key.
+    const claims = (Array.isArray(parsed) ? parsed : [parsed]).map(readClaim);
+    return claims.length <= CLAIMS_MAX && claims.every((each) => each !== undefined) ? claims : [];
   } catch {
-    return undefined;
+    return [];
   }
+}
+
+function readClaim(value: unknown): Claim | undefined {
+  const { statement, signature } = fields(value);
+  return typeof statement === 'string' && typeof signature === 'string' ? { statement, signature } : undefined;
 }
 
 export async function claim(wallet: Wallet, { statement, signature }: Claim): Promise<void> {

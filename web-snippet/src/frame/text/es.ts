@@ -14,7 +14,7 @@ export const messages: Messages = {
   theirsTerm: 'Sus datos:',
   theirs: 'muestras del trabajo, como imágenes, llegan a este navegador; podrías mirarlas.',
   yoursTerm: 'Tus datos:',
-  yours: 'no se leen: ni páginas, ni archivos, ni cámara, ni lugar, ni historial. Este sitio solo recuerda un «ahora no» o un «nunca», o durante un día tu sí, una clave aleatoria y una cuenta de bytes. El servidor ve tu dirección de red, como cualquier sitio.',
+  yours: 'no se leen: ni páginas, ni archivos, ni cámara, ni lugar, ni historial. Este sitio solo recuerda un «ahora no» o un «nunca», o durante un día tu sí, una clave aleatoria y una cuenta de bytes. El servidor ve tu dirección de red, como cualquier sitio. {site} puede saber cuánto has calculado, con un código solo para este sitio.',
   earnsTerm: 'Qué gana:',
   earns: 'menos de un centavo por visita: para ti; para {site} si lo marcas abajo o este navegador no guarda la clave.',
   share: 'Parte del procesador',

@@ -14,7 +14,7 @@ export const messages: Messages = {
   theirsTerm: 'Leurs données :',
   theirs: 'des exemples du travail, comme des images, arrivent dans ce navigateur ; vous pourriez les regarder.',
   yoursTerm: 'Vos données :',
-  yours: 'ne sont pas lues : ni page, ni fichier, ni caméra, ni position, ni historique. Ce site retient seulement un « pas maintenant » ou un « jamais », ou pour un jour votre oui, une clé aléatoire et un compte d’octets. Le serveur voit votre adresse réseau, comme tout site.',
+  yours: 'ne sont pas lues : ni page, ni fichier, ni caméra, ni position, ni historique. Ce site retient seulement un « pas maintenant » ou un « jamais », ou pour un jour votre oui, une clé aléatoire et un compte d’octets. Le serveur voit votre adresse réseau, comme tout site. {site} peut savoir combien vous avez calculé, sous un code propre à ce site.',
   earnsTerm: 'Ce que cela rapporte :',
   earns: 'moins d’un centime par visite : pour vous ; pour {site} si coché ci-dessous ou sans clé gardée ici.',
   share: 'Part du processeur',

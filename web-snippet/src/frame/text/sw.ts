@@ -14,7 +14,7 @@ export const messages: Messages = {
   theirsTerm: 'Data yao:',
   theirs: 'sampuli za kazi, kama picha za mafunzo, huja kwenye kivinjari hiki, ambapo unaweza kuziangalia.',
   yoursTerm: 'Data yako:',
-  yours: 'haisomwi: si kurasa, faili, kamera, mahali wala historia. Tovuti hii hukumbuka tu “si sasa” au “kamwe”, au kwa siku moja ndiyo yako, ufunguo wa nasibu na hesabu ya baiti. Seva huona anwani yako ya mtandao, kama tovuti yoyote.',
+  yours: 'haisomwi: si kurasa, faili, kamera, mahali wala historia. Tovuti hii hukumbuka tu “si sasa” au “kamwe”, au kwa siku moja ndiyo yako, ufunguo wa nasibu na hesabu ya baiti. Seva huona anwani yako ya mtandao, kama tovuti yoyote. {site} inaweza kujua umekokotoa kiasi gani, kwa msimbo wa tovuti hii pekee.',
   earnsTerm: 'Mapato:',
   earns: 'chini ya senti moja kwa ziara: yako; ya {site} ukiweka alama chini au kivinjari kisipohifadhi ufunguo.',
   share: 'Sehemu ya prosesa',
