@@ -6,6 +6,7 @@ use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::runtime::SessionRecord;
 use raven_coordinator::sites::new_site;
 use raven_coordinator::store::{ProofKind, SiteCaps, SiteChange, StoreError, day_of, parse_site};
+use raven_coordinator::ticket::UsedTicket;
 use raven_coordinator::time::UnixMs;
 use raven_engine::money::PicoUsd;
 use raven_engine::{ContributorId, Credit, NetworkPrefix, Payer, Proof, Record, SiteId};
@@ -67,7 +68,7 @@ fn open_on(
         contributor: ContributorId([who; 32]),
         site: Some(site),
         origin: Some(page.into()),
-        ticket: Some(session),
+        ticket: Some(UsedTicket { number: session, is_elsewhere: false }),
         prefix: prefix(network),
         device,
         numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },

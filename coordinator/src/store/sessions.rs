@@ -26,10 +26,16 @@ impl Store {
         let now = UnixMs::now();
         let caps = self.site_caps();
         let mut transaction = self.begin().await?;
-        if let Some(ticket) = session.ticket {
-            partners::take_ticket(&mut transaction, ticket, &session.contributor, now).await?;
-        }
-        let withheld = partners::withheld_at_start(&mut transaction, caps, session, now).await?;
+        let ticket = match session.ticket {
+            Some(ticket) => Some(
+                partners::take_ticket(&mut transaction, ticket, session.contributor, now).await?,
+            ),
+            None => None,
+        };
+        let withheld = match ticket {
+            Some(ticket) if ticket.is_elsewhere => Some(Withheld::Network),
+            _ => partners::withheld_at_start(&mut transaction, caps, session, now).await?,
+        };
         sqlx::query(
             "INSERT INTO sessions (id, contributor, site, network_prefix, device_class, device,
                  numeric_class, share, workers, receipt, signature, opened_ms, origin,

@@ -44,7 +44,7 @@ export interface ControllerHost {
   /** Whether there is an adapter, and a real one unless `software` may be. Nothing is fetched for that. */
   hasGpu(software: boolean): Promise<boolean>;
   loadGpu(filesUrl: string): Promise<KernelFiles>;
-  renewTicket(frameUrl: string): Promise<string | undefined>;
+  renewTicket(frameUrl: string, old: string): Promise<string | undefined>;
   post(message: FromHub): void;
 }
 
@@ -308,7 +308,7 @@ export class Controller {
   }
 
   async #renewTicket(config: HubConfig): Promise<boolean> {
-    const ticket = await this.#host.renewTicket(config.frameUrl);
+    const ticket = await this.#host.renewTicket(config.frameUrl, this.#ticket);
     this.#ticket = ticket ?? this.#ticket;
     return ticket !== undefined;
   }
