@@ -2,11 +2,11 @@
 //! says, and looked at by the auditor.
 
 use super::{
-    Store, StoreError, column, failed, from_sql, hash_column, to_sql, u32_column, u64_column,
-    unreadable,
+    Store, StoreError, column, failed, from_sql, hash_column, sessions, to_sql, u32_column,
+    u64_column, unreadable,
 };
 use crate::allocation::{Allocation, AllocationHash, AllocationKind, receipt_hash};
-use crate::runtime::session::hex;
+use crate::runtime::session::{Raise, hex};
 use crate::time::UnixMs;
 use raven_engine::ContributorId;
 use raven_protocol::SessionId;
@@ -103,13 +103,20 @@ pub(super) async fn end(
 }
 
 impl Store {
-    /// Appends a line; it is durable when this returns.
+    /// Appends a line, and the receipt that it takes; both are durable when this returns.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn add_allocation(&self, line: &Allocation) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        append(&mut transaction, line, UnixMs::now()).await?;
+    pub async fn add_allocation(
+        &self,
+        line: &Allocation,
+        raise: Option<&Raise>,
+    ) -> Result<(), StoreError> {
+        let (mut transaction, now) = (self.begin().await?, UnixMs::now());
+        if let Some(raise) = raise {
+            sessions::raised(&mut transaction, line.session, raise, now).await?;
+        }
+        append(&mut transaction, line, now).await?;
         transaction.commit().await.map_err(failed("commit an allocation"))
     }
 
