@@ -1,6 +1,7 @@
 //! The chain of allocations in the store: appended in the transaction of what it
 //! says, and looked at by the auditor.
 
+use super::contributors::OWN;
 use super::{
     Store, StoreError, column, failed, from_sql, hash_column, sessions, to_sql, u32_column,
     u64_column, unreadable,
@@ -140,6 +141,28 @@ impl Store {
         .fetch_all(self.readers())
         .await
         .map_err(failed("list allocations"))?;
+        let line = |row| Ok((u64_column(row, "allocations", "number")?, read(row)?, hash(row)?));
+        rows.iter().map(line).collect()
+    }
+
+    /// The newest lines of a key and whom it collects for, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn own_allocations(
+        &self,
+        key: ContributorId,
+        limit: u32,
+    ) -> Result<Vec<(u64, Allocation, AllocationHash)>, StoreError> {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT a.* FROM {OWN} k JOIN allocations a ON a.contributor = k.key
+             ORDER BY a.number DESC LIMIT ?2"
+        )))
+        .bind(&key.0[..])
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("list a contributor's allocations"))?;
         let line = |row| Ok((u64_column(row, "allocations", "number")?, read(row)?, hash(row)?));
         rows.iter().map(line).collect()
     }
