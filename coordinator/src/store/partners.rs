@@ -7,7 +7,7 @@ use crate::ticket::UsedTicket;
 use crate::time::UnixMs;
 use crate::verify::is_local_origin;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
-use raven_engine::{ContributorId, Credit, NetworkPrefix, SiteId};
+use raven_engine::{Beneficiary, ContributorId, Credit, NetworkPrefix, SiteId};
 use raven_protocol::{JobId, SessionId};
 use sqlx::Transaction;
 use sqlx::sqlite::Sqlite;
@@ -214,10 +214,17 @@ impl Attribution {
         Ok(())
     }
 
-    /// The credit as it is stored and paid: with its site where that earns by it.
+    /// The credit as it is stored and paid: with its site where that earns by it. What was
+    /// left to a site that does not is the reserve's.
     pub(super) fn of(&self, credit: &Credit) -> Credit {
-        let earns = self.reason(credit).is_none();
-        Credit { site: credit.site.filter(|_| earns), ..*credit }
+        if self.reason(credit).is_none() {
+            return *credit;
+        }
+        let beneficiary = match credit.beneficiary {
+            Beneficiary::Site => Beneficiary::Reserve,
+            other => other,
+        };
+        Credit { site: None, beneficiary, ..*credit }
     }
 
     fn reason(&self, credit: &Credit) -> Option<Withheld> {
