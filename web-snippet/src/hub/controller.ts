@@ -373,8 +373,10 @@ export class Controller {
     if (this.#state.at === 'over' || this.#isEnding) return;
     this.#isEnding = true;
     for (const lane of this.#lanes()) lane.halt();
-    this.#cpu?.stop();
-    this.#gpu.end();
+    const isVisitors = phase.name === 'stopped';
+    if (isVisitors) this.#cpu?.stop();
+    else this.#cpu?.drop();
+    this.#gpu.end(isVisitors);
     this.#become({ at: 'over', phase });
   }
 
