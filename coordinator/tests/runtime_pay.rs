@@ -4,7 +4,8 @@ mod support;
 
 use raven_coordinator::job::{JobSpec, resume};
 use raven_coordinator::keys::{ApiKey, KeyMode};
-use raven_coordinator::store::{Book, JobRow, StoreError, requester};
+use raven_coordinator::store::{Book, JobRow, ProofKind, StoreError, requester};
+use raven_coordinator::time::UnixMs;
 use raven_engine::ledger::{Account, Exact, Refusal};
 use raven_engine::money::{Charge, NanoUsd};
 use raven_engine::{Cause, ContributorId, JobPhase, Rates, Verification};
@@ -116,6 +117,13 @@ async fn earnings_and_margins_are_the_price_to_the_nano_usd() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_key_or_by_choice_the_site_earns() {
     let coordinator = Coordinator::start(|_| {}).await;
+    let proven = coordinator.store.origin_proven(
+        coordinator.site,
+        "http://news.test",
+        ProofKind::File,
+        UnixMs::now(),
+    );
+    proven.await.expect("noted");
     let ann = Habits::default();
     let ben = Habits { earnings: Earnings::Site, ..ann };
     let cleo = Habits { keeps: Keeps::Visit, ..ann };
