@@ -35,7 +35,9 @@ CREATE INDEX sessions_by_contributor ON sessions (contributor, opened_ms);
 CREATE TABLE ticket_holders (
     ticket INTEGER PRIMARY KEY,
     contributor BLOB NOT NULL,
-    used_ms INTEGER NOT NULL
+    used_ms INTEGER NOT NULL,
+    -- Whether that was in another network than asked for the frame.
+    elsewhere INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX ticket_holders_by_time ON ticket_holders (used_ms);
 

@@ -1,6 +1,7 @@
--- Whose an execution's earning is: its contributor's, or that of the site in the same row.
+-- Whose an execution's earning is: its contributor's, that of the site in the same row, or the
+-- reserve's where it was left to a site that did not earn by it.
 ALTER TABLE credits ADD COLUMN beneficiary TEXT NOT NULL DEFAULT 'contributor'
-    CHECK (beneficiary IN ('contributor', 'site'));
+    CHECK (beneficiary IN ('contributor', 'site', 'reserve'));
 
 -- What each session was given of its contributor's machine, and every change of that, as a
 -- chain of hashes: one line for each, by its number from 1. A line is there before what it

@@ -37,8 +37,6 @@ pub enum TicketError {
     Revoked,
     #[error("ticket: it was used with another session key")]
     Taken,
-    #[error("ticket: it was given to another network")]
-    Elsewhere,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -49,12 +47,23 @@ pub struct TicketSite {
     pub site: SiteId,
     /// Its publishable key, which the receipt repeats.
     pub site_key: String,
-    /// The ticket's number: one contributor has it.
-    pub ticket: u64,
+    /// What becomes its contributor's with the session.
+    pub ticket: UsedTicket,
     /// The origin of the page that showed the frame, where the browser told it.
     pub origin: Option<String>,
     /// Kinds of jobs that the site refuses.
     pub refuses: CategorySet,
+}
+
+/// A ticket that somebody has come with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsedTicket {
+    /// One contributor has it.
+    pub number: u64,
+    /// Its first use is from another network than asked for the frame. A visitor may
+    /// leave by two of them; a ticket that is passed on does too, so that its site does
+    /// not earn by it.
+    pub is_elsewhere: bool,
 }
 
 /// Where a frame was asked for.
@@ -73,6 +82,18 @@ struct Said {
     number: u64,
     network: String,
     origin: String,
+}
+
+impl Said {
+    /// The page's origin as the site has it listed; `None` where it was never told.
+    fn origin_of<'a>(&self, site: &'a SiteRow) -> Result<Option<&'a str>, TicketError> {
+        if self.origin == NO_ORIGIN {
+            return Ok(None);
+        }
+        let listed = site.origins.iter().find(|origin| origin_mark(origin) == self.origin);
+        // It may have been taken out of the list since.
+        listed.map(|origin| Some(origin.as_str())).ok_or(TicketError::Revoked)
+    }
 }
 
 /// A few digits that stand for something in a ticket: it is shown to the page's
@@ -149,8 +170,7 @@ impl Tickets {
 
     /// The site, if the ticket was issued here, has not expired, its site shows its
     /// frame, and it is this contributor's: who has used it already, or who comes
-    /// with it first, soon, and from the network that asked for the frame. It becomes
-    /// the contributor's when its session is stored.
+    /// with it first and soon. It becomes the contributor's when its session is stored.
     ///
     /// # Errors
     /// [`TicketError`].
@@ -161,26 +181,47 @@ impl Tickets {
         prefix: &NetworkPrefix,
     ) -> Result<TicketSite, TicketError> {
         let now = UnixMs::now();
-        let said = self.check(token, now)?;
+        let said = self.check(token)?;
+        if now.0 >= said.issued + TICKET_MS {
+            return Err(TicketError::Expired);
+        }
         match self.store.ticket_holder(said.number).await? {
             Some(holder) if holder == *contributor => {}
             Some(_) => return Err(TicketError::Taken),
             None if now.0 >= said.issued + FIRST_USE_MS => return Err(TicketError::Expired),
-            None if said.network != network_mark(prefix) => return Err(TicketError::Elsewhere),
             None => {}
         }
+        let ticket =
+            UsedTicket { number: said.number, is_elsewhere: said.network != network_mark(prefix) };
         let row = self.store.site(said.site).await?.filter(SiteRow::is_open);
         let row = row.ok_or(TicketError::Revoked)?;
-        let origin = row.origins.into_iter().find(|origin| origin_mark(origin) == said.origin);
-        if origin.is_none() && said.origin != NO_ORIGIN {
-            // The page's origin was taken out of the list since.
-            return Err(TicketError::Revoked);
-        }
+        let origin = said.origin_of(&row)?.map(str::to_owned);
         let (site, site_key, refuses) = (said.site, row.site_key, row.refuses);
-        Ok(TicketSite { site, site_key, ticket: said.number, origin, refuses })
+        Ok(TicketSite { site, site_key, ticket, origin, refuses })
     }
 
-    fn check(&self, token: &str, now: UnixMs) -> Result<Said, TicketError> {
+    /// A ticket after an earlier one, which may have expired: for the same page, as long as
+    /// that is one of the site's. Whoever asks for it is not the page and could not tell.
+    ///
+    /// # Errors
+    /// [`TicketError`].
+    pub fn renew(
+        &self,
+        token: &str,
+        site: &SiteRow,
+        prefix: NetworkPrefix,
+        now: UnixMs,
+    ) -> Result<String, TicketError> {
+        let said = self.check(token)?;
+        if said.site != site.id {
+            return Err(TicketError::Forged);
+        }
+        let seat = Seat { prefix, origin: said.origin_of(site)? };
+        Ok(self.issue(site.id, &seat, now))
+    }
+
+    /// What a ticket says, if it was issued here, however long ago.
+    fn check(&self, token: &str) -> Result<Said, TicketError> {
         if token.len() > TEXT_BYTES_MAX {
             return Err(TicketError::Forged);
         }
@@ -196,8 +237,7 @@ impl Tickets {
         }
         // The body is ours from here on.
         // An earlier version's ticket has other parts: its frame fetches a new one.
-        let said = read(rest).ok_or(TicketError::Expired)?;
-        if now.0 >= said.issued + TICKET_MS { Err(TicketError::Expired) } else { Ok(said) }
+        read(rest).ok_or(TicketError::Expired)
     }
 }
 

@@ -6,7 +6,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use raven_coordinator::http::upkeep;
 use raven_coordinator::runtime::SessionRecord;
 use raven_coordinator::runtime::session::hex;
-use raven_coordinator::store::{Book, Payout};
+use raven_coordinator::store::{Book, Claim, ClaimError, LINK_DAYS, LINKS_MAX, Payout};
 use raven_coordinator::time::UnixMs;
 use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
 use raven_engine::money::NanoUsd;
@@ -16,6 +16,8 @@ use raven_protocol::{
 };
 use serde_json::{Value, json};
 use server::{Answer, ORIGIN, Server};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::SqliteConnectOptions;
 use std::collections::BTreeMap;
 
 fn key(number: u8) -> SigningKey {
@@ -191,6 +193,7 @@ fn whoever_is_not_the_key_sees_nothing() {
 fn payout_settings_are_checked_and_kept() {
     let server = Server::start();
     let ann = key(1);
+    open(&server, 1, &ann);
     let path = format!("/v1/contributors/{}/payout", public(&ann));
     let put = |body: &Value| {
         let header = authorization(&ann, &nonce(&server, &ann));
@@ -231,6 +234,7 @@ fn a_wallet_collects_what_its_contributors_earn() {
     assert_eq!(claim(&server, &frame, &wallet).status, 201);
     assert_eq!(posted(&server, of(&wallet)), 500);
     enter(&server, "two", id(&frame), 25, false);
+    open(&server, 1, &phone);
     assert_eq!(claim(&server, &phone, &wallet).status, 201);
     let sweep = || server.runtime.block_on(upkeep::sweep(&server.app, UnixMs::now()));
     sweep().expect("swept");
@@ -283,10 +287,77 @@ fn claims_that_may_not_be_move_nothing() {
     // One contributor has one wallet, and no wallet has another.
     claim(&server, &frame, &thief).problem(409);
     claim(&server, &wallet, &thief).problem(409);
+    open(&server, 5, &key(5));
     claim(&server, &key(5), &frame).problem(409);
     claim(&server, &key(5), &key(5)).problem(409);
     assert_eq!(posted(&server, of(&wallet)), 500);
     assert_eq!(posted(&server, of(&thief)), 0);
+}
+
+async fn rows(server: &Server, sql: &'static str) -> i64 {
+    let options = SqliteConnectOptions::new().filename(server.folder.path().join("raven.sqlite"));
+    let mut file = options.connect().await.expect("a file");
+    sqlx::query_scalar(sql).fetch_one(&mut file).await.expect(sql)
+}
+
+#[test]
+fn a_key_that_has_done_nothing_leaves_no_trace() {
+    let server = Server::start();
+    let (wallet, nobody) = (key(3), key(4));
+    let refused = claim(&server, &nobody, &wallet).problem(409);
+    assert_eq!(refused["field"], "statement.from");
+    assert!(refused["detail"].as_str().expect("a detail").contains("neither"), "{refused}");
+    own(&server, &nobody);
+    let header = authorization(&nobody, &nonce(&server, &nobody));
+    let path = format!("/v1/contributors/{}/payout", public(&nobody));
+    let body = json!({ "address": "nobody@example.org" }).to_string();
+    let request = ureq::put(server.url(&path)).config().http_status_as_error(false).build();
+    let answer = request.header("authorization", &header).send(body).expect("answers");
+    assert_eq!(answer.status().as_u16(), 409);
+    let count = |sql| server.runtime.block_on(rows(&server, sql));
+    assert_eq!(count("SELECT COUNT(*) FROM contributors"), 0);
+    assert_eq!(count("SELECT COUNT(*) FROM wallet_links"), 0);
+    // A session or some earnings are enough, and then the wallet is known, too.
+    open(&server, 1, &key(1));
+    enter(&server, "one", id(&key(2)), 5, false);
+    for known in [key(1), key(2)] {
+        assert_eq!(claim(&server, &known, &wallet).status, 201);
+    }
+    assert_eq!(count("SELECT COUNT(*) FROM contributors"), 1);
+}
+
+#[test]
+fn a_wallet_has_many_contributors_in_its_life_and_sums_up_all_of_them() {
+    let server = Server::start();
+    let wallet = key(3);
+    let link = |number: u64, days_ago: i64| {
+        let mut bytes = [7; 32];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        let contributor = ContributorId(bytes);
+        enter(&server, &format!("of {number}"), contributor, 2, false);
+        enter(&server, &format!("for {number}"), contributor, 1, true);
+        let claim = Claim {
+            contributor,
+            wallet: id(&wallet),
+            statement: String::new(),
+            signature: String::new(),
+        };
+        server.runtime.block_on(
+            server.app.store.claim(&claim, UnixMs(UnixMs::now().0 - days_ago * 86_400_000)),
+        )
+    };
+    for number in 0..LINKS_MAX {
+        link(number, LINK_DAYS + 1).expect("linked");
+    }
+    for number in LINKS_MAX..2 * LINKS_MAX {
+        link(number, 1).expect("those of before do not count any more");
+    }
+    assert!(matches!(link(2 * LINKS_MAX, 0), Err(ClaimError::Full)));
+    let shown = own(&server, &wallet);
+    assert_eq!(shown["linked"].as_array().map(Vec::len), Some(100));
+    assert_eq!(shown["earnings"]["live"]["available_nano_usd"], 2 * 2 * LINKS_MAX);
+    assert_eq!(shown["earnings"]["live"]["pending_nano_usd"], 2 * LINKS_MAX);
+    assert_eq!(shown["earned"][0]["nano_usd"], 3 * 2 * LINKS_MAX);
 }
 
 #[test]

@@ -339,6 +339,44 @@ fn views_and_blocked_frames_are_counted_by_what_the_browser_tells() {
 }
 
 #[test]
+fn a_frame_renews_its_ticket_for_the_page_that_it_was_given_to() {
+    let server = Server::start();
+    let (id, key) = register(&server, &["https://n.example", "https://m.example"]);
+    let (_, other) = register(&server, &["https://o.example"]);
+    let ticket_in = |answer: &server::Answer| {
+        let page = answer.text();
+        let (_, rest) = page.split_once("raven-ticket\" content=\"").expect("a ticket");
+        rest.split_once('"').expect("its end").0.to_owned()
+    };
+    let origin_in = |ticket: &str| ticket.split('.').nth(5).expect("an origin").to_owned();
+    let frame = format!("/embed/frame.html?site={key}");
+    let first = ticket_in(&server.get_with(&frame, &[("referer", "https://n.example/")]));
+    assert_ne!(origin_in(&first), "-");
+    let renew = |ticket: &str| server.get_with(&frame, &[("raven-ticket", ticket)]);
+    let second = ticket_in(&renew(&first));
+    assert_ne!(second, first);
+    assert_eq!(origin_in(&second), origin_in(&first));
+    // It is no view, and no ticket but one of this site's is renewed.
+    let site = server.get(&format!("/v1/sites/{id}")).json();
+    assert_eq!(site["days"][0]["views"], 1);
+    let of_another = format!("/embed/frame.html?site={other}");
+    let forged = first.replace(&origin_in(&first), "-");
+    for answer in [
+        server.get_with(&of_another, &[("raven-ticket", &first)]),
+        renew(&forged),
+        renew(""),
+        renew("x"),
+    ] {
+        assert_eq!(answer.status, 404);
+        assert!(!answer.text().contains("raven-ticket"));
+    }
+    let body = json!({"origins": ["https://m.example"]}).to_string();
+    let changed = server.send("PATCH", &format!("/v1/sites/{id}"), &[], body.as_bytes());
+    assert_eq!(changed.status, 200);
+    assert_eq!(renew(&second).status, 404, "the page is not the site's any more");
+}
+
+#[test]
 fn a_visitors_token_is_good_for_its_site_alone() {
     let server = Server::start();
     let (id, _) = register(&server, &["https://n.example"]);

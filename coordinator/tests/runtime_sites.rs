@@ -86,7 +86,7 @@ async fn two_keys_at_the_same_moment_do_not_share_a_ticket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ticket_is_first_used_soon_and_in_the_network_that_it_was_given_to() {
+async fn a_ticket_is_first_used_soon_and_earns_in_the_network_that_it_was_given_to() {
     let coordinator = Coordinator::start(|_| {}).await;
     let (me, here) = (ContributorId([1; 32]), network_prefix([192, 0, 2, 1].into()));
     let issue = |ago: i64| {
@@ -99,7 +99,8 @@ async fn a_ticket_is_first_used_soon_and_in_the_network_that_it_was_given_to() {
     let good = verify(&issue(0), &here).await.expect("good");
     assert_eq!((good.site, good.origin.as_deref()), (coordinator.site, Some(PAGE)));
     let elsewhere = network_prefix([198, 51, 100, 1].into());
-    assert!(matches!(verify(&issue(0), &elsewhere).await, Err(TicketError::Elsewhere)));
+    let passed_on = verify(&issue(0), &elsewhere).await.expect("good all the same");
+    assert!(passed_on.ticket.is_elsewhere && !good.ticket.is_elsewhere);
     assert!(matches!(verify(&issue(FIRST_USE_MS), &here).await, Err(TicketError::Expired)));
     // This machine's own addresses are one network.
     let seat = Seat { prefix: network_prefix([127, 0, 0, 1].into()), origin: None };
@@ -173,6 +174,46 @@ async fn a_site_earns_by_work_through_a_proven_origin_and_by_no_other() {
     let (yes, worked) =
         days.values().fold((0, 0), |sum, day| (sum.0 + day.yes, sum.1 + day.worked));
     assert_eq!((yes, worked), (1, 1), "one key: {days:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_by_another_network_than_its_ticket_computes_and_its_site_does_not_earn() {
+    let coordinator = Coordinator::start(|_| {}).await;
+    let (site, now) = (coordinator.site, UnixMs::now());
+    coordinator.store.origin_proven(site, PAGE, ProofKind::Dns, now).await.expect("noted");
+    let seat = Seat { prefix: network_prefix([192, 0, 2, 1].into()), origin: Some(PAGE) };
+    let ticket = coordinator.tickets.issue(site, &seat, now);
+    let (earned, reserve) = train(&coordinator, Some(ticket.clone())).await;
+    assert!(earned == 0 && reserve > 0, "{earned} {reserve}");
+    // The key has the ticket now; that does not make it another one.
+    let (earned, reserve) = train(&coordinator, Some(ticket)).await;
+    assert!(earned == 0 && reserve > 0, "{earned} {reserve}");
+    let day = day_of(UnixMs::now());
+    let days = coordinator.store.site_days(site, day - 1, day).await.expect("read");
+    assert!(days.values().all(|day| day.work.keys().eq(["network"])), "{days:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_is_taken_out_of_the_list_is_out_for_renewed_tickets_too() {
+    let coordinator =
+        Coordinator::start(|config| config.site_look = Duration::from_millis(50)).await;
+    let (owner, id) = (coordinator.owner, coordinator.site);
+    let here = network_prefix([127, 0, 0, 1].into());
+    let (now, seat) = (UnixMs::now(), Seat { prefix: here, origin: Some(PAGE) });
+    let old = coordinator.tickets.issue(id, &seat, UnixMs(now.0 - 2 * TICKET_MS));
+    let site = async || coordinator.store.site(id).await.expect("read").expect("a site");
+    // A visitor who has read for hours keeps its page's origin.
+    let renewed = coordinator.tickets.renew(&old, &site().await, here, now).expect("renewed");
+    let me = ContributorId(key(1).verifying_key().to_bytes());
+    let found = coordinator.tickets.verify(&renewed, &me, &here).await.expect("good");
+    assert_eq!(found.origin.as_deref(), Some(PAGE));
+    let (visitor, _) = open(&coordinator, 1, &renewed).await;
+    let origins = Some(vec!["http://other.test".to_owned()]);
+    let change = SiteChange { origins, ..SiteChange::default() };
+    assert!(coordinator.store.change_site(owner, id, &change).await.expect("done"));
+    visitor.refused(GoodbyeReason::BadTicket, "not the site's").await;
+    let again = coordinator.tickets.renew(&renewed, &site().await, here, UnixMs::now());
+    assert!(matches!(again, Err(TicketError::Revoked)), "{again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

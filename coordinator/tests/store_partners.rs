@@ -5,10 +5,16 @@ mod server;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::runtime::SessionRecord;
 use raven_coordinator::sites::new_site;
-use raven_coordinator::store::{ProofKind, SiteCaps, SiteChange, StoreError, day_of, parse_site};
+use raven_coordinator::store::{
+    Book, ProofKind, SiteCaps, SiteChange, StoreError, day_of, parse_site,
+};
+use raven_coordinator::ticket::UsedTicket;
 use raven_coordinator::time::UnixMs;
+use raven_engine::ledger::Account;
 use raven_engine::money::PicoUsd;
-use raven_engine::{ContributorId, Credit, NetworkPrefix, Payer, Proof, Record, SiteId};
+use raven_engine::{
+    Beneficiary, ContributorId, Credit, NetworkPrefix, Payer, Proof, Record, SiteId, Void,
+};
 use raven_protocol::{
     Backend, Device, DeviceClass, JobId, KernelId, NumericClass, ResultDigest, SessionId, TaskId,
 };
@@ -67,7 +73,7 @@ fn open_on(
         contributor: ContributorId([who; 32]),
         site: Some(site),
         origin: Some(page.into()),
-        ticket: Some(session),
+        ticket: Some(UsedTicket { number: session, is_elsewhere: false }),
         prefix: prefix(network),
         device,
         numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
@@ -80,13 +86,24 @@ fn open_on(
 }
 
 fn work(server: &Server, site: SiteId, job: JobId, round: u32, sessions: &[(u64, u8)]) {
+    work_for(server, site, job, round, sessions, Beneficiary::Contributor);
+}
+
+fn work_for(
+    server: &Server,
+    site: SiteId,
+    job: JobId,
+    round: u32,
+    sessions: &[(u64, u8)],
+    beneficiary: Beneficiary,
+) {
     let credits = sessions.iter().enumerate().map(|(part, &(session, who))| Credit {
         backend: Backend::Cpu,
         task: TaskId { job, round, stage: 0, part: part as u32 },
         contributor: ContributorId([who; 32]),
         session: SessionId(session),
         site: Some(site),
-        beneficiary: raven_engine::Beneficiary::Contributor,
+        beneficiary,
         flops: FLOPS,
         rate: PicoUsd(16_000),
         digest: ResultDigest([9; 32]),
@@ -111,6 +128,38 @@ fn outcomes(server: &Server, site: SiteId) -> BTreeMap<String, u64> {
 
 fn counts<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
     pairs.map(|(name, count)| (name.to_owned(), count)).into()
+}
+
+#[test]
+fn what_is_left_to_a_site_that_does_not_earn_is_the_reserves() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    open(&server, site, 1, 1, 1).expect("opened");
+    open_on(&server, site, 2, 2, 1, "https://other.example").expect("opened");
+    let held = |account: Account| {
+        let balance = server.app.store.balance(Book::Test, account);
+        server.runtime.block_on(balance).expect("readable").held_in
+    };
+    // So much work is beyond the quote: it carries no margin.
+    let earning = 4_000_000;
+    let (own, other) = (ContributorId([1; 32]), ContributorId([2; 32]));
+    work_for(&server, site, job, 0, &[(1, 1), (2, 2)], Beneficiary::Site);
+    assert_eq!(held(Account::Site(site)), earning);
+    assert_eq!(held(Account::Reserve), earning);
+    assert_eq!((held(Account::Contributor(own)), held(Account::Contributor(other))), (0, 0));
+    // A key that keeps what it earns is paid all the same.
+    work(&server, site, job, 1, &[(2, 2)]);
+    assert_eq!(held(Account::Contributor(other)), earning);
+    assert_eq!(held(Account::Reserve), earning);
+    // What is voided or stated again is read from the credits.
+    let task = TaskId { job, round: 0, stage: 0, part: 0 };
+    let void = Void { task, attempt: 0, contributor: own };
+    let record = Record { voids: vec![void], ..record(job, 3) };
+    server.runtime.block_on(server.app.store.persist(&record)).expect("persisted");
+    assert_eq!(held(Account::Site(site)), 0);
+    assert_eq!(held(Account::Reserve), earning);
+    assert_eq!(held(Account::Contributor(other)), earning);
+    server.runtime.block_on(server.app.store.audit(Book::Test)).expect("the auditor agrees");
 }
 
 #[test]

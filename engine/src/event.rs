@@ -46,6 +46,9 @@ pub enum Beneficiary {
     /// The site's through which it came: the visitor has left them to it, or has no key to
     /// come back with. Where there is no site they are the contributor's.
     Site,
+    /// Nobody's: it was left to a site that does not earn by it. Whoever has left it does not
+    /// get it back, and may have no key any more.
+    Reserve,
 }
 
 impl Beneficiary {
@@ -54,6 +57,7 @@ impl Beneficiary {
         match self {
             Beneficiary::Contributor => "contributor",
             Beneficiary::Site => "site",
+            Beneficiary::Reserve => "reserve",
         }
     }
 }

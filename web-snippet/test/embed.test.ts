@@ -4,7 +4,7 @@ import { embedPhase, next, viewWidth, type Event, type View } from '../src/frame
 import { offeredShare } from '../src/frame/pauses.ts';
 import { Text } from '../src/frame/text.ts';
 import { messages as english } from '../src/frame/text/en.ts';
-import { ticketIn } from '../src/hub/ticket.ts';
+import { renewTicket, ticketIn } from '../src/hub/ticket.ts';
 import { envelope, readToFrame, readToLoader } from '../src/shared/embed-port.ts';
 
 const text = new Text({ language: 'en', messages: english });
@@ -151,4 +151,21 @@ test('a ticket is found in the page and nowhere else', () => {
   assert.equal(ticketIn(page('a&quot;b')), undefined);
   assert.equal(ticketIn(page('x'.repeat(600))), undefined);
   assert.equal(ticketIn('<title>No</title>'), undefined);
+});
+
+test('a ticket is renewed by showing the old one', async () => {
+  const before = globalThis.fetch;
+  const asked: Array<string | null> = [];
+  globalThis.fetch = async (_input, init) => {
+    asked.push(new Headers(init?.headers).get('raven-ticket'));
+    return asked.length > 2 ? new Response('', { status: 404 }) : new Response('<meta name="raven-ticket" content="b.2">');
+  };
+  try {
+    assert.equal(await renewTicket('http://c/frame', 'a.1'), 'b.2');
+    assert.equal(await renewTicket('http://c/frame', ''), 'b.2');
+    assert.equal(await renewTicket('http://c/frame', 'b.2'), undefined, 'e.g. of a page that is not the site’s any more');
+  } finally {
+    globalThis.fetch = before;
+  }
+  assert.deepEqual(asked, ['a.1', null, 'b.2']);
 });

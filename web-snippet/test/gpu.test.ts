@@ -175,7 +175,7 @@ test('a driver that does not answer is given up', async () => {
   assertCpuGoesOn(world, cpu);
 });
 
-test('a device that is lost in mid-task: the lease goes back, then goodbye, and the processor goes on', async () => {
+test('a device that is lost in mid-task: the lease goes back, then no goodbye, and the processor goes on', async () => {
   const { world, cpu, gpu, worker } = await startBoth();
   gpu.say({ type: 'task', lease: LEASE, flops: 1, spec: {} });
   worker.onmessage?.({ kind: 'answer', lease: LEASE, outcome: 'commit', frame: encodeFrame({ type: 'commit', lease: LEASE }).buffer });
@@ -183,13 +183,13 @@ test('a device that is lost in mid-task: the lease goes back, then goodbye, and 
   const refusal = encodeFrame({ type: 'refuse', lease: OTHER_LEASE, reason: 'failed', detail: 'the device was lost' });
   worker.onmessage?.({ kind: 'answer', lease: OTHER_LEASE, outcome: 'refuse', frame: refusal.buffer });
   worker.onmessage?.({ kind: 'broken', detail: 'unknown' });
-  assert.deepEqual(gpu.sent.slice(-3).map(({ type, lease, reason }) => [type, lease, reason]), [
+  assert.deepEqual(gpu.sent.slice(-2).map(({ type, lease, reason }) => [type, lease, reason]), [
     ['refuse', OTHER_LEASE, 'failed'],
     // What was not revealed yet is gone with the worker.
     ['refuse', LEASE, 'failed'],
-    ['goodbye', undefined, 'stopped'],
   ]);
-  assert.equal(gpu.closedWith, 4000);
+  // The visitor has stopped nothing.
+  assert.equal(gpu.closedWith, 1000);
   await until(() => world.statuses.at(-1)?.tasks === 1);
   await settle(700);
   assert.deepEqual([world.sockets.length, world.gpuWorkers.length], [2, 1], 'neither connected nor opened again');
@@ -250,7 +250,8 @@ test('a pause reaches both at once, and a resume too', async () => {
   }
   assert.deepEqual(world.last(), { name: 'paused' });
   world.controller.sleep();
-  for (const socket of [cpu, gpu]) assert.deepEqual(socket.sent.at(-1), goodbye);
+  // Another tab has a connection: the visitor has taken nothing back.
+  for (const socket of [cpu, gpu]) assert.deepEqual([socket.types().includes('goodbye'), socket.closedWith], [false, 1000]);
   world.controller.handle({ kind: 'resume' });
   await until(() => world.sockets.length === 4);
   assert.deepEqual([world.workers.length, world.gpuWorkers.length], [1, 1]);
@@ -338,7 +339,7 @@ test('both share the cap: bytes of either count, and what does not fit into the 
   gpu.say({ type: 'task', lease: LEASE, flops: 1, spec: {} });
   worker.onmessage?.({ kind: 'answer', lease: LEASE, outcome: 'commit', frame: encodeFrame({ type: 'commit', lease: LEASE }).buffer });
   worker.onmessage?.({ kind: 'answer', lease: LEASE, outcome: 'result', frame: new ArrayBuffer(2 << 20) });
-  assert.deepEqual(gpu.types().slice(-2), ['commit', 'goodbye'], 'the payload is not sent');
+  assert.deepEqual([gpu.types().at(-1), gpu.closedWith], ['commit', 1000], 'the payload is not sent');
   assertCpuGoesOn(world, cpu);
 });
 
@@ -378,7 +379,8 @@ test('a worker that does not hear an abort is not replaced', async () => {
   world.controller.handle({ kind: 'pause', detail: 'hidden' });
   mock.timers.tick(2_000);
   mock.timers.reset();
-  assert.deepEqual(gpu.types().slice(-3), ['pause', 'refuse', 'goodbye']);
+  assert.deepEqual(gpu.types().slice(-2), ['pause', 'refuse']);
+  assert.equal(gpu.closedWith, 1000);
   assert.deepEqual([worker.isTerminated, world.gpuWorkers.length], [true, 1]);
   world.controller.handle({ kind: 'resume' });
   assertCpuGoesOn(world, cpu);

@@ -137,8 +137,8 @@ export function setUp(overrides: Partial<ControllerHost> = {}, gpuSays = FAST_GP
     hasGpu: async () => true,
     loadGpu: async () => ({ kernel: GPU_KERNEL, glueUrl: 'http://c/g.js', module: {} as WebAssembly.Module, bytes: 250_000 }),
     loadKernel: async () => ({ kernel: 'ef'.repeat(32), glueUrl: 'http://c/k.js', module: {} as WebAssembly.Module, bytes: 300_000 }),
-    renewTicket: async (frameUrl) => {
-      renewals.push(frameUrl);
+    renewTicket: async (frameUrl, old) => {
+      renewals.push(`${frameUrl} ${old}`);
       return 'ticket-2';
     },
     identity: () => Identity.generate(),

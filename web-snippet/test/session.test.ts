@@ -127,7 +127,7 @@ test('an old ticket is renewed once', async () => {
   first.say({ type: 'goodbye', reason: 'bad_ticket', detail: 'expired' });
   const second = await connected(world, 1);
   assert.equal(second.sent[0]?.ticket, 'ticket-2');
-  assert.deepEqual(world.renewals, [CONFIG.frameUrl]);
+  assert.deepEqual(world.renewals, [`${CONFIG.frameUrl} ${CONFIG.ticket}`]);
   second.lose(4006);
   assert.deepEqual(world.last(), { name: 'failed', failure: 'bad_ticket', detail: '' });
 });

@@ -16,50 +16,101 @@ use std::time::{Duration, Instant};
 
 /// A browser signs at once; a person's hardware key within that.
 pub const CHALLENGE: Duration = Duration::from_secs(120);
-/// Challenges that wait for an answer: about 100 bytes each.
-const CHALLENGES_MAX: usize = 4_000;
-/// Of these, for one key: a page asks for a few at once.
-const OF_KEY_MAX: usize = 20;
+/// Nonces that were used and have not expired: about 100 bytes each. Each took a signed request.
+const USED_MAX: usize = 200_000;
+const EXPIRY_BYTES: usize = 8;
+const SALT_BYTES: usize = 8;
 
+/// When it expires, a salt, and a keyed hash of both and the key that it is for: what is
+/// given out need not be remembered, whoever asks for it and however often.
 type Nonce = [u8; 32];
 
-/// What was given out and not used yet. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Challenges(Arc<Mutex<HashMap<Nonce, (ContributorId, Instant)>>>);
+/// Gives out nonces and knows them again. Clones share what was used.
+#[derive(Clone)]
+pub struct Challenges(Arc<Shared>);
+
+struct Shared {
+    /// This process's: another one does not know what was used.
+    secret: [u8; 32],
+    begun: Instant,
+    /// With the millisecond since `begun` at which they expire.
+    used: Mutex<HashMap<Nonce, u64>>,
+}
+
+impl std::fmt::Debug for Challenges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Challenges")
+    }
+}
+
+impl Default for Challenges {
+    fn default() -> Self {
+        let (secret, begun) = (random::bytes(), Instant::now());
+        Challenges(Arc::new(Shared { secret, begun, used: Mutex::default() }))
+    }
+}
+
+/// Why an answer's nonce is none.
+#[derive(Debug, PartialEq, Eq)]
+enum NotTaken {
+    /// Not given to that key, used before, or too old.
+    Bad,
+    /// Too many were used of late.
+    Full,
+}
 
 impl Challenges {
     /// A nonce for a key.
-    ///
-    /// # Errors
-    /// A problem where too many wait already, of this key or of all.
-    pub fn give(&self, key: ContributorId, now: Instant) -> Result<Nonce, Problem> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= CHALLENGES_MAX {
-            waiting.retain(|_, (_, until)| *until > now);
-        }
-        let of_key = waiting.values().filter(|(whose, until)| *whose == key && *until > now);
-        if waiting.len() >= CHALLENGES_MAX || of_key.count() >= OF_KEY_MAX {
-            let seconds = CHALLENGE.as_secs();
-            return Err(Problem::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "rate",
-                "Too many challenges wait",
-                format!(
-                    "challenges: {OF_KEY_MAX} may wait for one key, answer or wait {seconds} s"
-                ),
-            )
-            .with_limit(OF_KEY_MAX as u64, None)
-            .with_retry_after(seconds));
-        }
-        let nonce = random::bytes::<32>();
-        waiting.insert(nonce, (key, now + CHALLENGE));
-        Ok(nonce)
+    pub fn give(&self, key: ContributorId, now: Instant) -> Nonce {
+        let mut nonce = [0; 32];
+        let expires = self.ms(now + CHALLENGE).to_be_bytes();
+        nonce[..EXPIRY_BYTES].copy_from_slice(&expires);
+        nonce[EXPIRY_BYTES..][..SALT_BYTES].copy_from_slice(&random::bytes::<SALT_BYTES>());
+        let mac = self.mac(key, &nonce);
+        nonce[EXPIRY_BYTES + SALT_BYTES..].copy_from_slice(&mac);
+        nonce
     }
 
-    /// Whether a nonce was given to that key and is still good. It is not any more then.
-    fn take(&self, key: ContributorId, nonce: &Nonce, now: Instant) -> bool {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.remove(nonce).is_some_and(|(whose, until)| whose == key && until > now)
+    /// Milliseconds since this process began to give nonces.
+    fn ms(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.0.begun).as_millis();
+        u64::try_from(since).unwrap_or(u64::MAX)
+    }
+
+    fn mac(&self, key: ContributorId, nonce: &Nonce) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0.secret);
+        hasher.update(&key.0);
+        hasher.update(&nonce[..EXPIRY_BYTES + SALT_BYTES]);
+        let mut mac = [0; 16];
+        mac.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        mac
+    }
+
+    /// Takes a nonce that was given to that key and is still good. It is not any more then.
+    fn take(&self, key: ContributorId, nonce: &Nonce, now: Instant) -> Result<(), NotTaken> {
+        let mac = &nonce[EXPIRY_BYTES + SALT_BYTES..];
+        if !random::same_bytes(&self.mac(key, nonce), mac) {
+            return Err(NotTaken::Bad);
+        }
+        let mut expires = [0; EXPIRY_BYTES];
+        expires.copy_from_slice(&nonce[..EXPIRY_BYTES]);
+        let (expires, now) = (u64::from_be_bytes(expires), self.ms(now));
+        if expires <= now {
+            return Err(NotTaken::Bad);
+        }
+        let mut used = self.0.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if used.contains_key(nonce) {
+            return Err(NotTaken::Bad);
+        }
+        // Looked through where it would grow, so that it is not done for every answer.
+        if used.len() == used.capacity() || used.len() >= USED_MAX {
+            used.retain(|_, until| *until > now);
+        }
+        if used.len() >= USED_MAX {
+            return Err(NotTaken::Full);
+        }
+        used.insert(*nonce, expires);
+        Ok(())
     }
 }
 
@@ -104,12 +155,17 @@ pub fn answered(
     if !is_signed(key, text, signature) {
         return Err(refuse("signature: not made by the key over the text of the challenge"));
     }
-    let given = parse_hex::<32>(nonce)
-        .is_some_and(|nonce| app.challenges.take(key, &nonce, Instant::now()));
-    if !given {
-        return Err(refuse("nonce: not given to this key, used before, or too old"));
-    }
-    Ok(())
+    let nonce = parse_hex::<32>(nonce).ok_or(NotTaken::Bad);
+    let taken = nonce.and_then(|nonce| app.challenges.take(key, &nonce, Instant::now()));
+    taken.map_err(|why| match why {
+        NotTaken::Bad => refuse("nonce: not given to this key, used before, or too old"),
+        NotTaken::Full => {
+            let detail = format!("challenges: {USED_MAX} were answered of late, come back later");
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate", "Too many answers", detail)
+                .with_limit(USED_MAX as u64, None)
+                .with_retry_after(CHALLENGE.as_secs())
+        }
+    })
 }
 
 /// The contributor that asks.
@@ -144,30 +200,41 @@ mod tests {
     fn a_nonce_serves_its_key_once_and_for_a_while() {
         let (challenges, now) = (Challenges::default(), Instant::now());
         let (ann, ben) = (ContributorId([1; 32]), ContributorId([2; 32]));
-        let nonce = challenges.give(ann, now).expect("a nonce");
-        assert!(challenges.take(ann, &nonce, now));
-        assert!(!challenges.take(ann, &nonce, now), "once");
-        let nonce = challenges.give(ann, now).expect("a nonce");
-        assert!(!challenges.take(ben, &nonce, now), "another's");
-        let nonce = challenges.give(ann, now).expect("a nonce");
-        assert!(!challenges.take(ann, &nonce, now + CHALLENGE), "too old");
+        let nonce = challenges.give(ann, now);
+        assert_eq!(challenges.take(ann, &nonce, now), Ok(()));
+        assert_eq!(challenges.take(ann, &nonce, now), Err(NotTaken::Bad), "once");
+        let nonce = challenges.give(ann, now);
+        assert_eq!(challenges.take(ben, &nonce, now), Err(NotTaken::Bad), "another's");
+        assert_eq!(challenges.take(ann, &nonce, now + CHALLENGE), Err(NotTaken::Bad), "too old");
+        for at in 0..nonce.len() {
+            let mut changed = nonce;
+            changed[at] ^= 1;
+            assert_eq!(challenges.take(ann, &changed, now), Err(NotTaken::Bad), "byte {at}");
+        }
+        let next_process = Challenges::default();
+        assert_eq!(next_process.take(ann, &nonce, now), Err(NotTaken::Bad), "another process's");
+        assert_eq!(challenges.take(ann, &nonce, now), Ok(()), "it is good all the same");
     }
 
     #[test]
-    fn neither_one_key_nor_many_fill_the_memory() {
+    fn asking_locks_nobody_out_and_what_was_used_is_forgotten_when_it_expires() {
         let (challenges, now) = (Challenges::default(), Instant::now());
-        let key = |number: usize| {
-            let mut bytes = [0; 32];
-            bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
-            ContributorId(bytes)
-        };
-        for _ in 0..OF_KEY_MAX {
-            challenges.give(key(0), now).expect("a nonce");
+        let (ann, ben) = (ContributorId([1; 32]), ContributorId([2; 32]));
+        for _ in 0..100_000 {
+            challenges.give(ann, now);
         }
-        assert!(challenges.give(key(0), now).is_err());
-        assert!(challenges.give(key(0), now + CHALLENGE).is_ok(), "old ones do not count");
-        let given = (1..2 * CHALLENGES_MAX).filter(|it| challenges.give(key(*it), now).is_ok());
-        assert!(given.count() < CHALLENGES_MAX);
-        assert!(challenges.give(key(1), now + CHALLENGE).is_ok(), "old ones make room");
+        let size = || challenges.0.used.lock().expect("a lock").len();
+        assert_eq!(size(), 0, "nothing is kept of what was only given");
+        let nonces =
+            |at: Instant| (0..10_000).map(|_| challenges.give(ben, at)).collect::<Vec<_>>();
+        for nonce in nonces(now) {
+            assert_eq!(challenges.take(ben, &nonce, now), Ok(()));
+        }
+        let kept = size();
+        let later = now + CHALLENGE;
+        for nonce in nonces(later) {
+            assert_eq!(challenges.take(ben, &nonce, later), Ok(()));
+        }
+        assert!(size() < 2 * kept, "{} of {kept}", size());
     }
 }

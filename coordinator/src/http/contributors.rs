@@ -5,7 +5,6 @@ use super::body::JsonBody;
 use super::challenge::{CHALLENGE, Contributor, answered, is_signed, parse_key};
 use super::extract::Path;
 use super::{App, Problem};
-use crate::allocation::{Allocation, AllocationHash};
 use crate::runtime::session::hex;
 use crate::store::{Book, Claim, ClaimError, OwnSession, Payout};
 use crate::time::UnixMs;
@@ -22,8 +21,8 @@ use std::time::Instant;
 /// Sessions, lines of allocations that one answer has.
 const SESSIONS_MAX: u32 = 50;
 const ALLOCATIONS_MAX: u32 = 50;
-/// Contributors of a wallet whose figures are summed up, the newest ones.
-const KEYS_MAX: usize = 100;
+/// Contributors of a wallet that are listed, the newest ones; sums are of all.
+const LINKS_SHOWN: u32 = 100;
 /// A claim's statement: a link that was lost is of no use for long.
 const STATEMENT_MS_MAX: i64 = 15 * 60 * 1000;
 const STATEMENT_BYTES_MAX: usize = 1024;
@@ -49,7 +48,7 @@ async fn challenge(
     JsonBody(asked, _): JsonBody<Asked>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let key = parse_key(&asked.key, "key")?;
-    let nonce = app.challenges.give(key, Instant::now())?;
+    let nonce = app.challenges.give(key, Instant::now());
     let answer = json!({
         "nonce": hex(&nonce),
         "origin": app.settings.origin,
@@ -75,16 +74,14 @@ async fn show(
 ) -> Result<Json<Value>, Problem> {
     let (key, now, store) = (own(&key, contributor)?, UnixMs::now(), &app.store);
     store.contributor_seen(key, now).await?;
-    let links = store.wallet_links(key).await?;
-    let keys: Vec<ContributorId> =
-        [key].into_iter().chain(links.iter().map(|link| link.contributor)).take(KEYS_MAX).collect();
-    let (tasks, flops) = store.own_work(&keys).await?;
-    let outcomes = store.own_outcomes(&keys).await?;
+    let links = store.wallet_links(key, LINKS_SHOWN).await?;
+    let (tasks, flops) = store.own_work(key).await?;
+    let outcomes = store.own_outcomes(key).await?;
     let results: Map<String, Value> = outcomes
         .into_iter()
         .map(|(outcome, count)| (outcome.as_str().to_owned(), count.into()))
         .collect();
-    let sessions = store.own_sessions(&keys, SESSIONS_MAX).await?;
+    let sessions = store.own_sessions(key, SESSIONS_MAX).await?;
     let wallet = store.wallet_of(key).await?;
     let payout = store.payout(key).await?;
     let is_claimed = wallet.is_some() || !links.is_empty() || payout.address.is_some();
@@ -97,10 +94,10 @@ async fn show(
         "sessions": sessions.iter().map(session).collect::<Vec<_>>(),
         "work": { "tasks": tasks, "calculations": flops / FLOPS_PER_CALCULATION as f64 },
         "results": results,
-        "earnings": earnings(&app, &keys, is_claimed, now).await?,
-        "earned": earned(&app, &keys, now).await?,
+        "earnings": earnings(&app, key, is_claimed, now).await?,
+        "earned": earned(&app, key, now).await?,
         "payout": shown(&payout),
-        "allocations": allocations(&app, &keys).await?,
+        "allocations": allocations(&app, key).await?,
     })))
 }
 
@@ -122,15 +119,15 @@ fn session(session: &OwnSession) -> Value {
 /// By book: what there is to spend, what waits, and when it ends if nobody comes for it.
 async fn earnings(
     app: &App,
-    keys: &[ContributorId],
+    key: ContributorId,
     is_claimed: bool,
     now: UnixMs,
 ) -> Result<Value, Problem> {
-    let seen = app.store.last_seen(keys, now).await?.unwrap_or(now);
+    let seen = app.store.last_seen(key, now).await?.unwrap_or(now);
     let expires = seen.plus_days(app.settings.unclaimed_after_days).rfc3339();
     let mut books = Map::new();
     for book in Book::ALL {
-        let balance = app.store.own_balance(book, keys).await?;
+        let balance = app.store.own_balance(book, key).await?;
         let amounts = json!({
             "available_nano_usd": balance.available(),
             "pending_nano_usd": balance.held_in,
@@ -141,8 +138,8 @@ async fn earnings(
     Ok(Value::Object(books))
 }
 
-async fn earned(app: &App, keys: &[ContributorId], now: UnixMs) -> Result<Value, Problem> {
-    let days = app.store.own_days(keys, now).await?;
+async fn earned(app: &App, key: ContributorId, now: UnixMs) -> Result<Value, Problem> {
+    let days = app.store.own_days(key, now).await?;
     let day = |day: i64| UnixMs(day.saturating_mul(86_400_000)).rfc3339();
     Ok(days
         .iter()
@@ -150,13 +147,8 @@ async fn earned(app: &App, keys: &[ContributorId], now: UnixMs) -> Result<Value,
         .collect())
 }
 
-async fn allocations(app: &App, keys: &[ContributorId]) -> Result<Vec<Value>, Problem> {
-    let mut lines: Vec<(u64, Allocation, AllocationHash)> = Vec::new();
-    for key in keys {
-        lines.extend(app.store.allocations(*key, None, ALLOCATIONS_MAX).await?);
-    }
-    lines.sort_unstable_by_key(|(number, ..)| std::cmp::Reverse(*number));
-    lines.truncate(ALLOCATIONS_MAX as usize);
+async fn allocations(app: &App, key: ContributorId) -> Result<Vec<Value>, Problem> {
+    let lines = app.store.own_allocations(key, ALLOCATIONS_MAX).await?;
     Ok(lines
         .iter()
         .map(|(number, line, hash)| {
@@ -204,7 +196,10 @@ async fn set_payout(
     }
     let PayoutAsked { address, threshold_nano_usd } = asked;
     let payout = Payout { address, threshold_nano_usd };
-    app.store.set_payout(key, &payout, now).await?;
+    if !app.store.set_payout(key, &payout, now).await? {
+        let detail = "key: has neither computed nor collected anything here yet";
+        return Err(Problem::conflict(detail).with_field("key"));
+    }
     Ok(Json(shown(&payout)))
 }
 
@@ -262,16 +257,17 @@ async fn claim(
     let wallet = parse_key(&asked.wallet, "wallet")?;
     let text = wallet_text(&app.settings.origin, &asked.nonce, &asked.statement);
     answered(&app, wallet, &asked.nonce, &text, &asked.wallet_signature)?;
-    app.store.contributor_seen(wallet, now).await?;
     let ClaimAsked { statement, signature, .. } = asked;
     let claim = Claim { contributor, wallet, statement, signature };
     app.store.claim(&claim, now).await.map_err(|error| match error {
-        ClaimError::Claimed | ClaimError::Chained => {
+        ClaimError::Claimed | ClaimError::Chained | ClaimError::Unknown => {
             Problem::conflict(error.to_string()).with_field("statement.from")
         }
         ClaimError::Full => Problem::full("contributors of this wallet"),
         ClaimError::Books(error) => Problem::internal(&error),
     })?;
+    // It is known from here on.
+    app.store.contributor_seen(wallet, now).await?;
     let answer = json!({ "from": hex(&contributor.0), "wallet": hex(&wallet.0) });
     Ok((StatusCode::CREATED, Json(answer)))
 }

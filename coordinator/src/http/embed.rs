@@ -89,8 +89,10 @@ fn content_policy(origin: &str, ancestors: &str) -> String {
     )
 }
 
+/// The ticket that a frame has had so far: it wants another one, for the same page.
+const TICKET: HeaderName = HeaderName::from_static("raven-ticket");
+
 /// The origin of the page that asks, where the browser tells it: the tag has it do so.
-/// The frame itself, for a fresh ticket, tells none.
 fn asking_origin(app: &App, headers: &HeaderMap) -> Option<String> {
     let referrer = headers.get(header::REFERER)?.to_str().ok()?;
     origin_of(referrer).filter(|origin| *origin != app.settings.origin)
@@ -108,22 +110,34 @@ async fn frame(
     };
     let site = app.store.site_by_key(&query.site).await?.filter(SiteRow::is_open);
     let Some(site) = site else { return Ok(dark("This site is not registered.")) };
+    let address = peer.map_or(Ipv6Addr::UNSPECIFIED.into(), |Extension(ConnectInfo(it))| it.ip());
+    let (prefix, now) = (network_prefix(address), UnixMs::now());
+    if let Some(ticket) = headers.get(TICKET) {
+        let renewed = app.tickets.renew(ticket.to_str().unwrap_or_default(), &site, prefix, now);
+        return match renewed {
+            Ok(ticket) => page(&app, &site, &ticket),
+            Err(_) => Ok(dark("The ticket is not one for a page of the site's.")),
+        };
+    }
     let origin = asking_origin(&app, &headers);
     if origin.as_ref().is_some_and(|origin| !site.origins.contains(origin)) {
-        app.store.count_blocked(site.id, UnixMs::now());
+        app.store.count_blocked(site.id, now);
         return Ok(dark("This page is not one of the site's."));
     }
     if origin.is_some() {
-        app.store.count_view(site.id, UnixMs::now());
+        app.store.count_view(site.id, now);
     }
-    let address = peer.map_or(Ipv6Addr::UNSPECIFIED.into(), |Extension(ConnectInfo(it))| it.ip());
-    let seat = Seat { prefix: network_prefix(address), origin: origin.as_deref() };
-    let ticket = app.tickets.issue(site.id, &seat, UnixMs::now());
-    let values = FrameValues { ticket: &ticket, site_key: &site.site_key, site_name: &site.name };
+    let seat = Seat { prefix, origin: origin.as_deref() };
+    page(&app, &site, &app.tickets.issue(site.id, &seat, now))
+}
+
+/// The frame of a site with a ticket.
+fn page(app: &App, site: &SiteRow, ticket: &str) -> Result<Response, Problem> {
+    let values = FrameValues { ticket, site_key: &site.site_key, site_name: &site.name };
     let page = app.embed.frame(&values);
     let page = page.ok_or_else(|| Problem::unavailable("no frame is deployed here"))?;
     let page = page.map_err(|error| Problem::internal(&error))?;
-    Ok(framed(&app, Html(page), &site.origins))
+    Ok(framed(app, Html(page), &site.origins))
 }
 
 /// Tells a page why its frame stays dark: a browser shows neither side the

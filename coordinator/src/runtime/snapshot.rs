@@ -79,8 +79,8 @@ pub struct SessionRecord {
     pub site: Option<SiteId>,
     /// The page's origin, as far as it is known.
     pub origin: Option<String>,
-    /// The number of the ticket that it came with.
-    pub ticket: Option<u64>,
+    /// The ticket that it came with.
+    pub ticket: Option<crate::ticket::UsedTicket>,
     /// Its network.
     pub prefix: NetworkPrefix,
     /// Claims about the machine.

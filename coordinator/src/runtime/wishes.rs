@@ -1,6 +1,8 @@
 //! What a visitor wishes at present: share, workers, paused or not. Each change
 //! makes the engine plan anew, so that it is told of a few a second; of more
-//! than that, the last.
+//! than that, the last. What is recorded of them is written to the disk at once and
+//! kept for good, so that there are fewer lines than changes: a lower pace takes
+//! effect before its line, a higher one waits for it.
 
 use super::session::{Raise, Refusal, Terms};
 use raven_engine::{Event, SessionProfile};
@@ -13,8 +15,13 @@ use tokio::time::Instant;
 /// down does.
 const CHANGES_PER_S: f64 = 5.0;
 const CHANGES_BURST: f64 = 20.0;
-/// Receipts a second for higher shares: each is verified and stored. Beyond it
-/// the socket is left unread for a while.
+/// Lines a second that the changes of one session are recorded in, and how many may
+/// come at once: more than a visitor makes who looks for the pace that suits. The line
+/// that comes has the last state.
+const LINES_PER_S: f64 = 0.1;
+const LINES_BURST: f64 = 20.0;
+/// Receipts a second for higher shares: each is verified. Beyond it the socket is left
+/// unread for a while.
 const RAISES_PER_S: f64 = 5.0;
 const RAISES_BURST: f64 = 20.0;
 
@@ -25,13 +32,46 @@ struct Wish {
     is_paused: bool,
 }
 
+impl Wish {
+    const fn pace(self) -> (f64, u32) {
+        (self.share, self.workers)
+    }
+
+    /// As much of `self` as does not go beyond `other`.
+    fn within(self, other: Wish) -> Wish {
+        let (share, workers) = (self.share.min(other.share), self.workers.min(other.workers));
+        Wish { share, workers, ..self }
+    }
+}
+
+/// A line that is to be stored before the engine is told of what it says.
+#[derive(Debug)]
+pub struct Line {
+    pub share: f64,
+    pub workers: u32,
+    /// The newest receipt that is not stored yet.
+    pub raise: Option<Raise>,
+}
+
+/// What is to be done now, in this order.
+#[derive(Debug, Default)]
+pub struct Step {
+    pub line: Option<Line>,
+    pub events: Vec<Event>,
+}
+
 /// The wishes of one session.
 #[derive(Debug)]
 pub struct Wishes {
-    /// What the engine knows.
+    /// What the engine knows: never more than was recorded.
     told: Wish,
     wanted: Wish,
+    /// Share and workers of the newest line.
+    recorded: (f64, u32),
+    /// The newest receipt, while it is not stored.
+    raise: Option<Raise>,
     changes: Bucket,
+    lines: Bucket,
     terms: Terms,
     raises: Bucket,
 }
@@ -43,25 +83,38 @@ impl Wishes {
         Wishes {
             told,
             wanted: told,
+            recorded: told.pace(),
+            raise: None,
             changes: Bucket::new(CHANGES_PER_S, CHANGES_BURST),
+            lines: Bucket::new(LINES_PER_S, LINES_BURST),
             terms,
             raises: Bucket::new(RAISES_PER_S, RAISES_BURST),
         }
     }
 
-    /// Whether a pace may be: a share above the present one needs a receipt,
-    /// which is to be stored before [`Wishes::set_pace`].
+    /// A pace: a share above the present one needs a receipt, which is stored with
+    /// the line that gives the session more.
     ///
     /// # Errors
     /// [`GoodbyeReason::NoConsent`] where the receipt is missing or wrong.
-    pub async fn consented(
+    pub async fn set_pace(
+        &mut self,
+        share: f64,
+        workers: u32,
+        signed: Option<(String, String)>,
+    ) -> Result<(), Refusal> {
+        if share > self.wanted.share {
+            self.raise = Some(self.raised(share, signed).await?);
+        }
+        (self.wanted.share, self.wanted.workers) = (share, workers);
+        Ok(())
+    }
+
+    async fn raised(
         &mut self,
         share: f64,
         signed: Option<(String, String)>,
-    ) -> Result<Option<Raise>, Refusal> {
-        if share <= self.wanted.share {
-            return Ok(None);
-        }
+    ) -> Result<Raise, Refusal> {
         let Some((receipt, signature)) = signed else {
             let detail = format!(
                 "pace.receipt: missing, a share of {share} is above the present {}",
@@ -70,12 +123,7 @@ impl Wishes {
             return Err(Refusal::new(GoodbyeReason::NoConsent, detail));
         };
         self.raises.wait().await;
-        self.terms.raise(receipt, signature, share).map(Some)
-    }
-
-    /// A pace that was consented to.
-    pub fn set_pace(&mut self, share: f64, workers: u32) {
-        (self.wanted.share, self.wanted.workers) = (share, workers);
+        self.terms.raise(receipt, signature, share)
     }
 
     /// A pause, or a resume.
@@ -83,32 +131,47 @@ impl Wishes {
         self.wanted.is_paused = is_paused;
     }
 
-    /// What the engine is to be told now; nothing where nothing has changed or
-    /// its time has not come.
-    pub fn take(&mut self, session: SessionId) -> Vec<Event> {
-        let mut events = Vec::new();
-        if self.told == self.wanted || !self.changes.try_take() {
-            return events;
-        }
-        let Wish { share, workers, is_paused } = self.wanted;
-        if (share, workers) != (self.told.share, self.told.workers) {
-            events.push(Event::PaceChanged { session, share, workers });
-        }
-        if is_paused != self.told.is_paused {
-            let event =
-                if is_paused { Event::Paused { session } } else { Event::Resumed { session } };
-            events.push(event);
-        }
-        self.told = self.wanted;
-        events
+    /// Whether a line is missing: of what is wanted, or of what the engine may not be told before.
+    fn lacks_line(&self) -> bool {
+        self.wanted.pace() != self.recorded || self.wanted.within(self.told) != self.wanted
     }
 
-    /// Waits until a change that is held back may be told; for ever where there is none.
-    pub async fn due(&mut self) {
-        if self.told == self.wanted {
-            return std::future::pending().await;
+    /// What is to be done now; nothing where nothing has changed or its time has not come.
+    pub fn take(&mut self, session: SessionId) -> Step {
+        let has_line = self.lacks_line() && self.lines.has_token();
+        let next = if has_line { self.wanted } else { self.wanted.within(self.told) };
+        if !(has_line || next != self.told) || !self.changes.try_take() {
+            return Step::default();
         }
-        tokio::time::sleep(self.changes.until_next()).await;
+        let mut step = Step::default();
+        if has_line && self.lines.try_take() {
+            let (share, workers) = self.wanted.pace();
+            step.line = Some(Line { share, workers, raise: self.raise.take() });
+            self.recorded = self.wanted.pace();
+        }
+        if next.pace() != self.told.pace() {
+            let (share, workers) = next.pace();
+            step.events.push(Event::PaceChanged { session, share, workers });
+        }
+        if next.is_paused != self.told.is_paused {
+            let is_paused = next.is_paused;
+            let event =
+                if is_paused { Event::Paused { session } } else { Event::Resumed { session } };
+            step.events.push(event);
+        }
+        self.told = next;
+        step
+    }
+
+    /// Waits until something that is held back may be done; for ever where there is nothing.
+    pub async fn due(&mut self) {
+        let lines = self.lacks_line().then(|| self.lines.until_next());
+        let wait =
+            if self.wanted.within(self.told) != self.told { Some(Duration::ZERO) } else { lines };
+        match wait {
+            Some(wait) => tokio::time::sleep(wait.max(self.changes.until_next())).await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -134,9 +197,13 @@ impl Bucket {
         self.at = now;
     }
 
-    fn try_take(&mut self) -> bool {
+    fn has_token(&mut self) -> bool {
         self.refill();
-        let is_there = self.tokens >= 1.0;
+        self.tokens >= 1.0
+    }
+
+    fn try_take(&mut self) -> bool {
+        let is_there = self.has_token();
         if is_there {
             self.tokens -= 1.0;
         }
@@ -164,7 +231,111 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
+    use super::super::session::{AwaitConsent, hex};
     use super::*;
+    use ed25519_dalek::{Signer, SigningKey};
+    use raven_engine::NetworkPrefix;
+    use raven_protocol::{
+        Device, DeviceClass, Earnings, Hello, Keeps, KernelId, NumericClass, PROTOCOL_VERSION,
+        Receipt,
+    };
+
+    const SESSION: SessionId = SessionId(1);
+    const SHARE: f64 = 0.5;
+
+    fn signed(receipt: &Receipt, key: &SigningKey) -> (String, String) {
+        let text = serde_json::to_string(receipt).expect("serializes");
+        let signature = hex(&key.sign(text.as_bytes()).to_bytes());
+        (text, signature)
+    }
+
+    /// Those of a session of two workers at [`SHARE`], whose next line comes in a tenth of a
+    /// second, and its receipt.
+    fn opened(key: &SigningKey) -> (Wishes, Receipt) {
+        let device =
+            Device { class: DeviceClass::Desktop, cores: 8, memory_bytes: 1, flops_per_s: 1 };
+        let session_key = hex(key.verifying_key().as_bytes());
+        let hello = Hello {
+            protocol: PROTOCOL_VERSION,
+            numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
+            device,
+            share: SHARE,
+            workers: 2,
+            session_key: session_key.clone(),
+            ticket: None,
+            traffic_bytes_left: None,
+            keeps: Keeps::Key,
+            earnings: Earnings::Mine,
+        };
+        let waiting = AwaitConsent::new(hello, None, "1".into()).expect("a good hello");
+        let receipt = Receipt {
+            text_version: "1".into(),
+            site: None,
+            share: SHARE,
+            nonce: waiting.nonce().into(),
+            session_key,
+            cpu: true,
+            gpu: false,
+            keeps: Keeps::Key,
+            earnings: Earnings::Mine,
+            counter: 0,
+        };
+        let (text, signature) = signed(&receipt, key);
+        let consented = waiting.consent(text, signature, NetworkPrefix([0; 16])).expect("consents");
+        let mut wishes = Wishes::of(&consented.profile, consented.terms);
+        wishes.lines = Bucket::new(10.0, 1.0);
+        assert!(wishes.lines.try_take());
+        (wishes, receipt)
+    }
+
+    fn told(step: &Step) -> Option<(f64, u32)> {
+        step.events.iter().find_map(|event| match event {
+            Event::PaceChanged { share, workers, .. } => Some((*share, *workers)),
+            _ => None,
+        })
+    }
+
+    #[tokio::test]
+    async fn less_is_taken_at_once_and_recorded_later_with_what_is_wanted_then() {
+        let (mut wishes, _) = opened(&SigningKey::from_bytes(&[1; 32]));
+        for share in [0.4, 0.3, 0.2] {
+            wishes.set_pace(share, 2, None).await.expect("less needs no receipt");
+            let step = wishes.take(SESSION);
+            assert_eq!((told(&step), step.line.is_none()), (Some((share, 2)), true));
+        }
+        // Less of one and more of the other: only the less.
+        wishes.set_pace(0.1, 3, None).await.expect("less needs no receipt");
+        assert_eq!(told(&wishes.take(SESSION)), Some((0.1, 2)));
+        wishes.set_paused(true);
+        assert_eq!(wishes.take(SESSION).events, [Event::Paused { session: SESSION }]);
+        wishes.due().await;
+        let step = wishes.take(SESSION);
+        let line = step.line.as_ref().expect("a line");
+        assert_eq!((line.share, line.workers, told(&step)), (0.1, 3, Some((0.1, 3))));
+        assert!(wishes.take(SESSION).events.is_empty(), "all is told");
+    }
+
+    #[tokio::test]
+    async fn more_waits_for_its_line_and_its_receipt() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let (mut wishes, receipt) = opened(&key);
+        let raise =
+            |share: f64, counter| signed(&Receipt { share, counter, ..receipt.clone() }, &key);
+        wishes.set_pace(0.1, 2, None).await.expect("less needs no receipt");
+        assert_eq!(told(&wishes.take(SESSION)), Some((0.1, 2)));
+        assert!(wishes.set_pace(0.2, 2, None).await.is_err(), "a receipt is needed");
+        // Below what is recorded, and more than there is all the same.
+        wishes.set_pace(0.3, 2, Some(raise(0.3, 1))).await.expect("consented");
+        assert!(wishes.take(SESSION).events.is_empty());
+        wishes.set_pace(SHARE, 2, Some(raise(SHARE, 2))).await.expect("consented");
+        assert!(wishes.take(SESSION).events.is_empty());
+        wishes.due().await;
+        let step = wishes.take(SESSION);
+        let line = step.line.as_ref().expect("a line");
+        let stored = line.raise.as_ref().map(|raise| (raise.share, raise.counter));
+        assert_eq!((stored, told(&step)), (Some((SHARE, 2)), Some((SHARE, 2))));
+        assert!(wishes.take(SESSION).line.is_none());
+    }
 
     #[tokio::test]
     async fn a_bucket_gives_its_burst_and_then_its_rate() {

@@ -10,10 +10,10 @@ use super::outbox::{Ending, Outbox};
 use super::partners::Visitor;
 use super::product::look;
 use super::relaxed::Sketch;
-use super::session::{AwaitConsent, Raise, Refusal, check_hello, network_prefix, parse_hex};
+use super::session::{AwaitConsent, Refusal, check_hello, network_prefix, parse_hex};
 use super::traffic::Traffic;
 use super::upgrade::{self, Gate, Socket, TooLong};
-use super::wishes::{Bucket, Wishes};
+use super::wishes::{Bucket, Line, Wishes};
 use super::writer;
 use crate::allocation::{Allocation, receipt_hash};
 use crate::store::StoreError;
@@ -27,7 +27,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use futures_util::stream::{SplitSink, SplitStream};
 use hyper::upgrade::OnUpgrade;
-use raven_engine::{ContributorId, Event, Identity, SessionProfile, Trust};
+use raven_engine::{ContributorId, Event, Identity, SessionProfile, SiteId, Trust};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Backend, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError,
@@ -195,6 +195,8 @@ struct Active {
     allocation: Allocation,
     /// Of the last receipt for a higher share.
     raised: Option<[u8; 32]>,
+    /// How its site sees it, until the engine knows the session.
+    visitor: Option<(SiteId, Visitor)>,
     /// The visitor has said goodbye.
     is_revoked: bool,
 }
@@ -206,13 +208,20 @@ impl Reader {
             Ok(opening) => opening,
             Err(refusal) => return Ending::Goodbye(refusal),
         };
-        let (open, mut active, opened) = match self.open(peer, from_browser).await {
+        let (mut open, mut active, opened) = match self.open(peer, from_browser).await {
             Ok(opening) => opening,
             Err(ending) => return ending,
         };
         drop(opening);
         let ending = match self.tell(Input::Opened(Box::new(opened))).await {
-            Ok(()) => self.work(&mut active).await,
+            Ok(()) => {
+                // The engine takes no notice of what it is told of a session that it does
+                // not know: what the site changes is looked for from here on.
+                if let Some((site, visitor)) = active.visitor.take() {
+                    open.visit(site, visitor);
+                }
+                self.work(&mut active).await
+            }
             Err(ending) => ending,
         };
         let reason = match &ending {
@@ -274,17 +283,16 @@ impl Reader {
             return Err(Refusal::new(GoodbyeReason::Draining, detail).into());
         }
         self.gate.open();
-        let mut open = OpenSession::new(self.shared.clone(), session);
+        let open = OpenSession::new(self.shared.clone(), session);
         self.send(&ToContributor::Ready { grant: open.grant().to_owned() })?;
         self.shared.metrics.sessions_opened.add(1);
         let allocation = consented.record.allocation();
         let contributor = consented.profile.contributor;
         self.traffic = self.shared.visits.join(contributor, self.traffic.clone());
-        if let Some(site) = consented.profile.site {
-            let refuses = consented.profile.refused.by_site;
-            let (outbox, origin) = (self.outbox.clone(), consented.record.origin);
-            open.visit(site, Visitor { outbox, origin, refuses });
-        }
+        let refuses = consented.profile.refused.by_site;
+        let (outbox, origin) = (self.outbox.clone(), consented.record.origin);
+        let visitor =
+            consented.profile.site.map(|site| (site, Visitor { outbox, origin, refuses }));
         let leases = Arc::<Mutex<LeaseTable>>::default();
         let wishes = Wishes::of(&consented.profile, consented.terms);
         let backend = consented.profile.numeric.backend();
@@ -297,7 +305,8 @@ impl Reader {
             traffic: self.traffic.clone(),
         };
         let (raised, is_revoked) = (None, false);
-        let active = Active { session, backend, leases, wishes, allocation, raised, is_revoked };
+        let active =
+            Active { session, backend, leases, wishes, allocation, raised, visitor, is_revoked };
         Ok((open, active, opened))
     }
 
@@ -462,12 +471,7 @@ impl Reader {
                 Event::Refused { session, lease, reason }
             }
             FromContributor::Pace { share, workers, receipt, signature } => {
-                let raise = active.wishes.consented(share, receipt.zip(signature)).await?;
-                if let Some(raise) = raise {
-                    self.store_raise(session, &raise).await?;
-                    active.raised = Some(receipt_hash(&raise.receipt));
-                }
-                active.wishes.set_pace(share, workers);
+                active.wishes.set_pace(share, workers, receipt.zip(signature)).await?;
                 return self.tell_wishes(active).await;
             }
             FromContributor::Pause { .. } => {
@@ -490,19 +494,15 @@ impl Reader {
         self.tell(Input::Event(event)).await
     }
 
-    async fn store_raise(&self, session: SessionId, raise: &Raise) -> Read<()> {
-        self.shared.store.session_raised(session, raise).await.map_err(|error| {
-            tracing::error!(%session, %error, "a receipt was not stored");
-            let detail = "the receipt could not be recorded; come back later";
-            Refusal::new(GoodbyeReason::Draining, detail).into()
-        })
-    }
-
-    /// Records what the session has from now on, before it has it.
-    async fn allocate(&self, active: &mut Active, share: f64, workers: u32) -> Read<()> {
+    /// Records what the session has from now on, before it has more than it had.
+    async fn allocate(&self, active: &mut Active, line: Line) -> Read<()> {
+        let Line { share, workers, raise } = line;
+        if let Some(raise) = &raise {
+            active.raised = Some(receipt_hash(&raise.receipt));
+        }
         let line = active.allocation.paced(share, workers, active.raised);
         active.allocation = line;
-        self.shared.store.add_allocation(&line).await.map_err(|error| {
+        self.shared.store.add_allocation(&line, raise.as_ref()).await.map_err(|error| {
             tracing::error!(session = %active.session, %error, "an allocation was not stored");
             let detail = "the change could not be recorded; come back later";
             Refusal::new(GoodbyeReason::Draining, detail).into()
@@ -511,10 +511,11 @@ impl Reader {
 
     /// Tells the engine what the visitor wishes now, if that may be told yet.
     async fn tell_wishes(&self, active: &mut Active) -> Read<()> {
-        for event in active.wishes.take(active.session) {
-            if let Event::PaceChanged { share, workers, .. } = event {
-                self.allocate(active, share, workers).await?;
-            }
+        let step = active.wishes.take(active.session);
+        if let Some(line) = step.line {
+            self.allocate(active, line).await?;
+        }
+        for event in step.events {
             self.tell(Input::Event(event)).await?;
         }
         Ok(())

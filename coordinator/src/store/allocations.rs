@@ -1,12 +1,13 @@
 //! The chain of allocations in the store: appended in the transaction of what it
 //! says, and looked at by the auditor.
 
+use super::contributors::OWN;
 use super::{
-    Store, StoreError, column, failed, from_sql, hash_column, to_sql, u32_column, u64_column,
-    unreadable,
+    Store, StoreError, column, failed, from_sql, hash_column, sessions, to_sql, u32_column,
+    u64_column, unreadable,
 };
 use crate::allocation::{Allocation, AllocationHash, AllocationKind, receipt_hash};
-use crate::runtime::session::hex;
+use crate::runtime::session::{Raise, hex};
 use crate::time::UnixMs;
 use raven_engine::ContributorId;
 use raven_protocol::SessionId;
@@ -103,13 +104,20 @@ pub(super) async fn end(
 }
 
 impl Store {
-    /// Appends a line; it is durable when this returns.
+    /// Appends a line, and the receipt that it takes; both are durable when this returns.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn add_allocation(&self, line: &Allocation) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        append(&mut transaction, line, UnixMs::now()).await?;
+    pub async fn add_allocation(
+        &self,
+        line: &Allocation,
+        raise: Option<&Raise>,
+    ) -> Result<(), StoreError> {
+        let (mut transaction, now) = (self.begin().await?, UnixMs::now());
+        if let Some(raise) = raise {
+            sessions::raised(&mut transaction, line.session, raise, now).await?;
+        }
+        append(&mut transaction, line, now).await?;
         transaction.commit().await.map_err(failed("commit an allocation"))
     }
 
@@ -133,6 +141,28 @@ impl Store {
         .fetch_all(self.readers())
         .await
         .map_err(failed("list allocations"))?;
+        let line = |row| Ok((u64_column(row, "allocations", "number")?, read(row)?, hash(row)?));
+        rows.iter().map(line).collect()
+    }
+
+    /// The newest lines of a key and whom it collects for, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn own_allocations(
+        &self,
+        key: ContributorId,
+        limit: u32,
+    ) -> Result<Vec<(u64, Allocation, AllocationHash)>, StoreError> {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT a.* FROM {OWN} k JOIN allocations a ON a.contributor = k.key
+             ORDER BY a.number DESC LIMIT ?2"
+        )))
+        .bind(&key.0[..])
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("list a contributor's allocations"))?;
         let line = |row| Ok((u64_column(row, "allocations", "number")?, read(row)?, hash(row)?));
         rows.iter().map(line).collect()
     }

@@ -7,8 +7,8 @@ use crate::time::UnixMs;
 use raven_engine::ContributorId;
 use raven_engine::ledger::{Account, Balance};
 use raven_protocol::{ResultOutcome, SessionId};
-use sqlx::sqlite::{Sqlite, SqliteRow};
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row as _};
 use std::collections::BTreeMap;
 
 /// Days of earnings that are told.
@@ -46,18 +46,13 @@ pub struct EarnedDay {
     pub nano_usd: i64,
 }
 
-/// `?, ?, …` for keys.
-fn push_keys(query: &mut QueryBuilder<Sqlite>, keys: &[ContributorId]) {
-    query.push("(");
-    let mut list = query.separated(", ");
-    for key in keys {
-        list.push_bind(key.0.to_vec());
-    }
-    query.push(")");
-}
+/// A key (`?1`) and everybody whom it collects for.
+pub(super) const OWN: &str =
+    "(SELECT ?1 AS key UNION ALL SELECT contributor FROM wallet_links WHERE wallet = ?1)";
 
 impl Store {
-    /// Notes that a key has proven itself now.
+    /// Notes that a key has proven itself now. Keys cost nothing: one that is not known
+    /// leaves no trace.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -66,6 +61,9 @@ impl Store {
         key: ContributorId,
         now: UnixMs,
     ) -> Result<(), StoreError> {
+        if !self.is_known(key).await? {
+            return Ok(());
+        }
         sqlx::query(
             "INSERT INTO contributors (key, seen_ms) VALUES (?1, ?2)
              ON CONFLICT (key) DO UPDATE SET seen_ms = MAX(seen_ms, excluded.seen_ms)",
@@ -78,7 +76,26 @@ impl Store {
         .map_err(failed("note a contributor"))
     }
 
-    /// Stores how somebody wants to be paid.
+    /// Whether a key has computed, earned or collected.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_known(&self, key: ContributorId) -> Result<bool, StoreError> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM sessions WHERE contributor = ?1)
+                 OR EXISTS (SELECT 1 FROM wallet_links WHERE wallet = ?1)
+                 OR EXISTS (SELECT 1 FROM accounts WHERE book = 'live' AND name = ?2)
+                 OR EXISTS (SELECT 1 FROM accounts WHERE book = 'test' AND name = ?2)",
+        )
+        .bind(&key.0[..])
+        .bind(Account::Contributor(key).to_string())
+        .fetch_one(self.readers())
+        .await
+        .map_err(failed("look for a contributor"))
+    }
+
+    /// Stores how somebody wants to be paid; `false`, and nothing stored, where the key is
+    /// not known.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -87,7 +104,10 @@ impl Store {
         key: ContributorId,
         payout: &Payout,
         now: UnixMs,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
+        if !self.is_known(key).await? {
+            return Ok(false);
+        }
         sqlx::query(
             "INSERT INTO contributors (key, seen_ms, payout_address, payout_threshold)
              VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) DO UPDATE SET
@@ -100,7 +120,7 @@ impl Store {
         .bind(payout.threshold_nano_usd)
         .execute(self.writer())
         .await
-        .map(drop)
+        .map(|_| true)
         .map_err(failed("store payout settings"))
     }
 
@@ -123,45 +143,43 @@ impl Store {
         })
     }
 
-    /// The newest sessions of some keys, newest first.
+    /// The newest sessions of a key and whom it collects for, newest first.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn own_sessions(
         &self,
-        keys: &[ContributorId],
+        key: ContributorId,
         limit: u32,
     ) -> Result<Vec<OwnSession>, StoreError> {
-        let mut query = QueryBuilder::new(
-            "SELECT id, contributor, device_class, numeric_class, share, workers, opened_ms,
-                 closed_ms, closed_reason FROM sessions WHERE contributor IN ",
-        );
-        push_keys(&mut query, keys);
-        query.push(" ORDER BY opened_ms DESC LIMIT ").push_bind(i64::from(limit));
-        let rows = query
-            .build()
-            .fetch_all(self.readers())
-            .await
-            .map_err(failed("list a contributor's sessions"))?;
+        let rows = sqlx::query(AssertSqlSafe(format!(
+            "SELECT s.id, s.contributor, s.device_class, s.numeric_class, s.share, s.workers,
+                 s.opened_ms, s.closed_ms, s.closed_reason
+             FROM {OWN} k JOIN sessions s ON s.contributor = k.key
+             ORDER BY s.opened_ms DESC LIMIT ?2"
+        )))
+        .bind(&key.0[..])
+        .bind(i64::from(limit))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("list a contributor's sessions"))?;
         rows.iter().map(session).collect()
     }
 
-    /// Tasks and flops that some keys were credited for, over all jobs.
+    /// Tasks and flops that a key and whom it collects for were credited for, over all jobs.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn own_work(&self, keys: &[ContributorId]) -> Result<(u64, f64), StoreError> {
+    pub async fn own_work(&self, key: ContributorId) -> Result<(u64, f64), StoreError> {
         // A sum over jobs may pass 63 bits, and this one is for people.
-        let mut query = QueryBuilder::new(
-            "SELECT COALESCE(SUM(tasks), 0) AS tasks, TOTAL(flops) AS flops
-             FROM job_contributors WHERE contributor IN ",
-        );
-        push_keys(&mut query, keys);
-        let row = query
-            .build()
-            .fetch_one(self.readers())
-            .await
-            .map_err(failed("sum up a contributor's work"))?;
+        let row = sqlx::query(AssertSqlSafe(format!(
+            "SELECT COALESCE(SUM(c.tasks), 0) AS tasks, TOTAL(c.flops) AS flops
+             FROM {OWN} k JOIN job_contributors c ON c.contributor = k.key"
+        )))
+        .bind(&key.0[..])
+        .fetch_one(self.readers())
+        .await
+        .map_err(failed("sum up a contributor's work"))?;
         let table = "job_contributors";
         Ok((u64_column(&row, table, "tasks")?, column(&row, table, "flops")?))
     }
@@ -191,26 +209,24 @@ impl Store {
         transaction.commit().await.map_err(failed("add contributors' outcomes"))
     }
 
-    /// What became of the results of some keys; outcomes without any are left out.
+    /// What became of the results of a key and whom it collects for; outcomes without any are left out.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn own_outcomes(
         &self,
-        keys: &[ContributorId],
+        key: ContributorId,
     ) -> Result<BTreeMap<ResultOutcome, u64>, StoreError> {
         let table = "contributor_outcomes";
-        let mut query = QueryBuilder::new(
-            "SELECT outcome, SUM(results) AS results FROM contributor_outcomes
-             WHERE contributor IN ",
-        );
-        push_keys(&mut query, keys);
-        query.push(" GROUP BY outcome");
-        let rows = query
-            .build()
-            .fetch_all(self.readers())
-            .await
-            .map_err(failed("read a contributor's outcomes"))?;
+        let rows = sqlx::query(AssertSqlSafe(format!(
+            "SELECT c.outcome AS outcome, SUM(c.results) AS results
+             FROM {OWN} k JOIN contributor_outcomes c ON c.contributor = k.key
+             GROUP BY c.outcome"
+        )))
+        .bind(&key.0[..])
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("read a contributor's outcomes"))?;
         rows.iter()
             .map(|row| {
                 let name: &str = column(row, table, "outcome")?;
@@ -221,51 +237,53 @@ impl Store {
             .collect()
     }
 
-    /// What some keys have together.
+    /// What a key and whom it collects for have together.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn own_balance(
-        &self,
-        book: Book,
-        keys: &[ContributorId],
-    ) -> Result<Balance, StoreError> {
-        let mut sum = Balance::default();
-        for key in keys {
-            let one = self.balance(book, Account::Contributor(*key)).await?;
-            sum.posted = sum.posted.saturating_add(one.posted);
-            sum.held_out = sum.held_out.saturating_add(one.held_out);
-            sum.held_in = sum.held_in.saturating_add(one.held_in);
+    pub async fn own_balance(&self, book: Book, key: ContributorId) -> Result<Balance, StoreError> {
+        let rows = sqlx::query(AssertSqlSafe(format!(
+            "SELECT a.posted AS posted, a.held_out AS held_out, a.held_in AS held_in
+             FROM {OWN} k JOIN accounts a
+                 ON a.book = ?2 AND a.name = 'contributor:' || lower(hex(k.key))"
+        )))
+        .bind(&key.0[..])
+        .bind(book.as_str())
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("read what a contributor has"))?;
+        let (mut sum, table) = (Balance::default(), "accounts");
+        for row in &rows {
+            sum.posted = sum.posted.saturating_add(column(row, table, "posted")?);
+            sum.held_out = sum.held_out.saturating_add(column(row, table, "held_out")?);
+            sum.held_in = sum.held_in.saturating_add(column(row, table, "held_in")?);
         }
         Ok(sum)
     }
 
-    /// What some keys have earned on each of the last days, oldest first.
+    /// What a key and whom it collects for have earned on each of the last days, oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn own_days(
         &self,
-        keys: &[ContributorId],
+        key: ContributorId,
         now: UnixMs,
     ) -> Result<Vec<EarnedDay>, StoreError> {
-        let names: Vec<String> =
-            keys.iter().map(|key| Account::Contributor(*key).to_string()).collect();
-        let mut query = QueryBuilder::new(
+        let rows = sqlx::query(AssertSqlSafe(format!(
             "SELECT e.at_ms / 86400000 AS day, e.book AS book, SUM(e.amount) AS nano_usd
-             FROM accounts a JOIN entries e ON e.credit = a.id
+             FROM {OWN} k CROSS JOIN (SELECT 'test' AS book UNION ALL SELECT 'live') b
+             JOIN accounts a ON a.book = b.book AND a.name = 'contributor:' || lower(hex(k.key))
+             JOIN entries e ON e.credit = a.id
              LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
              WHERE e.reason = 'earning' AND COALESCE(h.state, 'posted') IN ('open', 'posted')
-                 AND e.at_ms >= ",
-        );
-        query.push_bind(now.0.saturating_sub(DAYS * 86_400_000)).push(" AND a.name IN (");
-        let mut list = query.separated(", ");
-        for name in &names {
-            list.push_bind(name);
-        }
-        query.push(") GROUP BY day, e.book ORDER BY day, e.book");
-        let rows =
-            query.build().fetch_all(self.readers()).await.map_err(failed("sum up earnings"))?;
+                 AND e.at_ms >= ?2 GROUP BY day, e.book ORDER BY day, e.book"
+        )))
+        .bind(&key.0[..])
+        .bind(now.0.saturating_sub(DAYS * 86_400_000))
+        .fetch_all(self.readers())
+        .await
+        .map_err(failed("sum up earnings"))?;
         let table = "entries";
         rows.iter()
             .map(|row| {

@@ -63,7 +63,7 @@ pub use sites::{OwnedSite, SiteChange, SiteRow, parse_site, site_text};
 pub use stats::{BackendWork, Curve, Totals};
 pub use trust::{EvidenceRecord, EvidenceView, Executions};
 pub use uploads::{UploadBounds, UploadId, UploadRow};
-pub use wallets::{Claim, ClaimError, LINKS_MAX, WalletLink};
+pub use wallets::{Claim, ClaimError, LINK_DAYS, LINKS_MAX, WalletLink};
 
 use crate::health::{Health, Trouble};
 use crate::time::UnixMs;

@@ -3,10 +3,11 @@
 
 use super::{Book, Store, StoreError, column, count_to_sql, failed, from_sql, to_sql, u64_column};
 use crate::runtime::SessionRecord;
+use crate::ticket::UsedTicket;
 use crate::time::UnixMs;
 use crate::verify::is_local_origin;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
-use raven_engine::{ContributorId, Credit, NetworkPrefix, SiteId};
+use raven_engine::{Beneficiary, ContributorId, Credit, NetworkPrefix, SiteId};
 use raven_protocol::{JobId, SessionId};
 use sqlx::Transaction;
 use sqlx::sqlite::Sqlite;
@@ -54,6 +55,8 @@ pub enum Withheld {
     /// The job is paid with play money and the site's owner has real money, or the
     /// other way round: the two never meet.
     OtherMoney,
+    /// The ticket was first used in another network than asked for the frame.
+    Network,
     /// Too many sessions of one network were open.
     NetworkSessions,
     /// Too many new keys came from one network.
@@ -64,9 +67,10 @@ pub enum Withheld {
 
 impl Withheld {
     /// Every reason.
-    pub const ALL: [Withheld; 5] = [
+    pub const ALL: [Withheld; 6] = [
         Withheld::Unproven,
         Withheld::OtherMoney,
+        Withheld::Network,
         Withheld::NetworkSessions,
         Withheld::NetworkKeys,
         Withheld::NetworkShare,
@@ -77,6 +81,7 @@ impl Withheld {
         match self {
             Withheld::Unproven => "unproven",
             Withheld::OtherMoney => "other_money",
+            Withheld::Network => "network",
             Withheld::NetworkSessions => "network_sessions",
             Withheld::NetworkKeys => "network_keys",
             Withheld::NetworkShare => "network_share",
@@ -209,10 +214,17 @@ impl Attribution {
         Ok(())
     }
 
-    /// The credit as it is stored and paid: with its site where that earns by it.
+    /// The credit as it is stored and paid: with its site where that earns by it. What was
+    /// left to a site that does not is the reserve's.
     pub(super) fn of(&self, credit: &Credit) -> Credit {
-        let earns = self.reason(credit).is_none();
-        Credit { site: credit.site.filter(|_| earns), ..*credit }
+        if self.reason(credit).is_none() {
+            return *credit;
+        }
+        let beneficiary = match credit.beneficiary {
+            Beneficiary::Site => Beneficiary::Reserve,
+            other => other,
+        };
+        Credit { site: None, beneficiary, ..*credit }
     }
 
     fn reason(&self, credit: &Credit) -> Option<Withheld> {
@@ -456,23 +468,30 @@ impl Store {
     }
 }
 
-/// Gives a ticket to the first key that comes with it.
+/// Gives a ticket to the first key that comes with it; answers it as it was first used.
 pub(super) async fn take_ticket(
     transaction: &mut Tx<'_>,
-    ticket: u64,
-    contributor: &ContributorId,
+    ticket: UsedTicket,
+    contributor: ContributorId,
     now: UnixMs,
-) -> Result<(), StoreError> {
+) -> Result<UsedTicket, StoreError> {
     let row = sqlx::query(
-        "INSERT INTO ticket_holders (ticket, contributor, used_ms) VALUES (?1, ?2, ?3)
-         ON CONFLICT DO UPDATE SET used_ms = used_ms RETURNING contributor",
+        "INSERT INTO ticket_holders (ticket, contributor, used_ms, elsewhere)
+         VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET used_ms = used_ms RETURNING contributor, elsewhere",
     )
-    .bind(to_sql(ticket))
+    .bind(to_sql(ticket.number))
     .bind(&contributor.0[..])
     .bind(now.0)
+    .bind(ticket.is_elsewhere)
     .fetch_one(&mut **transaction)
     .await
     .map_err(failed("take a ticket"))?;
     let holder = super::hash_column(&row, "ticket_holders", "contributor")?;
-    if holder == contributor.0 { Ok(()) } else { Err(StoreError::TicketTaken) }
+    let is_elsewhere = column(&row, "ticket_holders", "elsewhere")?;
+    if holder == contributor.0 {
+        Ok(UsedTicket { is_elsewhere, ..ticket })
+    } else {
+        Err(StoreError::TicketTaken)
+    }
 }

@@ -572,7 +572,7 @@ impl Desk {
     }
 }
 
-/// Whose an execution's earning is: without a site there is nobody to leave it to.
+/// Whose an execution's earning is: who came through no site has nobody to leave it to.
 const fn earner(
     contributor: ContributorId,
     site: Option<SiteId>,
@@ -580,6 +580,7 @@ const fn earner(
 ) -> Account {
     match (beneficiary, site) {
         (Beneficiary::Site, Some(site)) => Account::Site(site),
+        (Beneficiary::Reserve, _) => Account::Reserve,
         (Beneficiary::Site, None) | (Beneficiary::Contributor, _) => {
             Account::Contributor(contributor)
         }
@@ -614,6 +615,7 @@ fn work_of_row(row: &SqliteRow) -> Result<Work, StoreError> {
     let payer: &str = column(row, "credits", "payer")?;
     let beneficiary = match column(row, "credits", "beneficiary")? {
         "site" => Beneficiary::Site,
+        "reserve" => Beneficiary::Reserve,
         "contributor" => Beneficiary::Contributor,
         other => return Err(unreadable("credits", "beneficiary", other)),
     };

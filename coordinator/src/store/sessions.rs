@@ -1,6 +1,7 @@
 //! Contributors' sessions and the receipts of their consent.
 
 use super::partners::{self, Withheld};
+use super::pay::Tx;
 use super::{Store, StoreError, allocations, failed, from_sql, to_sql, unreadable};
 use crate::allocation::AllocationKind;
 use crate::runtime::SessionRecord;
@@ -16,6 +17,29 @@ fn json_text<T: serde::Serialize>(column: &'static str, value: &T) -> Result<Str
     }
 }
 
+/// Stores a receipt for a higher share, before the share is used.
+pub(super) async fn raised(
+    transaction: &mut Tx<'_>,
+    session: SessionId,
+    raise: &Raise,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO session_receipts (session, counter, share, receipt, signature, signed_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )
+    .bind(to_sql(session.0))
+    .bind(i64::from(raise.counter))
+    .bind(raise.share)
+    .bind(&raise.receipt)
+    .bind(&raise.signature)
+    .bind(now.0)
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+    .map_err(failed("raise a session's share"))
+}
+
 impl Store {
     /// Stores a session with its signed receipt, before it gets any work. Its ticket is
     /// its key's from then on.
@@ -26,10 +50,16 @@ impl Store {
         let now = UnixMs::now();
         let caps = self.site_caps();
         let mut transaction = self.begin().await?;
-        if let Some(ticket) = session.ticket {
-            partners::take_ticket(&mut transaction, ticket, &session.contributor, now).await?;
-        }
-        let withheld = partners::withheld_at_start(&mut transaction, caps, session, now).await?;
+        let ticket = match session.ticket {
+            Some(ticket) => Some(
+                partners::take_ticket(&mut transaction, ticket, session.contributor, now).await?,
+            ),
+            None => None,
+        };
+        let withheld = match ticket {
+            Some(ticket) if ticket.is_elsewhere => Some(Withheld::Network),
+            _ => partners::withheld_at_start(&mut transaction, caps, session, now).await?,
+        };
         sqlx::query(
             "INSERT INTO sessions (id, contributor, site, network_prefix, device_class, device,
                  numeric_class, share, workers, receipt, signature, opened_ms, origin,
@@ -55,31 +85,6 @@ impl Store {
         .map_err(failed("open a session"))?;
         allocations::append(&mut transaction, &session.allocation(), now).await?;
         transaction.commit().await.map_err(failed("commit a session"))
-    }
-
-    /// Stores a receipt for a higher share, before the share is used.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn session_raised(
-        &self,
-        session: SessionId,
-        raise: &Raise,
-    ) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO session_receipts (session, counter, share, receipt, signature, signed_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )
-        .bind(to_sql(session.0))
-        .bind(i64::from(raise.counter))
-        .bind(raise.share)
-        .bind(&raise.receipt)
-        .bind(&raise.signature)
-        .bind(UnixMs::now().0)
-        .execute(self.writer())
-        .await
-        .map(drop)
-        .map_err(failed("raise a session's share"))
     }
 
     /// The receipts that a session sent after its first, in their order.

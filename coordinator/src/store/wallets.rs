@@ -10,8 +10,10 @@ use raven_engine::money::NanoUsd;
 use sqlx::Transaction;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 
-/// Contributors of one wallet: more of them are no longer one person's browsers.
+/// Contributors of one wallet that are linked within [`LINK_DAYS`]: more of them are no longer
+/// one person's browsers. A browser may make a new key for every visit, for years.
 pub const LINKS_MAX: u64 = 1_000;
+pub const LINK_DAYS: i64 = 30;
 /// Accounts that one turn of the upkeep moves at most.
 const ACCOUNTS_AT_ONCE: i64 = 500;
 
@@ -41,7 +43,9 @@ pub enum ClaimError {
         "a wallet cannot be claimed, and a contributor whose earnings go elsewhere is no wallet"
     )]
     Chained,
-    #[error("the wallet has {LINKS_MAX} contributors, which is the limit")]
+    #[error("the contributor has neither computed nor earned anything here")]
+    Unknown,
+    #[error("the wallet has {LINKS_MAX} new contributors within {LINK_DAYS} days, the limit")]
     Full,
     #[error(transparent)]
     Books(#[from] BooksError),
@@ -61,7 +65,7 @@ impl Store {
     /// [`ClaimError`]; then nothing is linked and nothing moved.
     pub async fn claim(&self, claim: &Claim, now: UnixMs) -> Result<(), ClaimError> {
         let mut transaction = self.begin().await?;
-        check(&mut transaction, claim).await?;
+        check(&mut transaction, claim, now).await?;
         sqlx::query(
             "INSERT INTO wallet_links (contributor, wallet, linked_ms, statement, signature)
              VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
@@ -82,16 +86,21 @@ impl Store {
         Ok(())
     }
 
-    /// The contributors of a wallet, newest first.
+    /// The newest contributors of a wallet, newest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn wallet_links(&self, wallet: ContributorId) -> Result<Vec<WalletLink>, StoreError> {
+    pub async fn wallet_links(
+        &self,
+        wallet: ContributorId,
+        limit: u32,
+    ) -> Result<Vec<WalletLink>, StoreError> {
         let rows = sqlx::query(
             "SELECT contributor, linked_ms FROM wallet_links WHERE wallet = ?1
-             ORDER BY linked_ms DESC",
+             ORDER BY linked_ms DESC LIMIT ?2",
         )
         .bind(&wallet.0[..])
+        .bind(i64::from(limit))
         .fetch_all(self.readers())
         .await
         .map_err(failed("list a wallet's contributors"))?;
@@ -130,7 +139,9 @@ impl Store {
         let rows = sqlx::query(
             "SELECT l.contributor AS contributor, l.wallet AS wallet, a.book AS book
              FROM wallet_links l
-             JOIN accounts a ON a.name = 'contributor:' || lower(hex(l.contributor))
+             CROSS JOIN (SELECT 'test' AS book UNION ALL SELECT 'live') b
+             JOIN accounts a ON a.book = b.book
+                 AND a.name = 'contributor:' || lower(hex(l.contributor))
              WHERE a.posted > a.held_out LIMIT ?1",
         )
         .bind(ACCOUNTS_AT_ONCE)
@@ -198,37 +209,42 @@ impl Store {
     /// [`StoreError`].
     pub async fn last_seen(
         &self,
-        keys: &[ContributorId],
+        key: ContributorId,
         now: UnixMs,
     ) -> Result<Option<UnixMs>, StoreError> {
-        let mut last: Option<i64> = None;
-        for key in keys {
-            let seen: Option<i64> = sqlx::query_scalar(
-                "SELECT MAX(seen) FROM (
-                     SELECT MAX(COALESCE(closed_ms, ?2)) AS seen FROM sessions WHERE contributor = ?1
-                     UNION ALL SELECT seen_ms FROM contributors WHERE key = ?1)",
-            )
-            .bind(&key.0[..])
-            .bind(now.0)
-            .fetch_one(self.readers())
-            .await
-            .map_err(failed("read when a contributor was seen"))?;
-            last = last.max(seen);
-        }
+        let last: Option<i64> = sqlx::query_scalar(
+            "SELECT MAX(seen) FROM (
+                 SELECT MAX(COALESCE(closed_ms, ?2)) AS seen FROM sessions WHERE contributor = ?1
+                 UNION ALL SELECT seen_ms FROM contributors WHERE key = ?1)",
+        )
+        .bind(&key.0[..])
+        .bind(now.0)
+        .fetch_one(self.readers())
+        .await
+        .map_err(failed("read when a contributor was seen"))?;
         Ok(last.map(UnixMs))
     }
 }
 
 /// Whether a claim may be: one contributor has one wallet, and wallets are not claimed.
-async fn check(transaction: &mut Transaction<'_, Sqlite>, claim: &Claim) -> Result<(), ClaimError> {
+async fn check(
+    transaction: &mut Transaction<'_, Sqlite>,
+    claim: &Claim,
+    now: UnixMs,
+) -> Result<(), ClaimError> {
     let row = sqlx::query(
         "SELECT (SELECT wallet FROM wallet_links WHERE contributor = ?1) AS wallet,
              EXISTS (SELECT 1 FROM wallet_links WHERE wallet = ?1)
                  OR EXISTS (SELECT 1 FROM wallet_links WHERE contributor = ?2) AS chained,
-             (SELECT COUNT(*) FROM wallet_links WHERE wallet = ?2) AS links",
+             EXISTS (SELECT 1 FROM sessions WHERE contributor = ?1)
+                 OR EXISTS (SELECT 1 FROM accounts WHERE book = 'live' AND name = ?4)
+                 OR EXISTS (SELECT 1 FROM accounts WHERE book = 'test' AND name = ?4) AS known,
+             (SELECT COUNT(*) FROM wallet_links WHERE wallet = ?2 AND linked_ms > ?3) AS links",
     )
     .bind(&claim.contributor.0[..])
     .bind(&claim.wallet.0[..])
+    .bind(now.0.saturating_sub(LINK_DAYS * 86_400_000))
+    .bind(Account::Contributor(claim.contributor).to_string())
     .fetch_one(&mut **transaction)
     .await
     .map_err(failed("look for a claim"))?;
@@ -241,6 +257,11 @@ async fn check(transaction: &mut Transaction<'_, Sqlite>, claim: &Claim) -> Resu
     let is_chained: bool = column(&row, "wallet_links", "chained")?;
     if is_chained || claim.contributor == claim.wallet {
         return Err(ClaimError::Chained);
+    }
+    // Keys cost nothing: a row for one that has nothing would be free, too.
+    let is_known: bool = column(&row, "sessions", "known")?;
+    if !is_known {
+        return Err(ClaimError::Unknown);
     }
     let links = super::u64_column(&row, "wallet_links", "links")?;
     if !is_linked && links >= LINKS_MAX {

@@ -47,7 +47,7 @@ export interface ControllerHost {
   /** Whether there is an adapter, and a real one unless `software` may be. Nothing is fetched for that. */
   hasGpu(software: boolean): Promise<boolean>;
   loadGpu(filesUrl: string): Promise<KernelFiles>;
-  renewTicket(frameUrl: string): Promise<string | undefined>;
+  renewTicket(frameUrl: string, old: string): Promise<string | undefined>;
   post(message: FromHub): void;
 }
 
@@ -326,7 +326,7 @@ export class Controller {
   }
 
   async #renewTicket(config: HubConfig): Promise<boolean> {
-    const ticket = await this.#host.renewTicket(config.frameUrl);
+    const ticket = await this.#host.renewTicket(config.frameUrl, this.#ticket);
     this.#ticket = ticket ?? this.#ticket;
     return ticket !== undefined;
   }
@@ -391,8 +391,10 @@ export class Controller {
     if (this.#state.at === 'over' || this.#isEnding) return;
     this.#isEnding = true;
     for (const lane of this.#lanes()) lane.halt();
-    this.#cpu?.stop();
-    this.#gpu.end();
+    const isVisitors = phase.name === 'stopped';
+    if (isVisitors) this.#cpu?.stop();
+    else this.#cpu?.drop();
+    this.#gpu.end(isVisitors);
     this.#become({ at: 'over', phase });
   }
 

@@ -74,7 +74,7 @@ export class Gpu {
   allow(isAllowed: boolean): void {
     this.#isAllowed = isAllowed;
     if (isAllowed) this.tryStart();
-    else if (this.#stage.at !== 'none') this.#close({ at: 'off' });
+    else if (this.#stage.at !== 'none') this.#close({ at: 'off' }, true);
     this.#host.changed();
   }
 
@@ -86,9 +86,9 @@ export class Gpu {
     else this.#close({ at: 'none' });
   }
 
-  /** The visit is over. */
-  end(): void {
-    this.#close({ at: 'off' });
+  /** The visit is over, by the visitor's word or for another reason. */
+  end(isVisitors: boolean): void {
+    this.#close({ at: 'off' }, isVisitors);
   }
 
   async #load(): Promise<void> {
@@ -126,13 +126,14 @@ export class Gpu {
     this.#host.changed();
   }
 
-  #close(stage: Stage): void {
+  #close(stage: Stage, isVisitors = false): void {
     const before = this.#stage;
     this.#stage = stage;
     if (before.at === 'open') {
       clearTimeout(before.timer);
       this.#committedBefore += before.lane.committedTasks;
-      before.lane.stop();
+      if (isVisitors) before.lane.stop();
+      else before.lane.drop();
     }
     this.#host.changed();
   }

@@ -207,7 +207,7 @@ export class Lane {
   /** Gives up a connection that is only paused: another tab has one. */
   sleep(): void {
     if (this.#paused === undefined || this.#state.at !== 'session') return;
-    this.#state.session.stop();
+    this.#state.session.close();
     this.#pool.endSession();
     this.#become({ at: 'asleep' });
   }
@@ -221,13 +221,23 @@ export class Lane {
     if (this.#state.at === 'waiting') clearTimeout(this.#state.timer);
   }
 
-  /** Ends all, and says goodbye once nothing computes any more. */
+  /** The visitor's word: ends all, and says goodbye once nothing computes any more. */
   stop(): void {
+    this.#over()?.stop();
+  }
+
+  /** Ends all for any other reason: nobody has taken anything back. */
+  drop(): void {
+    this.#over()?.close();
+  }
+
+  /** Ends what computes; answers the session that is left. */
+  #over(): Session | undefined {
     const state = this.#state;
-    if (state.at === 'ended') return;
+    if (state.at === 'ended') return undefined;
     this.halt();
     this.#state = { at: 'ended' };
-    if (state.at === 'session') state.session.stop();
+    return state.at === 'session' ? state.session : undefined;
   }
 
   #poolHost(): PoolHost {

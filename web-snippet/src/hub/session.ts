@@ -132,9 +132,16 @@ export class Session {
     if (this.#stage === 'ready') this.#socket.send(frame);
   }
 
-  /** Says goodbye and closes; no event follows. */
+  /** The visitor stops: says goodbye and closes; no event follows. */
   stop(): void {
     this.#leave('stopped', undefined);
+  }
+
+  /** Closes without a goodbye, which would say that the visitor has taken the consent back; no event follows. */
+  close(): void {
+    if (this.#stage === 'ended') return;
+    this.#end(undefined);
+    this.#socket.close(1000);
   }
 
   #open(): void {

@@ -11,6 +11,7 @@ const REASONS: Readonly<Record<string, string>> = {
   unproven: 'The origin is not proven',
   other_money: 'The job was paid with play money, or the site has only that',
   network_sessions: 'Too many sessions of one network',
+  network: 'A ticket of another network',
   network_keys: 'Too many new keys of one network',
   network_share: "Too large a part of a day's work from one network",
 };
