@@ -23,6 +23,8 @@ mod outcomes;
 mod owners;
 mod partners;
 mod pay;
+#[cfg(test)]
+mod plans;
 mod proofs;
 mod records;
 mod repeated;

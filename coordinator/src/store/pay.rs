@@ -30,6 +30,13 @@ const ROWS_AT_ONCE: usize = 1_000;
 /// Entries that are gathered before they are entered.
 const ENTRIES_AT_ONCE: usize = 4_000;
 
+/// What open rounds are paid for: by the few rounds that are open, not by all credits.
+pub(super) const OPEN_WORK: &str = "SELECT c.attempt, c.round, c.stage, c.part, c.contributor,
+         c.site, c.flops, c.rate, c.payer, c.beneficiary
+     FROM pay_rounds r CROSS JOIN credits c
+         ON c.job = r.job AND c.round = r.round AND c.attempt = r.attempt
+     WHERE r.job = ?1 AND c.void = 0";
+
 /// Every round that there may be.
 const LAST: RoundKey = RoundKey { attempt: u32::MAX, round: u32::MAX };
 
@@ -356,16 +363,11 @@ impl Desk {
 
     /// What the open rounds are paid for. Credits that are void do not count.
     async fn load_work(&mut self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
-        let rows = sqlx::query(
-            "SELECT c.attempt, c.round, c.stage, c.part, c.contributor, c.site, c.flops, c.rate,
-                 c.payer, c.beneficiary FROM pay_rounds r JOIN credits c
-                 ON c.job = r.job AND c.round = r.round AND c.attempt = r.attempt
-             WHERE r.job = ?1 AND c.void = 0",
-        )
-        .bind(to_sql(self.pay.job.0))
-        .fetch_all(&mut **transaction)
-        .await
-        .map_err(failed("read open credits"))?;
+        let rows = sqlx::query(OPEN_WORK)
+            .bind(to_sql(self.pay.job.0))
+            .fetch_all(&mut **transaction)
+            .await
+            .map_err(failed("read open credits"))?;
         for row in &rows {
             let work = work_of_row(row)?;
             self.pay.open.entry(key(row, "credits")?).or_default().work.push(work);

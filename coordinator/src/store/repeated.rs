@@ -95,6 +95,12 @@ struct Word {
     digest: [u8; 32],
 }
 
+/// By the few rounds that are open, not by all credits.
+pub(super) const OPEN_WORDS: &str = "SELECT c.* FROM pay_rounds open CROSS JOIN credits c
+         ON c.job = open.job AND c.round = open.round AND c.attempt = open.attempt
+     WHERE open.job = ?1 AND open.round >= ?2 AND open.attempt < ?3 AND c.proof = 'single'
+         AND c.void = 0";
+
 /// Those from a round on of earlier attempts that have not matured.
 async fn words(
     transaction: &mut Tx<'_>,
@@ -102,18 +108,13 @@ async fn words(
     from: u32,
     attempt: u32,
 ) -> Result<Vec<Word>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT c.* FROM pay_rounds open JOIN credits c
-             ON c.job = open.job AND c.round = open.round AND c.attempt = open.attempt
-         WHERE open.job = ?1 AND open.round >= ?2 AND open.attempt < ?3 AND c.proof = 'single'
-             AND c.void = 0",
-    )
-    .bind(to_sql(job.0))
-    .bind(i64::from(from))
-    .bind(i64::from(attempt))
-    .fetch_all(&mut **transaction)
-    .await
-    .map_err(failed("look for what nobody confirmed"))?;
+    let rows = sqlx::query(OPEN_WORDS)
+        .bind(to_sql(job.0))
+        .bind(i64::from(from))
+        .bind(i64::from(attempt))
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(failed("look for what nobody confirmed"))?;
     rows.iter()
         .map(|row| {
             let number = |name| u32_column(row, "credits", name);

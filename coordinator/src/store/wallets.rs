@@ -15,6 +15,30 @@ pub const LINKS_MAX: u64 = 1_000;
 /// Accounts that one turn of the upkeep moves at most.
 const ACCOUNTS_AT_ONCE: i64 = 500;
 
+/// What linked contributors have earned since.
+pub(super) const TO_COLLECT: &str = "SELECT l.contributor AS contributor, l.wallet AS wallet,
+         a.book AS book
+     FROM wallet_links l CROSS JOIN accounts a
+         ON a.book IN ('test', 'live') AND a.name = 'contributor:' || lower(hex(l.contributor))
+     WHERE a.posted > a.held_out LIMIT ?1";
+
+/// What nobody has claimed. A semicolon follows a colon.
+pub(super) const UNCLAIMED: &str = "SELECT a.book AS book,
+         unhex(substr(a.name, 13)) AS contributor
+     FROM accounts a
+     WHERE a.book IN ('test', 'live') AND a.name >= 'contributor:' AND a.name < 'contributor;'
+         AND a.posted > a.held_out
+         AND NOT EXISTS (SELECT 1 FROM sessions s
+             WHERE s.contributor = unhex(substr(a.name, 13))
+                 AND COALESCE(s.closed_ms, ?1) > ?2)
+         AND NOT EXISTS (SELECT 1 FROM contributors c
+             WHERE c.key = unhex(substr(a.name, 13))
+                 AND (c.seen_ms > ?2 OR c.payout_address IS NOT NULL))
+         AND NOT EXISTS (SELECT 1 FROM wallet_links l
+             WHERE l.contributor = unhex(substr(a.name, 13))
+                 OR l.wallet = unhex(substr(a.name, 13)))
+     LIMIT ?3";
+
 /// A contributor whose earnings a wallet collects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalletLink {
@@ -127,16 +151,11 @@ impl Store {
     /// [`BooksError`].
     pub async fn collect(&self, now: UnixMs) -> Result<u64, BooksError> {
         // Looked for by a reader: there is nothing most of the time, and nobody waits for that.
-        let rows = sqlx::query(
-            "SELECT l.contributor AS contributor, l.wallet AS wallet, a.book AS book
-             FROM wallet_links l
-             JOIN accounts a ON a.name = 'contributor:' || lower(hex(l.contributor))
-             WHERE a.posted > a.held_out LIMIT ?1",
-        )
-        .bind(ACCOUNTS_AT_ONCE)
-        .fetch_all(self.readers())
-        .await
-        .map_err(failed("list what is to be collected"))?;
+        let rows = sqlx::query(TO_COLLECT)
+            .bind(ACCOUNTS_AT_ONCE)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list what is to be collected"))?;
         if rows.is_empty() {
             return Ok(0);
         }
@@ -159,26 +178,13 @@ impl Store {
     /// [`BooksError`].
     pub async fn expire_unclaimed(&self, now: UnixMs, days: u32) -> Result<u64, BooksError> {
         let before = now.0.saturating_sub(i64::from(days) * 86_400_000);
-        let rows = sqlx::query(
-            "SELECT a.book AS book, unhex(substr(a.name, 13)) AS contributor FROM accounts a
-             WHERE a.name LIKE 'contributor:%' AND a.posted > a.held_out
-                 AND NOT EXISTS (SELECT 1 FROM sessions s
-                     WHERE s.contributor = unhex(substr(a.name, 13))
-                         AND COALESCE(s.closed_ms, ?1) > ?2)
-                 AND NOT EXISTS (SELECT 1 FROM contributors c
-                     WHERE c.key = unhex(substr(a.name, 13))
-                         AND (c.seen_ms > ?2 OR c.payout_address IS NOT NULL))
-                 AND NOT EXISTS (SELECT 1 FROM wallet_links l
-                     WHERE l.contributor = unhex(substr(a.name, 13))
-                         OR l.wallet = unhex(substr(a.name, 13)))
-             LIMIT ?3",
-        )
-        .bind(now.0)
-        .bind(before)
-        .bind(ACCOUNTS_AT_ONCE)
-        .fetch_all(self.readers())
-        .await
-        .map_err(failed("list what nobody has claimed"))?;
+        let rows = sqlx::query(UNCLAIMED)
+            .bind(now.0)
+            .bind(before)
+            .bind(ACCOUNTS_AT_ONCE)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list what nobody has claimed"))?;
         if rows.is_empty() {
             return Ok(0);
         }
