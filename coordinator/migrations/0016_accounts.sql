@@ -58,7 +58,6 @@ CREATE TABLE withdrawals (
     UNIQUE (book, account, reference)
 ) STRICT;
 CREATE INDEX withdrawals_by_account ON withdrawals (book, account, id);
-CREATE INDEX withdrawals_that_wait ON withdrawals (book, expires_ms) WHERE decided_ms IS NULL;
 
 -- What a token is worth, from when on.
 CREATE TABLE token_rates (

@@ -23,13 +23,6 @@ const EXPIRED_AT_ONCE: i64 = 1_000;
 const SELECT: &str = "SELECT w.*, h.state AS state FROM withdrawals w
      JOIN holds h ON h.book = w.book AND h.id = w.hold";
 
-/// By the index of those that wait.
-pub(super) const OVER: &str = "SELECT w.id AS id, w.hold AS hold
-     FROM withdrawals w INDEXED BY withdrawals_that_wait
-     CROSS JOIN holds h ON h.book = w.book AND h.id = w.hold
-     WHERE w.book = ?1 AND w.decided_ms IS NULL AND w.expires_ms <= ?2 AND h.state = 'open'
-     ORDER BY w.expires_ms, w.id LIMIT ?3";
-
 type Tx = Transaction<'static, Sqlite>;
 
 fn read(row: &SqliteRow) -> Result<Withdrawal, StoreError> {
@@ -287,13 +280,18 @@ async fn note_end(
 }
 
 async fn expire(transaction: &mut Tx, book: Book, now: UnixMs) -> Result<(), SettlementError> {
-    let rows = sqlx::query(OVER)
-        .bind(book.as_str())
-        .bind(now.0)
-        .bind(EXPIRED_AT_ONCE)
-        .fetch_all(&mut **transaction)
-        .await
-        .map_err(failed("look for withdrawals whose time is over"))?;
+    let rows = sqlx::query(
+        "SELECT w.id AS id, w.hold AS hold FROM withdrawals w
+         JOIN holds h ON h.book = w.book AND h.id = w.hold
+         WHERE w.book = ?1 AND w.decided_ms IS NULL AND h.state = 'open' AND w.expires_ms <= ?2
+         ORDER BY w.id LIMIT ?3",
+    )
+    .bind(book.as_str())
+    .bind(now.0)
+    .bind(EXPIRED_AT_ONCE)
+    .fetch_all(&mut **transaction)
+    .await
+    .map_err(failed("look for withdrawals whose time is over"))?;
     let mut entries = Vec::with_capacity(rows.len());
     for row in &rows {
         entries.push(ending(HoldState::Expired, hold_of(row)?, now));
