@@ -42,10 +42,19 @@ struct Wish {
 /// The names of [`Pay`].
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum PayName {
+pub(super) enum PayName {
     #[default]
     Usd,
     Tokens,
+}
+
+impl From<PayName> for Pay {
+    fn from(name: PayName) -> Self {
+        match name {
+            PayName::Usd => Pay::Usd,
+            PayName::Tokens => Pay::Tokens,
+        }
+    }
 }
 
 impl From<SettlementError> for Problem {
@@ -82,7 +91,7 @@ impl From<SettlementError> for Problem {
 }
 
 /// In tokens at its own rate where it is paid in them, and otherwise at that of its day.
-fn shown(withdrawal: &Withdrawal, rates: &TokenRates) -> Value {
+pub(super) fn shown(withdrawal: &Withdrawal, rates: &TokenRates) -> Value {
     let Withdrawal { id, request, state, requested, expires, decided, note, rate } = withdrawal;
     let rate = rate.or_else(|| rates.at(*requested));
     json!({
@@ -97,18 +106,18 @@ fn shown(withdrawal: &Withdrawal, rates: &TokenRates) -> Value {
 
 async fn ask(app: &App, book: Book, account: Account, wish: Wish) -> Result<Response, Problem> {
     let Wish { nano_usd: Amount(amount), address, reference, pay } = wish;
-    let pay = match pay {
-        PayName::Usd => Pay::Usd,
-        PayName::Tokens => Pay::Tokens,
-    };
     let reference = reference.as_str().to_owned();
-    let request = Request { book, account, amount, address, pay, reference };
+    let request = Request { book, account, amount, address, pay: pay.into(), reference };
     let withdrawal = app.settlement.request(request, UnixMs::now()).await?;
     Ok((StatusCode::CREATED, Json(shown(&withdrawal, &app.store.token_rates().await?)))
         .into_response())
 }
 
-async fn listed(app: &App, book: Book, account: Account) -> Result<Json<Value>, Problem> {
+pub(super) async fn listed(
+    app: &App,
+    book: Book,
+    account: Account,
+) -> Result<Json<Value>, Problem> {
     let rows = app.store.withdrawals(Some((book, account)), false, LISTED_MAX).await?;
     let rates = app.store.token_rates().await?;
     let withdrawals: Vec<Value> = rows.iter().map(|row| shown(row, &rates)).collect();

@@ -107,6 +107,7 @@ impl Store {
         sqlx::query(
             "INSERT INTO contributors (key, seen_ms, payout_address, payout_threshold)
              VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) DO UPDATE SET
+                 seen_ms = MAX(seen_ms, excluded.seen_ms),
                  payout_address = excluded.payout_address,
                  payout_threshold = excluded.payout_threshold",
         )
