@@ -120,14 +120,9 @@ impl Sum {
 async fn count(transaction: &mut Tx<'_>, job: JobId, credits: &[Credit]) -> Result<(), StoreError> {
     let mut people: BTreeMap<[u8; 32], Sum> = BTreeMap::new();
     let mut backends: BTreeMap<&str, Sum> = BTreeMap::new();
-    let mut own = Sum::default();
     for credit in credits {
         people.entry(credit.contributor.0).or_default().add(credit);
         backends.entry(Backend::name(credit.backend)).or_default().add(credit);
-        // What the operator pays for is no part of the job's own account.
-        if credit.payer == Payer::Job {
-            own.add(credit);
-        }
     }
     let people: Vec<_> = people.into_iter().collect();
     for some in people.chunks(ROWS_AT_ONCE) {
@@ -149,6 +144,18 @@ async fn count(transaction: &mut Tx<'_>, job: JobId, credits: &[Credit]) -> Resu
     query.push(ADD_UP);
     let counted = query.build().execute(&mut **transaction).await;
     counted.map_err(failed("count work by its backend"))?;
+    count_all(transaction, credits).await
+}
+
+/// Adds to the job's own account what it pays for, once that is known. What the operator
+/// pays for is no part of it.
+pub(super) async fn count_own(
+    transaction: &mut Tx<'_>,
+    job: JobId,
+    credits: &[Credit],
+) -> Result<(), StoreError> {
+    let mut own = Sum::default();
+    credits.iter().for_each(|credit| own.add(credit));
     sqlx::query(
         "UPDATE jobs SET tasks = tasks + ?3, flops = MIN(flops, 9223372036854775807 - ?2) + ?2
          WHERE id = ?1",
@@ -158,8 +165,8 @@ async fn count(transaction: &mut Tx<'_>, job: JobId, credits: &[Credit]) -> Resu
     .bind(own.tasks)
     .execute(&mut **transaction)
     .await
-    .map_err(failed("count a job's tasks"))?;
-    count_all(transaction, credits).await
+    .map(drop)
+    .map_err(failed("count a job's tasks"))
 }
 
 /// Adds to a row that is there.

@@ -107,14 +107,14 @@ fn epoch(record: &Record) -> u32 {
 }
 
 /// What the job's row says before a record.
-struct Before {
+pub(super) struct Before {
     phase: JobPhase,
     reason: Option<String>,
     last_record_ms: Option<i64>,
     /// Whether its loss is over classes.
     has_classes: bool,
     /// Whether its rounds always come to the same bits.
-    is_strict: bool,
+    pub(super) is_strict: bool,
     /// What its credited work has cost.
     charge: Charge,
     /// Rounds that are stored: those below this number, counted from 0.
@@ -203,17 +203,20 @@ impl Store {
         if matches!(books, Books::Entered) {
             credited = self.credit(&mut transaction, record, before.rounds, now).await?;
         }
-        for credit in credited.iter().filter(|credit| credit.payer == Payer::Job) {
-            let cost = Charge::of(Flops(credit.flops), credit.rate);
-            charge = charge.plus(cost).unwrap_or(Charge::MAX);
-        }
         // It looks for what is void among the credits that are not.
         match books {
             Books::Entered => {
-                pay::enter_record(&mut transaction, record, &credited, &voids, now).await?;
+                let beyond =
+                    pay::enter_record(&mut transaction, record, &credited, &voids, now).await?;
+                credited.retain(|it| it.payer == Payer::Job && !beyond.contains(&credits::key(it)));
             }
             Books::Abandoned => abandon::close(&mut transaction, record.job, now).await?,
         }
+        for credit in &credited {
+            let cost = Charge::of(Flops(credit.flops), credit.rate);
+            charge = charge.plus(cost).unwrap_or(Charge::MAX);
+        }
+        credits::count_own(&mut transaction, record.job, &credited).await?;
         void_credits(&mut transaction, record.job, &voids).await?;
         keep_checkpoint(&mut transaction, record).await?;
         if before.is_strict {
@@ -254,7 +257,7 @@ impl Store {
     }
 }
 
-async fn read_before(
+pub(super) async fn read_before(
     transaction: &mut Transaction<'_, Sqlite>,
     job: JobId,
 ) -> Result<Before, StoreError> {
