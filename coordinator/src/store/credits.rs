@@ -10,7 +10,7 @@ use sqlx::QueryBuilder;
 use sqlx::sqlite::SqliteRow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rows of one statement: SQLite binds 32,766 values at most, and a row has fifteen.
+/// Rows of one statement: SQLite binds 32,766 values at most, and a row has seventeen.
 const ROWS_AT_ONCE: usize = 1_000;
 
 /// Adds credits and answers those that were not there yet, in their order.
@@ -18,10 +18,11 @@ pub(super) async fn add(
     transaction: &mut Tx<'_>,
     job: JobId,
     credits: &[Credit],
+    outcomes: &Outcomes,
 ) -> Result<Vec<Credit>, StoreError> {
     let mut added = Vec::with_capacity(credits.len());
     for some in credits.chunks(ROWS_AT_ONCE) {
-        let mut is_new = insert(transaction, job, some).await?;
+        let mut is_new = insert(transaction, job, some, outcomes).await?;
         // Where one stands there twice, it is the first.
         added.extend(some.iter().filter(|credit| is_new.remove(&key(credit))));
     }
@@ -33,6 +34,13 @@ pub(super) async fn add(
 
 /// What an execution is known by within its job.
 pub(super) type Key = (u32, u32, u32, u32, [u8; 32]);
+
+/// What executions came to for their sites, and on which day.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outcomes {
+    pub(super) day: i64,
+    pub(super) of: BTreeMap<Key, &'static str>,
+}
 
 pub(super) fn key(credit: &Credit) -> Key {
     let task = credit.task;
@@ -66,12 +74,14 @@ async fn insert(
     transaction: &mut Tx<'_>,
     job: JobId,
     credits: &[Credit],
+    outcomes: &Outcomes,
 ) -> Result<BTreeSet<Key>, StoreError> {
     let mut query = QueryBuilder::new(
         "INSERT INTO credits (job, round, stage, part, contributor, session, site, flops, digest,
-             rate, backend, proof, payer, attempt, beneficiary) ",
+             rate, backend, proof, payer, attempt, beneficiary, day, outcome) ",
     );
     query.push_values(credits, |mut row, credit| {
+        let outcome = outcomes.of.get(&key(credit)).copied();
         row.push_bind(to_sql(job.0))
             .push_bind(i64::from(credit.task.round))
             .push_bind(i64::from(credit.task.stage))
@@ -89,7 +99,9 @@ async fn insert(
                 Payer::Operator => "operator",
             })
             .push_bind(i64::from(credit.attempt))
-            .push_bind(credit.beneficiary.as_str());
+            .push_bind(credit.beneficiary.as_str())
+            .push_bind(outcome.map(|_| outcomes.day))
+            .push_bind(outcome);
     });
     query.push(" ON CONFLICT DO NOTHING RETURNING round, stage, part, attempt, contributor");
     let rows = query.build().fetch_all(&mut **transaction).await.map_err(failed("add credits"))?;

@@ -38,6 +38,7 @@ mod token_rates;
 mod top_up;
 mod trust;
 mod uploads;
+mod voided;
 mod wallets;
 mod withdrawals;
 

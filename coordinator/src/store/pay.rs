@@ -227,7 +227,7 @@ pub(super) async fn void(
     desk.load(transaction, &[], true, true).await?;
     desk.void(transaction, voids, now).await?;
     desk.store(transaction).await?;
-    super::records::void_credits(transaction, job, voids).await
+    super::voided::void_credits(transaction, job, voids).await
 }
 
 /// Closes the pay of a job that ends without a record of the engine.

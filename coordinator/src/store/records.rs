@@ -1,16 +1,15 @@
 //! What one transaction makes durable: [`Store::persist`].
 
+use super::credits::Outcomes;
 use super::jobs::MeanMetrics;
-use super::partners::Attribution;
+use super::partners::{Attribution, day_of};
 use super::{
     Snapshot, Store, StoreError, abandon, chain, column, count_to_sql, credits, events, failed,
-    pay, repeated, setbacks, to_sql,
+    pay, repeated, setbacks, to_sql, voided,
 };
 use crate::time::UnixMs;
 use raven_engine::money::{Charge, Flops};
-use raven_engine::{
-    Cause, CompletedReason, Credit, JobPhase, JobState, Metrics, Payer, Record, Void,
-};
+use raven_engine::{Cause, CompletedReason, Credit, JobPhase, JobState, Metrics, Payer, Record};
 use raven_protocol::JobId;
 use serde_json::{Value, json};
 use sqlx::Transaction;
@@ -217,7 +216,7 @@ impl Store {
             charge = charge.plus(cost).unwrap_or(Charge::MAX);
         }
         credits::count_own(&mut transaction, record.job, &credited).await?;
-        void_credits(&mut transaction, record.job, &voids).await?;
+        voided::void_credits(&mut transaction, record.job, &voids).await?;
         keep_checkpoint(&mut transaction, record).await?;
         if before.is_strict {
             chain::extend(&mut transaction, record, snapshot).await?;
@@ -241,6 +240,7 @@ impl Store {
         let mut ways =
             Attribution::open(transaction, self.site_caps(), record.job, &new, now).await?;
         let mut paid = Vec::with_capacity(new.len());
+        let mut outcomes = Outcomes { day: day_of(now), ..Outcomes::default() };
         for credit in new {
             // A round that runs again after a restart was charged as a whole with its
             // record: whoever does it again is the operator's to pay.
@@ -249,9 +249,11 @@ impl Store {
                 false => credit.payer,
             };
             paid.push(Credit { payer, ..ways.of(credit) });
-            ways.count(credit);
+            if let Some(outcome) = ways.count(credit) {
+                outcomes.of.insert(credits::key(credit), outcome);
+            }
         }
-        let credited = credits::add(transaction, record.job, &paid).await?;
+        let credited = credits::add(transaction, record.job, &paid, &outcomes).await?;
         ways.store(transaction).await?;
         Ok(credited)
     }
@@ -377,39 +379,6 @@ async fn roll_back(
         "at": now.rfc3339(), "round": record.step, "undone": before.rounds - i64::from(record.step),
     });
     events::append(transaction, record.job, "rollback", &event, now.0).await
-}
-
-/// Takes back what proven lies would have earned.
-pub(super) async fn void_credits(
-    transaction: &mut Transaction<'_, Sqlite>,
-    job: JobId,
-    voids: &[Void],
-) -> Result<(), StoreError> {
-    for void in voids {
-        void_credit(transaction, job, void).await?;
-    }
-    Ok(())
-}
-
-async fn void_credit(
-    transaction: &mut Transaction<'_, Sqlite>,
-    job: JobId,
-    void: &Void,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE credits SET void = 1 WHERE job = ?1 AND round = ?2 AND stage = ?3 AND part = ?4
-             AND attempt = ?5 AND contributor = ?6",
-    )
-    .bind(to_sql(job.0))
-    .bind(i64::from(void.task.round))
-    .bind(i64::from(void.task.stage))
-    .bind(i64::from(void.task.part))
-    .bind(i64::from(void.attempt))
-    .bind(&void.contributor.0[..])
-    .execute(&mut **transaction)
-    .await
-    .map(drop)
-    .map_err(failed("void a credit"))
 }
 
 /// Adds the record's state where it is to be kept, and lets go of those that are
