@@ -48,6 +48,8 @@ CREATE TABLE site_days (
     day INTEGER NOT NULL,
     views INTEGER NOT NULL DEFAULT 0,
     blocked INTEGER NOT NULL DEFAULT 0,
+    -- What the work that earned cost: the sum over its networks, in pico-USD.
+    pico_usd INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (site, day)
 ) STRICT, WITHOUT ROWID;
 
@@ -69,3 +71,8 @@ CREATE TABLE site_networks (
     pico_usd INTEGER NOT NULL,
     PRIMARY KEY (site, day, network_prefix)
 ) STRICT, WITHOUT ROWID;
+
+-- On which day an execution counts for the site of its session, and as what: so that it
+-- does no more once it is void. Nothing where it came through no site.
+ALTER TABLE credits ADD COLUMN day INTEGER;
+ALTER TABLE credits ADD COLUMN outcome TEXT;

@@ -386,18 +386,76 @@ fn what_nobody_claims_in_half_a_year_goes_to_the_reserve() {
     sweep(179);
     assert_eq!(posted(&server, Account::Reserve), 0);
     sweep(181);
-    assert_eq!(posted(&server, Account::Reserve), 100, "of whoever was not seen");
+    assert_eq!(posted(&server, Account::Reserve), 200, "of whoever was not seen");
+    assert_eq!(posted(&server, of(&addressed)), 0, "an address alone asks for nothing");
     sweep(181);
     assert_eq!((posted(&server, of(&gone)), posted(&server, of(&back))), (0, 100));
     assert_eq!(posted(&server, of(&online)), 100, "at work all the time");
     sweep(191);
-    assert_eq!(posted(&server, Account::Reserve), 200, "whoever came back once, later");
+    assert_eq!(posted(&server, Account::Reserve), 300, "whoever came back once, later");
     sweep(1_000);
     assert_eq!(posted(&server, of(&wallet)), 100, "collected is claimed");
-    assert_eq!(posted(&server, of(&addressed)), 100, "so is what has an address");
     // What matures afterwards goes the same way.
     enter(&server, "late", id(&gone), 7, false);
     sweep(191);
-    assert_eq!(posted(&server, Account::Reserve), 207);
+    assert_eq!(posted(&server, Account::Reserve), 307);
+    server.runtime.block_on(server.app.store.audit(Book::Live)).expect("the auditor agrees");
+}
+
+#[test]
+fn earnings_go_out_to_the_address_that_the_key_has_named() {
+    let server = Server::start();
+    let (ann, frame) = (key(1), key(2));
+    enter(&server, "live", id(&ann), 9_000_000_000, false);
+    let path = |key: &SigningKey| format!("/v1/contributors/{}/withdrawals", public(key));
+    let ask = |whose: &SigningKey, signer: &SigningKey, body: &Value| {
+        let header = authorization(signer, &nonce(&server, signer));
+        let url = server.url(&path(whose));
+        let request = ureq::post(url).config().http_status_as_error(false).build();
+        let request = request.header("authorization", header);
+        let mut answer = request.send(body.to_string()).expect("answers");
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Answer { status, headers, body: answer.body_mut().read_to_vec().expect("a body") }
+    };
+    let pay_to = |key: &SigningKey, address: Option<&str>, threshold: Option<i64>| {
+        let payout = Payout { address: address.map(Into::into), threshold_nano_usd: threshold };
+        let stored = server.app.store.set_payout(id(key), &payout, UnixMs::now());
+        server.runtime.block_on(stored).expect("stored");
+    };
+    let wish = |amount: i64, reference: &str| json!({ "nano_usd": amount, "reference": reference });
+    let kind = |answer: Answer, status: u16| {
+        answer.problem(status)["type"].as_str().expect("a type").to_owned()
+    };
+    let refused = |answer: Answer, status: u16, name: &str| {
+        assert_eq!(kind(answer, status), format!("urn:raven:problem:{name}"));
+    };
+    refused(ask(&ann, &ann, &wish(2_000_000_000, "may")), 409, "no-payout-address");
+    pay_to(&ann, Some("ann@example.org"), Some(2_000_000_000));
+    let below = ask(&ann, &ann, &wish(1_999_999_999, "may")).problem(422);
+    assert_eq!(below["type"], "urn:raven:problem:below-least");
+    assert_eq!((&below["limit"], &below["field"]), (&json!(2_000_000_000), &json!("nano_usd")));
+    refused(ask(&ann, &ann, &wish(9_000_000_001, "may")), 402, "funds");
+    assert_eq!(ask(&ann, &frame, &wish(2_000_000_000, "may")).problem(403)["field"], "key");
+    let unsigned = server.post(&path(&ann), &wish(2_000_000_000, "may"));
+    refused(unsigned, 401, "challenge");
+    let asked = ask(&ann, &ann, &wish(2_000_000_000, "may"));
+    assert_eq!(asked.status, 201, "{}", asked.text());
+    let asked = asked.json();
+    assert_eq!(
+        (&asked["address"], &asked["state"]),
+        (&json!("ann@example.org"), &json!("pending"))
+    );
+    assert_eq!(ask(&ann, &ann, &wish(2_000_000_000, "may")).json(), asked, "once");
+    refused(ask(&ann, &ann, &wish(2_000_000_001, "may")), 409, "reference-used");
+    let header = authorization(&ann, &nonce(&server, &ann));
+    let listed = server.get_with(&path(&ann), &[("authorization", &header)]).json();
+    assert_eq!(listed["withdrawals"], json!([asked]));
+    assert_eq!(own(&server, &ann)["earnings"]["live"]["available_nano_usd"], 7_000_000_000_i64);
+    // What goes to a wallet is the wallet's to ask for, threshold or not.
+    enter(&server, "frame", id(&frame), 5_000_000_000, false);
+    pay_to(&frame, Some("thief@example.org"), None);
+    assert_eq!(claim(&server, &frame, &ann).status, 201);
+    refused(ask(&frame, &frame, &wish(2_000_000_000, "june")), 409, "collected");
+    assert_eq!(ask(&ann, &ann, &wish(12_000_000_000, "june")).status, 201);
     server.runtime.block_on(server.app.store.audit(Book::Live)).expect("the auditor agrees");
 }

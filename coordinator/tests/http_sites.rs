@@ -12,7 +12,8 @@ use raven_coordinator::time::UnixMs;
 use raven_coordinator::verify::{Resolvers, Verifier};
 use raven_coordinator::work_token::{self, TokenError};
 use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
-use raven_engine::money::NanoUsd;
+use raven_engine::money::{NanoUsd, PicoUsd};
+use raven_engine::rates::Rates;
 use raven_engine::{ContributorId, NetworkPrefix};
 use raven_protocol::{Device, DeviceClass, KernelId, NumericClass, SessionId};
 use serde_json::{Value, json};
@@ -506,6 +507,14 @@ fn an_estimate_is_the_formula_to_the_nano_usd() {
     assert_eq!((&answer["visitors"], &answer["calculations"]), (&json!(1_000), &json!(900_000)));
     assert_eq!(answer["contributors_nano_usd"], 14_400_000);
     assert_eq!(answer["site_nano_usd"], 432_000);
+    // At what this coordinator pays.
+    let twice = Rates { desktop: PicoUsd(32_000), ..Rates::USUAL };
+    let other = Server::start_with_settings(UploadLimits::default(), |it| it.rates = twice);
+    let body = json!({"page_views": 100_000, "seconds": 90, "yes_rate_ppm": 10_000,
+        "share_ppm": 50_000, "devices_ppm": {"desktop": 1_000_000}});
+    let answer = other.post("/v1/estimate", &body).json();
+    assert_eq!(answer["contributors_nano_usd"], 28_800_000);
+    assert_eq!(answer["assumed"]["desktop"]["pico_usd_per_calculation"], 32_000);
     let most = spec(|it| {
         *it = json!({"page_views": 1_000_000_000_000u64, "seconds": 86_400,
             "yes_rate_ppm": 1_000_000, "share_ppm": 1_000_000, "devices_ppm": {"server": 1_000_000}});

@@ -191,3 +191,42 @@ async fn a_job_whose_document_says_so_ends_instead() {
     let row = coordinator.finished(ID, PATIENCE).await;
     assert_eq!((row.phase, row.cause), (JobPhase::Failed, Some(Cause::Budget)));
 }
+
+/// Two top-ups at once are told in any order, and what comes while a job is taken again
+/// is told before anybody knows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_top_up_is_lost_by_another_or_by_the_moment() {
+    let verification = Verification::None;
+    for when_spent in [WhenSpent::Pause, WhenSpent::End] {
+        let spec = JobSpec { verification, when_spent, ..job("replica", 3, 96, 16) };
+        let (whole, _) = uninterrupted(&spec).await;
+        let price = whole.charged.rounded_up().expect("small").0;
+        let spec = JobSpec { budget: Some(BudgetSpec::NanoUsd(price.unsigned_abs() / 2)), ..spec };
+        let coordinator = Coordinator::start(|_| {}).await;
+        coordinator.add_job(ID, &ROWS, &spec).await;
+        let more = |amount| coordinator.store.top_up(coordinator.owner, ID, amount, |_| None);
+        let first = more(NanoUsd(1)).await.expect("paid");
+        let second = more(NanoUsd(10 * price)).await.expect("paid");
+        for escrow in [second, first] {
+            coordinator.runtime.top_up(ID, escrow).await.expect("told");
+        }
+        let _contributors = contributors(&coordinator);
+        let row = coordinator.finished(ID, PATIENCE).await;
+        assert_eq!((row.phase, row.cause), (JobPhase::Completed, Some(Cause::EpochsDone)));
+    }
+    let spec = JobSpec { verification, ..job("replica", 3, 96, 16) };
+    let spec = JobSpec { budget: Some(BudgetSpec::NanoUsd(1)), ..spec };
+    let coordinator = Coordinator::start(|_| {}).await;
+    coordinator.add_job(ID, &ROWS, &spec).await;
+    let coordinator = coordinator.restart(|_| {}).await;
+    let row = coordinator.row(ID).await;
+    let (context, point) =
+        resume(&coordinator.store, &row, coordinator.runtime.kernel()).await.expect("resumes");
+    let paid = coordinator.store.top_up(coordinator.owner, ID, NanoUsd(1_000_000_000), |_| None);
+    let escrow = paid.await.expect("paid");
+    coordinator.runtime.top_up(ID, escrow).await.expect("told to nobody");
+    coordinator.runtime.add_job(Arc::new(context), point).await.expect("taken again");
+    let _contributors = contributors(&coordinator);
+    let row = coordinator.finished(ID, PATIENCE).await;
+    assert_eq!((row.phase, row.cause), (JobPhase::Completed, Some(Cause::EpochsDone)));
+}

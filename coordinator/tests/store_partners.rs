@@ -331,3 +331,38 @@ async fn make_live(server: &Server, job: JobId) {
     let id = i64::from_le_bytes(job.0.to_le_bytes());
     sqlx::query(sql).bind(id).execute(&mut connection).await.expect("changed");
 }
+
+#[test]
+fn what_is_void_is_no_verified_work_any_more() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    for session in [1, 2] {
+        open(&server, site, session, session as u8, session as u8).expect("opened");
+    }
+    work(&server, site, job, 0, &[(1, 1), (2, 2)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 2)]));
+    let task = TaskId { job, round: 0, stage: 0, part: 0 };
+    let void = Void { task, attempt: 0, contributor: ContributorId([1; 32]) };
+    let done = |session| {
+        let work = server.runtime.block_on(server.app.store.work_of_session(SessionId(session)));
+        work.expect("read").expect("a visitor").total_flops
+    };
+    // Once, however often it is said.
+    for _ in 0..2 {
+        let voids = Record { voids: vec![void], ..record(job, 1) };
+        server.runtime.block_on(server.app.store.persist(&voids)).expect("persisted");
+        assert_eq!(outcomes(&server, site), counts([("earned", 1)]));
+        assert_eq!([done(1), done(2)], [0, FLOPS]);
+        let people = server.runtime.block_on(server.app.store.job_contributors(job));
+        assert_eq!(people.expect("read"), [(ContributorId([2; 32]), 1)]);
+    }
+    // Nor does it fill the part that its network may have of the day.
+    for round in 1..4 {
+        work(&server, site, job, round, &[(1, 1)]);
+    }
+    assert_eq!(outcomes(&server, site), counts([("earned", 3), ("network_share", 1)]));
+    let voids = (1..4).map(|round| Void { task: TaskId { round, ..task }, ..void }).collect();
+    let voids = Record { voids, ..record(job, 4) };
+    server.runtime.block_on(server.app.store.persist(&voids)).expect("persisted");
+    assert_eq!(outcomes(&server, site), counts([("earned", 1), ("network_share", 0)]));
+}

@@ -5,11 +5,12 @@ mod server;
 
 use raven_coordinator::runtime::SessionRecord;
 use raven_coordinator::store::{Book, parse_site};
+use raven_coordinator::ticket::UsedTicket;
 use raven_engine::ledger::{Account, JobPay, RoundKey, Voided, Work};
 use raven_engine::money::{Charge, Flops, NanoUsd, PicoUsd};
 use raven_engine::{
     Cause, ContributorId, Credit, JobPhase, JobState, Metrics, NetworkPrefix, Payer, Proof, Record,
-    SiteId, Void,
+    SetBack, SiteId, Void,
 };
 use raven_protocol::{
     Backend, BlobId, Device, DeviceClass, JobId, KernelId, NumericClass, ResultDigest, SessionId,
@@ -31,8 +32,8 @@ impl Rng {
 }
 
 fn account(credit: &Credit) -> (Account, Account) {
-    let partner = credit.site.map_or(Account::Reserve, Account::Site);
-    (Account::Contributor(credit.contributor), partner)
+    // Nobody has stored the session, so that no site earns by it.
+    (Account::Contributor(credit.contributor), Account::Reserve)
 }
 
 fn work(credit: &Credit) -> Work {
@@ -60,7 +61,7 @@ fn with_sites(server: &Server) -> [SiteId; 2] {
             contributor: ContributorId([9; 32]),
             site: Some(site),
             origin: Some(page),
-            ticket: Some(session),
+            ticket: Some(UsedTicket { number: session, is_elsewhere: false }),
             prefix: NetworkPrefix([0; 16]),
             device,
             numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
@@ -153,7 +154,7 @@ fn in_memory(pay: &JobPay) -> Lines {
 
 #[test]
 fn a_history_through_the_store_is_the_same_in_memory() {
-    let (mut beyond, mut voided, mut topped) = (0, 0, 0);
+    let (mut beyond, mut voided, mut topped, mut setbacks) = (0, 0, 0, 0);
     for seed in 0..12 {
         let server = Server::start();
         let mut rng = Rng(seed);
@@ -164,8 +165,18 @@ fn a_history_through_the_store_is_the_same_in_memory() {
         let held = server.runtime.block_on(server.app.store.job(server.owner, id));
         pay.escrow = held.expect("read").expect("a job").escrow;
         let mut open: Vec<(RoundKey, Credit)> = Vec::new();
-        for round in 0..25 {
-            let key = RoundKey { attempt: 0, round };
+        let (mut round, mut kept, mut attempt) = (0, 0, 0);
+        let mut own = (0, 0, Charge::from_units(0));
+        for _ in 0..30 {
+            if rng.below(8) == 0 {
+                // Its loss diverged: it goes on from its last checkpoint.
+                attempt += 1;
+                setbacks += 1;
+                let set_back = Some(SetBack { number: attempt, diverged_at: round, loss: 9.0 });
+                persist(&server, &Record { set_back, ..record(id, kept) });
+                round = kept;
+            }
+            let key = RoundKey { attempt, round };
             let credits: Vec<Credit> = (0..1 + rng.below(6) as u32)
                 .map(|part| {
                     let who = 1 + rng.below(5) as u8;
@@ -196,8 +207,14 @@ fn a_history_through_the_store_is_the_same_in_memory() {
             // The same in memory.
             pay.verified(key, credits.iter().map(work).collect(), 1).expect("entered");
             let entered = pay.open[&key].work.iter();
-            beyond +=
-                entered.zip(&credits).filter(|(work, credit)| work.payer != credit.payer).count();
+            for (work, credit) in entered.zip(&credits) {
+                beyond += usize::from(work.payer != credit.payer);
+                if work.payer == Payer::Job {
+                    own.0 += 1;
+                    own.1 += credit.flops;
+                    own.2 = own.2.plus(work.charge).expect("small");
+                }
+            }
             open.extend(credits.iter().map(|credit| (key, *credit)));
             voided += voids.len();
             let lies: Vec<Voided> = voids
@@ -209,14 +226,14 @@ fn a_history_through_the_store_is_the_same_in_memory() {
                 })
                 .collect();
             pay.void(&lies, 1).expect("voided");
-            open.retain(|(_, credit)| {
-                !voids
-                    .iter()
-                    .any(|void| (void.task, void.contributor) == (credit.task, credit.contributor))
+            open.retain(|(key, credit)| {
+                let it = (credit.task, key.attempt, credit.contributor);
+                !voids.iter().any(|void| (void.task, void.attempt, void.contributor) == it)
             });
             if checkpoint {
                 pay.mature(RoundKey { attempt: u32::MAX, round: u32::MAX }, 1);
                 open.clear();
+                kept = round + 1;
             }
             if rng.below(8) == 0 {
                 let more = NanoUsd(1 + i64::try_from(rng.below(800)).expect("small"));
@@ -228,11 +245,14 @@ fn a_history_through_the_store_is_the_same_in_memory() {
             let row = server.runtime.block_on(server.app.store.job(server.owner, id));
             let row = row.expect("read").expect("a job");
             assert_eq!((row.charged, row.escrow), (pay.charged, pay.escrow), "seed {seed}");
+            // What the operator came to pay is no part of the job's own account.
+            assert_eq!((row.tasks, row.flops, row.charge), own, "seed {seed}, round {round}");
             assert!(pay.charged.is_within(pay.escrow));
             server.runtime.block_on(server.app.store.audit(Book::Test)).expect("audited");
+            round += 1;
         }
         let state = JobState::Cancelled { cause: Cause::Owner };
-        persist(&server, &Record { phase: JobPhase::Cancelled, state, ..record(id, 25) });
+        persist(&server, &Record { phase: JobPhase::Cancelled, state, ..record(id, round) });
         pay.mature(RoundKey { attempt: u32::MAX, round: u32::MAX }, 1);
         pay.close(1).expect("closed");
         assert_eq!(stored(&server, id), in_memory(&pay), "seed {seed} at its end");
@@ -241,7 +261,10 @@ fn a_history_through_the_store_is_the_same_in_memory() {
             server.runtime.block_on(server.app.store.balance(Book::Test, Account::Escrow(id)));
         assert_eq!(left.expect("read").posted, 0);
     }
-    assert!(beyond > 10 && voided > 10 && topped > 10, "{beyond} {voided} {topped}");
+    assert!(
+        beyond > 10 && voided > 10 && topped > 10 && setbacks > 10,
+        "{beyond} {voided} {topped} {setbacks}"
+    );
 }
 
 #[test]
@@ -284,5 +307,62 @@ fn very_many_rounds_mature_in_slices_and_come_to_the_same() {
     let balance = balance.expect("read");
     let whole = i64::try_from(earned / Charge::PER_NANO_USD).expect("small");
     assert_eq!((balance.posted, balance.held_in), (whole, 0));
+    server.runtime.block_on(server.app.store.audit(Book::Test)).expect("audited");
+}
+
+/// A slice that matured before its record failed: the order of rounds is that of the pay
+/// in memory, also where the job went back, so that what is void later is stated alike.
+#[test]
+fn slices_mature_in_the_order_of_the_pay() {
+    let server = Server::start();
+    let id = with_job(&server, 1_000);
+    let paid = server.app.store.top_up(server.owner, id, NanoUsd(10_000_000), |_| None);
+    let sites = with_sites(&server);
+    let mut pay = JobPay::new(id, server.runtime.block_on(paid).expect("paid"));
+    let mut rng = Rng(11);
+    let mut lie = None;
+    for (attempt, rounds) in [(0, 0..300), (1, 100..300)] {
+        if attempt == 1 {
+            let set_back = Some(SetBack { number: 1, diverged_at: 300, loss: 9.0 });
+            persist(&server, &Record { set_back, ..record(id, 100) });
+        }
+        for round in rounds {
+            let key = RoundKey { attempt, round };
+            let credit =
+                Credit { payer: Payer::Job, ..random_credit(&mut rng, &sites, (id, key), 0, 1) };
+            if key == (RoundKey { attempt: 0, round: 260 }) {
+                lie = Some(credit);
+            }
+            pay.verified(key, vec![work(&credit)], 1).expect("entered");
+            persist(
+                &server,
+                &Record {
+                    train: Some(Metrics { loss_sum: 1.0, correct: 1.0, count: 2.0 }),
+                    weights: Some(BlobId([round as u8; 32])),
+                    credits: vec![credit],
+                    ..record(id, round + 1)
+                },
+            );
+        }
+    }
+    // No running job is queued again: its record is refused, after a slice has matured.
+    let refused = Record {
+        checkpoint: true,
+        phase: JobPhase::Queued,
+        state: JobState::Queued,
+        ..record(id, 300)
+    };
+    server.runtime.block_on(server.app.store.persist(&refused)).expect_err("refused");
+    pay.mature(RoundKey { attempt: 0, round: 255 }, 1);
+    let lie = lie.expect("a lie");
+    let void = Void { task: lie.task, attempt: 0, contributor: lie.contributor };
+    persist(&server, &Record { voids: vec![void], ..record(id, 300) });
+    let key = RoundKey { attempt: 0, round: 260 };
+    let voided = Voided { key, task: (0, 0), contributor: lie.contributor };
+    pay.void(&[voided], 1).expect("voided");
+    assert_eq!(stored(&server, id), in_memory(&pay));
+    let held: i64 = pay.open.values().flat_map(|round| &round.holds).map(|it| it.amount).sum();
+    let escrow = server.runtime.block_on(server.app.store.balance(Book::Test, Account::Escrow(id)));
+    assert_eq!(escrow.expect("read").held_out, held, "the same rounds are open");
     server.runtime.block_on(server.app.store.audit(Book::Test)).expect("audited");
 }

@@ -378,6 +378,7 @@ fn a_crash_between_an_epoch_and_its_evaluation_costs_neither() {
 #[test]
 fn sums_of_flops_go_on_past_63_bits() {
     let (server, job) = with_job();
+    server.runtime.block_on(without_books(&server, job));
     let huge = i64::MAX as u64 - 1;
     for step in 1..=3 {
         let mut record = round(job, step);
@@ -389,6 +390,18 @@ fn sums_of_flops_go_on_past_63_bits() {
     assert_eq!((totals.tasks, totals.flops), (3, 3 * u128::from(huge)));
     let shown = server.get(&format!("/v1/jobs/{job}")).json();
     assert_eq!((&shown["round"], &shown["cost"]["flops"]), (&json!(3), &json!(i64::MAX)));
+    let row = server.runtime.block_on(server.app.store.job(server.owner, job));
+    let charge = row.expect("read").expect("a job").charge.units();
+    assert_eq!(charge, 3 * i128::from(huge) * 16_000);
+}
+
+/// As a job from before there were books: nothing bounds what it pays for.
+async fn without_books(server: &Server, job: JobId) {
+    let path = server.folder.path().join("raven.sqlite");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut connection = options.connect().await.expect("connects");
+    let query = sqlx::query("UPDATE jobs SET book = NULL WHERE id = ?1").bind(job.0.cast_signed());
+    query.execute(&mut connection).await.expect("changed");
 }
 
 #[test]
@@ -657,11 +670,11 @@ fn what_a_job_costs_is_kept_exactly() {
         persist(&server, &record);
         persist(&server, &record);
     }
-    let exact = 2 * (i128::from(huge) * 16_000 + 1000 * 20_000);
+    // What would cost more than the job holds is the operator's to pay, and counted there.
+    let exact = 2 * 1000 * 20_000;
     let row = server.runtime.block_on(server.app.store.job(server.owner, job));
     assert_eq!(row.expect("read").expect("a job").charge.units(), exact);
     let shown = server.get(&format!("/v1/jobs/{job}")).json();
-    // What would cost more than the job holds is the operator's to pay.
     let cost = &shown["cost"];
     assert!(cost["nano_usd"].as_u64() <= cost["escrow_nano_usd"].as_u64(), "{cost}");
     server.runtime.block_on(server.app.store.audit(Book::Test)).expect("the auditor agrees");

@@ -120,3 +120,24 @@ fn the_word_of_one_is_void_where_its_round_comes_to_something_else() {
     assert_eq!([1, 2, 3, 4].map(|who| of(&server, who)), [640, 0, 320, 320]);
     server.runtime.block_on(server.app.store.audit(Book::Test)).expect("the auditor agrees");
 }
+
+#[test]
+fn what_a_repeated_round_shows_is_void_before_many_rounds_mature() {
+    let (server, job) = with_job();
+    let rounds = 300;
+    for step in 1..=rounds {
+        let weights = (step % 250) as u8;
+        let lie = if step == rounds { 8 } else { 9 };
+        persist(&server, &round(job, step, weights, vec![credit(job, step - 1, 0, 1, lie)]));
+    }
+    // All of it again after a crash; the last one, a checkpoint, comes to something else.
+    for step in 1..=rounds {
+        let (weights, is_last) = ((step % 250) as u8, step == rounds);
+        let redone = again(vec![credit(job, step - 1, 0, 2, 9)]);
+        let weights = if is_last { 255 } else { weights };
+        persist(&server, &Record { checkpoint: is_last, ..round(job, step, weights, redone) });
+    }
+    let each = i64::from(rounds) * EARNS;
+    assert_eq!([1, 2].map(|who| of(&server, who)), [each - EARNS, each]);
+    server.runtime.block_on(server.app.store.audit(Book::Test)).expect("the auditor agrees");
+}

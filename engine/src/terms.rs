@@ -194,13 +194,14 @@ impl Engine {
         self.go_on_if_paid(id);
     }
 
-    /// The job's escrow holds more: what it holds now, with the margin.
+    /// The job's escrow holds more: what it holds now, with the margin. Of two that are
+    /// told in the wrong order the higher one counts: nothing is taken out while it runs.
     pub(crate) fn topped_up(&mut self, id: JobId, escrow: NanoUsd) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
-        if job.terms.escrow.is_some() {
-            job.terms.escrow = Some(escrow);
-        } else if let Some(Budget::Charge(_)) = job.terms.budget {
-            job.terms.budget = Some(Budget::Charge(pay::cost_within(escrow)));
+        if let Some(holds) = &mut job.terms.escrow {
+            *holds = escrow.max(*holds);
+        } else if let Some(Budget::Charge(most)) = &mut job.terms.budget {
+            *most = pay::cost_within(escrow).max(*most);
         }
         self.go_on_if_paid(id);
     }

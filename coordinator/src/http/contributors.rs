@@ -58,7 +58,7 @@ async fn challenge(
 }
 
 /// The key of the path, which must be the one that asks.
-fn own(path: &str, contributor: Contributor) -> Result<ContributorId, Problem> {
+pub(super) fn own(path: &str, contributor: Contributor) -> Result<ContributorId, Problem> {
     let key = parse_key(path, "key")?;
     if key == contributor.0 {
         Ok(key)
@@ -84,7 +84,7 @@ async fn show(
     let sessions = store.own_sessions(key, SESSIONS_MAX).await?;
     let wallet = store.wallet_of(key).await?;
     let payout = store.payout(key).await?;
-    let is_claimed = wallet.is_some() || !links.is_empty() || payout.address.is_some();
+    let is_claimed = wallet.is_some() || !links.is_empty();
     Ok(Json(json!({
         "key": hex(&key.0),
         "wallet": wallet.map(|wallet| hex(&wallet.0)),

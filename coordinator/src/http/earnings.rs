@@ -170,7 +170,11 @@ fn bounded(field: &str, found: u64, limit: u64) -> Result<i128, Problem> {
 }
 
 /// Visitors, calculations and whole nano-USD, each rounded down once.
-async fn estimate(JsonBody(spec, _): JsonBody<EstimateSpec>) -> Result<Json<Value>, Problem> {
+async fn estimate(
+    State(app): State<App>,
+    JsonBody(spec, _): JsonBody<EstimateSpec>,
+) -> Result<Json<Value>, Problem> {
+    let paid = &app.settings.rates;
     let views = bounded("page_views", spec.page_views, VIEWS_MAX)?;
     let seconds = bounded("seconds", spec.seconds, SECONDS_MAX)?;
     let yes = bounded("yes_rate_ppm", spec.yes_rate_ppm, PPM)?;
@@ -191,14 +195,14 @@ async fn estimate(JsonBody(spec, _): JsonBody<EstimateSpec>) -> Result<Json<Valu
     for (device, ppm) in &spec.devices_ppm {
         let of_class = visitors.saturating_mul(work(*device, *ppm));
         calculations = calculations.saturating_add(of_class / scale);
-        let rate = i128::from(rates::rate(*device).0);
+        let rate = i128::from(paid.of(*device).0);
         pico = pico.saturating_add((of_class / scale).saturating_mul(rate));
     }
     let nano = |value: i128| i64::try_from(value).unwrap_or(i64::MAX);
     let rates: BTreeMap<DeviceClass, Value> = rates::CLASSES
         .into_iter()
         .map(|device| {
-            let rate = rates::rate(device).0;
+            let rate = paid.of(device).0;
             (device, json!({"pico_usd_per_calculation": rate, "mflop_per_s": mflops(device)}))
         })
         .collect();

@@ -25,6 +25,7 @@ mod money;
 mod network;
 mod pace;
 mod partner;
+mod payouts;
 mod problem;
 mod proof;
 mod quotes;
@@ -189,6 +190,7 @@ pub fn router(app: App) -> Router {
         .merge(certificates::routes())
         .merge(account::routes())
         .merge(contributors::routes())
+        .merge(payouts::routes())
         .merge(accounts::routes())
         .merge(keys::routes())
         .merge(recover::routes())

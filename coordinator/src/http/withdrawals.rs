@@ -46,10 +46,19 @@ struct Wish {
 /// The names of [`Pay`].
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum PayName {
+pub(super) enum PayName {
     #[default]
     Usd,
     Tokens,
+}
+
+impl From<PayName> for Pay {
+    fn from(name: PayName) -> Self {
+        match name {
+            PayName::Usd => Pay::Usd,
+            PayName::Tokens => Pay::Tokens,
+        }
+    }
 }
 
 impl From<SettlementError> for Problem {
@@ -86,7 +95,7 @@ impl From<SettlementError> for Problem {
 }
 
 /// In tokens at its own rate where it is paid in them, and otherwise at that of its day.
-fn shown(withdrawal: &Withdrawal, rates: &TokenRates) -> Value {
+pub(super) fn shown(withdrawal: &Withdrawal, rates: &TokenRates) -> Value {
     let Withdrawal { id, request, state, requested, expires, decided, note, rate } = withdrawal;
     let rate = rate.or_else(|| rates.at(*requested));
     json!({
@@ -107,12 +116,8 @@ async fn ask(
 ) -> Result<Response, Problem> {
     let book = app.store.book_of(caller.account).await?;
     let Wish { nano_usd: Amount(amount), address, reference, pay } = wish;
-    let pay = match pay {
-        PayName::Usd => Pay::Usd,
-        PayName::Tokens => Pay::Tokens,
-    };
     let reference = reference.as_str().to_owned();
-    let request = Request { book, account, amount, address, pay, reference };
+    let request = Request { book, account, amount, address, pay: pay.into(), reference };
     let withdrawal = app.settlement.request(request, UnixMs::now()).await?;
     // Whoever revoked the key while its request waited has seen no such withdrawal;
     // whoever revokes it from here on sees this one.
@@ -124,7 +129,11 @@ async fn ask(
         .into_response())
 }
 
-async fn listed(app: &App, book: Book, account: Account) -> Result<Json<Value>, Problem> {
+pub(super) async fn listed(
+    app: &App,
+    book: Book,
+    account: Account,
+) -> Result<Json<Value>, Problem> {
     let rows = app.store.withdrawals(Some((book, account)), false, LISTED_MAX).await?;
     let rates = app.store.token_rates().await?;
     let withdrawals: Vec<Value> = rows.iter().map(|row| shown(row, &rates)).collect();

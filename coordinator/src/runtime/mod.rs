@@ -297,7 +297,8 @@ impl RuntimeHandle {
         context: Arc<JobContext>,
         resume: Option<ResumePoint>,
     ) -> Result<(), RuntimeError> {
-        let owner = self.shared.store.job_owner(context.job()).await?;
+        let id = context.job();
+        let owner = self.shared.store.job_owner(id).await?;
         let requester = pseudonym(owner);
         let blobs = self.blobs.clone();
         let weights = resume.as_ref().map(|resume| resume.weights);
@@ -315,7 +316,12 @@ impl RuntimeHandle {
         let job = Box::new(blocking(load).await??);
         let (taken, answer) = oneshot::channel();
         self.tell(Input::AddJob { job, resume, taken }).await?;
-        answer.await.map_err(|_| RuntimeError::Stopped)
+        answer.await.map_err(|_| RuntimeError::Stopped)?;
+        // Money that came since its context was read was told to nobody who knew the job.
+        match self.shared.store.topped_up(id).await? {
+            Some(escrow) => self.top_up(id, escrow).await,
+            None => Ok(()),
+        }
     }
 
     /// Ends a job by its owner's wish. Its last record says when it is done.

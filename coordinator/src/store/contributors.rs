@@ -1,5 +1,6 @@
 //! What one contributor, or the wallet that collects for several, may see of its own.
 
+use super::partners::DAY_MS;
 use super::{
     Book, Store, StoreError, column, failed, from_sql, hash_column, u64_column, unreadable,
 };
@@ -29,6 +30,21 @@ pub struct OwnSession {
     pub closed: Option<UnixMs>,
     pub reason: Option<String>,
 }
+
+/// Accounts by their names, then each one's newest entries alone: numbers grow with time,
+/// but for clocks that are put back, which a day's margin allows for.
+pub(super) const OWN_DAYS: &str = "SELECT e.at_ms / ?3 AS day, e.book AS book,
+         SUM(e.amount) AS nano_usd
+     FROM (SELECT ?1 AS key UNION ALL SELECT contributor FROM wallet_links WHERE wallet = ?1) k
+     CROSS JOIN accounts a
+         ON a.book IN ('test', 'live') AND a.name = 'contributor:' || lower(hex(k.key))
+     CROSS JOIN entries e INDEXED BY entries_by_credit ON e.credit = a.id
+         AND e.number >= (SELECT f.number FROM entries f
+             WHERE f.book = a.book AND f.at_ms >= ?2 - ?3 ORDER BY f.at_ms LIMIT 1)
+     LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
+     WHERE e.reason = 'earning' AND COALESCE(h.state, 'posted') IN ('open', 'posted')
+         AND e.at_ms >= ?2
+     GROUP BY day, e.book ORDER BY day, e.book";
 
 /// Where and from how much on somebody wants to be paid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -111,6 +127,7 @@ impl Store {
         sqlx::query(
             "INSERT INTO contributors (key, seen_ms, payout_address, payout_threshold)
              VALUES (?1, ?2, ?3, ?4) ON CONFLICT (key) DO UPDATE SET
+                 seen_ms = MAX(seen_ms, excluded.seen_ms),
                  payout_address = excluded.payout_address,
                  payout_threshold = excluded.payout_threshold",
         )
@@ -270,20 +287,13 @@ impl Store {
         key: ContributorId,
         now: UnixMs,
     ) -> Result<Vec<EarnedDay>, StoreError> {
-        let rows = sqlx::query(AssertSqlSafe(format!(
-            "SELECT e.at_ms / 86400000 AS day, e.book AS book, SUM(e.amount) AS nano_usd
-             FROM {OWN} k CROSS JOIN (SELECT 'test' AS book UNION ALL SELECT 'live') b
-             JOIN accounts a ON a.book = b.book AND a.name = 'contributor:' || lower(hex(k.key))
-             JOIN entries e ON e.credit = a.id
-             LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
-             WHERE e.reason = 'earning' AND COALESCE(h.state, 'posted') IN ('open', 'posted')
-                 AND e.at_ms >= ?2 GROUP BY day, e.book ORDER BY day, e.book"
-        )))
-        .bind(&key.0[..])
-        .bind(now.0.saturating_sub(DAYS * 86_400_000))
-        .fetch_all(self.readers())
-        .await
-        .map_err(failed("sum up earnings"))?;
+        let rows = sqlx::query(OWN_DAYS)
+            .bind(&key.0[..])
+            .bind(now.0.saturating_sub(DAYS * DAY_MS))
+            .bind(DAY_MS)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("sum up earnings"))?;
         let table = "entries";
         rows.iter()
             .map(|row| {

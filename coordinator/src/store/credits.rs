@@ -10,7 +10,7 @@ use sqlx::QueryBuilder;
 use sqlx::sqlite::SqliteRow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rows of one statement: SQLite binds 32,766 values at most, and a row has fifteen.
+/// Rows of one statement: SQLite binds 32,766 values at most, and a row has seventeen.
 const ROWS_AT_ONCE: usize = 1_000;
 
 /// Adds credits and answers those that were not there yet, in their order.
@@ -18,10 +18,11 @@ pub(super) async fn add(
     transaction: &mut Tx<'_>,
     job: JobId,
     credits: &[Credit],
+    outcomes: &Outcomes,
 ) -> Result<Vec<Credit>, StoreError> {
     let mut added = Vec::with_capacity(credits.len());
     for some in credits.chunks(ROWS_AT_ONCE) {
-        let mut is_new = insert(transaction, job, some).await?;
+        let mut is_new = insert(transaction, job, some, outcomes).await?;
         // Where one stands there twice, it is the first.
         added.extend(some.iter().filter(|credit| is_new.remove(&key(credit))));
     }
@@ -33,6 +34,13 @@ pub(super) async fn add(
 
 /// What an execution is known by within its job.
 pub(super) type Key = (u32, u32, u32, u32, [u8; 32]);
+
+/// What executions came to for their sites, and on which day.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outcomes {
+    pub(super) day: i64,
+    pub(super) of: BTreeMap<Key, &'static str>,
+}
 
 pub(super) fn key(credit: &Credit) -> Key {
     let task = credit.task;
@@ -66,12 +74,14 @@ async fn insert(
     transaction: &mut Tx<'_>,
     job: JobId,
     credits: &[Credit],
+    outcomes: &Outcomes,
 ) -> Result<BTreeSet<Key>, StoreError> {
     let mut query = QueryBuilder::new(
         "INSERT INTO credits (job, round, stage, part, contributor, session, site, flops, digest,
-             rate, backend, proof, payer, attempt, beneficiary) ",
+             rate, backend, proof, payer, attempt, beneficiary, day, outcome) ",
     );
     query.push_values(credits, |mut row, credit| {
+        let outcome = outcomes.of.get(&key(credit)).copied();
         row.push_bind(to_sql(job.0))
             .push_bind(i64::from(credit.task.round))
             .push_bind(i64::from(credit.task.stage))
@@ -89,7 +99,9 @@ async fn insert(
                 Payer::Operator => "operator",
             })
             .push_bind(i64::from(credit.attempt))
-            .push_bind(credit.beneficiary.as_str());
+            .push_bind(credit.beneficiary.as_str())
+            .push_bind(outcome.map(|_| outcomes.day))
+            .push_bind(outcome);
     });
     query.push(" ON CONFLICT DO NOTHING RETURNING round, stage, part, attempt, contributor");
     let rows = query.build().fetch_all(&mut **transaction).await.map_err(failed("add credits"))?;
@@ -120,14 +132,9 @@ impl Sum {
 async fn count(transaction: &mut Tx<'_>, job: JobId, credits: &[Credit]) -> Result<(), StoreError> {
     let mut people: BTreeMap<[u8; 32], Sum> = BTreeMap::new();
     let mut backends: BTreeMap<&str, Sum> = BTreeMap::new();
-    let mut own = Sum::default();
     for credit in credits {
         people.entry(credit.contributor.0).or_default().add(credit);
         backends.entry(Backend::name(credit.backend)).or_default().add(credit);
-        // What the operator pays for is no part of the job's own account.
-        if credit.payer == Payer::Job {
-            own.add(credit);
-        }
     }
     let people: Vec<_> = people.into_iter().collect();
     for some in people.chunks(ROWS_AT_ONCE) {
@@ -149,6 +156,18 @@ async fn count(transaction: &mut Tx<'_>, job: JobId, credits: &[Credit]) -> Resu
     query.push(ADD_UP);
     let counted = query.build().execute(&mut **transaction).await;
     counted.map_err(failed("count work by its backend"))?;
+    count_all(transaction, credits).await
+}
+
+/// Adds to the job's own account what it pays for, once that is known. What the operator
+/// pays for is no part of it.
+pub(super) async fn count_own(
+    transaction: &mut Tx<'_>,
+    job: JobId,
+    credits: &[Credit],
+) -> Result<(), StoreError> {
+    let mut own = Sum::default();
+    credits.iter().for_each(|credit| own.add(credit));
     sqlx::query(
         "UPDATE jobs SET tasks = tasks + ?3, flops = MIN(flops, 9223372036854775807 - ?2) + ?2
          WHERE id = ?1",
@@ -158,8 +177,8 @@ async fn count(transaction: &mut Tx<'_>, job: JobId, credits: &[Credit]) -> Resu
     .bind(own.tasks)
     .execute(&mut **transaction)
     .await
-    .map_err(failed("count a job's tasks"))?;
-    count_all(transaction, credits).await
+    .map(drop)
+    .map_err(failed("count a job's tasks"))
 }
 
 /// Adds to a row that is there.

@@ -37,6 +37,37 @@ pub struct SiteDay {
     pub work: BTreeMap<String, Work>,
 }
 
+/// What came in and what went out. Each side by its own index, and of that the entries
+/// of the days alone: numbers grow with time, but for clocks that are put back, which a
+/// day's margin allows for.
+pub(super) const EARNINGS: [&str; 2] = [
+    "SELECT e.at_ms / ?5 AS day,
+         COALESCE(SUM(e.amount) FILTER (WHERE e.action = 'post' OR h.state = 'posted'), 0)
+             AS done,
+         COALESCE(SUM(e.amount) FILTER (WHERE h.state = 'open'), 0) AS open
+     FROM accounts me CROSS JOIN entries e INDEXED BY entries_by_credit
+         ON e.credit = me.id AND e.book = me.book
+         AND e.number >= (SELECT f.number FROM entries f
+             WHERE f.book = me.book AND f.at_ms >= (?3 - 1) * ?5 ORDER BY f.at_ms LIMIT 1)
+         AND e.number <= (SELECT f.number FROM entries f
+             WHERE f.book = me.book AND f.at_ms < (?4 + 2) * ?5 ORDER BY f.at_ms DESC LIMIT 1)
+     LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
+     WHERE me.book = ?1 AND me.name = ?2
+         AND e.at_ms >= ?3 * ?5 AND e.at_ms < (?4 + 1) * ?5 GROUP BY day",
+    "SELECT e.at_ms / ?5 AS day,
+         COALESCE(SUM(e.amount) FILTER (WHERE e.action = 'post' OR h.state = 'posted'), 0)
+             AS done, 0 AS open
+     FROM accounts me CROSS JOIN entries e INDEXED BY entries_by_debit
+         ON e.debit = me.id AND e.book = me.book
+         AND e.number >= (SELECT f.number FROM entries f
+             WHERE f.book = me.book AND f.at_ms >= (?3 - 1) * ?5 ORDER BY f.at_ms LIMIT 1)
+         AND e.number <= (SELECT f.number FROM entries f
+             WHERE f.book = me.book AND f.at_ms < (?4 + 2) * ?5 ORDER BY f.at_ms DESC LIMIT 1)
+     LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
+     WHERE me.book = ?1 AND me.name = ?2
+         AND e.at_ms >= ?3 * ?5 AND e.at_ms < (?4 + 1) * ?5 GROUP BY day",
+];
+
 impl Store {
     fn views(&self) -> std::sync::MutexGuard<'_, HashMap<(SiteId, i64), (u64, u64)>> {
         self.inner.views.lock().unwrap_or_else(PoisonError::into_inner)
@@ -218,25 +249,7 @@ impl Store {
         to: i64,
     ) -> Result<BTreeMap<i64, EarningsDay>, StoreError> {
         let mut days = BTreeMap::<i64, EarningsDay>::new();
-        // Each side by its own index.
-        let sides = [
-            "SELECT e.at_ms / ?5 AS day,
-                 COALESCE(SUM(e.amount) FILTER (WHERE e.action = 'post' OR h.state = 'posted'), 0)
-                     AS done,
-                 COALESCE(SUM(e.amount) FILTER (WHERE h.state = 'open'), 0) AS open
-             FROM accounts me JOIN entries e ON e.credit = me.id AND e.book = me.book
-             LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
-             WHERE me.book = ?1 AND me.name = ?2
-                 AND e.at_ms >= ?3 * ?5 AND e.at_ms < (?4 + 1) * ?5 GROUP BY day",
-            "SELECT e.at_ms / ?5 AS day,
-                 COALESCE(SUM(e.amount) FILTER (WHERE e.action = 'post' OR h.state = 'posted'), 0)
-                     AS done, 0 AS open
-             FROM accounts me JOIN entries e ON e.debit = me.id AND e.book = me.book
-             LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
-             WHERE me.book = ?1 AND me.name = ?2
-                 AND e.at_ms >= ?3 * ?5 AND e.at_ms < (?4 + 1) * ?5 GROUP BY day",
-        ];
-        for (side, sql) in sides.into_iter().enumerate() {
+        for (side, sql) in EARNINGS.into_iter().enumerate() {
             let rows = sqlx::query(sql)
                 .bind(book.as_str())
                 .bind(account.to_string())

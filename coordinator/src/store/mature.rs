@@ -6,7 +6,8 @@
 //! first. After a crash in between the rest matures with the record that comes then.
 
 use super::pay::{self, Tx, read_book, unexpected};
-use super::{Store, StoreError, books, column, failed, hash_column, to_sql};
+use super::records::read_before;
+use super::{Store, StoreError, books, column, failed, hash_column, repeated, to_sql};
 use crate::time::UnixMs;
 use raven_engine::Record;
 use raven_engine::ledger::{Action, Entry, EntryId};
@@ -22,11 +23,8 @@ impl Store {
         if !(record.checkpoint || record.phase.is_end()) || self.open_rounds(job).await? == 0 {
             return Ok(());
         }
-        if self.open_rounds(job).await? > ROUNDS_AT_ONCE && !record.voids.is_empty() {
-            // What is void must be so before.
-            let mut transaction = self.begin().await?;
-            pay::void(&mut transaction, job, &record.voids, UnixMs::now()).await?;
-            transaction.commit().await.map_err(failed("commit what is void"))?;
+        if self.open_rounds(job).await? > ROUNDS_AT_ONCE {
+            self.void_ahead(record).await?;
         }
         while self.open_rounds(job).await? > ROUNDS_AT_ONCE {
             let mut transaction = self.begin().await?;
@@ -34,6 +32,20 @@ impl Store {
             transaction.commit().await.map_err(failed("commit matured rounds"))?;
         }
         Ok(())
+    }
+
+    /// What is void must be so before it matures: what the record says, and what its round
+    /// shows of the time before a crash.
+    async fn void_ahead(&self, record: &Record) -> Result<(), StoreError> {
+        let (mut transaction, mut voids) = (self.begin().await?, record.voids.clone());
+        if record.train.is_some() && read_before(&mut transaction, record.job).await?.is_strict {
+            voids.extend(repeated::differs(&mut transaction, record).await?.unwrap_or_default());
+        }
+        if voids.is_empty() {
+            return Ok(());
+        }
+        pay::void(&mut transaction, record.job, &voids, UnixMs::now()).await?;
+        transaction.commit().await.map_err(failed("commit what is void"))
     }
 
     async fn open_rounds(&self, job: JobId) -> Result<i64, StoreError> {
@@ -46,10 +58,10 @@ impl Store {
     }
 }
 
-/// The first rounds by number. The newest stay open till their record, which may find
-/// that they are not what they were before a crash.
+/// The oldest rounds, in the order in which [`JobPay`](raven_engine::ledger::JobPay) lets
+/// them mature: where one is void, those behind it are stated anew.
 const OLDEST: &str = "(SELECT attempt, round FROM pay_rounds WHERE job = ?1
-     ORDER BY round, attempt LIMIT ?2)";
+     ORDER BY attempt, round LIMIT ?2)";
 
 async fn mature_some(transaction: &mut Tx<'_>, job: JobId, now: UnixMs) -> Result<(), StoreError> {
     let row = sqlx::query("SELECT book FROM jobs WHERE id = ?1")

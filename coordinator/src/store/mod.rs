@@ -23,6 +23,8 @@ mod outcomes;
 mod owners;
 mod partners;
 mod pay;
+#[cfg(test)]
+mod plans;
 mod proofs;
 mod records;
 mod repeated;
@@ -36,6 +38,7 @@ mod token_rates;
 mod top_up;
 mod trust;
 mod uploads;
+mod voided;
 mod wallets;
 mod withdrawals;
 

@@ -3,16 +3,18 @@
 
 use super::{Book, Store, StoreError, column, count_to_sql, failed, from_sql, to_sql, u64_column};
 use crate::runtime::SessionRecord;
+use crate::runtime::session::hex;
 use crate::ticket::UsedTicket;
 use crate::time::UnixMs;
 use crate::verify::is_local_origin;
-use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops};
+use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, PicoUsd};
 use raven_engine::{Beneficiary, ContributorId, Credit, NetworkPrefix, SiteId};
 use raven_protocol::{JobId, SessionId};
-use sqlx::Transaction;
+use serde_json::json;
 use sqlx::sqlite::Sqlite;
+use sqlx::{QueryBuilder, Transaction};
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 type Tx<'a> = Transaction<'a, Sqlite>;
 
@@ -92,6 +94,27 @@ impl Withheld {
 /// The name of work that did earn.
 pub const EARNED: &str = "earned";
 
+/// Rows of one statement: a row has four values.
+const ROWS_AT_ONCE: usize = 1_000;
+
+pub(super) const WAYS: &str = "SELECT s.id AS id, s.site AS site,
+         s.network_prefix AS network_prefix, s.origin AS origin, s.withheld AS withheld
+     FROM json_each(?1) wanted CROSS JOIN sessions s ON s.id = wanted.value
+     CROSS JOIN sites i ON i.id = s.site";
+pub(super) const NETWORKS_OF_DAY: &str = "SELECT n.site AS site,
+         n.network_prefix AS network_prefix, n.pico_usd AS pico_usd
+     FROM json_each(?1) wanted CROSS JOIN site_networks n
+         ON n.site = json_extract(wanted.value, '$[0]') AND n.day = ?2
+         AND n.network_prefix = unhex(json_extract(wanted.value, '$[1]'))";
+pub(super) const TOTALS_OF_DAY: &str = "SELECT d.site AS site, d.pico_usd AS pico_usd
+     FROM json_each(?1) wanted CROSS JOIN site_days d ON d.site = wanted.value AND d.day = ?2";
+/// Sessions by their ids, each once.
+pub(super) const ADD_WORKED: &str = "UPDATE sessions SET worked_ms = COALESCE(worked_ms, ?2),
+         flops = MIN(flops, 9223372036854775807 - added.by) + added.by
+     FROM (SELECT json_extract(value, '$[0]') AS session, json_extract(value, '$[1]') AS by
+         FROM json_each(?1)) added
+     WHERE sessions.id = added.session";
+
 /// The day of a time, from 1970 in UTC.
 pub fn day_of(now: UnixMs) -> i64 {
     now.0.div_euclid(DAY_MS)
@@ -149,10 +172,12 @@ struct Way {
 pub(super) struct Attribution {
     caps: SiteCaps,
     now: UnixMs,
-    ways: HashMap<SessionId, Option<Way>>,
+    ways: HashMap<SessionId, Way>,
     /// The day's work by site and network, in pico-USD: stored before, and with this record's.
     networks: BTreeMap<(SiteId, NetworkPrefix), i64>,
     totals: BTreeMap<SiteId, i64>,
+    /// The networks to which this record adds.
+    changed: BTreeSet<(SiteId, NetworkPrefix)>,
     work: BTreeMap<(SiteId, &'static str), (u64, u64)>,
     worked: BTreeMap<SessionId, u64>,
 }
@@ -172,45 +197,50 @@ impl Attribution {
             ways: HashMap::new(),
             networks: BTreeMap::new(),
             totals: BTreeMap::new(),
+            changed: BTreeSet::new(),
             work: BTreeMap::new(),
             worked: BTreeMap::new(),
         };
-        let (mut book, mut standings) = (None, BTreeMap::new());
-        for credit in credits.iter().filter(|credit| credit.site.is_some()) {
-            if this.ways.contains_key(&credit.session) {
-                continue;
-            }
-            if book.is_none() {
-                book = Some(book_of_job(transaction, job).await?);
-            }
-            let way = way(transaction, credit.session, book.flatten(), &mut standings).await?;
-            if let Some(way) = &way {
-                this.load_day(transaction, way).await?;
-            }
-            this.ways.insert(credit.session, way);
+        let sessions = credits.iter().filter(|credit| credit.site.is_some());
+        let sessions: BTreeSet<SessionId> = sessions.map(|credit| credit.session).collect();
+        if sessions.is_empty() {
+            return Ok(this);
         }
+        let book = book_of_job(transaction, job).await?;
+        this.ways = ways(transaction, &sessions, book).await?;
+        this.load_day(transaction).await?;
         Ok(this)
     }
 
-    async fn load_day(&mut self, transaction: &mut Tx<'_>, way: &Way) -> Result<(), StoreError> {
-        let key = (way.site, way.prefix);
-        if self.networks.contains_key(&key) {
-            return Ok(());
+    /// What the networks of these ways, and all of their sites, have done today.
+    async fn load_day(&mut self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
+        let networks: BTreeSet<(SiteId, NetworkPrefix)> =
+            self.ways.values().map(|way| (way.site, way.prefix)).collect();
+        let sites: BTreeSet<i64> = networks.iter().map(|(site, _)| to_sql(site.0)).collect();
+        let wanted: Vec<(i64, String)> =
+            networks.iter().map(|(site, prefix)| (to_sql(site.0), hex(&prefix.0))).collect();
+        let rows = sqlx::query(NETWORKS_OF_DAY)
+            .bind(json!(wanted).to_string())
+            .bind(day_of(self.now))
+            .fetch_all(&mut **transaction)
+            .await
+            .map_err(failed("read networks' work"))?;
+        for row in &rows {
+            let site = SiteId(from_sql(column(row, "site_networks", "site")?));
+            let prefix: &[u8] = column(row, "site_networks", "network_prefix")?;
+            let prefix = NetworkPrefix(prefix.try_into().unwrap_or_default());
+            self.networks.insert((site, prefix), column(row, "site_networks", "pico_usd")?);
         }
-        let row = sqlx::query(
-            "SELECT COALESCE(SUM(pico_usd), 0) AS total,
-                 COALESCE(SUM(pico_usd) FILTER (WHERE network_prefix = ?3), 0) AS own
-             FROM site_networks WHERE site = ?1 AND day = ?2",
-        )
-        .bind(to_sql(way.site.0))
-        .bind(day_of(self.now))
-        .bind(&way.prefix.0[..])
-        .fetch_one(&mut **transaction)
-        .await
-        .map_err(failed("read a network's work"))?;
-        self.networks.insert(key, column(&row, "site_networks", "own")?);
-        let total: i64 = column(&row, "site_networks", "total")?;
-        self.totals.entry(way.site).or_insert(total);
+        let rows = sqlx::query(TOTALS_OF_DAY)
+            .bind(json!(sites).to_string())
+            .bind(day_of(self.now))
+            .fetch_all(&mut **transaction)
+            .await
+            .map_err(failed("read sites' work"))?;
+        for row in &rows {
+            let site = SiteId(from_sql(column(row, "site_days", "site")?));
+            self.totals.insert(site, column(row, "site_days", "pico_usd")?);
+        }
         Ok(())
     }
 
@@ -230,7 +260,7 @@ impl Attribution {
     fn reason(&self, credit: &Credit) -> Option<Withheld> {
         credit.site?;
         // A session that nobody stored came through nothing that is known.
-        let Some(Some(way)) = self.ways.get(&credit.session) else {
+        let Some(way) = self.ways.get(&credit.session) else {
             return Some(Withheld::Unproven);
         };
         way.withheld.or_else(|| self.beyond_share(way, credit))
@@ -250,15 +280,16 @@ impl Attribution {
         is_beyond.then_some(Withheld::NetworkShare)
     }
 
-    /// Counts a credit that was stored.
-    pub(super) fn count(&mut self, credit: &Credit) {
-        let Some(site) = credit.site else { return };
+    /// Counts a credit that is stored, and answers as what; `None` where it came through
+    /// no site that is stored.
+    pub(super) fn count(&mut self, credit: &Credit) -> Option<&'static str> {
+        credit.site?;
         let reason = self.reason(credit);
         let outcome = reason.map_or(EARNED, Withheld::as_str);
-        let Some(Some(way)) = self.ways.get(&credit.session) else { return };
+        let way = self.ways.get(&credit.session)?;
         let done = self.worked.entry(credit.session).or_default();
         *done = done.saturating_add(credit.flops);
-        let work = self.work.entry((site, outcome)).or_default();
+        let work = self.work.entry((way.site, outcome)).or_default();
         work.0 += 1;
         work.1 = work.1.saturating_add(credit.flops);
         // What was withheld makes no room for more of the same network.
@@ -268,7 +299,9 @@ impl Attribution {
             *own = own.saturating_add(cost);
             let total = self.totals.entry(way.site).or_default();
             *total = total.saturating_add(cost);
+            self.changed.insert((way.site, way.prefix));
         }
+        Some(outcome)
     }
 
     /// Stores what was counted.
@@ -289,39 +322,59 @@ impl Attribution {
             .await
             .map_err(failed("count a site's work"))?;
         }
-        for ((site, prefix), cost) in self.networks.iter().filter(|(_, cost)| **cost > 0) {
+        let changed: Vec<_> = self.changed.iter().collect();
+        for some in changed.chunks(ROWS_AT_ONCE) {
+            let mut query = QueryBuilder::new(
+                "INSERT INTO site_networks (site, day, network_prefix, pico_usd) ",
+            );
+            query.push_values(some, |mut row, key| {
+                row.push_bind(to_sql(key.0.0))
+                    .push_bind(day)
+                    .push_bind(key.1.0.to_vec())
+                    .push_bind(self.networks.get(key).copied().unwrap_or(0));
+            });
+            query.push(" ON CONFLICT DO UPDATE SET pico_usd = excluded.pico_usd");
+            let stored = query.build().execute(&mut **transaction).await;
+            stored.map_err(failed("count networks' work"))?;
+        }
+        let sites: BTreeSet<SiteId> = self.changed.iter().map(|(site, _)| *site).collect();
+        for site in sites {
             sqlx::query(
-                "INSERT INTO site_networks (site, day, network_prefix, pico_usd)
-                 VALUES (?1, ?2, ?3, ?4)
+                "INSERT INTO site_days (site, day, pico_usd) VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET pico_usd = excluded.pico_usd",
             )
             .bind(to_sql(site.0))
             .bind(day)
-            .bind(&prefix.0[..])
-            .bind(cost)
+            .bind(self.totals.get(&site).copied().unwrap_or(0))
             .execute(&mut **transaction)
             .await
-            .map_err(failed("count a network's work"))?;
+            .map_err(failed("count what a site's work costs"))?;
         }
-        for (session, flops) in &self.worked {
-            sqlx::query(
-                "UPDATE sessions SET worked_ms = COALESCE(worked_ms, ?2),
-                     flops = MIN(flops, 9223372036854775807 - ?3) + ?3 WHERE id = ?1",
-            )
-            .bind(to_sql(session.0))
+        if self.worked.is_empty() {
+            return Ok(());
+        }
+        let worked: Vec<(i64, i64)> = self
+            .worked
+            .iter()
+            .map(|(session, flops)| (to_sql(session.0), count_to_sql(*flops)))
+            .collect();
+        sqlx::query(ADD_WORKED)
+            .bind(json!(worked).to_string())
             .bind(self.now.0)
-            .bind(count_to_sql(*flops))
             .execute(&mut **transaction)
             .await
-            .map_err(failed("note what a session did"))?;
-        }
-        Ok(())
+            .map(drop)
+            .map_err(failed("note what sessions did"))
     }
 }
 
 /// What a credit costs, rounded down: only networks are compared by it.
 fn pico_usd(credit: &Credit) -> i64 {
-    let charge = Charge::of(Flops(credit.flops), credit.rate).units();
+    cost(credit.flops, credit.rate)
+}
+
+pub(super) fn cost(flops: u64, rate: PicoUsd) -> i64 {
+    let charge = Charge::of(Flops(flops), rate).units();
     i64::try_from(charge / i128::from(FLOPS_PER_CALCULATION)).unwrap_or(i64::MAX)
 }
 
@@ -399,34 +452,34 @@ async fn standing(
     Ok(Standing { registered, proven, book, is_same_money: book.is_some() && book == job_book })
 }
 
-/// The way of a session's work; `None` where it came through no site that is stored.
-async fn way(
+/// The ways of some sessions' work; none where it came through no site that is stored.
+async fn ways(
     transaction: &mut Tx<'_>,
-    session: SessionId,
+    sessions: &BTreeSet<SessionId>,
     book: Option<Book>,
-    standings: &mut BTreeMap<SiteId, Standing>,
-) -> Result<Option<Way>, StoreError> {
-    let row = sqlx::query(
-        "SELECT s.site AS site, s.network_prefix AS network_prefix, s.origin AS origin,
-             s.withheld AS withheld
-         FROM sessions s JOIN sites i ON i.id = s.site WHERE s.id = ?1",
-    )
-    .bind(to_sql(session.0))
-    .fetch_optional(&mut **transaction)
-    .await
-    .map_err(failed("read a session's site"))?;
-    let Some(row) = row else { return Ok(None) };
-    let site = SiteId(from_sql(column(&row, "sessions", "site")?));
-    let prefix: &[u8] = column(&row, "sessions", "network_prefix")?;
-    let prefix = NetworkPrefix(prefix.try_into().unwrap_or_default());
-    let noted: Option<&str> = column(&row, "sessions", "withheld")?;
-    let noted = Withheld::ALL.into_iter().find(|reason| Some(reason.as_str()) == noted);
-    let origin: Option<String> = column(&row, "sessions", "origin")?;
-    if let Entry::Vacant(entry) = standings.entry(site) {
-        entry.insert(standing(transaction, site, book).await?);
+) -> Result<HashMap<SessionId, Way>, StoreError> {
+    let wanted: Vec<i64> = sessions.iter().map(|session| to_sql(session.0)).collect();
+    let rows = sqlx::query(WAYS)
+        .bind(json!(wanted).to_string())
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(failed("read sessions' sites"))?;
+    let (mut ways, mut standings) = (HashMap::new(), BTreeMap::new());
+    for row in &rows {
+        let site = SiteId(from_sql(column(row, "sessions", "site")?));
+        let prefix: &[u8] = column(row, "sessions", "network_prefix")?;
+        let prefix = NetworkPrefix(prefix.try_into().unwrap_or_default());
+        let noted: Option<&str> = column(row, "sessions", "withheld")?;
+        let noted = Withheld::ALL.into_iter().find(|reason| Some(reason.as_str()) == noted);
+        let origin: Option<String> = column(row, "sessions", "origin")?;
+        if let Entry::Vacant(entry) = standings.entry(site) {
+            entry.insert(standing(transaction, site, book).await?);
+        }
+        let found = standings.get(&site).and_then(|it: &Standing| it.withheld(origin.as_ref()));
+        let session = SessionId(from_sql(column(row, "sessions", "id")?));
+        ways.insert(session, Way { site, prefix, withheld: noted.or(found) });
     }
-    let found = standings.get(&site).and_then(|standing| standing.withheld(origin.as_ref()));
-    Ok(Some(Way { site, prefix, withheld: noted.or(found) }))
+    Ok(ways)
 }
 
 impl Store {

@@ -6,6 +6,7 @@
 //! what it finds open can no longer be voided.
 
 use super::books::{self, Book, BooksError};
+use super::credits::{self, Key};
 use super::{
     KeyId, Store, StoreError, column, failed, hash_column, to_sql, u32_column, unreadable,
 };
@@ -29,6 +30,13 @@ const TRIAL: NanoUsd = NanoUsd(1_000_000_000_000);
 const ROWS_AT_ONCE: usize = 1_000;
 /// Entries that are gathered before they are entered.
 const ENTRIES_AT_ONCE: usize = 4_000;
+
+/// What open rounds are paid for: by the few rounds that are open, not by all credits.
+pub(super) const OPEN_WORK: &str = "SELECT c.attempt, c.round, c.stage, c.part, c.contributor,
+         c.site, c.flops, c.rate, c.payer, c.beneficiary
+     FROM pay_rounds r CROSS JOIN credits c
+         ON c.job = r.job AND c.round = r.round AND c.attempt = r.attempt
+     WHERE r.job = ?1 AND c.void = 0";
 
 /// Every round that there may be.
 const LAST: RoundKey = RoundKey { attempt: u32::MAX, round: u32::MAX };
@@ -176,22 +184,25 @@ pub(super) async fn hold_price(
 }
 
 /// Pays what a record credits, voids what it voids, and lets mature what is settled.
+/// Answers which of the credits the operator pays, though the job was to.
 pub(super) async fn enter_record(
     transaction: &mut Tx<'_>,
     record: &Record,
     credits: &[Credit],
     voids: &[Void],
     now: UnixMs,
-) -> Result<(), StoreError> {
+) -> Result<BTreeSet<Key>, StoreError> {
     let is_end = record.phase.is_end();
     let matures = record.checkpoint || is_end;
     if credits.is_empty() && voids.is_empty() && !matures {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
-    let Some(mut desk) = Desk::open(transaction, record.job).await? else { return Ok(()) };
+    let Some(mut desk) = Desk::open(transaction, record.job).await? else {
+        return Ok(BTreeSet::new());
+    };
     let is_all = !voids.is_empty() || is_end;
     desk.load(transaction, credits, is_all, matures).await?;
-    desk.credit(transaction, credits, now).await?;
+    let beyond = desk.credit(transaction, credits, now).await?;
     if !voids.is_empty() {
         desk.void(transaction, voids, now).await?;
     }
@@ -201,7 +212,8 @@ pub(super) async fn enter_record(
     if is_end {
         desk.close(transaction, now).await?;
     }
-    desk.store(transaction).await
+    desk.store(transaction).await?;
+    Ok(beyond)
 }
 
 /// Voids what a record says before the record is stored; it finds nothing more of it then.
@@ -215,7 +227,7 @@ pub(super) async fn void(
     desk.load(transaction, &[], true, true).await?;
     desk.void(transaction, voids, now).await?;
     desk.store(transaction).await?;
-    super::records::void_credits(transaction, job, voids).await
+    super::voided::void_credits(transaction, job, voids).await
 }
 
 /// Closes the pay of a job that ends without a record of the engine.
@@ -356,16 +368,11 @@ impl Desk {
 
     /// What the open rounds are paid for. Credits that are void do not count.
     async fn load_work(&mut self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
-        let rows = sqlx::query(
-            "SELECT c.attempt, c.round, c.stage, c.part, c.contributor, c.site, c.flops, c.rate,
-                 c.payer, c.beneficiary FROM pay_rounds r JOIN credits c
-                 ON c.job = r.job AND c.round = r.round AND c.attempt = r.attempt
-             WHERE r.job = ?1 AND c.void = 0",
-        )
-        .bind(to_sql(self.pay.job.0))
-        .fetch_all(&mut **transaction)
-        .await
-        .map_err(failed("read open credits"))?;
+        let rows = sqlx::query(OPEN_WORK)
+            .bind(to_sql(self.pay.job.0))
+            .fetch_all(&mut **transaction)
+            .await
+            .map_err(failed("read open credits"))?;
         for row in &rows {
             let work = work_of_row(row)?;
             self.pay.open.entry(key(row, "credits")?).or_default().work.push(work);
@@ -373,46 +380,31 @@ impl Desk {
         Ok(())
     }
 
-    /// Holds what the credits of each round earn.
+    /// Holds what the credits of each round earn. Answers those that the operator comes
+    /// to pay, since they would cost more than the job holds.
     async fn credit(
         &mut self,
         transaction: &mut Tx<'_>,
         credits: &[Credit],
         now: UnixMs,
-    ) -> Result<(), StoreError> {
+    ) -> Result<BTreeSet<Key>, StoreError> {
         let of = |credit: &Credit| RoundKey { attempt: credit.attempt, round: credit.task.round };
         let keys: BTreeSet<RoundKey> = credits.iter().map(of).collect();
+        let mut beyond = BTreeSet::new();
         for key in keys {
-            let work: Vec<Work> =
-                credits.iter().filter(|credit| of(credit) == key).map(work_of).collect();
+            let credits: Vec<&Credit> = credits.iter().filter(|credit| of(credit) == key).collect();
+            let work = credits.iter().map(|credit| work_of(credit)).collect();
             let paid = self.pay.verified(key, work, now.0).map_err(StoreError::Pay)?;
-            self.note_beyond(transaction, key).await?;
+            let entered = self.pay.open.get(&key).into_iter().flat_map(|round| &round.work);
+            for (credit, _) in
+                credits.into_iter().zip(entered).filter(|(credit, work)| credit.payer != work.payer)
+            {
+                note_beyond(transaction, self.pay.job, credit).await?;
+                beyond.insert(credits::key(credit));
+            }
             self.enter(transaction, &paid).await?;
         }
-        Ok(())
-    }
-
-    /// Notes at the credits which of a round's executions the operator pays, since
-    /// they would cost more than the job holds.
-    async fn note_beyond(&self, transaction: &mut Tx<'_>, key: RoundKey) -> Result<(), StoreError> {
-        let round = self.pay.open.get(&key);
-        let works = round.iter().flat_map(|round| &round.work);
-        for work in works.filter(|work| work.payer == Payer::Operator) {
-            sqlx::query(
-                "UPDATE credits SET payer = 'operator' WHERE job = ?1 AND round = ?2 AND stage = ?3
-                     AND part = ?4 AND attempt = ?5 AND contributor = ?6 AND payer <> 'operator'",
-            )
-            .bind(to_sql(self.pay.job.0))
-            .bind(i64::from(key.round))
-            .bind(i64::from(work.task.0))
-            .bind(i64::from(work.task.1))
-            .bind(i64::from(key.attempt))
-            .bind(&work.contributor.0[..])
-            .execute(&mut **transaction)
-            .await
-            .map_err(failed("note who pays"))?;
-        }
-        Ok(())
+        Ok(beyond)
     }
 
     async fn void(
@@ -570,6 +562,28 @@ impl Desk {
         }
         Ok(())
     }
+}
+
+/// Notes at a credit that the operator pays it.
+async fn note_beyond(
+    transaction: &mut Tx<'_>,
+    job: JobId,
+    credit: &Credit,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE credits SET payer = 'operator' WHERE job = ?1 AND round = ?2 AND stage = ?3
+             AND part = ?4 AND attempt = ?5 AND contributor = ?6",
+    )
+    .bind(to_sql(job.0))
+    .bind(i64::from(credit.task.round))
+    .bind(i64::from(credit.task.stage))
+    .bind(i64::from(credit.task.part))
+    .bind(i64::from(credit.attempt))
+    .bind(&credit.contributor.0[..])
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+    .map_err(failed("note who pays"))
 }
 
 /// Whose an execution's earning is: who came through no site has nobody to leave it to.

@@ -1,16 +1,15 @@
 //! What one transaction makes durable: [`Store::persist`].
 
+use super::credits::Outcomes;
 use super::jobs::MeanMetrics;
-use super::partners::Attribution;
+use super::partners::{Attribution, day_of};
 use super::{
     Snapshot, Store, StoreError, abandon, chain, column, count_to_sql, credits, events, failed,
-    pay, repeated, setbacks, to_sql,
+    pay, repeated, setbacks, to_sql, voided,
 };
 use crate::time::UnixMs;
 use raven_engine::money::{Charge, Flops};
-use raven_engine::{
-    Cause, CompletedReason, Credit, JobPhase, JobState, Metrics, Payer, Record, Void,
-};
+use raven_engine::{Cause, CompletedReason, Credit, JobPhase, JobState, Metrics, Payer, Record};
 use raven_protocol::JobId;
 use serde_json::{Value, json};
 use sqlx::Transaction;
@@ -107,14 +106,14 @@ fn epoch(record: &Record) -> u32 {
 }
 
 /// What the job's row says before a record.
-struct Before {
+pub(super) struct Before {
     phase: JobPhase,
     reason: Option<String>,
     last_record_ms: Option<i64>,
     /// Whether its loss is over classes.
     has_classes: bool,
     /// Whether its rounds always come to the same bits.
-    is_strict: bool,
+    pub(super) is_strict: bool,
     /// What its credited work has cost.
     charge: Charge,
     /// Rounds that are stored: those below this number, counted from 0.
@@ -203,18 +202,21 @@ impl Store {
         if matches!(books, Books::Entered) {
             credited = self.credit(&mut transaction, record, before.rounds, now).await?;
         }
-        for credit in credited.iter().filter(|credit| credit.payer == Payer::Job) {
-            let cost = Charge::of(Flops(credit.flops), credit.rate);
-            charge = charge.plus(cost).unwrap_or(Charge::MAX);
-        }
         // It looks for what is void among the credits that are not.
         match books {
             Books::Entered => {
-                pay::enter_record(&mut transaction, record, &credited, &voids, now).await?;
+                let beyond =
+                    pay::enter_record(&mut transaction, record, &credited, &voids, now).await?;
+                credited.retain(|it| it.payer == Payer::Job && !beyond.contains(&credits::key(it)));
             }
             Books::Abandoned => abandon::close(&mut transaction, record.job, now).await?,
         }
-        void_credits(&mut transaction, record.job, &voids).await?;
+        for credit in &credited {
+            let cost = Charge::of(Flops(credit.flops), credit.rate);
+            charge = charge.plus(cost).unwrap_or(Charge::MAX);
+        }
+        credits::count_own(&mut transaction, record.job, &credited).await?;
+        voided::void_credits(&mut transaction, record.job, &voids).await?;
         keep_checkpoint(&mut transaction, record).await?;
         if before.is_strict {
             chain::extend(&mut transaction, record, snapshot).await?;
@@ -238,6 +240,7 @@ impl Store {
         let mut ways =
             Attribution::open(transaction, self.site_caps(), record.job, &new, now).await?;
         let mut paid = Vec::with_capacity(new.len());
+        let mut outcomes = Outcomes { day: day_of(now), ..Outcomes::default() };
         for credit in new {
             // A round that runs again after a restart was charged as a whole with its
             // record: whoever does it again is the operator's to pay.
@@ -246,15 +249,17 @@ impl Store {
                 false => credit.payer,
             };
             paid.push(Credit { payer, ..ways.of(credit) });
-            ways.count(credit);
+            if let Some(outcome) = ways.count(credit) {
+                outcomes.of.insert(credits::key(credit), outcome);
+            }
         }
-        let credited = credits::add(transaction, record.job, &paid).await?;
+        let credited = credits::add(transaction, record.job, &paid, &outcomes).await?;
         ways.store(transaction).await?;
         Ok(credited)
     }
 }
 
-async fn read_before(
+pub(super) async fn read_before(
     transaction: &mut Transaction<'_, Sqlite>,
     job: JobId,
 ) -> Result<Before, StoreError> {
@@ -374,39 +379,6 @@ async fn roll_back(
         "at": now.rfc3339(), "round": record.step, "undone": before.rounds - i64::from(record.step),
     });
     events::append(transaction, record.job, "rollback", &event, now.0).await
-}
-
-/// Takes back what proven lies would have earned.
-pub(super) async fn void_credits(
-    transaction: &mut Transaction<'_, Sqlite>,
-    job: JobId,
-    voids: &[Void],
-) -> Result<(), StoreError> {
-    for void in voids {
-        void_credit(transaction, job, void).await?;
-    }
-    Ok(())
-}
-
-async fn void_credit(
-    transaction: &mut Transaction<'_, Sqlite>,
-    job: JobId,
-    void: &Void,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE credits SET void = 1 WHERE job = ?1 AND round = ?2 AND stage = ?3 AND part = ?4
-             AND attempt = ?5 AND contributor = ?6",
-    )
-    .bind(to_sql(job.0))
-    .bind(i64::from(void.task.round))
-    .bind(i64::from(void.task.stage))
-    .bind(i64::from(void.task.part))
-    .bind(i64::from(void.attempt))
-    .bind(&void.contributor.0[..])
-    .execute(&mut **transaction)
-    .await
-    .map(drop)
-    .map_err(failed("void a credit"))
 }
 
 /// Adds the record's state where it is to be kept, and lets go of those that are

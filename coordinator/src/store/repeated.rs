@@ -12,33 +12,46 @@ use raven_engine::{ContributorId, Credit, Record, Void};
 use raven_protocol::{BlobId, JobId, TaskId};
 use std::collections::BTreeSet;
 
-/// Compares a round with what is stored of it; what is void where they differ.
+/// Compares a round with what is stored of it, which it replaces where they differ; what
+/// is void then.
 pub(super) async fn check(
     transaction: &mut Tx<'_>,
     record: &Record,
     sums: &Sums,
 ) -> Result<Vec<Void>, StoreError> {
+    let (Some(voids), Some(again)) = (differs(transaction, record).await?, record.weights) else {
+        return Ok(Vec::new());
+    };
+    // It is the one place where a break of determinism would show as well, so it is told.
+    let (job, step) = (record.job, record.step);
+    tracing::error!(%job, %step, "a repeated round came to other weights");
+    replace(transaction, record, again, sums).await?;
+    Ok(voids)
+}
+
+/// What is void where a round differs from what is stored of it; `None` where it does not.
+pub(super) async fn differs(
+    transaction: &mut Tx<'_>,
+    record: &Record,
+) -> Result<Option<Vec<Void>>, StoreError> {
     let row = sqlx::query(
         "SELECT weights, (SELECT COALESCE(MAX(replaced), 0) FROM rounds
              WHERE job = ?1 AND step = ?2 - 1) AS follows FROM rounds WHERE job = ?1 AND step = ?2",
     )
     .bind(to_sql(record.job.0))
     .bind(i64::from(record.step))
-    .fetch_one(&mut **transaction)
+    .fetch_optional(&mut **transaction)
     .await
     .map_err(failed("read a round"))?;
+    let Some(row) = row else { return Ok(None) };
     let has_weights = column::<Option<&[u8]>>(&row, "rounds", "weights")?.is_some();
-    let (Some(again), true) = (record.weights, has_weights) else { return Ok(Vec::new()) };
+    let (Some(again), true) = (record.weights, has_weights) else { return Ok(None) };
     if hash_column(&row, "rounds", "weights")? == again.0 {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    // It is the one place where a break of determinism would show as well, so it is told.
-    let (job, step) = (record.job, record.step);
-    tracing::error!(%job, step, "a repeated round came to other weights");
     let follows = column::<i64>(&row, "rounds", "follows")? != 0;
-    replace(transaction, record, again, sums).await?;
     // Behind a round that came to something else nobody comes to the same.
-    if follows { Ok(Vec::new()) } else { unconfirmed(transaction, record).await }
+    Ok(Some(if follows { Vec::new() } else { unconfirmed(transaction, record).await? }))
 }
 
 /// What the round came to now is what the job goes on with.
@@ -95,6 +108,12 @@ struct Word {
     digest: [u8; 32],
 }
 
+/// By the few rounds that are open, not by all credits.
+pub(super) const OPEN_WORDS: &str = "SELECT c.* FROM pay_rounds open CROSS JOIN credits c
+         ON c.job = open.job AND c.round = open.round AND c.attempt = open.attempt
+     WHERE open.job = ?1 AND open.round >= ?2 AND open.attempt < ?3 AND c.proof = 'single'
+         AND c.void = 0";
+
 /// Those from a round on of earlier attempts that have not matured.
 async fn words(
     transaction: &mut Tx<'_>,
@@ -102,18 +121,13 @@ async fn words(
     from: u32,
     attempt: u32,
 ) -> Result<Vec<Word>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT c.* FROM pay_rounds open JOIN credits c
-             ON c.job = open.job AND c.round = open.round AND c.attempt = open.attempt
-         WHERE open.job = ?1 AND open.round >= ?2 AND open.attempt < ?3 AND c.proof = 'single'
-             AND c.void = 0",
-    )
-    .bind(to_sql(job.0))
-    .bind(i64::from(from))
-    .bind(i64::from(attempt))
-    .fetch_all(&mut **transaction)
-    .await
-    .map_err(failed("look for what nobody confirmed"))?;
+    let rows = sqlx::query(OPEN_WORDS)
+        .bind(to_sql(job.0))
+        .bind(i64::from(from))
+        .bind(i64::from(attempt))
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(failed("look for what nobody confirmed"))?;
     rows.iter()
         .map(|row| {
             let number = |name| u32_column(row, "credits", name);

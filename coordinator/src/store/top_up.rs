@@ -31,6 +31,19 @@ impl Store {
         transaction.commit().await.map_err(failed("commit a top-up"))?;
         Ok(escrow)
     }
+
+    /// What a job's escrow holds; `None` where nothing was added since it was posted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn topped_up(&self, job: JobId) -> Result<Option<NanoUsd>, StoreError> {
+        let row = sqlx::query("SELECT escrow FROM jobs WHERE id = ?1 AND topped_up > 0")
+            .bind(to_sql(job.0))
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("read a job's escrow"))?;
+        row.map(|row| column(&row, "jobs", "escrow").map(NanoUsd)).transpose()
+    }
 }
 
 async fn enter(

@@ -17,6 +17,39 @@ pub const LINK_DAYS: i64 = 30;
 /// Accounts that one turn of the upkeep moves at most.
 const ACCOUNTS_AT_ONCE: i64 = 500;
 
+/// What linked contributors have earned since.
+pub(super) const TO_COLLECT: &str = "SELECT l.contributor AS contributor, l.wallet AS wallet,
+         a.book AS book
+     FROM wallet_links l CROSS JOIN accounts a
+         ON a.book IN ('test', 'live') AND a.name = 'contributor:' || lower(hex(l.contributor))
+     WHERE a.posted > a.held_out LIMIT ?1";
+
+/// What nobody has claimed, as far as `$of` goes. A semicolon follows a colon.
+macro_rules! unclaimed {
+    ($of:literal) => {
+        concat!(
+            "SELECT a.book AS book, unhex(substr(a.name, 13)) AS contributor FROM accounts a
+             WHERE ",
+            $of,
+            " AND a.posted > a.held_out
+                 AND NOT EXISTS (SELECT 1 FROM sessions s
+                     WHERE s.contributor = unhex(substr(a.name, 13))
+                         AND COALESCE(s.closed_ms, ?1) > ?2)
+                 AND NOT EXISTS (SELECT 1 FROM contributors c
+                     WHERE c.key = unhex(substr(a.name, 13)) AND c.seen_ms > ?2)
+                 AND NOT EXISTS (SELECT 1 FROM wallet_links l
+                     WHERE l.contributor = unhex(substr(a.name, 13))
+                         OR l.wallet = unhex(substr(a.name, 13)))
+             LIMIT ?3"
+        )
+    };
+}
+pub(super) const UNCLAIMED: &str = unclaimed!(
+    "a.book IN ('test', 'live') AND a.name >= 'contributor:' AND a.name < 'contributor;'"
+);
+/// The same of one account.
+const IS_UNCLAIMED: &str = unclaimed!("a.book = ?4 AND a.name = ?5");
+
 /// A contributor whose earnings a wallet collects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalletLink {
@@ -136,18 +169,11 @@ impl Store {
     /// [`BooksError`].
     pub async fn collect(&self, now: UnixMs) -> Result<u64, BooksError> {
         // Looked for by a reader: there is nothing most of the time, and nobody waits for that.
-        let rows = sqlx::query(
-            "SELECT l.contributor AS contributor, l.wallet AS wallet, a.book AS book
-             FROM wallet_links l
-             CROSS JOIN (SELECT 'test' AS book UNION ALL SELECT 'live') b
-             JOIN accounts a ON a.book = b.book
-                 AND a.name = 'contributor:' || lower(hex(l.contributor))
-             WHERE a.posted > a.held_out LIMIT ?1",
-        )
-        .bind(ACCOUNTS_AT_ONCE)
-        .fetch_all(self.readers())
-        .await
-        .map_err(failed("list what is to be collected"))?;
+        let rows = sqlx::query(TO_COLLECT)
+            .bind(ACCOUNTS_AT_ONCE)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list what is to be collected"))?;
         if rows.is_empty() {
             return Ok(0);
         }
@@ -163,44 +189,57 @@ impl Store {
     }
 
     /// Gives to the reserve what nobody has claimed of contributors that were not seen for
-    /// `days`: neither at work nor with their key. What a wallet has collected, or what has an
-    /// address to be paid to, is claimed. Answers how many had some.
+    /// `days`: neither at work nor with their key. What a wallet has collected is
+    /// claimed; an address to be paid to is no claim yet. Answers how many had some.
     ///
     /// # Errors
     /// [`BooksError`].
     pub async fn expire_unclaimed(&self, now: UnixMs, days: u32) -> Result<u64, BooksError> {
         let before = now.0.saturating_sub(i64::from(days) * 86_400_000);
-        let rows = sqlx::query(
-            "SELECT a.book AS book, unhex(substr(a.name, 13)) AS contributor FROM accounts a
-             WHERE a.name LIKE 'contributor:%' AND a.posted > a.held_out
-                 AND NOT EXISTS (SELECT 1 FROM sessions s
-                     WHERE s.contributor = unhex(substr(a.name, 13))
-                         AND COALESCE(s.closed_ms, ?1) > ?2)
-                 AND NOT EXISTS (SELECT 1 FROM contributors c
-                     WHERE c.key = unhex(substr(a.name, 13))
-                         AND (c.seen_ms > ?2 OR c.payout_address IS NOT NULL))
-                 AND NOT EXISTS (SELECT 1 FROM wallet_links l
-                     WHERE l.contributor = unhex(substr(a.name, 13))
-                         OR l.wallet = unhex(substr(a.name, 13)))
-             LIMIT ?3",
-        )
-        .bind(now.0)
-        .bind(before)
-        .bind(ACCOUNTS_AT_ONCE)
-        .fetch_all(self.readers())
-        .await
-        .map_err(failed("list what nobody has claimed"))?;
-        if rows.is_empty() {
-            return Ok(0);
-        }
-        let mut transaction = self.begin().await?;
+        let rows = sqlx::query(UNCLAIMED)
+            .bind(now.0)
+            .bind(before)
+            .bind(ACCOUNTS_AT_ONCE)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list what nobody has claimed"))?;
+        let mut found = Vec::with_capacity(rows.len());
         for row in &rows {
             let from = ContributorId(hash_column(row, "accounts", "contributor")?);
-            let (book, to) = (read_book(row)?, Account::Reserve);
-            give_all(&mut transaction, book, from, to, Reason::Unclaimed, now).await?;
+            found.push((read_book(row)?, from));
+        }
+        self.take_unclaimed(&found, now, before).await
+    }
+
+    /// Whoever came back since they were listed keeps what is theirs.
+    async fn take_unclaimed(
+        &self,
+        found: &[(Book, ContributorId)],
+        now: UnixMs,
+        before: i64,
+    ) -> Result<u64, BooksError> {
+        if found.is_empty() {
+            return Ok(0);
+        }
+        let (mut transaction, mut taken) = (self.begin().await?, 0);
+        for &(book, from) in found {
+            let row = sqlx::query(IS_UNCLAIMED)
+                .bind(now.0)
+                .bind(before)
+                .bind(1)
+                .bind(book.as_str())
+                .bind(Account::Contributor(from).to_string())
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(failed("look whether something is unclaimed"))?;
+            if row.is_some() {
+                let to = Account::Reserve;
+                give_all(&mut transaction, book, from, to, Reason::Unclaimed, now).await?;
+                taken += 1;
+            }
         }
         transaction.commit().await.map_err(failed("commit what has expired"))?;
-        Ok(rows.len() as u64)
+        Ok(taken)
     }
 
     /// When a contributor was last at work or proved its key; `now` while it is at work.
@@ -307,4 +346,39 @@ async fn give_all(
 fn read_book(row: &SqliteRow) -> Result<Book, StoreError> {
     let text: &str = column(row, "accounts", "book")?;
     text.parse().map_err(|error| unreadable("accounts", "book", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_comes_back_between_the_list_and_its_sweep_keeps_what_is_theirs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("raven.sqlite")).await.expect("opened");
+        let ids = [1, 2, 3, 4].map(|who| ContributorId([who; 32]));
+        for id in ids {
+            let (debit, credit) = (Account::External, Account::Contributor(id));
+            let transfer =
+                Transfer { debit, credit, amount: NanoUsd(100), reason: Reason::Earning };
+            let id = EntryId::of("test", &[&id.0]);
+            let entry = Entry { id, at: 1, action: Action::Post(transfer) };
+            store.enter(Book::Live, &[entry]).await.expect("entered");
+        }
+        // All of them were listed; then one has proven its key, and one was collected.
+        let now = UnixMs(1_000_000);
+        store.contributor_seen(ids[1], UnixMs(900_000)).await.expect("noted");
+        store.contributor_seen(ids[2], UnixMs(400_000)).await.expect("noted");
+        let (statement, signature) = (String::new(), String::new());
+        let claim = Claim { contributor: ids[3], wallet: ids[1], statement, signature };
+        store.claim(&claim, now).await.expect("claimed");
+        let found = ids.map(|id| (Book::Live, id));
+        let taken = store.take_unclaimed(&found, now, 500_000).await.expect("swept");
+        assert_eq!(taken, 2);
+        let reserve = store.balance(Book::Live, Account::Reserve).await.expect("read");
+        assert_eq!(reserve.posted, 200);
+        let back = store.balance(Book::Live, Account::Contributor(ids[1])).await.expect("read");
+        assert_eq!(back.posted, 200, "its own and what it has collected");
+        assert_eq!(store.expire_unclaimed(now, 0).await.expect("swept"), 0);
+    }
 }
