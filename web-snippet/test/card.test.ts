@@ -146,6 +146,12 @@ const types = (tab: Tab): string[] => tab.toPage.map(({ type }) => type);
 /** Longer than the panel must have been in view for before more of the machine may be lent. */
 const SEEN_MS = 550;
 
+/** The visitor comes to the controls of the panel, which is watched from then on. */
+async function approach(tab: Tab): Promise<void> {
+  tab.byId('share-live').dispatchEvent(new Event('pointermove'));
+  await settle(SEEN_MS);
+}
+
 /** A tab at work by a yes of an earlier page. */
 async function working(kept = yes(), surroundings?: Surroundings): Promise<{ tab: Tab; hub: FakeHub }> {
   const tab = open(kept, surroundings);
@@ -285,7 +291,7 @@ test('the GPU is offered where the coordinator wants it and the browser has it, 
 
 test('a tick is kept with the yes, and its change is told to the hub', async () => {
   const { tab, hub } = await working(yes(), WITH_GPU);
-  await settle(SEEN_MS);
+  await approach(tab);
   const kept = (): unknown => JSON.parse(tab.held.get(KEY) ?? '{}').gpu;
   const start = hub.got[0];
   assert.ok(start?.kind === 'start');
@@ -380,7 +386,7 @@ test('an exclusion in another tab of the site ends the work of this one', async 
 
 test('of the two switches the last stays on, and each change is told and kept', async () => {
   const { tab, hub } = await working(yes(), WITH_GPU);
-  await settle(SEEN_MS);
+  await approach(tab);
   const [cpu, gpu] = [tab.byId('cpu'), tab.byId('gpu')];
   const flip = (box: FakeElement, checked: boolean): void => {
     box.checked = checked;
@@ -475,7 +481,7 @@ test('what was earned can be kept once something was accepted, also after a stop
 /** A browser with a GPU whose panel has been in view for long enough, the mouse in it. */
 async function seen(): Promise<{ tab: Tab; hub: FakeHub; change(id: string, to: number | boolean, event?: Event): void; lent(): unknown }> {
   const { tab, hub } = await working(yes(), WITH_GPU);
-  await settle(SEEN_MS);
+  await approach(tab);
   return {
     tab,
     hub,
@@ -598,4 +604,20 @@ test('a wish for a work token goes to the hub once at a time, and its answer to 
   assert.equal(asked(), 2);
   tab.click('stop');
   assert.deepEqual(answers().at(-1), { type: 'work_token', id: 3, refusal: 'not_lending' }, 'a stop answers, too');
+});
+
+test('the panel is watched only where the visitor is at its controls', async () => {
+  const { tab, hub } = await working();
+  await settle(SEEN_MS);
+  assert.equal(FakeSight.watched, 0);
+  tab.byId('share').value = '30';
+  tab.byId('share').dispatchEvent(trusted('change'));
+  assert.deepEqual([tab.byId('share').value, hub.got.length], ['20', 1], 'not seen yet');
+  await approach(tab);
+  assert.equal(FakeSight.watched, 2);
+  tab.byId('share').value = '30';
+  tab.byId('share').dispatchEvent(trusted('change'));
+  assert.deepEqual(hub.got.at(-1), { kind: 'share', share: 0.3 });
+  tab.click('stop');
+  assert.equal(FakeSight.watched, 0);
 });

@@ -85,6 +85,12 @@ export class FakeSight {
     FakeSight.#all.clear();
     FakeSight.#isSeen = true;
   }
+  static get watched(): number {
+    return [...FakeSight.#all].reduce((sum, { length }) => sum + length, 0);
+  }
+  get length(): number {
+    return this.#targets.size;
+  }
   static become(isSeen: boolean): void {
     FakeSight.#isSeen = isSeen;
     for (const each of FakeSight.#all) each.#tell();

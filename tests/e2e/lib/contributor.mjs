@@ -53,6 +53,9 @@ export class Visitor {
 
   /** Moves the slider while working. */
   async share(percent) {
+    // The panel must have been seen for a while before it takes more.
+    await this.card.locator('#raven-share').focus();
+    await this.page.waitForTimeout(1_000);
     await slide(this.card.locator('#raven-share'), percent);
   }
 

@@ -19,6 +19,10 @@ import { Elements } from './view.ts';
 const CHIP_WIDTH_MIN = 120;
 /** Counts of tasks and bytes are shown this often at most. */
 const COUNT_SHOWN_EVERY_MS = 500;
+/** How long after the visitor was last at the controls of the panel it is watched. */
+const WATCHED_MS = 10_000;
+/** What says that the visitor is about to change something; that a control has come to be below the pointer does not. */
+const APPROACHES = ['pointermove', 'pointerdown', 'focusin', 'keydown'] as const;
 
 type StatusEvent = Extract<FrameEvent, { type: 'status' }>;
 
@@ -35,6 +39,8 @@ export class Card {
   readonly #gate: Gate;
   /** What raises a yes needs what a yes needs. */
   readonly #liveGate: Gate;
+  /** Runs while the gate of the panel watches. */
+  #watching: ReturnType<typeof setTimeout> | undefined;
   readonly #presence = new Presence(document);
   readonly #pauses: Pauses;
   #view: View = firstView();
@@ -122,6 +128,7 @@ export class Card {
     yes.addEventListener('click', (event) => this.#agree(event));
     share.addEventListener('input', () => this.#elements.showShare());
     for (const control of [share, cpu, gpu]) control.addEventListener('change', (event) => this.#choose(event));
+    for (const type of APPROACHES) this.#elements.changed.actions.addEventListener(type, () => this.#watch());
     for (const button of [this.#elements.keep, this.#elements.overKeep]) {
       button.addEventListener('click', () => void this.#keep());
     }
@@ -134,6 +141,23 @@ export class Card {
       else if (this.#memory.recall()?.excluded && this.#view.at === 'live') this.#dispatch({ type: 'excluded' });
     });
     new ResizeObserver(() => this.#tellPage()).observe(root);
+  }
+
+  /**
+   * Watches the panel around a change only: on a frame that is watched and has just moved, as it does when a line is
+   * added, browsers drop presses for a while, and Stop must not wait for that.
+   */
+  #watch(): void {
+    if (this.#view.at !== 'live') return;
+    if (this.#watching === undefined) this.#liveGate.start();
+    clearTimeout(this.#watching);
+    this.#watching = setTimeout(() => this.#unwatch(), WATCHED_MS);
+  }
+
+  #unwatch(): void {
+    clearTimeout(this.#watching);
+    this.#watching = undefined;
+    this.#liveGate.stop();
   }
 
   /**
@@ -175,7 +199,7 @@ export class Card {
     const after = next(known, event);
     this.#view = after;
     if (before.at === 'card' && after.at !== 'card') this.#gate.stop();
-    if (before.at === 'live' && after.at !== 'live') this.#liveGate.stop();
+    if (before.at === 'live' && after.at !== 'live') this.#unwatch();
     this.#elements.show(after, this.#pauses.reason);
     if (before.at !== 'card' && after.at === 'card') {
       // Asked again, nothing is ticked beforehand either but the processor, which is what is asked for.
@@ -185,7 +209,6 @@ export class Card {
     if (before.at !== 'live' && after.at === 'live') {
       this.#chosen = this.#elements.choices;
       this.#elements.showChangeAgain(false);
-      this.#liveGate.start();
     }
     // What had the focus may be hidden now. Focus elsewhere in the page is left alone.
     if (before.at !== after.at && document.hasFocus()) this.#focusTarget(after)?.focus({ preventScroll: true });
