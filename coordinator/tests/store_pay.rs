@@ -32,8 +32,8 @@ impl Rng {
 }
 
 fn account(credit: &Credit) -> (Account, Account) {
-    // Nobody has stored the session, so that no site earns by it.
-    (Account::Contributor(credit.contributor), Account::Reserve)
+    let partner = credit.site.map_or(Account::Reserve, Account::Site);
+    (Account::Contributor(credit.contributor), partner)
 }
 
 fn work(credit: &Credit) -> Work {
