@@ -196,7 +196,7 @@ fn contributes() {
 
 #[test]
 fn contributors_killed_frozen_and_cut_off_leave_the_same_model() {
-    let epochs = 10;
+    let epochs = 20;
     let calm = undisturbed(epochs);
     let installation = Installation::new();
     let (key, data) = (&installation.key, installation.data());
@@ -204,7 +204,7 @@ fn contributors_killed_frozen_and_cut_off_leave_the_same_model() {
     let dataset = process.upload_digits(key);
     let address = process.address();
     let mut others: Vec<Other> =
-        (1..=4).map(|n| Other::start(address, n, if n == 4 { 5 } else { 0 })).collect();
+        (1..=4).map(|n| Other::start(address, n, if n == 4 { 2 } else { 0 })).collect();
     let contributors = || {
         let (_, stats) = process.call(key, "/v1/stats", None);
         stats["contributors"].as_u64().expect("a count")

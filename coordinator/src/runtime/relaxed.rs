@@ -145,7 +145,10 @@ impl Bounds {
 
     /// Compares a result of a GPU with what the task yields.
     pub fn weigh(&self, expected: &Expected, truth: &Values, found: &Values) -> Weighed {
-        let outputs = expected.outputs.iter();
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            expected.outputs.iter().partition(|output| is_finite(truth.get(&output.name)));
+        let is_far = unknown.iter().any(|output| is_finite(found.get(&output.name)));
+        let outputs = known.into_iter();
         let distances = outputs.map(|output| {
             let pair = truth.get(&output.name).zip(found.get(&output.name));
             (output.name.as_str(), pair.and_then(|(truth, found)| distance(truth, found)))
@@ -156,12 +159,17 @@ impl Bounds {
             Some(((*name).to_owned(), distance.as_ref()?.relative()))
         });
         let observed = observed.collect();
-        Weighed { observed, ..self.judge(distances, 1.0) }
+        Weighed { observed, ..self.judge(distances, 1.0, is_far) }
     }
 
     /// The same of a result of which there are projections.
     pub fn weigh_sketch(&self, expected: &Expected, truth: &Values, found: &Sketch) -> Weighed {
         let outputs = (0..).zip(expected.outputs.iter().zip(&found.outputs));
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            outputs.partition(|(_, (output, _))| is_finite(truth.get(&output.name)));
+        // Projections of what is not finite are not either.
+        let is_far = unknown.iter().any(|(_, (_, found))| found.iter().all(|it| it.is_finite()));
+        let outputs = known.into_iter();
         let distances = outputs.map(|(number, (output, found_output))| {
             let distance = truth.get(&output.name).and_then(|truth| {
                 let ours = project(found.key, number, found.probes, truth);
@@ -171,10 +179,17 @@ impl Bounds {
             });
             (output.name.as_str(), distance)
         });
-        self.judge(distances.collect(), honest_factor(found.probes.max(1), REFUSED))
+        self.judge(distances.collect(), honest_factor(found.probes.max(1), REFUSED), is_far)
     }
 
-    fn judge(&self, distances: Vec<(&str, Option<Distance>)>, factor: f64) -> Weighed {
+    /// From how far outputs are off whose true values are finite. Where they are not, nobody
+    /// can say how far off a result is, and `is_far` says whether one had finite ones.
+    fn judge(
+        &self,
+        distances: Vec<(&str, Option<Distance>)>,
+        factor: f64,
+        is_far: bool,
+    ) -> Weighed {
         let is_within = |tolerance: Tolerance, distance: &Option<Distance>| {
             distance.as_ref().is_some_and(|found| tolerance.accepts_estimate(found, factor))
         };
@@ -192,12 +207,19 @@ impl Bounds {
         });
         let agreement = match &finding {
             Some(_) => Agreement::False,
+            None if is_far => Agreement::Far,
             None if are_within(Self::tolerance) => Agreement::Agrees,
             None if are_within(Self::widest) => Agreement::Doubtful,
             None => Agreement::Far,
         };
         Weighed { agreement, finding, observed: Vec::new() }
     }
+}
+
+/// Whether a tensor has finite elements only; so has one that is not there.
+fn is_finite(tensor: Option<&Tensor>) -> bool {
+    let elements = tensor.and_then(Tensor::as_f32s);
+    elements.is_none_or(|mut elements| elements.all(f32::is_finite))
 }
 
 /// How far a tensor is from the true one; `None` where that cannot be said.
@@ -320,6 +342,26 @@ mod tests {
                 .map(|values| Sketch::of(&expected, Seed(9), 32, values));
             assert!(!bounds.agree(&expected, &one, &other), "{lie}");
             assert!(bounds.agree(&expected, &one, &one));
+        }
+    }
+
+    /// A job whose loss runs away comes to values that are not finite, on every honest device.
+    #[test]
+    fn nobody_has_lied_where_the_truth_is_not_finite() {
+        let (expected, bounds) = (expected(), Bounds::initial("correct"));
+        let weigh = |truth: &Values, found: &Values| {
+            let by_values = bounds.weigh(&expected, truth, found);
+            let sketch = Sketch::of(&expected, Seed(5), 32, found);
+            let by_sketch = bounds.weigh_sketch(&expected, truth, &sketch);
+            assert_eq!(by_values.agreement, by_sketch.agreement);
+            by_values.agreement
+        };
+        for beyond in [f32::NAN, f32::INFINITY] {
+            let truth = values(beyond, 20.0);
+            assert_eq!(weigh(&truth, &truth), Agreement::Agrees);
+            assert_eq!(weigh(&truth, &values(f32::NEG_INFINITY, 20.0)), Agreement::Agrees);
+            assert_eq!(weigh(&truth, &values(1.0, 20.0)), Agreement::Far, "whose truth is better");
+            assert_eq!(weigh(&truth, &values(1.0, f32::NAN)), Agreement::False, "a finite count");
         }
     }
 

@@ -39,12 +39,15 @@ pub fn free_address() -> SocketAddr {
 pub fn warm_cache(data: &Path) {
     let cache = data.join("cache");
     std::fs::create_dir_all(&cache).expect("a folder");
-    let module = super::cache_dir();
-    raven_coordinator::runtime::executor::KernelModule::load(&kernel_file(), Some(&module))
-        .expect("the kernel");
-    for entry in std::fs::read_dir(module).expect("the cache") {
+    let compiled = super::cache_dir();
+    let kernel =
+        raven_coordinator::runtime::executor::KernelModule::load(&kernel_file(), Some(&compiled))
+            .expect("the kernel");
+    // The folder has those of earlier builds as well, together larger than a small disk.
+    let name = format!("kernel-{}", kernel.id());
+    for entry in std::fs::read_dir(compiled).expect("the cache") {
         let entry = entry.expect("an entry");
-        if entry.path().extension().is_some_and(|extension| extension == "cwasm") {
+        if entry.file_name().to_string_lossy().starts_with(&name) {
             std::fs::copy(entry.path(), cache.join(entry.file_name())).expect("copied");
         }
     }

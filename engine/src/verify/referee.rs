@@ -459,12 +459,17 @@ impl Engine {
         }
     }
 
-    /// Has everything of somebody looked at that is not settled, which stays paid.
+    /// Has the newest of somebody looked at that is not settled, which stays paid. A doubt
+    /// is no proof: what is more than the referee looks at for one undoes nothing.
     fn look_again(&mut self, is_theirs: impl Fn(&Identity) -> bool) {
         let jobs = self.world.jobs.values();
         let entries = jobs.map(|job| (job.id, job.ledger.entries_of(&is_theirs)));
-        for (id, entries) in entries.collect::<Vec<_>>() {
-            self.recheck_entries(id, entries);
+        for (id, mut entries) in entries.collect::<Vec<_>>() {
+            entries.retain(Entry::can_be_rechecked);
+            let older = entries.len().saturating_sub(self.world.config.rechecks_max);
+            for entry in entries.split_off(older) {
+                self.recheck(id, entry.task);
+            }
         }
     }
 

@@ -85,6 +85,11 @@ impl Engine {
         job.ledger.sampled = false;
         job.ledger.looked_at.clear();
         job.driver = beginning.driver;
+        // What it waited to begin is undone, and a round that runs again is paid for.
+        if job.paused.take().is_some() && !job.active {
+            job.active = true;
+            self.queue.retain(|&queued| queued != id);
+        }
         let mut kept = job.ledger.states();
         kept.extend(job.driver.states());
         for &state in unused.difference(&kept) {
