@@ -53,7 +53,8 @@ export class Visitor {
 
   /** Moves the slider while working. */
   async share(percent) {
-    // The panel must have been seen for a while before it takes more.
+    // The panel must have been seen for a while before it takes more, and is watched from when somebody comes to its controls.
+    await this.card.locator('#raven-share').blur();
     await this.card.locator('#raven-share').focus();
     await this.page.waitForTimeout(1_000);
     await slide(this.card.locator('#raven-share'), percent);
