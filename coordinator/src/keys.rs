@@ -4,12 +4,9 @@
 //! error be refused without a look at the store. Only a hash is stored: the
 //! secret has 200 random bits, so the hash needs no salt and no slowness.
 
-use crate::random;
+use crate::secret::{TextFault, check_text, random_text};
 use std::fmt;
 
-const SECRET_BYTES: usize = 25;
-const SECRET_CHARS: usize = 40;
-const CHECKSUM_CHARS: usize = 7;
 const HASH_CONTEXT: &str = "raven 2026 api key hash 1";
 const CHECKSUM_CONTEXT: &str = "raven 2026 api key checksum 1";
 
@@ -51,9 +48,7 @@ pub struct ApiKey {
 impl ApiKey {
     /// A new random key.
     pub fn generate(mode: KeyMode) -> Self {
-        let body = format!("{}{}", mode.prefix(), random::base32(&random::bytes::<SECRET_BYTES>()));
-        let checksum = checksum(&body);
-        ApiKey { text: body + &checksum, mode }
+        ApiKey { text: random_text(mode.prefix(), CHECKSUM_CONTEXT), mode }
     }
 
     /// Reads a key.
@@ -65,16 +60,13 @@ impl ApiKey {
             .into_iter()
             .find(|mode| text.starts_with(mode.prefix()))
             .ok_or(KeyError::Prefix)?;
-        let body_chars = mode.prefix().len() + SECRET_CHARS;
-        let expected = body_chars + CHECKSUM_CHARS;
-        if text.len() != expected || !text.is_ascii() {
-            return Err(KeyError::Length { expected, found: text.len() });
+        match check_text(text, mode.prefix(), CHECKSUM_CONTEXT) {
+            Ok(()) => Ok(ApiKey { text: text.to_owned(), mode }),
+            Err(TextFault::Length { expected }) => {
+                Err(KeyError::Length { expected, found: text.len() })
+            }
+            Err(TextFault::Checksum) => Err(KeyError::Checksum),
         }
-        let (body, found) = text.split_at(body_chars);
-        if !random::same_bytes(checksum(body).as_bytes(), found.as_bytes()) {
-            return Err(KeyError::Checksum);
-        }
-        Ok(ApiKey { text: text.to_owned(), mode })
     }
 
     /// The whole key, to be shown once.
@@ -102,13 +94,6 @@ impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ApiKey({}…)", self.hint())
     }
-}
-
-fn checksum(body: &str) -> String {
-    let hash = blake3::derive_key(CHECKSUM_CONTEXT, body.as_bytes());
-    let mut text = random::base32(&hash[..5]);
-    text.truncate(CHECKSUM_CHARS);
-    text
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Secrets that are shown once and stored hashed, beside [`crate::keys`]: a prefix
-//! that says what it is, 40 characters of secret, 7 of checksum.
+//! Secrets that are shown once and stored hashed: a prefix that says what it is, 40
+//! characters of secret, 7 of checksum. [`crate::keys`] has the same form.
 
 use crate::random;
 use std::fmt;
@@ -49,9 +49,7 @@ pub struct Secret {
 impl Secret {
     /// A new random secret.
     pub fn generate(kind: SecretKind) -> Self {
-        let body = format!("{}{}", kind.prefix(), random::base32(&random::bytes::<SECRET_BYTES>()));
-        let checksum = checksum(&body);
-        Secret { text: body + &checksum }
+        Secret { text: random_text(kind.prefix(), CHECKSUM_CONTEXT) }
     }
 
     /// Reads a secret of that kind.
@@ -63,16 +61,13 @@ impl Secret {
         if !text.starts_with(prefix) {
             return Err(SecretError::Prefix { prefix });
         }
-        let body_chars = prefix.len() + SECRET_CHARS;
-        let expected = body_chars + CHECKSUM_CHARS;
-        if text.len() != expected || !text.is_ascii() {
-            return Err(SecretError::Length { expected, found: text.len() });
+        match check_text(text, prefix, CHECKSUM_CONTEXT) {
+            Ok(()) => Ok(Secret { text: text.to_owned() }),
+            Err(TextFault::Length { expected }) => {
+                Err(SecretError::Length { expected, found: text.len() })
+            }
+            Err(TextFault::Checksum) => Err(SecretError::Checksum),
         }
-        let (body, found) = text.split_at(body_chars);
-        if !random::same_bytes(checksum(body).as_bytes(), found.as_bytes()) {
-            return Err(SecretError::Checksum);
-        }
-        Ok(Secret { text: text.to_owned() })
     }
 
     /// The whole secret, to be shown once.
@@ -92,8 +87,35 @@ impl fmt::Debug for Secret {
     }
 }
 
-fn checksum(body: &str) -> String {
-    let hash = blake3::derive_key(CHECKSUM_CONTEXT, body.as_bytes());
+/// What is wrong with a text that begins as it should.
+pub(crate) enum TextFault {
+    Length { expected: usize },
+    Checksum,
+}
+
+/// A new text: a prefix, a random secret, and the checksum of both under a context.
+pub(crate) fn random_text(prefix: &str, context: &str) -> String {
+    let body = format!("{prefix}{}", random::base32(&random::bytes::<SECRET_BYTES>()));
+    let checksum = checksum(&body, context);
+    body + &checksum
+}
+
+/// Whether a text that begins with `prefix` is as long as one, and its checksum right.
+pub(crate) fn check_text(text: &str, prefix: &str, context: &str) -> Result<(), TextFault> {
+    let body_chars = prefix.len() + SECRET_CHARS;
+    let expected = body_chars + CHECKSUM_CHARS;
+    if text.len() != expected || !text.is_ascii() {
+        return Err(TextFault::Length { expected });
+    }
+    let (body, found) = text.split_at(body_chars);
+    match random::same_bytes(checksum(body, context).as_bytes(), found.as_bytes()) {
+        true => Ok(()),
+        false => Err(TextFault::Checksum),
+    }
+}
+
+fn checksum(body: &str, context: &str) -> String {
+    let hash = blake3::derive_key(context, body.as_bytes());
     let mut text = random::base32(&hash[..5]);
     text.truncate(CHECKSUM_CHARS);
     text
