@@ -169,10 +169,9 @@ const together = (looks) => Object.fromEntries(Object.keys(looks[0]).map((what) 
 it('what is paid follows the share', async (t) => {
   // Rounds of one task each: pay comes with rounds, and they are short even at a share of 5 %.
   const visitor = await busyVisitor(100, { batch: PAID_ROWS, microBatch: PAID_ROWS, verification: 'none' });
-  if (process.platform !== 'linux') {
-    t.skip('this system does not tell what a thread computes');
-    return;
-  }
+  // What a thread computes only some systems tell: the books are looked at on all of them.
+  const isMeasured = process.platform === 'linux';
+  if (isMeasured) assert.ok(workerThreads().length > 0, 'the threads of the visitor are found');
   // What a task costs is known without the coordinator, and how many were done the visitor's own page tells: nothing that is
   // expected here comes out of the books. A device's speed is that of the job's own operations, by the processor time that
   // they take: the test at start is a chain of matrix products, which is faster than most jobs. At a small share the same
@@ -208,8 +207,8 @@ it('what is paid follows the share', async (t) => {
     // Whole nano-USD are paid, the rest comes with a later round.
     assert.ok(Math.abs(seen.earned - seen.worth) <= 3 * turns, `${seen.earned} nano-USD were paid for work worth ${seen.worth}`);
     const slack = TOLERANCE + astray / seen.tasks;
-    assert.ok(calculations <= wanted * (1 + slack), `${share} %: ${calculations} calculations a second, ${wanted} expected`);
-    if (FULL) assert.ok(calculations / got >= wanted * (1 - slack), `${share} %: ${calculations} calculations a second, ${wanted} expected`);
+    if (isMeasured) assert.ok(calculations <= wanted * (1 + slack), `${share} %: ${calculations} calculations a second, ${wanted} expected`);
+    if (FULL && isMeasured) assert.ok(calculations / got >= wanted * (1 - slack), `${share} %: ${calculations} calculations a second, ${wanted} expected`);
     paid.push({ perCpuS: seen.flops / seen.computed });
   }
   const [ratio, same] = [paidRatio(), paid[1].perCpuS / paid[0].perCpuS];
@@ -220,7 +219,7 @@ it('what is paid follows the share', async (t) => {
     return;
   }
   assert.ok(Math.abs(ratio / 2 - 1) <= TOLERANCE, `10 % is paid ${ratio} times what 5 % is`);
-  assert.ok(Math.abs(same - 1) <= TOLERANCE, `at 10 % a second of a processor is paid ${same} times what it is at 5 %`);
+  if (isMeasured) assert.ok(Math.abs(same - 1) <= TOLERANCE, `at 10 % a second of a processor is paid ${same} times what it is at 5 %`);
 });
 
 it('nothing is sent after a stop', async () => {
