@@ -7,5 +7,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 minutes="${1:?how many minutes?}"
 say "soak: $minutes minutes"
-RAVEN_SOAK_MINUTES="$minutes" exec cargo test --release --locked -p raven-coordinator --test soak \
+RAVEN_SOAK_MINUTES="$minutes" exec cargo test --release --locked -p raven-coordinator --test process soak:: \
     -- --ignored --nocapture

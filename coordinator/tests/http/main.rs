@@ -1,0 +1,26 @@
+//! The HTTP API, over real connections to a server with a real store.
+
+mod account;
+mod contributors;
+mod datasets;
+mod hostile_files;
+mod idempotency;
+mod images;
+mod jobs;
+mod keys;
+mod late;
+mod pages;
+mod parquet;
+mod quotes;
+mod recover;
+#[path = "../server/mod.rs"]
+mod server;
+mod sign_up;
+mod sites;
+mod spending;
+mod sub_accounts;
+mod tables;
+mod token_rate;
+mod top_up;
+mod uploads;
+mod verify;

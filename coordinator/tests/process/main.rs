@@ -1,0 +1,18 @@
+//! The coordinator's own program, started, killed and started again.
+
+mod certificates;
+mod commands;
+mod contribute;
+mod divergence;
+mod hostile_http;
+mod kills;
+mod money_commands;
+mod operations;
+#[path = "../server/mod.rs"]
+mod server;
+mod soak;
+#[path = "../sold/mod.rs"]
+mod sold;
+mod storage;
+#[path = "../support/mod.rs"]
+mod support;

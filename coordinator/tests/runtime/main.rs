@@ -1,0 +1,16 @@
+//! Jobs that real contributors compute, without the HTTP API around them.
+
+mod about;
+mod executor;
+mod kernel_products;
+mod outcomes;
+mod pay;
+mod referee;
+mod relaxed;
+mod robust;
+mod sites;
+#[path = "../support/mod.rs"]
+mod support;
+mod terms;
+mod top_up;
+mod training;

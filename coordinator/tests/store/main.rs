@@ -1,0 +1,13 @@
+//! The database: what it takes, what it refuses, and what it says after a repeat.
+
+mod accounts;
+mod books;
+mod chain;
+mod money_walks;
+mod partners;
+mod pay;
+mod records;
+mod repeats;
+#[path = "../server/mod.rs"]
+mod server;
+mod settlement;

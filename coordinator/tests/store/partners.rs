@@ -1,0 +1,366 @@
+//! What one network may earn a site, and which of it goes to the reserve.
+
+use crate::server::{Server, job, record};
+use raven_coordinator::keys::{ApiKey, KeyMode};
+use raven_coordinator::runtime::SessionRecord;
+use raven_coordinator::sites::new_site;
+use raven_coordinator::store::{
+    Book, ProofKind, SiteCaps, SiteChange, StoreError, day_of, parse_site,
+};
+use raven_coordinator::ticket::UsedTicket;
+use raven_coordinator::time::UnixMs;
+use raven_engine::ledger::Account;
+use raven_engine::money::PicoUsd;
+use raven_engine::{
+    Beneficiary, ContributorId, Credit, NetworkPrefix, Payer, Proof, Record, SiteId, Void,
+};
+use raven_protocol::{
+    Backend, Device, DeviceClass, JobId, KernelId, NumericClass, ResultDigest, SessionId, TaskId,
+};
+use serde_json::json;
+use sqlx::ConnectOptions as _;
+use std::collections::BTreeMap;
+
+const PAGE: &str = "https://n.example";
+/// 0.004 USD at the rate of a desktop.
+const FLOPS: u64 = 12_500_000_000_000;
+
+fn site(server: &Server) -> SiteId {
+    let site = server.post("/v1/sites", &json!({"name": "News", "origins": [PAGE]})).json();
+    let id = parse_site(site["id"].as_str().expect("an id")).expect("an id");
+    let proven = server.app.store.origin_proven(id, PAGE, ProofKind::File, UnixMs::now());
+    server.runtime.block_on(proven).expect("noted");
+    id
+}
+
+fn posted(server: &Server) -> JobId {
+    let posted = server.post("/v1/jobs", &job(&server.small_dataset())).json();
+    posted["id"].as_str().expect("an id").parse().expect("an id")
+}
+
+/// Networks by number; 0 is this machine's own.
+fn prefix(network: u8) -> NetworkPrefix {
+    let mut prefix = [0; 16];
+    if network > 0 {
+        prefix[..2].copy_from_slice(&[0x20, network]);
+    }
+    NetworkPrefix(prefix)
+}
+
+fn open(
+    server: &Server,
+    site: SiteId,
+    session: u64,
+    who: u8,
+    network: u8,
+) -> Result<(), StoreError> {
+    open_on(server, site, session, who, network, PAGE)
+}
+
+fn open_on(
+    server: &Server,
+    site: SiteId,
+    session: u64,
+    who: u8,
+    network: u8,
+    page: &str,
+) -> Result<(), StoreError> {
+    let device = Device { class: DeviceClass::Desktop, cores: 1, memory_bytes: 1, flops_per_s: 1 };
+    let record = SessionRecord {
+        session: SessionId(session),
+        contributor: ContributorId([who; 32]),
+        site: Some(site),
+        origin: Some(page.into()),
+        ticket: Some(UsedTicket { number: session, is_elsewhere: false }),
+        prefix: prefix(network),
+        device,
+        numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
+        share: 1.0,
+        workers: 1,
+        receipt: "{}".into(),
+        signature: String::new(),
+    };
+    server.runtime.block_on(server.app.store.session_opened(&record))
+}
+
+fn work(server: &Server, site: SiteId, job: JobId, round: u32, sessions: &[(u64, u8)]) {
+    work_for(server, site, job, round, sessions, Beneficiary::Contributor);
+}
+
+fn work_for(
+    server: &Server,
+    site: SiteId,
+    job: JobId,
+    round: u32,
+    sessions: &[(u64, u8)],
+    beneficiary: Beneficiary,
+) {
+    let credits = sessions.iter().enumerate().map(|(part, &(session, who))| Credit {
+        backend: Backend::Cpu,
+        task: TaskId { job, round, stage: 0, part: part as u32 },
+        contributor: ContributorId([who; 32]),
+        session: SessionId(session),
+        site: Some(site),
+        beneficiary,
+        flops: FLOPS,
+        rate: PicoUsd(16_000),
+        digest: ResultDigest([9; 32]),
+        proof: Proof::Single,
+        attempt: 0,
+        payer: Payer::Job,
+    });
+    let record = Record { credits: credits.collect(), ..record(job, round + 1) };
+    server.runtime.block_on(server.app.store.persist(&record)).expect("persisted");
+}
+
+/// Results by what they came to for the site.
+fn outcomes(server: &Server, site: SiteId) -> BTreeMap<String, u64> {
+    let day = day_of(UnixMs::now());
+    let days = server.runtime.block_on(server.app.store.site_days(site, day - 1, day));
+    let mut sums = BTreeMap::new();
+    for (outcome, work) in days.expect("read").into_values().flat_map(|day| day.work) {
+        *sums.entry(outcome).or_default() += work.tasks;
+    }
+    sums
+}
+
+fn counts<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
+    pairs.map(|(name, count)| (name.to_owned(), count)).into()
+}
+
+#[test]
+fn what_is_left_to_a_site_that_does_not_earn_is_the_reserves() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    open(&server, site, 1, 1, 1).expect("opened");
+    open_on(&server, site, 2, 2, 1, "https://other.example").expect("opened");
+    let held = |account: Account| {
+        let balance = server.app.store.balance(Book::Test, account);
+        server.runtime.block_on(balance).expect("readable").held_in
+    };
+    // So much work is beyond the quote: it carries no margin.
+    let earning = 4_000_000;
+    let (own, other) = (ContributorId([1; 32]), ContributorId([2; 32]));
+    work_for(&server, site, job, 0, &[(1, 1), (2, 2)], Beneficiary::Site);
+    assert_eq!(held(Account::Site(site)), earning);
+    assert_eq!(held(Account::Reserve), earning);
+    assert_eq!((held(Account::Contributor(own)), held(Account::Contributor(other))), (0, 0));
+    // A key that keeps what it earns is paid all the same.
+    work(&server, site, job, 1, &[(2, 2)]);
+    assert_eq!(held(Account::Contributor(other)), earning);
+    assert_eq!(held(Account::Reserve), earning);
+    // What is voided or stated again is read from the credits.
+    let task = TaskId { job, round: 0, stage: 0, part: 0 };
+    let void = Void { task, attempt: 0, contributor: own };
+    let record = Record { voids: vec![void], ..record(job, 3) };
+    server.runtime.block_on(server.app.store.persist(&record)).expect("persisted");
+    assert_eq!(held(Account::Site(site)), 0);
+    assert_eq!(held(Account::Reserve), earning);
+    assert_eq!(held(Account::Contributor(other)), earning);
+    server.runtime.block_on(server.app.store.audit(Book::Test)).expect("the auditor agrees");
+}
+
+#[test]
+fn sessions_of_one_network_beyond_the_cap_earn_the_site_nothing() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    let caps = SiteCaps { sessions_per_network_max: 2, ..SiteCaps::default() };
+    server.app.store.set_site_caps(caps);
+    for session in 1..=4 {
+        open(&server, site, session, session as u8, 1).expect("opened");
+    }
+    // Another network has a cap of its own, this machine's has none.
+    open(&server, site, 5, 5, 2).expect("opened");
+    for session in 6..=9 {
+        open(&server, site, session, session as u8, 0).expect("opened");
+    }
+    work(&server, site, job, 0, &[(1, 1), (3, 3), (4, 4), (5, 5), (9, 9)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 3), ("network_sessions", 2)]));
+    // Whoever left makes room.
+    server.runtime.block_on(server.app.store.session_closed(SessionId(1), None)).expect("closed");
+    server.runtime.block_on(server.app.store.session_closed(SessionId(2), None)).expect("closed");
+    server.runtime.block_on(server.app.store.session_closed(SessionId(3), None)).expect("closed");
+    open(&server, site, 10, 10, 1).expect("opened");
+    work(&server, site, job, 1, &[(10, 10)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 4), ("network_sessions", 2)]));
+}
+
+#[test]
+fn new_keys_of_one_network_beyond_the_cap_earn_the_site_nothing() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    let caps = SiteCaps { new_keys_per_network_max: 2, ..SiteCaps::default() };
+    server.app.store.set_site_caps(caps);
+    for session in 1..=4 {
+        open(&server, site, session, session as u8, 1).expect("opened");
+    }
+    // The same key again is no new one.
+    open(&server, site, 5, 1, 1).expect("opened");
+    work(&server, site, job, 0, &[(1, 1), (2, 2), (3, 3), (4, 4)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 2), ("network_keys", 2)]));
+}
+
+#[test]
+fn one_network_does_not_earn_a_site_more_than_its_part() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    for (session, network) in [(1, 1), (2, 2), (3, 3), (4, 0)] {
+        open(&server, site, session, session as u8, network).expect("opened");
+    }
+    // Below 0.01 USD a day nobody is looked at.
+    for round in 0..2 {
+        work(&server, site, job, round, &[(1, 1)]);
+    }
+    assert_eq!(outcomes(&server, site), counts([("earned", 2)]));
+    work(&server, site, job, 2, &[(1, 1), (1, 1)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 2), ("network_share", 2)]));
+    // With work of others there is room for half of all.
+    work(&server, site, job, 3, &[(2, 2), (2, 2), (3, 3), (3, 3), (1, 1), (1, 1), (1, 1)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 8), ("network_share", 3)]));
+    // This machine's own network is not one.
+    for round in 4..8 {
+        work(&server, site, job, round, &[(4, 4), (4, 4)]);
+    }
+    assert_eq!(outcomes(&server, site), counts([("earned", 16), ("network_share", 3)]));
+    // What is withheld is the site's share alone: the work is credited all the same.
+    let contributors = server.runtime.block_on(server.app.store.job_contributors(job));
+    assert_eq!(contributors.expect("read").len(), 4);
+}
+
+/// Jobs are paid with play money here: a page on this machine needs no proof to earn
+/// that, and a site of a live key earns none of it.
+#[test]
+fn play_money_is_earned_on_this_machine_and_never_by_live_keys() {
+    let server = Server::start();
+    let job = posted(&server);
+    let live = ApiKey::generate(KeyMode::Live);
+    let live = server.runtime.block_on(server.app.store.add_key(&live)).expect("a key");
+    for (at, (owner, outcome)) in
+        [(server.owner, "earned"), (live, "other_money")].into_iter().enumerate()
+    {
+        let row = new_site("Trial", &["http://n.localhost:1".into()]).expect("a site");
+        let added = server.app.store.add_site(owner, &row, 9, None);
+        server.runtime.block_on(added).expect("added");
+        let (session, who) = (20 + at as u64, 20 + at as u8);
+        open_on(&server, row.id, session, who, 1, "http://n.localhost:1").expect("opened");
+        work(&server, row.id, job, at as u32, &[(session, who)]);
+        assert_eq!(outcomes(&server, row.id), counts([(outcome, 1)]));
+    }
+}
+
+#[test]
+fn an_origin_that_was_taken_out_of_the_list_or_has_lapsed_earns_nothing() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    open(&server, site, 1, 1, 1).expect("opened");
+    work(&server, site, job, 0, &[(1, 1)]);
+    let store = &server.app.store;
+    let change = |origin: &str| {
+        let origins = Some(vec![origin.to_owned()]);
+        let change = SiteChange { origins, ..SiteChange::default() };
+        server.runtime.block_on(store.change_site(server.owner, site, &change)).expect("changed")
+    };
+    assert!(change("https://m.example"));
+    work(&server, site, job, 1, &[(1, 1)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 1), ("unproven", 1)]));
+    assert!(change(PAGE), "what was proven is so still");
+    work(&server, site, job, 2, &[(1, 1)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 2), ("unproven", 1)]));
+    for _ in 0..3 {
+        let missed = store.origin_missed(site, PAGE, UnixMs::now());
+        server.runtime.block_on(missed).expect("noted");
+    }
+    work(&server, site, job, 3, &[(1, 1)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 2), ("unproven", 2)]));
+}
+
+#[test]
+fn a_ticket_of_another_key_opens_no_session() {
+    let server = Server::start();
+    let site = site(&server);
+    open(&server, site, 1, 1, 1).expect("opened");
+    let store = &server.app.store;
+    assert_eq!(
+        server.runtime.block_on(store.ticket_holder(1)).expect("read"),
+        Some(ContributorId([1; 32]))
+    );
+    server.runtime.block_on(store.forget_tickets(UnixMs(UnixMs::now().0 + 1))).expect("forgotten");
+    assert_eq!(server.runtime.block_on(store.ticket_holder(1)).expect("read"), None);
+}
+
+/// Jobs of a live key are real money: nothing counts as proven by itself, and sites of
+/// test keys earn none.
+#[test]
+fn real_money_needs_a_proof_and_a_live_key() {
+    let server = Server::start();
+    let job = posted(&server);
+    let live = ApiKey::generate(KeyMode::Live);
+    let live = server.runtime.block_on(server.app.store.add_key(&live)).expect("a key");
+    // As if a live key had posted it; its books are not looked at here.
+    server.runtime.block_on(make_live(&server, job));
+    let local = "http://n.localhost:1";
+    let cases = [
+        (server.owner, local, false, "other_money"),
+        (live, local, false, "unproven"),
+        (live, PAGE, false, "unproven"),
+        (live, PAGE, true, "earned"),
+    ];
+    for (at, (owner, page, is_proven, outcome)) in cases.into_iter().enumerate() {
+        let row = new_site("Site", &[page.into()]).expect("a site");
+        let store = &server.app.store;
+        server.runtime.block_on(store.add_site(owner, &row, 9, None)).expect("added");
+        if is_proven {
+            let proven = store.origin_proven(row.id, page, ProofKind::Dns, UnixMs::now());
+            server.runtime.block_on(proven).expect("noted");
+        }
+        let (session, who) = (40 + at as u64, 40 + at as u8);
+        open_on(&server, row.id, session, who, 1, page).expect("opened");
+        work(&server, row.id, job, at as u32, &[(session, who)]);
+        assert_eq!(outcomes(&server, row.id), counts([(outcome, 1)]), "case {at}");
+    }
+}
+
+/// Changes a job's book in the store's file, with as much on its escrow.
+async fn make_live(server: &Server, job: JobId) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(server.folder.path().join("raven.sqlite"));
+    let mut connection = options.connect().await.expect("connects");
+    let sql = "UPDATE jobs SET book = 'live', escrow = 0 WHERE id = ?1";
+    let id = i64::from_le_bytes(job.0.to_le_bytes());
+    sqlx::query(sql).bind(id).execute(&mut connection).await.expect("changed");
+}
+
+#[test]
+fn what_is_void_is_no_verified_work_any_more() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    for session in [1, 2] {
+        open(&server, site, session, session as u8, session as u8).expect("opened");
+    }
+    work(&server, site, job, 0, &[(1, 1), (2, 2)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 2)]));
+    let task = TaskId { job, round: 0, stage: 0, part: 0 };
+    let void = Void { task, attempt: 0, contributor: ContributorId([1; 32]) };
+    let done = |session| {
+        let work = server.runtime.block_on(server.app.store.work_of_session(SessionId(session)));
+        work.expect("read").expect("a visitor").total_flops
+    };
+    // Once, however often it is said.
+    for _ in 0..2 {
+        let voids = Record { voids: vec![void], ..record(job, 1) };
+        server.runtime.block_on(server.app.store.persist(&voids)).expect("persisted");
+        assert_eq!(outcomes(&server, site), counts([("earned", 1)]));
+        assert_eq!([done(1), done(2)], [0, FLOPS]);
+        let people = server.runtime.block_on(server.app.store.job_contributors(job));
+        assert_eq!(people.expect("read"), [(ContributorId([2; 32]), 1)]);
+    }
+    // Nor does it fill the part that its network may have of the day.
+    for round in 1..4 {
+        work(&server, site, job, round, &[(1, 1)]);
+    }
+    assert_eq!(outcomes(&server, site), counts([("earned", 3), ("network_share", 1)]));
+    let voids = (1..4).map(|round| Void { task: TaskId { round, ..task }, ..void }).collect();
+    let voids = Record { voids, ..record(job, 4) };
+    server.runtime.block_on(server.app.store.persist(&voids)).expect("persisted");
+    assert_eq!(outcomes(&server, site), counts([("earned", 1), ("network_share", 0)]));
+}
