@@ -142,7 +142,7 @@ struct Other(Child);
 impl Other {
     fn start(address: SocketAddr, number: u8, cuts_upload_after: u64) -> Self {
         let program = std::env::current_exe().expect("this test's program");
-        let arguments = ["contributes", "--exact", "--ignored", "--nocapture"];
+        let arguments = ["kills::contributes", "--exact", "--ignored", "--nocapture"];
         let told = format!("{address} {number} {cuts_upload_after}");
         let mut command = Command::new(program);
         command.args(arguments).env(CONTRIBUTE, told).stdout(Stdio::piped());
