@@ -218,19 +218,22 @@ impl Engine {
         let demand = &task.demand;
         let Some(session) = self.world.sessions.get(&session_id) else { return 0 };
         let missing_bytes = session.holdings.missing_bytes(demand);
-        let pinned = self.world.pinned(session);
         // Weights that a newer state of the same job replaces are not read again.
         let stale = demand.weights.and_then(|weights| {
             let held = session.holdings.weights.get(&job).copied();
-            held.filter(|&held| held != weights.blob && !pinned.contains(&held))
+            held.filter(|&held| held != weights.blob && !self.world.is_pinned(session, &held))
         });
         let memory = session.profile.memory_bytes;
-        let Some(session) = self.world.sessions.get_mut(&session_id) else { return 0 };
         let mut forgotten: Vec<BlobId> = stale.into_iter().collect();
-        for &blob in &forgotten {
+        if let (Some(&blob), Some(session)) =
+            (forgotten.first(), self.world.sessions.get_mut(&session_id))
+        {
             session.holdings.forget_blob(blob);
         }
-        let evicted = session.holdings.to_evict(demand, &pinned, memory).unwrap_or_default();
+        let Some(session) = self.world.sessions.get(&session_id) else { return 0 };
+        let pinned = || self.world.pinned(session);
+        let evicted = session.holdings.to_evict(demand, pinned, memory).unwrap_or_default();
+        let Some(session) = self.world.sessions.get_mut(&session_id) else { return 0 };
         for &blob in &evicted {
             session.holdings.forget_blob(blob);
         }

@@ -4,6 +4,7 @@ use crate::active::Job;
 use crate::config::EngineConfig;
 use crate::effect::{Effect, EffectId};
 use crate::event::{ContributorId, Event, Millis, PayloadId};
+use crate::ids::IdSet;
 use crate::job::{Cause, JobPhase, JobState};
 use crate::lease::LeaseTable;
 use crate::progress::{Pending, TurnedAway};
@@ -42,7 +43,7 @@ pub struct Engine {
     /// Keys of projections so far: none is used twice.
     pub(crate) keys_drawn: u64,
     /// Payloads that the shell holds for the engine.
-    pub(crate) payloads: BTreeSet<PayloadId>,
+    pub(crate) payloads: IdSet<PayloadId>,
     /// Open sessions of each contributor.
     pub(crate) contributors: BTreeMap<ContributorId, u32>,
     /// Jobs that wait to run, oldest first.
@@ -71,7 +72,7 @@ impl Engine {
             cases: BTreeMap::new(),
             docket: VecDeque::new(),
             keys_drawn: 0,
-            payloads: BTreeSet::new(),
+            payloads: IdSet::default(),
             contributors: BTreeMap::new(),
             queue: VecDeque::new(),
             turned_away: BTreeMap::new(),
@@ -84,8 +85,8 @@ impl Engine {
                 jobs: BTreeMap::new(),
                 sessions: BTreeMap::new(),
                 leases: LeaseTable::new(config.seed),
-                queued: BTreeSet::new(),
-                overdue: BTreeSet::new(),
+                queued: IdSet::default(),
+                overdue: IdSet::default(),
                 gpus: BTreeMap::new(),
                 doubtful: BTreeSet::new(),
                 watch: Watch::default(),

@@ -1,9 +1,9 @@
 //! Leases: single-use rights to answer one task.
 
 use crate::event::Millis;
+use crate::ids::IdMap;
 use raven_graph::philox::{key, philox4x32};
 use raven_protocol::{BlobId, JobId, LeaseId, ResultDigest, SessionId, TaskId};
-use std::collections::BTreeMap;
 
 /// How far a lease is. Expired and answered leases are not kept at all, so
 /// whatever arrives for them names an unknown lease.
@@ -70,12 +70,12 @@ impl Lease {
 pub(crate) struct LeaseTable {
     seed: u64,
     issued: u64,
-    leases: BTreeMap<LeaseId, Lease>,
+    leases: IdMap<LeaseId, Lease>,
 }
 
 impl LeaseTable {
     pub(crate) fn new(seed: u64) -> Self {
-        LeaseTable { seed, issued: 0, leases: BTreeMap::new() }
+        LeaseTable { seed, issued: 0, leases: IdMap::default() }
     }
 
     /// An id that was never given out: 128 bits of the keyed counter.

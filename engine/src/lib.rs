@@ -17,6 +17,7 @@ pub mod effect;
 mod engine;
 pub mod event;
 pub mod groups;
+mod ids;
 pub mod job;
 mod lease;
 pub mod ledger;

@@ -71,7 +71,7 @@ impl Holdings {
     pub(crate) fn to_evict(
         &self,
         demand: &Demand,
-        pinned: &BTreeSet<BlobId>,
+        pinned: impl FnOnce() -> BTreeSet<BlobId>,
         memory_bytes: u64,
     ) -> Option<Vec<BlobId>> {
         let run = demand.bytes_peak.saturating_add(demand.operand_bytes);
@@ -80,6 +80,7 @@ impl Holdings {
         if held <= budget {
             return Some(Vec::new());
         }
+        let pinned = pinned();
         let needed: BTreeSet<BlobId> = demand.blobs().map(|need| need.blob).collect();
         let mut idle: Vec<(u64, BlobId, u64)> = self
             .blobs

@@ -3,6 +3,7 @@
 use crate::active::Job;
 use crate::config::EngineConfig;
 use crate::event::{ContributorId, Millis};
+use crate::ids::IdSet;
 use crate::lease::{Lease, LeaseState, LeaseTable};
 use crate::session::Session;
 use crate::stage::Task;
@@ -24,9 +25,9 @@ pub(crate) struct World {
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) leases: LeaseTable,
     /// Leases that wait behind others of their session.
-    pub(crate) queued: BTreeSet<LeaseId>,
+    pub(crate) queued: IdSet<LeaseId>,
     /// Leases that are late against their estimate.
-    pub(crate) overdue: BTreeSet<LeaseId>,
+    pub(crate) overdue: IdSet<LeaseId>,
     /// Sessions that compute on a GPU, by whose they are.
     pub(crate) gpus: BTreeMap<ContributorId, BTreeSet<SessionId>>,
     /// Sessions whose last leases came to nothing.
@@ -160,6 +161,10 @@ impl World {
     /// Whether `session` may have one more lease.
     pub(crate) fn has_capacity(&self, session: &Session) -> bool {
         let config = &self.config;
+        // What costs least is looked at first.
+        if !session.is_available() || session.open >= session.open_max(config.leases_per_worker) {
+            return false;
+        }
         // Committed leases wait for the wire: as many again as the workers
         // have in hand keep it busy, more would only pile up.
         let per_worker = config.leases_per_worker.saturating_mul(2);
@@ -169,14 +174,11 @@ impl World {
         let is_known = session.profile.operator
             || self.trust.of(&session.identity()).is_vetted(config)
             || self.jobs.values().all(|job| job.plan.verification == Verification::None);
-        let judged = self.judged.get(&session.profile.contributor).copied().unwrap_or(0);
-        let (total, under_way) = match is_known {
-            true => (total, session.leases.len()),
-            false => (total.min(LEASES_OF_STRANGERS_MAX), session.leases.len() + judged),
-        };
-        session.is_available()
-            && session.open < session.open_max(config.leases_per_worker)
-            && under_way < total
+        let judged = || self.judged.get(&session.profile.contributor).copied().unwrap_or(0);
+        match is_known {
+            true => session.leases.len() < total,
+            false => session.leases.len() + judged() < total.min(LEASES_OF_STRANGERS_MAX),
+        }
     }
 
     /// What decides on everybody's capacity has changed.
@@ -195,8 +197,17 @@ impl World {
 
     /// Blobs that the session's leases read.
     pub(crate) fn pinned(&self, session: &Session) -> BTreeSet<BlobId> {
+        self.reading(session).copied().collect()
+    }
+
+    /// Whether a lease of the session reads `blob`.
+    pub(crate) fn is_pinned(&self, session: &Session, blob: &BlobId) -> bool {
+        self.reading(session).any(|read| read == blob)
+    }
+
+    fn reading<'a>(&'a self, session: &'a Session) -> impl Iterator<Item = &'a BlobId> {
         let leases = session.leases.iter().filter_map(|&id| self.leases.get(id));
-        leases.filter(|lease| lease.is_open()).flat_map(|lease| lease.blobs.clone()).collect()
+        leases.filter(|lease| lease.is_open()).flat_map(|lease| &lease.blobs)
     }
 
     /// When each worker of `session` has finished what it has, in ms from now,

@@ -97,8 +97,8 @@ pub(super) fn fits(world: &World, session: &Session, demand: &Demand) -> Result<
     if !may_move(session, demand) {
         return Err(Unfit::Traffic);
     }
-    let pinned = world.pinned(session);
-    match session.holdings.to_evict(demand, &pinned, session.profile.memory_bytes) {
+    let pinned = || world.pinned(session);
+    match session.holdings.to_evict(demand, pinned, session.profile.memory_bytes) {
         Some(_) => Ok(()),
         None => Err(Unfit::Busy),
     }

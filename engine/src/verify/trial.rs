@@ -130,9 +130,13 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Results that can be compared.
-    pub(crate) fn digests(&self) -> BTreeSet<ResultDigest> {
-        self.claims.iter().filter(|claim| claim.who.exact).map(|claim| claim.digest).collect()
+    /// Results that can be compared, in order.
+    pub(crate) fn digests(&self) -> Vec<ResultDigest> {
+        let exact = self.claims.iter().filter(|claim| claim.who.exact);
+        let mut digests: Vec<ResultDigest> = exact.map(|claim| claim.digest).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        digests
     }
 
     /// Whether comparable results differ.

@@ -4,7 +4,7 @@ use crate::config::EngineConfig;
 use crate::event::{ContributorId, SessionProfile};
 use raven_protocol::{Backend, DeviceClass};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// To whom trust belongs: a phone that earned it says nothing of the same
 /// person's server, nor a processor of a GPU.
@@ -119,16 +119,17 @@ const DOUBTS_MAX: u32 = 64;
 /// Identities whose doubts are remembered, whether they are online or not.
 const DOUBTED_MAX: usize = 16_384;
 
-/// Trust in those who are online or whose results are not settled.
+/// Trust in those who are online or whose results are not settled. It is asked for
+/// several times an event; contributors choose their keys, so that the hash is keyed.
 #[derive(Debug, Default)]
 pub(crate) struct TrustTable {
     /// What is held against identities, beyond what [`Trust`] says: it is forgotten
     /// with a restart.
     doubts: BTreeMap<Identity, u32>,
-    known: BTreeMap<Identity, Known>,
+    known: HashMap<Identity, Known>,
     /// Who was excluded since the start, on whatever device. What is stored may
     /// be behind, so they stay; each took the proof of a lie.
-    excluded: BTreeSet<ContributorId>,
+    excluded: HashSet<ContributorId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -161,7 +162,7 @@ impl TrustTable {
         }
     }
 
-    /// Forgets those who are gone and of whom nothing is open; who they were.
+    /// Forgets those who are gone and of whom nothing is open; who they were, in no order.
     pub(crate) fn prune(&mut self, is_open: impl Fn(&Identity) -> bool) -> Vec<ContributorId> {
         let mut forgotten = Vec::new();
         self.known.retain(|identity, known| {

@@ -1,5 +1,6 @@
 //! Contributors that cheat.
 
+use crate::ids::{IdMap, IdSet};
 use crate::kernel::{Value, is_product, mix};
 use crate::rng::Rng;
 use raven_engine::{ContributorId, Identity, Trust, Work};
@@ -91,11 +92,11 @@ impl Lie {
 #[derive(Clone, Debug, Default)]
 pub struct Truth {
     /// What every run that was leased was leased as, as of its last lease.
-    pub work: BTreeMap<TaskId, Work>,
+    pub work: IdMap<TaskId, Work>,
     /// False results that were committed to, by contributor.
     pub lies: BTreeMap<ContributorId, u64>,
     /// False results by what they were committed to for.
-    pub false_results: BTreeSet<(TaskId, ResultDigest)>,
+    pub false_results: IdSet<(TaskId, ResultDigest)>,
     /// False results that were folded into a round which was not undone.
     pub standing: BTreeSet<TaskId>,
     /// What results of GPUs were off, by task: in norms of the task's own.
@@ -107,7 +108,7 @@ pub struct Truth {
     /// Contributors that cheat.
     pub cheats: BTreeSet<ContributorId>,
     /// What is stored of identities.
-    pub trust: BTreeMap<Identity, Trust>,
+    pub trust: IdMap<Identity, Trust>,
     /// Honest contributors that were excluded.
     pub wronged: BTreeSet<ContributorId>,
     pub excluded: BTreeSet<ContributorId>,

@@ -3,6 +3,7 @@
 //! no code with the engine's state machine. After each event it looks at what
 //! that event touched, now and then at everything.
 
+use crate::ids::{IdMap, IdSet};
 use crate::shell::Shell;
 use raven_engine::{
     Algorithm, ContributorId, Credit, Effect, EffectError, EffectId, Engine, EngineConfig, Event,
@@ -14,6 +15,7 @@ use raven_protocol::{
     Seed, SessionId, TaskId,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
 
 /// What the model knows of a lease.
 #[derive(Clone, Debug)]
@@ -22,7 +24,7 @@ struct ModelLease {
     task: TaskId,
     work: Work,
     flops: u64,
-    blobs: BTreeSet<BlobId>,
+    blobs: Vec<BlobId>,
     committed: Option<ResultDigest>,
     revealing: bool,
 }
@@ -31,12 +33,30 @@ struct ModelLease {
 #[derive(Clone, Debug)]
 struct ModelSession {
     profile: SessionProfile,
-    graphs: BTreeSet<GraphId>,
-    /// Weights and shards, with their bytes.
-    blobs: BTreeMap<BlobId, u64>,
+    graphs: IdSet<GraphId>,
+    /// Weights and shards, with their bytes, and how many these are together.
+    blobs: IdMap<BlobId, u64>,
+    held: u64,
     /// Its live leases, and how many of them are not committed.
     leases: BTreeSet<LeaseId>,
     open: u64,
+}
+
+impl ModelSession {
+    /// It is sent, or fetches, a blob that it may hold already.
+    fn hold(&mut self, blob: BlobId, bytes: u64) {
+        let before = self.blobs.insert(blob, bytes);
+        self.held = self.held - before.unwrap_or(0) + bytes;
+    }
+}
+
+/// What came of a lease that was given out.
+#[derive(Clone, Debug, Default)]
+struct Given {
+    /// Whether somebody committed under it in time.
+    committed: bool,
+    /// What became of its result, in the order in which it was told.
+    outcomes: Vec<ResultOutcome>,
 }
 
 /// Live leases of a stage of a round.
@@ -55,14 +75,14 @@ struct ModelJob {
     /// Accepted work in a record that is not durable.
     paying: Vec<Credit>,
     /// By task and how often the job had gone back.
-    paid: BTreeMap<(TaskId, u32), Credit>,
+    paid: IdMap<(TaskId, u32), Credit>,
     /// Micro-batches or parts that were accepted, by round and stage.
     accepted: BTreeMap<(u32, u32), BTreeMap<u32, (u32, PayloadId)>>,
     /// States in durable records.
     durable: BTreeSet<BlobId>,
     steps: BTreeSet<u32>,
     /// Rows read in each epoch.
-    rows: BTreeMap<u32, BTreeSet<i32>>,
+    rows: BTreeMap<u32, IdSet<i32>>,
     /// Rounds that an earlier coordinator has paid for.
     credited_rounds: u32,
     /// The step at which it was resumed.
@@ -76,11 +96,11 @@ struct ModelJob {
     /// How often it went back.
     attempt: u32,
     /// Who committed to what, by task.
-    commitments: BTreeMap<TaskId, BTreeSet<(ContributorId, ResultDigest)>>,
+    commitments: IdMap<TaskId, Vec<(ContributorId, ResultDigest)>>,
     /// Whether a record was not taken: its credits come again.
     failed_saves: bool,
     /// Executions in records, checked jobs only.
-    executions: BTreeSet<(TaskId, u32, ContributorId)>,
+    executions: IdSet<(TaskId, u32, ContributorId)>,
     /// Durably shown slices.
     shown: BTreeMap<raven_engine::ContributorId, BTreeSet<u32>>,
 }
@@ -101,33 +121,29 @@ struct ModelEffect {
 pub struct Auditor {
     config: EngineConfig,
     sessions: BTreeMap<SessionId, ModelSession>,
-    live: BTreeMap<LeaseId, ModelLease>,
+    live: IdMap<LeaseId, ModelLease>,
     /// By stage: what live leases are of, and how many there are of each.
     extents: BTreeMap<StageKey, BTreeMap<u32, (u32, usize)>>,
     /// How many open effects read each payload and each state.
-    payload_readers: BTreeMap<PayloadId, u32>,
-    state_readers: BTreeMap<(JobId, BlobId), u32>,
-    /// Every lease id that was ever given out.
-    given: BTreeSet<LeaseId>,
+    payload_readers: IdMap<PayloadId, u32>,
+    state_readers: IdMap<(JobId, BlobId), u32>,
+    /// Every lease id that was ever given out, with what came of it.
+    given: IdMap<LeaseId, Given>,
     jobs: BTreeMap<JobId, ModelJob>,
-    effects: BTreeMap<EffectId, ModelEffect>,
-    payloads: BTreeSet<PayloadId>,
+    effects: IdMap<EffectId, ModelEffect>,
+    payloads: IdSet<PayloadId>,
     /// Keys of projections, with what they were drawn for.
-    keys: BTreeMap<Seed, TaskId>,
+    keys: IdMap<Seed, TaskId>,
     /// States that the shell keeps, by job: two jobs may come to equal weights.
-    states: BTreeSet<(JobId, BlobId)>,
+    states: IdSet<(JobId, BlobId)>,
     accepted: u64,
     /// Where each job stood after the last event.
     phases: BTreeMap<JobId, JobPhase>,
     checks: u64,
     /// The lease that the event in hand must make the engine accept.
     expected: Option<LeaseId>,
-    /// Leases under which somebody committed in time.
-    committed: BTreeSet<LeaseId>,
     /// How many results came to what.
     counted: BTreeMap<ResultOutcome, u64>,
-    /// What became of results, in the order in which it was told.
-    outcomes: BTreeMap<LeaseId, Vec<ResultOutcome>>,
 }
 
 impl Auditor {
@@ -135,23 +151,21 @@ impl Auditor {
         Auditor {
             config,
             sessions: BTreeMap::new(),
-            live: BTreeMap::new(),
+            live: IdMap::default(),
             extents: BTreeMap::new(),
-            payload_readers: BTreeMap::new(),
-            state_readers: BTreeMap::new(),
-            given: BTreeSet::new(),
+            payload_readers: IdMap::default(),
+            state_readers: IdMap::default(),
+            given: IdMap::default(),
             jobs: BTreeMap::new(),
-            effects: BTreeMap::new(),
-            payloads: BTreeSet::new(),
-            keys: BTreeMap::new(),
-            states: BTreeSet::new(),
+            effects: IdMap::default(),
+            payloads: IdSet::default(),
+            keys: IdMap::default(),
+            states: IdSet::default(),
             accepted: 0,
             phases: BTreeMap::new(),
             checks: 0,
             expected: None,
-            committed: BTreeSet::new(),
             counted: BTreeMap::new(),
-            outcomes: BTreeMap::new(),
         }
     }
 
@@ -173,8 +187,9 @@ impl Auditor {
             Event::SessionOpened { session, profile } => {
                 let model = ModelSession {
                     profile: profile.clone(),
-                    graphs: BTreeSet::new(),
-                    blobs: BTreeMap::new(),
+                    graphs: IdSet::default(),
+                    blobs: IdMap::default(),
+                    held: 0,
                     leases: BTreeSet::new(),
                     open: 0,
                 };
@@ -191,14 +206,16 @@ impl Auditor {
                 let id = *lease;
                 let lease = self.live.get_mut(lease);
                 if let Some(lease) = lease.filter(|lease| lease.session == *session) {
-                    self.committed.insert(id);
+                    self.given.get_mut(&id).expect("a live lease was given").committed = true;
                     let model = self.sessions.get_mut(session).expect("its lease is live");
                     model.open -= u64::from(lease.committed.is_none());
                     let digest = *lease.committed.get_or_insert(*digest);
                     let contributor = model.profile.contributor;
                     let job = self.jobs.get_mut(&lease.task.job).expect("a lease is of a job");
                     let commitments = job.commitments.entry(lease.task).or_default();
-                    commitments.insert((contributor, digest));
+                    if !commitments.contains(&(contributor, digest)) {
+                        commitments.push((contributor, digest));
+                    }
                 }
             }
             Event::Revealed { session, lease, digest, payload, .. } => {
@@ -217,7 +234,9 @@ impl Auditor {
                     (reason, self.sessions.get_mut(session))
                 {
                     // What a session says it lost is sent again.
-                    model.blobs.retain(|blob, _| !live.blobs.contains(blob));
+                    for blob in &live.blobs {
+                        model.held -= model.blobs.remove(blob).unwrap_or(0);
+                    }
                 }
             }
             Event::EffectDone { effect, outcome } => self.effect_done(*effect, outcome),
@@ -447,9 +466,9 @@ impl Auditor {
     /// was paid may turn out to be false.
     fn came_to(&mut self, lease: LeaseId, outcome: ResultOutcome) {
         use ResultOutcome::{Accepted, Late, NotNeeded, Undone, Void, Withdrawn, Wrong};
-        assert!(self.given.contains(&lease), "{lease} was never given");
-        let in_time = self.committed.contains(&lease);
-        let before = self.outcomes.entry(lease).or_default();
+        let given = self.given.get_mut(&lease);
+        let given = given.unwrap_or_else(|| panic!("{lease} was never given"));
+        let (in_time, before) = (given.committed, &mut given.outcomes);
         let may_be = match (before.last(), outcome) {
             (None, Late | NotNeeded | Withdrawn) => true,
             (None, Undone) => false,
@@ -466,16 +485,16 @@ impl Auditor {
     /// told that they are paid are paid.
     fn check_outcomes(&self, executions: usize) {
         let mut last: BTreeMap<ResultOutcome, u64> = BTreeMap::new();
-        for told in self.outcomes.values() {
-            let outcome = told.last().expect("what is told is noted");
-            *last.entry(*outcome).or_default() += 1;
+        for (lease, given) in &self.given {
+            let outcome = given.outcomes.last();
+            assert!(outcome.is_some() || !given.committed, "{lease} came to nothing that was told");
+            if let Some(outcome) = outcome {
+                *last.entry(*outcome).or_default() += 1;
+            }
         }
         assert_eq!(self.counted, last, "each result is counted once, as what it came to");
-        for lease in &self.committed {
-            assert!(self.outcomes.contains_key(lease), "{lease} came to nothing that was told");
-        }
-        let is_accepted = |told: &&Vec<ResultOutcome>| told[0] == ResultOutcome::Accepted;
-        let accepted = self.outcomes.values().filter(is_accepted);
+        let told = self.given.values().map(|given| &given.outcomes);
+        let accepted = told.filter(|told| told.first() == Some(&ResultOutcome::Accepted));
         let is_kept = |told: &&Vec<ResultOutcome>| {
             let lost = [ResultOutcome::Wrong, ResultOutcome::Void];
             !told.iter().any(|outcome| lost.contains(outcome))
@@ -582,7 +601,7 @@ impl Auditor {
                 assert!(self.states.contains(&(*job, *state)), "released weights are sent");
                 let durable = self.jobs[job].durable.contains(state);
                 assert!(durable, "weights are sent before they are durable");
-                model.blobs.insert(*state, shell.kernel.plan(*job).weights_bytes);
+                model.hold(*state, shell.kernel.plan(*job).weights_bytes);
             }
             Outbound::Task { lease, task, flops, work, lease_ms } => {
                 let longest = self.config.lease_ms_min..=self.config.lease_ms_max;
@@ -610,7 +629,9 @@ impl Auditor {
             }
             Outbound::Drop { blobs, graphs } => {
                 for blob in blobs {
-                    assert!(model.blobs.remove(blob).is_some(), "{blob} is dropped, but not held");
+                    let bytes = model.blobs.remove(blob);
+                    model.held -=
+                        bytes.unwrap_or_else(|| panic!("{blob} is dropped, but not held"));
                     let open = |lease: &&ModelLease| lease.committed.is_none();
                     let mut leases = model.leases.iter().filter_map(|id| self.live.get(id));
                     let reader = leases.find(|lease| open(lease) && lease.blobs.contains(blob));
@@ -632,7 +653,8 @@ impl Auditor {
         work: &Work,
         shell: &mut Shell,
     ) {
-        assert!(self.given.insert(id), "{id} was given out before");
+        let before = self.given.insert(id, Given::default());
+        assert!(before.is_none(), "{id} was given out before");
         assert!(!self.jobs[&task.job].ended, "{} has ended", task.job);
         let needs = needs_of(task, work, shell);
         assert_eq!(flops, needs.flops, "{task} states its cost");
@@ -643,8 +665,10 @@ impl Auditor {
         if let Some(weights) = needs.weights {
             assert!(model.blobs.contains_key(&weights), "{task} is sent before its weights");
         }
-        model.blobs.extend(needs.shards.iter().copied());
-        let held: u64 = model.blobs.values().sum();
+        for &(blob, bytes) in &needs.shards {
+            model.hold(blob, bytes);
+        }
+        let held = model.held;
         let memory = model.profile.memory_bytes;
         assert!(held + needs.bytes <= memory, "{session} holds {held} + {} bytes", needs.bytes);
         let contributor = model.profile.contributor;
@@ -678,7 +702,7 @@ impl Auditor {
         let accepted = self.jobs[&task.job].accepted.get(&(task.round, task.stage));
         let is_new = accepted.is_none_or(|accepted| is_apart(accepted, start, count));
         assert!(is_new, "{task} was accepted before");
-        let mut blobs: BTreeSet<BlobId> = needs.shards.iter().map(|&(blob, _)| blob).collect();
+        let mut blobs: Vec<BlobId> = needs.shards.iter().map(|&(blob, _)| blob).collect();
         blobs.extend(needs.weights);
         self.live.insert(
             id,
@@ -766,10 +790,11 @@ impl Auditor {
         for (session, model) in &self.sessions {
             let (leases, open) = open.remove(session).unwrap_or_default();
             assert_eq!((&leases, open), (&model.leases, model.open), "leases of {session}");
+            assert_eq!(model.blobs.values().sum::<u64>(), model.held, "bytes of {session}");
         }
         assert!(open.is_empty(), "leases of closed sessions are live");
-        let mut payloads: BTreeMap<PayloadId, u32> = BTreeMap::new();
-        let mut states: BTreeMap<(JobId, BlobId), u32> = BTreeMap::new();
+        let mut payloads: IdMap<PayloadId, u32> = IdMap::default();
+        let mut states: IdMap<(JobId, BlobId), u32> = IdMap::default();
         for effect in self.effects.values() {
             for &payload in &effect.reads {
                 *payloads.entry(payload).or_default() += 1;
@@ -911,7 +936,7 @@ fn is_apart<T>(taken: &BTreeMap<u32, (u32, T)>, start: u32, count: u32) -> bool 
 }
 
 /// One reader less.
-fn no_longer<K: Ord>(readers: &mut BTreeMap<K, u32>, key: &K) {
+fn no_longer<K: Eq + Hash>(readers: &mut IdMap<K, u32>, key: &K) {
     let count = readers.get_mut(key).expect("it was read");
     *count -= 1;
     if *count == 0 {

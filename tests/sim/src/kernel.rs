@@ -1,6 +1,6 @@
 //! What tasks compute, with numbers for tensors.
 
-use raven_engine::{Algorithm, EpochOrder, JobPlan, SyncSgd, Work, tree};
+use raven_engine::{Algorithm, EpochOrder, JobPlan, Layout, SyncSgd, Work, tree};
 use raven_protocol::{BlobId, JobId, ResultDigest, TaskId};
 use std::collections::BTreeMap;
 
@@ -51,7 +51,8 @@ pub fn is_product(work: &Work) -> bool {
 /// Computes tasks and the shell's own steps, as one kernel everywhere.
 #[derive(Debug, Default)]
 pub struct Kernel {
-    plans: BTreeMap<JobId, JobPlan>,
+    /// What each job is, with its sizes if it has any.
+    plans: BTreeMap<JobId, (JobPlan, Option<Layout>)>,
     orders: BTreeMap<(JobId, u32), EpochOrder>,
     /// Master placement: the value that the round's stages hand on.
     pub rounds: BTreeMap<JobId, Value>,
@@ -59,11 +60,13 @@ pub struct Kernel {
 
 impl Kernel {
     pub fn add(&mut self, plan: JobPlan) {
-        self.plans.insert(plan.job, plan);
+        let Algorithm::SyncSgd(sgd) = &plan.algorithm;
+        let layout = Layout::of(sgd).ok();
+        self.plans.insert(plan.job, (plan, layout));
     }
 
     pub fn plan(&self, job: JobId) -> &SyncSgd {
-        let Algorithm::SyncSgd(plan) = &self.plans[&job].algorithm;
+        let Algorithm::SyncSgd(plan) = &self.plans[&job].0.algorithm;
         plan
     }
 
@@ -73,9 +76,9 @@ impl Kernel {
     }
 
     pub fn plan_and_order(&mut self, job: JobId, round: u32) -> (&SyncSgd, &EpochOrder) {
-        let plan = &self.plans[&job];
+        let (plan, layout) = &self.plans[&job];
         let Algorithm::SyncSgd(sgd) = &plan.algorithm;
-        let epoch = raven_engine::Layout::of(sgd).expect("laid out").epoch_of(round);
+        let epoch = layout.expect("laid out").epoch_of(round);
         let order = self
             .orders
             .entry((job, epoch))
@@ -105,7 +108,7 @@ impl Kernel {
 
     /// The first state.
     pub fn init(&self, job: JobId) -> Value {
-        hash([self.plans[&job].seed.0])
+        hash([self.plans[&job].0.seed.0])
     }
 
     /// A local stage.

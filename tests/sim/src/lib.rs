@@ -6,11 +6,13 @@
 //! state only if every result went to the same place of the same tree.
 
 pub mod adversary;
+mod agenda;
 pub mod auditor;
 mod contributors;
 pub mod faults;
 pub mod figures;
 pub mod history;
+pub mod ids;
 pub mod kernel;
 pub mod network;
 pub mod node;

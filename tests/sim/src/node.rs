@@ -2,6 +2,7 @@
 
 use crate::adversary::Adversary;
 use crate::faults::Micros;
+use crate::ids::{IdMap, IdSet};
 use crate::kernel::Value;
 use crate::network::{Lane, LinkSpec};
 use crate::plans::{GPU_KERNEL, KERNEL};
@@ -10,7 +11,7 @@ use raven_engine::{CategorySet, ContributorId, RefusedCategories, Work};
 use raven_protocol::{
     BlobId, GraphId, LeaseId, NumericClass, RefuseReason, ResultDigest, SessionId, TaskId,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 /// What a contributor is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,14 +109,14 @@ pub struct Kept {
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub session: SessionId,
-    pub graphs: BTreeSet<GraphId>,
+    pub graphs: IdSet<GraphId>,
     /// Weights and shards.
-    pub blobs: BTreeSet<BlobId>,
+    pub blobs: IdSet<BlobId>,
     pub queue: VecDeque<Assigned>,
     pub running: Vec<Assigned>,
-    pub kept: BTreeMap<LeaseId, Kept>,
+    pub kept: IdMap<LeaseId, Kept>,
     /// Leases that it has committed to.
-    pub done: BTreeSet<LeaseId>,
+    pub done: IdSet<LeaseId>,
     pub paused: bool,
     pub down: Lane,
     pub up: Lane,
@@ -125,12 +126,12 @@ impl Connection {
     pub fn new(session: SessionId) -> Self {
         Connection {
             session,
-            graphs: BTreeSet::new(),
-            blobs: BTreeSet::new(),
+            graphs: IdSet::default(),
+            blobs: IdSet::default(),
             queue: VecDeque::new(),
             running: Vec::new(),
-            kept: BTreeMap::new(),
-            done: BTreeSet::new(),
+            kept: IdMap::default(),
+            done: IdSet::default(),
             paused: false,
             down: Lane::default(),
             up: Lane::default(),

@@ -1,5 +1,6 @@
 //! The coordinator's shell: runs effects, keeps payloads and states.
 
+use crate::ids::IdMap;
 use crate::kernel::{Kernel, Value, digest_of, state_of};
 use crate::relaxed::{Bounds, Vector};
 use raven_engine::{
@@ -25,17 +26,17 @@ pub struct Story {
 #[derive(Debug, Default)]
 pub struct Shell {
     pub kernel: Kernel,
-    pub payloads: BTreeMap<PayloadId, Value>,
+    pub payloads: IdMap<PayloadId, Value>,
     /// Of these, the tensors that GPUs came to.
-    pub vectors: BTreeMap<PayloadId, Vector>,
+    pub vectors: IdMap<PayloadId, Vector>,
     /// What was shown of a task.
     pub shown: BTreeMap<PayloadId, (TaskId, Vector)>,
     /// And those that are projections, with the key and the task that they are of.
     pub projections: BTreeMap<PayloadId, (TaskId, Seed, Vec<f64>)>,
     /// What was asked for by lease.
-    pub projecting: BTreeMap<LeaseId, (TaskId, Seed)>,
+    pub projecting: IdMap<LeaseId, (TaskId, Seed)>,
     /// Projections of what GPUs came to, by lease.
-    pub sketches: BTreeMap<LeaseId, (Seed, Vec<f64>)>,
+    pub sketches: IdMap<LeaseId, (Seed, Vec<f64>)>,
     /// By job.
     pub bounds: BTreeMap<JobId, Bounds>,
     /// By job: two jobs may come to equal weights.

@@ -1,9 +1,11 @@
 //! The simulation: one queue of happenings, the real engine, the auditor.
 
 use crate::adversary::Truth;
+use crate::agenda::Agenda;
 use crate::auditor::Auditor;
 use crate::faults::{Faults, MS, Micros, SECOND};
 use crate::history::History;
+use crate::ids::IdMap;
 use crate::kernel::{Value, digest_of, is_product};
 use crate::network::{Lane, Network};
 use crate::node::{Node, NodeSpec, Up};
@@ -16,8 +18,7 @@ use raven_engine::{
     Work,
 };
 use raven_protocol::{JobId, LeaseId, ResultDigest, SessionId, TaskId};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -167,24 +168,6 @@ pub enum Happening {
     },
 }
 
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    at: Micros,
-    order: u64,
-}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// For how long this thread has run: what else the machine does is not counted.
 /// Where the system does not tell, the time since the first call.
 fn thread_time() -> Duration {
@@ -200,9 +183,7 @@ pub struct Sim {
     pub(crate) scenario: Scenario,
     pub(crate) rng: Rng,
     pub(crate) now: Micros,
-    pub(crate) queue: BinaryHeap<Reverse<Entry>>,
-    pub(crate) happenings: BTreeMap<u64, Happening>,
-    pub(crate) order: u64,
+    pub(crate) agenda: Agenda,
     pub(crate) engine: Engine,
     pub(crate) auditor: Auditor,
     pub(crate) shell: Shell,
@@ -216,8 +197,8 @@ pub struct Sim {
     pub(crate) reducing_until: Micros,
     /// A lease to answer wrongly.
     pub(crate) some_lease: Option<(LeaseId, ResultDigest)>,
-    pub(crate) lease_tasks: BTreeMap<LeaseId, TaskId>,
-    pub(crate) lease_sessions: BTreeMap<LeaseId, SessionId>,
+    /// What each lease was of, and whose.
+    pub(crate) leased: IdMap<LeaseId, (TaskId, SessionId)>,
     pub(crate) ended: BTreeMap<JobId, Micros>,
     pub(crate) step_times: BTreeMap<JobId, Vec<Micros>>,
     pub(crate) events: u64,
@@ -236,9 +217,7 @@ impl Sim {
         let mut sim = Sim {
             rng: Rng::new(scenario.seed),
             now: 0,
-            queue: BinaryHeap::new(),
-            happenings: BTreeMap::new(),
-            order: 0,
+            agenda: Agenda::default(),
             engine: Engine::new(scenario.engine.clone()),
             auditor: Auditor::new(scenario.engine.clone()),
             shell: Shell::default(),
@@ -249,8 +228,7 @@ impl Sim {
             into: Lane::default(),
             reducing_until: 0,
             some_lease: None,
-            lease_tasks: BTreeMap::new(),
-            lease_sessions: BTreeMap::new(),
+            leased: IdMap::default(),
             ended: BTreeMap::new(),
             step_times: BTreeMap::new(),
             events: 0,
@@ -283,9 +261,7 @@ impl Sim {
     }
 
     pub(crate) fn at(&mut self, at: Micros, happening: Happening) {
-        self.order += 1;
-        self.queue.push(Reverse(Entry { at: at.max(self.now), order: self.order }));
-        self.happenings.insert(self.order, happening);
+        self.agenda.plan(at.max(self.now), happening);
     }
 
     pub(crate) fn after(&mut self, wait: Micros, happening: Happening) {
@@ -304,7 +280,7 @@ impl Sim {
 
     /// The next thing; false where there is none or time is up.
     fn step(&mut self) -> bool {
-        let next = self.queue.peek().map(|Reverse(entry)| entry.at);
+        let next = self.agenda.next();
         let timeout = self.engine.next_timeout().map(|ms| ms * MS);
         let at = match (next, timeout) {
             (None, None) => return false,
@@ -319,8 +295,7 @@ impl Sim {
             self.tell(Event::Tick);
             return true;
         }
-        let entry = self.queue.pop().map(|Reverse(entry)| entry.order);
-        if let Some(happening) = entry.and_then(|order| self.happenings.remove(&order)) {
+        if let Some((_, happening)) = self.agenda.pop() {
             self.happen(happening);
         }
         true
@@ -543,15 +518,14 @@ impl Sim {
 
     fn send_down(&mut self, session: SessionId, message: Outbound) {
         if let Outbound::Task { lease, task, lease_ms, work, .. } = &message {
-            self.lease_tasks.insert(*lease, *task);
-            self.lease_sessions.insert(*lease, session);
+            self.leased.insert(*lease, (*task, session));
             self.truth.work.insert(*task, work.clone());
             if let Some(&node) = self.sessions.get(&session) {
                 self.lease_ms_of[node] = self.lease_ms_of[node].min(*lease_ms);
             }
         }
         if let Outbound::Project { lease, key, .. } = &message {
-            let task = self.lease_tasks[lease];
+            let (task, _) = self.leased[lease];
             let before = self.shell.projecting.insert(*lease, (task, *key));
             assert!(before.is_none(), "{lease} is asked again before it has answered");
         }
@@ -620,7 +594,8 @@ impl Sim {
             }
             Up::Result { lease, value, vector, bytes } => {
                 // The shell hashes what came under the task of the lease that it names.
-                let task = self.lease_tasks.get(&lease).copied();
+                let leased = self.leased.get(&lease).copied();
+                let task = leased.map(|(task, _)| task);
                 let digest = task.map_or(ResultDigest([0; 32]), |task| {
                     vector.map_or_else(|| digest_of(task, value), |vector| vector.digest(task))
                 });
@@ -630,7 +605,7 @@ impl Sim {
                     self.shell.vectors.insert(payload, vector);
                 }
                 // Of another's lease the socket's own table knows nothing.
-                let is_own = self.lease_sessions.get(&lease) == Some(&session);
+                let is_own = leased.is_some_and(|(_, holder)| holder == session);
                 let shown = task.filter(|_| is_own).map(|task| {
                     let vector = vector.unwrap_or_else(|| Vector::of(value));
                     self.shell.show(payload, task, vector)
@@ -685,10 +660,9 @@ impl Sim {
         // Whatever was broken is mended, so that every end becomes durable.
         self.scenario.faults = Faults::NONE;
         loop {
-            if let Some(Reverse(entry)) = self.queue.pop() {
-                self.now = self.now.max(entry.at);
-                let happening = self.happenings.remove(&entry.order);
-                if let Some(Happening::Effect { effect, answer }) = happening {
+            if let Some((at, happening)) = self.agenda.pop() {
+                self.now = self.now.max(at);
+                if let Happening::Effect { effect, answer } = happening {
                     self.tell(Event::EffectDone { effect, outcome: answer });
                 }
             } else if let Some(timeout) = self.engine.next_timeout() {
@@ -721,18 +695,18 @@ impl Sim {
         });
         Outcome {
             jobs: jobs.collect(),
-            records: self.shell.records.clone(),
+            records: self.shell.records,
             stats: self.engine.stats(self.now / MS),
             ended_us,
             events: self.events,
             engine_time: self.engine_time,
             time: thread_time().saturating_sub(self.began),
             history: self.history,
-            tasks_by_node: self.tasks_by_node.clone(),
-            lease_ms_of: self.lease_ms_of.clone(),
+            tasks_by_node: self.tasks_by_node,
+            lease_ms_of: self.lease_ms_of,
             truth: Truth {
                 tolerance: self.shell.bounds.values().map(Bounds::relative).fold(0.0, f64::max),
-                ..self.truth.clone()
+                ..self.truth
             },
         }
     }
