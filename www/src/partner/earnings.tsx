@@ -4,9 +4,10 @@ import { useEffect, useState } from 'preact/hooks';
 import type { Curve } from '../api.ts';
 import { Chart } from '../parts/chart.tsx';
 import { Tile } from '../parts/totals.tsx';
+import { usdBrief, usdShort } from '../parts/usd.ts';
 import type { Api, Earnings } from './api.ts';
-import { Field, Trouble, useDoing } from './form.tsx';
-import { dayBack, dayNumber, dayText, shortUsd, usd } from './money.ts';
+import { Field, Trouble, useDoing } from '../parts/form.tsx';
+import { dayBack, dayNumber, dayText } from './days.ts';
 
 /** Every day of the span, those without earnings too. */
 function curve({ days }: Earnings, from: string, to: string): Curve {
@@ -45,10 +46,9 @@ export function EarningsPanel({ api, id }: { readonly api: Api; readonly id: str
       {shown ? (
         <>
           <dl class="tiles">
-            <Tile name="Yours" value={usd(shown.earnings.availableNanoUsd)} {...(shown.earnings.isPlayMoney ? { note: 'play money' } : {})} />
-            <Tile name="Until it matures" value={usd(shown.earnings.pendingNanoUsd)} />
+            <Tile name="Earned in these days" value={usdBrief(shown.earnings.days.reduce((sum, { available, pending }) => sum + available + pending, 0))} {...(shown.earnings.isPlayMoney ? { note: 'play money' } : {})} />
           </dl>
-          <Chart title="By day" points={shown.points} format={shortUsd} formatX={dayText} yMin={0} marks />
+          <Chart title="By day" points={shown.points} format={usdShort} formatX={dayText} yMin={0} marks />
         </>
       ) : null}
       <form class="span" onSubmit={submit}>
