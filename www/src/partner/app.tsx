@@ -2,7 +2,7 @@ import { useEffect, useState } from 'preact/hooks';
 import { Top } from '../parts/top.tsx';
 import { Api, type SiteName } from './api.ts';
 import { Estimator } from './estimate.tsx';
-import { Field, Trouble, useDoing } from './form.tsx';
+import { Field, Trouble, useDoing } from '../parts/form.tsx';
 import { SitePage } from './site.tsx';
 
 /** It is gone with the tab: whoever comes after has to know the key. */
@@ -57,6 +57,9 @@ function SignIn({ done }: { readonly done: (signed: Signed) => void }) {
             <button class="primary" disabled={doing.isBusy}>
               Sign in
             </button>
+          </p>
+          <p class="quiet">
+            No key yet? <a href="/sign-up">Sign up</a>.
           </p>
         </form>
       </section>

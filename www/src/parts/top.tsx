@@ -4,6 +4,7 @@ const PAGES = [
   ['/', 'Network'],
   ['/partner', 'Partner sites'],
   ['/earn', 'Contributors'],
+  ['/sign-up', 'Sign up'],
 ] as const;
 
 /** The head of every page: its name, the way to the others, and what the page puts beside them. */
