@@ -132,6 +132,36 @@ for (const colorScheme of ['light', 'dark']) {
   });
 }
 
+it('says of each result what became of it, and of each device why it is gone', async () => {
+  const context = await world.browser.newContext({ viewport: { width: 360, height: 740 } });
+  const page = await context.newPage();
+  const session = (number, reason, closed = '2026-01-02T10:00:00Z') => ({
+    session: `ses_${number}`, key: 'a', device: 'phone', backend: number === 1 ? 'gpu' : 'cpu', share: 0.2, opened: '2026-01-02T09:00:00Z', closed, reason,
+  });
+  // What this takes from liars and slow devices the coordinator's own tests make; here it is what the page says of it.
+  await page.route(/\/v1\/contributors\/[0-9a-f]{64}$/, (route) =>
+    route.fulfill({
+      json: {
+        key: 'a'.repeat(64), linked: [{ key: 'b'.repeat(64), at: '2026-01-02T09:00:00Z' }], work: { tasks: 7, calculations: 3.5 },
+        results: { accepted: 5, wrong: 2, broken_commitment: 1, void: 4, late: 3, not_needed: 6 },
+        sessions: [session(1, null, null), session(2, 'excluded'), session(3, 'traffic_cap'), session(4, null)],
+      },
+    }),
+  );
+  await page.goto(`${world.coordinator.origin}/earn`);
+  const tile = async (what) => (await page.locator('.tile', { hasText: what }).locator('b').textContent()).trim();
+  for (const [what, count] of [
+    ['differs from the checked result', '2'], ['not what had been committed to', '1'], ['another result of the same device was wrong', '4'],
+    ['the task had been given to somebody else', '3'], ['others were faster', '6'], ['Results: accepted', '5'],
+  ]) assert.equal(await tile(what), count, what);
+  const rows = await page.locator('table', { hasText: 'Device' }).locator('tbody tr').allTextContents();
+  assert.deepEqual(rows.map((row) => /At work|A result was wrong|The visit had moved.*|Left/.exec(row)?.[0]), ['At work', 'A result was wrong', 'The visit had moved its share of bytes', 'Left']);
+  assert.match(rows[0], /PhoneGPU20 %/);
+  await assertClean(page, 'refused results');
+  await shot(page, 'earn-refused-360');
+  await context.close();
+});
+
 it('pays out what its owner asks for and the operator approves, and moves the rest to an account', async () => {
   const live = await liveAccount(world.coordinator, 1_000_000_000_000);
   const dataset = await uploadDigits(live);

@@ -1,11 +1,14 @@
 // The partner's console, and what its site earns: by pages of its own, and by no copy of them.
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { after, afterEach, before, describe, it } from 'node:test';
+import { promisify } from 'node:util';
 import { Visitor } from './lib/contributor.mjs';
 import { uploadDigits } from './lib/data.mjs';
 import { digitsJob, finish } from './lib/jobs.mjs';
 import { assertClean, LOOKS, shot } from './lib/look.mjs';
 import { dear, liveAccount, operate, waiting } from './lib/operator.mjs';
+import { coordinatorBin } from './lib/paths.mjs';
 import { article, until, World } from './lib/world.mjs';
 
 let world;
@@ -151,7 +154,7 @@ describe('the console', () => {
     await finish(live, job.id);
     await visitor.close();
 
-    const { page, context } = await open();
+    const { page, context } = await open({ acceptDownloads: true });
     await signIn(page, live.key);
     const form = page.getByRole('form', { name: 'Withdraw' });
     await form.waitFor();
@@ -191,6 +194,16 @@ describe('the console', () => {
     await spend.getByText("are your account's now").waitFor();
     const now = await live.json('GET', '/v1/account');
     assert.equal(now.balance.available_nano_usd - before.balance.available_nano_usd, balance.available_nano_usd);
+    // The statement has a receipt for it that holds without the coordinator.
+    await page.getByText('Statement, with receipts').click();
+    const statement = page.getByRole('list', { name: 'Statement' });
+    await statement.getByText('Spent on jobs').waitFor();
+    await statement.getByText('given back').first().waitFor();
+    const [receipt] = await Promise.all([page.waitForEvent('download'), statement.getByRole('button', { name: 'Receipt' }).first().click()]);
+    const { stdout } = await promisify(execFile)(coordinatorBin, ['verify-receipt', await receipt.path()]);
+    assert.match(stdout, /spend/, stdout);
+    await assertClean(page, 'with a statement');
+    await shot(page, 'partner-statement');
     assert.match(await operate(world.coordinator, 'audit'), /^live: \d+ entries, \d+ accounts, all right/m);
     await context.close();
   });
@@ -235,7 +248,7 @@ describe('the console', () => {
       await assertClean(page, 'signed out');
       await shot(page, `partner-out-${width}-${colorScheme}`);
       await signIn(page);
-      await page.getByText('By day').waitFor();
+      await page.getByText(/By day|Nothing was earned/).waitFor();
       await page.getByRole('button', { name: 'Estimate' }).click();
       await page.getByText("The site's 3 %").waitFor();
       await page.waitForTimeout(500);

@@ -1,9 +1,13 @@
 /** The routes of a key's sites. What is missing in an answer is zero or empty, never a crash. */
 
 import { ask, fields, list, number, send, text, type Fields } from '../parts/refusal.ts';
+import { readLines, type Lines } from '../parts/statement.tsx';
 import { readWithdrawals, wished, type Till, type Withdrawals } from '../parts/till.ts';
 
 const texts = (value: unknown): readonly string[] => list(value).filter((each) => typeof each === 'string');
+
+/** Lines of a statement that are asked for at a time. */
+const LINES = 20;
 
 export class Api {
   constructor(private readonly key: string) {}
@@ -66,6 +70,14 @@ export class Api {
         await this.ask('DELETE', `/v1/sites/${id}/withdrawals/${withdrawal}`);
       },
     };
+  }
+
+  async statement(id: string, before: number | undefined): Promise<Lines> {
+    return readLines(await this.ask('GET', `/v1/sites/${id}/account/statement?limit=${LINES}${before === undefined ? '' : `&before=${before}`}`));
+  }
+
+  async receipt(id: string, number: number): Promise<Blob> {
+    return (await this.send('GET', `/v1/sites/${id}/account/receipts/${number}`)).blob();
   }
 
   /** Makes what a site has earned its owner's account's. */

@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { AMOUNT, AmountField, amountOf } from '../parts/amount.tsx';
 import { Trouble, useDoing } from '../parts/form.tsx';
 import { Refusal } from '../parts/refusal.ts';
+import { Statement } from '../parts/statement.tsx';
 import { References } from '../parts/till.ts';
 import { Tile } from '../parts/totals.tsx';
 import { usd, usdBrief } from '../parts/usd.ts';
@@ -60,6 +61,7 @@ export function PayoutsPanel({ api, id }: PayoutsProps) {
           <WithdrawalList till={till} withdrawals={money.withdrawals} changed={again} />
           <h4>Spend on your own jobs</h4>
           <Spend api={api} id={id} available={money.available} changed={again} />
+          <Statement load={(before) => api.statement(id, before)} receipt={(number) => api.receipt(id, number)} />
         </>
       ) : refusal ? null : (
         <p class="quiet">Loading …</p>
