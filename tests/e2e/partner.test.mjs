@@ -225,7 +225,9 @@ describe('the console', () => {
       await route.fulfill({ json: { ...answer, allowed_categories: allowed, refused_categories: refused, days } });
     });
     await signIn(page);
-    const cells = await page.getByRole('group', { name: 'Visitors by day' }).locator('tbody td').allTextContents();
+    const table = page.getByRole('group', { name: 'Visitors by day' });
+    await table.waitFor();
+    const cells = await table.locator('tbody td').allTextContents();
     assert.deepEqual(cells, ['01-02', '40', '3', '21', '5', '4']);
     const only = page.getByLabel('Only these');
     await only.press('Space');

@@ -99,7 +99,8 @@ it('copies, and gives the account back by the code', async () => {
   assert.match(key, /^rk_live_/);
   const code = (await page.getByLabel('the recovery code', { exact: true }).textContent()).trim();
   assert.equal((await account(key)).status, 200);
-  await page.getByRole('link', { name: 'Sign up' }).click();
+  await page.getByRole('link', { name: 'the account' }).click();
+  await page.getByRole('link', { name: 'get your account back' }).click();
   await page.getByLabel('Recovery code').fill('rr_wrong');
   await page.getByRole('button', { name: 'Give me the account back' }).click();
   await page.getByRole('alert').waitFor();

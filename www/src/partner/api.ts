@@ -1,29 +1,12 @@
 /** The routes of a key's sites. What is missing in an answer is zero or empty, never a crash. */
 
-import { ask, fields, list, number, send, text, type Fields } from '../parts/refusal.ts';
-import { readLines, type Lines } from '../parts/statement.tsx';
-import { readWithdrawals, wished, type Till, type Withdrawals } from '../parts/till.ts';
+import { fields, Keyed, list, number, text, type Fields } from '../parts/refusal.ts';
+import { pageOf, readLines, type Lines } from '../parts/statement.tsx';
+import { readWithdrawals, tillAt, type Till, type Withdrawals } from '../parts/till.ts';
 
 const texts = (value: unknown): readonly string[] => list(value).filter((each) => typeof each === 'string');
 
-/** Lines of a statement that are asked for at a time. */
-const LINES = 20;
-
-export class Api {
-  constructor(private readonly key: string) {}
-
-  #init(method: string, body: unknown): Parameters<typeof send>[1] {
-    return { method, body, headers: { authorization: `Bearer ${this.key}` } };
-  }
-
-  send(method: string, path: string, body?: unknown): Promise<Response> {
-    return send(path, this.#init(method, body));
-  }
-
-  ask(method: string, path: string, body?: unknown): Promise<Fields> {
-    return ask(path, this.#init(method, body));
-  }
-
+export class Api extends Keyed {
   async sites(): Promise<readonly SiteName[]> {
     return list((await this.ask('GET', '/v1/sites')).sites).map((site) => {
       const from = fields(site);
@@ -62,18 +45,11 @@ export class Api {
   }
 
   till(id: string): Till {
-    return {
-      withdraw: async (wish) => {
-        await this.ask('POST', `/v1/sites/${id}/withdrawals`, wished(wish));
-      },
-      cancel: async (withdrawal) => {
-        await this.ask('DELETE', `/v1/sites/${id}/withdrawals/${withdrawal}`);
-      },
-    };
+    return tillAt(this, `/v1/sites/${id}/withdrawals`);
   }
 
   async statement(id: string, before: number | undefined): Promise<Lines> {
-    return readLines(await this.ask('GET', `/v1/sites/${id}/account/statement?limit=${LINES}${before === undefined ? '' : `&before=${before}`}`));
+    return readLines(await this.ask('GET', `/v1/sites/${id}/account/statement${pageOf(before)}`));
   }
 
   async receipt(id: string, number: number): Promise<Blob> {

@@ -42,3 +42,20 @@ export async function ask(path: string, init?: Parameters<typeof send>[1]): Prom
   const response = await send(path, init);
   return response.status === 204 ? {} : fields(await response.json().catch(() => undefined));
 }
+
+/** Requests under an API key. */
+export class Keyed {
+  constructor(private readonly key: string) {}
+
+  #init(method: string, body: unknown): Parameters<typeof send>[1] {
+    return { method, body, headers: { authorization: `Bearer ${this.key}` } };
+  }
+
+  send(method: string, path: string, body?: unknown): Promise<Response> {
+    return send(path, this.#init(method, body));
+  }
+
+  ask(method: string, path: string, body?: unknown): Promise<Fields> {
+    return ask(path, this.#init(method, body));
+  }
+}

@@ -32,6 +32,12 @@ export function readLines(body: Fields): Lines {
   return { lines, before: typeof body.next_before === 'number' ? body.next_before : undefined };
 }
 
+/** Lines that are asked for at a time. */
+const LINES = 20;
+
+/** The query of a part of a statement. */
+export const pageOf = (before: number | undefined): string => `?limit=${LINES}${before === undefined ? '' : `&before=${before}`}`;
+
 const REASONS: Readonly<Record<string, string>> = {
   deposit: 'Paid in',
   trial: 'To begin with',

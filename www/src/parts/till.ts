@@ -1,6 +1,6 @@
 /** Money that goes out: what was asked for and how far it is. The same for sites and for contributors. */
 
-import { fields, list, number, text, type Fields } from './refusal.ts';
+import { fields, list, number, text, type Fields, type Keyed } from './refusal.ts';
 
 export interface Withdrawal {
   readonly id: string;
@@ -59,6 +59,16 @@ export function readWithdrawals(body: Fields): Withdrawals {
 export function wished({ nanoUsd, address, pay, reference }: Wish): object {
   return { nano_usd: nanoUsd, reference, pay, ...(address === undefined ? {} : { address }) };
 }
+
+/** Of what an API key's account may withdraw. */
+export const tillAt = (api: Keyed, path: string): Till => ({
+  withdraw: async (wish) => {
+    await api.ask('POST', path, wished(wish));
+  },
+  cancel: async (id) => {
+    await api.ask('DELETE', `${path}/${id}`);
+  },
+});
 
 const randomHex = (bytes: number): string =>
   Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (byte) => byte.toString(16).padStart(2, '0')).join('');

@@ -159,7 +159,7 @@ function Keys({ made, isNew }: { readonly made: Made; readonly isNew: boolean })
       <h3>What now?</h3>
       <ul>
         <li>
-          <a href="/partner">Register a site</a>: sign in there with the key.
+          <a href="/partner">Register a site</a>, or see <a href="/account">the account</a>: sign in there with the key.
         </li>
         <li>
           Train a model: upload a data set, then post a job. With the key in <code>RAVEN_KEY</code> this shows that it works:
