@@ -11,7 +11,7 @@ export default defineConfig({
     // Everything stays in files: the page's policy allows neither inline scripts nor data URLs.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
-    rolldownOptions: { input: ['index.html', 'partner.html', 'earn.html'] },
+    rolldownOptions: { input: ['index.html', 'partner.html', 'earn.html', 'sign-up.html', 'account.html'] },
   },
   oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
   server: { proxy: { '/v1': COORDINATOR } },

@@ -1,33 +1,23 @@
 // The partner's console, and what its site earns: by pages of its own, and by no copy of them.
 import assert from 'node:assert/strict';
-import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { execFile } from 'node:child_process';
 import { after, afterEach, before, describe, it } from 'node:test';
+import { promisify } from 'node:util';
+import { Visitor } from './lib/contributor.mjs';
 import { uploadDigits } from './lib/data.mjs';
-import { digitsJob } from './lib/jobs.mjs';
-import { outDir } from './lib/paths.mjs';
-import { until, World } from './lib/world.mjs';
-
-const { source: AXE } = createRequire(import.meta.url)('axe-core');
-const folder = outDir('e2e');
+import { digitsJob, finish } from './lib/jobs.mjs';
+import { assertClean, LOOKS, shot } from './lib/look.mjs';
+import { dear, liveAccount, operate, waiting } from './lib/operator.mjs';
+import { coordinatorBin } from './lib/paths.mjs';
+import { article, until, World } from './lib/world.mjs';
 
 let world;
 before(async () => {
+  dear();
   world = await World.start('partner');
 });
 afterEach(() => world.clear());
 after(() => world?.stop());
-
-async function assertClean(page, what) {
-  await page.evaluate(AXE);
-  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
-  assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes[0].html} ${nodes[0].failureSummary}`), [], what);
-}
-
-async function fits(page, width, what) {
-  const found = await page.evaluate(() => document.documentElement.scrollWidth);
-  assert.ok(found <= width, `${what} is ${found} px wide in a window of ${width}`);
-}
 
 async function open(options = {}) {
   const context = await world.browser.newContext(options);
@@ -150,21 +140,122 @@ describe('the console', () => {
     await context.close();
   });
 
-  for (const [width, colorScheme] of [[360, 'light'], [360, 'dark'], [1280, 'light'], [1280, 'dark']]) {
+  it('withdraws what a site has earned, takes it back, and spends it', async () => {
+    const live = await liveAccount(world.coordinator, 1_000_000_000_000);
+    const origin = `http://127.0.0.1:${world.partner.port}`;
+    const site = await live.json('POST', '/v1/sites', { name: 'Paid News', origins: [origin] });
+    world.partner.routes['/.well-known/raven-site.txt'] = { type: 'text/plain', body: site.site_key };
+    world.partner.routes['/paid'] = article(site.snippet);
+    await live.json('POST', `/v1/sites/${site.id}/prove`, {});
+    const dataset = await uploadDigits(live);
+    const job = await live.json('POST', '/v1/jobs', digitsJob(dataset.id, { epochs: 4, name: 'paid' }));
+    const visitor = await Visitor.open(world.browser, `${origin}/paid`);
+    await visitor.accept(50);
+    await finish(live, job.id);
+    await visitor.close();
+
+    const { page, context } = await open({ acceptDownloads: true });
+    await signIn(page, live.key);
+    const form = page.getByRole('form', { name: 'Withdraw' });
+    await form.waitFor();
+    const { balance } = await live.json('GET', `/v1/sites/${site.id}/account`);
+    assert.ok(balance.available_nano_usd > 200, JSON.stringify(balance));
+    await form.getByText('At least $0.0000001 at a time').waitFor();
+    const ask = async (amount) => {
+      await form.getByLabel('Amount in US dollars').fill(amount);
+      await form.getByLabel('Pay to').fill('IBAN XX00 1234, Ann Example');
+      await form.getByRole('button', { name: 'Withdraw' }).click();
+    };
+    await ask('999');
+    await form.getByRole('alert').getByText('to spend').waitFor();
+    await ask('0.00000001');
+    await form.getByRole('alert').getByText('at least').waitFor();
+    await ask('0.0000001');
+    await form.getByText('$0.0000001 are held for you').waitFor();
+    const list = page.getByRole('list', { name: 'Withdrawals' });
+    await list.getByText('Held').waitFor();
+    await list.getByRole('button', { name: 'Cancel the withdrawal of $0.0000001' }).click();
+    await list.getByText('Cancelled').waitFor();
+    await form.getByRole('button', { name: 'All of it' }).click();
+    await form.getByLabel('Pay to').fill('IBAN XX00 1234, Ann Example');
+    await form.getByRole('button', { name: 'Withdraw' }).click();
+    await form.getByText('Available: $0.').waitFor();
+    await assertClean(page, 'with withdrawals');
+    await shot(page, 'partner-paid');
+    const id = await waiting(world.coordinator);
+    await operate(world.coordinator, 'withdrawals', 'begin', id);
+    await operate(world.coordinator, 'withdrawals', 'refuse', '--note', 'no such account', id);
+    await list.getByText('no such account').waitFor();
+    // It is the site's again, and goes on to the account.
+    const before = await live.json('GET', '/v1/account');
+    const spend = page.getByRole('form', { name: 'Spend on your own jobs' });
+    await spend.getByRole('button', { name: 'All of it' }).click();
+    await spend.getByRole('button', { name: 'Move to your account' }).click();
+    await spend.getByText("are your account's now").waitFor();
+    const now = await live.json('GET', '/v1/account');
+    assert.equal(now.balance.available_nano_usd - before.balance.available_nano_usd, balance.available_nano_usd);
+    // The statement has a receipt for it that holds without the coordinator.
+    await page.getByText('Statement, with receipts').click();
+    const statement = page.getByRole('list', { name: 'Statement' });
+    await statement.getByText('Spent on jobs').waitFor();
+    await statement.getByText('given back').first().waitFor();
+    const [receipt] = await Promise.all([page.waitForEvent('download'), statement.getByRole('button', { name: 'Receipt' }).first().click()]);
+    const { stdout } = await promisify(execFile)(coordinatorBin, ['verify-receipt', await receipt.path()]);
+    assert.match(stdout, /spend/, stdout);
+    await assertClean(page, 'with a statement');
+    await shot(page, 'partner-statement');
+    assert.match(await operate(world.coordinator, 'audit'), /^live: \d+ entries, \d+ accounts, all right/m);
+    await context.close();
+  });
+
+  it('shows kinds of jobs as refused or as the only ones, and cards that were shown, where the coordinator tells of them', async () => {
+    const { page, context } = await open();
+    const changes = [];
+    // A coordinator that knows both, in front of this one.
+    let allowed = null;
+    await page.route(`**/v1/sites/${world.site.id}`, async (route) => {
+      const body = route.request().postDataJSON();
+      if (body) {
+        changes.push(body);
+        if ('allowed_categories' in body) allowed = body.allowed_categories;
+      }
+      const answer = await world.coordinator.json('GET', `/v1/sites/${world.site.id}`);
+      const refused = body?.refused_categories ?? [];
+      const days = [{ day: '2026-01-02', views: 40, blocked: 3, shown: 21, yes: 5, worked: 4, work: {} }];
+      await route.fulfill({ json: { ...answer, allowed_categories: allowed, refused_categories: refused, days } });
+    });
+    await signIn(page);
+    const table = page.getByRole('group', { name: 'Visitors by day' });
+    await table.waitFor();
+    const cells = await table.locator('tbody td').allTextContents();
+    assert.deepEqual(cells, ['01-02', '40', '3', '21', '5', '4']);
+    const only = page.getByLabel('Only these');
+    await only.press('Space');
+    await until(() => changes.length === 1, 'a change');
+    await page.getByLabel('Finance').press('Space');
+    await until(() => changes.length === 2, 'another change');
+    const [first, second] = changes.map((change) => change.allowed_categories);
+    assert.ok(first.includes('finance'), first.join());
+    assert.deepEqual(second, first.filter((each) => each !== 'finance'));
+    await only.press('Space');
+    await until(() => changes.length === 3, 'a third change');
+    assert.deepEqual(changes[2], { allowed_categories: null, refused_categories: ['finance'] });
+    await context.close();
+  });
+
+  for (const [width, colorScheme] of LOOKS) {
     it(`at ${width} px, ${colorScheme}: everything fits, and axe finds nothing`, async () => {
       const { page, context } = await open({ viewport: { width, height: 800 }, colorScheme });
-      const shot = (name) => page.screenshot({ path: join(folder, `partner-${name}-${width}-${colorScheme}.png`), fullPage: true });
       await page.getByLabel('API key').waitFor();
       await assertClean(page, 'signed out');
-      await shot('out');
+      await shot(page, `partner-out-${width}-${colorScheme}`);
       await signIn(page);
-      await page.getByText('By day').waitFor();
+      await page.getByText(/By day|Nothing was earned/).waitFor();
       await page.getByRole('button', { name: 'Estimate' }).click();
       await page.getByText("The site's 3 %").waitFor();
       await page.waitForTimeout(500);
-      await fits(page, width, 'the console');
       await assertClean(page, 'signed in');
-      await shot('in');
+      await shot(page, `partner-in-${width}-${colorScheme}`);
       await context.close();
     });
   }

@@ -1,29 +1,58 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { readClaims, readOwn } from '../src/earn/api.ts';
+import { readOwn } from '../src/earn/api.ts';
+import { claimLink, readClaims } from '../src/earn/claims.ts';
 import { daily } from '../src/earn/money.tsx';
-import { allocated, time, usd, usdShort } from '../src/earn/words.ts';
+import { allocated, ended } from '../src/earn/words.ts';
+import { squares } from '../src/parts/qr.tsx';
+import { time } from '../src/parts/times.ts';
 
-test('small amounts are seen, and large ones are short', () => {
-  assert.deepEqual(
-    [0, 1, 432, 14_400, 1_234_567, 5e9, 12_345_678_900].map(usd),
-    ['$0', '$0.000000001', '$0.000000432', '$0.0000144', '$0.00123', '$5.00', '$12.35'],
-  );
-});
-
-test('an axis has room for few characters', () => {
-  assert.deepEqual([0, 131, 14_400, 2_500_000, 5e9].map(usdShort), ['$0', '131 n$', '14.4 µ$', '2.5 m$', '$5.00']);
-});
+const ORIGIN = 'https://raven.example';
 
 test('a link has a claim, or none', () => {
   const claim = { statement: '{"purpose":"claim"}', signature: 'ab' };
   const coded = Buffer.from(JSON.stringify(claim)).toString('base64url');
-  assert.deepEqual(readClaims(`#claim=${coded}`), [claim]);
+  assert.deepEqual(readClaims(`#claim=${coded}`, ORIGIN), [claim]);
   const link = (claims: unknown): string => `#claim=${Buffer.from(JSON.stringify(claims)).toString('base64url')}`;
   const other = { ...claim, signature: 'cd' };
-  assert.deepEqual(readClaims(link([claim, other])), [claim, other], 'one for each key');
+  assert.deepEqual(readClaims(link([claim, other]), ORIGIN), [claim, other], 'one for each key');
   const none = ['', '#claim=', '#claim=x', `#${coded}`, '#claim=e30', '#claim=<script>', link([]), link([claim, {}]), link([claim, null]), link(Array(33).fill(claim))];
-  for (const hash of none) assert.deepEqual(readClaims(hash), [], hash);
+  for (const hash of none) assert.deepEqual(readClaims(hash, ORIGIN), [], hash);
+});
+
+/** As the frame makes it. */
+function signedClaim(digit: string) {
+  const statement = JSON.stringify({ purpose: 'claim', coordinator: ORIGIN, from: digit.repeat(64), expires_ms: 1_796_000_000_000, nonce: digit.repeat(32) });
+  return { statement, signature: digit.repeat(128) };
+}
+
+test('a link for another device says the same, shorter', () => {
+  const claims = ['0', 'a', 'f'].map(signedClaim);
+  const link = claimLink(claims, ORIGIN);
+  assert.deepEqual(readClaims(new URL(link).hash, ORIGIN), claims);
+  assert.ok(link.length < 520 && link.startsWith(`${ORIGIN}/earn#claims=`), link);
+  const cut = new URL(link).hash.slice(0, -4);
+  assert.deepEqual(readClaims(cut, ORIGIN), [], 'a link that was cut off');
+  assert.notEqual(readClaims(new URL(link).hash, 'https://other.example')[0]?.statement, claims[0]?.statement, 'words for another coordinator');
+});
+
+test('words that the page would write otherwise go as they are', () => {
+  const [claim] = [signedClaim('a')];
+  for (const statement of [claim.statement.replace('":', '": '), claim.statement.toUpperCase(), '{}', claim.statement.replace('}', ',"more":1}')]) {
+    const other = { ...claim, statement };
+    const link = claimLink([other], ORIGIN);
+    assert.deepEqual(readClaims(new URL(link).hash, ORIGIN), [other], statement);
+  }
+});
+
+test('sixteen claims, as many as a frame has, fit into one code', () => {
+  const claims = Array.from({ length: 16 }, (_, index) => signedClaim(index.toString(16)));
+  const rows = squares(claimLink(claims, ORIGIN));
+  assert.ok(rows && rows.length <= 177 + 8, String(rows?.length));
+  assert.ok(rows.slice(0, 4).flat().every((isDark) => !isDark), 'white around it');
+  assert.equal(squares('x'.repeat(3_000)), undefined);
+  const one = squares(claimLink(claims.slice(0, 1), ORIGIN));
+  assert.ok(one && one.length <= 61, `one claim has ${one?.length} squares a side`);
 });
 
 test('whatever the coordinator leaves out is nothing', () => {
@@ -48,4 +77,5 @@ test('allocations in words', () => {
   assert.equal(allocated({ kind: 'consent', share: 0.2, cpu: false, gpu: true }), 'Agreed: 20 % of the GPU');
   assert.equal(allocated({ kind: 'revoke', share: 0, cpu: false, gpu: false }), 'Stopped');
   assert.equal(time('nonsense'), '');
+  assert.deepEqual(['', 'excluded', 'some_new_reason'].map(ended), ['Left', 'A result was wrong', 'Some new reason']);
 });

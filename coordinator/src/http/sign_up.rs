@@ -11,17 +11,19 @@ use crate::time::UnixMs;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Seconds after which the oldest of too many links are over.
 const CROWDED_S: u64 = 300;
 
-/// What a link shows: programs that look into mail follow links, so that only
-/// the button makes the account. The address is the page's own.
+/// The page that people sign up on, where it was built.
+const WWW_PAGE: &str = "sign-up";
+/// What a link shows where it was not: programs that look into mail follow links, so that
+/// only the button makes the account. The address is the page's own.
 const PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
     <meta name=\"viewport\" content=\"width=device-width\"><title>Sign up</title>\
     <h1>Sign up</h1><p>The button makes your account. What it answers is shown once: \
@@ -31,7 +33,7 @@ const PAGE_POLICY: &str = "default-src 'none'; form-action 'self'; frame-ancesto
 
 pub fn routes() -> Router<App> {
     Router::new()
-        .route("/v1/sign-up", post(begin))
+        .route("/v1/sign-up", get(terms).post(begin))
         .route("/v1/sign-up/{token}", get(page).post(finish))
 }
 
@@ -45,6 +47,11 @@ struct Wish {
 fn mailer(app: &App) -> Result<&Arc<dyn Mailer>, Problem> {
     let off = || Problem::not_found("this coordinator makes accounts on its command line only");
     app.settings.accounts.mailer.as_ref().ok_or_else(off)
+}
+
+/// Whether people may sign up here, for pages that offer it.
+async fn terms(State(app): State<App>) -> Json<Value> {
+    Json(json!({ "open": app.settings.accounts.mailer.is_some() }))
 }
 
 /// Answers the same whether or not the address has an account.
@@ -106,6 +113,11 @@ fn token_of(text: &str) -> Result<Secret, Problem> {
 async fn page(State(app): State<App>, Path(token): Path<String>) -> Result<Response, Problem> {
     mailer(&app)?;
     token_of(&token)?;
+    if app.www.file(WWW_PAGE).is_some() {
+        // What follows the # stays in the browser: no log and no other page has it.
+        let place = format!("/{WWW_PAGE}#{token}");
+        return Ok((StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response());
+    }
     Ok(([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(PAGE)).into_response())
 }
 

@@ -137,7 +137,7 @@ pub(super) async fn listed(
     let rows = app.store.withdrawals(Some((book, account)), false, LISTED_MAX).await?;
     let rates = app.store.token_rates().await?;
     let withdrawals: Vec<Value> = rows.iter().map(|row| shown(row, &rates)).collect();
-    Ok(Json(json!({ "withdrawals": withdrawals })))
+    Ok(Json(json!({ "withdrawals": withdrawals, "least_nano_usd": app.settlement.least() })))
 }
 
 /// What a sub-account has came from its parent, and goes out through it.

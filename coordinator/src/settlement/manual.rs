@@ -46,6 +46,10 @@ impl Manual {
 }
 
 impl Settlement for Manual {
+    fn least(&self) -> NanoUsd {
+        self.least
+    }
+
     fn deposit(&self, deposit: Deposit) -> BoxFuture<'_, Result<Added, SettlementError>> {
         Box::pin(async move {
             let Deposit { owner, amount, payment } = deposit;

@@ -201,6 +201,9 @@ impl From<Refusal> for SettlementError {
 
 /// How money comes in and goes out.
 pub trait Settlement: fmt::Debug + Send + Sync {
+    /// What is less is not paid out.
+    fn least(&self) -> NanoUsd;
+
     /// Enters money that came in.
     ///
     /// # Errors

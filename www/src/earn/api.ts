@@ -1,5 +1,8 @@
 /** A contributor's own routes, read defensively: a missing number shows as zero, never as a crash. */
 
+import { ask, fields, list as anyList, number, text, type Fields } from '../parts/refusal.ts';
+import { readWithdrawals, wished, type Till, type Withdrawals } from '../parts/till.ts';
+import type { Claim } from './claims.ts';
 import type { Wallet } from './wallet.ts';
 
 export interface Session {
@@ -54,28 +57,12 @@ export interface Own {
   readonly earned: Readonly<Record<Book, ReadonlyArray<readonly [day: number, nanoUsd: number]>>>;
   readonly payout: Payout;
   readonly allocations: readonly Allocation[];
+  readonly payouts: Withdrawals;
 }
 
-/** What the coordinator says against a request, in its words. */
-export class Refused extends Error {}
+const list = (value: unknown): readonly Fields[] => anyList(value).map(fields);
 
-type Fields = Readonly<Record<string, unknown>>;
-
-const fields = (value: unknown): Fields => (typeof value === 'object' && value !== null ? (value as Fields) : {});
-const number = (value: unknown): number => (typeof value === 'number' && Number.isFinite(value) ? value : 0);
-const text = (value: unknown): string => (typeof value === 'string' ? value : '');
-const list = (value: unknown): readonly Fields[] => (Array.isArray(value) ? value.map(fields) : []);
-
-async function request(path: string, init: RequestInit): Promise<Fields> {
-  const response = await fetch(path, init);
-  const body = fields(await response.json().catch(() => undefined));
-  if (!response.ok) throw new Refused(text(body.detail) || `${response.status} ${response.statusText}`);
-  return body;
-}
-
-const post = (path: string, body: object): Promise<Fields> => {
-  return request(path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
-};
+const post = (path: string, body: object): Promise<Fields> => ask(path, { method: 'POST', body });
 
 async function challenge(wallet: Wallet): Promise<{ readonly nonce: string; readonly origin: string }> {
   const given = await post('/v1/contributors/challenge', { key: wallet.key });
@@ -123,7 +110,7 @@ function earnings(value: unknown): Earnings {
 const DAY_MS = 86_400_000;
 
 /** Reads what the coordinator answers of a key's own. */
-export function readOwn(body: Fields): Own {
+export function readOwn(body: Fields, payouts: Fields = {}): Own {
   const books = fields(body.earnings);
   const work = fields(body.work);
   const payout = fields(body.payout);
@@ -145,46 +132,56 @@ export function readOwn(body: Fields): Own {
       threshold: typeof payout.threshold_nano_usd === 'number' ? payout.threshold_nano_usd : undefined,
     },
     allocations: list(body.allocations).map(allocation),
+    payouts: readWithdrawals(payouts),
   };
 }
 
+/** A request that the wallet's key has signed for. */
+async function signed(wallet: Wallet, method: string, path: string, body?: object): Promise<Fields> {
+  return ask(`/v1/contributors/${wallet.key}${path}`, { method, body, headers: { authorization: await authorization(wallet) } });
+}
+
 export async function own(wallet: Wallet): Promise<Own> {
-  const headers = { authorization: await authorization(wallet) };
-  return readOwn(await request(`/v1/contributors/${wallet.key}`, { headers }));
+  const [shown, payouts] = await Promise.all([signed(wallet, 'GET', ''), signed(wallet, 'GET', '/withdrawals')]);
+  return readOwn(shown, payouts);
 }
 
 export async function setPayout(wallet: Wallet, { address, threshold }: Payout): Promise<void> {
-  const headers = { authorization: await authorization(wallet), 'content-type': 'application/json' };
-  const body = JSON.stringify({ address: address === '' ? null : address, threshold_nano_usd: threshold ?? null });
-  await request(`/v1/contributors/${wallet.key}/payout`, { method: 'PUT', headers, body });
+  await signed(wallet, 'PUT', '/payout', { address: address === '' ? null : address, threshold_nano_usd: threshold ?? null });
 }
 
-/** A contributor's word that a wallet may collect for it. */
-export interface Claim {
-  readonly statement: string;
-  readonly signature: string;
+export const till = (wallet: Wallet): Till => ({
+  withdraw: async (wish) => {
+    await signed(wallet, 'POST', '/withdrawals', wished(wish));
+  },
+  cancel: async (id) => {
+    await signed(wallet, 'DELETE', `/withdrawals/${id}`);
+  },
+});
+
+/** An account on whose jobs earnings may be spent. */
+export interface Account {
+  readonly account: string;
+  readonly book: Book;
 }
 
-/** More claims than a link of the frame has. */
-const CLAIMS_MAX = 32;
+const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
 
-/** The claims of a link's fragment, one for each key that has earned; none where it is not whole. */
-export function readClaims(hash: string): readonly Claim[] {
-  const coded = /^#claim=([\w-]+)$/.exec(hash)?.[1];
-  if (!coded) return [];
-  try {
-    const parsed: unknown = JSON.parse(atob(coded.replaceAll('-', '+').replaceAll('_', '/')));
-    // A link of before is of one key.
-    const claims = (Array.isArray(parsed) ? parsed : [parsed]).map(readClaim);
-    return claims.length <= CLAIMS_MAX && claims.every((each) => each !== undefined) ? claims : [];
-  } catch {
-    return [];
-  }
+export async function accountOf(key: string): Promise<Account> {
+  const { account, book } = await ask('/v1/account', { headers: bearer(key) });
+  return { account: text(account), book: book === 'live' ? 'live' : 'test' };
 }
 
-function readClaim(value: unknown): Claim | undefined {
-  const { statement, signature } = fields(value);
-  return typeof statement === 'string' && typeof signature === 'string' ? { statement, signature } : undefined;
+/** A statement moves money for so long: the clock of this device may be wrong by a little. */
+const STATEMENT_MS = 3_600_000;
+
+/** Makes what the wallet has earned the account's. The nonce is that of one movement. */
+export async function spend(wallet: Wallet, key: string, account: string, nanoUsd: number, nonce: string): Promise<void> {
+  const { origin } = await challenge(wallet);
+  const expires = new Date(Date.now() + STATEMENT_MS).toISOString();
+  const statement = JSON.stringify({ coordinator: origin, contributor: wallet.key, account, nano_usd: nanoUsd, nonce, expires_at: expires });
+  const signature = await wallet.sign(`raven earnings 1\n${statement}`);
+  await ask('/v1/account/earnings', { method: 'POST', headers: bearer(key), body: { statement, signature } });
 }
 
 export async function claim(wallet: Wallet, { statement, signature }: Claim): Promise<void> {

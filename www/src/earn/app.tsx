@@ -2,10 +2,14 @@ import { useEffect, useState } from 'preact/hooks';
 import { count, withPrefix } from '../format.ts';
 import { Top } from '../parts/top.tsx';
 import { Tile } from '../parts/totals.tsx';
-import { claim, own, readClaims, Refused, type Own } from './api.ts';
+import { Refusal } from '../parts/refusal.ts';
+import { claim, own, type Own } from './api.ts';
+import { isClaim, readClaims, type Claim } from './claims.ts';
+import { Collect } from './collect.tsx';
 import { History, Sessions } from './lists.tsx';
 import { Money } from './money.tsx';
-import { PayoutForm } from './payout.tsx';
+import { Payouts } from './payout.tsx';
+import { Spend } from './spend.tsx';
 import { Wallet } from './wallet.ts';
 import { OUTCOMES } from './words.ts';
 
@@ -22,20 +26,18 @@ interface Page {
 interface News {
   readonly good: boolean;
   readonly text: string;
+  /** Of a look that failed: the next one may succeed. */
+  readonly isPassing?: true;
 }
 
-const said = (error: unknown): string => (error instanceof Refused ? error.message : 'The coordinator does not answer.');
+const said = (error: unknown): string => (error instanceof Refusal ? error.detail : 'The coordinator does not answer.');
 
-/** Follows the link by which this page was opened, if it is one that gives something. */
-async function follow(wallet: Wallet): Promise<News | undefined> {
-  const asked = readClaims(location.hash);
-  if (asked.length === 0) return location.hash.startsWith('#claim=') ? { good: false, text: 'This link is not whole.' } : undefined;
-  // Neither a reload nor a bookmark repeats it.
-  history.replaceState(null, '', location.pathname);
+/** Collects what a link gives. */
+async function collect(wallet: Wallet, claims: readonly Claim[]): Promise<News> {
   let trouble = '';
   let taken = 0;
   // One key that was claimed before must not keep the others from it.
-  for (const each of asked) {
+  for (const each of claims) {
     try {
       await claim(wallet, each);
       taken += 1;
@@ -48,35 +50,59 @@ async function follow(wallet: Wallet): Promise<News | undefined> {
   return { good: trouble === '', text: `That browser’s earnings are yours now: what it has, and what it still gets.${part}` };
 }
 
-function useOwn(): [Page, () => void] {
+/** What is this browser's own, asked for again and again, and a way to do so at once. */
+function useOwn(): [Page, () => void, (news: News | undefined) => void] {
   const [page, setPage] = useState<Page>({});
   const [turn, setTurn] = useState(0);
+  const tell = (news: News | undefined): void => setPage((before) => ({ ...before, news }));
   useEffect(() => {
     let isGone = false;
-    const open = async (): Promise<void> => {
+    const look = async (): Promise<void> => {
       let wallet: Wallet;
       try {
         wallet = page.wallet ?? (await Wallet.open());
       } catch {
-        setPage({ news: { good: false, text: 'This browser keeps no key, so that nothing can be collected in it.' } });
+        tell({ good: false, text: 'This browser keeps no key, so that nothing can be collected in it.' });
         return;
       }
-      const news = page.wallet ? undefined : await follow(wallet);
       try {
         const answer = await own(wallet);
-        if (!isGone) setPage((before) => ({ wallet, own: answer, news: news ?? before.news }));
+        // News of an earlier look that failed is over; what a link gave is not.
+        if (!isGone) setPage(({ news }) => ({ wallet, own: answer, news: news?.isPassing ? undefined : news }));
       } catch (error) {
-        if (!isGone) setPage((before) => ({ ...before, wallet, news: news ?? { good: false, text: said(error) } }));
+        if (!isGone) setPage((before) => ({ ...before, wallet, news: { good: false, text: said(error), isPassing: true } }));
       }
     };
-    if (!document.hidden) void open();
+    if (!document.hidden) void look();
     const timer = setTimeout(() => setTurn(turn + 1), EVERY_MS);
     return () => {
       isGone = true;
       clearTimeout(timer);
     };
   }, [turn]);
-  return [page, () => setTurn(turn + 1)];
+  return [page, () => setTurn((before) => before + 1), tell];
+}
+
+/** The claims of the link by which this page was opened, and how to be done with them. */
+function useClaims(tell: (news: News) => void): [readonly Claim[], () => void] {
+  const [claims, setClaims] = useState<readonly Claim[]>([]);
+  useEffect(() => {
+    const look = (): void => {
+      const found = readClaims(location.hash, location.origin);
+      setClaims(found);
+      if (found.length === 0 && isClaim(location.hash)) tell({ good: false, text: 'This link is not whole.' });
+    };
+    look();
+    // A link that is pasted into a page that is open loads nothing.
+    addEventListener('hashchange', look);
+    return () => removeEventListener('hashchange', look);
+  }, []);
+  const done = (): void => {
+    // Neither a reload nor a bookmark repeats it.
+    history.replaceState(null, '', location.pathname);
+    setClaims([]);
+  };
+  return [claims, done];
 }
 
 function Work({ own }: { readonly own: Own }) {
@@ -108,7 +134,15 @@ function Nothing() {
 }
 
 export function Earn() {
-  const [{ wallet, own, news }, again] = useOwn();
+  const [{ wallet, own, news }, again, tell] = useOwn();
+  const [claims, done] = useClaims(tell);
+  const take = async (): Promise<void> => {
+    if (!wallet) return;
+    tell(await collect(wallet, claims));
+    done();
+    again();
+  };
+  const isEmpty = own !== undefined && own.linked.length === 0 && own.sessions.length === 0;
   return (
     <>
       <Top here="/earn" />
@@ -117,13 +151,15 @@ export function Earn() {
           {news?.text}
         </p>
         {!own && !news && <p class="quiet">Loading …</p>}
-        {own && own.linked.length === 0 && own.sessions.length === 0 && <Nothing />}
-        {wallet && own && (
+        {claims.length > 0 && <Collect claims={claims} isHere={wallet !== undefined} collect={take} />}
+        {isEmpty && claims.length === 0 && <Nothing />}
+        {wallet && own && !isEmpty && (
           <>
             <Money own={own} />
             <Work own={own} />
             <Sessions own={own} />
-            <PayoutForm wallet={wallet} payout={own.payout} saved={again} />
+            <Payouts wallet={wallet} own={own} again={again} />
+            <Spend wallet={wallet} own={own} again={again} />
             <History own={own} />
             <p class="quiet small">
               This wallet is the key <code>{own.key.slice(0, 16)}…</code>. It is kept in this browser alone: whoever clears this site’s data

@@ -1,6 +1,7 @@
 import { percent, words } from '../format.ts';
+import { time } from '../parts/times.ts';
 import type { Own } from './api.ts';
-import { allocated, time } from './words.ts';
+import { allocated, ended } from './words.ts';
 
 /** Devices, by their sessions. */
 export function Sessions({ own }: { readonly own: Own }) {
@@ -26,7 +27,7 @@ export function Sessions({ own }: { readonly own: Own }) {
                 <td>{one.backend === 'gpu' ? 'GPU' : 'CPU'}</td>
                 <td class="number">{percent(one.share)}</td>
                 <td class="wide">{time(one.opened)}</td>
-                <td>{one.closed ? words(one.reason || 'left') : 'At work'}</td>
+                <td class="wrap">{one.closed ? ended(one.reason) : 'At work'}</td>
               </tr>
             ))}
           </tbody>

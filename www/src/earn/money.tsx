@@ -1,8 +1,10 @@
 import type { Curve } from '../api.ts';
 import { Chart } from '../parts/chart.tsx';
 import { Tile } from '../parts/totals.tsx';
+import { date } from '../parts/times.ts';
+import { usdBrief, usdShort } from '../parts/usd.ts';
 import { BOOKS, type Book, type Own } from './api.ts';
-import { date, day, usd, usdShort } from './words.ts';
+import { day } from './words.ts';
 
 /** Every day from the first on, also those on which nothing was earned. */
 export function daily(earned: ReadonlyArray<readonly [day: number, nanoUsd: number]>, today: number): Curve {
@@ -20,10 +22,13 @@ function withRoom(points: Curve): readonly [number, number] {
   return [first, last + (last - first) * 0.08];
 }
 
+/** Whether there is, or was, money of a book. */
+export const has = (own: Own, book: Book): boolean =>
+  own.earned[book].length > 0 || own.earnings[book].available > 0 || own.earnings[book].pending > 0;
+
 /** What there is, what waits, and how it came. Play money is shown where there is any, or nothing else. */
 export function Money({ own }: { readonly own: Own }) {
-  const has = (book: Book): boolean => own.earned[book].length > 0 || own.earnings[book].available > 0 || own.earnings[book].pending > 0;
-  const shown = BOOKS.filter((book) => has(book) || (book === 'live' && !has('test')));
+  const shown = BOOKS.filter((book) => has(own, book) || (book === 'live' && !has(own, 'test')));
   const today = Math.floor(Date.now() / 86_400_000);
   return (
     <section aria-labelledby="money">
@@ -35,8 +40,8 @@ export function Money({ own }: { readonly own: Own }) {
           <div class="panel" key={book}>
             {book === 'test' && <h3 class="quiet">Play money</h3>}
             <dl class="tiles plain">
-              <Tile name="Available" value={usd(available)} {...(expires ? { note: `kept until ${date(expires)}` } : {})} />
-              <Tile name="Pending" value={usd(pending)} note="until the work is confirmed" />
+              <Tile name="Available" value={usdBrief(available)} {...(expires ? { note: `kept until ${date(expires)}` } : {})} />
+              <Tile name="Pending" value={usdBrief(pending)} note="until the work is confirmed" />
             </dl>
             {points.length > 0 && (
               <Chart

@@ -1,34 +1,6 @@
-/** Words of the contributor page: money, times, and what became of results. */
+/** Words of the contributor page: days, and what became of results. */
 
-import { percent } from '../format.ts';
-
-/** Nano-USD as dollars with as many digits as are needed for something to be seen. */
-export function usd(nanoUsd: number): string {
-  const dollars = nanoUsd / 1e9;
-  if (dollars === 0) return '$0';
-  const digits = Math.abs(dollars) >= 1 ? 2 : Math.min(9, 2 - Math.floor(Math.log10(Math.abs(dollars))));
-  return `$${dollars.toFixed(digits)}`;
-}
-
-/** The same for an axis, with a prefix where it is little: `131 n$`. */
-export function usdShort(nanoUsd: number): string {
-  if (nanoUsd <= 0) return '$0';
-  if (nanoUsd >= 1e9) return usd(nanoUsd);
-  const [size, prefix] = nanoUsd >= 1e6 ? [1e6, 'm'] : nanoUsd >= 1e3 ? [1e3, 'µ'] : [1, 'n'];
-  return `${Number((nanoUsd / size).toPrecision(3))} ${prefix}$`;
-}
-
-/** `2026-11-29 08:30` in the reader's zone. */
-export function time(rfc3339: string): string {
-  const at = new Date(rfc3339);
-  if (Number.isNaN(at.getTime())) return '';
-  return at.toLocaleString('en-GB', { dateStyle: 'medium', timeStyle: 'short' });
-}
-
-export function date(rfc3339: string): string {
-  const at = new Date(rfc3339);
-  return Number.isNaN(at.getTime()) ? '' : at.toLocaleDateString('en-GB', { dateStyle: 'medium' });
-}
+import { percent, words } from '../format.ts';
 
 export function day(days: number): string {
   return new Date(days * 86_400_000).toLocaleDateString('en-GB', { day: 'numeric', month: 'short', timeZone: 'UTC' });
@@ -45,6 +17,24 @@ export const OUTCOMES: ReadonlyArray<readonly [outcome: string, name: string, no
   ['broken_commitment', 'Refused', 'not what had been committed to'],
   ['void', 'Not counted', 'another result of the same device was wrong'],
 ];
+
+const ENDS: Readonly<Record<string, string>> = {
+  stopped: 'Stopped',
+  draining: 'The coordinator went down',
+  incompatible: 'The page was out of date',
+  bad_frame: 'Sent what was not understood',
+  out_of_turn: 'Sent what was not understood',
+  no_consent: 'Agreed to nothing that counts',
+  bad_ticket: 'The site did not take part any more',
+  too_slow: 'Too slow to answer',
+  full: 'There were too many',
+  broken_commitment: 'A result was not what it had committed to',
+  traffic_cap: 'The visit had moved its share of bytes',
+  excluded: 'A result was wrong',
+};
+
+/** Why a session is over; where none was given it simply went. */
+export const ended = (reason: string): string => ENDS[reason] ?? (reason === '' ? 'Left' : words(reason));
 
 const KINDS: Readonly<Record<string, string>> = {
   consent: 'Agreed',

@@ -1,50 +1,12 @@
 /** The routes of a key's sites. What is missing in an answer is zero or empty, never a crash. */
 
-type Fields = Readonly<Record<string, unknown>>;
+import { fields, Keyed, list, number, text, type Fields } from '../parts/refusal.ts';
+import { pageOf, readLines, type Lines } from '../parts/statement.tsx';
+import { readWithdrawals, tillAt, type Till, type Withdrawals } from '../parts/till.ts';
 
-const fields = (value: unknown): Fields => (typeof value === 'object' && value !== null ? (value as Fields) : {});
-const number = (value: unknown): number => (typeof value === 'number' && Number.isFinite(value) ? value : 0);
-const text = (value: unknown): string => (typeof value === 'string' ? value : '');
-const list = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 const texts = (value: unknown): readonly string[] => list(value).filter((each) => typeof each === 'string');
 
-/** A refusal as the coordinator words it. */
-export class Refusal extends Error {
-  constructor(
-    readonly status: number,
-    readonly detail: string,
-    /** The field at fault, e.g. `origins[1]`. */
-    readonly field: string,
-  ) {
-    super(detail);
-  }
-}
-
-/** An answer that takes longer does not come: proofs and looks at pages take the longest. */
-const ANSWER_MS_MAX = 60_000;
-
-export class Api {
-  constructor(private readonly key: string) {}
-
-  async send(method: string, path: string, body?: unknown): Promise<Response> {
-    const response = await fetch(path, {
-      method,
-      headers: { authorization: `Bearer ${this.key}`, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      signal: AbortSignal.timeout(ANSWER_MS_MAX),
-    }).catch(() => {
-      throw new Refusal(0, 'The coordinator does not answer.', '');
-    });
-    if (response.ok) return response;
-    const problem = fields(await response.json().catch(() => undefined));
-    throw new Refusal(response.status, text(problem.detail) || `The answer has status ${response.status}.`, text(problem.field));
-  }
-
-  async ask(method: string, path: string, body?: unknown): Promise<Fields> {
-    const response = await this.send(method, path, body);
-    return response.status === 204 ? {} : fields(await response.json());
-  }
-
+export class Api extends Keyed {
   async sites(): Promise<readonly SiteName[]> {
     return list((await this.ask('GET', '/v1/sites')).sites).map((site) => {
       const from = fields(site);
@@ -77,6 +39,28 @@ export class Api {
     });
   }
 
+  async money(id: string): Promise<Money> {
+    const [account, withdrawals] = await Promise.all([this.ask('GET', `/v1/sites/${id}/account`), this.ask('GET', `/v1/sites/${id}/withdrawals`)]);
+    return { ...readMoney(account), ...readWithdrawals(withdrawals) };
+  }
+
+  till(id: string): Till {
+    return tillAt(this, `/v1/sites/${id}/withdrawals`);
+  }
+
+  async statement(id: string, before: number | undefined): Promise<Lines> {
+    return readLines(await this.ask('GET', `/v1/sites/${id}/account/statement${pageOf(before)}`));
+  }
+
+  async receipt(id: string, number: number): Promise<Blob> {
+    return (await this.send('GET', `/v1/sites/${id}/account/receipts/${number}`)).blob();
+  }
+
+  /** Makes what a site has earned its owner's account's. */
+  async spend(id: string, nanoUsd: number, reference: string): Promise<void> {
+    await this.ask('POST', `/v1/sites/${id}/spend`, { nano_usd: nanoUsd, reference });
+  }
+
   async estimate(spec: unknown): Promise<Estimate> {
     const from = await this.ask('POST', '/v1/estimate', spec);
     return { visitors: number(from.visitors), calculations: number(from.calculations), siteNanoUsd: number(from.site_nano_usd) };
@@ -102,6 +86,8 @@ export interface Day {
   readonly day: string;
   readonly views: number;
   readonly blocked: number;
+  /** Cards that came into view; `undefined` where that is not counted. */
+  readonly shown: number | undefined;
   readonly yes: number;
   readonly worked: number;
   /** Calculations by what they came to for the site. */
@@ -112,6 +98,8 @@ export interface Site extends SiteName {
   readonly siteKey: string;
   readonly paused: boolean;
   readonly refused: readonly string[];
+  /** The only kinds of jobs, where they are listed; `null` where all but the refused ones are. `undefined` where there is no such list. */
+  readonly allowed: readonly string[] | null | undefined;
   readonly categories: readonly string[];
   readonly origins: readonly Origin[];
   readonly contributors: number;
@@ -130,6 +118,7 @@ function readSite(from: Fields): Site {
     siteKey: text(from.site_key),
     paused: from.paused === true,
     refused: texts(from.refused_categories),
+    allowed: from.allowed_categories === null ? null : Array.isArray(from.allowed_categories) ? texts(from.allowed_categories) : undefined,
     categories: texts(from.categories),
     origins: list(from.origins).map(readOrigin),
     contributors: number(from.contributors_online),
@@ -161,26 +150,51 @@ function readDay(value: unknown): Day {
     const { results, flops } = fields(each);
     return [outcome, number(results), number(flops)] as const;
   });
-  return { day: text(from.day), views: number(from.views), blocked: number(from.blocked), yes: number(from.yes), worked: number(from.worked), work };
+  return {
+    day: text(from.day),
+    views: number(from.views),
+    blocked: number(from.blocked),
+    shown: typeof from.shown === 'number' ? from.shown : undefined,
+    yes: number(from.yes),
+    worked: number(from.worked),
+    work,
+  };
 }
 
 export interface Earnings {
-  readonly availableNanoUsd: number;
-  readonly pendingNanoUsd: number;
   readonly isPlayMoney: boolean;
   readonly days: ReadonlyArray<{ readonly day: string; readonly available: number; readonly pending: number }>;
 }
 
 function readEarnings(from: Fields): Earnings {
-  const balance = fields(from.balance);
   return {
-    availableNanoUsd: number(balance.available_nano_usd),
-    pendingNanoUsd: number(balance.pending_nano_usd),
     isPlayMoney: text(from.book) === 'test',
     days: list(from.days).map((value) => {
       const day = fields(value);
       return { day: text(day.day), available: number(day.available_nano_usd), pending: number(day.pending_nano_usd) };
     }),
+  };
+}
+
+/** What a site has, in the book of its owner's key. Nano-USD. */
+export interface Money extends Withdrawals {
+  readonly available: number;
+  readonly held: number;
+  readonly pending: number;
+  readonly isPlayMoney: boolean;
+  /** What it has earned in the other book, out of the key's reach. */
+  readonly elsewhere: number;
+}
+
+function readMoney(from: Fields): Omit<Money, keyof Withdrawals> {
+  const balance = fields(from.balance);
+  const elsewhere = fields(fields(from.elsewhere).balance);
+  return {
+    available: number(balance.available_nano_usd),
+    held: number(balance.held_nano_usd),
+    pending: number(balance.pending_nano_usd),
+    isPlayMoney: text(from.book) === 'test',
+    elsewhere: number(elsewhere.available_nano_usd) + number(elsewhere.pending_nano_usd),
   };
 }
 

@@ -1,67 +1,13 @@
-import { useEffect, useState } from 'preact/hooks';
-import { Top } from '../parts/top.tsx';
+import { useState } from 'preact/hooks';
+import { Field, Trouble, useDoing } from '../parts/form.tsx';
+import { SignedIn } from '../parts/sign-in.tsx';
 import { Api, type SiteName } from './api.ts';
 import { Estimator } from './estimate.tsx';
-import { Field, Trouble, useDoing } from './form.tsx';
 import { SitePage } from './site.tsx';
-
-/** It is gone with the tab: whoever comes after has to know the key. */
-const KEPT = 'raven-partner-key';
-
-function kept(): string {
-  try {
-    return sessionStorage.getItem(KEPT) ?? '';
-  } catch {
-    return '';
-  }
-}
-
-function keep(key: string): void {
-  try {
-    if (key === '') sessionStorage.removeItem(KEPT);
-    else sessionStorage.setItem(KEPT, key);
-  } catch {
-    // Without storage the key is asked for again.
-  }
-}
 
 interface Signed {
   readonly key: string;
   readonly sites: readonly SiteName[];
-}
-
-function SignIn({ done }: { readonly done: (signed: Signed) => void }) {
-  const doing = useDoing();
-  const [key, setKey] = useState('');
-  const submit = (event: Event): void => {
-    event.preventDefault();
-    doing.run(async () => done({ key: key.trim(), sites: await new Api(key.trim()).sites() }));
-  };
-  return (
-    <>
-      <section class="panel" aria-labelledby="sign-in">
-        <h2 id="sign-in">Sign in</h2>
-        <form onSubmit={submit}>
-          <Field
-            label="API key"
-            name="key"
-            refusal={undefined}
-            hint="It stays in this tab's own storage until you sign out or close the tab, and goes to this coordinator only."
-          >
-            {(attributes) => (
-              <input {...attributes} type="password" autocomplete="off" spellcheck={false} required placeholder="rk_…" value={key} onInput={(event) => setKey(event.currentTarget.value)} />
-            )}
-          </Field>
-          <Trouble refusal={doing.refusal} />
-          <p>
-            <button class="primary" disabled={doing.isBusy}>
-              Sign in
-            </button>
-          </p>
-        </form>
-      </section>
-    </>
-  );
 }
 
 function Register({ api, done }: { readonly api: Api; readonly done: (id: string) => void }) {
@@ -126,33 +72,9 @@ function Sites({ signed }: { readonly signed: Signed }) {
 }
 
 export function Partner() {
-  const [signed, setSigned] = useState<Signed>();
-  const [isReady, setReady] = useState(kept() === '');
-  const done = (next: Signed | undefined): void => {
-    keep(next?.key ?? '');
-    setSigned(next);
-  };
-  useEffect(() => {
-    const key = kept();
-    if (key === '') return;
-    new Api(key)
-      .sites()
-      .then((sites) => setSigned({ key, sites }), () => keep(''))
-      .finally(() => setReady(true));
-  }, []);
   return (
-    <>
-      <Top here="/partner">
-        {signed ? (
-          <button type="button" onClick={() => done(undefined)}>
-            Sign out
-          </button>
-        ) : null}
-      </Top>
-      <main>
-        {signed ? <Sites key={signed.key} signed={signed} /> : isReady ? <SignIn done={done} /> : <p class="quiet">Loading …</p>}
-        {signed || !isReady ? null : <Estimator api={new Api('')} />}
-      </main>
-    </>
+    <SignedIn here="/partner" open={async (key): Promise<Signed> => ({ key, sites: await new Api(key).sites() })} outside={<Estimator api={new Api('')} />}>
+      {(signed) => <Sites key={signed.key} signed={signed} />}
+    </SignedIn>
   );
 }

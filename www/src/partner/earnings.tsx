@@ -4,9 +4,11 @@ import { useEffect, useState } from 'preact/hooks';
 import type { Curve } from '../api.ts';
 import { Chart } from '../parts/chart.tsx';
 import { Tile } from '../parts/totals.tsx';
+import { usdBrief, usdShort } from '../parts/usd.ts';
 import type { Api, Earnings } from './api.ts';
-import { Field, Trouble, useDoing } from './form.tsx';
-import { dayBack, dayNumber, dayText, shortUsd, usd } from './money.ts';
+import { download } from '../parts/download.ts';
+import { Field, Trouble, useDoing } from '../parts/form.tsx';
+import { dayBack, dayNumber, dayText } from './days.ts';
 
 /** Every day of the span, those without earnings too. */
 function curve({ days }: Earnings, from: string, to: string): Curve {
@@ -30,14 +32,10 @@ export function EarningsPanel({ api, id }: { readonly api: Api; readonly id: str
     event.preventDefault();
     load();
   };
-  const download = (): void =>
+  const save = (): void =>
     doing.run(async () => {
       const response = await api.send('GET', `/v1/sites/${id}/earnings.csv?from=${from}&to=${to}`);
-      const link = document.createElement('a');
-      link.href = URL.createObjectURL(await response.blob());
-      link.download = `raven-${id}-${from}-${to}.csv`;
-      link.click();
-      URL.revokeObjectURL(link.href);
+      download(await response.blob(), `raven-${id}-${from}-${to}.csv`);
     });
   return (
     <section class="panel" aria-labelledby="earnings">
@@ -45,10 +43,13 @@ export function EarningsPanel({ api, id }: { readonly api: Api; readonly id: str
       {shown ? (
         <>
           <dl class="tiles">
-            <Tile name="Yours" value={usd(shown.earnings.availableNanoUsd)} {...(shown.earnings.isPlayMoney ? { note: 'play money' } : {})} />
-            <Tile name="Until it matures" value={usd(shown.earnings.pendingNanoUsd)} />
+            <Tile name="Earned in these days" value={usdBrief(shown.earnings.days.reduce((sum, { available, pending }) => sum + available + pending, 0))} {...(shown.earnings.isPlayMoney ? { note: 'play money' } : {})} />
           </dl>
-          <Chart title="By day" points={shown.points} format={shortUsd} formatX={dayText} yMin={0} marks />
+          {shown.points.every(([, earned]) => earned === 0) ? (
+            <p class="quiet">Nothing was earned in these days.</p>
+          ) : (
+            <Chart title="By day" points={shown.points} format={usdShort} formatX={dayText} yMin={0} marks />
+          )}
         </>
       ) : null}
       <form class="span" onSubmit={submit}>
@@ -60,7 +61,7 @@ export function EarningsPanel({ api, id }: { readonly api: Api; readonly id: str
         </Field>
         <p>
           <button disabled={doing.isBusy}>Show</button>{' '}
-          <button type="button" disabled={doing.isBusy} onClick={download}>
+          <button type="button" disabled={doing.isBusy} onClick={save}>
             Download as CSV
           </button>
         </p>

@@ -4,8 +4,8 @@ import { useState } from 'preact/hooks';
 import { count } from '../format.ts';
 import { Tile } from '../parts/totals.tsx';
 import type { Api, Estimate } from './api.ts';
-import { Field, Trouble, useDoing } from './form.tsx';
-import { usd } from './money.ts';
+import { Field, Trouble, useDoing } from '../parts/form.tsx';
+import { usdBrief } from '../parts/usd.ts';
 
 const PPM = 1_000_000;
 const FIELDS = [
@@ -47,7 +47,7 @@ export function Estimator({ api }: { readonly api: Api }) {
       <div role="status">
         {estimate ? (
           <dl class="tiles">
-            <Tile name="The site's 3 %" value={usd(estimate.siteNanoUsd)} />
+            <Tile name="The site's 3 %" value={usdBrief(estimate.siteNanoUsd)} />
             <Tile name="Visitors who lend" value={count(estimate.visitors)} />
             <Tile name="Calculations" value={count(estimate.calculations)} />
           </dl>

@@ -2,7 +2,7 @@
 
 import { count, withPrefix, words } from '../format.ts';
 import type { Day, Site } from './api.ts';
-import { dayNumber, dayText } from './money.ts';
+import { dayNumber, dayText } from './days.ts';
 
 const DAYS_SHOWN = 7;
 
@@ -28,13 +28,13 @@ function outcomes(days: readonly Day[]): ReadonlyArray<readonly [outcome: string
 export function Funnel({ site }: { readonly site: Site }) {
   const days = site.days.slice(-DAYS_SHOWN).reverse();
   const work = outcomes(site.days);
+  const isShownCounted = site.days.some(({ shown }) => shown !== undefined);
   return (
     <section class="panel" aria-labelledby="funnel">
       <h3 id="funnel">Visitors</h3>
       {days.length === 0 ? <p class="quiet">Nobody has come yet.</p> : <Table days={days} />}
       <p class="hint">
-        Views are frames that were served to your pages; blocked ones were asked for by pages of other origins. Browsers that hide the page are not
-        counted, nor whether the card came into view.
+        Views are frames that were served to your pages; blocked ones were asked for by pages of other origins. Browsers that hide the page are not counted{isShownCounted ? '. Shown are cards that came into view.' : ', nor whether the card came into view.'}
       </p>
       {work.length === 0 ? null : (
         <>
@@ -73,14 +73,23 @@ export function Funnel({ site }: { readonly site: Site }) {
   );
 }
 
+type Column = readonly [name: string, value: (day: Day) => number];
+
+/** From a page to work, in the order in which visitors get there. */
+function columns(days: readonly Day[]): readonly Column[] {
+  const shown: readonly Column[] = days.some((day) => day.shown !== undefined) ? [['Shown', (day) => day.shown ?? 0]] : [];
+  return [['Views', (day) => day.views], ['Blocked', (day) => day.blocked], ...shown, ['Said yes', (day) => day.yes], ['Worked', (day) => day.worked]];
+}
+
 function Table({ days }: { readonly days: readonly Day[] }) {
+  const steps = columns(days);
   return (
     <div class="scroll" tabIndex={0} role="group" aria-label="Visitors by day">
       <table>
         <thead>
           <tr>
             <th scope="col">Day</th>
-            {['Views', 'Blocked', 'Said yes', 'Worked'].map((name) => (
+            {steps.map(([name]) => (
               <th key={name} scope="col" class="number">
                 {name}
               </th>
@@ -93,9 +102,9 @@ function Table({ days }: { readonly days: readonly Day[] }) {
               <td>
                 <time dateTime={day.day}>{dayText(dayNumber(day.day))}</time>
               </td>
-              {[day.views, day.blocked, day.yes, day.worked].map((value, index) => (
-                <td key={index} class="number">
-                  {count(value)}
+              {steps.map(([name, value]) => (
+                <td key={name} class="number">
+                  {count(value(day))}
                 </td>
               ))}
             </tr>

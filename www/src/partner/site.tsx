@@ -5,8 +5,10 @@ import { count, words } from '../format.ts';
 import { Tile } from '../parts/totals.tsx';
 import type { Api, Look, Proof, Site } from './api.ts';
 import { EarningsPanel } from './earnings.tsx';
-import { Copy, Field, Trouble, useDoing } from './form.tsx';
+import { Copy, Field, Trouble, useDoing } from '../parts/form.tsx';
 import { Funnel } from './funnel.tsx';
+import { PayoutsPanel } from './payouts.tsx';
+import { Switches } from './switches.tsx';
 
 /** Between two questions, while somebody looks. */
 const EVERY_MS = 5_000;
@@ -46,6 +48,7 @@ export function SitePage({ api, id, revoked }: SiteProps) {
       <Switches api={api} site={site} changed={setSite} />
       <Funnel site={site} />
       <EarningsPanel api={api} id={id} />
+      <PayoutsPanel api={api} id={id} />
       <Revoke api={api} site={site} revoked={revoked} />
     </article>
   );
@@ -92,7 +95,7 @@ const STATES: Readonly<Record<string, readonly [tone: string, text: string]>> = 
   lapsed: ['bad', 'The proof was not found again, or another site has proven it since: its 3 % go to the reserve'],
 };
 
-interface ChangeProps {
+export interface ChangeProps {
   readonly api: Api;
   readonly site: Site;
   readonly changed: (site: Site) => void;
@@ -133,7 +136,9 @@ function Origins({ api, site, changed }: ChangeProps) {
         To prove an origin, put the site's key on a line of <code>/.well-known/raven-site.txt</code> on it, or the text into a TXT record named{' '}
         <code>_raven.</code> and the host. It is looked at again every day.
       </p>
+      <p class="hint">For the file:</p>
       <Copy text={site.siteKey} what="the site's key, for the file" />
+      <p class="hint">For the record:</p>
       <Copy text={`raven-site=${site.siteKey}`} what="the text, for the record" />
       <p>
         <button type="button" disabled={doing.isBusy} onClick={prove}>
@@ -151,38 +156,6 @@ function Origins({ api, site, changed }: ChangeProps) {
           <button disabled={saving.isBusy || draft === undefined}>Save the list</button>
         </p>
       </form>
-    </section>
-  );
-}
-
-function Switches({ api, site, changed }: ChangeProps) {
-  const doing = useDoing();
-  const set = (change: unknown): void => doing.run(async () => changed(await api.change(site.id, change)));
-  const toggle = (category: string): void => {
-    const refused = site.refused.includes(category) ? site.refused.filter((each) => each !== category) : [...site.refused, category];
-    set({ refused_categories: refused });
-  };
-  return (
-    <section class="panel" aria-labelledby="switches">
-      <h3 id="switches">Switches</h3>
-      <p class="quiet">They reach visitors who are there within a minute.</p>
-      <p>
-        <button type="button" class={site.paused ? 'primary' : 'stop'} disabled={doing.isBusy} onClick={() => set({ paused: !site.paused })}>
-          {site.paused ? 'Go on' : 'Pause the site'}
-        </button>{' '}
-        <span role="status" class="quiet">
-          {site.paused ? 'The frame shows nothing, and nobody works.' : ''}
-        </span>
-      </p>
-      <fieldset disabled={doing.isBusy}>
-        <legend>Your visitors' devices work for jobs of these kinds</legend>
-        {site.categories.map((category) => (
-          <label key={category} class="check">
-            <input type="checkbox" checked={!site.refused.includes(category)} onChange={() => toggle(category)} /> {words(category)}
-          </label>
-        ))}
-      </fieldset>
-      <Trouble refusal={doing.refusal} />
     </section>
   );
 }

@@ -5,7 +5,7 @@ export function NoJobs() {
     <div class="panel empty">
       <h3>No job is listed</h3>
       <p>
-        Upload a data set, then post a job with <code>"listed": true</code>; its progress appears here.
+        <a href="/sign-up">Sign up</a>, upload a data set, then post a job with <code>"listed": true</code>; its progress appears here.
       </p>
       <pre>
         <code>{`curl -X POST ${location.origin}/v1/jobs \\
@@ -21,7 +21,7 @@ export function NoContributors() {
     <div class="panel empty">
       <h3>Nobody is lending computing power now</h3>
       <p>
-        Register a site, paste its tag into a page, open the page and answer <i>Yes, lend</i>.
+        <a href="/partner">Register a site</a>, paste its tag into a page, open the page and answer <i>Yes, lend</i>.
       </p>
       <pre>
         <code>{`<script async src="${location.origin}/embed/raven.js?site=pk_…"></script>`}</code>

@@ -4,10 +4,11 @@ const PAGES = [
   ['/', 'Network'],
   ['/partner', 'Partner sites'],
   ['/earn', 'Contributors'],
+  ['/account', 'Account'],
 ] as const;
 
 /** The head of every page: its name, the way to the others, and what the page puts beside them. */
-export function Top({ here, children }: { readonly here: (typeof PAGES)[number][0]; readonly children?: ComponentChildren }) {
+export function Top({ here, children }: { readonly here: string; readonly children?: ComponentChildren }) {
   return (
     <header class="top">
       <h1>Raven</h1>

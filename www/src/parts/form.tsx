@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from 'preact';
 import { useId, useState } from 'preact/hooks';
-import { Refusal } from './api.ts';
+import { Refusal } from './refusal.ts';
 
 /** What an action came to: nothing yet, under way, done, or refused. */
 export interface Doing {

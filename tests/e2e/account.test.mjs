@@ -1,0 +1,130 @@
+// An account's own page: what it has, what moved, who may use it.
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { after, afterEach, before, it } from 'node:test';
+import { promisify } from 'node:util';
+import { launch } from './lib/browser.mjs';
+import { Coordinator } from './lib/coordinator.mjs';
+import { assertClean, LOOKS, shot } from './lib/look.mjs';
+import { liveAccount, operate, waiting } from './lib/operator.mjs';
+import { coordinatorBin } from './lib/paths.mjs';
+
+let coordinator;
+let browser;
+before(async () => {
+  coordinator = await Coordinator.start({ name: 'account' });
+  browser = await launch();
+});
+afterEach(async () => {
+  for (const context of browser.contexts()) await context.close();
+});
+after(async () => {
+  await browser?.close();
+  await coordinator?.stop();
+});
+
+async function signedIn(key, options = {}) {
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  await page.goto(`${coordinator.origin}/account`);
+  await page.getByLabel('API key').fill(key);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
+  return page;
+}
+
+const status = async (key, path) => (await fetch(coordinator.origin + path, { headers: { authorization: `Bearer ${key}` } })).status;
+
+it('withdraws money, and shows every movement of it with a receipt', async () => {
+  const live = await liveAccount(coordinator, 1_000_000_000_000);
+  const page = await signedIn(live.key, { acceptDownloads: true });
+  await page.getByText('$1,000.00').first().waitFor();
+  const form = page.getByRole('form', { name: 'Withdraw' });
+  const ask = async (amount) => {
+    await form.getByLabel('Amount in US dollars').fill(amount);
+    await form.getByLabel('Pay to').fill('IBAN XX00 1234, Ann Example');
+    await form.getByRole('button', { name: 'Withdraw' }).click();
+  };
+  await form.getByText('At least $1.00 at a time').waitFor();
+  await ask('0.99');
+  await form.getByRole('alert').getByText('at least').waitFor();
+  await ask('1000.000000001');
+  await form.getByRole('alert').getByText('to spend').waitFor();
+  await ask('12.50');
+  await form.getByText('$12.50 are held for you').waitFor();
+  await page.getByText('$987.50').first().waitFor();
+  const id = await waiting(coordinator);
+  await operate(coordinator, 'withdrawals', 'begin', id);
+  await operate(coordinator, 'withdrawals', 'approve', '--note', 'bank 7', id);
+  await page.getByRole('list', { name: 'Withdrawals' }).getByText('bank 7').waitFor();
+  await page.getByText('Statement, with receipts').click();
+  const statement = page.getByRole('list', { name: 'Statement' });
+  assert.deepEqual(await statement.locator('b').allTextContents(), ['−$12.50', '$1,000.00']);
+  await statement.getByText('Paid in').waitFor();
+  const [receipt] = await Promise.all([page.waitForEvent('download'), statement.getByRole('button', { name: 'Receipt' }).first().click()]);
+  await promisify(execFile)(coordinatorBin, ['verify-receipt', await receipt.path()]);
+  await assertClean(page, 'with a statement');
+  await shot(page, 'account-paid');
+});
+
+it('makes keys that may do what they are for, and takes them back', async () => {
+  const live = await liveAccount(coordinator, 5_000_000_000);
+  const page = await signedIn(live.key);
+  const form = page.getByRole('form', { name: 'Another key' });
+  await form.getByLabel('Name').fill('laptop');
+  await form.getByLabel('Last day').fill('2020-01-01');
+  await form.getByRole('button', { name: 'Make the key' }).click();
+  await form.getByRole('alert').getByText('in the future').waitFor();
+  await form.getByLabel('Last day').fill('2030-01-01');
+  await form.getByLabel(/^Datasets/).uncheck();
+  await form.getByLabel('Name').press('Enter');
+  const key = (await form.getByLabel('the new key', { exact: true }).textContent()).trim();
+  assert.deepEqual([await status(key, '/v1/jobs'), await status(key, '/v1/datasets'), await status(key, '/v1/account')], [200, 403, 403]);
+  const line = page.getByRole('list', { name: 'Keys' }).locator('li', { hasText: 'laptop' });
+  await line.getByText('may do: jobs').waitFor();
+  await line.getByText('until').waitFor();
+  // Whoever signs in with it is told what it may not.
+  const other = await signedIn(key);
+  for (const scope of ['account', 'keys']) await other.getByRole('alert').getByText(`the scope ${scope}`).waitFor();
+  await assertClean(other, 'a key with one scope');
+  await line.getByRole('button', { name: 'Revoke laptop …' }).press('Enter');
+  await line.getByRole('button', { name: 'Revoke laptop for good' }).press('Enter');
+  await line.getByText('revoked').waitFor();
+  assert.equal(await status(key, '/v1/jobs'), 401);
+  // The last one that may do everything stays.
+  await page.getByRole('button', { name: 'Revoke The first key …' }).click();
+  await page.getByRole('button', { name: 'Revoke The first key for good' }).click();
+  await page.getByRole('alert').getByText('make another one first').waitFor();
+  await page.getByRole('button', { name: 'Make a recovery code' }).click();
+  const code = (await page.getByLabel('the recovery code', { exact: true }).textContent()).trim();
+  assert.match(code, /^rr_/);
+  await page.getByText('There is one since').waitFor();
+  const recovered = await fetch(`${coordinator.origin}/v1/recover`, {
+    method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ code }),
+  });
+  assert.equal(recovered.status, 201);
+});
+
+for (const [width, colorScheme] of LOOKS) {
+  it(`at ${width} px, ${colorScheme}: everything fits, and axe finds nothing`, async () => {
+    const context = await browser.newContext({ viewport: { width, height: 740 }, colorScheme });
+    const page = await context.newPage();
+    await page.goto(`${coordinator.origin}/account`);
+    await page.getByLabel('API key').waitFor();
+    await assertClean(page, 'signed out');
+    await page.getByLabel('API key').fill(coordinator.key);
+    await page.getByLabel('API key').press('Enter');
+    await page.getByText('play money', { exact: true }).waitFor();
+    await page.getByText('may do everything').first().waitFor();
+    await page.getByText('Statement, with receipts').click();
+    await page.getByText('To begin with').waitFor();
+    await assertClean(page, 'signed in');
+    await shot(page, `account-${width}-${colorScheme}`);
+    // The same tab is signed in on the other page, until it signs out.
+    await page.goto(`${coordinator.origin}/partner`);
+    await page.getByText('This key has no site yet').waitFor();
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    await page.goto(`${coordinator.origin}/account`);
+    await page.getByLabel('API key').waitFor();
+  });
+}

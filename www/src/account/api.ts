@@ -1,0 +1,111 @@
+/** The routes of an account: its money and its keys. */
+
+import { fields, Keyed, list, number, text, type Fields } from '../parts/refusal.ts';
+import { pageOf, readLines, type Lines } from '../parts/statement.tsx';
+import { readWithdrawals, tillAt, type Till, type Withdrawals } from '../parts/till.ts';
+
+/** Nano-USD. */
+export interface Account {
+  readonly name: string;
+  readonly isPlayMoney: boolean;
+  readonly available: number;
+  readonly held: number;
+  readonly pending: number;
+}
+
+export interface Key {
+  readonly id: string;
+  readonly name: string;
+  readonly hint: string;
+  readonly scopes: readonly string[];
+  readonly created: string;
+  readonly expires: string;
+  readonly lastUsed: string;
+  readonly revoked: string;
+}
+
+export interface Keys {
+  readonly keys: readonly Key[];
+  /** Since when there is a code of recovery. */
+  readonly recoverySet: string;
+}
+
+function readAccount(from: Fields): Account {
+  const balance = fields(from.balance);
+  return {
+    name: text(from.account),
+    isPlayMoney: text(from.book) === 'test',
+    available: number(balance.available_nano_usd),
+    held: number(balance.held_nano_usd),
+    pending: number(balance.pending_nano_usd),
+  };
+}
+
+function readKey(value: unknown): Key {
+  const from = fields(value);
+  return {
+    id: text(from.id),
+    name: text(from.name),
+    hint: text(from.hint),
+    scopes: list(from.scopes).map(text),
+    created: text(from.created_at),
+    expires: text(from.expires_at),
+    lastUsed: text(from.last_used),
+    revoked: text(from.revoked_at),
+  };
+}
+
+export interface NewKey {
+  readonly name: string;
+  readonly scopes: readonly string[];
+  /** The last day, or none. */
+  readonly until: string;
+}
+
+const WITHDRAWALS = '/v1/account/withdrawals';
+
+export class Api extends Keyed {
+  /** What every key may ask; refused where it is none. */
+  async open(): Promise<void> {
+    // Without the scope for money a key is a key all the same.
+    await this.ask('GET', '/v1/account').catch((error) => {
+      if (error.status !== 403) throw error;
+    });
+  }
+
+  async money(): Promise<Account & Withdrawals> {
+    const [account, withdrawals] = await Promise.all([this.ask('GET', '/v1/account'), this.ask('GET', WITHDRAWALS)]);
+    return { ...readAccount(account), ...readWithdrawals(withdrawals) };
+  }
+
+  get till(): Till {
+    return tillAt(this, WITHDRAWALS);
+  }
+
+  async statement(before: number | undefined): Promise<Lines> {
+    return readLines(await this.ask('GET', `/v1/account/statement${pageOf(before)}`));
+  }
+
+  async receipt(line: number): Promise<Blob> {
+    return (await this.send('GET', `/v1/account/receipts/${line}`)).blob();
+  }
+
+  async keys(): Promise<Keys> {
+    const body = await this.ask('GET', '/v1/keys');
+    return { keys: list(body.keys).map(readKey), recoverySet: text(body.recovery_set_at) };
+  }
+
+  /** Answers the key, which nobody is shown again. */
+  async make({ name, scopes, until }: NewKey): Promise<string> {
+    const end = until === '' ? {} : { expires_at: `${until}T23:59:59Z` };
+    return text((await this.ask('POST', '/v1/keys', { name, scopes, ...end })).key);
+  }
+
+  async revoke(id: string): Promise<void> {
+    await this.ask('DELETE', `/v1/keys/${id}`);
+  }
+
+  async recoveryCode(): Promise<string> {
+    return text((await this.ask('POST', '/v1/account/recovery-code', {})).recovery_code);
+  }
+}

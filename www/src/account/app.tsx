@@ -1,0 +1,103 @@
+import { useEffect, useState } from 'preact/hooks';
+import { Copy, Trouble } from '../parts/form.tsx';
+import { Refusal } from '../parts/refusal.ts';
+import { SignedIn } from '../parts/sign-in.tsx';
+import { Statement } from '../parts/statement.tsx';
+import type { Withdrawals } from '../parts/till.ts';
+import { Tile } from '../parts/totals.tsx';
+import { usd, usdBrief } from '../parts/usd.ts';
+import { WithdrawalList, WithdrawForm } from '../parts/withdraw.tsx';
+import { Api, type Account } from './api.ts';
+import { KeysPanel } from './keys.tsx';
+
+/** What the operator decides, and what jobs use, is seen after that. */
+const EVERY_MS = 10_000;
+
+export function AccountPage() {
+  const open = async (key: string): Promise<Api> => {
+    const api = new Api(key);
+    await api.open();
+    return api;
+  };
+  return (
+    <SignedIn here="/account" open={open}>
+      {(api) => (
+        <>
+          <MoneyPanel api={api} />
+          <KeysPanel api={api} />
+        </>
+      )}
+    </SignedIn>
+  );
+}
+
+function MoneyPanel({ api }: { readonly api: Api }) {
+  const [money, setMoney] = useState<Account & Withdrawals>();
+  const [refusal, setRefusal] = useState<Refusal>();
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    let isGone = false;
+    const look = async (): Promise<void> => {
+      try {
+        const found = await api.money();
+        if (isGone) return;
+        setMoney(found);
+        setRefusal(undefined);
+      } catch (error) {
+        if (!isGone) setRefusal(error instanceof Refusal ? error : new Refusal(0, String(error), ''));
+      }
+    };
+    if (!document.hidden) void look();
+    const timer = setTimeout(() => setTurn(turn + 1), EVERY_MS);
+    return () => {
+      isGone = true;
+      clearTimeout(timer);
+    };
+  }, [turn]);
+  const again = (): void => setTurn((before) => before + 1);
+  return (
+    <section class="panel" aria-labelledby="money">
+      <h2 id="money">Money</h2>
+      <Trouble refusal={refusal} />
+      {money ? <Money api={api} money={money} again={again} /> : refusal ? null : <p class="quiet">Loading …</p>}
+    </section>
+  );
+}
+
+interface MoneyProps {
+  readonly api: Api;
+  readonly money: Account & Withdrawals;
+  readonly again: () => void;
+}
+
+function Money({ api, money, again }: MoneyProps) {
+  const { name, isPlayMoney, available, held, pending, least, withdrawals } = money;
+  return (
+    <>
+      <dl class="tiles">
+        <Tile name="Available" value={usdBrief(available)} {...(isPlayMoney ? { note: 'play money' } : {})} />
+        <Tile name="On its way out" value={usdBrief(held)} />
+        <Tile name="On its way in" value={usdBrief(pending)} />
+      </dl>
+      <p class="quiet">A job takes its price from here when it is posted, and gives back what it did not use.</p>
+      <h3>Pay in</h3>
+      {isPlayMoney ? (
+        <p class="quiet">Nothing can be paid in: play money is for trying things out. Real money needs an account of its own.</p>
+      ) : (
+        <>
+          <p class="quiet">Ask whoever runs this coordinator how, and name this account:</p>
+          <Copy text={name} what="the account's name" />
+        </>
+      )}
+      <h3>Withdraw</h3>
+      {isPlayMoney ? (
+        <p class="quiet">Play money stays inside{least > 0 ? `. Of real money at least ${usd(least)} are paid out at a time` : ''}.</p>
+      ) : (
+        <WithdrawForm till={api.till} available={available} least={least} changed={again} />
+      )}
+      <h3>Withdrawals</h3>
+      <WithdrawalList till={api.till} withdrawals={withdrawals} changed={again} />
+      <Statement load={(before) => api.statement(before)} receipt={(number) => api.receipt(number)} />
+    </>
+  );
+}

@@ -1,0 +1,106 @@
+/** Pages that are signed in to by an API key. Whoever signs in on one of them is on the others of the same tab. */
+
+import type { ComponentChildren } from 'preact';
+import { useEffect, useState } from 'preact/hooks';
+import { Field, Trouble, useDoing } from './form.tsx';
+import { Top } from './top.tsx';
+
+/** It is gone with the tab: whoever comes after has to know the key. */
+const KEPT = 'raven-key';
+
+function kept(): string {
+  try {
+    return sessionStorage.getItem(KEPT) ?? '';
+  } catch {
+    return '';
+  }
+}
+
+function keep(key: string): void {
+  try {
+    if (key === '') sessionStorage.removeItem(KEPT);
+    else sessionStorage.setItem(KEPT, key);
+  } catch {
+    // Without storage the key is asked for again.
+  }
+}
+
+export interface SignedInProps<T> {
+  readonly here: string;
+  /** What the page begins with; refused where the key is none for it. */
+  readonly open: (key: string) => Promise<T>;
+  readonly children: (opened: T) => ComponentChildren;
+  /** What is shown to everybody else, below the form. */
+  readonly outside?: ComponentChildren;
+}
+
+export function SignedIn<T>({ here, open, children, outside }: SignedInProps<T>) {
+  const [opened, setOpened] = useState<T>();
+  const [isReady, setReady] = useState(kept() === '');
+  useEffect(() => {
+    const key = kept();
+    if (key === '') return;
+    open(key)
+      .then((found) => setOpened(() => found), () => keep(''))
+      .finally(() => setReady(true));
+  }, []);
+  const enter = async (key: string): Promise<void> => {
+    const found = await open(key);
+    keep(key);
+    setOpened(() => found);
+  };
+  const leave = (): void => {
+    keep('');
+    setOpened(undefined);
+  };
+  return (
+    <>
+      <Top here={here}>
+        {opened === undefined ? null : (
+          <button type="button" onClick={leave}>
+            Sign out
+          </button>
+        )}
+      </Top>
+      <main>
+        {opened !== undefined ? children(opened) : isReady ? <SignIn enter={enter} /> : <p class="quiet">Loading …</p>}
+        {opened === undefined && isReady ? outside : null}
+      </main>
+    </>
+  );
+}
+
+function SignIn({ enter }: { readonly enter: (key: string) => Promise<void> }) {
+  const doing = useDoing();
+  const [key, setKey] = useState('');
+  const submit = (event: Event): void => {
+    event.preventDefault();
+    doing.run(() => enter(key.trim()));
+  };
+  return (
+    <section class="panel" aria-labelledby="sign-in">
+      <h2 id="sign-in">Sign in</h2>
+      <form onSubmit={submit}>
+        <Field
+          label="API key"
+          name="key"
+          refusal={undefined}
+          hint="It stays in this tab's own storage until you sign out or close the tab, and goes to this coordinator only."
+        >
+          {(attributes) => (
+            <input {...attributes} type="password" autocomplete="off" spellcheck={false} required placeholder="rk_…" value={key} onInput={(event) => setKey(event.currentTarget.value)} />
+          )}
+        </Field>
+        <Trouble refusal={doing.refusal} />
+        <p>
+          <button class="primary" disabled={doing.isBusy}>
+            Sign in
+          </button>
+        </p>
+        <p class="quiet">
+          No key yet, or lost it? <a href="/sign-up">Sign up, or get your account back</a>.
+        </p>
+      </form>
+    </section>
+  );
+}
