@@ -7,7 +7,9 @@ use crate::front::{ConnectionLimits, FrontConfig, Network, Proxies, Rate, sign_u
 use crate::http::CHILDREN_MAX;
 use crate::store::SiteCaps;
 use raven_engine::money::{NanoUsd, PicoUsd};
-use raven_engine::rates::{BONUS_THOUSANDTHS_MAX, Bonus, RATE_MAX, Rates, STAY_MINUTES_MAX};
+use raven_engine::rates::{
+    BONUS_THOUSANDTHS_MAX, Bonus, LEAST_MFLOPS_MAX, Least, RATE_MAX, Rates, STAY_MINUTES_MAX,
+};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -106,6 +108,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("bonus_gpu", "THOUSANDTHS", "on top of a rate for what a GPU has executed"),
     setting("bonus_stay", "THOUSANDTHS", "on top of a rate after a stay of stay_minutes"),
     setting("stay_minutes", "NUMBER", "how long a session must be open for bonus_stay"),
+    setting("least_desktop", "MFLOPS", "what a session delivers that is paid as a desktop"),
+    setting("least_server", "MFLOPS", "the same of a server, whatever its share"),
+    setting("least_gpu", "MFLOPS", "the same of a GPU, before there is a bonus for it"),
     setting(
         "mail_folder",
         "DIR",
@@ -420,6 +425,7 @@ fn rates(found: &Found) -> Result<Rates, ConfigError> {
         let found = number(name, 0, most.into(), default.into())?;
         Ok(u32::try_from(found).unwrap_or(most))
     };
+    let least = |name, default| small(name, LEAST_MFLOPS_MAX, default);
     Ok(Rates {
         phone: rate("rate_phone", usual.phone)?,
         desktop: rate("rate_desktop", usual.desktop)?,
@@ -436,6 +442,11 @@ fn rates(found: &Found) -> Result<Rates, ConfigError> {
                 usual.bonus.stay_thousandths,
             )?,
             stay_minutes: small("stay_minutes", STAY_MINUTES_MAX, usual.bonus.stay_minutes)?,
+        },
+        least: Least {
+            desktop_mflops: least("least_desktop", usual.least.desktop_mflops)?,
+            server_mflops: least("least_server", usual.least.server_mflops)?,
+            gpu_mflops: least("least_gpu", usual.least.gpu_mflops)?,
         },
     })
 }
@@ -587,6 +598,7 @@ mod tests {
             ("rate_phone = 0", "rate_phone: \"0\" is not a whole number from 1"),
             ("bonus_gpu = 1001", "bonus_gpu: \"1001\" is not a whole number from 0 to 1000"),
             ("stay_minutes = 1441", "stay_minutes: \"1441\" is not"),
+            ("least_server = 10000001", "least_server: \"10000001\" is not a whole number from 0"),
             ("trusted_proxies = ['10.0.0.0/99']", "trusted_proxies: \"10.0.0.0/99\" is not an"),
             ("listen = ", "raven.toml: "),
         ] {

@@ -8,7 +8,7 @@ use crate::event::SessionProfile;
 use crate::job::{Cause, JobState};
 use crate::lease::LeaseState;
 use crate::session::{Holdings, Session, Standing};
-use crate::speed::{Link, Speed};
+use crate::speed::{Delivered, Link, Speed};
 use crate::timer::Timer;
 use crate::verify::outcome::Holder;
 use crate::verify::trial::{Claim, Revealed};
@@ -73,6 +73,7 @@ impl Engine {
             open: 0,
             leased: self.now,
             speed: Speed::claimed(profile.flops_per_s, share),
+            delivered: Delivered::default(),
             link: Link::assumed(config.link_bytes_per_s, config.round_trip_ms),
             holdings: Holdings::default(),
             refused: Default::default(),
@@ -227,6 +228,7 @@ impl Engine {
         if let Some(session) = self.world.sessions.get_mut(&session_id) {
             session.open -= 1;
             session.missed = 0;
+            session.delivered.commit(flops, now);
             self.world.touched.insert(session_id);
             is_first = !session.speed.is_measured();
             if let LeaseState::Running { since } = before {

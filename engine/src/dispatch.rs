@@ -204,6 +204,9 @@ impl Engine {
         session.leases.push(id);
         self.world.touched.insert(session.id);
         session.leased = now;
+        if session.open == 0 {
+            session.delivered.begin(now);
+        }
         session.open += 1;
         let Some(job) = self.world.jobs.get_mut(&job) else { return };
         job.service += u128::from(task.demand.flops);

@@ -30,6 +30,25 @@ pub struct Bonus {
     pub stay_minutes: u32,
 }
 
+/// What a session must be seen to deliver before it is paid as what it says it is, in
+/// Mflop/s of all its workers together. Zero asks for nothing.
+///
+/// What a device is nobody can know; what it does can be measured. A share is what a
+/// session says of itself as well, so that only the lower class is judged by it: whoever
+/// says a small one and uses more is not paid as a server for that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Least {
+    /// Of a desktop at full share: one that gives a twentieth need deliver a twentieth.
+    pub desktop_mflops: u32,
+    /// Of a server, whatever its share.
+    pub server_mflops: u32,
+    /// Of a GPU, whatever its share, before there is a bonus for it.
+    pub gpu_mflops: u32,
+}
+
+/// The highest that may be asked for: 10 Tflop/s.
+pub const LEAST_MFLOPS_MAX: u32 = 10_000_000;
+
 /// The rates of each class, and what is on top of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rates {
@@ -37,6 +56,9 @@ pub struct Rates {
     pub desktop: PicoUsd,
     pub server: PicoUsd,
     pub bonus: Bonus,
+    /// Jobs that are older than these bounds have none.
+    #[serde(default)]
+    pub least: Least,
 }
 
 impl Default for Rates {
@@ -46,7 +68,7 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// Without any bonus. A calculation on a rented core costs about 20,000 pico-USD; a
+    /// Without any bonus or bound. A calculation on a rented core costs about 20,000 pico-USD; a
     /// server's is worth as much, a desktop's a fifth less, since its owner may close
     /// the page at any moment, and a phone's two fifths less, since its link is slower
     /// as well.
@@ -55,11 +77,15 @@ impl Rates {
         desktop: PicoUsd(16_000),
         server: PicoUsd(20_000),
         bonus: Bonus { gpu_thousandths: 0, stay_thousandths: 0, stay_minutes: 0 },
+        least: Least { desktop_mflops: 0, server_mflops: 0, gpu_mflops: 0 },
     };
 
-    /// What a coordinator pays unless its operator says otherwise.
+    /// What a coordinator pays unless its operator says otherwise. A phone's processor
+    /// delivers some 4 Gflop/s, a desktop's 10, a server's 40, and the slowest GPU that is
+    /// worth its power several times what a phone does.
     pub const USUAL: Rates = Rates {
         bonus: Bonus { gpu_thousandths: 100, stay_thousandths: 50, stay_minutes: 10 },
+        least: Least { desktop_mflops: 1_000, server_mflops: 8_000, gpu_mflops: 16_000 },
         ..Rates::FLAT
     };
 
@@ -72,15 +98,42 @@ impl Rates {
         }
     }
 
-    /// What work is paid at that a session commits to now.
+    /// What work is paid at that a session commits to now: the lower of what it says it is
+    /// and of what bears it out, since a higher class need not be the dearer one.
     pub(crate) fn paid(&self, session: &Session, now: Millis) -> PicoUsd {
-        let profile = &session.profile;
+        let is_gpu = session.profile.numeric.backend() == Backend::Gpu && self.is_gpu(session);
         let open_ms = now.saturating_sub(session.opened);
-        self.with_bonus(
-            profile.device,
-            profile.numeric.backend() == Backend::Gpu,
-            open_ms >= Millis::from(self.bonus.stay_minutes) * 60_000,
-        )
+        let has_stayed = open_ms >= Millis::from(self.bonus.stay_minutes) * 60_000;
+        let of = |class| self.with_bonus(class, is_gpu, has_stayed);
+        of(session.profile.device).min(of(self.borne_out(session)))
+    }
+
+    /// The highest class that a session may be paid as: it has delivered as much, and who
+    /// comes through a page is a visitor, and no server. As long as it has done no task of
+    /// a calculation or more nothing speaks against what it says.
+    fn borne_out(&self, session: &Session) -> DeviceClass {
+        let profile = &session.profile;
+        let most = match profile.site {
+            Some(_) => profile.device.min(DeviceClass::Desktop),
+            None => profile.device,
+        };
+        let delivered = &session.delivered;
+        let is_borne_out = |class: &DeviceClass| match class {
+            DeviceClass::Phone => true,
+            _ if !delivered.is_known() => true,
+            DeviceClass::Desktop => delivered.reaches(self.least.desktop_mflops, profile.share),
+            DeviceClass::Server => delivered.reaches(self.least.server_mflops, 1.0),
+        };
+        let mut from_above = CLASSES.into_iter().rev().filter(|class| *class <= most);
+        from_above.find(is_borne_out).unwrap_or(DeviceClass::Phone)
+    }
+
+    /// Whether a session that says it is a GPU delivers what one does. A processor comes to
+    /// results within a GPU's bounds as well, so that they tell nothing; and a bonus can wait
+    /// for the first task that does.
+    fn is_gpu(&self, session: &Session) -> bool {
+        let least = self.least.gpu_mflops;
+        least == 0 || (session.delivered.is_known() && session.delivered.reaches(least, 1.0))
     }
 
     /// A class's rate with what is on top of it, rounded down.

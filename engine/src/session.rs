@@ -1,7 +1,7 @@
 //! What the engine knows of one contributor's session.
 
 use crate::event::{Millis, SessionProfile};
-use crate::speed::{Link, Speed};
+use crate::speed::{Delivered, Link, Speed};
 use crate::stage::{Demand, Need};
 use crate::verify::Identity;
 use crate::verify::outcome::EndedLeases;
@@ -127,6 +127,7 @@ pub(crate) struct Session {
     /// When it was last given one.
     pub(crate) leased: Millis,
     pub(crate) speed: Speed,
+    pub(crate) delivered: Delivered,
     pub(crate) link: Link,
     pub(crate) holdings: Holdings,
     /// Tasks not to be offered again: job, stage, part (`None` for any run of a replica round).

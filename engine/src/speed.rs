@@ -1,6 +1,7 @@
 //! What is measured of a session: how fast it computes and how fast its link is.
 
 use crate::event::Millis;
+use crate::money::FLOPS_PER_CALCULATION;
 
 /// Claims outside of these bounds are cut, so that no claim can make an
 /// estimate useless before the first measurement. In flop/s.
@@ -62,6 +63,56 @@ impl Speed {
     /// Time that a task of `flops` takes on one worker.
     pub(crate) fn task_ms(&self, flops: u64) -> f64 {
         flops as f64 / self.flops_per_ms
+    }
+}
+
+/// Milliseconds of work that a session is judged by: what it did earlier fades.
+const DELIVERED_MS: u64 = 60_000;
+
+/// What a session has delivered while it had work: what its rate is borne out by.
+///
+/// Unlike [`Speed`] nothing of it can be claimed. All of its workers are seen together,
+/// so that it does not matter how many there are said to be; nothing is taken off for
+/// the link; and the time counts from when it had work at all, so that holding results
+/// back, or committing to them in another order, makes nobody faster.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Delivered {
+    /// Since when it has had work without a commitment.
+    since: Millis,
+    flops: u64,
+    ms: u64,
+}
+
+impl Delivered {
+    /// It was given a task and had none.
+    pub(crate) fn begin(&mut self, now: Millis) {
+        self.since = now;
+    }
+
+    /// It has committed to a task of `flops`. One of less than a calculation takes as
+    /// long as its messages do, and says nothing of the device.
+    pub(crate) fn commit(&mut self, flops: u64, now: Millis) {
+        let ms = now.saturating_sub(self.since).max(1);
+        self.since = now;
+        if flops < FLOPS_PER_CALCULATION {
+            return;
+        }
+        self.flops = self.flops.saturating_add(flops);
+        self.ms = self.ms.saturating_add(ms);
+        while self.ms > DELIVERED_MS {
+            self.flops /= 2;
+            self.ms /= 2;
+        }
+    }
+
+    /// Whether anything was seen.
+    pub(crate) fn is_known(&self) -> bool {
+        self.ms > 0
+    }
+
+    /// Whether it was at least so fast, at `share` of what is asked for.
+    pub(crate) fn reaches(&self, mflops_per_s: u32, share: f64) -> bool {
+        self.flops as f64 >= f64::from(mflops_per_s) * 1e3 * self.ms as f64 * share
     }
 }
 
@@ -130,6 +181,33 @@ mod tests {
         assert_eq!(speed.task_ms(1_000_000_000), 4000.0);
         speed.scale(2.0);
         assert_eq!(speed.task_ms(1_000_000_000), 2000.0);
+    }
+
+    #[test]
+    fn what_is_delivered_is_work_by_the_time_in_which_there_was_any() {
+        let second = 1_000_000_000;
+        let mut delivered = Delivered::default();
+        delivered.begin(5_000);
+        delivered.commit(FLOPS_PER_CALCULATION - 1, 5_500);
+        assert!(!delivered.is_known(), "a task of that size measures the link");
+        // Two results at once are two tasks' work in the time of both.
+        delivered.commit(second, 6_500);
+        delivered.commit(second, 7_500);
+        assert!(delivered.reaches(1_000, 1.0) && !delivered.reaches(1_001, 1.0));
+        assert!(delivered.reaches(2_000, 0.5), "half of it at half the share");
+        // A rest is no work: the time counts from the next task on.
+        delivered.begin(100_000);
+        delivered.commit(second, 101_000);
+        assert!(delivered.reaches(1_000, 1.0));
+        // What was fast for long is slow after two minutes.
+        for minute in 0..120 {
+            delivered.commit(second / 10, 102_000 + minute * 1_000);
+        }
+        assert!(!delivered.reaches(200, 1.0) && delivered.reaches(100, 1.0));
+        let mut most = Delivered::default();
+        most.commit(u64::MAX, 0);
+        most.commit(u64::MAX, u64::MAX);
+        assert!(most.is_known());
     }
 
     #[test]

@@ -63,6 +63,7 @@ async fn rates(State(app): State<App>) -> Json<Value> {
         "flops_per_calculation": FLOPS_PER_CALCULATION,
         "rates": by_class(rates),
         "bonus": rates.bonus,
+        "least": rates.least,
         "highest_pico_usd": rates.highest(),
         "margin_percent": {
             "master_node": pay::MASTER_PERCENT as u64,

@@ -4,10 +4,10 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use raven_engine::{
-    Agreement, Algorithm, Beneficiary, Category, ContributorId, Effect, EffectError, EffectId,
-    Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix, Oddness,
-    Outbound, Outcome, PayloadId, Placement, RefusedCategories, SessionProfile, SessionStatus,
-    SyncSgd, Testimony, Trust, Verification,
+    Agreement, Algorithm, Beneficiary, Category, ContributorId, Credit, Effect, EffectError,
+    EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix,
+    Oddness, Outbound, Outcome, PayloadId, Placement, Rates, RefusedCategories, SessionProfile,
+    SessionStatus, SyncSgd, Terms, Testimony, Trust, Verification,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{
@@ -17,7 +17,7 @@ use raven_protocol::{
 use std::collections::BTreeMap;
 
 pub const JOB: JobId = JobId(1);
-const KERNEL: KernelId = KernelId([7; 32]);
+pub const KERNEL: KernelId = KernelId([7; 32]);
 /// Micro-batches of a round.
 pub const TASKS: u32 = 4;
 pub const ROUNDS: u32 = 6;
@@ -49,6 +49,8 @@ pub struct Rig {
     /// For tests to note what leases are of, and what was committed to.
     pub leased: BTreeMap<LeaseId, TaskId>,
     pub digests: BTreeMap<LeaseId, ResultDigest>,
+    /// What was credited in durable records.
+    pub credits: Vec<Credit>,
     next: u64,
 }
 
@@ -143,7 +145,17 @@ impl Rig {
         Rig::of(plan, EngineConfig::default())
     }
 
+    /// One whose job pays those rates.
+    pub fn paying(numerics: Numerics, verification: Verification, rates: Rates) -> Self {
+        let plan = JobPlan { numerics, ..plan(verification) };
+        Rig::under(plan, EngineConfig::default(), Terms { rates, ..Terms::default() })
+    }
+
     fn of(plan: JobPlan, config: EngineConfig) -> Self {
+        Rig::under(plan, config, Terms::default())
+    }
+
+    fn under(plan: JobPlan, config: EngineConfig, terms: Terms) -> Self {
         let mut rig = Rig {
             engine: Engine::new(EngineConfig { seed: 11, ..config }),
             now: 0,
@@ -157,10 +169,11 @@ impl Rig {
             counted: BTreeMap::new(),
             leased: BTreeMap::new(),
             digests: BTreeMap::new(),
+            credits: Vec::new(),
             next: 0,
         };
-        let plan = Box::new(plan);
-        rig.tell(Event::JobAdded { plan, resume: None, terms: Box::default() });
+        let (plan, terms) = (Box::new(plan), Box::new(terms));
+        rig.tell(Event::JobAdded { plan, resume: None, terms });
         rig
     }
 
@@ -183,11 +196,21 @@ impl Rig {
     }
 
     fn open_on(&mut self, contributor: u64, trust: Trust, numeric: NumericClass) {
+        let profile = Self::profile(contributor, trust, numeric);
+        self.open_profile(contributor, profile);
+    }
+
+    pub fn open_profile(&mut self, contributor: u64, profile: SessionProfile) {
+        self.tell(Event::SessionOpened { session: Self::session(contributor), profile });
+    }
+
+    /// Of somebody of another network than all others.
+    pub fn profile(contributor: u64, trust: Trust, numeric: NumericClass) -> SessionProfile {
         let mut prefix = [0x20; 16];
         prefix[..8].copy_from_slice(&contributor.to_le_bytes());
         let mut id = [0; 32];
         id[..8].copy_from_slice(&contributor.to_le_bytes());
-        let profile = SessionProfile {
+        SessionProfile {
             contributor: ContributorId(id),
             site: None,
             beneficiary: Beneficiary::default(),
@@ -202,8 +225,7 @@ impl Rig {
             refused: RefusedCategories::default(),
             trust,
             operator: false,
-        };
-        self.tell(Event::SessionOpened { session: Self::session(contributor), profile });
+        }
     }
 
     pub fn payload(&mut self) -> PayloadId {
@@ -253,9 +275,11 @@ impl Rig {
                 Some((effect, Outcome::Stepped { state, metrics, grad_norm: 1.0 }))
             }
             Effect::Evaluate { effect, .. } => Some((effect, Outcome::Evaluated { metrics })),
-            Effect::Persist { effect, .. } | Effect::Show { effect, .. } => {
+            Effect::Persist { effect, record } => {
+                self.credits.extend(&record.credits);
                 Some((effect, Outcome::Persisted))
             }
+            Effect::Show { effect, .. } => Some((effect, Outcome::Persisted)),
             Effect::Referee { effect, task, testimonies, .. } => {
                 self.referee.push(Asked { effect, task, testimonies });
                 None
