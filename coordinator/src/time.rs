@@ -2,6 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Milliseconds of a day; there are no leap seconds in times since 1970.
+pub const DAY_MS: i64 = 86_400_000;
+
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixMs(pub i64);
@@ -19,7 +22,7 @@ impl UnixMs {
 
     /// So many days later.
     pub fn plus_days(self, days: u32) -> Self {
-        UnixMs(self.0.saturating_add(i64::from(days) * 86_400_000))
+        UnixMs(self.0.saturating_add(i64::from(days) * DAY_MS))
     }
 
     /// Reads RFC 3339 in UTC, to the millisecond: `2026-11-22T08:30:00Z`, with any
@@ -45,8 +48,8 @@ impl UnixMs {
 
     /// `2026-11-22T08:30:00.125Z`.
     pub fn rfc3339(self) -> String {
-        let days = self.0.div_euclid(86_400_000);
-        let ms = self.0.rem_euclid(86_400_000);
+        let days = self.0.div_euclid(DAY_MS);
+        let ms = self.0.rem_euclid(DAY_MS);
         let (year, month, day) = civil(days);
         let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
         let ms = ms % 1000;

@@ -7,7 +7,7 @@ use super::extract::Path;
 use super::{App, Problem};
 use crate::runtime::session::hex;
 use crate::store::{Book, Claim, ClaimError, OwnSession, Payout};
-use crate::time::UnixMs;
+use crate::time::{DAY_MS, UnixMs};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
@@ -140,7 +140,7 @@ async fn earnings(
 
 async fn earned(app: &App, key: ContributorId, now: UnixMs) -> Result<Value, Problem> {
     let days = app.store.own_days(key, now).await?;
-    let day = |day: i64| UnixMs(day.saturating_mul(86_400_000)).rfc3339();
+    let day = |day: i64| UnixMs(day.saturating_mul(DAY_MS)).rfc3339();
     Ok(days
         .iter()
         .map(|one| json!({ "day": day(one.day), "book": one.book.as_str(), "nano_usd": one.nano_usd }))

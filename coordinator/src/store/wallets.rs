@@ -3,7 +3,7 @@
 
 use super::books::{self, Book, BooksError};
 use super::{Store, StoreError, column, failed, hash_column, unreadable};
-use crate::time::UnixMs;
+use crate::time::{DAY_MS, UnixMs};
 use raven_engine::ContributorId;
 use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
 use raven_engine::money::NanoUsd;
@@ -195,7 +195,7 @@ impl Store {
     /// # Errors
     /// [`BooksError`].
     pub async fn expire_unclaimed(&self, now: UnixMs, days: u32) -> Result<u64, BooksError> {
-        let before = now.0.saturating_sub(i64::from(days) * 86_400_000);
+        let before = now.0.saturating_sub(i64::from(days) * DAY_MS);
         let rows = sqlx::query(UNCLAIMED)
             .bind(now.0)
             .bind(before)
@@ -282,7 +282,7 @@ async fn check(
     )
     .bind(&claim.contributor.0[..])
     .bind(&claim.wallet.0[..])
-    .bind(now.0.saturating_sub(LINK_DAYS * 86_400_000))
+    .bind(now.0.saturating_sub(LINK_DAYS * DAY_MS))
     .bind(Account::Contributor(claim.contributor).to_string())
     .fetch_one(&mut **transaction)
     .await
