@@ -6,7 +6,7 @@ use super::challenge::{CHALLENGE, Contributor, answered, is_signed, parse_key};
 use super::extract::Path;
 use super::{App, Problem};
 use crate::runtime::session::hex;
-use crate::store::{Book, Claim, ClaimError, OwnSession, Payout};
+use crate::store::{Book, Claim, ClaimError, OwnSession, Payout, requester};
 use crate::time::{DAY_MS, UnixMs};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -85,9 +85,14 @@ async fn show(
     let wallet = store.wallet_of(key).await?;
     let payout = store.payout(key).await?;
     let is_claimed = wallet.is_some() || !links.is_empty();
+    let accounts = store.accounts_of(key).await?;
     Ok(Json(json!({
         "key": hex(&key.0),
         "wallet": wallet.map(|wallet| hex(&wallet.0)),
+        "accounts": accounts.iter().map(|link| json!({
+            "book": link.book.as_str(), "account": requester(link.account).to_string(),
+            "at": link.linked.rfc3339(),
+        })).collect::<Vec<_>>(),
         "linked": links.iter().map(|link| json!({
             "key": hex(&link.contributor.0), "at": link.linked.rfc3339(),
         })).collect::<Vec<_>>(),
@@ -260,7 +265,7 @@ async fn claim(
     let ClaimAsked { statement, signature, .. } = asked;
     let claim = Claim { contributor, wallet, statement, signature };
     app.store.claim(&claim, now).await.map_err(|error| match error {
-        ClaimError::Claimed | ClaimError::Chained | ClaimError::Unknown => {
+        ClaimError::Claimed | ClaimError::Linked | ClaimError::Chained | ClaimError::Unknown => {
             Problem::conflict(error.to_string()).with_field("statement.from")
         }
         ClaimError::Full => Problem::full("contributors of this wallet"),
