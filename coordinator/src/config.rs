@@ -705,7 +705,7 @@ mod tests {
         assert_eq!(direct.expect("a login").password, "other");
         for (case, told) in [
             (Case::new("").flag("smtp", "smtps://m.org"), "mail_from is needed"),
-            (case("smtps://m.org").flag("mail_from", "a@x.org\nBcc: b@x.org"), "mail_from: "),
+            (case("smtps://m.org").flag("mail_from", "a@x.org\nBcc: b@x.org"), "--mail-from: "),
             (case("smtps://m.org").flag("mail_folder", "mail"), "not to both"),
             (case("smtps://ann:secret@m.org"), "must not have a password"),
             (case("smtps://ann@m.org"), "needs smtp_password_file"),

@@ -222,7 +222,7 @@ mod tests {
             ("smtps://", RelayError::Host),
             ("smtps://mail example.org", RelayError::Host),
             ("smtps://mail.example.org/path", RelayError::Host),
-            ("smtps://[::1", RelayError::Port),
+            ("smtps://[::1", RelayError::Host),
             ("smtps://mail.example.org:0", RelayError::Port),
             ("smtps://mail.example.org:x", RelayError::Port),
             ("smtps://ann:secret@mail.example.org", RelayError::Password),
