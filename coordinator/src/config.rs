@@ -5,6 +5,7 @@
 use crate::certificate::keep;
 use crate::front::{ConnectionLimits, FrontConfig, Network, Proxies, Rate, sign_up_rate};
 use crate::http::CHILDREN_MAX;
+use crate::mail::{EmailAddress, Login, Relay, RelayError};
 use crate::store::SiteCaps;
 use raven_engine::money::{NanoUsd, PicoUsd};
 use raven_engine::rates::{
@@ -116,6 +117,13 @@ pub const SETTINGS: &[Setting] = &[
         "DIR",
         "where links for people who sign up are written; absent: none do",
     ),
+    setting(
+        "smtp",
+        "URL",
+        "relay that takes those links instead: smtps://USER@HOST or smtp://HOST",
+    ),
+    setting("smtp_password_file", "FILE", "the user's password at the relay; mode 0600"),
+    setting("mail_from", "ADDRESS", "whom mail is from; needed with smtp"),
     setting("sign_ups_per_network", "NUMBER", "accounts that one network asks for in 15 minutes"),
     setting("sub_accounts_max", "NUMBER", "sub-accounts of one account"),
     setting("withdrawal_nano_usd_min", "NUMBER", "nano-USD that are paid out at least"),
@@ -203,10 +211,20 @@ pub struct Serve {
     pub rates: Rates,
     /// Where mail to people is written; nobody signs up where it is absent.
     pub mail_folder: Option<PathBuf>,
+    /// Who takes mail to people instead.
+    pub mail_relay: Option<MailRelay>,
     /// Open sub-accounts of one account.
     pub sub_accounts_max: u64,
     /// What is less is not paid out.
     pub withdrawal_least: NanoUsd,
+}
+
+/// A relay, and who we are to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MailRelay {
+    pub relay: Relay,
+    pub login: Option<Login>,
+    pub from: EmailAddress,
 }
 
 /// Why settings are not taken. Each names the setting and where it stands.
@@ -368,6 +386,7 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         site_caps: site_caps(found)?,
         rates: rates(found)?,
         mail_folder: found.path("mail_folder"),
+        mail_relay: mail_relay(found, environment)?,
         sub_accounts_max: found.count("sub_accounts_max")?.unwrap_or(CHILDREN_MAX),
         withdrawal_least: withdrawal_least(found)?,
     })
@@ -480,6 +499,44 @@ fn admin_token(
         return Err(given.refuse(rule));
     }
     Ok(Some(AdminToken(token.to_owned())))
+}
+
+/// Where mail goes, with the password from the environment or a file of its own: a URL
+/// stands in listings of processes.
+fn mail_relay(
+    found: &Found,
+    environment: Environment<'_>,
+) -> Result<Option<MailRelay>, ConfigError> {
+    let Some(given) = found.get("smtp") else { return Ok(None) };
+    if found.get("mail_folder").is_some() {
+        return Err(given.refuse("mail goes to a relay or to mail_folder, not to both"));
+    }
+    let relay: Relay = given.text.parse().map_err(|error: RelayError| given.refuse(error))?;
+    let from = found.get("mail_from").ok_or_else(|| ConfigError::Missing("mail_from".into()))?;
+    let from: EmailAddress = from.text.parse().map_err(|error| from.refuse(error))?;
+    let direct = environment("RAVEN_SMTP_PASSWORD");
+    let password = match (direct, found.get("smtp_password_file")) {
+        (Some(text), _) => Some(text),
+        (None, Some(given)) => {
+            Some(secret_file(Path::new(&given.text)).map_err(|rule| given.refuse(rule))?)
+        }
+        (None, None) => None,
+    };
+    let login = match (relay.user.clone(), password) {
+        (None, None) => None,
+        (Some(user), Some(password)) => {
+            let password = password.trim_end_matches(['\r', '\n']).to_owned();
+            Some(Login { user, password })
+        }
+        (Some(_), None) => {
+            let rule = "its user needs smtp_password_file, or RAVEN_SMTP_PASSWORD";
+            return Err(given.refuse(rule));
+        }
+        (None, Some(_)) => {
+            return Err(given.refuse("there is a password, and no user before the host"));
+        }
+    };
+    Ok(Some(MailRelay { relay, login, from }))
 }
 
 fn secret_file(path: &Path) -> Result<String, String> {
@@ -638,6 +695,39 @@ mod tests {
         assert!(case().refused().contains("mode 0644, 0600 is needed"));
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("changed");
         assert!(case().resolve().expect("taken").admin_token.is_some());
+    }
+
+    #[test]
+    fn a_relay_has_a_sender_and_its_password_a_place_of_its_own() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("password");
+        std::fs::write(&path, "se cret\n").expect("written");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("changed");
+        let case = |smtp: &str| Case::new("").flag("smtp", smtp).flag("mail_from", "raven@x.org");
+        let with = |smtp: &str| case(smtp).flag("smtp_password_file", path.to_str().expect("text"));
+        let open = case("smtp://127.0.0.1:25").resolve().expect("taken").mail_relay;
+        assert!(open.expect("a relay").login.is_none());
+        let serve = with("smtps://ann@m.org").resolve().expect("taken");
+        assert!(!format!("{serve:?}").contains("se cret"), "{serve:?}");
+        let login = serve.mail_relay.and_then(|it| it.login).expect("a login");
+        assert_eq!((login.user.as_str(), login.password.as_str()), ("ann", "se cret"));
+        let direct = case("smtps://ann@m.org").variable("RAVEN_SMTP_PASSWORD", "other");
+        let direct = direct.resolve().expect("taken").mail_relay.and_then(|it| it.login);
+        assert_eq!(direct.expect("a login").password, "other");
+        for (case, told) in [
+            (Case::new("").flag("smtp", "smtps://m.org"), "mail_from is needed"),
+            (case("smtps://m.org").flag("mail_from", "a@x.org\nBcc: b@x.org"), "--mail-from: "),
+            (case("smtps://m.org").flag("mail_folder", "mail"), "not to both"),
+            (case("smtps://ann:secret@m.org"), "must not have a password"),
+            (case("smtps://ann@m.org"), "needs smtp_password_file"),
+            (with("smtps://m.org"), "no user before the host"),
+        ] {
+            let error = case.refused();
+            assert!(error.contains(told), "{told}: {error}");
+        }
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).expect("changed");
+        assert!(with("smtps://ann@m.org").refused().contains("mode 0640"));
     }
 
     #[test]

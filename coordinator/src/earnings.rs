@@ -12,6 +12,8 @@ use serde::Deserialize;
 /// What is signed begins with it: a receipt of consent, which the same key signs,
 /// is no statement.
 pub const DOMAIN: &str = "raven earnings 1\n";
+/// The same of a statement that links: one that moves an amount moves no more than that.
+pub const LINK_DOMAIN: &str = "raven link 1\n";
 /// Bytes of a statement: it has six short fields.
 pub const STATEMENT_BYTES_MAX: usize = 2_048;
 
@@ -35,6 +37,24 @@ pub struct Statement {
     pub amount: NanoUsd,
     /// One nonce, one movement.
     pub nonce: [u8; 16],
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkBody {
+    coordinator: String,
+    contributor: String,
+    account: String,
+    nonce: String,
+    expires_at: String,
+}
+
+/// A statement by which all that its contributor earns is an account's from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatement {
+    pub contributor: ContributorId,
+    /// Whose the money is to be.
+    pub account: Account,
 }
 
 /// Why a statement moves nothing.
@@ -82,45 +102,89 @@ impl Statement {
         origin: &str,
         now: UnixMs,
     ) -> Result<Self, StatementError> {
-        if text.len() > STATEMENT_BYTES_MAX {
-            return Err(StatementError::TooLong { found: text.len() });
-        }
-        let field = |field, rule| StatementError::Field { field, rule };
+        check_length(text)?;
         let body: Body = serde_json::from_str(text)?;
-        let contributor: [u8; 32] = parse_hex(&body.contributor)
-            .ok_or(field("contributor", "must be 64 lower-case hex digits"))?;
-        let key: Signatory = body
-            .contributor
-            .parse()
-            .map_err(|()| field("contributor", "must be 64 lower-case hex digits"))?;
-        let signature =
-            parse_hex(signature).ok_or(field("signature", "must be 128 lower-case hex digits"))?;
-        if !key.has_signed_bytes(&[DOMAIN.as_bytes(), text.as_bytes()].concat(), &signature) {
-            return Err(StatementError::Signature);
-        }
-        if body.coordinator != origin {
-            return Err(StatementError::Elsewhere { origin: origin.to_owned() });
-        }
-        let end = UnixMs::parse(&body.expires_at)
-            .ok_or(field("expires_at", "must be RFC 3339 in UTC"))?;
-        if end <= now {
-            return Err(StatementError::Over { end });
-        }
+        let contributor = signed_by(DOMAIN, text, &body.contributor, signature)?;
+        check_place_and_time(&body.coordinator, &body.expires_at, origin, now)?;
         if body.nano_usd < 1 {
             return Err(field("nano_usd", "must be 1 or more"));
         }
-        let account = body.account.parse();
-        Ok(Statement {
-            contributor: ContributorId(contributor),
-            account: account.map_err(|_| field("account", "must be the name of an account"))?,
-            amount: NanoUsd(body.nano_usd),
-            nonce: parse_hex(&body.nonce)
-                .ok_or(field("nonce", "must be 32 lower-case hex digits"))?,
-        })
+        let nonce = read_nonce(&body.nonce)?;
+        let (account, amount) = (read_account(&body.account)?, NanoUsd(body.nano_usd));
+        Ok(Statement { contributor, account, amount, nonce })
     }
 
     /// The id of the movement: whoever sends the statement again moves nothing.
     pub fn entry(&self) -> EntryId {
         EntryId::of("earnings", &[&self.contributor.0, &self.nonce])
     }
+}
+
+impl LinkStatement {
+    /// The same as [`Statement::read`], behind [`LINK_DOMAIN`].
+    ///
+    /// # Errors
+    /// [`StatementError`].
+    pub fn read(
+        text: &str,
+        signature: &str,
+        origin: &str,
+        now: UnixMs,
+    ) -> Result<Self, StatementError> {
+        check_length(text)?;
+        let body: LinkBody = serde_json::from_str(text)?;
+        let contributor = signed_by(LINK_DOMAIN, text, &body.contributor, signature)?;
+        check_place_and_time(&body.coordinator, &body.expires_at, origin, now)?;
+        read_nonce(&body.nonce)?;
+        Ok(LinkStatement { contributor, account: read_account(&body.account)? })
+    }
+}
+
+const fn field(field: &'static str, rule: &'static str) -> StatementError {
+    StatementError::Field { field, rule }
+}
+
+fn check_length(text: &str) -> Result<(), StatementError> {
+    let found = text.len();
+    if found > STATEMENT_BYTES_MAX { Err(StatementError::TooLong { found }) } else { Ok(()) }
+}
+
+fn signed_by(
+    domain: &str,
+    text: &str,
+    contributor: &str,
+    signature: &str,
+) -> Result<ContributorId, StatementError> {
+    let no_key = field("contributor", "must be 64 lower-case hex digits");
+    let (Some(id), Ok(key)) = (parse_hex(contributor), contributor.parse::<Signatory>()) else {
+        return Err(no_key);
+    };
+    let signature =
+        parse_hex(signature).ok_or(field("signature", "must be 128 lower-case hex digits"))?;
+    if key.has_signed_bytes(&[domain.as_bytes(), text.as_bytes()].concat(), &signature) {
+        Ok(ContributorId(id))
+    } else {
+        Err(StatementError::Signature)
+    }
+}
+
+fn check_place_and_time(
+    coordinator: &str,
+    expires_at: &str,
+    origin: &str,
+    now: UnixMs,
+) -> Result<(), StatementError> {
+    if coordinator != origin {
+        return Err(StatementError::Elsewhere { origin: origin.to_owned() });
+    }
+    let end = UnixMs::parse(expires_at).ok_or(field("expires_at", "must be RFC 3339 in UTC"))?;
+    if end <= now { Err(StatementError::Over { end }) } else { Ok(()) }
+}
+
+fn read_account(text: &str) -> Result<Account, StatementError> {
+    text.parse().map_err(|_| field("account", "must be the name of an account"))
+}
+
+fn read_nonce(text: &str) -> Result<[u8; 16], StatementError> {
+    parse_hex(text).ok_or(field("nonce", "must be 32 lower-case hex digits"))
 }

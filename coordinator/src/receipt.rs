@@ -4,6 +4,7 @@
 use crate::certificate::{CertificateKey, Signatory};
 use crate::runtime::session::{hex, parse_hex};
 use crate::store::{Book, StatementLine};
+use crate::time::UnixMs;
 use ed25519_dalek::Signer;
 use raven_engine::ledger::{
     Account, Action, ChainHash, Entry, EntryId, Reason, Transfer, UnixMillis,
@@ -14,7 +15,9 @@ use serde_json::value::RawValue;
 use std::path::{Path, PathBuf};
 
 /// What is signed begins with it, so that no other signature of the key is one of a receipt.
-const DOMAIN: &str = "raven receipt 1\n";
+/// The first ones did not say when they were signed.
+const DOMAIN: &str = "raven receipt 2\n";
+const DOMAIN_WITHOUT_TIME: &str = "raven receipt 1\n";
 /// Bytes of a receipt: it has a dozen short fields.
 pub const RECEIPT_BYTES_MAX: u64 = 16 << 10;
 
@@ -35,6 +38,9 @@ struct Body {
     /// The chain's hash before the entry, and after it.
     before: String,
     hash: String,
+    /// When it was signed, which is not before it was entered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signed_ms: Option<UnixMillis>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,6 +61,8 @@ pub struct Receipt {
     pub entry: Entry,
     pub transfer: Transfer,
     pub hash: ChainHash,
+    /// When the coordinator said so; the first receipts do not tell.
+    pub signed: Option<UnixMs>,
     pub key: Signatory,
 }
 
@@ -79,11 +87,11 @@ pub enum ReceiptError {
     NoTransfer,
 }
 
-fn message(text: &str) -> Vec<u8> {
-    [DOMAIN.as_bytes(), text.as_bytes()].concat()
+fn message(domain: &str, text: &str) -> Vec<u8> {
+    [domain.as_bytes(), text.as_bytes()].concat()
 }
 
-/// Signs a line of a statement; `before` is the chain's hash before it.
+/// Signs a line of a statement at `now`; `before` is the chain's hash before it.
 ///
 /// # Errors
 /// [`ReceiptError::NoTransfer`], [`ReceiptError::Unreadable`].
@@ -91,6 +99,7 @@ pub fn sign(
     book: Book,
     line: &StatementLine,
     before: ChainHash,
+    now: UnixMs,
     key: &CertificateKey,
 ) -> Result<String, ReceiptError> {
     let (transfer, expires_ms) = match line.entry.action {
@@ -113,9 +122,11 @@ pub fn sign(
         expires_ms,
         before: before.to_string(),
         hash: line.hash.to_string(),
+        // A clock that was set back since has not undone the entry.
+        signed_ms: Some(now.0.max(line.entry.at)),
     };
     let text = serde_json::to_string(&body)?;
-    let signature = key.secret().sign(&message(&text)).to_bytes();
+    let signature = key.secret().sign(&message(DOMAIN, &text)).to_bytes();
     let receipt = RawValue::from_string(text)?;
     let document = Document {
         receipt: &receipt,
@@ -143,10 +154,21 @@ pub fn verify(text: &str, expected: Option<Signatory>) -> Result<Receipt, Receip
     }
     let signature = parse_hex(&document.signature)
         .ok_or(field("signature", "must be 128 lower-case hex digits"))?;
-    if !key.has_signed_bytes(&message(document.receipt.get()), &signature) {
+    let text = document.receipt.get();
+    let has_signed = |domain| key.has_signed_bytes(&message(domain, text), &signature);
+    let is_timed = has_signed(DOMAIN);
+    if !is_timed && !has_signed(DOMAIN_WITHOUT_TIME) {
         return Err(ReceiptError::Signature);
     }
-    let body: Body = serde_json::from_str(document.receipt.get())?;
+    let body: Body = serde_json::from_str(text)?;
+    match body.signed_ms {
+        None if is_timed => return Err(field("signed_ms", "is missing")),
+        Some(_) if !is_timed => return Err(field("signed_ms", "this form of receipt has none")),
+        Some(signed) if signed < body.at_ms => {
+            return Err(field("signed_ms", "it was signed before it was entered"));
+        }
+        _ => {}
+    }
     read(&body, key)
 }
 
@@ -177,7 +199,8 @@ fn read(body: &Body, key: Signatory) -> Result<Receipt, ReceiptError> {
         return Err(ReceiptError::Chain);
     }
     let book = body.book.parse().map_err(|rule| field("book", rule))?;
-    Ok(Receipt { book, number: body.number, entry, transfer, hash: after, key })
+    let signed = body.signed_ms.map(UnixMs);
+    Ok(Receipt { book, number: body.number, entry, transfer, hash: after, signed, key })
 }
 
 /// `coordinator verify-receipt FILE [--key KEY]`: prints what the receipt says, or what
@@ -185,12 +208,16 @@ fn read(body: &Body, key: Signatory) -> Result<Receipt, ReceiptError> {
 pub fn run(path: &Path, expected: Option<Signatory>) -> u8 {
     match read_file(path).and_then(|text| verify(&text, expected)) {
         Ok(receipt) => {
-            let Receipt { book, number, entry, transfer, hash, key } = receipt;
+            let Receipt { book, number, entry, transfer, hash, signed, key } = receipt;
             let Transfer { debit, credit, amount, reason } = transfer;
             println!("{amount} USD of {debit} to {credit} ({}, {book} book)", reason.as_str());
-            println!("entry {number}, {}, at {} ms since 1970", entry.action.as_str(), entry.at);
+            let at = UnixMs(entry.at).rfc3339();
+            println!("entry {number}, {}, entered at {at}", entry.action.as_str());
             println!("the chain's hash after it: {hash}");
-            println!("signed by {key}");
+            match signed {
+                Some(signed) => println!("signed by {key} at {}", signed.rfc3339()),
+                None => println!("signed by {key}"),
+            }
             if expected.is_none() {
                 println!("--key says whose key that must be");
             }
@@ -231,7 +258,7 @@ mod tests {
         let (hash, side) = (before.then(&entry), Side::Took);
         let line = StatementLine { number: 3, entry, side, hash, state: None };
         let key = CertificateKey::from_secret([2; 32]);
-        (sign(Book::Live, &line, before, &key).expect("a transfer"), key)
+        (sign(Book::Live, &line, before, UnixMs(8), &key).expect("a transfer"), key)
     }
 
     #[test]
@@ -257,18 +284,39 @@ mod tests {
         assert!(matches!(verify(&long, None), Err(ReceiptError::TooLong { .. })));
     }
 
-    #[test]
-    fn a_signed_receipt_whose_hash_is_not_the_chains_is_refused() {
+    /// The receipt with another body, which the same key has signed.
+    fn signed_again(domain: &str, change: impl FnOnce(&mut Body)) -> String {
         let (text, key) = receipt();
         let document: Document<'_> = serde_json::from_str(&text).expect("JSON");
         let mut body: Body = serde_json::from_str(document.receipt.get()).expect("JSON");
-        body.nano_usd += 1;
+        change(&mut body);
         let text = serde_json::to_string(&body).expect("JSON");
-        let signature = hex(&key.secret().sign(&message(&text)).to_bytes());
+        let signature = hex(&key.secret().sign(&message(domain, &text)).to_bytes());
         let receipt = RawValue::from_string(text).expect("JSON");
         let key = key.signatory().to_string();
         let forged = Document { receipt: &receipt, key, signature };
-        let forged = serde_json::to_string(&forged).expect("JSON");
+        serde_json::to_string(&forged).expect("JSON")
+    }
+
+    #[test]
+    fn a_signed_receipt_whose_hash_is_not_the_chains_is_refused() {
+        let forged = signed_again(DOMAIN, |body| body.nano_usd += 1);
         assert!(matches!(verify(&forged, None), Err(ReceiptError::Chain)));
+    }
+
+    #[test]
+    fn a_receipt_says_when_it_was_signed_and_the_first_ones_did_not() {
+        let signed = |text: &str| verify(text, None).expect("genuine").signed;
+        assert_eq!(signed(&receipt().0), Some(UnixMs(8)));
+        let old = |body: &mut Body| body.signed_ms = None;
+        assert_eq!(signed(&signed_again(DOMAIN_WITHOUT_TIME, old)), None);
+        for forged in [
+            signed_again(DOMAIN, old),
+            signed_again(DOMAIN_WITHOUT_TIME, |_| {}),
+            signed_again(DOMAIN, |body| body.signed_ms = Some(4)),
+        ] {
+            let error = verify(&forged, None).expect_err("refused");
+            assert!(matches!(error, ReceiptError::Field { field: "signed_ms", .. }), "{error}");
+        }
     }
 }

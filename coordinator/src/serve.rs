@@ -9,7 +9,7 @@ use crate::http::{
     AccountSettings, App, Challenges, Incoming, Settings, Streams, Turns, router, upkeep,
 };
 use crate::job::{JobContext, resume};
-use crate::mail::{FolderMailer, Mailer};
+use crate::mail::{FolderMailer, Mailer, Outbox, Pace};
 use crate::process::raise_open_files;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
 use crate::settlement::Manual;
@@ -61,6 +61,8 @@ pub enum ServeError {
     Listen { address: SocketAddr, error: io::Error },
     #[error("--origin: {rule}")]
     Origin { rule: &'static str },
+    #[error("--smtp: {0}")]
+    Mail(String),
     #[error("--www: {0}")]
     Www(io::Error),
     #[error("{}: another coordinator uses this folder", path.display())]
@@ -85,6 +87,9 @@ pub enum ServeError {
 
 /// Folder of the evidence of false results in a data folder.
 const EVIDENCE_FOLDER: &str = "evidence";
+
+/// Folder of letters that no relay has taken yet in a data folder.
+const LETTERS_FOLDER: &str = "letters";
 
 /// The store's file in a data folder.
 pub fn store_file(data: &Path) -> PathBuf {
@@ -170,7 +175,7 @@ pub async fn serve(
             rates: config.rates,
             evidence_folder: config.data.join(EVIDENCE_FOLDER),
             unclaimed_after_days: config.unclaimed_after_days,
-            accounts: account_settings(&config)?,
+            accounts: account_settings(&config, &stopping)?,
         }),
         embed: Arc::new(embed),
         www: Arc::new(www),
@@ -220,14 +225,28 @@ pub async fn serve(
     }
 }
 
-fn account_settings(config: &Serve) -> Result<AccountSettings, ServeError> {
-    let mailer = match &config.mail_folder {
-        Some(folder) => {
-            let opened = FolderMailer::open(folder)
-                .map_err(|error| ServeError::Folder { path: folder.clone(), error })?;
+fn account_settings(
+    config: &Serve,
+    stopping: &watch::Receiver<bool>,
+) -> Result<AccountSettings, ServeError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error| ServeError::Folder { path, error }
+    };
+    let mailer = match (&config.mail_relay, &config.mail_folder) {
+        (Some(mail), _) => {
+            let folder = config.data.join(LETTERS_FOLDER);
+            let outbox = Outbox::open(&folder).map_err(failed(&folder))?;
+            let (relay, login, pace) = (&mail.relay, mail.login.as_ref(), Pace::default());
+            let post = outbox.run(relay, login, &mail.from, pace, stopping.clone());
+            tokio::spawn(post.map_err(ServeError::Mail)?);
+            Some(Arc::new(outbox) as Arc<dyn Mailer>)
+        }
+        (None, Some(folder)) => {
+            let opened = FolderMailer::open(folder).map_err(failed(folder))?;
             Some(Arc::new(opened) as Arc<dyn Mailer>)
         }
-        None => None,
+        (None, None) => None,
     };
     Ok(AccountSettings { mailer, children_max: config.sub_accounts_max })
 }

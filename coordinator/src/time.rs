@@ -2,6 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Milliseconds of a day; there are no leap seconds in times since 1970.
+pub const DAY_MS: i64 = 86_400_000;
+
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixMs(pub i64);
@@ -19,7 +22,7 @@ impl UnixMs {
 
     /// So many days later.
     pub fn plus_days(self, days: u32) -> Self {
-        UnixMs(self.0.saturating_add(i64::from(days) * 86_400_000))
+        UnixMs(self.0.saturating_add(i64::from(days) * DAY_MS))
     }
 
     /// Reads RFC 3339 in UTC, to the millisecond: `2026-11-22T08:30:00Z`, with any
@@ -43,10 +46,26 @@ impl UnixMs {
         Some(UnixMs(((days * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + ms))
     }
 
+    /// `Sun, 22 Nov 2026 08:30:00 +0000`, as the heads of letters have it (RFC 5322, 3.3).
+    pub fn rfc2822(self) -> String {
+        const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        const MONTHS: [&str; 12] =
+            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let name = |names: &[&'static str], at: i64| {
+            usize::try_from(at).ok().and_then(|at| names.get(at)).copied().unwrap_or("")
+        };
+        let days = self.0.div_euclid(DAY_MS);
+        let s = self.0.rem_euclid(DAY_MS) / 1000;
+        let (year, month, day) = civil(days);
+        let (hour, minute, second) = (s / 3600, s / 60 % 60, s % 60);
+        let (weekday, month) = (name(&DAYS, days.rem_euclid(7)), name(&MONTHS, month - 1));
+        format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} +0000")
+    }
+
     /// `2026-11-22T08:30:00.125Z`.
     pub fn rfc3339(self) -> String {
-        let days = self.0.div_euclid(86_400_000);
-        let ms = self.0.rem_euclid(86_400_000);
+        let days = self.0.div_euclid(DAY_MS);
+        let ms = self.0.rem_euclid(DAY_MS);
         let (year, month, day) = civil(days);
         let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
         let ms = ms % 1000;
@@ -133,6 +152,17 @@ mod tests {
         ] {
             assert_eq!(UnixMs(ms).rfc3339(), text);
             assert_eq!(UnixMs::parse(text), Some(UnixMs(ms)));
+        }
+    }
+
+    #[test]
+    fn letters_name_the_day_of_the_week() {
+        for (ms, text) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 +0000"),
+            (951_782_400_000, "Tue, 29 Feb 2000 00:00:00 +0000"),
+            (1_795_336_200_125, "Sun, 22 Nov 2026 08:30:00 +0000"),
+        ] {
+            assert_eq!(UnixMs(ms).rfc2822(), text);
         }
     }
 }

@@ -46,9 +46,9 @@ pub fn amounts(balance: &Balance) -> Value {
 
 /// One account of the books, for whoever may see it.
 #[derive(Clone, Copy, Debug)]
-struct View {
-    book: Book,
-    account: Account,
+pub(super) struct View {
+    pub(super) book: Book,
+    pub(super) account: Account,
 }
 
 async fn of_owner(app: &App, owner: Owner) -> Result<View, Problem> {
@@ -83,12 +83,12 @@ async fn show_site(
     Ok(Json(answer))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Page {
+pub(super) struct Page {
     /// Lines with smaller numbers only.
-    before: Option<i64>,
-    limit: Option<u32>,
+    pub(super) before: Option<i64>,
+    pub(super) limit: Option<u32>,
 }
 
 async fn statement(
@@ -135,7 +135,7 @@ impl View {
         })))
     }
 
-    async fn statement(self, app: &App, page: &Page) -> Result<Json<Value>, Problem> {
+    pub(super) async fn statement(self, app: &App, page: &Page) -> Result<Json<Value>, Problem> {
         let limit = page.limit.unwrap_or(LINES);
         if limit == 0 || limit > LINES_MAX {
             return Err(Problem::invalid(format!("limit: must be 1 to {LINES_MAX}"))
@@ -151,13 +151,14 @@ impl View {
     }
 
     /// A line of the statement, signed, for whoever wants to show it later.
-    async fn receipt(self, app: &App, number: i64) -> Result<Response, Problem> {
+    pub(super) async fn receipt(self, app: &App, number: i64) -> Result<Response, Problem> {
         let View { book, account } = self;
         let unknown = || Problem::not_found("no line of this account's statement has that number");
         let (line, before) =
             app.store.transfer(book, account, number).await?.ok_or_else(unknown)?;
         let key = issue::key_of(&app.store).map_err(|error| Problem::internal(&error))?;
-        let text = sign(book, &line, before, &key).map_err(|error| Problem::internal(&error))?;
+        let text = sign(book, &line, before, UnixMs::now(), &key)
+            .map_err(|error| Problem::internal(&error))?;
         Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
     }
 }

@@ -6,8 +6,8 @@ use super::challenge::{CHALLENGE, Contributor, answered, is_signed, parse_key};
 use super::extract::Path;
 use super::{App, Problem};
 use crate::runtime::session::hex;
-use crate::store::{Book, Claim, ClaimError, OwnSession, Payout};
-use crate::time::UnixMs;
+use crate::store::{Book, Claim, ClaimError, OwnSession, Payout, requester};
+use crate::time::{DAY_MS, UnixMs};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
@@ -85,9 +85,14 @@ async fn show(
     let wallet = store.wallet_of(key).await?;
     let payout = store.payout(key).await?;
     let is_claimed = wallet.is_some() || !links.is_empty();
+    let accounts = store.accounts_of(key).await?;
     Ok(Json(json!({
         "key": hex(&key.0),
         "wallet": wallet.map(|wallet| hex(&wallet.0)),
+        "accounts": accounts.iter().map(|link| json!({
+            "book": link.book.as_str(), "account": requester(link.account).to_string(),
+            "at": link.linked.rfc3339(),
+        })).collect::<Vec<_>>(),
         "linked": links.iter().map(|link| json!({
             "key": hex(&link.contributor.0), "at": link.linked.rfc3339(),
         })).collect::<Vec<_>>(),
@@ -140,7 +145,7 @@ async fn earnings(
 
 async fn earned(app: &App, key: ContributorId, now: UnixMs) -> Result<Value, Problem> {
     let days = app.store.own_days(key, now).await?;
-    let day = |day: i64| UnixMs(day.saturating_mul(86_400_000)).rfc3339();
+    let day = |day: i64| UnixMs(day.saturating_mul(DAY_MS)).rfc3339();
     Ok(days
         .iter()
         .map(|one| json!({ "day": day(one.day), "book": one.book.as_str(), "nano_usd": one.nano_usd }))
@@ -260,7 +265,7 @@ async fn claim(
     let ClaimAsked { statement, signature, .. } = asked;
     let claim = Claim { contributor, wallet, statement, signature };
     app.store.claim(&claim, now).await.map_err(|error| match error {
-        ClaimError::Claimed | ClaimError::Chained | ClaimError::Unknown => {
+        ClaimError::Claimed | ClaimError::Linked | ClaimError::Chained | ClaimError::Unknown => {
             Problem::conflict(error.to_string()).with_field("statement.from")
         }
         ClaimError::Full => Problem::full("contributors of this wallet"),

@@ -8,6 +8,7 @@ mod blobs;
 mod body;
 mod certificates;
 mod challenge;
+mod contributor_books;
 mod contributors;
 mod datasets;
 mod download;
@@ -20,6 +21,7 @@ mod health;
 mod idempotency;
 mod jobs;
 mod keys;
+mod links;
 mod model;
 mod money;
 mod network;
@@ -191,6 +193,8 @@ pub fn router(app: App) -> Router {
         .merge(account::routes())
         .merge(contributors::routes())
         .merge(payouts::routes())
+        .merge(contributor_books::routes())
+        .merge(links::routes())
         .merge(accounts::routes())
         .merge(keys::routes())
         .merge(recover::routes())

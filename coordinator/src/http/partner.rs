@@ -8,7 +8,7 @@ use crate::sites::{SiteError, check_origins};
 use crate::store::{
     Book, OriginProof, SiteChange, SiteDay, SiteRow, Withheld, day_of, parse_site, site_text,
 };
-use crate::time::UnixMs;
+use crate::time::{DAY_MS, UnixMs};
 use crate::verify::{OriginReport, PROOF_PATH, is_local_origin, prove};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -25,7 +25,7 @@ const DAYS: i64 = 30;
 /// Origins of one request that are looked at at a time.
 const ORIGINS_AT_A_TIME: usize = 8;
 /// Proofs are looked at again after a day.
-const PROOF_MS: i64 = 86_400_000;
+const PROOF_MS: i64 = DAY_MS;
 /// Of those, in one sweep: each takes a thread for some seconds.
 const PROOFS_AT_ONCE: u32 = 16;
 

@@ -6,14 +6,14 @@ use super::challenge::Contributor;
 use super::contributors::own;
 use super::extract::Path;
 use super::money::{Amount, Reference};
-use super::withdrawals::{PayName, listed, shown};
+use super::withdrawals::{PayName, listed, shown, taken_back};
 use super::{App, Problem};
 use crate::settlement::{Request, SettlementError};
 use crate::store::Book;
 use crate::time::UnixMs;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{delete, get};
 use axum::{Json, Router};
 use raven_engine::ledger::Account;
 use raven_engine::money::NanoUsd;
@@ -21,7 +21,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub fn routes() -> Router<App> {
-    Router::new().route("/v1/contributors/{key}/withdrawals", get(list).post(create))
+    Router::new()
+        .route("/v1/contributors/{key}/withdrawals", get(list).post(create))
+        .route("/v1/contributors/{key}/withdrawals/{id}", delete(cancel))
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,6 +48,13 @@ async fn create(
         let detail = "key: what it earns goes to its wallet, which withdraws it";
         return Err(Problem::conflict(detail)
             .named("collected", "A wallet collects for this key")
+            .with_field("key"));
+    }
+    let accounts = app.store.accounts_of(key).await?;
+    if accounts.iter().any(|link| link.book == Book::Live) {
+        let detail = "key: what it earns goes to its account, which withdraws it";
+        return Err(Problem::conflict(detail)
+            .named("collected", "An account has what this key earns")
             .with_field("key"));
     }
     let payout = app.store.payout(key).await?;
@@ -76,4 +85,15 @@ async fn list(
     let key = own(&key, contributor)?;
     app.store.contributor_seen(key, UnixMs::now()).await?;
     listed(&app, Book::Live, Account::Contributor(key)).await
+}
+
+/// The money is the key's again, also where it has been linked or claimed since.
+async fn cancel(
+    State(app): State<App>,
+    contributor: Contributor,
+    Path((key, id)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let key = own(&key, contributor)?;
+    app.store.contributor_seen(key, UnixMs::now()).await?;
+    taken_back(&app, Book::Live, Account::Contributor(key), &id).await
 }

@@ -180,7 +180,7 @@ async fn list_of_site(
 }
 
 /// Gives back what nobody has begun to pay.
-async fn taken_back(
+pub(super) async fn taken_back(
     app: &App,
     book: Book,
     account: Account,

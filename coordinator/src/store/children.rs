@@ -143,8 +143,8 @@ impl Store {
     }
 
     /// Revokes every key of a sub-account, for good; whether it was open. Its money
-    /// stays where its parent can take it back; its sites, with what they earn, its
-    /// data sets and the jobs that have ended become the parent's.
+    /// stays where its parent can take it back; its sites, with what they earn, its contributors,
+    /// its data sets and the jobs that have ended become the parent's.
     ///
     /// # Errors
     /// [`StoreError::OpenJobs`]; [`StoreError`].
@@ -175,6 +175,7 @@ impl Store {
             "UPDATE sites SET owner = ?1 WHERE owner = ?2",
             "UPDATE datasets SET owner = ?1 WHERE owner = ?2",
             "UPDATE jobs SET owner = ?1 WHERE owner = ?2",
+            "UPDATE account_links SET account = ?1 WHERE account = ?2 AND unlinked_ms IS NULL",
         ] {
             sqlx::query(sql)
                 .bind(parent.0)

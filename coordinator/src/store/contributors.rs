@@ -1,10 +1,9 @@
 //! What one contributor, or the wallet that collects for several, may see of its own.
 
-use super::partners::DAY_MS;
 use super::{
     Book, Store, StoreError, column, failed, from_sql, hash_column, u64_column, unreadable,
 };
-use crate::time::UnixMs;
+use crate::time::{DAY_MS, UnixMs};
 use raven_engine::ContributorId;
 use raven_engine::ledger::{Account, Balance};
 use raven_protocol::{ResultOutcome, SessionId};

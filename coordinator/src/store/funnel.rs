@@ -3,9 +3,9 @@
 //! Views come with every page load: they are counted in memory and stored now and
 //! then, so that no visitor waits for a disk. A crash loses the last minute of them.
 
-use super::partners::{DAY_MS, day_of};
+use super::partners::day_of;
 use super::{Book, Store, StoreError, column, count_to_sql, failed, to_sql, u64_column};
-use crate::time::UnixMs;
+use crate::time::{DAY_MS, UnixMs};
 use raven_engine::ledger::Account;
 use raven_engine::{ContributorId, SiteId};
 use raven_protocol::SessionId;

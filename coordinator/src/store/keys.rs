@@ -5,7 +5,7 @@ use super::{
 };
 use crate::keys::{ApiKey, KeyMode};
 use crate::scopes::{Scope, Scopes};
-use crate::time::UnixMs;
+use crate::time::{DAY_MS, UnixMs};
 use raven_engine::ledger::Account;
 use sqlx::Transaction;
 use sqlx::sqlite::{Sqlite, SqliteRow};
@@ -97,8 +97,6 @@ pub enum Revocation {
 
 /// Keys of one account that hold: one for each of many programs.
 pub const KEYS_MAX: u64 = 100;
-
-const DAY_MS: i64 = 86_400_000;
 
 /// Of a key that holds at `?now`.
 const HOLDS: &str = "revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?2)";

@@ -5,6 +5,7 @@
 //! commit is synced to disk before it returns.
 
 mod abandon;
+mod account_links;
 mod allocations;
 mod books;
 mod chain;
@@ -42,6 +43,7 @@ mod voided;
 mod wallets;
 mod withdrawals;
 
+pub use account_links::{AccountLink, LinkError, NewLink};
 pub use allocations::{AllocationFault, AuditedAllocations};
 pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
@@ -99,6 +101,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0014_partners.sql"),
     include_str!("../../migrations/0015_contributors.sql"),
     include_str!("../../migrations/0016_accounts.sql"),
+    include_str!("../../migrations/0019_account_links.sql"),
 ];
 
 /// Everything that refers to blobs.

@@ -5,7 +5,7 @@ use super::{Book, Store, StoreError, column, count_to_sql, failed, from_sql, to_
 use crate::runtime::SessionRecord;
 use crate::runtime::session::hex;
 use crate::ticket::UsedTicket;
-use crate::time::UnixMs;
+use crate::time::{DAY_MS, UnixMs};
 use crate::verify::is_local_origin;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, PicoUsd};
 use raven_engine::{Beneficiary, ContributorId, Credit, NetworkPrefix, SiteId};
@@ -18,7 +18,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 type Tx<'a> = Transaction<'a, Sqlite>;
 
-pub(crate) const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 /// What one network's work may cost a day before its part of a site's work counts:
 /// a site with few visitors has all of them in few networks. 0.01 USD, of which

@@ -3,7 +3,7 @@
 
 use super::books::{self, Book, BooksError};
 use super::{Store, StoreError, column, failed, hash_column, unreadable};
-use crate::time::UnixMs;
+use crate::time::{DAY_MS, UnixMs};
 use raven_engine::ContributorId;
 use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
 use raven_engine::money::NanoUsd;
@@ -40,6 +40,9 @@ macro_rules! unclaimed {
                  AND NOT EXISTS (SELECT 1 FROM wallet_links l
                      WHERE l.contributor = unhex(substr(a.name, 13))
                          OR l.wallet = unhex(substr(a.name, 13)))
+                 AND NOT EXISTS (SELECT 1 FROM account_links t
+                     WHERE t.contributor = unhex(substr(a.name, 13)) AND t.book = a.book
+                         AND t.unlinked_ms IS NULL)
              LIMIT ?3"
         )
     };
@@ -72,6 +75,8 @@ pub struct Claim {
 pub enum ClaimError {
     #[error("the contributor's earnings go to another wallet already")]
     Claimed,
+    #[error("the contributor's earnings go to an account: it is unlinked first")]
+    Linked,
     #[error(
         "a wallet cannot be claimed, and a contributor whose earnings go elsewhere is no wallet"
     )]
@@ -195,7 +200,7 @@ impl Store {
     /// # Errors
     /// [`BooksError`].
     pub async fn expire_unclaimed(&self, now: UnixMs, days: u32) -> Result<u64, BooksError> {
-        let before = now.0.saturating_sub(i64::from(days) * 86_400_000);
+        let before = now.0.saturating_sub(i64::from(days) * DAY_MS);
         let rows = sqlx::query(UNCLAIMED)
             .bind(now.0)
             .bind(before)
@@ -278,11 +283,13 @@ async fn check(
              EXISTS (SELECT 1 FROM sessions WHERE contributor = ?1)
                  OR EXISTS (SELECT 1 FROM accounts WHERE book = 'live' AND name = ?4)
                  OR EXISTS (SELECT 1 FROM accounts WHERE book = 'test' AND name = ?4) AS known,
+             EXISTS (SELECT 1 FROM account_links
+                 WHERE contributor = ?1 AND unlinked_ms IS NULL) AS linked,
              (SELECT COUNT(*) FROM wallet_links WHERE wallet = ?2 AND linked_ms > ?3) AS links",
     )
     .bind(&claim.contributor.0[..])
     .bind(&claim.wallet.0[..])
-    .bind(now.0.saturating_sub(LINK_DAYS * 86_400_000))
+    .bind(now.0.saturating_sub(LINK_DAYS * DAY_MS))
     .bind(Account::Contributor(claim.contributor).to_string())
     .fetch_one(&mut **transaction)
     .await
@@ -296,6 +303,11 @@ async fn check(
     let is_chained: bool = column(&row, "wallet_links", "chained")?;
     if is_chained || claim.contributor == claim.wallet {
         return Err(ClaimError::Chained);
+    }
+    // Two who take the same money would get it by chance.
+    let goes_to_account: bool = column(&row, "account_links", "linked")?;
+    if goes_to_account {
+        return Err(ClaimError::Linked);
     }
     // Keys cost nothing: a row for one that has nothing would be free, too.
     let is_known: bool = column(&row, "sessions", "known")?;
@@ -311,7 +323,7 @@ async fn check(
 
 /// Moves all that a contributor can spend. What is left afterwards is nothing, so that
 /// whoever does it again moves nothing.
-async fn give_all(
+pub(super) async fn give_all(
     transaction: &mut Transaction<'_, Sqlite>,
     book: Book,
     from: ContributorId,

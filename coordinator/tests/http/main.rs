@@ -1,6 +1,7 @@
 //! The HTTP API, over real connections to a server with a real store.
 
 mod account;
+mod contributor_money;
 mod contributors;
 mod datasets;
 mod hostile_files;
@@ -9,8 +10,10 @@ mod images;
 mod jobs;
 mod keys;
 mod late;
+mod mail;
 mod pages;
 mod parquet;
+mod people;
 mod quotes;
 mod recover;
 #[path = "../server/mod.rs"]

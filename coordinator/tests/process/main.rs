@@ -2,6 +2,7 @@
 
 mod certificates;
 mod commands;
+mod commands_receipt;
 mod contribute;
 mod divergence;
 mod hostile_http;

@@ -1,5 +1,12 @@
-//! Mail to people: who sends it is behind a trait. There is one that writes each
-//! message to a folder, from which a person or another program takes it.
+//! Mail to people: who sends it is behind a trait. One writes each message to a folder,
+//! from which a person or another program takes it ([`FolderMailer`]); the other takes
+//! it from there itself and hands it over by SMTP ([`Outbox`]).
+
+mod outbox;
+mod relay;
+
+pub use outbox::{Outbox, Pace};
+pub use relay::{Login, Relay, RelayError, Security};
 
 use crate::random;
 use crate::time::UnixMs;
@@ -31,6 +38,11 @@ impl EmailAddress {
     /// The address.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What stands behind the @.
+    pub fn domain(&self) -> &str {
+        self.0.split_once('@').map_or("", |(_, domain)| domain)
     }
 }
 

@@ -1,14 +1,12 @@
 //! What the pages for people ask for besides what programs do.
 
-mod server;
-
+use crate::server::{Server, WITHDRAWAL_LEAST};
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::http::router;
 use raven_coordinator::mail::{FolderMailer, Mailer};
 use raven_coordinator::secret::{Secret, SecretKind};
 use raven_coordinator::www::Www;
 use serde_json::{Value, json};
-use server::{Server, WITHDRAWAL_LEAST};
 use std::sync::Arc;
 use tower::ServiceExt as _;
 

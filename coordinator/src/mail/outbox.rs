@@ -1,0 +1,272 @@
+//! Letters on their way to a relay. Each is a file before whoever asked for it is answered,
+//! and goes when the relay has taken it, has refused it for good, or its time is over: a
+//! process that ends in between leaves it to the next one. A relay that took a letter just before
+//! the process ended is handed it again, under the same Message-ID.
+
+use super::relay::{Handed, Sender};
+use super::{EmailAddress, FolderMailer, Login, Mail, MailError, Mailer, Relay};
+use crate::store::LINK_MS;
+use crate::time::UnixMs;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+/// Letters that are handed over at a time: a relay takes a few connections of one client.
+const AT_A_TIME: usize = 4;
+/// Letters of one turn; the others wait for the next.
+const OF_A_TURN_MAX: usize = 64;
+/// Bytes of a letter: it is a dozen lines of text.
+const LETTER_BYTES_MAX: u64 = 16 << 10;
+/// A letter is of use as long as the link in it.
+const LETTER_MS_MAX: i64 = LINK_MS;
+
+/// How often, and how soon, a letter is offered again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Offers of one process; a letter that is too old is not offered by the next one either.
+    pub attempts_max: u32,
+    /// After the first offer; each further wait is three times as long.
+    pub first_wait: Duration,
+    /// For one offer.
+    pub stall: Duration,
+}
+
+/// Six offers within eleven minutes, which greylisting relays ask for, of the fifteen
+/// for which a link is good.
+impl Default for Pace {
+    fn default() -> Self {
+        let (first_wait, stall) = (Duration::from_secs(5), Duration::from_secs(30));
+        Pace { attempts_max: 6, first_wait, stall }
+    }
+}
+
+/// Takes letters to hand them over later.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    folder: FolderMailer,
+    written: Arc<Notify>,
+}
+
+impl Outbox {
+    /// Makes the folder where it is missing.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        let mailer = FolderMailer::open(folder)?;
+        // What was being written when an earlier process ended was promised to nobody.
+        for file in std::fs::read_dir(folder)? {
+            let file = file?;
+            if file.file_name().as_encoded_bytes().starts_with(b".") {
+                std::fs::remove_file(file.path())?;
+            }
+        }
+        Ok(Outbox { folder: mailer, written: Arc::default() })
+    }
+
+    /// Hands letters over, those of an earlier process first, until the process is asked to end.
+    ///
+    /// # Errors
+    /// A relay that cannot be spoken to under TLS at all, as text.
+    pub fn run(
+        &self,
+        relay: &Relay,
+        login: Option<&Login>,
+        from: &EmailAddress,
+        pace: Pace,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<impl Future<Output = ()> + Send + use<>, String> {
+        let sender = Sender::new(relay, login, from, pace.stall)?;
+        let (folder, written) = (self.folder.folder.clone(), self.written.clone());
+        let post = Post { folder, sender, from: from.clone(), pace, offers: BTreeMap::new() };
+        Ok(post.run(written, stopping))
+    }
+}
+
+impl Mailer for Outbox {
+    fn send(&self, mail: Mail) -> BoxFuture<'_, Result<(), MailError>> {
+        Box::pin(async move {
+            self.folder.send(mail).await?;
+            self.written.notify_one();
+            Ok(())
+        })
+    }
+}
+
+/// How often a letter was offered, and when it is offered again.
+#[derive(Clone, Copy, Debug)]
+struct Offers {
+    done: u32,
+    next: Instant,
+}
+
+#[derive(Debug)]
+struct Post {
+    folder: PathBuf,
+    sender: Sender,
+    from: EmailAddress,
+    pace: Pace,
+    /// Of letters that were not taken the first time.
+    offers: BTreeMap<String, Offers>,
+}
+
+impl Post {
+    async fn run(mut self, written: Arc<Notify>, mut stopping: watch::Receiver<bool>) {
+        loop {
+            // What is under way when the process ends is offered again by the next one.
+            let next = tokio::select! {
+                next = self.turn() => next,
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            };
+            let wait = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = wait => {}
+                () = written.notified() => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
+        }
+    }
+
+    /// Offers what is due; when the next turn is, if nobody writes before.
+    async fn turn(&mut self) -> Option<Instant> {
+        let names = match waiting(&self.folder) {
+            Ok(names) => names,
+            Err(error) => {
+                tracing::error!(%error, "letters cannot be listed");
+                return Some(Instant::now() + self.pace.first_wait);
+            }
+        };
+        self.offers.retain(|name, _| names.contains(name));
+        let now = Instant::now();
+        let is_due =
+            |name: &&String| self.offers.get(*name).is_none_or(|offers| offers.next <= now);
+        let due: Vec<String> = names.iter().filter(is_due).take(OF_A_TURN_MAX).cloned().collect();
+        let is_more = names.iter().filter(is_due).count() > due.len();
+        let post = &*self;
+        let offered = futures_util::stream::iter(due)
+            .map(|name| async move { (post.offer(&name).await, name) })
+            .buffer_unordered(AT_A_TIME);
+        let outcomes: Vec<(Handed, String)> = offered.collect().await;
+        for (handed, name) in outcomes {
+            self.note(handed, name);
+        }
+        let soonest = self.offers.values().map(|offers| offers.next).min();
+        if is_more { Some(now) } else { soonest }
+    }
+
+    async fn offer(&self, name: &str) -> Handed {
+        if UnixMs::now().0.saturating_sub(written_ms(name)) >= LETTER_MS_MAX {
+            return Handed::Refused("its time is over".into());
+        }
+        let letter = match read(&self.folder.join(name)) {
+            Ok(letter) => letter,
+            Err(error) => return Handed::NotNow(error.to_string()),
+        };
+        match addressee(&letter) {
+            Some(to) => {
+                let head = self.head(name);
+                self.sender.hand_over(&to, [head.as_bytes(), &letter].concat().as_slice()).await
+            }
+            None => Handed::Refused("it is to nobody".into()),
+        }
+    }
+
+    /// What a letter needs beside what it was written with. Offered again, it is the same letter.
+    fn head(&self, name: &str) -> String {
+        let id = name.trim_end_matches(".eml");
+        let (from, domain) = (self.from.as_str(), self.from.domain());
+        let date = UnixMs(written_ms(name)).rfc2822();
+        format!("From: {from}\r\nDate: {date}\r\nMessage-ID: <{id}@{domain}>\r\n")
+    }
+
+    fn note(&mut self, handed: Handed, name: String) {
+        let reason = match handed {
+            Handed::Over => return self.remove(&name),
+            Handed::Refused(reason) => {
+                tracing::warn!(letter = %name, %reason, "a letter is given up");
+                return self.remove(&name);
+            }
+            Handed::NotNow(reason) => reason,
+        };
+        let done = self.offers.get(&name).map_or(0, |offers| offers.done) + 1;
+        if done >= self.pace.attempts_max {
+            tracing::warn!(letter = %name, %reason, done, "a letter is given up");
+            return self.remove(&name);
+        }
+        tracing::info!(letter = %name, %reason, done, "a letter is offered again later");
+        let wait = self.pace.first_wait.saturating_mul(3_u32.saturating_pow(done - 1));
+        self.offers.insert(name, Offers { done, next: Instant::now() + wait });
+    }
+
+    /// One that stays where it is would be sent again and again.
+    fn remove(&mut self, name: &str) {
+        self.offers.remove(name);
+        if let Err(error) = std::fs::remove_file(self.folder.join(name)) {
+            tracing::error!(letter = %name, %error, "a letter cannot be removed");
+            let next = Instant::now() + Duration::from_secs(3600);
+            self.offers.insert(name.to_owned(), Offers { done: self.pace.attempts_max, next });
+        }
+    }
+}
+
+/// Letters by name, the oldest first. What is still being written has a name that begins with a dot.
+fn waiting(folder: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(folder)? {
+        let name = file?.file_name();
+        let name = name.to_str().filter(|name| !name.starts_with('.') && name.ends_with(".eml"));
+        names.extend(name.map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut letter = Vec::new();
+    std::fs::File::open(path)?.take(LETTER_BYTES_MAX).read_to_end(&mut letter)?;
+    Ok(letter)
+}
+
+/// When a letter was written: its name begins with it.
+fn written_ms(name: &str) -> i64 {
+    name.split_once('-').and_then(|(ms, _)| ms.parse().ok()).unwrap_or(0)
+}
+
+/// Whom a letter's first line names.
+fn addressee(letter: &[u8]) -> Option<EmailAddress> {
+    let line = letter.split(|byte| *byte == b'\r').next()?;
+    std::str::from_utf8(line).ok()?.strip_prefix("To: ")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_is_to_whom_its_first_line_names_and_to_nobody_else() {
+        let to = |letter: &str| addressee(letter.as_bytes()).map(|to| to.as_str().to_owned());
+        assert_eq!(to("To: ann@x.org\r\nSubject: y\r\n"), Some("ann@x.org".into()));
+        for letter in
+            ["", "Subject: y\r\nTo: ann@x.org\r\n", "To: ann\r\n", "To: a@x.org\nBcc: b@x.org\r\n"]
+        {
+            assert_eq!(to(letter), None, "{letter:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_tells_when_its_letter_was_written() {
+        assert_eq!(written_ms("1796000000000-abc.eml"), 1_796_000_000_000);
+        assert_eq!(written_ms("something.eml"), 0, "and what was not written by us is too old");
+    }
+}
