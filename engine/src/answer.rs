@@ -277,7 +277,9 @@ impl Engine {
             self.release_payloads(vec![payload]);
             return self.broke_commitment(session_id, id);
         }
-        let elapsed = self.now.saturating_sub(since) as f64;
+        let arrived = self.world.leases.get(id).and_then(|lease| lease.arrived);
+        // How long it was checked says nothing of the link.
+        let elapsed = arrived.unwrap_or(self.now).saturating_sub(since) as f64;
         if let Some(session) = self.world.sessions.get_mut(&session_id) {
             session.link.observe(bytes, elapsed);
             let round_trip_ms = session.link.round_trip_ms();
@@ -302,6 +304,9 @@ impl Engine {
         }
         // Its part is done, whatever becomes of the result; the trial goes on with it.
         self.end_lease(id, Notify::Silent);
+        if arrived.is_some() {
+            self.reads_on(session_id);
+        }
     }
 
     /// A payload is not what was committed to: the commitment counts for nothing.

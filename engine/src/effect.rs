@@ -245,6 +245,9 @@ pub enum Effect {
     /// So many results came to that, once and for all: each is counted once, the
     /// accepted ones when their rounds are settled. Not answered.
     Counted { outcome: ResultOutcome, results: u64 },
+    /// Nothing that a job has accepted so far is computed again: what was kept of it for
+    /// that is not read any more. Not answered.
+    Settled { job: JobId },
     /// The job goes back to the beginning of `round`, before a wrong result or where
     /// its loss was not diverging yet: partial sums of it and of what followed are
     /// forgotten. Not answered.

@@ -75,6 +75,8 @@ pub(crate) struct Ledger {
     pub(crate) undone: Vec<Entry>,
     /// Leases whose results were accepted and told so, by round.
     pub(crate) accepted: BTreeMap<u32, Vec<Paid>>,
+    /// What the shell keeps of the projections that came since the last settlement.
+    pub(crate) projected_bytes: u64,
     /// Rounds that can be begun again.
     pub(crate) beginnings: BTreeMap<u32, Beginning>,
     pub(crate) next_order: u64,

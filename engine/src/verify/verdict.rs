@@ -310,7 +310,7 @@ impl Engine {
                 self.observe_late_payload(&lease);
                 self.strike(lease.session);
             } else {
-                self.outrun(lease.session, is_overdue && lease.is_open());
+                self.outrun(&lease, is_overdue && lease.is_open());
             }
         }
         self.stage_progressed(id);

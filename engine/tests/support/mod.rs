@@ -3,11 +3,12 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use raven_engine::money::NanoUsd;
 use raven_engine::{
-    Agreement, Algorithm, Beneficiary, Category, ContributorId, Effect, EffectError, EffectId,
-    Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix, Oddness,
-    Outbound, Outcome, PayloadId, Placement, RefusedCategories, SessionProfile, SessionStatus,
-    SyncSgd, Testimony, Trust, Verification,
+    Agreement, Algorithm, Beneficiary, Category, ContributorId, Divergence, Effect, EffectError,
+    EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix,
+    Oddness, Outbound, Outcome, PartPlan, PayloadId, Placement, RefusedCategories, SessionProfile,
+    SessionStatus, StagePlan, SyncSgd, Terms, Testimony, Trust, Verification,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{
@@ -50,6 +51,10 @@ pub struct Rig {
     pub leased: BTreeMap<LeaseId, TaskId>,
     pub digests: BTreeMap<LeaseId, ResultDigest>,
     next: u64,
+    /// What one projection takes in the shell.
+    pub projection_bytes: u64,
+    /// How often the engine has settled what it had accepted.
+    pub settled: u32,
 }
 
 /// What an honest contributor comes to.
@@ -136,14 +141,43 @@ impl Rig {
     /// One whose referee's desk has little room.
     pub fn with_desk(verification: Verification, cases_max: usize) -> Self {
         let config = EngineConfig { cases_max, ..EngineConfig::default() };
-        Rig::of(plan(verification), config)
+        Rig::of(plan(verification), config, Terms::default())
+    }
+
+    /// One whose job is in placement `master`: each round is one stage of so many parts.
+    pub fn of_parts(verification: Verification, parts: usize, cases_max: usize) -> Self {
+        let part = PartPlan {
+            graph: GraphId([3; 32]),
+            flops: 15_000_000_000,
+            bytes_peak: 1 << 20,
+            operand_bytes: 1_000,
+            result_bytes: 1_000,
+            slice: None,
+        };
+        let stages = vec![StagePlan::Pushed { parts: vec![part; parts] }];
+        let placement = Placement::Master { stages, slices: 0, slices_held_max: 0 };
+        let mut plan = plan(verification);
+        let Algorithm::SyncSgd(sgd) = &mut plan.algorithm;
+        sgd.placement = placement;
+        Rig::of(plan, EngineConfig { cases_max, ..EngineConfig::default() }, Terms::default())
+    }
+
+    /// One whose job holds so much, and may begin again where its loss diverges.
+    pub fn that_may_diverge(verification: Verification, escrow: NanoUsd) -> Self {
+        let mut plan = plan(verification);
+        let Algorithm::SyncSgd(sgd) = &mut plan.algorithm;
+        let rule =
+            Divergence { factor: 4.0, window: 2, setbacks_max: 1, learning_rate_factor: 0.5 };
+        sgd.divergence = Some(rule);
+        let terms = Terms { escrow: Some(escrow), ..Terms::default() };
+        Rig::of(plan, EngineConfig::default(), terms)
     }
 
     fn with(plan: JobPlan) -> Self {
-        Rig::of(plan, EngineConfig::default())
+        Rig::of(plan, EngineConfig::default(), Terms::default())
     }
 
-    fn of(plan: JobPlan, config: EngineConfig) -> Self {
+    fn of(plan: JobPlan, config: EngineConfig, terms: Terms) -> Self {
         let mut rig = Rig {
             engine: Engine::new(EngineConfig { seed: 11, ..config }),
             now: 0,
@@ -158,14 +192,22 @@ impl Rig {
             leased: BTreeMap::new(),
             digests: BTreeMap::new(),
             next: 0,
+            projection_bytes: 256,
+            settled: 0,
         };
         let plan = Box::new(plan);
-        rig.tell(Event::JobAdded { plan, resume: None, terms: Box::default() });
+        rig.tell(Event::JobAdded { plan, resume: None, terms: Box::new(terms) });
         rig
     }
 
     pub fn session(contributor: u64) -> SessionId {
         SessionId(1_000 + contributor)
+    }
+
+    pub fn contributor(contributor: u64) -> ContributorId {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&contributor.to_le_bytes());
+        ContributorId(id)
     }
 
     /// Somebody of another network than all others.
@@ -185,10 +227,8 @@ impl Rig {
     fn open_on(&mut self, contributor: u64, trust: Trust, numeric: NumericClass) {
         let mut prefix = [0x20; 16];
         prefix[..8].copy_from_slice(&contributor.to_le_bytes());
-        let mut id = [0; 32];
-        id[..8].copy_from_slice(&contributor.to_le_bytes());
         let profile = SessionProfile {
-            contributor: ContributorId(id),
+            contributor: Self::contributor(contributor),
             site: None,
             beneficiary: Beneficiary::default(),
             prefix: NetworkPrefix(prefix),
@@ -252,6 +292,9 @@ impl Rig {
                 let state = self.state_id();
                 Some((effect, Outcome::Stepped { state, metrics, grad_norm: 1.0 }))
             }
+            Effect::RunLocal { effect, .. } | Effect::Combine { effect, .. } => {
+                Some((effect, Outcome::StageDone))
+            }
             Effect::Evaluate { effect, .. } => Some((effect, Outcome::Evaluated { metrics })),
             Effect::Persist { effect, .. } | Effect::Show { effect, .. } => {
                 Some((effect, Outcome::Persisted))
@@ -262,6 +305,10 @@ impl Rig {
             }
             Effect::Counted { outcome, results } => {
                 *self.counted.entry(outcome).or_default() += results;
+                None
+            }
+            Effect::Settled { .. } => {
+                self.settled += 1;
                 None
             }
             Effect::Outcome { session, lease, outcome } => {
@@ -294,7 +341,8 @@ impl Rig {
         let session = Self::session(contributor);
         self.projects.retain(|&(_, asked, _)| asked != lease);
         let projection = self.payload();
-        self.tell(Event::Projected { session, lease, projection, agrees });
+        let bytes = self.projection_bytes;
+        self.tell(Event::Projected { session, lease, projection, bytes, agrees });
     }
 
     /// A contributor shows a result.

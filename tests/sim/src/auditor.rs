@@ -233,6 +233,7 @@ impl Auditor {
             | Event::ToppedUp { .. }
             | Event::Paused { .. }
             | Event::Resumed { .. }
+            | Event::Arrived { .. }
             | Event::Misprojected { .. }
             | Event::SiteRefuses { .. }
             | Event::VisitorRefuses { .. }
@@ -417,7 +418,7 @@ impl Auditor {
                 };
                 self.asked(*effect, *job, reads, Some(state), None);
             }
-            Effect::Trust { .. } => {}
+            Effect::Trust { .. } | Effect::Settled { .. } => {}
             Effect::Outcome { lease, outcome, .. } => self.came_to(*lease, *outcome),
             Effect::Counted { outcome, results } => {
                 *self.counted.entry(*outcome).or_default() += results;

@@ -119,14 +119,18 @@ impl Driver {
                 }
             }
             Effect::Persist { effect, record } => self.persist(effect, record),
+            Effect::Settled { job } => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.relaxed.settled();
+                }
+            }
             Effect::Show { effect, job, contributor, slice } => {
                 self.save(effect, job, Item::Shown { contributor, slice });
             }
             Effect::ReleasePayloads { payloads } => {
                 for payload in payloads {
                     self.payloads.remove(&payload);
-                    self.projections.remove(&payload);
-                    self.shown.remove(&payload);
+                    self.panels.release(payload);
                 }
             }
             Effect::ReleaseState { job, state } => {
