@@ -324,8 +324,11 @@ impl Engine {
         });
         self.release_payloads(unused);
         let detail = format!("{id}: the payload does not match its commitment");
-        let holder = Holder { lease: id, session };
-        self.came_to(holder, ResultOutcome::BrokenCommitment);
+        let contributor = self.world.sessions.get(&session).map(|it| it.profile.contributor);
+        if let Some(contributor) = contributor {
+            let holder = Holder { lease: id, session, contributor };
+            self.came_to(holder, ResultOutcome::BrokenCommitment);
+        }
         let reason = GoodbyeReason::BrokenCommitment;
         self.out.push_back(Effect::Close { session, reason, detail });
         self.session_closed(session);

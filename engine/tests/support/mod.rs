@@ -45,8 +45,9 @@ pub struct Rig {
     /// What was told of results, and the same by the event after which it was.
     pub outcomes: Vec<(SessionId, LeaseId, ResultOutcome)>,
     pub batches: Vec<Vec<(SessionId, LeaseId, ResultOutcome)>>,
-    /// How many results were counted as what.
+    /// How many results were counted as what, and of whom.
     pub counted: BTreeMap<ResultOutcome, u64>,
+    pub counted_of: BTreeMap<(ContributorId, ResultOutcome), u64>,
     /// For tests to note what leases are of, and what was committed to.
     pub leased: BTreeMap<LeaseId, TaskId>,
     pub digests: BTreeMap<LeaseId, ResultDigest>,
@@ -189,6 +190,7 @@ impl Rig {
             outcomes: Vec::new(),
             batches: Vec::new(),
             counted: BTreeMap::new(),
+            counted_of: BTreeMap::new(),
             leased: BTreeMap::new(),
             digests: BTreeMap::new(),
             next: 0,
@@ -303,8 +305,9 @@ impl Rig {
                 self.referee.push(Asked { effect, task, testimonies });
                 None
             }
-            Effect::Counted { outcome, results } => {
+            Effect::Counted { contributor, outcome, results } => {
                 *self.counted.entry(outcome).or_default() += results;
+                *self.counted_of.entry((contributor, outcome)).or_default() += results;
                 None
             }
             Effect::Settled { .. } => {

@@ -420,7 +420,7 @@ impl Auditor {
             }
             Effect::Trust { .. } | Effect::Settled { .. } => {}
             Effect::Outcome { lease, outcome, .. } => self.came_to(*lease, *outcome),
-            Effect::Counted { outcome, results } => {
+            Effect::Counted { outcome, results, .. } => {
                 *self.counted.entry(*outcome).or_default() += results;
             }
             Effect::RolledBack { job, round } => self.rolled_back(*job, *round),

@@ -101,8 +101,9 @@ impl Driver {
             Effect::Outcome { session, lease, outcome } => {
                 self.note_outcome(session, lease, outcome);
             }
-            Effect::Counted { outcome, results } => {
+            Effect::Counted { contributor, outcome, results } => {
                 self.shared.metrics.outcomes[outcome as usize].add(results);
+                self.shared.metrics.tallies.add(contributor, outcome, results);
             }
             Effect::Trust { identity, trust } => {
                 // Whoever stores it may be gone while the coordinator goes down.
@@ -118,12 +119,12 @@ impl Driver {
                     job.relaxed.went_back(round);
                 }
             }
-            Effect::Persist { effect, record } => self.persist(effect, record),
             Effect::Settled { job } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.relaxed.settled();
                 }
             }
+            Effect::Persist { effect, record } => self.persist(effect, record),
             Effect::Show { effect, job, contributor, slice } => {
                 self.save(effect, job, Item::Shown { contributor, slice });
             }
