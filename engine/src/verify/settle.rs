@@ -141,7 +141,7 @@ impl Engine {
             Some(Held::Save(draft)) => self.persist(id, draft),
             Some(Held::Round(action)) => self.act(id, action),
             Some(Held::SetBack(diverged)) => self.set_back(id, &diverged),
-            Some(Held::Pause(_, paused)) => self.pause(id, paused, true),
+            Some(Held::Pause(_, paused)) => self.pause(id, paused),
             None => {}
         }
     }
