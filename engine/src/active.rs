@@ -3,7 +3,7 @@
 use crate::EngineConfig;
 use crate::algorithm::Draft;
 use crate::algorithm::sync_sgd::SyncSgdDriver;
-use crate::effect::{Acceptance, Credit, Void, Work};
+use crate::effect::{Acceptance, Credit, Payer, Void, Work};
 use crate::event::{ContributorId, Metrics, Millis, PayloadId};
 use crate::groups;
 use crate::job::{JobPhase, JobState};
@@ -326,9 +326,17 @@ impl Job {
         self.credited_rounds = self.credited_rounds.min(round);
     }
 
-    /// Takes back what `contributor` earned with a result.
-    pub(crate) fn void(&mut self, entry: &Entry, contributor: ContributorId) {
+    /// Takes back what `contributor` earned with a result, and what that has cost.
+    pub(crate) fn void(&mut self, entry: &mut Entry, contributor: ContributorId) {
         let (task, attempt) = (entry.task, entry.attempt);
+        for member in entry.members.iter().filter(|it| it.who.identity.contributor == contributor) {
+            // Once, however often it is found.
+            let Some(payer) = entry.payers.remove(&member.lease) else { continue };
+            self.spent.take_back(payer, entry.flops, member.rate);
+            if payer == Payer::Job {
+                self.flops_charged = self.flops_charged.saturating_sub(entry.flops);
+            }
+        }
         self.credits.retain(|credit| {
             (credit.contributor, credit.task, credit.attempt) != (contributor, task, attempt)
         });
@@ -493,5 +501,104 @@ impl Job {
         let Some(stage) = &self.stage else { return Vec::new() };
         let accepted = stage.accepted.values().map(|accepted| accepted.payload);
         accepted.chain(stage.tasks.values().flat_map(|task| task.trial.held())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::category::Category;
+    use crate::event::{Beneficiary, NetworkPrefix};
+    use crate::rates;
+    use crate::verify::trial::{Claim, Who};
+    use crate::verify::{Identity, Verification};
+    use raven_graph::schedule::Schedule;
+    use raven_protocol::{
+        Backend, DeviceClass, GraphId, KernelId, LeaseId, Numerics, ResultDigest, Seed, ShardRef,
+    };
+
+    const FLOPS: u64 = 50_000_000;
+
+    fn job() -> Job {
+        let shards = vec![ShardRef { blob: BlobId([9; 32]), first_row: 0, rows: 64, bytes: 64 }];
+        let placement = Placement::Replica {
+            graph: GraphId([3; 32]),
+            flops: FLOPS,
+            bytes_peak: 1 << 20,
+            result_bytes: 1_000,
+        };
+        let plan = JobPlan {
+            job: JobId(1),
+            category: Category::Vision,
+            seed: Seed(5),
+            numerics: Numerics::Strict,
+            verification: Verification::Adaptive,
+            kernel: KernelId([7; 32]),
+            algorithm: Algorithm::SyncSgd(SyncSgd {
+                train_rows: 64,
+                batch: 32,
+                micro_batch: 8,
+                epochs: 1,
+                schedule: Schedule::constant(0.1),
+                early_stopping: None,
+                placement,
+                groups: 1,
+                divergence: None,
+                shards,
+                weights_bytes: 1_000,
+            }),
+        };
+        Job::new(plan, None, Terms::default(), &EngineConfig::default()).expect("a good plan")
+    }
+
+    fn claim(who: u8) -> Claim {
+        let contributor = ContributorId([who; 32]);
+        let identity =
+            Identity { contributor, device: DeviceClass::Desktop, backend: Backend::Cpu };
+        let who = Who {
+            identity,
+            site: None,
+            beneficiary: Beneficiary::default(),
+            prefix: NetworkPrefix([who; 16]),
+            exact: true,
+            operator: false,
+        };
+        let lease = LeaseId(identity.contributor.0[0].into());
+        let (rate, digest) = (rates::HIGHEST, ResultDigest([1; 32]));
+        Claim { lease, session: SessionId(1), who, rate, digest, doubtful: false }
+    }
+
+    #[test]
+    fn what_is_void_was_not_spent_however_often_it_is_found() {
+        let mut job = job();
+        let task = TaskId { job: job.id, round: 0, stage: 0, part: 0 };
+        let mut entry = Entry {
+            order: 1,
+            task,
+            work: Work::Replica { state: BlobId([2; 32]), start: 0, count: 1 },
+            flops: FLOPS,
+            attempt: 0,
+            members: [1, 2, 3].map(claim).to_vec(),
+            payers: BTreeMap::new(),
+            asked: false,
+            is_odd: false,
+            drawn: false,
+        };
+        for (who, payer) in [(1, Payer::Job), (2, Payer::Job), (3, Payer::Operator)] {
+            entry.payers.insert(claim(who).lease, payer);
+            match payer {
+                Payer::Job => job.spent.add(FLOPS, rates::HIGHEST),
+                Payer::Operator => job.spent.add_operators(FLOPS, rates::HIGHEST),
+            }
+        }
+        job.flops_charged = 2 * FLOPS;
+        let both = job.spent.charge;
+        for who in [2, 2, 3, 3] {
+            job.void(&mut entry, ContributorId([who; 32]));
+        }
+        assert_eq!((job.spent.flops, job.flops_charged), (FLOPS, FLOPS));
+        assert_eq!(job.spent.charge.plus(job.spent.charge), Some(both));
+        assert_eq!(job.spent.operator, Default::default());
+        assert_eq!(job.voids.len(), 4, "the store voids each once");
     }
 }

@@ -279,7 +279,9 @@ impl Engine {
             self.release_payloads(vec![payload]);
             return self.broke_commitment(session_id, id);
         }
-        let elapsed = self.now.saturating_sub(since) as f64;
+        let arrived = self.world.leases.get(id).and_then(|lease| lease.arrived);
+        // How long it was checked says nothing of the link.
+        let elapsed = arrived.unwrap_or(self.now).saturating_sub(since) as f64;
         if let Some(session) = self.world.sessions.get_mut(&session_id) {
             session.link.observe(bytes, elapsed);
             let round_trip_ms = session.link.round_trip_ms();
@@ -304,6 +306,9 @@ impl Engine {
         }
         // Its part is done, whatever becomes of the result; the trial goes on with it.
         self.end_lease(id, Notify::Silent);
+        if arrived.is_some() {
+            self.reads_on(session_id);
+        }
     }
 
     /// A payload is not what was committed to: the commitment counts for nothing.
@@ -321,8 +326,11 @@ impl Engine {
         });
         self.release_payloads(unused);
         let detail = format!("{id}: the payload does not match its commitment");
-        let holder = Holder { lease: id, session };
-        self.came_to(holder, ResultOutcome::BrokenCommitment);
+        let contributor = self.world.sessions.get(&session).map(|it| it.profile.contributor);
+        if let Some(contributor) = contributor {
+            let holder = Holder { lease: id, session, contributor };
+            self.came_to(holder, ResultOutcome::BrokenCommitment);
+        }
         let reason = GoodbyeReason::BrokenCommitment;
         self.out.push_back(Effect::Close { session, reason, detail });
         self.session_closed(session);

@@ -177,6 +177,7 @@ impl Engine {
             transfer_ms,
             estimate_ms,
             state: LeaseState::Queued,
+            arrived: None,
             is_relief,
         });
         self.world.queued.insert(id);
@@ -400,8 +401,14 @@ impl Engine {
         self.block(session_id, pause_ms);
     }
 
-    /// Somebody else had done a task before `session_id` did, which is late or not.
-    pub(crate) fn outrun(&mut self, session_id: SessionId, is_late: bool) {
+    /// Somebody else had done a task before the holder of an ended `lease` did, which
+    /// was late or not.
+    pub(crate) fn outrun(&mut self, lease: &Lease, is_late: bool) {
+        let session_id = lease.session;
+        if is_late {
+            // Else its next lease would be as short, and late again.
+            self.observe_slow(lease);
+        }
         let Some(session) = self.world.sessions.get_mut(&session_id) else { return };
         if is_late {
             session.missed = session.missed.saturating_add(1);
@@ -425,6 +432,23 @@ impl Engine {
         }
     }
 
+    /// A task was not done by now: its session is as slow as that, at best.
+    fn observe_slow(&mut self, lease: &Lease) {
+        let (LeaseState::Running { since }, Some(session)) =
+            (lease.state, self.world.sessions.get_mut(&lease.session))
+        else {
+            return;
+        };
+        let elapsed = self.now.saturating_sub(since) as f64;
+        // What was to take longer has most likely been slower still.
+        if lease.transfer_ms * 2.0 > lease.estimate_ms {
+            session.link.observe_at_most(lease.missing_bytes, elapsed);
+        } else {
+            session.speed.observe_at_most(lease.flops, elapsed);
+        }
+        self.world.touched.insert(lease.session);
+    }
+
     /// No tasks for `session` for a while.
     pub(crate) fn block(&mut self, session_id: SessionId, pause_ms: Millis) {
         let Some(session) = self.world.sessions.get_mut(&session_id) else { return };
@@ -445,18 +469,16 @@ impl Engine {
             self.end_lease(id, Notify::Cancel(ResultOutcome::Late));
             return;
         }
-        self.observe_late_payload(&lease);
-        if let (LeaseState::Running { since }, Some(session)) =
-            (lease.state, self.world.sessions.get_mut(&session_id))
-        {
-            // What was to take longer has most likely been slower still.
-            let elapsed = self.now.saturating_sub(since) as f64;
-            if lease.transfer_ms * 2.0 > lease.estimate_ms {
-                session.link.observe_at_most(lease.missing_bytes, elapsed);
-            } else {
-                session.speed.observe_at_most(lease.flops, elapsed);
-            }
+        if lease.arrived.is_some() {
+            // The coordinator has lost it, which is nobody's fault but its own.
+            self.end_lease(id, Notify::Cancel(ResultOutcome::Withdrawn));
+            return;
         }
+        if self.is_held_up(&lease) {
+            return self.hold_up(Timer::LeaseExpiry(id));
+        }
+        self.observe_late_payload(&lease);
+        self.observe_slow(&lease);
         self.stats.leases_expired += 1;
         self.strike(session_id);
         self.end_lease(id, Notify::Cancel(ResultOutcome::Late));

@@ -242,9 +242,13 @@ pub enum Effect {
     /// Tell a contributor what became of a result that it committed to under a
     /// lease. Its session may be over. Not answered.
     Outcome { session: SessionId, lease: LeaseId, outcome: ResultOutcome },
-    /// So many results came to that, once and for all: each is counted once, the
-    /// accepted ones when their rounds are settled. Not answered.
-    Counted { outcome: ResultOutcome, results: u64 },
+    /// So many results of a contributor came to that, once and for all: each is counted
+    /// once, the accepted ones when their rounds are settled. Its sessions may be over.
+    /// Not answered.
+    Counted { contributor: ContributorId, outcome: ResultOutcome, results: u64 },
+    /// Nothing that a job has accepted so far is computed again: what was kept of it for
+    /// that is not read any more. Not answered.
+    Settled { job: JobId },
     /// The job goes back to the beginning of `round`, before a wrong result or where
     /// its loss was not diverging yet: partial sums of it and of what followed are
     /// forgotten. Not answered.

@@ -132,8 +132,9 @@ impl Engine {
             Event::Paused { session } => self.standing_changed(session, Standing::Paused),
             Event::Resumed { session } => self.standing_changed(session, Standing::Active),
             Event::Committed { session, lease, digest } => self.committed(session, lease, digest),
-            Event::Projected { session, lease, projection, agrees } => {
-                self.projected(session, lease, projection, agrees);
+            Event::Arrived { session, lease } => self.arrived(session, lease),
+            Event::Projected { session, lease, projection, bytes, agrees } => {
+                self.projected(session, lease, projection, bytes, agrees);
             }
             Event::Misprojected { session, lease } => self.misprojected(session, lease),
             Event::Revealed { session, lease, digest, payload, bytes, odd, agrees } => {
@@ -151,14 +152,7 @@ impl Engine {
         while let Some(timer) = self.timers.pop_due(self.now) {
             match timer {
                 Timer::LeaseExpiry(lease) => self.expire(lease),
-                Timer::LeaseOverdue(lease) => {
-                    self.world.overdue.insert(lease);
-                    // The task is watched as it is considered.
-                    if let Some(lease) = self.world.leases.get(lease) {
-                        let (job, part) = (lease.job, lease.task.part);
-                        self.consider(job, part);
-                    }
-                }
+                Timer::LeaseOverdue(lease) => self.overdue(lease),
                 Timer::SessionBackoff(session) => {
                     if let Some(session) = self.world.sessions.get_mut(&session) {
                         session.blocked_until = None;

@@ -205,11 +205,22 @@ pub enum Event {
     Resumed { session: SessionId },
     /// A task is done, its payload not yet sent.
     Committed { session: SessionId, lease: LeaseId, digest: ResultDigest },
+    /// What was asked for under a lease, projections or the payload, is here, and the
+    /// shell checks it: from now on its contributor waits for the coordinator. It need
+    /// not be told of what is checked at once, and may be told twice.
+    Arrived { session: SessionId, lease: LeaseId },
     /// Random projections of a committed payload arrived, as many as were asked for.
     /// The shell holds them under `projection`; `agrees` says whether they are
     /// within the bounds of relaxed results from all others of the same task that
     /// it was shown.
-    Projected { session: SessionId, lease: LeaseId, projection: PayloadId, agrees: bool },
+    Projected {
+        session: SessionId,
+        lease: LeaseId,
+        projection: PayloadId,
+        /// What they take in the shell's memory, also once the engine has released them.
+        bytes: u64,
+        agrees: bool,
+    },
     /// The payload arrived and does not have the projections that its contributor
     /// had answered.
     Misprojected { session: SessionId, lease: LeaseId },

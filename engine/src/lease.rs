@@ -41,6 +41,8 @@ pub(crate) struct Lease {
     /// Estimate from start to commit, transfer included.
     pub(crate) estimate_ms: f64,
     pub(crate) state: LeaseState,
+    /// Since when the coordinator has what it asked for, and checks it.
+    pub(crate) arrived: Option<Millis>,
     /// Whether it was given because another one was late.
     pub(crate) is_relief: bool,
 }

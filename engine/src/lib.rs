@@ -9,6 +9,7 @@
 mod active;
 mod algorithm;
 mod answer;
+mod arrival;
 pub mod category;
 pub mod config;
 mod dispatch;

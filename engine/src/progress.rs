@@ -300,6 +300,11 @@ impl Engine {
         if let Some(case) = &case {
             self.case_left(case);
         }
+        if pending.kind == Kind::Step && !self.docket.is_empty() {
+            // It is not answered yet: what turns out to be wrong here is not gone back
+            // from before it is.
+            self.withdraw_parts(pending.job);
+        }
         let Some(job) = self.world.jobs.get_mut(&pending.job) else { return };
         job.effects -= 1;
         let ending = job.ending.clone();

@@ -145,10 +145,12 @@ impl Stage {
     /// Takes a lease off its task; without any lease left the work can be leased again.
     /// Returns the commitment under it, if that is dropped.
     pub(crate) fn lease_ended(&mut self, lease: &Lease, keeps_claim: bool) -> Option<Claim> {
-        let (part, state, lease) = (lease.task.part, lease.state, lease.id);
+        let is_withheld =
+            matches!(lease.state, LeaseState::Revealing { .. }) && lease.arrived.is_none();
+        let (part, lease) = (lease.task.part, lease.id);
         let task = self.tasks.get_mut(&part)?;
         task.leases.retain(|&other| other != lease);
-        if matches!(state, LeaseState::Revealing { .. }) {
+        if is_withheld {
             task.trial.withheld.insert(lease);
         }
         let Trial { claims, payloads, .. } = &mut task.trial;

@@ -3,6 +3,7 @@
 
 use crate::active::Job;
 use crate::algorithm::{Action, Draft};
+use crate::effect::Payer;
 use crate::engine::Engine;
 use crate::event::Millis;
 use crate::job::{Cause, JobState};
@@ -77,6 +78,19 @@ impl Spent {
     pub(crate) fn add_operators(&mut self, flops: u64, rate: PicoUsd) {
         let charge = Charge::of(Flops(flops), rate);
         self.operator = self.operator.plus(charge).unwrap_or(Charge::MAX);
+    }
+
+    /// Work that was paid for is void: it is as if it had not been done.
+    pub(crate) fn take_back(&mut self, payer: Payer, flops: u64, rate: PicoUsd) {
+        let charge = Charge::of(Flops(flops), rate).units();
+        let less = |of: Charge| Charge::from_units(of.units().saturating_sub(charge).max(0));
+        match payer {
+            Payer::Job => {
+                self.flops = self.flops.saturating_sub(flops);
+                self.charge = less(self.charge);
+            }
+            Payer::Operator => self.operator = less(self.operator),
+        }
     }
 
     /// The same with `flops` more at the highest rate.
@@ -167,19 +181,16 @@ impl Engine {
         }
         let Some(missing) = job.missing(round, stage) else { return true };
         let paused = Paused { action: action.clone(), missing, is_saved: false };
-        if job.sgd.divergence.is_some() {
-            // A checkpoint more would change to where it goes back when its loss diverges.
-            self.pause(id, paused, false);
-        } else {
-            self.hold_pause(id, round, paused);
-        }
+        self.hold_pause(id, round, paused);
         false
     }
 
-    /// Makes durable that a job waits for money, with what it has trained where
-    /// `checkpoint` says so.
-    pub(crate) fn pause(&mut self, id: JobId, paused: Paused, checkpoint: bool) {
+    /// Makes durable that a job waits for money. All before is settled, so that what it
+    /// owes is its contributors' own meanwhile.
+    pub(crate) fn pause(&mut self, id: JobId, paused: Paused) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
+        // A checkpoint more would change to where it goes back when its loss diverges.
+        let checkpoint = job.sgd.divergence.is_none();
         let draft = job.driver.draft(paused.state());
         job.paused = Some(paused);
         self.persist_as(id, Draft { checkpoint, ..draft }, Kind::Pause);

@@ -20,9 +20,9 @@ const TALLIES_MAX: usize = 100_000;
 pub struct Tallies(Mutex<BTreeMap<(ContributorId, ResultOutcome), u64>>);
 
 impl Tallies {
-    /// Counts one.
-    pub fn add(&self, contributor: ContributorId, outcome: ResultOutcome) {
-        *self.lock().entry((contributor, outcome)).or_default() += 1;
+    /// Counts `results` more.
+    pub fn add(&self, contributor: ContributorId, outcome: ResultOutcome, results: u64) {
+        *self.lock().entry((contributor, outcome)).or_default() += results;
     }
 
     fn take(&self) -> BTreeMap<(ContributorId, ResultOutcome), u64> {

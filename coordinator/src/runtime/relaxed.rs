@@ -62,6 +62,12 @@ impl Sketch {
         Sketch::of(expected, self.key, self.probes, values)
     }
 
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> u64 {
+        let numbers: usize = self.outputs.iter().map(Vec::len).sum();
+        (numbers * PROJECTION_BYTES) as u64
+    }
+
     /// Whether `values` have these very projections.
     pub fn is_of(&self, expected: &Expected, values: &Values) -> bool {
         let found = self.like(expected, values);
@@ -268,7 +274,13 @@ impl Relaxed {
         Bounds { relative: relative.collect(), ..Bounds::initial(hits) }
     }
 
-    /// Keeps projections until their round cannot be undone any more.
+    /// Nothing of what is kept will be looked at again.
+    pub fn settled(&mut self) {
+        self.sketches.clear();
+    }
+
+    /// Keeps projections until their round cannot be undone any more. The engine settles
+    /// its rounds before they take too much.
     pub fn keep(&mut self, lease: LeaseId, round: u32, sketch: Arc<Sketch>) {
         if round > self.newest_round {
             self.newest_round = round;
@@ -314,6 +326,18 @@ mod tests {
         let data: Vec<u8> = (0..1000).flat_map(|e| (number(e) * times).to_le_bytes()).collect();
         let gradient = Tensor { ty: TensorType::new(DType::F32, [1000]), data: data.into() };
         Values::from([("grad.w".into(), gradient), ("correct".into(), Tensor::scalar(hits))])
+    }
+
+    #[test]
+    fn what_is_settled_is_not_kept() {
+        let (expected, mut relaxed) = (expected(), Relaxed::default());
+        let sketch = Arc::new(Sketch::of(&expected, Seed(5), 32, &values(1.0, 20.0)));
+        assert_eq!(sketch.bytes(), 2 * 32 * 8, "two outputs");
+        relaxed.keep(LeaseId(1), 0, sketch.clone());
+        assert!(relaxed.sketch(LeaseId(1)).is_some());
+        relaxed.settled();
+        relaxed.keep(LeaseId(2), 1, sketch);
+        assert!(relaxed.sketch(LeaseId(1)).is_none() && relaxed.sketch(LeaseId(2)).is_some());
     }
 
     #[test]

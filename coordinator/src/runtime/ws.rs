@@ -536,6 +536,8 @@ impl Reader {
             Ok((digest, values, odd, is_as_promised))
         };
         let (digest, values, odd, is_as_promised) = if takes_long {
+            // Checks queue for cores: its contributor is not to lose time by it.
+            self.tell(Input::Event(Event::Arrived { session, lease })).await?;
             self.shared.checks.run(verify).await.map_err(|error| {
                 tracing::error!(%session, %lease, %error, "a payload could not be hashed");
                 Refusal::new(GoodbyeReason::Draining, "the payload could not be checked")

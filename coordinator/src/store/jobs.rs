@@ -10,7 +10,7 @@ use super::{
 use crate::job::{JobFacts, JobSpec, held};
 use crate::time::UnixMs;
 use raven_engine::ledger::{Exact, PayError};
-use raven_engine::money::{Charge, NanoUsd};
+use raven_engine::money::{Charge, Flops, NanoUsd, PicoUsd};
 use raven_engine::{Cause, ContributorId, JobPhase, Patience, ResumePoint, Spent};
 use raven_protocol::{BlobId, JobId, KernelId};
 use sqlx::sqlite::SqliteRow;
@@ -533,12 +533,28 @@ impl Store {
             credited_rounds: self.credited_rounds(id).await?,
             rollbacks: job.rollbacks,
             attempt: self.next_attempt(&job).await?,
-            spent: Spent {
-                flops: job.flops,
-                charge: job.charge,
-                operator: self.operator_cost(id).await?,
-            },
+            spent: self.spent(&job).await?,
         }))
+    }
+
+    /// What a job's work has cost. The job's own sums say what was ever done for it: what is
+    /// void was not paid for.
+    async fn spent(&self, job: &JobRow) -> Result<Spent, StoreError> {
+        let sql = "SELECT flops, rate FROM credits WHERE job = ?1 AND void = 1 AND payer = 'job'";
+        let rows = sqlx::query(sql)
+            .bind(to_sql(job.id.0))
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("sum up what is void"))?;
+        let (mut flops, mut units) = (job.flops, job.charge.units());
+        for row in &rows {
+            let void = u64_column(row, "credits", "flops")?;
+            let rate = PicoUsd(u64_column(row, "credits", "rate")?);
+            flops = flops.saturating_sub(void);
+            units = units.saturating_sub(Charge::of(Flops(void), rate).units()).max(0);
+        }
+        let operator = self.operator_cost(job.id).await?;
+        Ok(Spent { flops, charge: Charge::from_units(units), operator })
     }
 
     /// More than any attempt under which somebody was credited.

@@ -17,7 +17,7 @@ use raven_engine::ledger::{
     Transfer, Voided, Work,
 };
 use raven_engine::money::{Charge, Flops, NanoUsd, PicoUsd};
-use raven_engine::{Beneficiary, ContributorId, Credit, Payer, Record, SiteId, Void};
+use raven_engine::{Beneficiary, ContributorId, Credit, JobPhase, Payer, Record, SiteId, Void};
 use raven_protocol::JobId;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{QueryBuilder, Row as _, Transaction};
@@ -193,7 +193,8 @@ pub(super) async fn enter_record(
     now: UnixMs,
 ) -> Result<BTreeSet<Key>, StoreError> {
     let is_end = record.phase.is_end();
-    let matures = record.checkpoint || is_end;
+    // What is settled: a job that waits for money is so, whether it has a checkpoint of it or not.
+    let matures = record.checkpoint || record.phase == JobPhase::Paused || is_end;
     if credits.is_empty() && voids.is_empty() && !matures {
         return Ok(BTreeSet::new());
     }

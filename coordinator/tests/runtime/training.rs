@@ -4,10 +4,11 @@
 use crate::support::Coordinator;
 use crate::support::contributor::{Contributor, Habits, Poison};
 use crate::support::data::{Rows, job};
+use ed25519_dalek::SigningKey;
 use raven_coordinator::job::JobContext;
-use raven_engine::JobPhase;
+use raven_engine::{ContributorId, Identity, JobPhase, Trust};
 use raven_graph::cut::Stage;
-use raven_protocol::{BlobId, GoodbyeReason, JobId, TaskId};
+use raven_protocol::{Backend, BlobId, DeviceClass, GoodbyeReason, JobId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,10 +100,20 @@ async fn a_false_product_of_a_vetted_contributor_is_found_by_probes() {
     let honest = train("master", &[steady, steady]).await;
     let coordinator = Coordinator::start(|_| {}).await;
     let id = JobId(1);
-    let poison = Poison { below: u32::MAX, factor: 1.01, after: 40 };
+    // It is so when it comes: of a short job a busy machine may leave it too little to
+    // become so, or to lie.
+    let who = Identity {
+        contributor: ContributorId(SigningKey::from_bytes(&[1; 32]).verifying_key().to_bytes()),
+        device: DeviceClass::Server,
+        backend: Backend::Cpu,
+    };
+    let vetted = Trust::Agreed { results: 100, refereed: 5 };
+    coordinator.store.set_trust(&[(who, vetted)]).await.expect("stored");
+    let poison = Poison { below: u32::MAX, factor: 1.01, after: 10 };
     let liar = Habits { poison: Some(poison), ..steady };
+    let slower = Habits { slow: Duration::from_millis(2), ..steady };
     let contributors: Vec<Contributor> = (1u8..)
-        .zip([liar, steady, steady, steady, steady])
+        .zip([liar, slower, slower, slower, slower])
         .map(|(number, habits)| Contributor::start(coordinator.address, number, habits))
         .collect();
     while coordinator.runtime.snapshot().nodes.len() < contributors.len() {
@@ -119,6 +130,7 @@ async fn a_false_product_of_a_vetted_contributor_is_found_by_probes() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    assert!(contributors[0].commits() > poison.after, "it has had work to lie about");
     assert_eq!(contributors[0].goodbye(), Some(GoodbyeReason::Excluded));
     let metrics = coordinator.runtime.metrics();
     let (checks, faults) = (metrics.product_checks.get(), metrics.product_faults.get());

@@ -2,12 +2,12 @@
 
 use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::algorithm::{Action, Diverged, Draft};
-use crate::effect::{SetBack, Work};
+use crate::effect::{Payer, SetBack, Work};
 use crate::terms::Paused;
 use crate::verify::outcome::Paid;
 use crate::verify::trial::Claim;
 use crate::verify::trust::Identity;
-use raven_protocol::{BlobId, TaskId};
+use raven_protocol::{BlobId, LeaseId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An accepted result that the referee has not confirmed.
@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub(crate) attempt: u32,
     /// Who came to it.
     pub(crate) members: Vec<Claim>,
+    /// Who pays for each of them, as long as it is not void.
+    pub(crate) payers: BTreeMap<LeaseId, Payer>,
     /// Whether the referee is computing it.
     pub(crate) asked: bool,
     /// Whether it looked unlikely.
@@ -73,6 +75,8 @@ pub(crate) struct Ledger {
     /// Results of rounds that were undone since the last settlement: nobody has
     /// looked at them, and their contributors may turn out to be liars yet.
     pub(crate) undone: Vec<Entry>,
+    /// What the shell keeps of the projections that came since the last settlement.
+    pub(crate) projected_bytes: u64,
     /// Leases whose results were accepted and told so, by round.
     pub(crate) accepted: BTreeMap<u32, Vec<Paid>>,
     /// Rounds that can be begun again.

@@ -9,6 +9,7 @@
 //! with what is needed to compute them again, until they are settled, and
 //! [`rollback`] undoes the rounds after one that turns out to be wrong.
 
+mod docket;
 pub(crate) mod ledger;
 pub(crate) mod outcome;
 pub(crate) mod panel;

@@ -6,6 +6,7 @@
 
 use crate::effect::Effect;
 use crate::engine::Engine;
+use crate::event::ContributorId;
 use crate::verify::Verification;
 use crate::verify::ledger::Entry;
 use crate::verify::trial::Claim;
@@ -22,11 +23,13 @@ const ENDED_MAX: usize = 64;
 pub(crate) struct Holder {
     pub(crate) lease: LeaseId,
     pub(crate) session: SessionId,
+    pub(crate) contributor: ContributorId,
 }
 
 impl From<&Claim> for Holder {
     fn from(claim: &Claim) -> Self {
-        Holder { lease: claim.lease, session: claim.session }
+        let contributor = claim.who.identity.contributor;
+        Holder { lease: claim.lease, session: claim.session, contributor }
     }
 }
 
@@ -61,23 +64,20 @@ impl EndedLeases {
 impl Engine {
     /// Counts what became of a result in the end, and has it told.
     pub(crate) fn came_to(&mut self, holder: Holder, outcome: ResultOutcome) {
-        self.count(outcome, 1);
+        self.count(holder.contributor, outcome, 1);
         self.tell_outcome(holder, outcome);
     }
 
     /// What is told and may change until the rounds are settled, is counted then.
     fn tell_outcome(&mut self, holder: Holder, outcome: ResultOutcome) {
-        let Holder { lease, session } = holder;
+        let Holder { lease, session, .. } = holder;
         self.out.push_back(Effect::Outcome { session, lease, outcome });
     }
 
-    fn count(&mut self, outcome: ResultOutcome, results: u64) {
-        if results == 0 {
-            return;
-        }
+    fn count(&mut self, contributor: ContributorId, outcome: ResultOutcome, results: u64) {
         self.stats.unpaid += if outcome.is_unpaid() { results } else { 0 };
         self.stats.outcomes[outcome] += results;
-        self.out.push_back(Effect::Counted { outcome, results });
+        self.out.push_back(Effect::Counted { contributor, outcome, results });
     }
 
     /// A result of `task` came to something of which its contributor may not learn
@@ -93,17 +93,22 @@ impl Engine {
 
     /// What was accepted stays so.
     pub(crate) fn count_paid(&mut self, paid: BTreeMap<u32, Vec<Paid>>) {
-        let (undone, accepted): (Vec<Paid>, Vec<Paid>) =
-            paid.into_values().flatten().partition(|paid| paid.is_undone);
-        self.count(ResultOutcome::Undone, undone.len() as u64);
-        self.count(ResultOutcome::Accepted, accepted.len() as u64);
+        let mut counts: BTreeMap<(ContributorId, ResultOutcome), u64> = BTreeMap::new();
+        for Paid { holder, is_undone } in paid.into_values().flatten() {
+            let outcome = if is_undone { ResultOutcome::Undone } else { ResultOutcome::Accepted };
+            *counts.entry((holder.contributor, outcome)).or_default() += 1;
+        }
+        for ((contributor, outcome), results) in counts {
+            self.count(contributor, outcome, results);
+        }
     }
 
     /// A commitment to a lease that is over; false where nothing is known of it.
     pub(crate) fn came_late(&mut self, session: SessionId, lease: LeaseId) -> bool {
-        let ended = self.world.sessions.get_mut(&session).map(|session| &mut session.ended);
-        let Some(outcome) = ended.and_then(|ended| ended.take(lease)) else { return false };
-        self.came_to(Holder { lease, session }, outcome);
+        let Some(holder) = self.world.sessions.get_mut(&session) else { return false };
+        let Some(outcome) = holder.ended.take(lease) else { return false };
+        let contributor = holder.profile.contributor;
+        self.came_to(Holder { lease, session, contributor }, outcome);
         true
     }
 

@@ -166,6 +166,7 @@ impl Engine {
         session: SessionId,
         id: LeaseId,
         projection: PayloadId,
+        bytes: u64,
         agrees: bool,
     ) {
         self.payloads.insert(projection);
@@ -179,7 +180,11 @@ impl Engine {
         };
         lease.state = LeaseState::Committed { digest };
         let (job, part) = (lease.job, lease.task.part);
+        let had_arrived = lease.arrived.take().is_some();
         self.keep_until(id, self.now + 2 * self.world.config.lease_ms_max);
+        if let Some(job) = self.world.jobs.get_mut(&job) {
+            job.ledger.projected_bytes = job.ledger.projected_bytes.saturating_add(bytes);
+        }
         let task = self.stage_mut(job).and_then(|stage| stage.tasks.get_mut(&part));
         let trial = task.map(|task| &mut task.trial);
         match trial.filter(|trial| trial.claims.iter().any(|claim| claim.lease == id)) {
@@ -188,6 +193,9 @@ impl Engine {
                 trial.panel.differ |= !agrees;
             }
             None => self.release_payloads(vec![projection]),
+        }
+        if had_arrived {
+            self.reads_on(session);
         }
         self.consider(job, part);
     }

@@ -21,18 +21,19 @@ pub(crate) struct Case {
     pub(crate) task: TaskId,
     /// How often the job had gone back when it was asked.
     attempt: u32,
-    origin: Origin,
-    claims: Vec<Claim>,
+    pub(super) origin: Origin,
+    pub(super) claims: Vec<Claim>,
 }
 
 /// Where a case comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
+pub(super) enum Origin {
     /// The trial of an open task.
     Trial,
     /// An accepted result.
     Entry,
-    /// A result that came while the referee was computing another's.
+    /// A result that came while the referee was computing another's, which is not
+    /// what it found.
     Late,
     /// The question whether a task can be done at all, where no result is doubted.
     Inquiry,
@@ -189,16 +190,7 @@ impl Engine {
         }
     }
 
-    /// The referee has answered, or cannot.
-    pub(crate) fn case_left(&mut self, case: &Case) {
-        self.world.cases = self.cases.len();
-        self.out.extend(self.docket.pop_front());
-        for claim in &case.claims {
-            self.world.note_judged(claim.who.identity.contributor, false);
-        }
-    }
-
-    fn close_case(&mut self, id: JobId, case: &Case) {
+    pub(super) fn close_case(&mut self, id: JobId, case: &Case) {
         if let Some(job) = self.world.jobs.get_mut(&id) {
             let closed = u32::from(case.origin.outlives_its_stage());
             job.ledger.cases = job.ledger.cases.saturating_sub(closed);
@@ -352,10 +344,10 @@ impl Engine {
         let lease = case.claims.first().map(|claim| claim.lease);
         let is_same = |entry: &&Entry| entry.members.first().map(|member| member.lease) == lease;
         let entry = entry.filter(|entry| entry.asked).filter(is_same).cloned();
-        if let Some(entry) = &entry {
+        if let Some(mut entry) = entry.clone() {
             job.ledger.entries.remove(&case.task);
             for member in far.iter().chain(liars) {
-                job.void(entry, member.who.identity.contributor);
+                job.void(&mut entry, member.who.identity.contributor);
             }
         }
         let is_refused = !far.is_empty() || !liars.is_empty();
@@ -520,18 +512,21 @@ impl Engine {
     /// the referee looks at it.
     fn recheck_all(&mut self, id: JobId, is_theirs: impl Fn(&Identity) -> bool) {
         let Some(job) = self.world.jobs.get_mut(&id) else { return };
-        let entries = job.ledger.entries_of(&is_theirs);
+        let mut entries = job.ledger.entries_of(&is_theirs);
         let undone = std::mem::take(&mut job.ledger.undone);
         let (mut voided, others): (Vec<Entry>, Vec<Entry>) =
             undone.into_iter().partition(|entry| entry.is_of(&is_theirs));
         job.ledger.undone = others;
-        voided.extend_from_slice(&entries);
-        for entry in &voided {
+        for entry in voided.iter_mut().chain(&mut entries) {
             let members = entry.members.iter().map(|member| member.who.identity);
-            for identity in members.filter(&is_theirs) {
+            let theirs: Vec<Identity> = members.filter(&is_theirs).collect();
+            for identity in theirs {
                 job.void(entry, identity.contributor);
             }
         }
+        let open = entries.iter().map(|entry| (entry.task, entry.clone()));
+        job.ledger.entries.extend(open);
+        voided.extend_from_slice(&entries);
         self.came_to_nothing(id, &voided, &is_theirs);
         self.recheck_entries(id, entries);
     }

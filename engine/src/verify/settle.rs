@@ -13,6 +13,10 @@ use crate::verify::{Identity, Verification};
 use raven_protocol::{BlobId, JobId};
 use std::collections::BTreeSet;
 
+/// What the shell may keep of a job's projections, besides those of one round: some
+/// kilobytes for each result of a GPU, more where a model has many parameters.
+const PROJECTED_BYTES_MAX: u64 = 64 << 20;
+
 impl Engine {
     /// Whether `draft` has to wait until all before it is settled. It is kept then.
     pub(crate) fn holds_save(&mut self, id: JobId, draft: &Draft) -> bool {
@@ -51,8 +55,9 @@ impl Engine {
             return false;
         };
         let rounds_max = unsettled_max(&self.world.config, job);
-        if job.ledger.beginnings.len() >= rounds_max && !job.ledger.beginnings.contains_key(&round)
-        {
+        let is_full = job.ledger.beginnings.len() >= rounds_max
+            || job.ledger.projected_bytes >= PROJECTED_BYTES_MAX;
+        if is_full && !job.ledger.beginnings.contains_key(&round) {
             job.ledger.held = Some(Held::Round(action.clone()));
             self.settle(id);
             return true;
@@ -110,6 +115,8 @@ impl Engine {
         job.ledger.entries.clear();
         job.ledger.undone.clear();
         job.ledger.looked_at.clear();
+        job.ledger.projected_bytes = 0;
+        self.out.push_back(Effect::Settled { job: id });
         let accepted = std::mem::take(&mut job.ledger.accepted);
         let states = job.ledger.states();
         let is_next = |round: u32| matches!(held, Some(Held::Pause(next, _)) if next == round);
@@ -134,7 +141,7 @@ impl Engine {
             Some(Held::Save(draft)) => self.persist(id, draft),
             Some(Held::Round(action)) => self.act(id, action),
             Some(Held::SetBack(diverged)) => self.set_back(id, &diverged),
-            Some(Held::Pause(_, paused)) => self.pause(id, paused, true),
+            Some(Held::Pause(_, paused)) => self.pause(id, paused),
             None => {}
         }
     }

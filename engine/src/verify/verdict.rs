@@ -12,6 +12,7 @@ use crate::verify::settle::is_nearly_settled;
 use crate::verify::trial::{Also, Claim, Judging, Revealed};
 use crate::verify::{Purpose, QUALIFYING_MAX, Verification, draw, hits};
 use raven_protocol::{JobId, LeaseId, Numerics, ResultDigest, ResultOutcome, SessionId};
+use std::collections::BTreeMap;
 
 /// One in so many results that look unlikely is computed by the referee: some
 /// batches are unlikely.
@@ -283,9 +284,9 @@ impl Engine {
             job.outcomes.push((claim.into(), outcome));
         }
         job.accepted.push(Acceptance { task: task.id, digest });
-        for member in &members {
-            credit(job, &task, member, proof);
-        }
+        let credits =
+            members.iter().map(|member| (member.lease, credit(job, &task, member, proof)));
+        let payers: BTreeMap<LeaseId, Payer> = credits.collect();
         self.stats.panels += u64::from(task.trial.is_inexact() && proof == Proof::Agreed);
         self.stats.tasks_accepted += 1;
         self.stats.executions_paid += members.len() as u64;
@@ -293,7 +294,7 @@ impl Engine {
         self.stats.flops_accepted = self.stats.flops_accepted.saturating_add(flops);
         self.stats.result_bytes = self.stats.result_bytes.saturating_add(bytes);
         self.window.add(self.now, flops);
-        self.believe(id, &task, &members, proof);
+        self.believe(id, &task, &members, payers, proof);
         self.found_valid(id, task.id);
         let sent = members.iter().filter(|member| !is_withheld(member));
         for session in sent.map(|member| member.session).collect::<Vec<SessionId>>() {
@@ -310,7 +311,7 @@ impl Engine {
                 self.observe_late_payload(&lease);
                 self.strike(lease.session);
             } else {
-                self.outrun(lease.session, is_overdue && lease.is_open());
+                self.outrun(&lease, is_overdue && lease.is_open());
             }
         }
         self.stage_progressed(id);
@@ -326,7 +327,14 @@ impl Engine {
     }
 
     /// What an accepted result says of its contributors, and what is to be settled of it.
-    fn believe(&mut self, id: JobId, task: &Task, members: &[Claim], proof: Proof) {
+    fn believe(
+        &mut self,
+        id: JobId,
+        task: &Task,
+        members: &[Claim],
+        payers: BTreeMap<LeaseId, Payer>,
+        proof: Proof,
+    ) {
         for member in members {
             if let Some(session) = self.world.sessions.get_mut(&member.session) {
                 session.tasks_accepted += 1;
@@ -352,6 +360,7 @@ impl Engine {
                 flops: task.demand.flops,
                 attempt,
                 members: members.to_vec(),
+                payers,
                 asked: false,
                 drawn: hits(drawn, self.world.config.audit_one_in),
             };
@@ -373,8 +382,8 @@ enum Belief {
     NotYet,
 }
 
-/// Enters what one execution earns.
-fn credit(job: &mut Job, task: &Task, member: &Claim, proof: Proof) {
+/// Enters what one execution earns; who pays for it.
+fn credit(job: &mut Job, task: &Task, member: &Claim, proof: Proof) -> Payer {
     let flops = task.demand.flops;
     let is_allowed = job.allows_charge(flops) && !job.is_credited(task.id.round);
     let payer = if is_allowed { Payer::Job } else { Payer::Operator };
@@ -398,4 +407,5 @@ fn credit(job: &mut Job, task: &Task, member: &Claim, proof: Proof) {
         proof,
         payer,
     });
+    payer
 }

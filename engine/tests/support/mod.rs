@@ -3,11 +3,12 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use raven_engine::money::NanoUsd;
 use raven_engine::{
-    Agreement, Algorithm, Beneficiary, Category, ContributorId, Credit, Effect, EffectError,
+    Agreement, Algorithm, Beneficiary, Category, ContributorId, Credit, Divergence, Effect, EffectError,
     EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix,
-    Oddness, Outbound, Outcome, PayloadId, Placement, Rates, RefusedCategories, SessionProfile,
-    SessionStatus, SyncSgd, Terms, Testimony, Trust, Verification,
+    Oddness, Outbound, Outcome, PartPlan, PayloadId, Placement, Rates, RefusedCategories, SessionProfile,
+    SessionStatus, StagePlan, SyncSgd, Terms, Testimony, Trust, Verification,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{
@@ -44,14 +45,19 @@ pub struct Rig {
     /// What was told of results, and the same by the event after which it was.
     pub outcomes: Vec<(SessionId, LeaseId, ResultOutcome)>,
     pub batches: Vec<Vec<(SessionId, LeaseId, ResultOutcome)>>,
-    /// How many results were counted as what.
+    /// How many results were counted as what, and of whom.
     pub counted: BTreeMap<ResultOutcome, u64>,
+    pub counted_of: BTreeMap<(ContributorId, ResultOutcome), u64>,
     /// For tests to note what leases are of, and what was committed to.
     pub leased: BTreeMap<LeaseId, TaskId>,
     pub digests: BTreeMap<LeaseId, ResultDigest>,
     /// What was credited in durable records.
     pub credits: Vec<Credit>,
     next: u64,
+    /// What one projection takes in the shell.
+    pub projection_bytes: u64,
+    /// How often the engine has settled what it had accepted.
+    pub settled: u32,
 }
 
 /// What an honest contributor comes to.
@@ -138,24 +144,49 @@ impl Rig {
     /// One whose referee's desk has little room.
     pub fn with_desk(verification: Verification, cases_max: usize) -> Self {
         let config = EngineConfig { cases_max, ..EngineConfig::default() };
-        Rig::of(plan(verification), config)
+        Rig::of(plan(verification), config, Terms::default())
+    }
+
+    /// One whose job is in placement `master`: each round is one stage of so many parts.
+    pub fn of_parts(verification: Verification, parts: usize, cases_max: usize) -> Self {
+        let part = PartPlan {
+            graph: GraphId([3; 32]),
+            flops: 15_000_000_000,
+            bytes_peak: 1 << 20,
+            operand_bytes: 1_000,
+            result_bytes: 1_000,
+            slice: None,
+        };
+        let stages = vec![StagePlan::Pushed { parts: vec![part; parts] }];
+        let placement = Placement::Master { stages, slices: 0, slices_held_max: 0 };
+        let mut plan = plan(verification);
+        let Algorithm::SyncSgd(sgd) = &mut plan.algorithm;
+        sgd.placement = placement;
+        Rig::of(plan, EngineConfig { cases_max, ..EngineConfig::default() }, Terms::default())
+    }
+
+    /// One whose job holds so much, and may begin again where its loss diverges.
+    pub fn that_may_diverge(verification: Verification, escrow: NanoUsd) -> Self {
+        let mut plan = plan(verification);
+        let Algorithm::SyncSgd(sgd) = &mut plan.algorithm;
+        let rule =
+            Divergence { factor: 4.0, window: 2, setbacks_max: 1, learning_rate_factor: 0.5 };
+        sgd.divergence = Some(rule);
+        let terms = Terms { escrow: Some(escrow), ..Terms::default() };
+        Rig::of(plan, EngineConfig::default(), terms)
     }
 
     fn with(plan: JobPlan) -> Self {
-        Rig::of(plan, EngineConfig::default())
+        Rig::of(plan, EngineConfig::default(), Terms::default())
     }
 
     /// One whose job pays those rates.
     pub fn paying(numerics: Numerics, verification: Verification, rates: Rates) -> Self {
         let plan = JobPlan { numerics, ..plan(verification) };
-        Rig::under(plan, EngineConfig::default(), Terms { rates, ..Terms::default() })
+        Rig::of(plan, EngineConfig::default(), Terms { rates, ..Terms::default() })
     }
 
-    fn of(plan: JobPlan, config: EngineConfig) -> Self {
-        Rig::under(plan, config, Terms::default())
-    }
-
-    fn under(plan: JobPlan, config: EngineConfig, terms: Terms) -> Self {
+    fn of(plan: JobPlan, config: EngineConfig, terms: Terms) -> Self {
         let mut rig = Rig {
             engine: Engine::new(EngineConfig { seed: 11, ..config }),
             now: 0,
@@ -167,18 +198,27 @@ impl Rig {
             outcomes: Vec::new(),
             batches: Vec::new(),
             counted: BTreeMap::new(),
+            counted_of: BTreeMap::new(),
             leased: BTreeMap::new(),
             digests: BTreeMap::new(),
             credits: Vec::new(),
             next: 0,
+            projection_bytes: 256,
+            settled: 0,
         };
-        let (plan, terms) = (Box::new(plan), Box::new(terms));
-        rig.tell(Event::JobAdded { plan, resume: None, terms });
+        let plan = Box::new(plan);
+        rig.tell(Event::JobAdded { plan, resume: None, terms: Box::new(terms) });
         rig
     }
 
     pub fn session(contributor: u64) -> SessionId {
         SessionId(1_000 + contributor)
+    }
+
+    pub fn contributor(contributor: u64) -> ContributorId {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&contributor.to_le_bytes());
+        ContributorId(id)
     }
 
     /// Somebody of another network than all others.
@@ -208,10 +248,8 @@ impl Rig {
     pub fn profile(contributor: u64, trust: Trust, numeric: NumericClass) -> SessionProfile {
         let mut prefix = [0x20; 16];
         prefix[..8].copy_from_slice(&contributor.to_le_bytes());
-        let mut id = [0; 32];
-        id[..8].copy_from_slice(&contributor.to_le_bytes());
         SessionProfile {
-            contributor: ContributorId(id),
+            contributor: Self::contributor(contributor),
             site: None,
             beneficiary: Beneficiary::default(),
             prefix: NetworkPrefix(prefix),
@@ -274,6 +312,9 @@ impl Rig {
                 let state = self.state_id();
                 Some((effect, Outcome::Stepped { state, metrics, grad_norm: 1.0 }))
             }
+            Effect::RunLocal { effect, .. } | Effect::Combine { effect, .. } => {
+                Some((effect, Outcome::StageDone))
+            }
             Effect::Evaluate { effect, .. } => Some((effect, Outcome::Evaluated { metrics })),
             Effect::Persist { effect, record } => {
                 self.credits.extend(&record.credits);
@@ -284,8 +325,13 @@ impl Rig {
                 self.referee.push(Asked { effect, task, testimonies });
                 None
             }
-            Effect::Counted { outcome, results } => {
+            Effect::Counted { contributor, outcome, results } => {
                 *self.counted.entry(outcome).or_default() += results;
+                *self.counted_of.entry((contributor, outcome)).or_default() += results;
+                None
+            }
+            Effect::Settled { .. } => {
+                self.settled += 1;
                 None
             }
             Effect::Outcome { session, lease, outcome } => {
@@ -318,7 +364,8 @@ impl Rig {
         let session = Self::session(contributor);
         self.projects.retain(|&(_, asked, _)| asked != lease);
         let projection = self.payload();
-        self.tell(Event::Projected { session, lease, projection, agrees });
+        let bytes = self.projection_bytes;
+        self.tell(Event::Projected { session, lease, projection, bytes, agrees });
     }
 
     /// A contributor shows a result.

@@ -252,6 +252,7 @@ impl Auditor {
             | Event::ToppedUp { .. }
             | Event::Paused { .. }
             | Event::Resumed { .. }
+            | Event::Arrived { .. }
             | Event::Misprojected { .. }
             | Event::SiteRefuses { .. }
             | Event::VisitorRefuses { .. }
@@ -436,9 +437,9 @@ impl Auditor {
                 };
                 self.asked(*effect, *job, reads, Some(state), None);
             }
-            Effect::Trust { .. } => {}
+            Effect::Trust { .. } | Effect::Settled { .. } => {}
             Effect::Outcome { lease, outcome, .. } => self.came_to(*lease, *outcome),
-            Effect::Counted { outcome, results } => {
+            Effect::Counted { outcome, results, .. } => {
                 *self.counted.entry(*outcome).or_default() += results;
             }
             Effect::RolledBack { job, round } => self.rolled_back(*job, *round),

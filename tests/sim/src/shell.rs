@@ -169,6 +169,7 @@ impl Shell {
             }
             Effect::Trust { .. }
             | Effect::RolledBack { .. }
+            | Effect::Settled { .. }
             | Effect::Outcome { .. }
             | Effect::Counted { .. } => None,
             Effect::Send { .. }

@@ -585,7 +585,8 @@ impl Sim {
                 let Some((projection, agrees)) = self.shell.project(lease, projections) else {
                     return;
                 };
-                Event::Projected { session, lease, projection, agrees }
+                let bytes = 0;
+                Event::Projected { session, lease, projection, bytes, agrees }
             }
             Up::Result { lease, vector: Some(vector), .. }
                 if !self.shell.is_projected(lease, &vector) =>

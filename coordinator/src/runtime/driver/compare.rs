@@ -11,7 +11,7 @@ use crate::runtime::leases::Expected;
 use crate::runtime::relaxed::{Bounds, Sketch};
 use raven_engine::{Event, Oddness, PayloadId};
 use raven_protocol::{LeaseId, ResultDigest, SessionId, TaskId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// A payload that has the types of its task.
@@ -37,11 +37,55 @@ pub struct Compared {
     agrees: bool,
 }
 
-/// A result that the engine knows of.
-#[derive(Debug)]
-pub(super) struct Shown {
-    task: TaskId,
-    values: Values,
+/// What was projected and shown of tasks whose results are compared.
+#[derive(Debug, Default)]
+pub(super) struct Panels {
+    of_tasks: HashMap<TaskId, Panel>,
+    /// Of which task each payload is that they hold.
+    tasks: HashMap<PayloadId, TaskId>,
+}
+
+/// The same of one task.
+#[derive(Debug, Default)]
+struct Panel {
+    projections: BTreeMap<PayloadId, (LeaseId, Arc<Sketch>)>,
+    shown: BTreeMap<PayloadId, Values>,
+}
+
+impl Panels {
+    fn project(&mut self, task: TaskId, payload: PayloadId, lease: LeaseId, sketch: Arc<Sketch>) {
+        self.tasks.insert(payload, task);
+        self.of_tasks.entry(task).or_default().projections.insert(payload, (lease, sketch));
+    }
+
+    fn show(&mut self, task: TaskId, payload: PayloadId, values: Values) {
+        self.tasks.insert(payload, task);
+        self.of_tasks.entry(task).or_default().shown.insert(payload, values);
+    }
+
+    /// Results of a task that the engine knows of.
+    fn shown(&self, task: TaskId) -> Vec<Values> {
+        self.of_tasks.get(&task).map_or_else(Vec::new, |it| it.shown.values().cloned().collect())
+    }
+
+    /// What others than the holder of `lease` have projected of a task. That a result has
+    /// its own projections was seen as it came.
+    fn others(&self, task: TaskId, lease: LeaseId) -> Vec<(PayloadId, Arc<Sketch>)> {
+        let projections = self.of_tasks.get(&task).map(|panel| &panel.projections);
+        let others = projections.into_iter().flatten().filter(|(_, (of, _))| *of != lease);
+        others.map(|(&payload, (_, sketch))| (payload, sketch.clone())).collect()
+    }
+
+    /// A payload is not asked for any more.
+    pub(super) fn release(&mut self, payload: PayloadId) {
+        let Some(task) = self.tasks.remove(&payload) else { return };
+        let Some(panel) = self.of_tasks.get_mut(&task) else { return };
+        panel.projections.remove(&payload);
+        panel.shown.remove(&payload);
+        if panel.projections.is_empty() && panel.shown.is_empty() {
+            self.of_tasks.remove(&task);
+        }
+    }
 }
 
 impl From<Revealed> for Compared {
@@ -70,35 +114,33 @@ impl Driver {
     pub(super) fn projected(&mut self, projected: Projected) {
         let Projected { session, lease, task, expected, sketch } = projected;
         let projection = self.next_payload();
-        self.projections.insert(projection, (task, sketch.clone()));
-        let Some(job) = self.jobs.get_mut(&task.job) else {
-            return self.tell(Event::Projected { session, lease, projection, agrees: true });
-        };
+        let bytes = sketch.bytes();
+        let told = move |agrees| Event::Projected { session, lease, projection, bytes, agrees };
+        self.panels.project(task, projection, lease, sketch.clone());
+        let Some(job) = self.jobs.get_mut(&task.job) else { return self.tell(told(true)) };
         job.relaxed.keep(lease, task.round, sketch.clone());
         let bounds = job.bounds();
-        let shown = self.shown.values().filter(|shown| shown.task == task);
-        let shown: Vec<Values> = shown.map(|shown| shown.values.clone()).collect();
+        let shown = self.panels.shown(task);
         if shown.is_empty() {
-            return self.tell(Event::Projected { session, lease, projection, agrees: true });
+            return self.tell(told(true));
         }
+        self.tell(Event::Arrived { session, lease });
         let compare =
             move || shown.iter().all(|values| agrees(&bounds, &expected, values, &sketch));
-        self.check(compare, move |agrees| {
-            Input::Event(Event::Projected { session, lease, projection, agrees })
-        });
+        self.check(compare, move |agrees| Input::Event(told(agrees)));
     }
 
-    /// A result came: it is told once it was compared with all projections of its task.
+    /// A result came: it is told once it was compared with what others projected of its task.
     pub(super) fn revealed(&mut self, mut compared: Compared) {
-        let (task, expected) = (compared.revealed.task, compared.revealed.expected.clone());
-        let of_task = self.projections.iter().filter(|(_, (of, _))| *of == task);
-        let new = of_task.filter(|(id, _)| !compared.with.contains(id));
-        let new: Vec<(PayloadId, Arc<Sketch>)> =
-            new.map(|(&id, (_, sketch))| (id, sketch.clone())).collect();
+        let Revealed { session, lease, task, ref expected, .. } = compared.revealed;
+        let expected = expected.clone();
+        let mut new = self.panels.others(task, lease);
+        new.retain(|(id, _)| !compared.with.contains(id));
         let bounds = self.jobs.get(&task.job).map(|job| job.bounds());
         let Some(bounds) = bounds.filter(|_| !new.is_empty()) else {
             return self.show(compared);
         };
+        self.tell(Event::Arrived { session, lease });
         let compare = move || {
             for (id, sketch) in new {
                 compared.agrees &= agrees(&bounds, &expected, &compared.revealed.values, &sketch);
@@ -122,7 +164,7 @@ impl Driver {
         let kept = is_relaxed.then(|| values.clone());
         let payload = self.hold(values);
         if let Some(values) = kept {
-            self.shown.insert(payload, Shown { task, values });
+            self.panels.show(task, payload, values);
         }
         self.tell(Event::Revealed { session, lease, digest, payload, bytes, odd, agrees });
     }
@@ -141,5 +183,37 @@ impl Driver {
                 Err(error) => tracing::error!(%error, "results were not compared"),
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raven_protocol::{JobId, Seed};
+
+    #[test]
+    fn a_task_is_compared_with_what_others_projected_of_it_and_then_forgotten() {
+        let task = |part| TaskId { job: JobId(1), round: 0, stage: 0, part };
+        let expected = Expected { outputs: Vec::new() };
+        let sketch = Arc::new(Sketch::of(&expected, Seed(5), 32, &Values::new()));
+        let mut panels = Panels::default();
+        for (part, payload) in [(1, 1), (1, 2), (2, 3)] {
+            let lease = LeaseId(u128::from(payload));
+            panels.project(task(part), PayloadId(payload), lease, sketch.clone());
+        }
+        panels.show(task(1), PayloadId(4), Values::new());
+        let others = |panels: &Panels, part, lease| -> Vec<u64> {
+            panels.others(task(part), LeaseId(lease)).iter().map(|(id, _)| id.0).collect()
+        };
+        assert_eq!(others(&panels, 1, 1), [2], "its own were looked at as it came");
+        assert_eq!(others(&panels, 1, 9), [1, 2]);
+        assert_eq!(others(&panels, 2, 3), Vec::<u64>::new());
+        assert_eq!([1, 2, 3].map(|part| panels.shown(task(part)).len()), [1, 0, 0]);
+        for payload in 1..=4 {
+            // Once more is once.
+            panels.release(PayloadId(payload));
+            panels.release(PayloadId(payload));
+        }
+        assert!(panels.of_tasks.is_empty() && panels.tasks.is_empty());
     }
 }

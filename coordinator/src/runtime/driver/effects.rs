@@ -101,8 +101,9 @@ impl Driver {
             Effect::Outcome { session, lease, outcome } => {
                 self.note_outcome(session, lease, outcome);
             }
-            Effect::Counted { outcome, results } => {
+            Effect::Counted { contributor, outcome, results } => {
                 self.shared.metrics.outcomes[outcome as usize].add(results);
+                self.shared.metrics.tallies.add(contributor, outcome, results);
             }
             Effect::Trust { identity, trust } => {
                 // Whoever stores it may be gone while the coordinator goes down.
@@ -118,6 +119,11 @@ impl Driver {
                     job.relaxed.went_back(round);
                 }
             }
+            Effect::Settled { job } => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.relaxed.settled();
+                }
+            }
             Effect::Persist { effect, record } => self.persist(effect, record),
             Effect::Show { effect, job, contributor, slice } => {
                 self.save(effect, job, Item::Shown { contributor, slice });
@@ -125,8 +131,7 @@ impl Driver {
             Effect::ReleasePayloads { payloads } => {
                 for payload in payloads {
                     self.payloads.remove(&payload);
-                    self.projections.remove(&payload);
-                    self.shown.remove(&payload);
+                    self.panels.release(payload);
                 }
             }
             Effect::ReleaseState { job, state } => {

@@ -307,6 +307,12 @@ impl Job {
         task: TaskId,
         work: &Work,
     ) -> Result<TaskFrame, ExecutorError> {
+        // The values of a round are dropped with it. To begin it anew would drop those of
+        // the one that is going on, and its stages would be missing.
+        let is_over = self.round.as_ref().is_none_or(|(current, _)| *current != task.round);
+        if matches!(work, Work::Part { .. }) && is_over {
+            return Err(ExecutorError::Missing { name: format!("values of round {}", task.round) });
+        }
         let mut draft = self.draft(task, work)?;
         draft.spec.numerics = Numerics::Strict;
         Ok(draft.frame(lease, task, LEASE_MS_JUDGED, 0))
@@ -631,6 +637,24 @@ mod tests {
         let found = decoded.tensors().map(|tensor| (tensor.name.to_owned(), tensor.data.to_vec()));
         let expected = expected.into_iter().map(|(name, tensor)| (name, tensor.data.to_vec()));
         assert!(found.eq(expected));
+    }
+
+    #[test]
+    fn the_referee_is_not_given_the_operands_of_another_round() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(folder.path()).expect("blobs");
+        let (mut job, state) = job(&blobs);
+        let stages = &job.context.cut.as_ref().expect("a cut").stages;
+        let stage = stages.iter().position(|stage| matches!(stage, Stage::Pushed(_)));
+        let stage = stage.expect("a pushed stage") as u32;
+        job.begin_round(1, state).expect("begins");
+        let work = Work::Part { state, stage, part: 0 };
+        let mut judged = |round| {
+            let task = TaskId { job: JobId(1), round, stage, part: 0 };
+            job.judged_frame(LeaseId(1), task, &work).is_ok()
+        };
+        assert!(!judged(0), "its values are gone");
+        assert!(judged(1), "and those of the one that is going on are not");
     }
 
     #[test]

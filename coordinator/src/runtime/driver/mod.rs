@@ -19,16 +19,15 @@ use super::Shared;
 use super::executor::{Done, Executor, ExecutorError, Tensor};
 use super::judge::{Judge, Judgment, Observed};
 use super::persister::Saving;
-use super::relaxed::Sketch;
 use super::snapshot::NetworkSnapshot;
 use crate::time::UnixMs;
-use compare::Shown;
+use compare::Panels;
 use job::Job;
 use link::Link;
 use raven_engine::{
     EffectError, EffectId, Engine, Event, Identity, Millis, Outcome, PayloadId, ResumePoint, Trust,
 };
-use raven_protocol::{GoodbyeReason, JobId, RefuseReason, SessionId, TaskId};
+use raven_protocol::{GoodbyeReason, JobId, RefuseReason, SessionId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,10 +78,9 @@ pub struct Driver {
     /// Of those, the ones that may move no more than what they were asked for.
     capped: HashSet<SessionId>,
     payloads: HashMap<PayloadId, HashMap<String, Tensor>>,
-    /// Of these, what relaxed tasks yielded.
-    shown: HashMap<PayloadId, Shown>,
-    /// What was projected of results, whether they are here or not.
-    projections: HashMap<PayloadId, (TaskId, Arc<Sketch>)>,
+    /// Of these, what relaxed tasks yielded, and what was projected of results, whether
+    /// they are here or not.
+    panels: Panels,
     next_payload: u64,
     asked: HashMap<EffectId, Asked>,
     /// Events that performing an effect led to.
@@ -113,8 +111,7 @@ impl Driver {
             links: HashMap::new(),
             capped: HashSet::new(),
             payloads: HashMap::new(),
-            shown: HashMap::new(),
-            projections: HashMap::new(),
+            panels: Panels::default(),
             next_payload: 1,
             asked: HashMap::new(),
             own_events: VecDeque::new(),

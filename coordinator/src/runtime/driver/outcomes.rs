@@ -67,7 +67,6 @@ impl Driver {
     pub(super) fn note_outcome(&mut self, session: SessionId, lease: LeaseId, it: ResultOutcome) {
         if let Some(link) = self.links.get_mut(&session) {
             link.outcomes.add(lease, it);
-            self.shared.metrics.tallies.add(link.profile.contributor, it);
         }
     }
 

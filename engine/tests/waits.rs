@@ -1,0 +1,171 @@
+//! Who waits for whom: nothing runs out for a contributor whose answer the coordinator
+//! has, whoever is slower than was thought gets less, and what is kept to look again at
+//! results is bounded.
+
+mod support;
+
+use raven_engine::{Event, SessionView, Trust, Verification};
+use raven_protocol::{LeaseId, TaskId};
+use support::{Rig, referee_finds, truth};
+
+/// Of whom so much is known that most of its results are accepted singly.
+const VETTED: Trust = Trust::Agreed { results: 1_000, refereed: 5 };
+
+/// The longest that a check is waited for: twice the longest lease.
+const CHECK_MS_MAX: u64 = 240_000;
+
+fn tick(rig: &mut Rig, ms: u64) {
+    rig.now += ms;
+    rig.tell(Event::Tick);
+}
+
+fn arrived(rig: &mut Rig, contributor: u64, lease: LeaseId) {
+    rig.tell(Event::Arrived { session: Rig::session(contributor), lease });
+}
+
+fn view(rig: &Rig, contributor: u64) -> SessionView {
+    let sessions = rig.engine.sessions();
+    let of = sessions.into_iter().find(|view| view.session == Rig::session(contributor));
+    of.expect("it is open")
+}
+
+/// A contributor commits to what `digest` says of its first task, which is asked for.
+fn commits(rig: &mut Rig, contributor: u64) -> (TaskId, LeaseId) {
+    let tasks = rig.take_tasks(contributor);
+    let (task, lease, _) = tasks[0];
+    rig.now += 1_500;
+    rig.digests.insert(lease, truth(task));
+    rig.commit(contributor, lease, truth(task));
+    (task, lease)
+}
+
+#[test]
+fn a_result_that_is_here_does_not_run_out_while_it_is_checked() {
+    for is_told in [false, true] {
+        let mut rig = Rig::new(Verification::None);
+        rig.open(1);
+        let (_, lease) = commits(&mut rig, 1);
+        if is_told {
+            arrived(&mut rig, 1, lease);
+        }
+        // Somebody else would copy what is late.
+        rig.open(2);
+        let copies = rig.engine.stats(0).copies;
+        let mut is_struck = false;
+        for _ in 0..130 {
+            tick(&mut rig, 1_000);
+            is_struck |= rig.is_backing_off(1);
+        }
+        assert_eq!(is_struck, !is_told);
+        if !is_told {
+            continue;
+        }
+        assert_eq!(rig.engine.stats(0).copies, copies, "nobody is asked to do it again");
+        let speed = view(&rig, 1).flops_per_s;
+        rig.reveal(1, lease, true);
+        assert_eq!(rig.engine.stats(0).tasks_accepted, 1);
+        assert_eq!(view(&rig, 1).flops_per_s, speed);
+        assert!(!rig.cancels.contains(&(Rig::session(1), lease)));
+    }
+}
+
+#[test]
+fn what_a_session_says_while_an_earlier_answer_is_checked_is_not_late() {
+    for is_told in [false, true] {
+        let mut rig = Rig::new(Verification::None);
+        rig.open(1);
+        let tasks = rig.take_tasks(1);
+        let [(first, one, _), (second, other, _)] = tasks[..] else { panic!("{tasks:?}") };
+        rig.now += 1_500;
+        rig.digests.insert(one, truth(first));
+        rig.commit(1, one, truth(first));
+        if is_told {
+            arrived(&mut rig, 1, one);
+        }
+        // It has committed to the other one long ago, which nobody has read.
+        for _ in 0..60 {
+            tick(&mut rig, 1_000);
+        }
+        if is_told {
+            rig.reveal(1, one, true);
+            rig.digests.insert(other, truth(second));
+            rig.commit(1, other, truth(second));
+            rig.reveal(1, other, true);
+            assert_eq!(rig.engine.stats(0).tasks_accepted, 2);
+        }
+        assert_eq!(rig.engine.stats(0).leases_expired > 0, !is_told);
+    }
+}
+
+#[test]
+fn a_check_that_is_lost_holds_a_task_no_longer_than_any_takes_and_is_nobodys_fault() {
+    let mut rig = Rig::new(Verification::Adaptive);
+    rig.open_as(1, VETTED);
+    let (task, lease) = commits(&mut rig, 1);
+    arrived(&mut rig, 1, lease);
+    // Told once more, it begins no new wait.
+    tick(&mut rig, CHECK_MS_MAX / 2);
+    arrived(&mut rig, 1, lease);
+    assert!(!rig.cancels.contains(&(Rig::session(1), lease)));
+    tick(&mut rig, CHECK_MS_MAX / 2 + 10);
+    assert!(rig.cancels.contains(&(Rig::session(1), lease)));
+    // Its other lease was not held up for longer than that either.
+    let expired = rig.engine.stats(0).leases_expired;
+    assert!(expired <= 1, "{expired} leases ran out");
+    // Nobody else is there to do it.
+    assert!(rig.referee.iter().any(|asked| asked.task == task));
+}
+
+#[test]
+fn whoever_is_outrun_is_measured_anew() {
+    let mut rig = Rig::new(Verification::Adaptive);
+    rig.open_as(1, VETTED);
+    let slow = rig.take_tasks(1);
+    let before = view(&rig, 1).flops_per_s;
+    rig.open_as(2, VETTED);
+    // It does all that there is, and what the other one is late with.
+    for _ in 0..40 {
+        for (task, lease, _) in rig.take_tasks(2) {
+            rig.now += 200;
+            rig.leased.insert(lease, task);
+            rig.commit(2, lease, truth(task));
+        }
+        let leased = rig.leased.clone();
+        rig.reveal_all(|lease| truth(leased[&lease]));
+        tick(&mut rig, 200);
+        if rig.cancels.contains(&(Rig::session(1), slow[0].1)) {
+            break;
+        }
+    }
+    assert!(rig.cancels.contains(&(Rig::session(1), slow[0].1)), "it was outrun");
+    assert_eq!(rig.engine.stats(0).leases_expired, 0);
+    let after = view(&rig, 1).flops_per_s;
+    assert!(after < before * 0.8, "{after} of {before}");
+}
+
+#[test]
+fn projections_are_settled_before_they_fill_the_shell() {
+    let settled = |bytes: u64| {
+        let mut rig = Rig::relaxed(Verification::Adaptive);
+        rig.projection_bytes = bytes;
+        rig.open_gpu(1, VETTED);
+        for _ in 0..60 {
+            for (task, lease, _) in rig.take_tasks(1) {
+                rig.now += 1_500;
+                rig.digests.insert(lease, truth(task));
+                rig.commit(1, lease, truth(task));
+                rig.project(1, lease, true);
+            }
+            let digests = rig.digests.clone();
+            rig.reveal_all(|lease| digests[&lease]);
+            tick(&mut rig, 6_000);
+            while !rig.referee.is_empty() {
+                referee_finds(&mut rig, 7);
+            }
+        }
+        assert!(rig.state().is_end(), "{:?}", rig.state());
+        rig.settled
+    };
+    let (few, many) = (settled(256), settled(20 << 20));
+    assert!(many >= few + 4, "{many} times instead of {few}");
+}
