@@ -208,11 +208,19 @@ impl EpochOrder {
     /// # Panics
     /// Where `round` is not of this epoch or `micro_batch` not of its batch.
     pub fn rows(&self, round: u32, micro_batch: u32) -> Vec<i32> {
-        let cut = self.cut(round, micro_batch);
-        let rows = &self.rows[cut.first as usize..(cut.first + cut.count) as usize];
+        let rows = self.real_rows(round, micro_batch);
         let mut padded: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
         padded.resize(self.micro_batch as usize, -1);
         padded
+    }
+
+    /// The same without padding.
+    ///
+    /// # Panics
+    /// As [`EpochOrder::rows`].
+    pub fn real_rows(&self, round: u32, micro_batch: u32) -> &[u32] {
+        let cut = self.cut(round, micro_batch);
+        &self.rows[cut.first as usize..(cut.first + cut.count) as usize]
     }
 
     /// Indices of the shards that `micro_batch` of `round` reads, ascending.
@@ -226,7 +234,7 @@ impl EpochOrder {
             return vec![first];
         }
         // A pooled micro-batch holds its shards' rows in ascending runs.
-        let rows = &self.rows[cut.first as usize..(cut.first + cut.count) as usize];
+        let rows = self.real_rows(round, micro_batch);
         let shard_of = |row: u32| self.shard_starts.partition_point(|&s| s <= row) as u32 - 1;
         let mut shards: Vec<u32> = rows.iter().map(|&row| shard_of(row)).collect();
         shards.dedup();

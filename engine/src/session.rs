@@ -1,6 +1,7 @@
 //! What the engine knows of one contributor's session.
 
 use crate::event::{Millis, SessionProfile};
+use crate::ids::IdMap;
 use crate::speed::{Delivered, Link, Speed};
 use crate::stage::{Demand, Need};
 use crate::verify::Identity;
@@ -21,7 +22,7 @@ pub(crate) enum Standing {
 pub(crate) struct Holdings {
     graphs: BTreeSet<GraphId>,
     /// Bytes and when it was last needed.
-    blobs: BTreeMap<BlobId, (u64, u64)>,
+    blobs: IdMap<BlobId, (u64, u64)>,
     bytes: u64,
     uses: u64,
     /// The state of each job that was sent last.

@@ -3,7 +3,7 @@
 use crate::active::Job;
 use crate::config::EngineConfig;
 use crate::event::{ContributorId, Millis};
-use crate::ids::IdSet;
+use crate::ids::{IdMap, IdSet};
 use crate::lease::{Lease, LeaseState, LeaseTable};
 use crate::session::Session;
 use crate::stage::Task;
@@ -57,7 +57,7 @@ pub(crate) struct World {
 pub(crate) struct Idle {
     /// Bits of the speed of one worker, in flops per ms: positive numbers are in the
     /// order of their bits.
-    speeds: BTreeMap<SessionId, u64>,
+    speeds: IdMap<SessionId, u64>,
     fastest: BTreeSet<(Reverse<u64>, SessionId)>,
 }
 

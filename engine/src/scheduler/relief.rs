@@ -182,7 +182,8 @@ fn awaited<'a>(world: &'a World, task: &'a Task) -> impl Iterator<Item = &'a Lea
 fn has_enough(world: &World, job: &Job, task: &Task) -> bool {
     let results = task.trial.claims.len() + world.computing(task).count();
     let spare = world.config.copies_max.saturating_sub(1);
-    results >= world.claims_needed(job, task) as usize + spare
+    // Every result needs one at least, which is told without asking who they are.
+    results > spare && results >= world.claims_needed(job, task) as usize + spare
 }
 
 fn late(world: &World, job: &Job, task: &Task) -> Late {

@@ -51,12 +51,19 @@ impl ModelSession {
 }
 
 /// What came of a lease that was given out.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Given {
     /// Whether somebody committed under it in time.
     committed: bool,
-    /// What became of its result, in the order in which it was told.
-    outcomes: Vec<ResultOutcome>,
+    /// What became of its result, in the order in which it was told: there are many
+    /// of these, and it comes to three things at most.
+    outcomes: [Option<ResultOutcome>; 3],
+}
+
+impl Given {
+    fn outcomes(&self) -> impl DoubleEndedIterator<Item = ResultOutcome> {
+        self.outcomes.into_iter().flatten()
+    }
 }
 
 /// Live leases of a stage of a round.
@@ -82,7 +89,7 @@ struct ModelJob {
     durable: BTreeSet<BlobId>,
     steps: BTreeSet<u32>,
     /// Rows read in each epoch.
-    rows: BTreeMap<u32, IdSet<i32>>,
+    rows: BTreeMap<u32, IdSet<u32>>,
     /// Rounds that an earlier coordinator has paid for.
     credited_rounds: u32,
     /// The step at which it was resumed.
@@ -469,8 +476,8 @@ impl Auditor {
         use ResultOutcome::{Accepted, Late, NotNeeded, Undone, Void, Withdrawn, Wrong};
         let given = self.given.get_mut(&lease);
         let given = given.unwrap_or_else(|| panic!("{lease} was never given"));
-        let (in_time, before) = (given.committed, &mut given.outcomes);
-        let may_be = match (before.last(), outcome) {
+        let in_time = given.committed;
+        let may_be = match (given.outcomes().last(), outcome) {
             (None, Late | NotNeeded | Withdrawn) => true,
             (None, Undone) => false,
             (None, _) => in_time,
@@ -478,8 +485,10 @@ impl Auditor {
             (Some(Accepted | Undone), Wrong | Void) => true,
             (Some(_), _) => false,
         };
+        let before = &given.outcomes;
         assert!(may_be, "{lease} came to {before:?}, then to {outcome:?}");
-        before.push(outcome);
+        let free = given.outcomes.iter_mut().find(|told| told.is_none());
+        *free.expect("it comes to three things at most") = Some(outcome);
     }
 
     /// Everybody who committed was told what became of it, and those who were
@@ -487,18 +496,18 @@ impl Auditor {
     fn check_outcomes(&self, executions: usize) {
         let mut last: BTreeMap<ResultOutcome, u64> = BTreeMap::new();
         for (lease, given) in &self.given {
-            let outcome = given.outcomes.last();
+            let outcome = given.outcomes().last();
             assert!(outcome.is_some() || !given.committed, "{lease} came to nothing that was told");
             if let Some(outcome) = outcome {
-                *last.entry(*outcome).or_default() += 1;
+                *last.entry(outcome).or_default() += 1;
             }
         }
         assert_eq!(self.counted, last, "each result is counted once, as what it came to");
-        let told = self.given.values().map(|given| &given.outcomes);
-        let accepted = told.filter(|told| told.first() == Some(&ResultOutcome::Accepted));
-        let is_kept = |told: &&Vec<ResultOutcome>| {
+        let is_accepted = |given: &&Given| given.outcomes[0] == Some(ResultOutcome::Accepted);
+        let accepted = self.given.values().filter(is_accepted);
+        let is_kept = |given: &&Given| {
             let lost = [ResultOutcome::Wrong, ResultOutcome::Void];
-            !told.iter().any(|outcome| lost.contains(outcome))
+            !given.outcomes().any(|outcome| lost.contains(&outcome))
         };
         let kept = accepted.clone().filter(is_kept).count();
         let paid = kept..=accepted.count();
@@ -554,7 +563,7 @@ impl Auditor {
         let epoch = layout.epoch_of(round);
         let rows = job.rows.entry(epoch).or_default();
         for micro in 0..layout.micro_batches(round) {
-            for row in order.rows(round, micro).into_iter().filter(|&row| row >= 0) {
+            for &row in order.real_rows(round, micro) {
                 assert!(rows.insert(row), "row {row} is read twice in epoch {epoch}");
             }
         }
@@ -896,7 +905,9 @@ fn needs_of(task: TaskId, work: &Work, shell: &mut Shell) -> Needs {
             assert!(is_within, "{task}: {start}+{count} crosses groups of {group}");
             let shards =
                 (start..start + count).flat_map(|micro| order.shards_of(task.round, micro));
-            let shards: BTreeSet<u32> = shards.collect();
+            let mut shards: Vec<u32> = shards.collect();
+            shards.sort_unstable();
+            shards.dedup();
             let shards = shards.into_iter().map(|shard| plan.shards[shard as usize]);
             Needs {
                 graph: *graph,

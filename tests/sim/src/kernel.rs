@@ -91,10 +91,12 @@ impl Kernel {
         match *work {
             Work::Replica { state, start, count } => {
                 let state = state_value(state);
-                let order = self.order(task.job, task.round);
+                let (plan, order) = self.plan_and_order(task.job, task.round);
                 let runs = (start..start + count).map(|micro| {
-                    let rows = order.rows(task.round, micro);
-                    let rows = rows.into_iter().map(|row| row as u64);
+                    let rows = order.real_rows(task.round, micro);
+                    let padding = plan.micro_batch as usize - rows.len();
+                    let rows = rows.iter().map(|&row| u64::from(row));
+                    let rows = rows.chain(std::iter::repeat_n(u64::MAX, padding));
                     (micro - start, 1, hash([state, u64::from(micro)].into_iter().chain(rows)))
                 });
                 tree::combine(count, runs, mix).expect("a run covers itself")

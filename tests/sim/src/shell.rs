@@ -30,9 +30,9 @@ pub struct Shell {
     /// Of these, the tensors that GPUs came to.
     pub vectors: IdMap<PayloadId, Vector>,
     /// What was shown of a task.
-    pub shown: BTreeMap<PayloadId, (TaskId, Vector)>,
+    pub shown: IdMap<PayloadId, (TaskId, Vector)>,
     /// And those that are projections, with the key and the task that they are of.
-    pub projections: BTreeMap<PayloadId, (TaskId, Seed, Vec<f64>)>,
+    pub projections: IdMap<PayloadId, (TaskId, Seed, Vec<f64>)>,
     /// What was asked for by lease.
     pub projecting: IdMap<LeaseId, (TaskId, Seed)>,
     /// Projections of what GPUs came to, by lease.
