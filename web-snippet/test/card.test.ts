@@ -423,7 +423,7 @@ test('a second yes on the same page earns under another key, and the link is for
   const { tab, hub } = await working();
   const results = { accepted: 1, notNeeded: 0, late: 0, withdrawn: 0, wrong: 0 };
   const [first, second] = [await Identity.generate(), await Identity.generate()];
-  const keep = ({ publicKey, privateKey }: Identity) => keepKey(SITE, { publicKey, privateKey, until: Date.now() + 60_000 });
+  const keep = ({ publicKey, privateKey }: Identity) => keepKey(SITE, { publicKey, privateKey, until: Date.now() + 60_000 }, Date.now());
   await keep(first);
   hub.say({ earner: 'visitor', results });
   await settle(20);
@@ -452,7 +452,7 @@ test('a second yes on the same page earns under another key, and the link is for
 test('what was earned can be kept once something was accepted, also after a stop, by a link that the key has signed', async () => {
   const { tab, hub } = await working();
   const { publicKey, privateKey } = await Identity.generate();
-  await keepKey(SITE, { publicKey, privateKey, until: Date.now() + 60_000 });
+  await keepKey(SITE, { publicKey, privateKey, until: Date.now() + 60_000 }, Date.now());
   const results = { accepted: 1, notNeeded: 0, late: 0, withdrawn: 0, wrong: 0 };
   tab.byId('keep').hidden = true;
   hub.say({ earner: 'site', results });

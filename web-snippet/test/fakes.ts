@@ -114,6 +114,8 @@ type Stores = Map<string, Map<unknown, unknown>>;
 /** Databases of object stores; each request is answered a moment later. */
 export class FakeIndexedDb {
   readonly databases = new Map<string, Stores>();
+  /** How long each answer takes; for ever where it is infinite. */
+  delayMs = 0;
   /** How often it was reached for. */
   uses = 0;
 
@@ -123,10 +125,11 @@ export class FakeIndexedDb {
     const stores = this.databases.get(name) ?? new Map();
     this.databases.set(name, stores);
     const request: Request = { result: database(stores) };
+    if (this.delayMs === Infinity) return request;
     setTimeout(() => {
       if (isNew) request.onupgradeneeded?.();
       request.onsuccess?.();
-    }, 0);
+    }, this.delayMs);
     return request;
   }
 
@@ -149,13 +152,22 @@ function database(stores: Stores): object {
       const transaction: { oncomplete?: () => void; objectStore?: () => object } = {};
       const entries = stores.get(name);
       if (!entries) throw new Error(`no store ${name}`);
-      const answer = (result: unknown): Request => {
-        setTimeout(() => transaction.oncomplete?.(), 0);
-        return { result };
+      const answer = (look: () => unknown): Request => {
+        const request: Request = {};
+        // What is asked for in an answer belongs to the same transaction: no other one comes between.
+        setTimeout(() => {
+          request.result = look();
+          request.onsuccess?.();
+          transaction.oncomplete?.();
+        }, 0);
+        return request;
       };
       transaction.objectStore = () => ({
-        get: (key: unknown) => answer(entries.get(key)),
-        put: (value: unknown, key: unknown) => answer(entries.set(key, value) && key),
+        get: (key: unknown) => answer(() => entries.get(key)),
+        put: (value: unknown, key: unknown) => {
+          entries.set(key, value);
+          return answer(() => key);
+        },
       });
       return transaction;
     },

@@ -6,8 +6,13 @@
 
 const STORE = 'visit';
 const KEY = 'identity';
-/** A database that takes longer to answer is done without. */
-const ANSWER_MS_MAX = 500;
+/**
+ * A database is waited for so long, as one that is busy while a browser starts: without its key a visitor
+ * would earn nothing. What waits is a worker, and never the page.
+ */
+export const PATIENCE_MS_MAX = 5_000;
+/** To have a key forgotten may take so long; it is forgotten later all the same, before anybody reads it. */
+const FORGET_MS_MAX = 500;
 
 export interface KeptKey {
   readonly publicKey: string;
@@ -40,21 +45,39 @@ async function transact<T>(site: string, mode: IDBTransactionMode, act: (store: 
   }
 }
 
-function soon<T>(answer: Promise<T>): Promise<T | undefined> {
-  return Promise.race([answer.catch(() => undefined), new Promise<undefined>((done) => setTimeout(done, ANSWER_MS_MAX, undefined))]);
+/** `undefined` where a database is denied, fails, or takes longer. */
+async function within<T>(ms: number, answer: Promise<T>): Promise<T | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<undefined>((done) => (timer = setTimeout(done, ms, undefined)));
+  try {
+    return await Promise.race([answer.catch(() => undefined), late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** The kept key of a site; one that has run out is forgotten. */
-export async function keptKey(site: string, now: number): Promise<KeptKey | undefined> {
-  const kept = await soon(transact<KeptKey | undefined>(site, 'readonly', (store) => store.get(KEY)));
+export async function keptKey(site: string, now: number, waitMs = PATIENCE_MS_MAX): Promise<KeptKey | undefined> {
+  const kept = await within(waitMs, transact<KeptKey | undefined>(site, 'readonly', (store) => store.get(KEY)));
   if (!kept || kept.until > now) return kept;
   await forgetKey(site);
   return undefined;
 }
 
-/** Whether the key is kept. */
-export async function keepKey(site: string, key: KeptKey): Promise<boolean> {
-  return (await soon(transact(site, 'readwrite', (store) => store.put(key, KEY)))) !== undefined;
+/**
+ * Keeps a key, unless one is kept already, by another tab that was first or by a visit that was only slow to be read.
+ *
+ * @returns the key that is kept now, where one is.
+ */
+export async function keepKey(site: string, key: KeptKey, now: number, waitMs = PATIENCE_MS_MAX): Promise<KeptKey | undefined> {
+  const holds = (kept: KeptKey | undefined): kept is KeptKey => kept !== undefined && kept.until > now;
+  const putIfNone = (store: IDBObjectStore): IDBRequest<KeptKey | undefined> => {
+    const request: IDBRequest<KeptKey | undefined> = store.get(KEY);
+    request.onsuccess = () => void (holds(request.result) || store.put(key, KEY));
+    return request;
+  };
+  const stored = transact(site, 'readwrite', putIfNone).then((before) => (holds(before) ? before : key));
+  return within(waitMs, stored);
 }
 
 /** Waits for a transaction that is under way, so that a key which is just being kept goes too. */
@@ -64,5 +87,5 @@ export async function forgetKey(site: string): Promise<void> {
     request.onsuccess = resolve;
     request.onerror = reject;
   });
-  await soon(gone);
+  await within(FORGET_MS_MAX, gone);
 }
