@@ -1,13 +1,15 @@
 // From a yes on a partner's page to a wallet that collects: the card's link, the page behind it, what it shows, and how money leaves it.
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { after, afterEach, before, it } from 'node:test';
+import { promisify } from 'node:util';
 import { Visitor } from './lib/contributor.mjs';
 import { uploadDigits } from './lib/data.mjs';
 import { digitsJob, finish } from './lib/jobs.mjs';
 import { assertClean, LOOKS, readQr, shot } from './lib/look.mjs';
 import { dear, liveAccount, operate, waiting } from './lib/operator.mjs';
-import { outDir } from './lib/paths.mjs';
+import { coordinatorBin, outDir } from './lib/paths.mjs';
 import { until, World } from './lib/world.mjs';
 
 let world;
@@ -202,7 +204,7 @@ it('pays out what its owner asks for and the operator approves, and moves the re
   const nano = (text) => BigInt(Math.round(Number(text) * 1e9));
   const rest = nano(all) - 1_000n;
   assert.equal(nano(await available()), rest);
-  const spend = page.locator('form', { has: page.getByLabel('API key of the account') });
+  const spend = page.getByRole('form', { name: 'Move to an account' });
   await spend.getByLabel('API key').fill(world.coordinator.key);
   await spend.getByRole('button', { name: 'All of it' }).click();
   await spend.getByRole('button', { name: 'Move to the account' }).click();
@@ -217,6 +219,46 @@ it('pays out what its owner asks for and the operator approves, and moves the re
   await assertClean(page, 'after money moved');
   await shot(page, 'earn-paid');
   assert.match(await operate(world.coordinator, 'audit'), /^live: \d+ entries, \d+ accounts, all right/m);
+});
+
+it('takes a withdrawal back, shows each movement with its receipt, and links an account to all that is earned', async (t) => {
+  const { status } = await fetch(`${world.coordinator.origin}/v1/account/links`, { headers: { authorization: `Bearer ${world.coordinator.key}` } });
+  if (status === 404) return t.skip('this coordinator links no accounts');
+  const live = await liveAccount(world.coordinator, 1_000_000_000_000);
+  const dataset = await uploadDigits(live);
+  const job = await live.json('POST', '/v1/jobs', digitsJob(dataset.id, { epochs: 4, name: 'paid' }));
+  const visitor = await earning();
+  await finish(live, job.id);
+  const page = await keep(visitor);
+  await collect(page);
+  await page.getByLabel('Pay to').fill('ann@example.org');
+  await page.getByRole('button', { name: 'Save' }).click();
+  const form = page.getByRole('form', { name: 'Withdraw' });
+  await form.getByRole('button', { name: 'All of it' }).click();
+  await form.getByRole('button', { name: 'Withdraw' }).click();
+  const list = page.getByRole('list', { name: 'Withdrawals' });
+  await list.getByRole('button', { name: /Cancel/ }).click();
+  await list.getByText('Cancelled').waitFor();
+  await page.getByText('Statement of real money, with receipts').click();
+  const statement = page.getByRole('list', { name: 'Statement' });
+  await statement.getByText('given back').waitFor();
+  await statement.getByText('Collected by a wallet').first().waitFor();
+  const [receipt] = await Promise.all([page.waitForEvent('download'), statement.getByRole('button', { name: 'Receipt' }).first().click()]);
+  await promisify(execFile)(coordinatorBin, ['verify-receipt', await receipt.path()]);
+  const move = page.getByRole('form', { name: 'Move to an account' });
+  await move.getByLabel('All, and what I earn').check();
+  await move.getByLabel('API key').fill(live.key);
+  await assertClean(page, 'with a statement');
+  await move.getByRole('button', { name: 'Link the account' }).click();
+  const { account } = await live.json('GET', '/v1/account');
+  await page.getByText(account).waitFor();
+  await page.getByText('which withdraws it').waitFor();
+  await assertClean(page, 'linked');
+  await shot(page, 'earn-linked');
+  const { lines } = await live.json('GET', '/v1/account/statement');
+  assert.ok(lines.some(({ reason, nano_usd: nano }) => nano > 0 && reason !== 'deposit' && reason !== 'release'), JSON.stringify(lines));
+  await page.getByRole('button', { name: 'End that' }).click();
+  await move.waitFor();
 });
 
 it('the site earns where the visitor says so, and where the browser keeps no key', async () => {

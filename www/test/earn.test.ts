@@ -58,6 +58,9 @@ test('sixteen claims, as many as a frame has, fit into one code', () => {
 test('whatever the coordinator leaves out is nothing', () => {
   const own = readOwn({});
   assert.deepEqual([own.tasks, own.linked, own.earnings.live.available, own.payout.threshold], [0, [], 0, undefined]);
+  assert.equal(own.links, undefined, 'a coordinator that knows of no links');
+  const linked = readOwn({ accounts: [{ book: 'live', account: 'requester:7', at: '2026-01-01T00:00:00Z' }] });
+  assert.deepEqual(linked.links, [{ book: 'live', account: 'requester:7', at: '2026-01-01T00:00:00Z' }]);
   const some = readOwn({
     earned: [{ day: '1970-01-03T00:00:00.000Z', book: 'live', nano_usd: 7 }, { day: 'x', book: 'test', nano_usd: 'y' }],
     earnings: { live: { available_nano_usd: 7, expires: '2026-01-01T00:00:00Z' } },

@@ -1,6 +1,7 @@
 /** A contributor's own routes, read defensively: a missing number shows as zero, never as a crash. */
 
-import { ask, fields, list as anyList, number, text, type Fields } from '../parts/refusal.ts';
+import { ask, fields, list as anyList, number, send, text, type Fields } from '../parts/refusal.ts';
+import { pageOf, readLines, type Lines } from '../parts/statement.tsx';
 import { readWithdrawals, wished, type Till, type Withdrawals } from '../parts/till.ts';
 import type { Claim } from './claims.ts';
 import type { Wallet } from './wallet.ts';
@@ -43,6 +44,7 @@ export interface Payout {
 
 export const BOOKS = ['live', 'test'] as const;
 export type Book = (typeof BOOKS)[number];
+const bookOf = (value: unknown): Book => (value === 'live' ? 'live' : 'test');
 
 export interface Own {
   readonly key: string;
@@ -58,6 +60,15 @@ export interface Own {
   readonly payout: Payout;
   readonly allocations: readonly Allocation[];
   readonly payouts: Withdrawals;
+  /** Accounts to which all earnings of a book go; `undefined` where the coordinator knows of none such, nor of statements. */
+  readonly links: readonly Link[] | undefined;
+}
+
+/** All earnings of a book, those to come too, go to an account. */
+export interface Link {
+  readonly book: Book;
+  readonly account: string;
+  readonly at: string;
 }
 
 const list = (value: unknown): readonly Fields[] => anyList(value).map(fields);
@@ -133,6 +144,9 @@ export function readOwn(body: Fields, payouts: Fields = {}): Own {
     },
     allocations: list(body.allocations).map(allocation),
     payouts: readWithdrawals(payouts),
+    links: Array.isArray(body.accounts)
+      ? list(body.accounts).map(({ book, account, at }) => ({ book: bookOf(book), account: text(account), at: text(at) }))
+      : undefined,
   };
 }
 
@@ -169,19 +183,42 @@ const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
 
 export async function accountOf(key: string): Promise<Account> {
   const { account, book } = await ask('/v1/account', { headers: bearer(key) });
-  return { account: text(account), book: book === 'live' ? 'live' : 'test' };
+  return { account: text(account), book: bookOf(book) };
 }
 
-/** A statement moves money for so long: the clock of this device may be wrong by a little. */
+export async function statement(wallet: Wallet, book: Book, before: number | undefined): Promise<Lines> {
+  return readLines(await signed(wallet, 'GET', `/statement${pageOf(before)}&book=${book}`));
+}
+
+export async function receipt(wallet: Wallet, book: Book, line: number): Promise<Blob> {
+  const headers = { authorization: await authorization(wallet) };
+  return (await send(`/v1/contributors/${wallet.key}/receipts/${line}?book=${book}`, { headers })).blob();
+}
+
+/** What the wallet says holds for so long: the clock of this device may be wrong by a little. */
 const STATEMENT_MS = 3_600_000;
 
-/** Makes what the wallet has earned the account's. The nonce is that of one movement. */
-export async function spend(wallet: Wallet, key: string, account: string, nanoUsd: number, nonce: string): Promise<void> {
+/** Tells the coordinator, under an account's key, what the wallet's key says of its earnings. The nonce is that of one saying. */
+async function say(wallet: Wallet, key: string, path: string, domain: string, what: object): Promise<void> {
   const { origin } = await challenge(wallet);
   const expires = new Date(Date.now() + STATEMENT_MS).toISOString();
-  const statement = JSON.stringify({ coordinator: origin, contributor: wallet.key, account, nano_usd: nanoUsd, nonce, expires_at: expires });
-  const signature = await wallet.sign(`raven earnings 1\n${statement}`);
-  await ask('/v1/account/earnings', { method: 'POST', headers: bearer(key), body: { statement, signature } });
+  const statement = JSON.stringify({ coordinator: origin, contributor: wallet.key, ...what, expires_at: expires });
+  const signature = await wallet.sign(`${domain}\n${statement}`);
+  await ask(path, { method: 'POST', headers: bearer(key), body: { statement, signature } });
+}
+
+/** Makes a part of what the wallet has earned the account's. */
+export function spend(wallet: Wallet, key: string, account: string, nanoUsd: number, nonce: string): Promise<void> {
+  return say(wallet, key, '/v1/account/earnings', 'raven earnings 1', { account, nano_usd: nanoUsd, nonce });
+}
+
+/** Makes all of it the account's, and what is earned from now on. */
+export function link(wallet: Wallet, key: string, account: string, nonce: string): Promise<void> {
+  return say(wallet, key, '/v1/account/links', 'raven link 1', { account, nonce });
+}
+
+export async function unlink(wallet: Wallet, book: Book): Promise<void> {
+  await signed(wallet, 'DELETE', `/links/${book}`);
 }
 
 export async function claim(wallet: Wallet, { statement, signature }: Claim): Promise<void> {

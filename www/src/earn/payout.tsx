@@ -2,11 +2,13 @@ import { useState } from 'preact/hooks';
 import { AMOUNT } from '../parts/amount.tsx';
 import { Field, Trouble, useDoing } from '../parts/form.tsx';
 import { Refusal } from '../parts/refusal.ts';
+import { Statement } from '../parts/statement.tsx';
 import { decimal, parseUsd, usd } from '../parts/usd.ts';
 import { WithdrawalList, WithdrawForm } from '../parts/withdraw.tsx';
-import { setPayout, till, type Own, type Payout } from './api.ts';
+import { BOOKS, receipt, setPayout, statement, till, type Own, type Payout } from './api.ts';
 import { has } from './money.tsx';
 import type { Wallet } from './wallet.ts';
+import { NAMES } from './words.ts';
 
 /** As long as the API takes it. */
 const ADDRESS_LENGTH_MAX = 128;
@@ -76,6 +78,7 @@ export function Payouts({ wallet, own, again }: PayoutProps) {
   const { payout, payouts, earnings } = own;
   const least = Math.max(payout.threshold ?? 0, payouts.least);
   const mine = till(wallet);
+  const link = own.links?.find(({ book }) => book === 'live');
   return (
     <section aria-labelledby="payout">
       <h2 id="payout">Payout</h2>
@@ -83,7 +86,9 @@ export function Payouts({ wallet, own, again }: PayoutProps) {
         <h3>Where to</h3>
         <Settings wallet={wallet} payout={payout} saved={again} />
         <h3>Withdraw</h3>
-        {has(own, 'live') ? (
+        {link ? (
+          <p class="quiet">All that you earn goes to an account, which withdraws it.</p>
+        ) : has(own, 'live') ? (
           payout.address === '' ? (
             <p class="quiet">
               {usd(earnings.live.available)} are available. Say above where they are to be paid to{least > 0 ? `; at least ${usd(least)} are paid out at a time` : ''}.
@@ -99,6 +104,16 @@ export function Payouts({ wallet, own, again }: PayoutProps) {
         )}
         <h3>Withdrawals</h3>
         <WithdrawalList till={mine} withdrawals={payouts.withdrawals} changed={again} />
+        {own.links === undefined
+          ? null
+          : BOOKS.filter((book) => has(own, book)).map((book) => (
+              <Statement
+                key={book}
+                of={NAMES[book].toLowerCase()}
+                load={(before) => statement(wallet, book, before)}
+                receipt={(number) => receipt(wallet, book, number)}
+              />
+            ))}
       </div>
     </section>
   );

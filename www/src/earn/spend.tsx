@@ -1,16 +1,16 @@
-/** What was earned, spent on jobs of one's own. */
+/** What was earned, made an account's: a part of it now, or all from now on. */
 
 import { useRef, useState } from 'preact/hooks';
 import { AMOUNT, AmountField, amountOf } from '../parts/amount.tsx';
 import { Field, Trouble, useDoing } from '../parts/form.tsx';
 import { Refusal } from '../parts/refusal.ts';
 import { References } from '../parts/till.ts';
+import { date } from '../parts/times.ts';
 import { usd } from '../parts/usd.ts';
-import { accountOf, BOOKS, spend, type Book, type Own } from './api.ts';
+import { accountOf, BOOKS, link, spend, unlink, type Account, type Book, type Link, type Own } from './api.ts';
 import { has } from './money.tsx';
 import type { Wallet } from './wallet.ts';
-
-const NAMES: Readonly<Record<Book, string>> = { live: 'Real money', test: 'Play money' };
+import { NAMES } from './words.ts';
 
 export interface SpendProps {
   readonly wallet: Wallet;
@@ -19,34 +19,16 @@ export interface SpendProps {
 }
 
 export function Spend({ wallet, own, again }: SpendProps) {
-  const books = BOOKS.filter((book) => has(own, book));
-  const doing = useDoing();
-  const references = useRef(new References());
   const [chosen, choose] = useState<Book>();
-  const [key, setKey] = useState('');
-  const [amount, setAmount] = useState('');
-  const [said, setSaid] = useState('');
+  const links = own.links ?? [];
+  const books = BOOKS.filter((book) => has(own, book) || links.some((each) => each.book === book));
   const book = chosen ?? books[0];
   if (!book) return null;
-  const submit = (event: Event): void => {
-    event.preventDefault();
-    setSaid('');
-    doing.run(async () => {
-      const nanoUsd = amountOf(amount);
-      const owner = await accountOf(key.trim());
-      if (owner.book !== book) throw new Refusal(0, `This key's account has ${NAMES[owner.book].toLowerCase()}, and both kinds never meet.`, 'key');
-      await spend(wallet, key.trim(), owner.account, nanoUsd, references.current.of(owner.account, nanoUsd));
-      references.current.done();
-      setAmount('');
-      setKey('');
-      setSaid(`${usd(nanoUsd)} are the account’s now: its jobs can be paid with them.`);
-      again();
-    });
-  };
+  const linked = links.find((each) => each.book === book);
   return (
     <section aria-labelledby="spend">
       <h2 id="spend">Spend on your own jobs</h2>
-      <form class="panel" onSubmit={submit}>
+      <div class="panel">
         <p class="quiet">
           An account posts jobs and pays for them. No account yet? <a href="/sign-up">Sign up</a>.
         </p>
@@ -60,24 +42,102 @@ export function Spend({ wallet, own, again }: SpendProps) {
             ))}
           </fieldset>
         ) : null}
-        <div class="fields">
-          <AmountField value={amount} typed={setAmount} refusal={doing.refusal} available={own.earnings[book].available} rule={book === 'test' ? 'Play money.' : ''} />
-          <Field label="API key of the account" name="key" refusal={doing.refusal} hint="With the scope account. It is not kept.">
-            {(attributes) => (
-              <input {...attributes} type="password" autocomplete="off" spellcheck={false} required placeholder="rk_…" value={key} onInput={(event) => setKey(event.currentTarget.value)} />
-            )}
-          </Field>
-        </div>
-        <Trouble refusal={doing.refusal} names={[AMOUNT, 'key']} />
-        <p>
-          <button class="primary" disabled={doing.isBusy}>
-            Move to the account
-          </button>
-        </p>
-        <p role="status" class="quiet">
-          {said}
-        </p>
-      </form>
+        {linked ? <Linked wallet={wallet} linked={linked} again={again} /> : <MoveForm key={book} wallet={wallet} own={own} book={book} again={again} />}
+      </div>
     </section>
+  );
+}
+
+interface LinkedProps {
+  readonly wallet: Wallet;
+  readonly linked: Link;
+  readonly again: () => void;
+}
+
+function Linked({ wallet, linked, again }: LinkedProps) {
+  const doing = useDoing();
+  const end = (): void =>
+    doing.run(async () => {
+      await unlink(wallet, linked.book);
+      again();
+    });
+  return (
+    <>
+      <p>
+        Since {date(linked.at)} all that you earn goes to the account <b class="address">{linked.account}</b>.
+      </p>
+      <p>
+        <button type="button" disabled={doing.isBusy} onClick={end}>
+          End that
+        </button>
+      </p>
+      <Trouble refusal={doing.refusal} />
+    </>
+  );
+}
+
+function MoveForm({ wallet, own, book, again }: SpendProps & { readonly book: Book }) {
+  const doing = useDoing();
+  const references = useRef(new References());
+  const [isAll, setAll] = useState(false);
+  const [key, setKey] = useState('');
+  const [amount, setAmount] = useState('');
+  const [said, setSaid] = useState('');
+  const move = async ({ account }: Account): Promise<string> => {
+    if (isAll) {
+      await link(wallet, key.trim(), account, references.current.of(account));
+      return 'All that you earn is the account’s from now on.';
+    }
+    const nanoUsd = amountOf(amount);
+    await spend(wallet, key.trim(), account, nanoUsd, references.current.of(account, nanoUsd));
+    return `${usd(nanoUsd)} are the account’s now: its jobs can be paid with them.`;
+  };
+  const submit = (event: Event): void => {
+    event.preventDefault();
+    setSaid('');
+    doing.run(async () => {
+      if (!isAll) amountOf(amount);
+      const owner = await accountOf(key.trim());
+      if (owner.book !== book) throw new Refusal(0, `This key's account has ${NAMES[owner.book].toLowerCase()}, and both kinds never meet.`, 'key');
+      setSaid(await move(owner));
+      references.current.done();
+      setAmount('');
+      setKey('');
+      again();
+    });
+  };
+  return (
+    <form onSubmit={submit} aria-label="Move to an account">
+      {own.links === undefined ? null : (
+        <fieldset>
+          <legend>How much</legend>
+          <label class="check">
+            <input type="radio" name="all" checked={!isAll} onChange={() => setAll(false)} /> An amount, now
+          </label>
+          <label class="check">
+            <input type="radio" name="all" checked={isAll} onChange={() => setAll(true)} /> All, and what I earn from now on
+          </label>
+        </fieldset>
+      )}
+      <div class="fields">
+        {isAll ? null : (
+          <AmountField value={amount} typed={setAmount} refusal={doing.refusal} available={own.earnings[book].available} rule={book === 'test' ? 'Play money.' : ''} />
+        )}
+        <Field label="API key of the account" name="key" refusal={doing.refusal} hint="With the scope account. It is not kept.">
+          {(attributes) => (
+            <input {...attributes} type="password" autocomplete="off" spellcheck={false} required placeholder="rk_…" value={key} onInput={(event) => setKey(event.currentTarget.value)} />
+          )}
+        </Field>
+      </div>
+      <Trouble refusal={doing.refusal} names={isAll ? ['key'] : [AMOUNT, 'key']} />
+      <p>
+        <button class="primary" disabled={doing.isBusy}>
+          {isAll ? 'Link the account' : 'Move to the account'}
+        </button>
+      </p>
+      <p role="status" class="quiet">
+        {said}
+      </p>
+    </form>
   );
 }

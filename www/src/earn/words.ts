@@ -1,6 +1,7 @@
 /** Words of the contributor page: days, and what became of results. */
 
 import { percent, words } from '../format.ts';
+import type { Book } from './api.ts';
 
 export function day(days: number): string {
   return new Date(days * 86_400_000).toLocaleDateString('en-GB', { day: 'numeric', month: 'short', timeZone: 'UTC' });
@@ -17,6 +18,9 @@ export const OUTCOMES: ReadonlyArray<readonly [outcome: string, name: string, no
   ['broken_commitment', 'Refused', 'not what had been committed to'],
   ['void', 'Not counted', 'another result of the same device was wrong'],
 ];
+
+/** The two kinds of money, which never meet. */
+export const NAMES: Readonly<Record<Book, string>> = { live: 'Real money', test: 'Play money' };
 
 const ENDS: Readonly<Record<string, string>> = {
   stopped: 'Stopped',

@@ -57,13 +57,15 @@ const REASONS: Readonly<Record<string, string>> = {
 const STATES: Readonly<Record<string, string>> = { posted: '', open: 'held', voided: 'given back', expired: 'given back' };
 
 export interface StatementProps {
+  /** Of which money, where there are several kinds. */
+  readonly of?: string;
   /** The newest lines, or those before a number. */
   readonly load: (before: number | undefined) => Promise<Lines>;
   readonly receipt: (number: number) => Promise<Blob>;
 }
 
 /** Folded, and asked for where somebody unfolds it. */
-export function Statement({ load, receipt }: StatementProps) {
+export function Statement({ of = '', load, receipt }: StatementProps) {
   const doing = useDoing();
   const [shown, setShown] = useState<Lines>();
   const more = (): void =>
@@ -76,7 +78,7 @@ export function Statement({ load, receipt }: StatementProps) {
   };
   return (
     <details onToggle={toggle}>
-      <summary>Statement, with receipts</summary>
+      <summary>Statement{of ? ` of ${of}` : ''}, with receipts</summary>
       <p class="hint">
         A receipt is signed by the coordinator. <code>coordinator verify-receipt FILE</code> checks it, now or later, without asking anybody.
       </p>
