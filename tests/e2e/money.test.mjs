@@ -1,4 +1,5 @@
 // Who is paid what: two partner sites, their visitors and a contributor without a browser, with a power cut in the middle.
+// Each of both is a site of its own to the browser, and so is the coordinator, whose frame they show: `localhost` is a suffix, as `com` is.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { createPrivateKey, createPublicKey } from 'node:crypto';
@@ -8,6 +9,7 @@ import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
 import WebSocket from 'ws';
+import { launchProfile } from './lib/browser.mjs';
 import { expectedBalances } from './lib/balances.mjs';
 import { Visitor } from './lib/contributor.mjs';
 import { uploadDigits } from './lib/data.mjs';
@@ -27,27 +29,37 @@ const CUT_AT_ROUND = 30;
 /** What a test key begins with: 1,000 USD of play money. */
 const TRIAL = 1_000_000_000_000n;
 const BAD_TICKET = 4006;
-/** Through which site each visitor comes, as in the worked example of the books: the third leaves to it what it earns. */
-const VISITORS = [{ site: 'a' }, { site: 'b' }, { site: 'a', gives: true }];
+const HOSTS = { a: 'news.localhost', b: 'blog.localhost' };
+/** As in the worked example of the books: Ann and Ben have a key, in one browser's profile; Cleo has a phone, and a window that keeps none. */
+const PHONE = {
+  viewport: { width: 360, height: 740 },
+  isMobile: true,
+  hasTouch: true,
+  userAgent: 'Mozilla/5.0 (Linux; Android 14; Phone) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile Safari/537.36',
+};
+const VISITORS = { ann: { site: 'a' }, ben: { site: 'b' }, cleo: { site: 'a', phone: true } };
 
 let world;
 let folder;
+let profile;
 /** Sites by name: `{origin, id, partner}`, on origins of their own. */
 const sites = {};
 
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), 'raven-money-'));
   world = await World.start('money');
-  for (const name of ['a', 'b']) {
+  profile = await launchProfile(join(folder, 'profile'));
+  for (const [name, host] of Object.entries(HOSTS)) {
     const partner = await serveStatic();
-    const origin = `http://127.0.0.1:${partner.port}`;
-    const { id, snippet } = await world.coordinator.json('POST', '/v1/sites', { name: `Site ${name}`, origins: [origin] });
+    const origin = `http://${host}:${partner.port}`;
+    const { id, site_key: siteKey, snippet } = await world.coordinator.json('POST', '/v1/sites', { name: `Site ${name}`, origins: [origin] });
     partner.routes['/'] = article(snippet);
-    sites[name] = { origin, id, partner };
+    sites[name] = { origin, id, siteKey, partner };
   }
 });
 afterEach(() => world.clear());
 after(async () => {
+  await profile?.close();
   for (const { partner } of Object.values(sites)) await partner.close();
   await world?.stop();
   rmSync(folder, { recursive: true, force: true });
@@ -63,7 +75,7 @@ const BATCHES = Array.from({ length: Math.ceil(ROWS / BATCH) }, (_, round) => Ma
 const ROW_FLOPS = 2 * (2 * 64 * 128 + 3 * 128 * 64 + 3 * 64 * 10);
 const ROW_FLOPS_REST = 0.03;
 /** Pico-USD for a calculation. */
-const RATES = { native: 20_000, visitor: 16_000 };
+const RATES = { server: 20_000, desktop: 16_000, phone: 12_000 };
 /** Of each task a job in mode `triple` pays for so many executions. */
 const PAID_MAX = 3;
 
@@ -119,8 +131,35 @@ async function compare() {
   return { executions, posted, jobs };
 }
 
+/** Opens a visitor's page and says yes. */
+async function open({ site, phone }) {
+  const { origin } = sites[site];
+  // A private window denies storage to frames of other sites.
+  const visitor = phone ? await Visitor.open(world.browser, origin, PHONE) : await Visitor.tab(profile, origin);
+  await visitor.accept(50);
+  await visitor.contributing();
+  return visitor;
+}
+
+/** Names of the databases that the coordinator's frame sees on a partner's page; `null` where it is denied any. */
+function databases(visitor) {
+  const frame = visitor.page.frames().find((it) => it.url().startsWith(world.coordinator.origin));
+  return frame.evaluate(() => indexedDB.databases().then((found) => found.map(({ name }) => name), () => null));
+}
+
+/** Public keys of contributors by visitor, as their sessions have them: the site, and whether it is a phone, tells who it is. */
+async function keysByVisitor() {
+  const [text] = await firstRow(world.coordinator, `
+    SELECT json_group_array(json_array(LOWER(HEX(contributor)), CAST(site AS TEXT), device_class)) FROM
+      (SELECT DISTINCT contributor, site, device_class FROM sessions WHERE site IS NOT NULL)`);
+  const hex = (id) => BigInt.asUintN(64, BigInt(id)).toString(16).padStart(16, '0');
+  const found = JSON.parse(text).map(([key, site, device]) => ({ key, site: `site_${hex(site)}`, device }));
+  const own = ({ site, phone }) => found.filter((it) => it.site === sites[site].id && it.device === (phone ? 'phone' : 'desktop')).map(({ key }) => key);
+  return Object.fromEntries(Object.entries(VISITORS).map(([name, visitor]) => [name, own(visitor)]));
+}
+
 /** What the credits themselves must be, from the job's terms: the coordinator is not asked what it thinks of its own work. */
-async function compareCredits(executions, rounds, nativeKey) {
+async function compareCredits(executions, rounds, nativeKey, cleo) {
   const wholeRound = new Map();
   /** Which attempt the job pays for: a round that is done again after the crash is cut anew, and the operator's to pay. */
   const paidAttempt = new Map();
@@ -140,10 +179,12 @@ async function compareCredits(executions, rounds, nativeKey) {
   assert.ok(perRow >= ROW_FLOPS && perRow <= ROW_FLOPS * (1 + ROW_FLOPS_REST), `a row is credited as ${perRow} flops, it has ${ROW_FLOPS} and a little`);
   for (const [round, flops] of wholeRound) assert.equal(flops, perRow * BATCHES[round % BATCHES.length], `round ${round}`);
   assert.ok(executions.some(({ contributor }) => contributor === nativeKey), 'the native contributor is paid');
-  for (const { contributor, site, rate } of executions) {
+  for (const { contributor, site, rate, beneficiary } of executions) {
     const isNative = contributor === nativeKey;
-    assert.equal(Number(rate), isNative ? RATES.native : RATES.visitor, contributor);
+    const isCleo = cleo.includes(contributor);
+    assert.equal(Number(rate), RATES[isNative ? 'server' : isCleo ? 'phone' : 'desktop'], contributor);
     assert.equal(site === null, isNative, `${contributor} came through ${site}`);
+    assert.equal(beneficiary, isCleo ? 'site' : 'contributor', contributor);
   }
 }
 
@@ -161,17 +202,18 @@ describe('a job of mode triple', () => {
     const { coordinator } = world;
     const dataset = await uploadDigits(coordinator);
     const native = await startNative(coordinator, folder);
-    const visitors = [];
+    const visitors = {};
     try {
-      for (const { site, gives } of VISITORS) {
-        const visitor = await Visitor.open(world.browser, sites[site].origin);
-        await visitor.accept(50, { gives });
-        await visitor.contributing();
-        visitors.push(visitor);
-      }
+      for (const [name, spec] of Object.entries(VISITORS)) visitors[name] = await open(spec);
+      // One browser has visited both, and neither page's frame sees what is kept for the other's.
+      assert.deepEqual(await databases(visitors.ann), [`raven ${sites.a.siteKey}`]);
+      assert.deepEqual(await databases(visitors.ben), [`raven ${sites.b.siteKey}`]);
+      assert.deepEqual((await databases(visitors.cleo)) ?? [], []);
       const body = digitsJob(dataset.id, { epochs: EPOCHS, batch: BATCH, microBatch: MICRO_BATCH, verification: 'triple' });
       const { id } = await coordinator.json('POST', '/v1/jobs', body);
       await until(async () => (await coordinator.json('GET', `/v1/jobs/${id}`)).round >= CUT_AT_ROUND, `at round ${CUT_AT_ROUND}`, 120_000);
+      const cards = { ann: 'Earns for you', ben: 'Earns for you', cleo: 'Earns for Site a' };
+      for (const [name, text] of Object.entries(cards)) assert.equal(await visitors[name].card.locator('#raven-earner').textContent(), text, name);
       const before = await entries();
       const cut = await coordinator.json('GET', `/v1/jobs/${id}`);
       await coordinator.crash();
@@ -179,11 +221,13 @@ describe('a job of mode triple', () => {
       assert.ok((await entries()) >= before, 'nothing that was entered is lost');
       await audit();
       const job = await finish(coordinator, id);
-      for (const visitor of visitors) assert.ok((await visitor.state()).tasks > 0, 'every visitor worked');
+      for (const [name, visitor] of Object.entries(visitors)) assert.ok((await visitor.state()).tasks > 0, `${name} worked`);
       assert.ok(native.said('at work') > 1, 'the native contributor came back');
 
       const { executions, posted, jobs } = await compare();
-      await compareCredits(executions, job.rounds, publicKey(join(folder, 'contributor.key')));
+      const { ann, ben, cleo } = await keysByVisitor();
+      assert.deepEqual([ann.length, ben.length], [1, 1], 'one key each, before and after the cut');
+      await compareCredits(executions, job.rounds, publicKey(join(folder, 'contributor.key')), cleo);
       const [{ parts, price }] = jobs.values();
       const earned = parts.earning;
       t.diagnostic(`${executions.length} executions, R_T ${earned}, margin ${parts.partner} + ${parts.master} + ${parts.fee}, R_S ${price} nano-USD`);
@@ -193,17 +237,16 @@ describe('a job of mode triple', () => {
       }
       assert.ok(price <= BigInt(job.cost.escrow_nano_usd), `${price} of ${job.cost.escrow_nano_usd} that were held`);
       assert.equal(posted.get(`escrow:${id}`) ?? 0n, 0n, 'the rest of the escrow went back');
-      const keys = new Set(executions.map(({ contributor }) => contributor));
-      assert.ok(keys.size >= VISITORS.length + 1, `${keys.size} contributors`);
       const through = new Set(executions.map(({ site }) => site));
       assert.equal(through.size, 3, 'both sites and none');
-      const givers = new Set(executions.filter(({ beneficiary }) => beneficiary === 'site').map(({ contributor }) => contributor));
-      assert.equal(givers.size, 1, 'one has left its earnings to its site');
-      for (const giver of givers) assert.equal(posted.get(`contributor:${giver}`) ?? 0n, 0n, 'and has none itself');
+      for (const key of [...ann, ...ben]) assert.ok(posted.get(`contributor:${key}`) > 0n, 'who has a key has its earnings');
+      for (const key of cleo) assert.equal(posted.get(`contributor:${key}`) ?? 0n, 0n, 'who has none has left them to the site');
+      const left = executions.filter(({ contributor }) => cleo.includes(contributor));
+      assert.ok(left.length > 0 && left.every(({ site }) => `site_${site}` === sites.a.id), 'through which it came');
       assert.ok(posted.get('reserve') > 0n, 'what came through no site goes to the reserve');
     } finally {
       assert.equal(await native.stop(), 0);
-      await Promise.all(visitors.map((visitor) => visitor.close()));
+      await Promise.all(Object.values(visitors).map((visitor) => visitor.close()));
     }
   });
 });

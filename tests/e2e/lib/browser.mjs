@@ -36,7 +36,13 @@ export function launch(extraFlags = []) {
   return chromium.launch(options(extraFlags));
 }
 
-/** The one context of a headless browser with a profile in `folder`, where frames of other sites have storage. */
+/**
+ * What Playwright turns off and a test's browser needs off, too. The last list counts, and this one leaves on what people have on:
+ * the storage of a frame is another one on each site that shows it (`ThirdPartyStoragePartitioning`).
+ */
+const AS_PEOPLE_HAVE_IT = '--disable-features=AvoidUnnecessaryBeforeUnloadCheckSync,DestroyProfileOnBrowserClose,HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,PaintHolding,OptimizationHints';
+
+/** The one context of a headless browser with a profile in `folder`, where frames of other sites have storage, apart for each. */
 export function launchProfile(folder, extraFlags = []) {
-  return chromium.launchPersistentContext(folder, { ...options(extraFlags), viewport: { width: 1280, height: 800 } });
+  return chromium.launchPersistentContext(folder, { ...options([AS_PEOPLE_HAVE_IT, ...extraFlags]), viewport: { width: 1280, height: 800 } });
 }
