@@ -5,10 +5,11 @@
 
 use raven_engine::money::NanoUsd;
 use raven_engine::{
-    Agreement, Algorithm, Beneficiary, Category, ContributorId, Credit, Divergence, Effect, EffectError,
-    EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis, NetworkPrefix,
-    Oddness, Outbound, Outcome, PartPlan, PayloadId, Placement, Rates, RefusedCategories, SessionProfile,
-    SessionStatus, StagePlan, SyncSgd, Terms, Testimony, Trust, Verification,
+    Agreement, Algorithm, Beneficiary, Category, ContributorId, Credit, Divergence, Effect,
+    EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis,
+    NetworkPrefix, Oddness, Outbound, Outcome, PartPlan, PayloadId, Placement, Rates,
+    RefusedCategories, SessionProfile, SessionStatus, StagePlan, SyncSgd, Terms, Testimony, Trust,
+    Verification,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{
