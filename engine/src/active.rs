@@ -12,7 +12,7 @@ use crate::runs::RunPool;
 use crate::sampling::{EpochOrder, Layout, LayoutError};
 use crate::stage::{Demand, Need, Segment, Stage, Supply, Task};
 use crate::terms::{Paused, Spent, Terms};
-use crate::verify::ledger::{Entry, Ledger};
+use crate::verify::ledger::{CAUTION_MAX, Entry, Ledger};
 use crate::verify::outcome::Holder;
 use crate::verify::trial::Trial;
 use raven_protocol::{BlobId, JobId, ResultOutcome, SessionId, TaskId};
@@ -232,7 +232,13 @@ impl Job {
             outcomes: Vec::new(),
             flops_charged: 0,
             unsaved: None,
-            ledger: Ledger { rollbacks, setbacks, attempts_before, ..Ledger::default() },
+            ledger: Ledger {
+                rollbacks,
+                setbacks,
+                attempts_before,
+                caution: rollbacks.min(CAUTION_MAX),
+                ..Ledger::default()
+            },
             effects: 0,
             saves_failed: 0,
             shown,

@@ -113,3 +113,32 @@ fn view_of(rig: &Rig, contributor: u64) -> Option<SessionView> {
     let sessions = rig.engine.sessions();
     sessions.into_iter().find(|view| view.session == Rig::session(contributor))
 }
+
+#[test]
+fn a_job_that_went_back_is_careful_for_a_while_and_not_for_good() {
+    let (rounds, unsettled) = (96, 16);
+    let mut rig = Rig::of_rounds(Verification::Adaptive, rounds, unsettled);
+    (1..=3).for_each(|contributor| rig.open_as(contributor, VETTED));
+    for _ in 0..2_000 {
+        for contributor in [1, 2, 3] {
+            for (task, lease, _) in rig.take_tasks(contributor) {
+                let is_lie = contributor == 2 && task.round >= 2;
+                let digest = if is_lie { value(task, 9) } else { truth(task) };
+                rig.digests.insert(lease, digest);
+                rig.now += 1_500;
+                rig.commit(contributor, lease, digest);
+            }
+            let digests = rig.digests.clone();
+            rig.reveal_all(|lease| digests[&lease]);
+        }
+        while !rig.referee.is_empty() {
+            referee_finds(&mut rig, 7);
+        }
+    }
+    assert!(rig.state().is_end(), "{:?}", rig.state());
+    let stats = rig.engine.stats(0);
+    assert_eq!((stats.excluded, stats.rollbacks), (1, 1), "it was believed for a while");
+    // One settlement comes after half as many rounds, those behind it as they did before.
+    let usual = rounds / unsettled as u32;
+    assert!((usual..=usual + 2).contains(&rig.settled), "{} settlements", rig.settled);
+}

@@ -10,4 +10,5 @@ mod records;
 mod repeats;
 #[path = "../server/mod.rs"]
 mod server;
+mod settled;
 mod settlement;

@@ -87,6 +87,9 @@ pub(crate) struct Ledger {
     pub(crate) held: Option<Held>,
     /// The round that the job goes back to, once nothing is being computed for it.
     pub(crate) back_to: Option<u32>,
+    /// How often the rounds that may be unsettled are halved: once more with each wrong
+    /// result that it goes back to before, once less with each settlement that finds none.
+    pub(crate) caution: u32,
     /// How often it went back to before a wrong result, and because its loss diverged.
     pub(crate) rollbacks: u32,
     pub(crate) setbacks: u32,
@@ -103,6 +106,9 @@ pub(crate) struct Ledger {
     /// The round that it went back to as it ended.
     pub(crate) went_back_at_end: Option<u32>,
 }
+
+/// An eighth of the rounds is the least.
+pub(crate) const CAUTION_MAX: u32 = 3;
 
 impl Ledger {
     /// How often the job went back, or on in another process: a round that is done again

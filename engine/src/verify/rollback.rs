@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::event::{Outcome, PayloadId};
 use crate::job::{Cause, JobState};
 use crate::progress::Kind;
-use crate::verify::ledger::Beginning;
+use crate::verify::ledger::{Beginning, CAUTION_MAX};
 use raven_protocol::{BlobId, JobId, LeaseId, ResultOutcome};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,6 +82,7 @@ impl Engine {
         job.ledger.entries = kept;
         job.ledger.undone.extend(undone.into_values());
         job.ledger.rollbacks += 1;
+        job.ledger.caution = (job.ledger.caution + 1).min(CAUTION_MAX);
         job.ledger.sampled = false;
         job.ledger.looked_at.clear();
         job.driver = beginning.driver;

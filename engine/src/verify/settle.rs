@@ -116,6 +116,9 @@ impl Engine {
         job.ledger.undone.clear();
         job.ledger.looked_at.clear();
         job.ledger.projected_bytes = 0;
+        // Each settlement has the referee compute one result of everybody: to go on with
+        // short ones for good would cost more than those who lied, and are gone, could.
+        job.ledger.caution = job.ledger.caution.saturating_sub(1);
         self.out.push_back(Effect::Settled { job: id });
         let accepted = std::mem::take(&mut job.ledger.accepted);
         let states = job.ledger.states();
@@ -151,7 +154,7 @@ impl Engine {
 fn unsettled_max(config: &EngineConfig, job: &Job) -> usize {
     // Where somebody lies again and again, less is put at stake.
     let rounds_max = config.unsettled_rounds_max(job.sgd.weights_bytes);
-    (rounds_max >> job.ledger.rollbacks.min(3)).max(1)
+    (rounds_max >> job.ledger.caution).max(1)
 }
 
 /// Rounds before a settlement in which one part of each identity is looked at: not

@@ -166,6 +166,16 @@ impl Rig {
         Rig::of(plan, EngineConfig { cases_max, ..EngineConfig::default() }, Terms::default())
     }
 
+    /// One whose job has so many rounds, of which so many may be unsettled.
+    pub fn of_rounds(verification: Verification, rounds: u32, unsettled: usize) -> Self {
+        let mut plan = plan(verification);
+        let Algorithm::SyncSgd(sgd) = &mut plan.algorithm;
+        sgd.train_rows = TASKS * 8 * rounds;
+        sgd.shards[0].rows = sgd.train_rows;
+        let config = EngineConfig { unsettled_rounds_max: unsettled, ..EngineConfig::default() };
+        Rig::of(plan, config, Terms::default())
+    }
+
     /// One whose job holds so much, and may begin again where its loss diverges.
     pub fn that_may_diverge(verification: Verification, escrow: NanoUsd) -> Self {
         let mut plan = plan(verification);

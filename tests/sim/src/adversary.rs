@@ -116,7 +116,17 @@ pub struct Truth {
     pub executed: u64,
     /// Tasks that those who do not cheat have computed and committed to.
     pub honest_done: u64,
-    /// By step, as of when it was made durable: what contributors and the referee
-    /// had computed, and what was accepted.
-    pub costs: Vec<(u64, u64)>,
+    /// By step, as of when it was made durable.
+    pub costs: Vec<Cost>,
+}
+
+/// Flops so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// What contributors had computed.
+    pub executed: u64,
+    /// What the referee had.
+    pub refereed: u64,
+    /// What was accepted, also in rounds that were undone.
+    pub accepted: u64,
 }

@@ -1,7 +1,7 @@
 //! Networks with cheats, and what came of them: the figures of the proof of
 //! calculation.
 
-use crate::adversary::{About, Adversary, Lie};
+use crate::adversary::{About, Adversary, Cost, Lie};
 use crate::faults::{Faults, MS, Micros, SECOND};
 use crate::kernel::Value;
 use crate::node::NodeSpec;
@@ -65,6 +65,8 @@ pub struct Figures {
     pub overhead: f64,
     pub overhead_late: f64,
     pub referee: f64,
+    /// The referee's part of what was computed in the last quarter.
+    pub referee_late: f64,
     /// Part of all pay that went for false results and was not taken back.
     pub paid_for_lies: f64,
     /// Part of the tasks which those who do not cheat computed that earned nothing.
@@ -199,7 +201,8 @@ pub fn measure(
         excluded: truth.lies.keys().filter(|who| truth.excluded.contains(who)).count(),
         wronged: truth.wronged.len(),
         rollbacks: stats.rollbacks,
-        overhead_late: late(&truth.costs),
+        overhead_late: late(&truth.costs, |cost| cost.executed + cost.refereed),
+        referee_late: late(&truth.costs, |cost| cost.refereed),
         overhead: (truth.executed + stats.referee_flops) as f64 / own as f64,
         referee: stats.referee_flops as f64 / own as f64,
         paid_for_lies: paid_for_lies as f64 / paid.max(1) as f64,
@@ -210,12 +213,12 @@ pub fn measure(
     }
 }
 
-/// What was computed for what was accepted, in the last quarter.
-fn late(costs: &[(u64, u64)]) -> f64 {
-    let (Some(&last), Some(&from)) = (costs.last(), costs.get(costs.len() * 3 / 4)) else {
+/// What of it was computed for what was accepted, in the last quarter.
+fn late(costs: &[Cost], what: impl Fn(&Cost) -> u64) -> f64 {
+    let (Some(last), Some(from)) = (costs.last(), costs.get(costs.len() * 3 / 4)) else {
         return f64::NAN;
     };
-    (last.0 - from.0) as f64 / (last.1 - from.1).max(1) as f64
+    (what(last) - what(from)) as f64 / (last.accepted - from.accepted).max(1) as f64
 }
 
 /// What a contributor of a group lies once, after it was vetted, and is honest again.

@@ -1,6 +1,6 @@
 //! The simulation: one queue of happenings, the real engine, the auditor.
 
-use crate::adversary::Truth;
+use crate::adversary::{Cost, Truth};
 use crate::agenda::Agenda;
 use crate::auditor::Auditor;
 use crate::faults::{Faults, MS, Micros, SECOND};
@@ -460,8 +460,9 @@ impl Sim {
             Effect::Persist { record, .. } => {
                 if record.train.is_some() {
                     let stats = self.engine.counts();
-                    let computed = self.truth.executed + stats.referee_flops;
-                    self.truth.costs.push((computed, stats.flops_accepted));
+                    let (refereed, accepted) = (stats.referee_flops, stats.flops_accepted);
+                    let executed = self.truth.executed;
+                    self.truth.costs.push(Cost { executed, refereed, accepted });
                     self.step_times.entry(record.job).or_default().push(self.now);
                 }
                 if record.phase.is_end() {

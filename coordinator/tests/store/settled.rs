@@ -1,7 +1,6 @@
 //! What is settled and what is void, as the store has it.
 
-mod server;
-
+use crate::server::{Server, job, record};
 use raven_coordinator::store::Book;
 use raven_engine::ledger::Account;
 use raven_engine::money::{Charge, Flops, NanoUsd, PicoUsd};
@@ -9,7 +8,6 @@ use raven_engine::{
     Beneficiary, ContributorId, Credit, JobPhase, JobState, Metrics, Payer, Proof, Record, Void,
 };
 use raven_protocol::{Backend, BlobId, JobId, ResultDigest, SessionId, TaskId};
-use server::{Server, job, record};
 
 const FLOPS: u64 = 1_000_000_000;
 const RATE: PicoUsd = PicoUsd(16_000);
