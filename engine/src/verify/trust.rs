@@ -137,13 +137,15 @@ struct Known {
     trust: Trust,
     /// Open sessions.
     sessions: u32,
+    /// Whether its contributor was excluded, on whatever device.
+    excluded: bool,
 }
 
 impl TrustTable {
     /// A session of `identity` opened; `stored` is what an earlier one left.
     /// What is known here is newer.
     pub(crate) fn opened(&mut self, identity: Identity, stored: Trust) -> Trust {
-        let known = self.known.entry(identity).or_insert(Known { trust: stored, sessions: 0 });
+        let known = self.entry(identity, stored);
         if stored == Trust::Excluded {
             known.trust = Trust::Excluded;
         }
@@ -176,14 +178,26 @@ impl TrustTable {
     }
 
     pub(crate) fn of(&self, identity: &Identity) -> Trust {
-        if self.excluded.contains(&identity.contributor) {
-            return Trust::Excluded;
+        match self.known.get(identity) {
+            Some(known) if known.excluded => Trust::Excluded,
+            Some(known) => known.trust,
+            None if self.excluded.contains(&identity.contributor) => Trust::Excluded,
+            None => Trust::default(),
         }
-        self.known.get(identity).map_or(Trust::default(), |known| known.trust)
+    }
+
+    /// What is known of `identity`, which is `stored` if nothing is.
+    fn entry(&mut self, identity: Identity, stored: Trust) -> &mut Known {
+        let excluded = &self.excluded;
+        self.known.entry(identity).or_insert_with(|| Known {
+            trust: stored,
+            sessions: 0,
+            excluded: excluded.contains(&identity.contributor),
+        })
     }
 
     pub(crate) fn set(&mut self, identity: Identity, trust: Trust) {
-        self.known.entry(identity).or_insert(Known { trust, sessions: 0 }).trust = trust;
+        self.entry(identity, trust).trust = trust;
     }
 
     /// A result of `identity` was doubtful; whether that is once too often.
@@ -213,6 +227,10 @@ impl TrustTable {
     /// Excludes somebody on every device.
     pub(crate) fn exclude(&mut self, contributor: ContributorId) {
         self.excluded.insert(contributor);
+        let known = self.known.iter_mut();
+        for (_, known) in known.filter(|(identity, _)| identity.contributor == contributor) {
+            known.excluded = true;
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -297,5 +315,12 @@ mod tests {
         assert_eq!(table.len(), 1);
         table.exclude(who.contributor);
         assert_eq!(table.of(&Identity { device: DeviceClass::Server, ..who }), Trust::Excluded);
+        // Whether it was known before on another device, or comes to be known after.
+        let before = Identity { contributor: ContributorId([2; 32]), ..who };
+        table.opened(before, good);
+        table.exclude(before.contributor);
+        let after = Identity { device: DeviceClass::Server, ..before };
+        table.opened(after, good);
+        assert_eq!((table.of(&before), table.of(&after)), (Trust::Excluded, Trust::Excluded));
     }
 }
