@@ -5,14 +5,22 @@ use crate::event::{ContributorId, SessionProfile};
 use raven_protocol::{Backend, DeviceClass};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 
 /// To whom trust belongs: a phone that earned it says nothing of the same
 /// person's server, nor a processor of a GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
     pub contributor: ContributorId,
     pub device: DeviceClass,
     pub backend: Backend,
+}
+
+/// A contributor has a few devices at most, so that its key is enough.
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.contributor.0);
+    }
 }
 
 impl Identity {
