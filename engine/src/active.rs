@@ -6,6 +6,7 @@ use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::effect::{Acceptance, Credit, Payer, Void, Work};
 use crate::event::{ContributorId, Metrics, Millis, PayloadId};
 use crate::groups;
+use crate::ids::IdMap;
 use crate::job::{JobPhase, JobState};
 use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd};
 use crate::runs::RunPool;
@@ -401,6 +402,7 @@ impl Job {
         let micro_batches = self.layout.micro_batches(round);
         let span = groups::span(micro_batches, self.sgd.groups);
         let Placement::Replica { flops, .. } = self.sgd.placement else { return };
+        let segments = self.segments(round, micro_batches);
         self.stage = Some(Stage {
             round,
             stage: 0,
@@ -413,7 +415,8 @@ impl Job {
             run_length: None,
             run_length_chosen: 0,
             run_length_due: 0,
-            segments: self.segments(round, micro_batches),
+            segment_of: Segment::by_blob(&segments, &self.sgd.shards),
+            segments,
             short: BTreeMap::new(),
         });
     }
@@ -467,6 +470,7 @@ impl Job {
             run_length_chosen: 0,
             run_length_due: 0,
             segments: Vec::new(),
+            segment_of: IdMap::default(),
             short: BTreeMap::new(),
         });
     }

@@ -42,6 +42,16 @@ impl Holdings {
         self.blobs.contains_key(&blob)
     }
 
+    /// How many blobs there are.
+    pub(crate) fn len(&self) -> usize {
+        self.blobs.len()
+    }
+
+    /// Each of them, in no order.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = &BlobId> {
+        self.blobs.keys()
+    }
+
     /// Notes that `need` is there and was needed now.
     pub(crate) fn use_blob(&mut self, need: Need) {
         self.uses += 1;

@@ -2,10 +2,12 @@
 
 use crate::effect::{TreePart, Work};
 use crate::event::{Millis, PayloadId};
+use crate::ids::IdMap;
 use crate::lease::{Lease, LeaseState};
 use crate::runs::RunPool;
+use crate::session::Holdings;
 use crate::verify::trial::{Claim, Judging, Trial};
-use raven_protocol::{BlobId, GraphId, LeaseId, TaskId};
+use raven_protocol::{BlobId, GraphId, LeaseId, ShardRef, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A blob that a task reads.
@@ -106,6 +108,8 @@ pub(crate) struct Stage {
     pub(crate) run_length_due: Millis,
     /// Replica rounds: ranges of micro-batches by the one shard that they read, in order.
     pub(crate) segments: Vec<Segment>,
+    /// Which of them reads each blob, if no two of them read the same.
+    pub(crate) segment_of: IdMap<BlobId, u32>,
     /// Tasks that somebody else should compute as well, and since when.
     pub(crate) short: BTreeMap<u32, Millis>,
 }
@@ -118,7 +122,28 @@ pub(crate) struct Segment {
     pub(crate) end: u32,
 }
 
+impl Segment {
+    /// Which of `segments` reads each blob.
+    pub(crate) fn by_blob(segments: &[Segment], shards: &[ShardRef]) -> IdMap<BlobId, u32> {
+        let blob = |segment: &Segment| shards[segment.shard as usize].blob;
+        segments.iter().zip(0..).map(|(segment, at)| (blob(segment), at)).collect()
+    }
+}
+
 impl Stage {
+    /// The segments whose shards a session holds, in order.
+    pub(crate) fn held_segments(&self, held: &Holdings, shards: &[ShardRef]) -> Vec<Segment> {
+        let is_held = |segment: &&Segment| held.has_blob(shards[segment.shard as usize].blob);
+        if self.segment_of.len() < self.segments.len() || self.segments.len() < held.len() {
+            return self.segments.iter().filter(is_held).copied().collect();
+        }
+        // It holds few: looking for each of these takes less.
+        let found = held.blobs().filter_map(|blob| self.segment_of.get(blob).copied());
+        let mut found: Vec<u32> = found.collect();
+        found.sort_unstable();
+        found.into_iter().map(|at| self.segments[at as usize]).collect()
+    }
+
     /// Whether something could be leased.
     pub(crate) fn has_supply(&self) -> bool {
         match &self.supply {
@@ -194,5 +219,54 @@ impl Stage {
                 payload: accepted.payload,
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stage whose segments read these shards, one micro-batch each.
+    fn stage(read: &[u32], shards: &[ShardRef]) -> Stage {
+        let segment = |(at, &shard): (usize, &u32)| {
+            let start = at as u32;
+            Segment { shard, start, end: start + 1 }
+        };
+        let segments: Vec<Segment> = read.iter().enumerate().map(segment).collect();
+        Stage {
+            round: 0,
+            stage: 0,
+            state: BlobId([9; 32]),
+            supply: Supply::Runs(RunPool::new(8, 8)),
+            tasks: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            units_left: 8,
+            flops_left: 8,
+            run_length: None,
+            run_length_chosen: 0,
+            run_length_due: 0,
+            segment_of: Segment::by_blob(&segments, shards),
+            segments,
+            short: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn segments_of_held_shards_come_in_order_however_they_are_looked_for() {
+        let shard = |n: u8| ShardRef { blob: BlobId([n; 32]), first_row: 0, rows: 1, bytes: 1 };
+        let shards: Vec<ShardRef> = (0..6).map(shard).collect();
+        let twice: Vec<ShardRef> = [0, 1, 2, 0, 4, 5].into_iter().map(shard).collect();
+        let mut held = Holdings::default();
+        let starts = |stage: &Stage, held: &Holdings, shards: &[ShardRef]| -> Vec<u32> {
+            stage.held_segments(held, shards).iter().map(|segment| segment.start).collect()
+        };
+        for blob in [4, 0, 9, 2] {
+            held.use_blob(Need { blob: BlobId([blob; 32]), bytes: 1 });
+        }
+        // Each of what it holds is looked for, or each segment, where it holds more or
+        // two of them read the same blob.
+        assert_eq!(starts(&stage(&[0, 1, 2, 3, 4], &shards), &held, &shards), [0, 2, 4]);
+        assert_eq!(starts(&stage(&[0, 1, 2], &shards), &held, &shards), [0, 2]);
+        assert_eq!(starts(&stage(&[0, 1, 2, 3, 4], &twice), &held, &twice), [0, 2, 3, 4]);
     }
 }

@@ -185,12 +185,8 @@ fn fitting_run(
 ) -> Option<(u32, u32)> {
     let Supply::Runs(pool) = &stage.supply else { return None };
     let preferred: Vec<(u32, u32)> = stage
-        .segments
-        .iter()
-        .filter(|segment| {
-            let shard = &job.sgd.shards[segment.shard as usize];
-            session.holdings.has_blob(shard.blob)
-        })
+        .held_segments(&session.holdings, &job.sgd.shards)
+        .into_iter()
         .filter(|segment| pool.find_within(length, segment.start, segment.end).is_some())
         .take(PREFERRED_MAX)
         .map(|segment| (segment.start, segment.end))

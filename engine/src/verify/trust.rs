@@ -5,14 +5,22 @@ use crate::event::{ContributorId, SessionProfile};
 use raven_protocol::{Backend, DeviceClass};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 
 /// To whom trust belongs: a phone that earned it says nothing of the same
 /// person's server, nor a processor of a GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
     pub contributor: ContributorId,
     pub device: DeviceClass,
     pub backend: Backend,
+}
+
+/// A contributor has a few devices at most, so that its key is enough.
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.contributor.0);
+    }
 }
 
 impl Identity {
@@ -137,13 +145,15 @@ struct Known {
     trust: Trust,
     /// Open sessions.
     sessions: u32,
+    /// Whether its contributor was excluded, on whatever device.
+    excluded: bool,
 }
 
 impl TrustTable {
     /// A session of `identity` opened; `stored` is what an earlier one left.
     /// What is known here is newer.
     pub(crate) fn opened(&mut self, identity: Identity, stored: Trust) -> Trust {
-        let known = self.known.entry(identity).or_insert(Known { trust: stored, sessions: 0 });
+        let known = self.entry(identity, stored);
         if stored == Trust::Excluded {
             known.trust = Trust::Excluded;
         }
@@ -176,14 +186,26 @@ impl TrustTable {
     }
 
     pub(crate) fn of(&self, identity: &Identity) -> Trust {
-        if self.excluded.contains(&identity.contributor) {
-            return Trust::Excluded;
+        match self.known.get(identity) {
+            Some(known) if known.excluded => Trust::Excluded,
+            Some(known) => known.trust,
+            None if self.excluded.contains(&identity.contributor) => Trust::Excluded,
+            None => Trust::default(),
         }
-        self.known.get(identity).map_or(Trust::default(), |known| known.trust)
+    }
+
+    /// What is known of `identity`, which is `stored` if nothing is.
+    fn entry(&mut self, identity: Identity, stored: Trust) -> &mut Known {
+        let excluded = &self.excluded;
+        self.known.entry(identity).or_insert_with(|| Known {
+            trust: stored,
+            sessions: 0,
+            excluded: excluded.contains(&identity.contributor),
+        })
     }
 
     pub(crate) fn set(&mut self, identity: Identity, trust: Trust) {
-        self.known.entry(identity).or_insert(Known { trust, sessions: 0 }).trust = trust;
+        self.entry(identity, trust).trust = trust;
     }
 
     /// A result of `identity` was doubtful; whether that is once too often.
@@ -213,6 +235,10 @@ impl TrustTable {
     /// Excludes somebody on every device.
     pub(crate) fn exclude(&mut self, contributor: ContributorId) {
         self.excluded.insert(contributor);
+        let known = self.known.iter_mut();
+        for (_, known) in known.filter(|(identity, _)| identity.contributor == contributor) {
+            known.excluded = true;
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -297,5 +323,12 @@ mod tests {
         assert_eq!(table.len(), 1);
         table.exclude(who.contributor);
         assert_eq!(table.of(&Identity { device: DeviceClass::Server, ..who }), Trust::Excluded);
+        // Whether it was known before on another device, or comes to be known after.
+        let before = Identity { contributor: ContributorId([2; 32]), ..who };
+        table.opened(before, good);
+        table.exclude(before.contributor);
+        let after = Identity { device: DeviceClass::Server, ..before };
+        table.opened(after, good);
+        assert_eq!((table.of(&before), table.of(&after)), (Trust::Excluded, Trust::Excluded));
     }
 }

@@ -38,7 +38,7 @@ struct ModelSession {
     blobs: IdMap<BlobId, u64>,
     held: u64,
     /// Its live leases, and how many of them are not committed.
-    leases: BTreeSet<LeaseId>,
+    leases: IdSet<LeaseId>,
     open: u64,
 }
 
@@ -127,7 +127,7 @@ struct ModelEffect {
 #[derive(Debug)]
 pub struct Auditor {
     config: EngineConfig,
-    sessions: BTreeMap<SessionId, ModelSession>,
+    sessions: IdMap<SessionId, ModelSession>,
     live: IdMap<LeaseId, ModelLease>,
     /// By stage: what live leases are of, and how many there are of each.
     extents: BTreeMap<StageKey, BTreeMap<u32, (u32, usize)>>,
@@ -157,7 +157,7 @@ impl Auditor {
     pub fn new(config: EngineConfig) -> Self {
         Auditor {
             config,
-            sessions: BTreeMap::new(),
+            sessions: IdMap::default(),
             live: IdMap::default(),
             extents: BTreeMap::new(),
             payload_readers: IdMap::default(),
@@ -197,7 +197,7 @@ impl Auditor {
                     graphs: IdSet::default(),
                     blobs: IdMap::default(),
                     held: 0,
-                    leases: BTreeSet::new(),
+                    leases: IdSet::default(),
                     open: 0,
                 };
                 self.sessions.insert(*session, model);
@@ -775,7 +775,7 @@ impl Auditor {
             self.phase(view.job, view.state.phase());
         }
         let mut extents: BTreeMap<StageKey, BTreeMap<u32, (u32, usize)>> = BTreeMap::new();
-        let mut open: BTreeMap<SessionId, (BTreeSet<LeaseId>, u64)> = BTreeMap::new();
+        let mut open: IdMap<SessionId, (IdSet<LeaseId>, u64)> = IdMap::default();
         for (&id, lease) in &self.live {
             let (start, count) = extent(&lease.work);
             let stage = extents.entry(stage_of(lease.task)).or_default();

@@ -18,7 +18,7 @@ use raven_engine::{
     Work,
 };
 use raven_protocol::{JobId, LeaseId, ResultDigest, SessionId, TaskId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -189,7 +189,7 @@ pub struct Sim {
     pub(crate) shell: Shell,
     pub(crate) nodes: Vec<Node>,
     /// Which node a session is of, while the coordinator has it open.
-    pub(crate) sessions: BTreeMap<SessionId, usize>,
+    pub(crate) sessions: IdMap<SessionId, usize>,
     pub(crate) next_session: u64,
     pub(crate) out: Lane,
     pub(crate) into: Lane,
@@ -222,7 +222,7 @@ impl Sim {
             auditor: Auditor::new(scenario.engine.clone()),
             shell: Shell::default(),
             nodes: Vec::new(),
-            sessions: BTreeMap::new(),
+            sessions: IdMap::default(),
             next_session: 1,
             out: Lane::default(),
             into: Lane::default(),
@@ -655,8 +655,8 @@ impl Sim {
         for job in open {
             self.tell(Event::JobCancelled { job });
         }
-        for session in self.sessions.keys().copied().collect::<Vec<_>>() {
-            self.sessions.remove(&session);
+        let sessions: BTreeSet<SessionId> = self.sessions.drain().map(|(id, _)| id).collect();
+        for session in sessions {
             self.tell(Event::SessionClosed { session });
         }
         // Whatever was broken is mended, so that every end becomes durable.
