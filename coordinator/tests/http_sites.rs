@@ -393,6 +393,7 @@ fn a_visitors_token_is_good_for_its_site_alone() {
         numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
         share: 1.0,
         workers: 1,
+        refuses: raven_engine::CategorySet::EMPTY,
         receipt: "{}".into(),
         signature: String::new(),
     };

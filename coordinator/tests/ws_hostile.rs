@@ -256,9 +256,13 @@ async fn a_higher_share_without_a_fresh_receipt_is_no_consent() {
     let (mut socket, _, first) = open(&hello).await;
     let half = Receipt { share: 0.5, counter: 1, ..first };
     let whole = match raise(&half, &own) {
-        FromContributor::Pace { receipt, signature, .. } => {
-            FromContributor::Pace { share: 1.0, workers: 1, receipt, signature }
-        }
+        FromContributor::Pace { receipt, signature, .. } => FromContributor::Pace {
+            share: 1.0,
+            workers: 1,
+            refuses: Vec::new(),
+            receipt,
+            signature,
+        },
         other => other,
     };
     socket.send(&whole).await;

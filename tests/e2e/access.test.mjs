@@ -46,6 +46,8 @@ for (const colorScheme of ['light', 'dark']) {
       await clean('card, not ready');
       await visitor.card.locator('#raven-yes:enabled').waitFor();
       await clean('card');
+      await visitor.card.locator('#raven-kinds summary').click();
+      await clean('card, kinds of work unfolded');
       await visitor.card.locator('#raven-yes').click();
       await visitor.until(({ phase, tasks }) => phase === 'working' && tasks > 0, 'working');
       await clean('working');

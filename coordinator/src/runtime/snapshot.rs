@@ -1,7 +1,7 @@
 //! What the HTTP side may know of the running network.
 
 use crate::allocation::Allocation;
-use raven_engine::{Category, ContributorId, JobPhase, NetworkPrefix, SiteId};
+use raven_engine::{Category, CategorySet, ContributorId, JobPhase, NetworkPrefix, SiteId};
 use raven_protocol::{Device, DeviceClass, JobId, NumericClass, SessionId};
 use std::collections::HashMap;
 
@@ -95,6 +95,8 @@ pub struct SessionRecord {
     pub share: f64,
     /// Workers.
     pub workers: u32,
+    /// Kinds of jobs that its visitor refuses.
+    pub refuses: CategorySet,
     /// The exact text that was signed.
     pub receipt: String,
     /// Its signature, in hex.
@@ -105,6 +107,6 @@ impl SessionRecord {
     /// The first line of its allocation.
     pub fn allocation(&self) -> Allocation {
         let line = Allocation::of(self.contributor, self.session, self.numeric.backend());
-        line.consented(self.share, self.workers, &self.receipt)
+        line.consented(self.share, self.workers, self.refuses, &self.receipt)
     }
 }
