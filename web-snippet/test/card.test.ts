@@ -580,10 +580,11 @@ test('a share that is dragged on a card without an answer is no yes to it', () =
   tab.card.obeyPage(hello);
   tab.click('open');
   // Meanwhile the visitor agreed in another tab.
-  tab.held.set(KEY, yes());
+  const elsewhere = yes();
+  tab.held.set(KEY, elsewhere);
   tab.byId('share').value = '90';
   tab.byId('share').dispatchEvent(trusted('change'));
-  assert.equal(tab.held.get(KEY), yes());
+  assert.equal(tab.held.get(KEY), elsewhere);
 });
 
 test('a yes to the GPU alone is asked for anew where there is none, and is not lost', async () => {
