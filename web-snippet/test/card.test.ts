@@ -714,4 +714,7 @@ test('the last kind of job stays: who wants none says no', async () => {
   box('tabular').checked = false;
   box('tabular').dispatchEvent(trusted('change'));
   assert.deepEqual([box('vision').disabled, box('tabular').disabled], [true, false]);
+  // The card is watched no longer.
+  tab.click('no');
+  await settle(20);
 });
