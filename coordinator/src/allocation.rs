@@ -1,7 +1,7 @@
 //! What a session was given of its contributor's machine, as lines of a chain of
 //! hashes: whoever keeps one hash can tell whether anything before it was changed.
 
-use raven_engine::ContributorId;
+use raven_engine::{CategorySet, ContributorId};
 use raven_protocol::{Backend, SessionId};
 
 /// Why there is a line.
@@ -9,9 +9,9 @@ use raven_protocol::{Backend, SessionId};
 pub enum AllocationKind {
     /// The session begins, with a signed receipt.
     Consent,
-    /// A higher share, with a signed receipt.
+    /// A higher share, or a kind of job that is refused no longer, with a signed receipt.
     Raise,
-    /// A lower share, or another number of workers: nothing need be signed.
+    /// A lower share, another number of workers, or more that is refused: nothing need be signed.
     Change,
     /// The visitor took it back.
     Revoke,
@@ -61,6 +61,8 @@ pub struct Allocation {
     /// Whether it has the GPU.
     pub gpu: bool,
     pub workers: u32,
+    /// The kinds of jobs that the visitor refuses; none once the session is over.
+    pub refuses: CategorySet,
     /// The blake3 of the signed receipt, where there is one.
     pub receipt: Option<[u8; 32]>,
 }
@@ -77,32 +79,50 @@ impl Allocation {
             cpu: backend == Backend::Cpu,
             gpu: backend == Backend::Gpu,
             workers: 0,
+            refuses: CategorySet::EMPTY,
             receipt: None,
         }
     }
 
     /// The line after a session's consent to `receipt`, for `share` in (0, 1].
     #[must_use]
-    pub fn consented(self, share: f64, workers: u32, receipt: &str) -> Self {
+    pub fn consented(self, share: f64, workers: u32, refuses: CategorySet, receipt: &str) -> Self {
         let receipt = Some(receipt_hash(receipt));
         let kind = AllocationKind::Consent;
-        Allocation { kind, share_ppm: share_ppm(share), workers, receipt, ..self }
+        Allocation { kind, share_ppm: share_ppm(share), workers, refuses, receipt, ..self }
     }
 
-    /// The line after this one of the same session. A higher share was signed for in `receipt`.
+    /// The line after this one of the same session. A higher share, and what is refused no
+    /// longer, was signed for in `receipt`.
     #[must_use]
-    pub fn paced(self, share: f64, workers: u32, receipt: Option<[u8; 32]>) -> Self {
+    pub fn paced(
+        self,
+        share: f64,
+        workers: u32,
+        refuses: CategorySet,
+        receipt: Option<[u8; 32]>,
+    ) -> Self {
         let share_ppm = share_ppm(share);
-        let is_raised = share_ppm > self.share_ppm;
+        let is_raised = share_ppm > self.share_ppm || !self.refuses.is_within(refuses);
         let kind = if is_raised { AllocationKind::Raise } else { AllocationKind::Change };
         let receipt = receipt.filter(|_| is_raised);
-        Allocation { kind, share_ppm, workers, receipt, ..self }
+        Allocation { kind, share_ppm, workers, refuses, receipt, ..self }
     }
 
     /// The last line of the session.
     #[must_use]
     pub fn over(self, kind: AllocationKind) -> Self {
-        Allocation { kind, share_ppm: 0, cpu: false, gpu: false, workers: 0, receipt: None, ..self }
+        let (refuses, receipt) = (CategorySet::EMPTY, None);
+        Allocation {
+            kind,
+            share_ppm: 0,
+            cpu: false,
+            gpu: false,
+            workers: 0,
+            refuses,
+            receipt,
+            ..self
+        }
     }
 }
 
@@ -142,6 +162,10 @@ impl AllocationHash {
         hasher.update(&line.workers.to_le_bytes());
         hasher.update(&[u8::from(line.receipt.is_some())]);
         hasher.update(&line.receipt.unwrap_or_default());
+        // Lines that were written before anything could be refused have no such byte.
+        if !line.refuses.is_empty() {
+            hasher.update(&[line.refuses.bits()]);
+        }
         AllocationHash(*hasher.finalize().as_bytes())
     }
 }
@@ -149,11 +173,14 @@ impl AllocationHash {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use raven_engine::Category;
+
+    const NONE: CategorySet = CategorySet::EMPTY;
 
     #[test]
     fn the_hash_depends_on_every_field_and_on_what_was_before() {
         let line = Allocation::of(ContributorId([1; 32]), SessionId(2), Backend::Cpu)
-            .consented(0.2, 2, "receipt");
+            .consented(0.2, 2, NONE, "receipt");
         assert_eq!((line.share_ppm, line.cpu, line.gpu), (200_000, true, false));
         let other = AllocationHash([1; 32]);
         let hashes = [
@@ -169,6 +196,10 @@ mod tests {
             AllocationHash::START.then(1, &Allocation { cpu: false, ..line }),
             AllocationHash::START.then(1, &Allocation { gpu: true, ..line }),
             AllocationHash::START.then(1, &Allocation { workers: 3, ..line }),
+            AllocationHash::START
+                .then(1, &Allocation { refuses: NONE.with(Category::Vision), ..line }),
+            AllocationHash::START
+                .then(1, &Allocation { refuses: NONE.with(Category::Other), ..line }),
             AllocationHash::START.then(1, &Allocation { receipt: None, ..line }),
             AllocationHash::START.then(1, &Allocation { receipt: Some([0; 32]), ..line }),
         ];
@@ -180,13 +211,17 @@ mod tests {
     #[test]
     fn a_higher_share_is_a_raise_and_what_is_over_has_nothing() {
         let line = Allocation::of(ContributorId([1; 32]), SessionId(2), Backend::Gpu)
-            .consented(0.2, 1, "receipt");
-        let raised = line.paced(0.5, 1, Some([7; 32]));
+            .consented(0.2, 1, NONE, "receipt");
+        let raised = line.paced(0.5, 1, NONE, Some([7; 32]));
         assert_eq!((raised.kind, raised.receipt), (AllocationKind::Raise, Some([7; 32])));
-        let lowered = raised.paced(0.1, 1, Some([7; 32]));
+        let lowered = raised.paced(0.1, 1, NONE, Some([7; 32]));
         assert_eq!((lowered.kind, lowered.receipt), (AllocationKind::Change, None));
-        assert_eq!(line.paced(0.2, 2, None).kind, AllocationKind::Change);
-        assert_eq!(line.paced(f64::MIN_POSITIVE, 1, None).share_ppm, 1);
+        assert_eq!(line.paced(0.2, 2, NONE, None).kind, AllocationKind::Change);
+        assert_eq!(line.paced(f64::MIN_POSITIVE, 1, NONE, None).share_ppm, 1);
+        let choosy = line.paced(0.2, 1, NONE.with(Category::Finance), Some([7; 32]));
+        assert_eq!((choosy.kind, choosy.receipt), (AllocationKind::Change, None));
+        let other = choosy.paced(0.1, 1, NONE.with(Category::Vision), Some([8; 32]));
+        assert_eq!((other.kind, other.receipt), (AllocationKind::Raise, Some([8; 32])));
         let over = raised.over(AllocationKind::Revoke);
         assert_eq!((over.share_ppm, over.cpu, over.gpu, over.workers), (0, false, false, 0));
     }

@@ -18,6 +18,8 @@ pub enum SiteError {
     Name { limit: usize, found: usize },
     #[error("origins: {found} given, must be 1 to {limit}")]
     Origins { limit: usize, found: usize },
+    #[error("allowed_categories: {found} given, must be at least {limit}, or null for all")]
+    Allowed { limit: usize, found: usize },
     #[error("origins[{index}]: {rule}")]
     Origin { index: usize, rule: &'static str },
 }
@@ -28,6 +30,7 @@ impl SiteError {
         match self {
             SiteError::Name { .. } => "name".into(),
             SiteError::Origins { .. } => "origins".into(),
+            SiteError::Allowed { .. } => "allowed_categories".into(),
             SiteError::Origin { index, .. } => format!("origins[{index}]"),
         }
     }
@@ -35,9 +38,9 @@ impl SiteError {
     /// The limit that was passed and what was found, where it is one.
     pub fn limit(&self) -> Option<(u64, u64)> {
         match *self {
-            SiteError::Name { limit, found } | SiteError::Origins { limit, found } => {
-                Some((limit as u64, found as u64))
-            }
+            SiteError::Name { limit, found }
+            | SiteError::Origins { limit, found }
+            | SiteError::Allowed { limit, found } => Some((limit as u64, found as u64)),
             SiteError::Origin { .. } => None,
         }
     }
@@ -60,6 +63,7 @@ pub fn new_site(name: &str, origins: &[String]) -> Result<SiteRow, SiteError> {
         revoked: false,
         paused: false,
         refuses: CategorySet::EMPTY,
+        allows: None,
     })
 }
 
@@ -75,6 +79,14 @@ pub fn check_origins(origins: &[String]) -> Result<(), SiteError> {
         check_origin(origin).map_err(|rule| SiteError::Origin { index, rule })?;
     }
     Ok(())
+}
+
+/// Checks the kinds of jobs that a site takes alone. Whoever wants none pauses the site.
+///
+/// # Errors
+/// [`SiteError::Allowed`].
+pub fn check_allowed(allows: CategorySet) -> Result<(), SiteError> {
+    if allows.is_empty() { Err(SiteError::Allowed { limit: 1, found: 0 }) } else { Ok(()) }
 }
 
 /// Accepts `scheme://host` or `scheme://host:port` in the one spelling that

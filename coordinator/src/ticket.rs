@@ -66,6 +66,13 @@ pub struct UsedTicket {
     pub is_elsewhere: bool,
 }
 
+/// The ticket of a frame whose card came into view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShownTicket {
+    pub site: SiteId,
+    pub number: u64,
+}
+
 /// Where a frame was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seat<'a> {
@@ -196,7 +203,8 @@ impl Tickets {
         let row = self.store.site(said.site).await?.filter(SiteRow::is_open);
         let row = row.ok_or(TicketError::Revoked)?;
         let origin = said.origin_of(&row)?.map(str::to_owned);
-        let (site, site_key, refuses) = (said.site, row.site_key, row.refuses);
+        let refuses = row.refused();
+        let (site, site_key) = (said.site, row.site_key);
         Ok(TicketSite { site, site_key, ticket, origin, refuses })
     }
 
@@ -218,6 +226,26 @@ impl Tickets {
         }
         let seat = Seat { prefix, origin: said.origin_of(site)? };
         Ok(self.issue(site.id, &seat, now))
+    }
+
+    /// What a frame may say that it was shown: its ticket, while that may still be used.
+    /// `None` where the page's origin was never told, so that it is no view either.
+    ///
+    /// # Errors
+    /// [`TicketError`].
+    pub async fn shown(
+        &self,
+        token: &str,
+        now: UnixMs,
+    ) -> Result<Option<ShownTicket>, TicketError> {
+        let said = self.check(token)?;
+        if now.0 >= said.issued + TICKET_MS {
+            return Err(TicketError::Expired);
+        }
+        let row = self.store.site(said.site).await?.filter(SiteRow::is_open);
+        let row = row.ok_or(TicketError::Revoked)?;
+        let (site, number) = (said.site, said.number);
+        Ok(said.origin_of(&row)?.map(|_| ShownTicket { site, number }))
     }
 
     /// What a ticket says, if it was issued here, however long ago.

@@ -1,5 +1,6 @@
 //! What kind of thing a job is for, by its owner's word, and which kinds a session refuses.
 
+use raven_protocol::JobCategory;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -58,6 +59,19 @@ impl fmt::Display for Category {
     }
 }
 
+impl From<JobCategory> for Category {
+    fn from(category: JobCategory) -> Self {
+        match category {
+            JobCategory::Vision => Category::Vision,
+            JobCategory::Language => Category::Language,
+            JobCategory::Tabular => Category::Tabular,
+            JobCategory::Science => Category::Science,
+            JobCategory::Finance => Category::Finance,
+            JobCategory::Other => Category::Other,
+        }
+    }
+}
+
 /// Some of the categories. In documents it is a list of names.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Vec<Category>", into = "Vec<Category>")]
@@ -76,6 +90,23 @@ impl CategorySet {
     #[must_use]
     pub const fn with(self, category: Category) -> Self {
         CategorySet(self.0 | category.bit())
+    }
+
+    /// The members of either.
+    #[must_use]
+    pub const fn union(self, other: CategorySet) -> Self {
+        CategorySet(self.0 | other.0)
+    }
+
+    /// The categories that are no members.
+    #[must_use]
+    pub fn complement(self) -> Self {
+        Category::ALL.into_iter().filter(|&category| !self.contains(category)).collect()
+    }
+
+    /// Whether each of its members is one of `other`'s.
+    pub const fn is_within(self, other: CategorySet) -> bool {
+        self.0 & !other.0 == 0
     }
 
     /// Whether there is none.
@@ -102,6 +133,12 @@ impl CategorySet {
 impl FromIterator<Category> for CategorySet {
     fn from_iter<I: IntoIterator<Item = Category>>(categories: I) -> Self {
         categories.into_iter().fold(CategorySet::EMPTY, CategorySet::with)
+    }
+}
+
+impl FromIterator<JobCategory> for CategorySet {
+    fn from_iter<I: IntoIterator<Item = JobCategory>>(categories: I) -> Self {
+        categories.into_iter().map(Category::from).collect()
     }
 }
 
@@ -152,6 +189,17 @@ mod tests {
         }
         let all: CategorySet = Category::ALL.into_iter().collect();
         assert_eq!(CategorySet::from_bits(u8::MAX), all, "bits of no category are dropped");
+    }
+
+    #[test]
+    fn a_set_and_what_it_lacks_are_all_of_them() {
+        let some = CategorySet::EMPTY.with(Category::Vision).with(Category::Other);
+        let rest = some.complement();
+        assert_eq!(rest.union(some).complement(), CategorySet::EMPTY);
+        assert_eq!(CategorySet::EMPTY.complement(), Category::ALL.into_iter().collect());
+        assert!(CategorySet::EMPTY.is_within(some) && some.is_within(some));
+        assert!(some.is_within(some.union(rest)) && !some.union(rest).is_within(some));
+        assert!(!rest.is_within(some));
     }
 
     #[test]

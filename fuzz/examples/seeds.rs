@@ -23,18 +23,19 @@ const MODELS: [(&str, &str); 2] = [
     ),
 ];
 
-const MESSAGES: [(&str, &str); 11] = [
+const MESSAGES: [(&str, &str); 12] = [
     ("commit", r#"{"type":"commit","lease":"0000000000000001","digest":"00","elapsed_ms":12,"backend":"cpu"}"#),
     ("projected", r#"{"type":"projected","lease":"0000000000000001"}"#),
     ("project", r#"{"type":"project","lease":"0000000000000001","key":"0x0000000000000001","probes":32}"#),
     ("refuse", r#"{"type":"refuse","lease":"0000000000000001","reason":"too_large","detail":"x"}"#),
     ("pace", r#"{"type":"pace","share":0.5,"workers":2}"#),
+    ("choosy", r#"{"type":"pace","share":0.5,"workers":2,"refuses":["finance","other"]}"#),
     ("pause", r#"{"type":"pause","detail":"hidden"}"#),
     ("goodbye", r#"{"type":"goodbye","reason":"stopped"}"#),
     ("outcomes", r#"{"type":"outcomes","results":[{"lease":"lease_00000000000000000000000000000001","outcome":"accepted"}]}"#),
     ("about", r#"{"type":"about","requester":"Amber Heron","category":"vision"}"#),
-    ("given", r#"{"text_version":"1","site":"pk","share":0.1,"cpu":false,"gpu":true,"keeps":"visit","earnings":"site","nonce":"00","session_key":"00","counter":2}"#),
-    ("receipt", r#"{"text_version":"1","site":"pk","share":0.1,"nonce":"00","session_key":"00"}"#),
+    ("given", r#"{"text_version":"1","site":"pk","share":0.1,"cpu":false,"gpu":true,"refuses":["finance"],"time_ms":1800000000000,"keeps":"visit","earnings":"site","nonce":"00","session_key":"00","counter":2}"#),
+    ("receipt", r#"{"text_version":"1","site":"pk","share":0.1,"time_ms":1800000000000,"nonce":"00","session_key":"00"}"#),
 ];
 
 fn write(folder: &Path, target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {

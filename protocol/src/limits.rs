@@ -2,7 +2,7 @@
 
 /// The version of the messages that this crate reads and writes: what a hello says. Who
 /// speaks another one is told so, before anything of its hello counts.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// The version of the frames around them, which modules write too.
 pub const FRAME_VERSION: u16 = 1;
@@ -58,6 +58,9 @@ pub const OUTCOMES_MAX: usize = 128;
 pub const PROBES_MAX: u32 = 64;
 /// Bytes of a consent receipt's JSON text.
 pub const RECEIPT_BYTES_MAX: usize = 4096;
+
+/// Kinds of jobs that one list of refused ones names at most: there are no more.
+pub const REFUSES_MAX: usize = 6;
 
 /// Bytes of the pseudonym of whoever a job is for: it stands on a small card.
 pub const REQUESTER_BYTES_MAX: usize = 40;

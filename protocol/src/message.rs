@@ -3,7 +3,8 @@
 use crate::graph_text::GraphText;
 use crate::ids::{BlobId, KernelId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
 use crate::limits::{
-    MESSAGE_BYTES_MAX, PROBES_MAX, RECEIPT_BYTES_MAX, REQUESTER_BYTES_MAX, TEXT_BYTES_MAX,
+    MESSAGE_BYTES_MAX, PROBES_MAX, RECEIPT_BYTES_MAX, REFUSES_MAX, REQUESTER_BYTES_MAX,
+    TEXT_BYTES_MAX,
 };
 use crate::outcome::LeaseOutcome;
 use crate::task::TaskSpec;
@@ -158,6 +159,12 @@ pub struct Receipt {
     /// Whether the GPU may be used, at the same share.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gpu: bool,
+    /// Kinds of jobs that nothing is computed of; at most [`REFUSES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refuses: Vec<JobCategory>,
+    /// When it was signed, in milliseconds since 1970 on the coordinator's clock: the
+    /// welcome's `now_ms` and what has passed since.
+    pub time_ms: u64,
     /// The welcome's nonce.
     pub nonce: String,
     /// The hello's session key.
@@ -285,11 +292,15 @@ pub enum FromContributor {
         #[serde(default)]
         detail: String,
     },
-    /// The visitor moved the slider. A share above the present one comes with a
-    /// new receipt, signed like the consent's.
+    /// The visitor moved the slider, or refuses other kinds of jobs. A share above the
+    /// present one, or a kind that is refused no longer, comes with a new receipt, signed
+    /// like the consent's.
     Pace {
         share: f64,
         workers: u32,
+        /// All that are refused from now on.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        refuses: Vec<JobCategory>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         receipt: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -320,6 +331,8 @@ pub enum ToContributor {
         consent_text_version: String,
         /// Milliseconds until the receipt must have arrived.
         consent_ms_max: u64,
+        /// The coordinator's clock, in milliseconds since 1970; receipts are dated by it.
+        now_ms: u64,
     },
     /// The receipt is good: tasks will follow.
     Ready {
@@ -404,6 +417,8 @@ pub enum MessageError {
     WorkersOutOfRange { found: u32 },
     #[error("probes: {found} is outside of 1..={PROBES_MAX}")]
     ProbesOutOfRange { found: u32 },
+    #[error("{field}: {found} kinds of jobs exceed the limit of {REFUSES_MAX}")]
+    RefusesTooMany { field: &'static str, found: usize },
     #[error("tensors: a {kind} message carries none")]
     UnexpectedTensors { kind: &'static str },
 }
@@ -429,6 +444,11 @@ fn workers(found: u32) -> Result<(), MessageError> {
     if (1..=256).contains(&found) { Ok(()) } else { Err(MessageError::WorkersOutOfRange { found }) }
 }
 
+fn refuses(field: &'static str, kinds: &[JobCategory]) -> Result<(), MessageError> {
+    let found = kinds.len();
+    if found <= REFUSES_MAX { Ok(()) } else { Err(MessageError::RefusesTooMany { field, found }) }
+}
+
 impl FromContributor {
     /// Reads and bounds the header of a contributor's frame.
     ///
@@ -450,9 +470,16 @@ impl FromContributor {
             FromContributor::Refuse { detail, .. } | FromContributor::Pause { detail } => {
                 text("detail", detail, TEXT_BYTES_MAX)?;
             }
-            FromContributor::Pace { share: value, workers: count, receipt, signature } => {
+            FromContributor::Pace {
+                share: value,
+                workers: count,
+                refuses: kinds,
+                receipt,
+                signature,
+            } => {
                 share("share", *value)?;
                 workers(*count)?;
+                refuses("refuses", kinds)?;
                 text("receipt", receipt.as_deref().unwrap_or(""), RECEIPT_BYTES_MAX)?;
                 text("signature", signature.as_deref().unwrap_or(""), 128)?;
             }
@@ -519,6 +546,7 @@ impl Receipt {
         text("receipt", receipt, RECEIPT_BYTES_MAX)?;
         let receipt: Receipt = parse(receipt)?;
         share("receipt.share", receipt.share)?;
+        refuses("receipt.refuses", &receipt.refuses)?;
         Ok(receipt)
     }
 }

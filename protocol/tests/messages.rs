@@ -2,6 +2,7 @@
 //! people names everything that the types know.
 
 use raven_graph::GraphId;
+use raven_protocol::limits::REFUSES_MAX;
 use raven_protocol::message::{DeviceClass, RefuseReason};
 use raven_protocol::{
     Binding, BlobId, Earnings, Encoding, FRAME_VERSION, FrameLimits, FromContributor,
@@ -55,6 +56,7 @@ fn outgoing() -> Vec<ToContributor> {
             nonce: "n".into(),
             consent_text_version: "1".into(),
             consent_ms_max: 1,
+            now_ms: 1,
         },
         ToContributor::Ready { grant: "g".into() },
         ToContributor::Graph { id: GraphId([3; 32]), graph: GraphText::unchecked(&graph) },
@@ -100,6 +102,7 @@ fn messages_round_trip_and_the_page_names_each() {
         r#"{"type":"refuse","lease":"lease_00000000000000000000000000000005","reason":"too_large"}"#,
         r#"{"type":"pace","share":0.5,"workers":2}"#,
         r#"{"type":"pace","share":0.5,"workers":2,"receipt":"{}","signature":""}"#,
+        r#"{"type":"pace","share":0.5,"workers":2,"refuses":["finance","other"]}"#,
         r#"{"type":"pause"}"#,
         r#"{"type":"resume"}"#,
         r#"{"type":"goodbye","reason":"stopped"}"#,
@@ -161,6 +164,19 @@ fn out_of_range_fields_are_named() {
     assert_eq!(
         refuse(r#"{"type":"pace","share":0.5,"workers":0}"#),
         MessageError::WorkersOutOfRange { found: 0 }
+    );
+    let seven = ["other"; 7].map(|kind| format!("{kind:?}")).join(",");
+    assert_eq!(
+        refuse(&format!(r#"{{"type":"pace","share":0.5,"workers":1,"refuses":[{seven}]}}"#)),
+        MessageError::RefusesTooMany { field: "refuses", found: 7 }
+    );
+    assert!(PAGE.contains(&format!("{REFUSES_MAX} at most")));
+    let receipt = format!(
+        r#"{{"text_version":"1","share":0.5,"refuses":[{seven}],"time_ms":1,"nonce":"0","session_key":"0"}}"#
+    );
+    assert_eq!(
+        Receipt::from_text(&receipt),
+        Err(MessageError::RefusesTooMany { field: "receipt.refuses", found: 7 })
     );
     let signature = "f".repeat(129);
     assert_eq!(
@@ -238,7 +254,7 @@ fn digests_depend_on_every_field() {
 
 #[test]
 fn what_a_hello_and_a_receipt_leave_out_is_what_it_says_on_the_page() {
-    let hello = r#"{"type":"hello","protocol":2,"numeric":{"class":"cpu","kernel":"0000000000000000000000000000000000000000000000000000000000000000"},"device":{"class":"phone","cores":1,"memory_bytes":1,"flops_per_s":1},"share":0.5,"workers":1,"session_key":"00"}"#;
+    let hello = r#"{"type":"hello","protocol":3,"numeric":{"class":"cpu","kernel":"0000000000000000000000000000000000000000000000000000000000000000"},"device":{"class":"phone","cores":1,"memory_bytes":1,"flops_per_s":1},"share":0.5,"workers":1,"session_key":"00"}"#;
     let FromContributor::Hello(short) = FromContributor::from_header(hello).expect("a hello")
     else {
         unreachable!("it is a hello");
@@ -253,12 +269,14 @@ fn what_a_hello_and_a_receipt_leave_out_is_what_it_says_on_the_page() {
     };
     assert_eq!((whole.keeps, whole.earnings), (Keeps::Visit, Earnings::Site));
     assert!(FromContributor::from_header(&hello.replace("phone", "toaster")).is_err());
-    let receipt = r#"{"text_version":"1","share":0.5,"nonce":"0","session_key":"0"}"#;
+    let receipt = r#"{"text_version":"1","share":0.5,"time_ms":1,"nonce":"0","session_key":"0"}"#;
     let short = Receipt::from_text(receipt).expect("a receipt");
-    assert!(short.cpu && !short.gpu && short.keeps == Keeps::Key);
+    assert!(short.cpu && !short.gpu && short.keeps == Keeps::Key && short.refuses.is_empty());
     assert_eq!(serde_json::to_string(&short).expect("serializes"), receipt);
     let off = receipt.replace(r#""nonce""#, r#""cpu":false,"gpu":true,"nonce""#);
     assert!(!Receipt::from_text(&off).expect("a receipt").cpu);
+    let undated = receipt.replace(r#""time_ms":1,"#, "");
+    assert!(Receipt::from_text(&undated).is_err());
     assert!(PAGE.starts_with(&format!("# The contributor protocol, version {PROTOCOL_VERSION}")));
     assert!(PAGE.contains(&format!("frame version, u16 little-endian: `{FRAME_VERSION}`")));
 }

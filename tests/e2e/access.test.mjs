@@ -46,6 +46,8 @@ for (const colorScheme of ['light', 'dark']) {
       await clean('card, not ready');
       await visitor.card.locator('#raven-yes:enabled').waitFor();
       await clean('card');
+      await visitor.card.locator('#raven-kinds summary').click();
+      await clean('card, kinds of work unfolded');
       await visitor.card.locator('#raven-yes').click();
       await visitor.until(({ phase, tasks }) => phase === 'working' && tasks > 0, 'working');
       await clean('working');
@@ -113,7 +115,7 @@ describe('the keyboard', () => {
     await until(async () => (await focused()) === 'raven-title', 'the title in focus');
     await visitor.card.locator('#raven-yes:enabled').waitFor();
     // The processor's switch is the last that is on, so that it cannot be switched off.
-    for (const id of ['share', 'gpu', 'give', 'no', 'yes', 'never']) {
+    for (const id of ['share', 'gpu', 'kinds-open', 'give', 'no', 'yes', 'never']) {
       await keyboard.press('Tab');
       assert.equal(await focused(), `raven-${id}`);
     }

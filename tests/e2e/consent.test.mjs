@@ -37,11 +37,13 @@ describe('before a yes', () => {
       }),
     });
     await visitor.card.locator('#raven-open').waitFor();
+    // What waits, and that the card was seen, is asked and told once somebody opens it.
+    assert.deepEqual(paths.filter((path) => /\/(now|shown)$/.test(path)), []);
     await visitor.card.locator('#raven-open').click();
     await visitor.card.locator('#raven-yes').waitFor();
     // Longer than the card takes to arm its button and than any deferred start.
     await visitor.page.waitForTimeout(1500);
-    const allowed = /^\/embed\/(raven(-[0-9a-f.]+)?\.js|frame\.html|v\/[0-9a-f]+\/frame\.(js|css))$/;
+    const allowed = /^\/embed\/(raven(-[0-9a-f.]+)?\.js|frame\.html|now|shown|v\/[0-9a-f]+\/frame\.(js|css))$/;
     assert.deepEqual(paths.filter((path) => !allowed.test(path)), [], 'nothing but tag and card');
     assert.ok(paths.some((path) => path.endsWith('frame.js')), 'the card itself was loaded');
     assert.equal(visitor.page.workers().length, 0);

@@ -45,6 +45,8 @@ interface Tab {
   readonly database: FakeIndexedDb;
   /** What was opened in new tabs. */
   readonly opened: string[];
+  /** What the coordinator was asked and told. */
+  readonly asked: string[];
   click(id: string): void;
   /** What the browser says of a removal in another tab. */
   removedElsewhere(): void;
@@ -71,20 +73,29 @@ const charging = { charging: true, addEventListener: () => undefined };
 interface Surroundings {
   readonly battery?: Promise<unknown>;
   readonly config?: Partial<PageConfig>;
+  /** What would be computed now; without it nobody answers. */
+  readonly queue?: object;
   /** What the browser has beyond the least. */
   readonly navigator?: object;
 }
 
 /** @param kept the remembered yes. */
-function open(kept?: string, { battery = Promise.resolve(charging), config, navigator }: Surroundings = {}): Tab {
+function open(kept?: string, { battery = Promise.resolve(charging), config, navigator, queue }: Surroundings = {}): Tab {
   leave();
   const elements = new Map<string, FakeElement>();
   const byId = (id: string): FakeElement => {
     const found = elements.get(id) ?? new FakeElement();
+    // The page has these ticked.
+    if (!elements.has(id)) found.checked = id.startsWith('raven-kind-');
     elements.set(id, found);
     return found;
   };
-  const opened: string[] = [];
+  const [opened, asked]: [string[], string[]] = [[], []];
+  const answer = async (url: string, { method = 'GET', body = '' }: { method?: string; body?: string }) => {
+    asked.push(`${method} ${url} ${body}`.trim());
+    if (!queue) throw new TypeError('no network');
+    return { ok: true, json: async () => queue };
+  };
   const window = Object.assign(new EventTarget(), { open: (url: string) => void opened.push(url) });
   const document = Object.assign(new EventTarget(), {
     getElementById: byId,
@@ -103,6 +114,7 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
     getComputedStyle: () => ({}),
     IntersectionObserver: FakeSight,
     ResizeObserver: FakeObserver,
+    fetch: answer,
     localStorage: storage,
     indexedDB: database,
     Worker: class extends FakeHub {
@@ -122,7 +134,7 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
   const embed = { send: (message: ToLoader) => void toPage.push(message) } as unknown as Embed;
   const card = new Card({ ...CONFIG, ...config }, new Text({ language: 'en', messages }), embed);
   return {
-    card, hubs, channel, toPage, held, database, opened,
+    card, hubs, channel, toPage, held, database, opened, asked,
     click: (id) => byId(`raven-${id}`).click(),
     removedElsewhere: () => {
       const oldValue = held.get(KEY) ?? null;
@@ -568,10 +580,11 @@ test('a share that is dragged on a card without an answer is no yes to it', () =
   tab.card.obeyPage(hello);
   tab.click('open');
   // Meanwhile the visitor agreed in another tab.
-  tab.held.set(KEY, yes());
+  const elsewhere = yes();
+  tab.held.set(KEY, elsewhere);
   tab.byId('share').value = '90';
   tab.byId('share').dispatchEvent(trusted('change'));
-  assert.equal(tab.held.get(KEY), yes());
+  assert.equal(tab.held.get(KEY), elsewhere);
 });
 
 test('a yes to the GPU alone is asked for anew where there is none, and is not lost', async () => {
@@ -620,4 +633,88 @@ test('the panel is watched only where the visitor is at its controls', async () 
   assert.deepEqual(hub.got.at(-1), { kind: 'share', share: 0.3 });
   tab.click('stop');
   assert.equal(FakeSight.watched, 0);
+});
+
+const QUEUE = { categories: ['vision', 'tabular'], work: [{ category: 'vision', requester: 'Amber Heron' }], more: 1 };
+
+test('the card says for whom and what it would compute before the yes, and asks that only when it is opened', async () => {
+  const tab = open(undefined, { queue: QUEUE });
+  tab.card.obeyPage(hello);
+  await settle(20);
+  assert.deepEqual(tab.asked, [], 'the page’s load waits for nothing');
+  tab.click('open');
+  await settle(20);
+  assert.deepEqual(tab.asked, [`GET /embed/now?site=${SITE}`]);
+  assert.equal(tab.byId('queue').textContent, 'Now: image recognition for Amber Heron and 1 more.');
+  for (const queue of [undefined, {}, { ...QUEUE, work: 'x' }, { ...QUEUE, more: -1 }]) {
+    const other = open(undefined, queue ? { queue } : {});
+    other.card.obeyPage(hello);
+    other.click('open');
+    await settle(20);
+    assert.equal(other.byId('queue').textContent, messages.queueLater, JSON.stringify(queue));
+    await settle(SEEN_MS);
+    assert.equal(other.byId('yes').disabled, false, 'it can be answered all the same');
+  }
+});
+
+test('a card that came into view is told once, and one that did not is not', async () => {
+  const tab = open();
+  const told = (): number => tab.asked.filter((line) => line === 'POST /embed/shown t').length;
+  tab.card.obeyPage(hello);
+  FakeSight.become(false);
+  tab.click('open');
+  await settle(SEEN_MS);
+  assert.equal(told(), 0, 'it is covered');
+  FakeSight.become(true);
+  await settle(SEEN_MS);
+  assert.equal(told(), 1);
+  tab.click('no');
+  await settle(20);
+  tab.click('open');
+  await settle(SEEN_MS);
+  assert.equal(told(), 1, 'of one page once');
+});
+
+test('a kind of job that is switched off counts at once and is kept; switched on again it is vouched for', async () => {
+  const { tab, hub } = await working();
+  const box = tab.byId('kind-finance');
+  const turn = (checked: boolean): void => {
+    box.checked = checked;
+    box.dispatchEvent(trusted('change'));
+  };
+  const kept = (): unknown => JSON.parse(tab.held.get(KEY) ?? '{}').refuses;
+  turn(false);
+  assert.deepEqual(hub.got.at(-1), { kind: 'refuses', refuses: ['finance'] });
+  assert.deepEqual(kept(), ['finance']);
+  turn(true);
+  assert.equal(box.checked, false, 'nobody was seen to come to it');
+  assert.deepEqual(kept(), ['finance']);
+  await approach(tab);
+  turn(true);
+  assert.deepEqual([hub.got.at(-1), kept()], [{ kind: 'refuses', refuses: [] }, undefined]);
+  // What another tab was told holds here too.
+  hub.onmessage?.({ data: { kind: 'refuses', refuses: ['vision', 'other'] } });
+  assert.deepEqual([tab.byId('kind-vision').checked, tab.byId('kind-finance').checked], [false, true]);
+  const next = await working(JSON.stringify({ ...JSON.parse(yes()), refuses: ['other', 'nonsense'] }));
+  const [start] = next.hub.got;
+  assert.ok(start?.kind === 'start');
+  assert.deepEqual(start.config.refuses, ['other'], 'the next page begins with it');
+});
+
+test('the last kind of job stays: who wants none says no', async () => {
+  const tab = open(undefined, { queue: QUEUE });
+  for (const id of ['vision', 'language', 'tabular', 'science', 'finance', 'other']) {
+    tab.byId(`kind-${id}`).parentElement = new FakeElement();
+  }
+  tab.card.obeyPage(hello);
+  tab.click('open');
+  await settle(20);
+  const box = (id: string): FakeElement => tab.byId(`kind-${id}`);
+  assert.equal(box('science').parentElement?.hidden, true, 'the site takes none of these anyway');
+  box('tabular').checked = false;
+  box('tabular').dispatchEvent(trusted('change'));
+  assert.deepEqual([box('vision').disabled, box('tabular').disabled], [true, false]);
+  // The card is watched no longer.
+  tab.click('no');
+  await settle(20);
 });

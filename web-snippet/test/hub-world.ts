@@ -71,6 +71,7 @@ export const CONFIG: HubConfig = {
   gpu: 'no',
   gpuAllowed: false,
   cpuAllowed: true,
+  refuses: [],
   earnings: 'mine',
   cores: 2,
   phone: false,
@@ -150,12 +151,16 @@ export function setUp(overrides: Partial<ControllerHost> = {}, gpuSays = FAST_GP
   return { controller, sockets, workers, gpuWorkers, statuses, renewals, last: () => statuses.at(-1)?.phase };
 }
 
+/** The coordinator's clock at every welcome. */
+export const NOW_MS = 1_800_000_000_000;
+
 export const welcome = (nonce: string, text = 'text-1') => ({
   type: 'welcome',
   session: `ses_${'0'.repeat(16)}`,
   nonce,
   consent_text_version: text,
   consent_ms_max: 10_000,
+  now_ms: NOW_MS,
 });
 
 export async function connected(world: World, at = 0): Promise<FakeSocket> {

@@ -4,7 +4,7 @@ import { FrameStore, readExactly, ShardFetcher } from '../src/hub/blobs.ts';
 import { Identity } from '../src/hub/identity.ts';
 import { hasSimd } from '../src/hub/kernel-files.ts';
 import { encodeFrame } from '../src/wire/frame.ts';
-import { body, CONFIG, connected, type FakeSocket, fromHex, GRAPH, LEASE, ready, setUp, settle, until, welcome, type World } from './hub-world.ts';
+import { body, CONFIG, connected, type FakeSocket, fromHex, GRAPH, LEASE, NOW_MS, ready, setUp, settle, until, welcome, type World } from './hub-world.ts';
 
 test('hello, welcome, consent, ready: the receipt is signed by the hello’s key', async () => {
   const world = setUp();
@@ -15,7 +15,7 @@ test('hello, welcome, consent, ready: the receipt is signed by the hello’s key
     { ...hello, session_key: undefined, traffic_bytes_left: undefined },
     {
       type: 'hello',
-      protocol: 2,
+      protocol: 3,
       keeps: 'visit',
       numeric: { class: 'cpu', kernel: 'ef'.repeat(32) },
       device: { class: 'desktop', cores: 2, memory_bytes: 512 << 20, flops_per_s: 7e9 },
@@ -29,7 +29,9 @@ test('hello, welcome, consent, ready: the receipt is signed by the hello’s key
   // The kernel has been moved already, and some is kept back.
   assert.equal(hello?.traffic_bytes_left, 25_000_000 - 300_000 - (32 << 10));
   const receipt = String(consent?.receipt);
-  assert.deepEqual(JSON.parse(receipt), {
+  const { time_ms, ...said } = JSON.parse(receipt);
+  assert.ok(time_ms >= NOW_MS && time_ms < NOW_MS + 5_000, 'on the coordinator’s clock');
+  assert.deepEqual(said, {
     text_version: 'text-1',
     site: 'pk_test_x',
     share: 0.5,
@@ -477,4 +479,27 @@ test('a work token is asked for with the grant of an open session, and counted',
   }
   world.controller.handle({ kind: 'stop' });
   assert.deepEqual(await ask(), { refusal: 'not_lending' });
+});
+
+test('what is refused is in the receipt; more of it is told, less is signed', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: { ...CONFIG, refuses: ['finance'] } });
+  const socket = await ready(world);
+  const receiptOf = (header: Record<string, unknown> | undefined) => JSON.parse(String(header?.receipt ?? '{}'));
+  assert.deepEqual(receiptOf(socket.sent[1]).refuses, ['finance']);
+  const paces = (): Array<Record<string, unknown>> => socket.sent.filter((header) => header.type === 'pace');
+  world.controller.handle({ kind: 'refuses', refuses: ['vision', 'finance'] });
+  await until(() => paces().length === 1);
+  assert.deepEqual(paces()[0], { type: 'pace', share: 0.5, workers: 1, refuses: ['vision', 'finance'] });
+  await settle(10);
+  world.controller.handle({ kind: 'refuses', refuses: ['vision'] });
+  await until(() => paces().length === 2);
+  assert.deepEqual(paces()[1]?.refuses, ['vision']);
+  const { refuses, counter, time_ms } = receiptOf(paces()[1]);
+  assert.deepEqual([refuses, counter], [['vision'], 1]);
+  assert.ok(time_ms > receiptOf(socket.sent[1]).time_ms, 'it was signed later');
+  world.controller.handle({ kind: 'refuses', refuses: [] });
+  await until(() => paces().length === 3);
+  assert.ok(!('refuses' in (paces()[2] ?? {})) && receiptOf(paces()[2]).counter === 2);
+  world.controller.handle({ kind: 'stop' });
 });

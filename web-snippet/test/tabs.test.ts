@@ -72,7 +72,7 @@ function open(count: number, locks: Locks | undefined, starts: HubConfig[] = [])
   return all;
 }
 
-const choose = (share: number, gpu = false) => ({ share, cpu: true, gpu, give: false });
+const choose = (share: number, gpu = false) => ({ share, cpu: true, gpu, give: false, refuses: [] });
 
 test('of five tabs one works, and when it is hidden or gone another does', async () => {
   const all = open(5, new FakeLocks());
@@ -314,4 +314,16 @@ test('what is kept cannot be stretched, and denied storage keeps nothing', () =>
   assert.equal(denied.addBytes(1, 1), undefined);
   void denied.forget();
   assert.equal(denied.recall(), undefined);
+});
+
+test('what is refused in one tab holds in all, and what is no category is not heard', () => {
+  const first: HubConfig[] = [];
+  const [one, other] = open(2, undefined, first);
+  assert.ok(one && other);
+  one.tabs.handle({ kind: 'start', config: CONFIG });
+  one.tabs.handle({ kind: 'refuses', refuses: ['finance'] });
+  assert.deepEqual(other.posted.at(-1), { kind: 'refuses', refuses: ['finance'] });
+  assert.ok(other.got.includes('refuses'));
+  assert.deepEqual(readTabMessage({ kind: 'refuses', refuses: ['other', 'x', 'vision', 'other'] }), { kind: 'refuses', refuses: ['vision', 'other'] });
+  assert.equal(readTabMessage({ kind: 'refuses', refuses: 'vision' }), undefined);
 });

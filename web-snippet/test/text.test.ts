@@ -9,6 +9,7 @@ import { messages as fr } from '../src/frame/text/fr.ts';
 import { messages as hi } from '../src/frame/text/hi.ts';
 import { messages as sw } from '../src/frame/text/sw.ts';
 import { messages as zh } from '../src/frame/text/zh.ts';
+import { JOB_CATEGORIES } from '../src/wire/message.ts';
 import { SILENCE_AFTER_LOAD_MS } from '../src/public/page-side.ts';
 
 const CATALOGUES: Record<string, Messages> = { en, es, fr, hi, sw, zh };
@@ -47,6 +48,18 @@ for (const [language, messages] of Object.entries(CATALOGUES)) {
       text.earner('site', 'News'),
       text.results({ accepted: 128, notNeeded: 2, late: 3, withdrawn: 4, wrong: 1 }),
     ];
+    const heron = { requester: 'Amber Heron', category: 'vision' } as const;
+    const queues = [
+      undefined,
+      { categories: JOB_CATEGORIES, work: [], more: 0 },
+      { categories: ['science', 'other'] as const, work: [], more: 0 },
+      { categories: JOB_CATEGORIES, work: [heron], more: 0 },
+      { categories: JOB_CATEGORIES, work: [heron, { ...heron, requester: 'Jade Kite' }, heron], more: 41 },
+    ].map((queue) => text.queue(queue));
+    assert.equal(new Set(queues).size, queues.length);
+    assert.match(queues[3] ?? '', /Amber Heron/);
+    assert.match(queues[4] ?? '', /Amber Heron.*Jade Kite.*42/);
+    lines.push(...queues);
     for (const line of lines) assert.doesNotMatch(line, /[{}]|undefined/);
     assert.match(lines[0] ?? '', /35/);
     assert.match(lines[1] ?? '', /0/);

@@ -109,12 +109,13 @@ test('random bytes never throw anything but a frame error', () => {
 });
 
 test('messages are read with their fields', () => {
-  const welcome = { type: 'welcome', session: `ses_${'0'.repeat(16)}`, nonce: 'n', consent_text_version: 'v', consent_ms_max: 1 };
+  const welcome = { type: 'welcome', session: `ses_${'0'.repeat(16)}`, nonce: 'n', consent_text_version: 'v', consent_ms_max: 1, now_ms: 5 };
   assert.deepEqual(parseToContributor(welcome), {
     type: 'welcome',
     session: welcome.session,
     nonce: 'n',
     consentTextVersion: 'v',
+    nowMs: 5,
   });
   const shards = [{ blob: HASH, first_row: 0, rows: 9, bytes: 100 }];
   assert.deepEqual(parseToContributor({ type: 'task', lease: LEASE, flops: 5, spec: { shards } }), {

@@ -218,13 +218,19 @@ pub(super) struct Sessions {
     pub(super) ready: Option<Instant>,
 }
 
+/// What a receipt repeats of a welcome.
+struct Welcome {
+    nonce: String,
+    now_ms: u64,
+}
+
 impl Sessions {
-    /// Says hello; answers the welcome's nonce. The text that it names is the one of the
+    /// Says hello; answers the welcome. The text that it names is the one of the
     /// frame's page, which nobody was shown here.
-    async fn greet(&self, link: &mut Link) -> Result<String, End> {
+    async fn greet(&self, link: &mut Link) -> Result<Welcome, End> {
         link.send(encode(&FromContributor::Hello(self.hello.clone()), &[])).await?;
         match link.receive().await?.0 {
-            ToContributor::Welcome { nonce, .. } => Ok(nonce),
+            ToContributor::Welcome { nonce, now_ms, .. } => Ok(Welcome { nonce, now_ms }),
             message => Err(unexpected(message)),
         }
     }
@@ -275,8 +281,8 @@ impl Sessions {
     async fn open(&self) -> Result<Link, End> {
         let mut link = Link::open(&self.to, self.trust.as_ref()).await?;
         let opening = async {
-            let nonce = self.greet(&mut link).await?;
-            link.send(self.receipt(nonce)).await?;
+            let welcome = self.greet(&mut link).await?;
+            link.send(self.receipt(welcome)).await?;
             match link.receive().await?.0 {
                 ToContributor::Ready { grant } => Ok(grant),
                 message => Err(unexpected(message)),
@@ -290,13 +296,16 @@ impl Sessions {
     }
 
     /// Names the words that were agreed to: those that this program has shown.
-    fn receipt(&self, nonce: String) -> Vec<u8> {
+    fn receipt(&self, Welcome { nonce, now_ms }: Welcome) -> Vec<u8> {
         let receipt = Receipt {
             text_version: words_version(),
             site: None,
             share: self.hello.share,
             cpu: true,
             gpu: false,
+            refuses: Vec::new(),
+            // It is signed as soon as it is asked for.
+            time_ms: now_ms,
             keeps: self.hello.keeps,
             earnings: self.hello.earnings,
             nonce,

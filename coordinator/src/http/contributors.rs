@@ -167,6 +167,7 @@ async fn allocations(app: &App, key: ContributorId) -> Result<Vec<Value>, Proble
                 "cpu": line.cpu,
                 "gpu": line.gpu,
                 "workers": line.workers,
+                "refuses": line.refuses,
                 "receipt": line.receipt.map(|receipt| hex(&receipt)),
                 "hash": hex(&hash.0),
             })

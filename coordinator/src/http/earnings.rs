@@ -113,13 +113,18 @@ async fn csv(
     Query(span): Query<Span>,
 ) -> Result<Response, Problem> {
     let (site, book, (from, to), days) = read(&app, owner, &id, &span).await?;
-    let mut text =
-        String::from("day,book,available_nano_usd,pending_nano_usd,paid_out_nano_usd\r\n");
+    let mut text = String::from("day,book,available_nano_usd,pending_nano_usd,paid_out_nano_usd,");
+    text.push_str("views,blocked,shown,yes,worked\r\n");
+    let funnel = app.store.site_days(site.id, from, to).await?;
     for day in from..=to {
         let it = days.get(&day).copied().unwrap_or_default();
         let (available, pending, out) = (it.available, it.pending, it.paid_out);
+        let seen = funnel.get(&day).cloned().unwrap_or_default();
+        let (views, blocked, shown) = (seen.views, seen.blocked, seen.shown);
+        let (yes, worked) = (seen.yes, seen.worked);
         let day = day_text(day);
-        text.push_str(&format!("{day},{book},{available},{pending},{out}\r\n"));
+        text.push_str(&format!("{day},{book},{available},{pending},{out},"));
+        text.push_str(&format!("{views},{blocked},{shown},{yes},{worked}\r\n"));
     }
     let name = format!("attachment; filename=\"raven-{}.csv\"", site_text(site.id));
     let headers = [

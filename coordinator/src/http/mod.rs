@@ -6,6 +6,7 @@ mod accounts;
 mod auth;
 mod blobs;
 mod body;
+mod card;
 mod certificates;
 mod challenge;
 mod contributor_books;
@@ -211,6 +212,7 @@ pub fn router(app: App) -> Router {
         .merge(health::routes())
         .layer(axum::middleware::from_fn(headers::api))
         .merge(embed::routes())
+        .merge(card::routes())
         .merge(www::routes())
         .fallback(www::file_or_nothing)
         .method_not_allowed_fallback(no_method)

@@ -4,7 +4,7 @@ use super::auth::Owner;
 use super::body::JsonBody;
 use super::extract::Path;
 use super::{App, Problem};
-use crate::sites::{SiteError, check_origins};
+use crate::sites::{SiteError, check_allowed, check_origins};
 use crate::store::{
     Book, OriginProof, SiteChange, SiteDay, SiteRow, Withheld, day_of, parse_site, site_text,
 };
@@ -17,7 +17,7 @@ use axum::{Json, Router};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use raven_engine::money::FLOPS_PER_CALCULATION;
 use raven_engine::{Category, CategorySet};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 /// Days of one site's answer.
@@ -124,8 +124,8 @@ fn day(number: i64, day: &SiteDay) -> Value {
         })
         .collect();
     json!({
-        "day": day_text(number), "views": day.views, "blocked": day.blocked, "yes": day.yes,
-        "worked": day.worked, "work": work,
+        "day": day_text(number), "views": day.views, "blocked": day.blocked,
+        "shown": day.shown, "yes": day.yes, "worked": day.worked, "work": work,
     })
 }
 
@@ -142,6 +142,7 @@ pub async fn summary(app: &App, owner: Owner, site: &SiteRow) -> Result<Value, P
         "state": state(site),
         "paused": site.paused,
         "refused_categories": site.refuses,
+        "allowed_categories": site.allows,
         "origins": origins,
         "contributors_online": contributors,
         "sessions_online": sessions,
@@ -184,8 +185,18 @@ struct ChangeSpec {
     paused: Option<bool>,
     #[serde(default)]
     refused_categories: Option<CategorySet>,
+    /// What is absent stays, and null takes the list away.
+    #[serde(default, deserialize_with = "given")]
+    allowed_categories: Option<Option<CategorySet>>,
     #[serde(default)]
     origins: Option<Vec<String>>,
+}
+
+/// Tells what is null from what is absent.
+fn given<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<CategorySet>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 async fn change(
@@ -197,9 +208,12 @@ async fn change(
     if let Some(origins) = &spec.origins {
         check_origins(origins).map_err(|error| refusal(&error))?;
     }
+    if let Some(Some(allows)) = spec.allowed_categories {
+        check_allowed(allows).map_err(|error| refusal(&error))?;
+    }
     let site = find(&app, owner, &id).await?;
-    let ChangeSpec { paused, refused_categories: refuses, origins } = spec;
-    let change = SiteChange { paused, refuses, origins };
+    let ChangeSpec { paused, refused_categories: refuses, allowed_categories, origins } = spec;
+    let change = SiteChange { paused, refuses, allows: allowed_categories, origins };
     if !app.store.change_site(owner.0, site.id, &change).await? {
         return Err(Problem::conflict("the site is revoked: nothing of it changes any more"));
     }

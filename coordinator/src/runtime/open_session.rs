@@ -132,6 +132,7 @@ mod tests {
             numeric: NumericClass::Cpu { kernel: KERNEL },
             share: 1.0,
             workers: 1,
+            refuses: raven_engine::CategorySet::EMPTY,
             receipt: "{}".into(),
             signature: String::new(),
         }

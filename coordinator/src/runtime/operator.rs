@@ -192,6 +192,7 @@ impl Operator {
             numeric: profile.numeric,
             share: profile.share,
             workers: profile.workers,
+            refuses: profile.refused.by_visitor,
             // Its operator runs it: there is nobody to ask.
             receipt: String::new(),
             signature: String::new(),

@@ -64,9 +64,9 @@ impl Visitors {
                 Some(Err(why)) => visitor.outbox.end(goodbye(why)),
                 None => visitor.outbox.end(goodbye("the site is not known any more")),
             }
-            if let Some(row) = row.filter(|row| row.refuses != visitor.refuses) {
-                visitor.refuses = row.refuses;
-                told.push((*session, row.refuses));
+            if let Some(row) = row.filter(|row| row.refused() != visitor.refuses) {
+                visitor.refuses = row.refused();
+                told.push((*session, visitor.refuses));
             }
         }
         told

@@ -6,6 +6,7 @@ use super::snapshot::SessionRecord;
 use crate::contribute;
 use crate::random;
 use crate::ticket::TicketSite;
+use crate::time::UnixMs;
 use ed25519_dalek::{Signature, VerifyingKey};
 use raven_engine::{
     Beneficiary, CategorySet, ContributorId, NetworkPrefix, RefusedCategories, SessionProfile,
@@ -16,6 +17,10 @@ use raven_protocol::{
     MessageError, NumericClass, PROTOCOL_VERSION, Receipt, SessionId,
 };
 use std::net::IpAddr;
+
+/// How far a receipt's time may be from ours. Who signs counts on from the welcome's; a
+/// device that slept has counted less, but its session is over before it is as late as this.
+const RECEIPT_CLOCK_MS_MAX: u64 = 300_000;
 
 /// Why a session ends: a reason for programs and a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +94,7 @@ pub struct Terms {
     counter: u32,
 }
 
-/// A receipt that raises the share, to be stored before the share is used.
+/// A receipt for a higher share, or for more kinds of jobs, to be stored before it counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Raise {
     /// Above that of every receipt before.
@@ -104,8 +109,14 @@ pub struct Raise {
 
 impl Terms {
     /// Reads a receipt signed by the session's key, over its nonce, site and
-    /// consent text and over `share`.
-    fn read(&self, text: &str, signature: &str, share: f64) -> Result<Receipt, Refusal> {
+    /// consent text and over `share`, and dated now.
+    fn read(
+        &self,
+        text: &str,
+        signature: &str,
+        share: f64,
+        now: UnixMs,
+    ) -> Result<Receipt, Refusal> {
         let refuse = |detail: &str| Refusal::new(GoodbyeReason::NoConsent, detail);
         let bytes = parse_hex::<64>(signature)
             .ok_or_else(|| refuse("consent.signature: 128 lower-case hex digits expected"))?;
@@ -129,6 +140,13 @@ impl Terms {
         if let Some((field, _)) = differs.iter().find(|(_, matches)| !matches) {
             return Err(refuse(&format!("receipt.{field}: not that of this session")));
         }
+        let apart_ms = receipt.time_ms.abs_diff(now.0.unsigned_abs());
+        if apart_ms >= RECEIPT_CLOCK_MS_MAX {
+            return Err(refuse(&format!(
+                "receipt.time_ms: {apart_ms} ms from this coordinator's clock, the limit is \
+                 {RECEIPT_CLOCK_MS_MAX}"
+            )));
+        }
         Ok(receipt)
     }
 
@@ -137,12 +155,24 @@ impl Terms {
             || (self.without_browser && version == contribute::words_version())
     }
 
-    /// Checks a later receipt, for a share above the present one.
+    /// Checks a later receipt, for a share above the present one, or for a kind of job
+    /// that was refused.
     ///
     /// # Errors
     /// [`GoodbyeReason::NoConsent`] naming the field that is wrong.
-    pub fn raise(&mut self, text: String, signature: String, share: f64) -> Result<Raise, Refusal> {
-        let receipt = self.read(&text, &signature, share)?;
+    pub fn raise(
+        &mut self,
+        text: String,
+        signature: String,
+        share: f64,
+        refuses: CategorySet,
+        now: UnixMs,
+    ) -> Result<Raise, Refusal> {
+        let receipt = self.read(&text, &signature, share, now)?;
+        if receipt.refuses.iter().copied().collect::<CategorySet>() != refuses {
+            let detail = "receipt.refuses: not the kinds of jobs that the pace refuses";
+            return Err(Refusal::new(GoodbyeReason::NoConsent, detail));
+        }
         if receipt.counter <= self.counter {
             let detail = format!(
                 "receipt.counter: {} is not above {}, that of the last receipt",
@@ -240,7 +270,7 @@ impl AwaitConsent {
     }
 
     /// Checks the receipt: signed by the hello's key, over this session's
-    /// nonce, site, share and consent text.
+    /// nonce, site, share and consent text. What it refuses is the visitor's word.
     ///
     /// # Errors
     /// [`GoodbyeReason::NoConsent`] naming the field that differs.
@@ -249,13 +279,15 @@ impl AwaitConsent {
         text: String,
         signature: String,
         prefix: NetworkPrefix,
+        now: UnixMs,
     ) -> Result<Consented, Refusal> {
-        let receipt = self.terms.read(&text, &signature, self.hello.share)?;
+        let receipt = self.terms.read(&text, &signature, self.hello.share, now)?;
         if receipt.counter != 0 {
             let detail = format!("receipt.counter: {}, a session begins at 0", receipt.counter);
             return Err(Refusal::new(GoodbyeReason::NoConsent, detail));
         }
-        Ok(self.into_consented(text, signature, prefix))
+        let refuses = receipt.refuses.into_iter().collect();
+        Ok(self.into_consented(text, signature, prefix, refuses))
     }
 
     fn into_consented(
@@ -263,6 +295,7 @@ impl AwaitConsent {
         receipt: String,
         signature: String,
         prefix: NetworkPrefix,
+        by_visitor: CategorySet,
     ) -> Consented {
         let beneficiary = beneficiary(&self.hello);
         let Hello { numeric, device, share, workers, traffic_bytes_left, .. } = self.hello;
@@ -285,7 +318,7 @@ impl AwaitConsent {
             workers,
             memory_bytes: device.memory_bytes,
             traffic_bytes: traffic_bytes_left,
-            refused: RefusedCategories { by_site, ..RefusedCategories::default() },
+            refused: RefusedCategories { by_visitor, by_site },
             trust: Trust::default(),
             operator: false,
         };
@@ -301,6 +334,7 @@ impl AwaitConsent {
             numeric,
             share,
             workers,
+            refuses: by_visitor,
             receipt,
             signature,
         };
@@ -363,6 +397,7 @@ mod tests {
     use raven_protocol::{Device, DeviceClass};
 
     const KERNEL: KernelId = KernelId([7; 32]);
+    const NOW: UnixMs = UnixMs(1_800_000_000_000);
 
     fn hello(key: &SigningKey) -> Hello {
         Hello {
@@ -397,6 +432,8 @@ mod tests {
             session_key: waiting.hello.session_key.clone(),
             cpu: true,
             gpu: false,
+            refuses: Vec::new(),
+            time_ms: NOW.0.unsigned_abs(),
             keeps: Keeps::Key,
             earnings: Earnings::Mine,
             counter: 0,
@@ -410,7 +447,7 @@ mod tests {
     ) -> Result<Consented, Refusal> {
         let text = serde_json::to_string(receipt).expect("serializes");
         let signature = hex(&key.sign(text.as_bytes()).to_bytes());
-        waiting.consent(text, signature, NetworkPrefix([0; 16]))
+        waiting.consent(text, signature, NetworkPrefix([0; 16]), NOW)
     }
 
     #[test]
@@ -427,7 +464,7 @@ mod tests {
     fn every_field_of_the_receipt_must_be_this_sessions() {
         let key = SigningKey::from_bytes(&[1; 32]);
         type Change = fn(&mut Receipt);
-        let changes: [(&str, Change); 9] = [
+        let changes: [(&str, Change); 11] = [
             ("text_version", |receipt| receipt.text_version = "0".into()),
             ("site", |receipt| receipt.site = Some("pk_test_other".into())),
             ("share", |receipt| receipt.share = 1.0),
@@ -437,6 +474,8 @@ mod tests {
             ("cpu", |receipt| receipt.cpu = false),
             ("keeps", |receipt| receipt.keeps = Keeps::Visit),
             ("earnings", |receipt| receipt.earnings = Earnings::Site),
+            ("time_ms", |receipt| receipt.time_ms += RECEIPT_CLOCK_MS_MAX),
+            ("time_ms", |receipt| receipt.time_ms -= RECEIPT_CLOCK_MS_MAX),
         ];
         for (field, change) in changes {
             let waiting = waiting(&key);
@@ -494,7 +533,10 @@ mod tests {
         let silent = Receipt { gpu: false, share: 0.5, counter: 1, ..allowed };
         let text = serde_json::to_string(&silent).expect("serializes");
         let signature = hex(&key.sign(text.as_bytes()).to_bytes());
-        let refusal = consented.terms.raise(text, signature, 0.5).expect_err("taken back");
+        let refusal = consented
+            .terms
+            .raise(text, signature, 0.5, CategorySet::EMPTY, NOW)
+            .expect_err("taken back");
         assert!(refusal.detail.contains("receipt.gpu"), "{refusal}");
     }
 
@@ -517,7 +559,7 @@ mod tests {
         let mut raise = |receipt: &Receipt, key: &SigningKey, share: f64| {
             let text = serde_json::to_string(receipt).expect("serializes");
             let signature = hex(&key.sign(text.as_bytes()).to_bytes());
-            terms.raise(text, signature, share)
+            terms.raise(text, signature, share, CategorySet::EMPTY, NOW)
         };
         let higher = Receipt { share: 0.5, counter: 1, ..first.clone() };
         let refused = [

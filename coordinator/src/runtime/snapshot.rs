@@ -1,7 +1,7 @@
 //! What the HTTP side may know of the running network.
 
 use crate::allocation::Allocation;
-use raven_engine::{ContributorId, JobPhase, NetworkPrefix, SiteId};
+use raven_engine::{Category, CategorySet, ContributorId, JobPhase, NetworkPrefix, SiteId};
 use raven_protocol::{Device, DeviceClass, JobId, NumericClass, SessionId};
 use std::collections::HashMap;
 
@@ -56,6 +56,10 @@ pub struct NodeSnapshot {
 /// A job's progress between two records.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobLive {
+    /// What it is for, by its owner's word.
+    pub category: Category,
+    /// Its owner's pseudonym.
+    pub requester: String,
     /// Where the engine sees it. An end may not be durable yet.
     pub phase: JobPhase,
     /// The sentence that goes with it, e.g. what the job waits for.
@@ -91,6 +95,8 @@ pub struct SessionRecord {
     pub share: f64,
     /// Workers.
     pub workers: u32,
+    /// Kinds of jobs that its visitor refuses.
+    pub refuses: CategorySet,
     /// The exact text that was signed.
     pub receipt: String,
     /// Its signature, in hex.
@@ -101,6 +107,6 @@ impl SessionRecord {
     /// The first line of its allocation.
     pub fn allocation(&self) -> Allocation {
         let line = Allocation::of(self.contributor, self.session, self.numeric.backend());
-        line.consented(self.share, self.workers, &self.receipt)
+        line.consented(self.share, self.workers, self.refuses, &self.receipt)
     }
 }

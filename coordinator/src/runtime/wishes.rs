@@ -1,11 +1,12 @@
-//! What a visitor wishes at present: share, workers, paused or not. Each change
+//! What a visitor wishes at present: share, workers, kinds of jobs, paused or not. Each change
 //! makes the engine plan anew, so that it is told of a few a second; of more
 //! than that, the last. What is recorded of them is written to the disk at once and
 //! kept for good, so that there are fewer lines than changes: a lower pace takes
 //! effect before its line, a higher one waits for it.
 
 use super::session::{Raise, Refusal, Terms};
-use raven_engine::{Event, SessionProfile};
+use crate::time::UnixMs;
+use raven_engine::{CategorySet, Event, SessionProfile};
 use raven_protocol::{GoodbyeReason, SessionId};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,6 +30,7 @@ const RAISES_BURST: f64 = 20.0;
 struct Wish {
     share: f64,
     workers: u32,
+    refuses: CategorySet,
     is_paused: bool,
 }
 
@@ -37,10 +39,20 @@ impl Wish {
         (self.share, self.workers)
     }
 
+    /// What a line says of it.
+    const fn given(self) -> (f64, u32, CategorySet) {
+        (self.share, self.workers, self.refuses)
+    }
+
+    /// Whether it is for more than `other` is: then it is signed.
+    fn is_above(self, other: Wish) -> bool {
+        self.share > other.share || !other.refuses.is_within(self.refuses)
+    }
+
     /// As much of `self` as does not go beyond `other`.
     fn within(self, other: Wish) -> Wish {
         let (share, workers) = (self.share.min(other.share), self.workers.min(other.workers));
-        Wish { share, workers, ..self }
+        Wish { share, workers, refuses: self.refuses.union(other.refuses), ..self }
     }
 }
 
@@ -49,6 +61,7 @@ impl Wish {
 pub struct Line {
     pub share: f64,
     pub workers: u32,
+    pub refuses: CategorySet,
     /// The newest receipt that is not stored yet.
     pub raise: Option<Raise>,
 }
@@ -66,8 +79,8 @@ pub struct Wishes {
     /// What the engine knows: never more than was recorded.
     told: Wish,
     wanted: Wish,
-    /// Share and workers of the newest line.
-    recorded: (f64, u32),
+    /// What the newest line says.
+    recorded: (f64, u32, CategorySet),
     /// The newest receipt, while it is not stored.
     raise: Option<Raise>,
     changes: Bucket,
@@ -79,11 +92,16 @@ pub struct Wishes {
 impl Wishes {
     /// Those of a session that has just opened.
     pub fn of(profile: &SessionProfile, terms: Terms) -> Self {
-        let told = Wish { share: profile.share, workers: profile.workers, is_paused: false };
+        let told = Wish {
+            share: profile.share,
+            workers: profile.workers,
+            refuses: profile.refused.by_visitor,
+            is_paused: false,
+        };
         Wishes {
             told,
             wanted: told,
-            recorded: told.pace(),
+            recorded: told.given(),
             raise: None,
             changes: Bucket::new(CHANGES_PER_S, CHANGES_BURST),
             lines: Bucket::new(LINES_PER_S, LINES_BURST),
@@ -92,8 +110,8 @@ impl Wishes {
         }
     }
 
-    /// A pace: a share above the present one needs a receipt, which is stored with
-    /// the line that gives the session more.
+    /// A pace: a share above the present one, or a kind of job that is refused no longer,
+    /// needs a receipt, which is stored with the line that gives the session more.
     ///
     /// # Errors
     /// [`GoodbyeReason::NoConsent`] where the receipt is missing or wrong.
@@ -101,29 +119,38 @@ impl Wishes {
         &mut self,
         share: f64,
         workers: u32,
+        refuses: CategorySet,
         signed: Option<(String, String)>,
     ) -> Result<(), Refusal> {
-        if share > self.wanted.share {
-            self.raise = Some(self.raised(share, signed).await?);
+        let wanted = Wish { share, workers, refuses, ..self.wanted };
+        if wanted.is_above(self.wanted) {
+            self.raise = Some(self.raised(wanted, signed).await?);
         }
-        (self.wanted.share, self.wanted.workers) = (share, workers);
+        self.wanted = wanted;
         Ok(())
     }
 
     async fn raised(
         &mut self,
-        share: f64,
+        wanted: Wish,
         signed: Option<(String, String)>,
     ) -> Result<Raise, Refusal> {
         let Some((receipt, signature)) = signed else {
-            let detail = format!(
-                "pace.receipt: missing, a share of {share} is above the present {}",
-                self.wanted.share
-            );
+            let now = self.wanted;
+            let detail = match wanted.share > now.share {
+                true => format!(
+                    "pace.receipt: missing, a share of {} is above the present {}",
+                    wanted.share, now.share
+                ),
+                false => format!(
+                    "pace.receipt: missing, {:?} are not all that is refused at present, {:?}",
+                    wanted.refuses, now.refuses
+                ),
+            };
             return Err(Refusal::new(GoodbyeReason::NoConsent, detail));
         };
         self.raises.wait().await;
-        self.terms.raise(receipt, signature, share)
+        self.terms.raise(receipt, signature, wanted.share, wanted.refuses, UnixMs::now())
     }
 
     /// A pause, or a resume.
@@ -133,7 +160,7 @@ impl Wishes {
 
     /// Whether a line is missing: of what is wanted, or of what the engine may not be told before.
     fn lacks_line(&self) -> bool {
-        self.wanted.pace() != self.recorded || self.wanted.within(self.told) != self.wanted
+        self.wanted.given() != self.recorded || self.wanted.within(self.told) != self.wanted
     }
 
     /// What is to be done now; nothing where nothing has changed or its time has not come.
@@ -145,13 +172,17 @@ impl Wishes {
         }
         let mut step = Step::default();
         if has_line && self.lines.try_take() {
-            let (share, workers) = self.wanted.pace();
-            step.line = Some(Line { share, workers, raise: self.raise.take() });
-            self.recorded = self.wanted.pace();
+            let (share, workers, refuses) = self.wanted.given();
+            step.line = Some(Line { share, workers, refuses, raise: self.raise.take() });
+            self.recorded = self.wanted.given();
         }
         if next.pace() != self.told.pace() {
             let (share, workers) = next.pace();
             step.events.push(Event::PaceChanged { session, share, workers });
+        }
+        if next.refuses != self.told.refuses {
+            let categories = next.refuses;
+            step.events.push(Event::VisitorRefuses { session, categories });
         }
         if next.is_paused != self.told.is_paused {
             let is_paused = next.is_paused;
@@ -234,14 +265,15 @@ mod tests {
     use super::super::session::{AwaitConsent, hex};
     use super::*;
     use ed25519_dalek::{Signer, SigningKey};
-    use raven_engine::NetworkPrefix;
+    use raven_engine::{Category, NetworkPrefix};
     use raven_protocol::{
-        Device, DeviceClass, Earnings, Hello, Keeps, KernelId, NumericClass, PROTOCOL_VERSION,
-        Receipt,
+        Device, DeviceClass, Earnings, Hello, JobCategory, Keeps, KernelId, NumericClass,
+        PROTOCOL_VERSION, Receipt,
     };
 
     const SESSION: SessionId = SessionId(1);
     const SHARE: f64 = 0.5;
+    const NONE: CategorySet = CategorySet::EMPTY;
 
     fn signed(receipt: &Receipt, key: &SigningKey) -> (String, String) {
         let text = serde_json::to_string(receipt).expect("serializes");
@@ -276,12 +308,16 @@ mod tests {
             session_key,
             cpu: true,
             gpu: false,
+            refuses: Vec::new(),
+            time_ms: UnixMs::now().0.unsigned_abs(),
             keeps: Keeps::Key,
             earnings: Earnings::Mine,
             counter: 0,
         };
         let (text, signature) = signed(&receipt, key);
-        let consented = waiting.consent(text, signature, NetworkPrefix([0; 16])).expect("consents");
+        let consented = waiting
+            .consent(text, signature, NetworkPrefix([0; 16]), UnixMs::now())
+            .expect("consents");
         let mut wishes = Wishes::of(&consented.profile, consented.terms);
         wishes.lines = Bucket::new(10.0, 1.0);
         assert!(wishes.lines.try_take());
@@ -299,12 +335,12 @@ mod tests {
     async fn less_is_taken_at_once_and_recorded_later_with_what_is_wanted_then() {
         let (mut wishes, _) = opened(&SigningKey::from_bytes(&[1; 32]));
         for share in [0.4, 0.3, 0.2] {
-            wishes.set_pace(share, 2, None).await.expect("less needs no receipt");
+            wishes.set_pace(share, 2, NONE, None).await.expect("less needs no receipt");
             let step = wishes.take(SESSION);
             assert_eq!((told(&step), step.line.is_none()), (Some((share, 2)), true));
         }
         // Less of one and more of the other: only the less.
-        wishes.set_pace(0.1, 3, None).await.expect("less needs no receipt");
+        wishes.set_pace(0.1, 3, NONE, None).await.expect("less needs no receipt");
         assert_eq!(told(&wishes.take(SESSION)), Some((0.1, 2)));
         wishes.set_paused(true);
         assert_eq!(wishes.take(SESSION).events, [Event::Paused { session: SESSION }]);
@@ -321,13 +357,13 @@ mod tests {
         let (mut wishes, receipt) = opened(&key);
         let raise =
             |share: f64, counter| signed(&Receipt { share, counter, ..receipt.clone() }, &key);
-        wishes.set_pace(0.1, 2, None).await.expect("less needs no receipt");
+        wishes.set_pace(0.1, 2, NONE, None).await.expect("less needs no receipt");
         assert_eq!(told(&wishes.take(SESSION)), Some((0.1, 2)));
-        assert!(wishes.set_pace(0.2, 2, None).await.is_err(), "a receipt is needed");
+        assert!(wishes.set_pace(0.2, 2, NONE, None).await.is_err(), "a receipt is needed");
         // Below what is recorded, and more than there is all the same.
-        wishes.set_pace(0.3, 2, Some(raise(0.3, 1))).await.expect("consented");
+        wishes.set_pace(0.3, 2, NONE, Some(raise(0.3, 1))).await.expect("consented");
         assert!(wishes.take(SESSION).events.is_empty());
-        wishes.set_pace(SHARE, 2, Some(raise(SHARE, 2))).await.expect("consented");
+        wishes.set_pace(SHARE, 2, NONE, Some(raise(SHARE, 2))).await.expect("consented");
         assert!(wishes.take(SESSION).events.is_empty());
         wishes.due().await;
         let step = wishes.take(SESSION);
@@ -335,6 +371,42 @@ mod tests {
         let stored = line.raise.as_ref().map(|raise| (raise.share, raise.counter));
         assert_eq!((stored, told(&step)), (Some((SHARE, 2)), Some((SHARE, 2))));
         assert!(wishes.take(SESSION).line.is_none());
+    }
+
+    fn refused(step: &Step) -> Option<CategorySet> {
+        step.events.iter().find_map(|event| match event {
+            Event::VisitorRefuses { categories, .. } => Some(*categories),
+            _ => None,
+        })
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_counts_at_once_and_what_is_allowed_again_needs_receipt_and_line() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let (mut wishes, receipt) = opened(&key);
+        let finance = NONE.with(Category::Finance);
+        wishes.set_pace(SHARE, 2, finance, None).await.expect("less needs no receipt");
+        let step = wishes.take(SESSION);
+        assert_eq!((refused(&step), step.line.is_none()), (Some(finance), true));
+        // Less of the one and more of the other is more.
+        let vision = NONE.with(Category::Vision);
+        let refusal = wishes.set_pace(0.1, 2, vision, None).await.expect_err("a receipt is needed");
+        assert!(refusal.detail.contains("pace.receipt: missing"), "{refusal}");
+        let other = Receipt { share: 0.1, counter: 1, ..receipt.clone() };
+        let refusal = wishes.set_pace(0.1, 2, vision, Some(signed(&other, &key))).await;
+        let refusal = refusal.expect_err("it is for all kinds");
+        assert!(refusal.detail.contains("receipt.refuses"), "{refusal}");
+        let refuses = vec![JobCategory::Vision];
+        let mine = Receipt { share: 0.1, counter: 1, refuses, ..receipt };
+        wishes.set_pace(0.1, 2, vision, Some(signed(&mine, &key))).await.expect("consented");
+        // The lower share and the new refusal count; what was refused still is.
+        let step = wishes.take(SESSION);
+        assert_eq!((told(&step), refused(&step)), (Some((0.1, 2)), Some(finance.union(vision))));
+        wishes.due().await;
+        let step = wishes.take(SESSION);
+        let line = step.line.as_ref().expect("a line");
+        assert_eq!((line.refuses, line.raise.is_some()), (vision, true));
+        assert_eq!(refused(&step), Some(vision));
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use super::writer;
 use crate::allocation::{Allocation, receipt_hash};
 use crate::store::StoreError;
 use crate::ticket::TicketError;
+use crate::time::UnixMs;
 use axum::body::Bytes;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -268,9 +269,11 @@ impl Reader {
             nonce: waiting.nonce().to_owned(),
             consent_text_version: text_version,
             consent_ms_max: timeouts.consent.as_millis() as u64,
+            now_ms: UnixMs::now().0.unsigned_abs(),
         })?;
         let (receipt, signature) = self.receipt(Instant::now() + timeouts.consent).await?;
-        let mut consented = waiting.consent(receipt, signature, network_prefix(peer))?;
+        let mut consented =
+            waiting.consent(receipt, signature, network_prefix(peer), UnixMs::now())?;
         self.recall(&mut consented.profile).await?;
         let stored = self.shared.store.session_opened(&consented.record).await;
         if let Err(StoreError::TicketTaken) = stored {
@@ -470,8 +473,9 @@ impl Reader {
                 tracing::info!(%session, %lease, task = %held.task, ?reason, detail, "lease refused");
                 Event::Refused { session, lease, reason }
             }
-            FromContributor::Pace { share, workers, receipt, signature } => {
-                active.wishes.set_pace(share, workers, receipt.zip(signature)).await?;
+            FromContributor::Pace { share, workers, refuses, receipt, signature } => {
+                let (refuses, signed) = (refuses.into_iter().collect(), receipt.zip(signature));
+                active.wishes.set_pace(share, workers, refuses, signed).await?;
                 return self.tell_wishes(active).await;
             }
             FromContributor::Pause { .. } => {
@@ -496,11 +500,11 @@ impl Reader {
 
     /// Records what the session has from now on, before it has more than it had.
     async fn allocate(&self, active: &mut Active, line: Line) -> Read<()> {
-        let Line { share, workers, raise } = line;
+        let Line { share, workers, refuses, raise } = line;
         if let Some(raise) = &raise {
             active.raised = Some(receipt_hash(&raise.receipt));
         }
-        let line = active.allocation.paced(share, workers, active.raised);
+        let line = active.allocation.paced(share, workers, refuses, active.raised);
         active.allocation = line;
         self.shared.store.add_allocation(&line, raise.as_ref()).await.map_err(|error| {
             tracing::error!(session = %active.session, %error, "an allocation was not stored");

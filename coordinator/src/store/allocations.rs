@@ -9,7 +9,7 @@ use super::{
 use crate::allocation::{Allocation, AllocationHash, AllocationKind, receipt_hash};
 use crate::runtime::session::{Raise, hex};
 use crate::time::UnixMs;
-use raven_engine::ContributorId;
+use raven_engine::{CategorySet, ContributorId};
 use raven_protocol::SessionId;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{Row as _, Transaction};
@@ -58,7 +58,8 @@ pub(super) async fn append(
     let number = number + 1;
     sqlx::query(
         "INSERT INTO allocations (number, at_ms, contributor, session, kind, share_ppm, cpu, gpu,
-             workers, receipt, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             workers, receipt, hash, refuses)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )
     .bind(super::count_to_sql(number))
     .bind(line.at_ms)
@@ -71,6 +72,7 @@ pub(super) async fn append(
     .bind(i64::from(line.workers))
     .bind(line.receipt.map(|receipt| receipt.to_vec()))
     .bind(&before.then(number, &line).0[..])
+    .bind(i64::from(line.refuses.bits()))
     .execute(&mut **transaction)
     .await
     .map_err(failed("append an allocation"))?;
@@ -263,6 +265,9 @@ fn read(row: &SqliteRow) -> Result<Allocation, StoreError> {
         cpu: column(row, table, "cpu")?,
         gpu: column(row, table, "gpu")?,
         workers: u32_column(row, table, "workers")?,
+        refuses: CategorySet::from_bits(
+            u8::try_from(u32_column(row, table, "refuses")?).unwrap_or(u8::MAX),
+        ),
         receipt: receipt.map_err(|_| unreadable(table, "receipt", "not 32 bytes"))?,
     })
 }

@@ -5,15 +5,55 @@
 
 use super::partners::day_of;
 use super::{Book, Store, StoreError, column, count_to_sql, failed, to_sql, u64_column};
+use crate::ticket::ShownTicket;
 use crate::time::{DAY_MS, UnixMs};
 use raven_engine::ledger::Account;
 use raven_engine::{ContributorId, SiteId};
 use raven_protocol::SessionId;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Views and blocked frames that are not stored yet, by site and day.
-pub(super) type Views = Mutex<HashMap<(SiteId, i64), (u64, u64)>>;
+/// Tickets that are remembered as shown, and as many that were before them: a few megabytes.
+const TICKETS_MAX: usize = 65_536;
+
+/// What is not stored yet.
+pub(super) type Views = Mutex<Counting>;
+
+/// What is counted in memory.
+#[derive(Debug, Default)]
+pub(super) struct Counting {
+    /// By site and day.
+    days: HashMap<(SiteId, i64), Counts>,
+    /// Tickets whose card was counted, so that each is counted once.
+    shown: HashSet<u64>,
+    shown_before: HashSet<u64>,
+}
+
+/// Frames that were served, pages that were told that theirs stays dark, and cards that
+/// came into view.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    views: u64,
+    blocked: u64,
+    shown: u64,
+}
+
+impl Counting {
+    fn at(&mut self, site: SiteId, now: UnixMs) -> &mut Counts {
+        self.days.entry((site, day_of(now))).or_default()
+    }
+
+    /// Whether a ticket comes for the first time, as far as is remembered.
+    fn is_first(&mut self, ticket: u64) -> bool {
+        if self.shown_before.contains(&ticket) || !self.shown.insert(ticket) {
+            return false;
+        }
+        if self.shown.len() >= TICKETS_MAX {
+            self.shown_before = std::mem::take(&mut self.shown);
+        }
+        true
+    }
+}
 
 /// Work of one outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +69,8 @@ pub struct SiteDay {
     pub views: u64,
     /// Pages of other origins that asked why their frame stays dark, or had it refused.
     pub blocked: u64,
+    /// Cards that were on a visitor's screen, each of a frame that was served to a page of the site.
+    pub shown: u64,
     /// Visitors, by their keys, who said yes.
     pub yes: u64,
     /// Of those, visitors of whom a result was credited.
@@ -69,18 +111,26 @@ pub(super) const EARNINGS: [&str; 2] = [
 ];
 
 impl Store {
-    fn views(&self) -> std::sync::MutexGuard<'_, HashMap<(SiteId, i64), (u64, u64)>> {
+    fn views(&self) -> MutexGuard<'_, Counting> {
         self.inner.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a frame that was served.
     pub fn count_view(&self, site: SiteId, now: UnixMs) {
-        self.views().entry((site, day_of(now))).or_default().0 += 1;
+        self.views().at(site, now).views += 1;
     }
 
     /// Counts a page that may not show the frame.
     pub fn count_blocked(&self, site: SiteId, now: UnixMs) {
-        self.views().entry((site, day_of(now))).or_default().1 += 1;
+        self.views().at(site, now).blocked += 1;
+    }
+
+    /// Counts a card that came into view, once for each ticket.
+    pub fn count_shown(&self, ticket: ShownTicket, now: UnixMs) {
+        let mut views = self.views();
+        if views.is_first(ticket.number) {
+            views.at(ticket.site, now).shown += 1;
+        }
     }
 
     /// Stores what was counted since the last time.
@@ -88,37 +138,37 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`]; it is counted with the next time then.
     pub async fn store_views(&self) -> Result<(), StoreError> {
-        let counted = std::mem::take(&mut *self.views());
+        let counted = std::mem::take(&mut self.views().days);
         if counted.is_empty() {
             return Ok(());
         }
         let stored = self.add_views(&counted).await;
         if stored.is_err() {
             let mut views = self.views();
-            for (key, (seen, blocked)) in counted {
-                let entry = views.entry(key).or_default();
-                *entry = (entry.0 + seen, entry.1 + blocked);
+            for (key, counts) in counted {
+                let day = views.days.entry(key).or_default();
+                day.views += counts.views;
+                day.blocked += counts.blocked;
+                day.shown += counts.shown;
             }
         }
         stored
     }
 
-    async fn add_views(
-        &self,
-        counted: &HashMap<(SiteId, i64), (u64, u64)>,
-    ) -> Result<(), StoreError> {
+    async fn add_views(&self, counted: &HashMap<(SiteId, i64), Counts>) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        for ((site, day), (views, blocked)) in counted {
+        for ((site, day), counts) in counted {
             sqlx::query(
-                "INSERT INTO site_days (site, day, views, blocked)
-                 SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM sites WHERE id = ?1)
+                "INSERT INTO site_days (site, day, views, blocked, shown)
+                 SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM sites WHERE id = ?1)
                  ON CONFLICT DO UPDATE SET views = views + excluded.views,
-                     blocked = blocked + excluded.blocked",
+                     blocked = blocked + excluded.blocked, shown = shown + excluded.shown",
             )
             .bind(to_sql(site.0))
             .bind(day)
-            .bind(count_to_sql(*views))
-            .bind(count_to_sql(*blocked))
+            .bind(count_to_sql(counts.views))
+            .bind(count_to_sql(counts.blocked))
+            .bind(count_to_sql(counts.shown))
             .execute(&mut *transaction)
             .await
             .map_err(failed("count views"))?;
@@ -139,7 +189,8 @@ impl Store {
         self.store_views().await?;
         let mut days = BTreeMap::<i64, SiteDay>::new();
         let rows = sqlx::query(
-            "SELECT day, views, blocked FROM site_days WHERE site = ?1 AND day BETWEEN ?2 AND ?3",
+            "SELECT day, views, blocked, shown FROM site_days
+             WHERE site = ?1 AND day BETWEEN ?2 AND ?3",
         )
         .bind(to_sql(site.0))
         .bind(from)
@@ -151,6 +202,8 @@ impl Store {
             let day = days.entry(column(row, "site_days", "day")?).or_default();
             day.views = u64_column(row, "site_days", "views")?;
             day.blocked = u64_column(row, "site_days", "blocked")?;
+            // A card may come into view on the day after its frame was served.
+            day.shown = u64_column(row, "site_days", "shown")?;
         }
         let rows = sqlx::query(
             "SELECT opened_ms / ?4 AS day, COUNT(DISTINCT contributor) AS yes,
@@ -294,4 +347,23 @@ pub struct EarningsDay {
     pub pending: i64,
     /// What went out.
     pub paid_out: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_counted_once_and_few_are_remembered() {
+        let mut counting = Counting::default();
+        assert!(counting.is_first(1) && !counting.is_first(1));
+        for ticket in 2..=TICKETS_MAX as u64 {
+            assert!(counting.is_first(ticket));
+        }
+        assert!(!counting.is_first(1), "those before are remembered too");
+        for ticket in 0..3 * TICKETS_MAX as u64 {
+            counting.is_first(TICKETS_MAX as u64 + ticket);
+            assert!(counting.shown.len() + counting.shown_before.len() <= 2 * TICKETS_MAX);
+        }
+    }
 }

@@ -101,6 +101,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0014_partners.sql"),
     include_str!("../../migrations/0015_contributors.sql"),
     include_str!("../../migrations/0016_accounts.sql"),
+    include_str!("../../migrations/0017_choices.sql"),
     include_str!("../../migrations/0019_account_links.sql"),
 ];
 

@@ -23,14 +23,25 @@ pub struct SiteRow {
     pub revoked: bool,
     /// Whether its owner has it stand still: its frame shows nothing, and nobody works for it.
     pub paused: bool,
-    /// Kinds of jobs that its visitors get no task of.
+    /// Kinds of jobs that its owner refuses.
     pub refuses: CategorySet,
+    /// The only ones that its owner takes; all where there is nothing.
+    pub allows: Option<CategorySet>,
 }
 
 impl SiteRow {
     /// Whether its frame may be shown at all.
     pub fn is_open(&self) -> bool {
         !self.revoked && !self.paused
+    }
+
+    /// Kinds of jobs that its visitors get no task of: what is refused, and what is not
+    /// among those that alone are taken.
+    pub fn refused(&self) -> CategorySet {
+        match self.allows {
+            Some(allows) => self.refuses.union(allows.complement()),
+            None => self.refuses,
+        }
     }
 }
 
@@ -46,6 +57,8 @@ pub struct OwnedSite {
 pub struct SiteChange {
     pub paused: Option<bool>,
     pub refuses: Option<CategorySet>,
+    /// `Some(None)` takes the list away.
+    pub allows: Option<Option<CategorySet>>,
     pub origins: Option<Vec<String>>,
 }
 
@@ -62,7 +75,8 @@ pub fn parse_site(text: &str) -> Option<SiteId> {
 }
 
 const COLUMNS: &str =
-    "id, name, site_key, origins, revoked_ms, paused_ms, refused_categories, created_ms";
+    "id, name, site_key, origins, revoked_ms, paused_ms, refused_categories, allowed_categories,
+     created_ms";
 
 fn read(row: &SqliteRow) -> Result<SiteRow, StoreError> {
     let origins: &str = column(row, "sites", "origins")?;
@@ -75,10 +89,13 @@ fn read(row: &SqliteRow) -> Result<SiteRow, StoreError> {
             .map_err(|error| unreadable("sites", "origins", error))?,
         revoked: revoked.is_some(),
         paused: column::<Option<i64>>(row, "sites", "paused_ms")?.is_some(),
-        refuses: CategorySet::from_bits(
-            u8::try_from(u32_column(row, "sites", "refused_categories")?).unwrap_or(u8::MAX),
-        ),
+        refuses: categories(u32_column(row, "sites", "refused_categories")?),
+        allows: column::<Option<u32>>(row, "sites", "allowed_categories")?.map(categories),
     })
+}
+
+fn categories(bits: u32) -> CategorySet {
+    CategorySet::from_bits(u8::try_from(bits).unwrap_or(u8::MAX))
 }
 
 impl Store {
@@ -217,6 +234,7 @@ impl Store {
         let done = sqlx::query(
             "UPDATE sites SET origins = COALESCE(?3, origins),
                  refused_categories = COALESCE(?4, refused_categories),
+                 allowed_categories = CASE WHEN ?7 THEN ?8 ELSE allowed_categories END,
                  paused_ms = CASE WHEN ?5 IS NULL THEN paused_ms WHEN ?5 = 0 THEN NULL
                              ELSE COALESCE(paused_ms, ?6) END
              WHERE id = ?1 AND owner = ?2 AND revoked_ms IS NULL",
@@ -227,6 +245,8 @@ impl Store {
         .bind(change.refuses.map(|refuses| i64::from(refuses.bits())))
         .bind(change.paused)
         .bind(UnixMs::now().0)
+        .bind(change.allows.is_some())
+        .bind(change.allows.flatten().map(|allows| i64::from(allows.bits())))
         .execute(self.writer())
         .await
         .map_err(failed("change a site"))?;

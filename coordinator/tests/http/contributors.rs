@@ -119,6 +119,7 @@ fn open(server: &Server, session: u64, key: &SigningKey) {
         numeric: NumericClass::Gpu { kernel: KernelId([7; 32]) },
         share: 0.25,
         workers: 1,
+        refuses: raven_engine::CategorySet::EMPTY,
         receipt: "{}".into(),
         signature: String::new(),
     };

@@ -1,6 +1,7 @@
 //! The HTTP API, over real connections to a server with a real store.
 
 mod account;
+mod card;
 mod contributor_money;
 mod contributors;
 mod datasets;

@@ -397,6 +397,7 @@ fn a_visitors_token_is_good_for_its_site_alone() {
         numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
         share: 1.0,
         workers: 1,
+        refuses: raven_engine::CategorySet::EMPTY,
         receipt: "{}".into(),
         signature: String::new(),
     };
@@ -483,8 +484,9 @@ fn earnings_are_by_day_and_as_a_table() {
     assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8");
     assert_eq!(
         csv.text(),
-        "day,book,available_nano_usd,pending_nano_usd,paid_out_nano_usd\r\n\
-         2026-01-01,test,100,11,0\r\n2026-01-02,test,0,0,0\r\n2026-01-03,test,7,0,0\r\n"
+        "day,book,available_nano_usd,pending_nano_usd,paid_out_nano_usd,views,blocked,shown,yes,worked\r\n\
+         2026-01-01,test,100,11,0,0,0,0,0,0\r\n2026-01-02,test,0,0,0,0,0,0,0,0\r\n\
+         2026-01-03,test,7,0,0,0,0,0,0,0\r\n"
     );
     for (span, field) in [
         ("?from=2026-01-02&to=2026-01-01", "from"),

@@ -421,6 +421,7 @@ fn welcome_message(text: &str) -> ToContributor {
         nonce: "00".repeat(32),
         consent_text_version: text.to_owned(),
         consent_ms_max: 30_000,
+        now_ms: 1_800_000_000_000,
     }
 }
 

@@ -77,6 +77,7 @@ fn open_on(
         numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
         share: 1.0,
         workers: 1,
+        refuses: raven_engine::CategorySet::EMPTY,
         receipt: "{}".into(),
         signature: String::new(),
     };

@@ -65,6 +65,7 @@ fn with_sites(server: &Server) -> [SiteId; 2] {
             numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
             share: 1.0,
             workers: 1,
+            refuses: raven_engine::CategorySet::EMPTY,
             receipt: "{}".into(),
             signature: String::new(),
         };

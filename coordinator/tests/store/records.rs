@@ -10,8 +10,8 @@ use raven_coordinator::time::UnixMs;
 use raven_engine::ledger::Account;
 use raven_engine::money::PicoUsd;
 use raven_engine::{
-    Beneficiary, Cause, CompletedReason, ContributorId, Credit, Identity, JobPhase, JobState,
-    Metrics, Patience, Payer, Proof, Record, SetBack, SiteId, Trust, Void,
+    Beneficiary, Category, Cause, CompletedReason, ContributorId, Credit, Identity, JobPhase,
+    JobState, Metrics, Patience, Payer, Proof, Record, SetBack, SiteId, Trust, Void,
 };
 use raven_protocol::{Backend, BlobId, DeviceClass, JobId, ResultDigest, SessionId, TaskId};
 use serde_json::json;
@@ -408,7 +408,15 @@ fn a_job_tells_why_it_waits_and_ends_only_when_that_is_durable() {
     persist(&server, &round(job, 1));
     let says = |phase, reason: Option<&str>| {
         let reason = reason.map(str::to_owned);
-        let live = JobLive { phase, reason, contributors: 0, images_per_s: 0.0, train_ms: 0 };
+        let live = JobLive {
+            category: Category::Other,
+            requester: "Amber Heron".into(),
+            phase,
+            reason,
+            contributors: 0,
+            images_per_s: 0.0,
+            train_ms: 0,
+        };
         server.network.live.lock().expect("no panic").insert(job, live);
         let shown = server.get(&format!("/v1/jobs/{job}")).json();
         (shown["state"].clone(), shown["reason"].clone())

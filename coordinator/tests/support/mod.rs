@@ -258,6 +258,7 @@ async fn site(store: &Store, owner: KeyId) -> SiteId {
         revoked: false,
         paused: false,
         refuses: raven_engine::CategorySet::EMPTY,
+        allows: None,
     };
     store.add_site(owner, &row, 10, None).await.expect("a site");
     row.id

@@ -4,6 +4,7 @@ use super::CONSENT_TEXT;
 use ed25519_dalek::{Signer, SigningKey};
 use futures_util::{SinkExt, StreamExt};
 use raven_coordinator::runtime::session::hex;
+use raven_coordinator::time::UnixMs;
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Device, DeviceClass, Earnings, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello,
@@ -180,6 +181,8 @@ pub fn receipt(hello: &Hello, nonce: &str, site: Option<&str>) -> Receipt {
         session_key: hello.session_key.clone(),
         cpu: true,
         gpu: false,
+        refuses: Vec::new(),
+        time_ms: UnixMs::now().0.unsigned_abs(),
         keeps: hello.keeps,
         earnings: hello.earnings,
         counter: 0,
@@ -188,16 +191,17 @@ pub fn receipt(hello: &Hello, nonce: &str, site: Option<&str>) -> Receipt {
 
 /// A change of pace that needs no receipt.
 pub fn pace(share: f64, workers: u32) -> FromContributor {
-    FromContributor::Pace { share, workers, receipt: None, signature: None }
+    FromContributor::Pace { share, workers, refuses: Vec::new(), receipt: None, signature: None }
 }
 
-/// A change of pace with a receipt for `receipt.share`.
+/// A change of pace with a receipt for `receipt.share` and what it refuses.
 pub fn raise(receipt: &Receipt, key: &SigningKey) -> FromContributor {
     let FromContributor::Consent { receipt: text, signature } = consent(receipt, key) else {
         unreachable!("a consent is made");
     };
-    let share = receipt.share;
-    FromContributor::Pace { share, workers: 1, receipt: Some(text), signature: Some(signature) }
+    let (share, refuses) = (receipt.share, receipt.refuses.clone());
+    let (receipt, signature) = (Some(text), Some(signature));
+    FromContributor::Pace { share, workers: 1, refuses, receipt, signature }
 }
 
 pub fn consent(receipt: &Receipt, key: &SigningKey) -> FromContributor {

@@ -6,11 +6,12 @@ import { forgetKey } from '../shared/key-store.ts';
 import { Earned } from './claim.ts';
 import type { PageConfig } from './config.ts';
 import type { Embed } from './embed.ts';
-import { Gate } from './gate.ts';
+import { Gate, type Sight } from './gate.ts';
 import { HubClient, stopOtherTabs } from './hub-client.ts';
 import { Memory, type Choices } from './memory.ts';
 import { offeredShare, Pauses, type BatteryRules } from './pauses.ts';
 import { Presence } from './presence.ts';
+import { fetchQueue, tellShown } from './queue.ts';
 import { embedPhase, next, viewWidth, type Event as FrameEvent, type View } from './state.ts';
 import type { Text } from './text.ts';
 import { Elements } from './view.ts';
@@ -42,6 +43,8 @@ export class Card {
   /** Runs while the gate of the panel watches. */
   #watching: ReturnType<typeof setTimeout> | undefined;
   readonly #presence = new Presence(document);
+  /** Whether it was told that the card has come into view. */
+  #isShown = false;
   readonly #pauses: Pauses;
   #view: View = firstView();
   #hub: HubClient | undefined;
@@ -67,7 +70,7 @@ export class Card {
     this.#embed = embed;
     this.#elements = new Elements(text, { site: config.siteName, cap: text.megabytes(config.visitBytesMax) });
     this.#chosen = this.#elements.choices;
-    this.#gate = new Gate(this.#elements.asked, (sight) => this.#elements.showSight(sight));
+    this.#gate = new Gate(this.#elements.asked, (sight) => this.#see(sight));
     this.#liveGate = new Gate(this.#elements.changed, () => undefined);
     this.#pauses = new Pauses(() => this.#applyPause());
     this.#listen();
@@ -77,6 +80,14 @@ export class Card {
     this.#elements.offerGpu(config.gpu !== 'no' && 'gpu' in navigator);
     this.#elements.showSight('waiting');
     this.#elements.show(this.#view, undefined);
+  }
+
+  /** What the gate sees of the card. One that can be read is in view. */
+  #see(sight: Sight): void {
+    this.#elements.showSight(sight);
+    if (this.#isShown || !(sight === 'seen' || sight === 'unread')) return;
+    this.#isShown = true;
+    tellShown(this.#config.ticket);
   }
 
   obeyPage(message: ToFrame): void {
@@ -127,7 +138,8 @@ export class Card {
     stop.addEventListener('click', () => this.#stop());
     yes.addEventListener('click', (event) => this.#agree(event));
     share.addEventListener('input', () => this.#elements.showShare());
-    for (const control of [share, cpu, gpu]) control.addEventListener('change', (event) => this.#choose(event));
+    const kinds = this.#elements.kinds.values();
+    for (const control of [share, cpu, gpu, ...kinds]) control.addEventListener('change', (event) => this.#choose(event));
     for (const type of APPROACHES) this.#elements.changed.actions.addEventListener(type, () => this.#watch());
     for (const button of [this.#elements.keep, this.#elements.overKeep]) {
       button.addEventListener('click', () => void this.#keep());
@@ -167,8 +179,9 @@ export class Card {
   #choose(event: Event): void {
     this.#elements.showSwitches();
     if (this.#view.at !== 'live') return;
-    const [before, { share, cpu, gpu }] = [this.#chosen, this.#elements.choices];
-    const isMore = share > before.share || (cpu && !before.cpu) || (gpu && !before.gpu);
+    const [before, { share, cpu, gpu, refuses }] = [this.#chosen, this.#elements.choices];
+    const isAllowedAgain = before.refuses.some((kind) => !refuses.includes(kind));
+    const isMore = share > before.share || (cpu && !before.cpu) || (gpu && !before.gpu) || isAllowedAgain;
     const isRefused = isMore && !(this.#liveGate.isOpen && this.#presence.vouchesForChange(event));
     this.#elements.showChangeAgain(isRefused);
     if (isRefused) {
@@ -189,6 +202,10 @@ export class Card {
       this.#hub?.post({ kind: 'gpu', allowed: gpu });
       this.#memory.noteGpu(gpu);
     }
+    if (isAllowedAgain || refuses.length !== before.refuses.length) {
+      this.#hub?.post({ kind: 'refuses', refuses });
+      this.#memory.noteRefuses(refuses);
+    }
   }
 
   #dispatch(event: FrameEvent): void {
@@ -203,8 +220,11 @@ export class Card {
     this.#elements.show(after, this.#pauses.reason);
     if (before.at !== 'card' && after.at === 'card') {
       // Asked again, nothing is ticked beforehand either but the processor, which is what is asked for.
-      this.#elements.setChoices({ share: this.#elements.shareValue, cpu: true, gpu: false, give: false });
+      const { shareValue: share, refuses } = this.#elements;
+      this.#elements.setChoices({ share, cpu: true, gpu: false, give: false, refuses });
       this.#gate.start();
+      // Not before: most visitors never open it.
+      void fetchQueue(this.#config.site).then((queue) => this.#elements.showQueue(queue));
     }
     if (before.at !== 'live' && after.at === 'live') {
       this.#chosen = this.#elements.choices;
@@ -372,8 +392,9 @@ export class Card {
   }
 
   /** The visitor chose in another tab, which has vouched for it. */
-  #follow(choice: Extract<FromHub, { kind: 'share' | 'gpu' | 'cpu' }>): void {
+  #follow(choice: Extract<FromHub, { kind: 'share' | 'gpu' | 'cpu' | 'refuses' }>): void {
     if (choice.kind === 'share') this.#elements.setShare(choice.share);
+    else if (choice.kind === 'refuses') this.#elements.setRefuses(choice.refuses);
     else if (choice.kind === 'gpu') this.#elements.setGpu(choice.allowed);
     else this.#elements.setCpu(choice.allowed);
     this.#chosen = this.#elements.choices;

@@ -18,7 +18,7 @@ export interface VisitSoFar extends Choices {
   readonly bytes: number;
 }
 
-function hubConfig(page: PageConfig, { share, cpu, gpu, give, bytes }: VisitSoFar): HubConfig {
+function hubConfig(page: PageConfig, { share, cpu, gpu, give, refuses, bytes }: VisitSoFar): HubConfig {
   const extras = navigator as NavigatorExtras;
   return {
     ticket: page.ticket,
@@ -30,6 +30,7 @@ function hubConfig(page: PageConfig, { share, cpu, gpu, give, bytes }: VisitSoFa
     gpu: page.gpu,
     gpuAllowed: gpu,
     cpuAllowed: cpu,
+    refuses,
     earnings: give ? 'site' : 'mine',
     cores: navigator.hardwareConcurrency || 1,
     phone: extras.userAgentData?.mobile ?? /Mobi|Android/.test(navigator.userAgent),

@@ -4,6 +4,8 @@
  * around the frame. Where storage is denied nothing is kept.
  */
 
+import { readCategories, type JobCategory } from '../wire/message.ts';
+
 /** A yes holds for a day. */
 const CONSENT_MS = 24 * 60 * 60 * 1000;
 /** A visit ends after half an hour without a page of the site. */
@@ -18,6 +20,8 @@ export interface Choices {
   readonly gpu: boolean;
   /** Whether the site gets what is earned. */
   readonly give: boolean;
+  /** Kinds of jobs that it is not for. */
+  readonly refuses: readonly JobCategory[];
 }
 
 /** A yes that still holds. */
@@ -37,8 +41,8 @@ interface Record extends Remembered {
 /** What a `storage` event says. */
 export type StorageChange = Pick<StorageEvent, 'key' | 'oldValue' | 'newValue'>;
 
-function choicesOf({ share, cpu, gpu, give }: Choices): Choices {
-  return { share, cpu, gpu, give };
+function choicesOf({ share, cpu, gpu, give, refuses }: Choices): Choices {
+  return { share, cpu, gpu, give, refuses };
 }
 
 function excludedOf({ excluded }: { readonly excluded?: unknown }): { excluded?: true } {
@@ -96,6 +100,11 @@ export class Memory {
   /** Notes whether the yes is for the processor. */
   noteCpu(cpu: boolean): void {
     this.#note({ cpu });
+  }
+
+  /** Notes which kinds of jobs the yes is not for. */
+  noteRefuses(refuses: readonly JobCategory[]): void {
+    this.#note({ refuses });
   }
 
   /** Notes that the visit's key gets no more work. A new yes begins with a new key. */
@@ -160,19 +169,19 @@ export class Memory {
   /** A yes that holds now, to this very text. */
   #parse(kept: string | null): Record | undefined {
     try {
-      const { text, share, cpu, gpu, give, bytes, until, seen, excluded } = JSON.parse(kept ?? '{}');
+      const { text, share, cpu, gpu, give, refuses, bytes, until, seen, excluded } = JSON.parse(kept ?? '{}');
       const isWhole = [share, bytes, until, seen].every((value) => typeof value === 'number' && value >= 0);
       const holds = isWhole && text === this.#text && share <= 1 && until > this.#now() && until <= this.#now() + CONSENT_MS;
       // What is not said of the GPU is no yes, and what is not said of the processor is one.
-      const choices = { share, cpu: cpu !== false, gpu: gpu === true, give: give === true };
+      const choices = { share, cpu: cpu !== false, gpu: gpu === true, give: give === true, refuses: readCategories(refuses) };
       return holds ? { text, ...choices, bytes, until, seen, ...excludedOf({ excluded }) } : undefined;
     } catch {
       return undefined;
     }
   }
 
-  #write({ cpu, gpu, give, ...record }: Record): void {
-    const unusual = { ...(cpu ? {} : { cpu }), ...(gpu ? { gpu } : {}), ...(give ? { give } : {}) };
+  #write({ cpu, gpu, give, refuses, ...record }: Record): void {
+    const unusual = { ...(cpu ? {} : { cpu }), ...(gpu ? { gpu } : {}), ...(give ? { give } : {}), ...(refuses.length > 0 ? { refuses } : {}) };
     try {
       this.#storage().setItem(this.#key, JSON.stringify({ ...record, ...unusual }));
     } catch {

@@ -1,7 +1,8 @@
 /** The frame's sentences, made from the words of one language. */
 
 import type { Earner, FailureKind, GpuStatus, HubPhase, Results } from '../shared/hub-port.ts';
-import type { About, JobCategory } from '../wire/message.ts';
+import { JOB_CATEGORIES, type About, type JobCategory } from '../wire/message.ts';
+import type { Queue } from './queue.ts';
 import type { Sight } from './gate.ts';
 import type { Words } from './language.ts';
 import type { PauseReason, View } from './state.ts';
@@ -46,6 +47,9 @@ const KINDS: Record<JobCategory, Key> = {
   other: 'kindOther',
 };
 
+/** So many kinds of work are named on the card; it has room for few. */
+const NAMED_MAX = 2;
+
 /** What keeps the visitor from agreeing, where they can do something about it. */
 const SIGHTS: Record<Sight, Key | undefined> = {
   waiting: undefined,
@@ -66,12 +70,14 @@ export class Text {
   readonly #percent: Intl.NumberFormat;
   readonly #count: Intl.NumberFormat;
   readonly #megabytes: Intl.NumberFormat;
+  readonly #list: Intl.ListFormat;
 
   constructor(words: Words) {
     this.#words = words;
     const { language } = words;
     this.#percent = new Intl.NumberFormat(language, { style: 'percent' });
     this.#count = new Intl.NumberFormat(language);
+    this.#list = new Intl.ListFormat(language, { type: 'conjunction' });
     const unit = { style: 'unit', unit: 'megabyte', unitDisplay: 'short' } as const;
     this.#megabytes = new Intl.NumberFormat(language, { ...unit, maximumFractionDigits: 1 });
   }
@@ -147,6 +153,22 @@ export class Text {
   about(about: About | undefined, phase: HubPhase): string {
     if (!about || phase.name !== 'working') return '';
     return this.fill('about', { whom: about.requester, what: this.fill(KINDS[about.category]) });
+  }
+
+  /** What would be computed now, before anybody agrees; where that is not known, when it will be told. */
+  queue(queue: Queue | undefined): string {
+    if (!queue) return this.fill('queueLater');
+    const { work, more, categories } = queue;
+    if (work.length === 0) {
+      // All of them are named by the switches below.
+      if (categories.length === JOB_CATEGORIES.length) return this.fill('queueAny');
+      const kinds = categories.map((category) => this.fill(KINDS[category]));
+      return this.fill('queueNone', { what: this.#list.format(kinds) });
+    }
+    const named = work.slice(0, NAMED_MAX).map(({ requester, category }) => this.fill('queueFor', { whom: requester, what: this.fill(KINDS[category]) }));
+    const rest = more + work.length - named.length;
+    const others = rest > 0 ? [this.fill('queueMore', { count: this.#count.format(rest) })] : [];
+    return this.fill('queueNow', { what: this.#list.format([...named, ...others]) });
   }
 
   /** Whose the earnings are, once that is known. */

@@ -1,6 +1,8 @@
 /** The frame's elements, and how a view is put into them. */
 
+import { JOB_CATEGORIES, type JobCategory } from '../wire/message.ts';
 import type { Choices } from './memory.ts';
+import type { Queue } from './queue.ts';
 import type { PauseReason, View } from './state.ts';
 import { parts, type Text } from './text.ts';
 import type { Messages } from './text/en.ts';
@@ -22,6 +24,10 @@ export class Elements {
   readonly cpu = element<HTMLInputElement>('cpu');
   readonly gpu = element<HTMLInputElement>('gpu');
   readonly give = element<HTMLInputElement>('give');
+  /** Whether a kind of job may be computed, for each of them. */
+  readonly kinds: ReadonlyMap<JobCategory, HTMLInputElement> = new Map(
+    JOB_CATEGORIES.map((category) => [category, element<HTMLInputElement>(`kind-${category}`)]),
+  );
   readonly words = element('words');
   readonly foot = element('foot');
   readonly actions = element('actions');
@@ -34,6 +40,7 @@ export class Elements {
   readonly keep = element<HTMLButtonElement>('keep');
   readonly overKeep = element<HTMLButtonElement>('over-keep');
   readonly #chipText = element('ask');
+  readonly #queue = element('queue');
   readonly #text: Text;
   readonly #shareText = element<HTMLOutputElement>('share-text');
   readonly #shareField = element('share-field');
@@ -120,8 +127,11 @@ export class Elements {
     this.showSwitches();
   }
 
-  /** The last of the two stays: who wants neither stops. */
+  /** The last of them stays: who wants none stops. */
   showSwitches(): void {
+    const offered = [...this.kinds.values()].filter((box) => box.parentElement?.hidden !== true);
+    const isLast = offered.filter((box) => box.checked).length === 1;
+    for (const box of offered) box.disabled = isLast && box.checked;
     this.cpu.disabled = this.cpu.checked && !this.gpu.checked;
     this.gpu.disabled = this.gpu.checked && !this.cpu.checked;
   }
@@ -141,12 +151,33 @@ export class Elements {
   }
 
   get choices(): Choices {
-    return { share: this.shareValue, cpu: this.cpuValue, gpu: this.gpuValue, give: this.give.checked };
+    return { share: this.shareValue, cpu: this.cpuValue, gpu: this.gpuValue, give: this.give.checked, refuses: this.refuses };
+  }
+
+  /** Kinds of jobs that the visitor has switched off. */
+  get refuses(): readonly JobCategory[] {
+    return JOB_CATEGORIES.filter((category) => this.kinds.get(category)?.checked === false);
+  }
+
+  setRefuses(refuses: readonly JobCategory[]): void {
+    for (const [category, box] of this.kinds) box.checked = !refuses.includes(category);
+    this.showSwitches();
+  }
+
+  /** What would be computed now. What the site does not take is not asked about. */
+  showQueue(queue: Queue | undefined): void {
+    setText(this.#queue, this.#text.queue(queue));
+    if (!queue) return;
+    for (const [category, box] of this.kinds) {
+      if (box.parentElement) box.parentElement.hidden = !queue.categories.includes(category);
+    }
+    this.showSwitches();
   }
 
   /** Shows what an earlier yes was for. */
-  setChoices({ share, cpu, gpu, give }: Choices): void {
+  setChoices({ share, cpu, gpu, give, refuses }: Choices): void {
     this.setShare(share);
+    this.setRefuses(refuses);
     this.cpu.checked = cpu;
     this.setGpu(gpu);
     this.give.checked = give;

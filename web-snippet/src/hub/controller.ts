@@ -9,6 +9,7 @@ import { paceFor, type Pace } from '../shared/pace.ts';
 import { ShardFetcher } from './blobs.ts';
 import { Gpu } from './gpu.ts';
 import type { Identity } from './identity.ts';
+import type { JobCategory } from '../wire/message.ts';
 import { GPU_FILES_BYTES, KERNEL_FILES_BYTES, KernelLoadError, type KernelFiles } from './kernel-files.ts';
 import { IDLE_SHOWN_AFTER_MS, Lane, type LaneEvents, type Visit } from './lane.ts';
 import type { Port } from './pool.ts';
@@ -77,6 +78,7 @@ export class Controller {
   #cpu: Lane | undefined;
   #cpuFiles: KernelFiles | undefined;
   #isCpuAllowed = true;
+  #refuses: readonly JobCategory[] = [];
   /** Of the processor's lanes that are over. */
   #cpuCommittedBefore = 0;
   #pace: Pace = paceFor(0, 1);
@@ -128,6 +130,10 @@ export class Controller {
       case 'cpu':
         this.#allowCpu(message.allowed);
         return;
+      case 'refuses':
+        this.#refuses = message.refuses;
+        for (const lane of this.#lanes()) lane.tellSoon();
+        return;
       case 'pause':
         this.#pause(message.detail);
         return;
@@ -164,6 +170,7 @@ export class Controller {
     this.#ticket = config.ticket;
     this.#pace = paceFor(config.share, config.cores);
     this.#isCpuAllowed = config.cpuAllowed;
+    this.#refuses = config.refuses;
     this.#gpu.begin(config.gpu, config.gpuAllowed);
     await this.#load(config);
   }
@@ -316,6 +323,7 @@ export class Controller {
       results: this.#results,
       ticket: () => this.#ticket,
       allowed: () => ({ cpu: this.#isCpuAllowed, gpu: this.#gpu.isAllowed }),
+      refuses: () => this.#refuses,
       now: () => this.#host.now(),
       random: () => this.#host.random(),
       connect: () => this.#host.connect(url),

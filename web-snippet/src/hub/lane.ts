@@ -8,7 +8,7 @@ import type { FailureKind, HubConfig, HubPhase } from '../shared/hub-port.ts';
 import type { Pace } from '../shared/pace.ts';
 import { encodeFrame } from '../wire/frame.ts';
 import { PROTOCOL_VERSION, TEXT_BYTES_MAX, TO_COORDINATOR } from '../wire/limits.ts';
-import type { About, Backend, GoodbyeReason, RefuseReason, ShardRef } from '../wire/message.ts';
+import type { About, Backend, GoodbyeReason, JobCategory, RefuseReason, ShardRef } from '../wire/message.ts';
 import { Backoff } from './backoff.ts';
 import { CapError, FrameStore, type ShardFetcher } from './blobs.ts';
 import type { Identity } from './identity.ts';
@@ -56,6 +56,8 @@ export interface Visit {
   /** The ticket as it was last renewed. */
   ticket(): string;
   allowed(): Allowed;
+  /** Kinds of jobs that the visitor refuses. */
+  refuses(): readonly JobCategory[];
   now(): number;
   random(): number;
   connect(): Socket;
@@ -175,6 +177,11 @@ export class Lane {
   setPace(pace: Pace): void {
     this.#pace = pace;
     this.#pool.setPace(pace);
+    this.tellSoon();
+  }
+
+  /** Tells what the visitor wishes now: pace, and what is refused. */
+  tellSoon(): void {
     const waitMs = this.#paceToldAt + PACE_TOLD_EVERY_MS - this.#visit.now();
     if (waitMs <= 0) this.#tellPace();
     else this.#paceTimer ??= setTimeout(() => this.#tellPace(), waitMs);
@@ -269,7 +276,7 @@ export class Lane {
     }
     this.#become({ at: 'connecting' });
     const { textVersion, site } = visit.config;
-    const facts = { hello: this.#hello(), textVersion, site, allowed: () => visit.allowed() };
+    const facts = { hello: this.#hello(), textVersion, site, allowed: () => visit.allowed(), refuses: () => visit.refuses(), now: () => visit.now() };
     let socket: Socket;
     try {
       socket = new CountedSocket(visit.connect(), (bytes) => visit.spend(bytes), (act) => this.#meter.run(act));

@@ -12,6 +12,7 @@ import {
   reasonOfCloseCode,
   type FromContributor,
   type GoodbyeReason,
+  type JobCategory,
   type Receipt,
   type ToContributor,
 } from '../wire/message.ts';
@@ -63,6 +64,10 @@ export interface SessionFacts {
   readonly site: string;
   /** What the visitor allows, at the moment of asking. */
   allowed(): Allowed;
+  /** Kinds of jobs that the visitor refuses, the same. */
+  refuses(): readonly JobCategory[];
+  /** Milliseconds on a clock that only counts on. */
+  now(): number;
 }
 
 type Stage = 'opening' | 'greeting' | 'signing' | 'consenting' | 'ready' | 'ended';
@@ -75,9 +80,13 @@ export class Session {
   readonly #timer: ReturnType<typeof setTimeout>;
   #stage: Stage = 'opening';
   #nonce = '';
+  /** The coordinator's clock when the welcome came, and ours. */
+  #welcomed = { nowMs: 0, at: 0 };
   /** The share that the coordinator knows; a higher one is signed anew. */
   #share: number;
   #workers: number;
+  /** What the coordinator knows to be refused; less is signed anew. */
+  #refuses: readonly JobCategory[] = [];
   /** Receipts signed after the first. */
   #raises = 0;
   /** The newest wish for a pace: one that is being signed when it comes is not sent any more. */
@@ -106,16 +115,19 @@ export class Session {
     if (this.#stage !== 'ended') this.#socket.send(encodeFrame(message));
   }
 
-  /** Tells a new pace once the session is ready; what is above the last one goes with a receipt. */
+  /** Tells a new pace, and what is refused, once the session is ready; what is more than the last one goes with a receipt. */
   async pace(share: number, workers: number): Promise<void> {
     const turn = (this.#paceTurn += 1);
     const isNewest = (): boolean => this.#stage === 'ready' && turn === this.#paceTurn;
-    if (!isNewest() || (share === this.#share && workers === this.#workers)) return;
+    const refuses = this.#facts.refuses();
+    const isAllowedAgain = this.#refuses.some((kind) => !refuses.includes(kind));
+    const isSame = share === this.#share && workers === this.#workers && !isAllowedAgain && refuses.length === this.#refuses.length;
+    if (!isNewest() || isSame) return;
     let signed: SignedReceipt | undefined;
-    if (share > this.#share) {
+    if (share > this.#share || isAllowedAgain) {
       this.#raises += 1;
       try {
-        signed = await this.#identity.sign({ ...this.#receipt(share), counter: this.#raises });
+        signed = await this.#identity.sign({ ...this.#receipt(share, refuses), counter: this.#raises });
       } catch {
         // Without a receipt the coordinator keeps the share that it knows.
         return;
@@ -124,7 +136,8 @@ export class Session {
     }
     this.#share = share;
     this.#workers = workers;
-    this.send({ type: 'pace', share, workers, ...signed });
+    this.#refuses = refuses;
+    this.send({ type: 'pace', share, workers, ...(refuses.length > 0 ? { refuses } : {}), ...signed });
   }
 
   /** Sends a frame that the kernel has written; dropped where the session is not ready. */
@@ -177,6 +190,7 @@ export class Session {
         return;
       case 'welcome':
         if (this.#stage !== 'greeting') break;
+        this.#welcomed = { nowMs: message.nowMs, at: this.#facts.now() };
         this.#consent(message.nonce, message.consentTextVersion);
         return;
       case 'ready':
@@ -201,7 +215,8 @@ export class Session {
     }
     this.#stage = 'signing';
     this.#nonce = nonce;
-    this.#identity.sign(this.#receipt(this.#share)).then(
+    this.#refuses = this.#facts.refuses();
+    this.#identity.sign(this.#receipt(this.#share, this.#refuses)).then(
       (signed) => {
         if (this.#stage !== 'signing') return;
         this.#stage = 'consenting';
@@ -211,8 +226,8 @@ export class Session {
     );
   }
 
-  /** What the visitor agrees to with `share`. */
-  #receipt(share: number): Receipt {
+  /** What the visitor agrees to with `share`, now. */
+  #receipt(share: number, refuses: readonly JobCategory[]): Receipt {
     const { cpu, gpu } = this.#facts.allowed();
     const { keeps, earnings } = this.#facts.hello;
     return {
@@ -221,6 +236,9 @@ export class Session {
       share,
       ...(cpu ? {} : { cpu: false as const }),
       ...(gpu ? { gpu: true as const } : {}),
+      ...(refuses.length > 0 ? { refuses } : {}),
+      // The coordinator's clock: that of the device may be anything.
+      time_ms: Math.round(this.#welcomed.nowMs + this.#facts.now() - this.#welcomed.at),
       ...(keeps ? { keeps } : {}),
       ...(earnings ? { earnings } : {}),
       nonce: this.#nonce,

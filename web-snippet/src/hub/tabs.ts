@@ -4,6 +4,7 @@
  */
 
 import { ELSEWHERE, type FromHub, type HubConfig, type ToHub } from '../shared/hub-port.ts';
+import { readCategories, type JobCategory } from '../wire/message.ts';
 import type { Turn } from './turn.ts';
 
 /** Between the hubs of one site; all come from the same origin, but not from the same build. */
@@ -14,6 +15,8 @@ export type TabMessage =
   | { readonly kind: 'gpu'; readonly allowed: boolean }
   /** The same of the processor. */
   | { readonly kind: 'cpu'; readonly allowed: boolean }
+  /** The visitor refuses these kinds of jobs, and no others. */
+  | { readonly kind: 'refuses'; readonly refuses: readonly JobCategory[] }
   /** The visitor said stop. */
   | { readonly kind: 'stop' }
   /** The sender has the pool now: nobody else needs a connection. */
@@ -23,7 +26,7 @@ export type TabMessage =
   /** The sender has moved so many bytes more (below zero: fewer than it had set aside), and knows of `total`. */
   | { readonly kind: 'moved'; readonly bytes: number; readonly total: number };
 
-type Choice = Extract<TabMessage, { kind: 'share' | 'gpu' | 'cpu' }>;
+type Choice = Extract<TabMessage, { kind: 'share' | 'gpu' | 'cpu' | 'refuses' }>;
 
 function changedBy(choice: Choice): Partial<HubConfig> {
   switch (choice.kind) {
@@ -33,19 +36,23 @@ function changedBy(choice: Choice): Partial<HubConfig> {
       return { gpuAllowed: choice.allowed };
     case 'cpu':
       return { cpuAllowed: choice.allowed };
+    case 'refuses':
+      return { refuses: choice.refuses };
   }
 }
 
 /** Reads what came over the channel; `undefined` where it is nothing that this build knows. */
 export function readTabMessage(data: unknown): TabMessage | undefined {
   if (typeof data !== 'object' || data === null) return undefined;
-  const { kind, share, allowed, bytes, total } = data as Record<string, unknown>;
+  const { kind, share, allowed, refuses, bytes, total } = data as Record<string, unknown>;
   switch (kind) {
     case 'share':
       return typeof share === 'number' && share > 0 && share <= 1 ? { kind, share } : undefined;
     case 'gpu':
     case 'cpu':
       return typeof allowed === 'boolean' ? { kind, allowed } : undefined;
+    case 'refuses':
+      return Array.isArray(refuses) ? { kind, refuses: readCategories(refuses) } : undefined;
     case 'moved':
       return Number.isFinite(bytes) && Number.isFinite(total) ? { kind, bytes: Number(bytes), total: Number(total) } : undefined;
     case 'stop':
@@ -101,6 +108,7 @@ export class Tabs {
       case 'share':
       case 'gpu':
       case 'cpu':
+      case 'refuses':
         this.#change(message);
         this.#host.broadcast(message);
         return;
@@ -126,6 +134,7 @@ export class Tabs {
       case 'share':
       case 'gpu':
       case 'cpu':
+      case 'refuses':
         this.#change(message);
         this.#host.post(message);
         return;

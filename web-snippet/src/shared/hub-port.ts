@@ -1,6 +1,6 @@
 /** Messages between the frame's document and the hub worker; both come from one build. */
 
-import type { About } from '../wire/message.ts';
+import type { About, JobCategory } from '../wire/message.ts';
 import type { TokenRefusal } from './embed-port.ts';
 
 /** What the coordinator makes of GPUs: nothing, real ones, or a software adapter too, however slow (for tests). */
@@ -24,6 +24,8 @@ export interface HubConfig {
   readonly gpuAllowed: boolean;
   /** Whether the visitor allows the processor. */
   readonly cpuAllowed: boolean;
+  /** Kinds of jobs that the visitor refuses. */
+  readonly refuses: readonly JobCategory[];
   /** Whom the visitor wants the earnings to go to. */
   readonly earnings: 'mine' | 'site';
   readonly cores: number;
@@ -51,6 +53,8 @@ export type ToHub =
   | { readonly kind: 'gpu'; readonly allowed: boolean }
   /** The same of the processor. */
   | { readonly kind: 'cpu'; readonly allowed: boolean }
+  /** The visitor refuses these kinds of jobs from now on, and no others. */
+  | { readonly kind: 'refuses'; readonly refuses: readonly JobCategory[] }
   | { readonly kind: 'pause'; readonly detail: string }
   | { readonly kind: 'resume' }
   /** The page wants the coordinator's word for what its visitor did on the site. */
@@ -146,5 +150,7 @@ export type FromHub =
   /** The same of the switches for GPU and processor. */
   | { readonly kind: 'gpu'; readonly allowed: boolean }
   | { readonly kind: 'cpu'; readonly allowed: boolean }
+  /** The same of what is refused. */
+  | { readonly kind: 'refuses'; readonly refuses: readonly JobCategory[] }
   /** Of every wish one. */
   | { readonly kind: 'work_token'; readonly answer: TokenAnswer };

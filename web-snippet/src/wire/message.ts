@@ -60,6 +60,10 @@ export interface Receipt {
   readonly cpu?: false;
   /** Absent where the visitor does not allow the GPU. */
   readonly gpu?: true;
+  /** Kinds of jobs that nothing is computed of; absent where there are none. */
+  readonly refuses?: readonly JobCategory[];
+  /** When it was signed, in milliseconds since 1970 on the coordinator's clock. */
+  readonly time_ms: number;
   /** The hello's. */
   readonly keeps?: 'visit';
   readonly earnings?: 'site';
@@ -97,7 +101,9 @@ export type FromContributor =
       readonly type: 'pace';
       readonly share: number;
       readonly workers: number;
-      /** With a share above the present one: what was agreed to, and its signature. */
+      /** All that is refused from now on; absent where there is nothing. */
+      readonly refuses?: readonly JobCategory[];
+      /** With a share above the present one, or less that is refused: what was agreed to, and its signature. */
       readonly receipt?: string;
       readonly signature?: string;
     }
@@ -135,7 +141,12 @@ export interface LeaseOutcome {
 /** What a job is for, by its owner's word. */
 export type JobCategory = 'vision' | 'language' | 'tabular' | 'science' | 'finance' | 'other';
 
-const JOB_CATEGORIES: readonly JobCategory[] = ['vision', 'language', 'tabular', 'science', 'finance', 'other'];
+export const JOB_CATEGORIES: readonly JobCategory[] = ['vision', 'language', 'tabular', 'science', 'finance', 'other'];
+
+/** Those of a list that are categories, each once and in one order; a list from elsewhere may be anything. */
+export function readCategories(list: unknown): JobCategory[] {
+  return Array.isArray(list) ? JOB_CATEGORIES.filter((category) => list.includes(category)) : [];
+}
 
 /** For whom tasks are, and for what kind of job. */
 export interface About {
@@ -157,6 +168,8 @@ export type ToContributor =
       readonly session: string;
       readonly nonce: string;
       readonly consentTextVersion: string;
+      /** The coordinator's clock, in milliseconds since 1970. */
+      readonly nowMs: number;
     }
   | { readonly type: 'ready'; readonly grant: string }
   | { readonly type: 'graph'; readonly id: string }
@@ -273,6 +286,7 @@ export function parseToContributor(header: Fields): ToContributor {
         session: id(header, 'session', SESSION),
         nonce: text(header, 'nonce'),
         consentTextVersion: text(header, 'consent_text_version'),
+        nowMs: natural(header, 'now_ms'),
       };
     case 'ready':
       return { type: 'ready', grant: text(header, 'grant', 2048) };

@@ -58,7 +58,7 @@ pub struct NewJob {
 #[derive(Debug)]
 pub struct Job {
     pub(super) context: Arc<JobContext>,
-    requester: String,
+    pub(super) requester: String,
     pub(super) progress: Progress,
     /// Of its GPUs.
     pub(super) relaxed: Relaxed,

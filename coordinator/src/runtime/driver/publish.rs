@@ -18,6 +18,8 @@ impl Driver {
         let jobs = self.jobs.iter().filter_map(|(&id, job)| {
             let view = self.engine.job(id)?;
             let live = JobLive {
+                category: job.context.plan.category,
+                requester: job.requester.clone(),
                 phase: view.state.phase(),
                 reason: trouble.clone().or_else(|| state_reason(&view.state)),
                 contributors: job.progress.contributors,

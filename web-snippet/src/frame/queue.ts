@@ -1,0 +1,52 @@
+/** What would be computed now, as the coordinator tells the card before anybody agrees. */
+
+import { REQUESTER_CHARACTERS_MAX } from '../wire/limits.ts';
+import { readCategories, type About, type JobCategory } from '../wire/message.ts';
+
+/** The card does not wait: until there is an answer, and where there is none, it says when it will tell. */
+const ANSWER_MS_MAX = 3_000;
+
+export interface Queue {
+  /** Kinds of jobs that the site takes. */
+  readonly categories: readonly JobCategory[];
+  /** For whom there is work of what kind; some of it. */
+  readonly work: readonly About[];
+  /** How much more there is. */
+  readonly more: number;
+}
+
+function readWork(value: unknown): About | undefined {
+  if (typeof value !== 'object' || value === null) return undefined;
+  const { category, requester } = value as Record<string, unknown>;
+  const [known] = readCategories([category]);
+  const isName = typeof requester === 'string' && requester.length <= REQUESTER_CHARACTERS_MAX;
+  return known && isName ? { category: known, requester } : undefined;
+}
+
+/** Reads the answer; `undefined` where it is none. */
+export function readQueue(answer: unknown): Queue | undefined {
+  if (typeof answer !== 'object' || answer === null) return undefined;
+  const { categories, work, more } = answer as Record<string, unknown>;
+  if (!Array.isArray(work) || !Number.isSafeInteger(more) || Number(more) < 0) return undefined;
+  const read = work.map(readWork).filter((each) => each !== undefined);
+  return { categories: readCategories(categories), work: read, more: Number(more) + work.length - read.length };
+}
+
+export async function fetchQueue(site: string): Promise<Queue | undefined> {
+  try {
+    const signal = AbortSignal.timeout(ANSWER_MS_MAX);
+    const answer = await fetch(`/embed/now?site=${encodeURIComponent(site)}`, { credentials: 'omit', signal });
+    return answer.ok ? readQueue(await answer.json()) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Tells the coordinator that the card came into view: its site sees how many did. Nobody waits for it. */
+export function tellShown(ticket: string): void {
+  try {
+    void fetch('/embed/shown', { method: 'POST', body: ticket, credentials: 'omit', keepalive: true }).catch(() => undefined);
+  } catch {
+    // One that is not counted is of no harm.
+  }
+}
