@@ -59,8 +59,8 @@ it('withdraws money, and shows every movement of it with a receipt', async () =>
   await page.getByRole('list', { name: 'Withdrawals' }).getByText('bank 7').waitFor();
   await page.getByText('Statement, with receipts').click();
   const statement = page.getByRole('list', { name: 'Statement' });
-  assert.deepEqual(await statement.locator('b').allTextContents(), ['−$12.50', '$1,000.00']);
   await statement.getByText('Paid in').waitFor();
+  assert.deepEqual(await statement.locator('b').allTextContents(), ['−$12.50', '$1,000.00']);
   const [receipt] = await Promise.all([page.waitForEvent('download'), statement.getByRole('button', { name: 'Receipt' }).first().click()]);
   await promisify(execFile)(coordinatorBin, ['verify-receipt', await receipt.path()]);
   await assertClean(page, 'with a statement');
