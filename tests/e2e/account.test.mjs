@@ -59,12 +59,27 @@ it('withdraws money, and shows every movement of it with a receipt', async () =>
   await page.getByRole('list', { name: 'Withdrawals' }).getByText('bank 7').waitFor();
   await page.getByText('Statement, with receipts').click();
   const statement = page.getByRole('list', { name: 'Statement' });
-  assert.deepEqual(await statement.locator('b').allTextContents(), ['−$12.50', '$1,000.00']);
   await statement.getByText('Paid in').waitFor();
+  assert.deepEqual(await statement.locator('b').allTextContents(), ['−$12.50', '$1,000.00']);
   const [receipt] = await Promise.all([page.waitForEvent('download'), statement.getByRole('button', { name: 'Receipt' }).first().click()]);
   await promisify(execFile)(coordinatorBin, ['verify-receipt', await receipt.path()]);
   await assertClean(page, 'with a statement');
   await shot(page, 'account-paid');
+});
+
+it('is paid in tokens, at the rate that was shown', async () => {
+  await operate(coordinator, 'token-rate', 'set', '40000000');
+  const live = await liveAccount(coordinator, 5_000_000_000);
+  const page = await signedIn(live.key);
+  const form = page.getByRole('form', { name: 'Withdraw' });
+  await form.getByLabel('In RAVEN tokens, at $0.04 each').check();
+  await form.getByLabel('Amount in US dollars').fill('1.5');
+  await form.getByLabel('Pay to').fill('raven1qexample');
+  await form.getByRole('button', { name: 'Withdraw' }).click();
+  await page.getByRole('list', { name: 'Withdrawals' }).getByText('as 37.5 RAVEN').waitFor();
+  await page.getByRole('button', { name: /Cancel the withdrawal/ }).click();
+  await page.getByText('Cancelled').waitFor();
+  await assertClean(page, 'with tokens');
 });
 
 it('makes keys that may do what they are for, and takes them back', async () => {

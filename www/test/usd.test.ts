@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { amountOf } from '../src/parts/amount.tsx';
 import { References, readWithdrawals, STATES } from '../src/parts/till.ts';
-import { decimal, parseUsd, usd, usdBrief, usdShort } from '../src/parts/usd.ts';
+import { decimal, parseUsd, tokens, usd, usdBrief, usdShort } from '../src/parts/usd.ts';
 
 test('amounts are shown to the last digit', () => {
   const cases: Array<[number, string]> = [
@@ -17,6 +17,10 @@ test('amounts are shown to the last digit', () => {
     [-70_000_000, '−$0.07'],
   ];
   for (const [nano, expected] of cases) assert.equal(usd(nano), expected);
+});
+
+test('tokens are shown to the last millionth', () => {
+  assert.deepEqual([0, 1, 1_250_500_000, 1_000_000].map(tokens), ['0 RAVEN', '0.000001 RAVEN', '1,250.5 RAVEN', '1 RAVEN']);
 });
 
 test('where there is little room no amount is larger than it is', () => {

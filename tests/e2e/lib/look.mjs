@@ -6,6 +6,7 @@ import { outDir } from './paths.mjs';
 
 const require = createRequire(import.meta.url);
 const { source: AXE } = require('axe-core');
+// It reads codes from pixels, and shares no code with what draws them.
 const jsQR = require('jsqr');
 const folder = outDir('e2e');
 

@@ -1,6 +1,5 @@
-import { useEffect, useState } from 'preact/hooks';
 import { Copy, Trouble } from '../parts/form.tsx';
-import { Refusal } from '../parts/refusal.ts';
+import { useLooked } from '../parts/looked.ts';
 import { SignedIn } from '../parts/sign-in.tsx';
 import { Statement } from '../parts/statement.tsx';
 import type { Withdrawals } from '../parts/till.ts';
@@ -32,29 +31,7 @@ export function AccountPage() {
 }
 
 function MoneyPanel({ api }: { readonly api: Api }) {
-  const [money, setMoney] = useState<Account & Withdrawals>();
-  const [refusal, setRefusal] = useState<Refusal>();
-  const [turn, setTurn] = useState(0);
-  useEffect(() => {
-    let isGone = false;
-    const look = async (): Promise<void> => {
-      try {
-        const found = await api.money();
-        if (isGone) return;
-        setMoney(found);
-        setRefusal(undefined);
-      } catch (error) {
-        if (!isGone) setRefusal(error instanceof Refusal ? error : new Refusal(0, String(error), ''));
-      }
-    };
-    if (!document.hidden) void look();
-    const timer = setTimeout(() => setTurn(turn + 1), EVERY_MS);
-    return () => {
-      isGone = true;
-      clearTimeout(timer);
-    };
-  }, [turn]);
-  const again = (): void => setTurn((before) => before + 1);
+  const [money, refusal, again] = useLooked(() => api.money(), EVERY_MS);
   return (
     <section class="panel" aria-labelledby="money">
       <h2 id="money">Money</h2>

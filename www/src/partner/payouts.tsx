@@ -1,9 +1,9 @@
 /** What a site has, and its way to its owner: on to the account, or out. */
 
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useRef, useState } from 'preact/hooks';
 import { AMOUNT, AmountField, amountOf } from '../parts/amount.tsx';
 import { Trouble, useDoing } from '../parts/form.tsx';
-import { Refusal } from '../parts/refusal.ts';
+import { useLooked } from '../parts/looked.ts';
 import { Statement } from '../parts/statement.tsx';
 import { References } from '../parts/till.ts';
 import { Tile } from '../parts/totals.tsx';
@@ -20,29 +20,7 @@ export interface PayoutsProps {
 }
 
 export function PayoutsPanel({ api, id }: PayoutsProps) {
-  const [money, setMoney] = useState<Money>();
-  const [refusal, setRefusal] = useState<Refusal>();
-  const [turn, setTurn] = useState(0);
-  useEffect(() => {
-    let isGone = false;
-    const look = async (): Promise<void> => {
-      try {
-        const found = await api.money(id);
-        if (isGone) return;
-        setMoney(found);
-        setRefusal(undefined);
-      } catch (error) {
-        if (!isGone) setRefusal(error instanceof Refusal ? error : new Refusal(0, String(error), ''));
-      }
-    };
-    if (!document.hidden) void look();
-    const timer = setTimeout(() => setTurn(turn + 1), EVERY_MS);
-    return () => {
-      isGone = true;
-      clearTimeout(timer);
-    };
-  }, [turn]);
-  const again = (): void => setTurn((before) => before + 1);
+  const [money, refusal, again] = useLooked(() => api.money(id), EVERY_MS);
   const till = api.till(id);
   return (
     <section class="panel" aria-labelledby="payouts">

@@ -5,10 +5,16 @@ const NANO = 1_000_000_000;
 /** What one movement may be at most: a million dollars. The coordinator has the same limit. */
 const NANO_USD_MAX = 1_000_000n * BigInt(NANO);
 
-/** Whole dollars, and the digits behind the point without idle zeros. */
-function parts(nano: number): readonly [sign: string, whole: string, fraction: string] {
-  const digits = BigInt(Math.trunc(Math.abs(nano))).toString().padStart(DIGITS + 1, '0');
-  return [nano < 0 ? '−' : '', digits.slice(0, -DIGITS), digits.slice(-DIGITS).replace(/0+$/, '')];
+/** What is whole, and the digits behind the point without idle zeros. */
+function parts(amount: number, places = DIGITS): readonly [sign: string, whole: string, fraction: string] {
+  const digits = BigInt(Math.trunc(Math.abs(amount))).toString().padStart(places + 1, '0');
+  return [amount < 0 ? '−' : '', digits.slice(0, -places), digits.slice(-places).replace(/0+$/, '')];
+}
+
+/** Millionths of a token, e.g. `1,250.5 RAVEN`. */
+export function tokens(micro: number): string {
+  const [sign, whole, fraction] = parts(micro, 6);
+  return `${sign}${BigInt(whole).toLocaleString('en')}${fraction === '' ? '' : `.${fraction}`} RAVEN`;
 }
 
 /** As it is typed into a field: {@link parseUsd} reads the same amount. */

@@ -6,7 +6,7 @@ import { Field, Trouble, useDoing } from './form.tsx';
 import { ask, fields, number } from './refusal.ts';
 import { References, STATES, type Till, type Withdrawal } from './till.ts';
 import { date, time } from './times.ts';
-import { usd } from './usd.ts';
+import { tokens, usd } from './usd.ts';
 
 /** As long as the API takes them. */
 const ADDRESS_LENGTH_MAX = 200;
@@ -81,9 +81,7 @@ export function WithdrawForm({ till, available, least, address, changed }: Withd
   );
 }
 
-function tokens({ pay, microTokens }: Withdrawal): string {
-  return pay === 'tokens' && microTokens !== undefined ? ` as ${(microTokens / 1e6).toLocaleString('en', { maximumFractionDigits: 6 })} RAVEN` : '';
-}
+const inTokens = ({ pay, microTokens }: Withdrawal): string => (pay === 'tokens' && microTokens !== undefined ? ` as ${tokens(microTokens)}` : '');
 
 export interface ListProps {
   readonly till: Till;
@@ -109,7 +107,7 @@ export function WithdrawalList({ till, withdrawals, changed }: ListProps) {
             <li key={one.id}>
               <span>
                 <b>{usd(one.nanoUsd)}</b>
-                {tokens(one)} <span class={`badge ${tone}`}>{name}</span>{' '}
+                {inTokens(one)} <span class={`badge ${tone}`}>{name}</span>{' '}
                 <span class="quiet">
                   {note}
                   {one.state === 'pending' ? `, until ${date(one.expires)} at most` : ''}
