@@ -4,8 +4,8 @@ use super::children::{check_open, family};
 use super::idempotency::{Remembered, remember};
 use super::stats::BackendWork;
 use super::{
-    DatasetId, KeyId, Store, StoreError, abandon, column, failed, from_sql, hash_column, pay,
-    to_sql, u32_column, u64_column, unreadable,
+    DatasetId, KeyId, Store, StoreError, abandon, column, executions, failed, from_sql,
+    hash_column, pay, to_sql, u32_column, u64_column, unreadable,
 };
 use crate::job::{JobFacts, JobSpec, held};
 use crate::time::UnixMs;
@@ -637,6 +637,7 @@ impl Store {
         let event = super::records::state_event(now, phase, Some(cause), reason);
         super::events::append(&mut transaction, id, "state", &event, now.0).await?;
         abandon::close(&mut transaction, id, now).await?;
+        executions::count(&mut transaction, id).await?;
         transaction.commit().await.map_err(failed("commit a job's end"))
     }
 

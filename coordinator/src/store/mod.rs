@@ -13,6 +13,7 @@ mod contributors;
 mod credits;
 mod datasets;
 mod events;
+mod executions;
 mod funnel;
 mod idempotency;
 mod inspect;
@@ -99,6 +100,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0014_partners.sql"),
     include_str!("../../migrations/0015_contributors.sql"),
     include_str!("../../migrations/0016_accounts.sql"),
+    include_str!("../../migrations/0018_measures.sql"),
 ];
 
 /// Everything that refers to blobs.
