@@ -273,7 +273,7 @@ const LISTED_MAX: u32 = 1_000;
 
 async fn list_withdrawals(data: &Path, all: bool) -> Result<(), Box<dyn Error>> {
     let store = open(data).await?;
-    store.expire_withdrawals(UnixMs::now()).await?;
+    Manual::new(store.clone(), WITHDRAWAL_LEAST).expire(UnixMs::now()).await?;
     let mut rows = store.withdrawals(None, !all, LISTED_MAX + 1).await?;
     let is_cut = rows.len() > LISTED_MAX as usize;
     rows.truncate(LISTED_MAX as usize);

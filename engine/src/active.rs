@@ -3,6 +3,7 @@
 use crate::EngineConfig;
 use crate::algorithm::Draft;
 use crate::algorithm::sync_sgd::SyncSgdDriver;
+use crate::allowance::Allowance;
 use crate::effect::{Acceptance, Credit, Payer, Void, Work};
 use crate::event::{ContributorId, Metrics, Millis, PayloadId};
 use crate::groups;
@@ -305,8 +306,8 @@ impl Job {
     /// Whether one more execution is within what its mode may be charged; what
     /// exceeds that is the operator's cost.
     pub(crate) fn allows_charge(&self, flops: u64) -> bool {
-        let percent = u128::from(self.plan.verification.allowance_percent());
-        let allowed = u128::from(self.flops_accepted) * percent / 100;
+        let allowance = u128::from(self.allowance().0);
+        let allowed = u128::from(self.flops_accepted) * allowance / 1_000;
         u128::from(self.flops_charged) + u128::from(flops) <= allowed.max(u128::from(flops))
     }
 
@@ -361,9 +362,12 @@ impl Job {
     /// Operations of `round` from `stage` on, as often as its mode may charge for them.
     pub(crate) fn flops_paid_from(&self, round: u32, stage: u32) -> u64 {
         let flops = self.sgd.placement.flops_from(stage, self.layout.micro_batches(round));
-        let paid = self.plan.verification.allowance_percent();
-        let flops = (u128::from(flops) * u128::from(paid)).div_ceil(100);
-        u64::try_from(flops).unwrap_or(u64::MAX)
+        self.allowance().of(flops)
+    }
+
+    /// What it was quoted with.
+    fn allowance(&self) -> Allowance {
+        self.terms.allowance.unwrap_or(Allowance::usual(self.plan.verification))
     }
 
     /// Slices that one contributor may ever be shown; `None` where none are counted.

@@ -8,6 +8,7 @@
 
 mod active;
 mod algorithm;
+pub mod allowance;
 mod answer;
 mod arrival;
 pub mod category;
@@ -42,6 +43,7 @@ mod watch;
 mod world;
 
 pub use active::PlanError;
+pub use allowance::Allowance;
 pub use category::{Category, CategorySet, RefusedCategories};
 pub use config::EngineConfig;
 pub use divergence::{Divergence, LossMonitor};

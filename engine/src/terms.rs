@@ -3,6 +3,7 @@
 
 use crate::active::Job;
 use crate::algorithm::{Action, Draft};
+use crate::allowance::Allowance;
 use crate::effect::Payer;
 use crate::engine::Engine;
 use crate::event::Millis;
@@ -35,6 +36,9 @@ pub struct Terms {
     pub fallback_after_ms: Millis,
     /// At which its work is paid, whatever becomes of the operator's settings.
     pub rates: Rates,
+    /// How many executions of each task it may be charged; where it does not say, what its
+    /// mode usually allows.
+    pub allowance: Option<Allowance>,
 }
 
 /// A bound on what a job costs.
@@ -111,8 +115,8 @@ impl Spent {
 
     /// What is missing in `escrow` for `flops` more with the margin, whoever does them.
     pub(crate) fn missing(self, escrow: NanoUsd, flops: u64, rates: &Rates) -> Option<NanoUsd> {
-        let needed =
-            pay::quote(self.at_most(flops, rates).charge, 100).unwrap_or(NanoUsd(i64::MAX));
+        let needed = pay::quote(self.at_most(flops, rates).charge, Allowance::ONE)
+            .unwrap_or(NanoUsd(i64::MAX));
         let missing = needed.0.saturating_sub(escrow.0);
         (missing > 0).then_some(NanoUsd(missing))
     }

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use raven_engine::money::FLOPS_PER_CALCULATION;
-use raven_engine::{Cause, Fallback, JobPhase};
+use raven_engine::{Allowance, Cause, Fallback, JobPhase, Verification};
 use raven_protocol::{JobId, Seed};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -61,6 +61,8 @@ pub struct Prepared {
     pub spec: JobSpec,
     pub context: JobContext,
     pub facts: JobFacts,
+    /// What the mode `adaptive` is quoted with now.
+    pub adaptive: Allowance,
 }
 
 fn dataset_id(spec: &JobSpec) -> Result<DatasetId, Problem> {
@@ -120,10 +122,14 @@ pub async fn prepare(app: &App, owner: Owner, mut spec: JobSpec) -> Result<Prepa
     })
     .await?;
     let (mut context, mut facts) = lowered.map_err(|error| refusal(&error))?;
-    // It keeps them, whatever is set later.
+    // It keeps them, whatever is set or measured later.
     facts.rates = app.settings.rates;
+    let adaptive = app.store.adaptive_allowance().await?;
+    if spec.verification == Verification::Adaptive {
+        facts.allowance = Some(adaptive);
+    }
     context.terms = terms(&spec, &facts);
-    Ok(Prepared { spec, context, facts })
+    Ok(Prepared { spec, context, facts, adaptive })
 }
 
 async fn create(
@@ -146,7 +152,7 @@ async fn create(
     }
     let prepared = prepare(&app, owner, spec).await?;
     admit(&app, &prepared, UnixMs::now())?;
-    let Prepared { spec, context, facts } = prepared;
+    let Prepared { spec, context, facts, .. } = prepared;
     let (id, kernel, dataset) = (context.job(), context.plan.kernel, dataset_id(&spec)?);
     let created = UnixMs::now();
     let job = NewJob { id, owner: owner.0, dataset, spec, facts, kernel, created };

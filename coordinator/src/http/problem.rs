@@ -109,6 +109,11 @@ impl Problem {
         Problem::new(StatusCode::CONFLICT, "conflict", "Not possible in this state", detail)
     }
 
+    /// What was held is nobody's to post any more: its time was over.
+    pub fn expired_hold(detail: impl Into<String>) -> Self {
+        Problem::conflict(detail).named("expired-hold", "The hold has expired")
+    }
+
     /// The body is longer than the route takes.
     pub fn too_large(limit: u64) -> Self {
         let detail = format!("the body is longer than {limit} bytes");
@@ -321,8 +326,8 @@ impl From<BooksError> for Problem {
             }
             Refusal::SameAccount { .. } => Problem::invalid(refusal.to_string()),
             Refusal::UnknownHold { .. } => Problem::not_found(refusal.to_string()),
+            Refusal::HoldExpired { .. } => Problem::expired_hold(refusal.to_string()),
             Refusal::HoldOver { .. }
-            | Refusal::HoldExpired { .. }
             | Refusal::HoldNotExpired { .. }
             | Refusal::ExpiresBefore { .. } => Problem::conflict(refusal.to_string()),
         }

@@ -47,7 +47,8 @@ fn speeds(app: &App, numerics: Numerics) -> Speeds {
 
 /// Quotes a job under the present network.
 pub fn of(app: &App, prepared: &Prepared) -> Quote {
-    quote(&prepared.spec, &prepared.context, &prepared.facts, &speeds(app, prepared.spec.numerics))
+    let Prepared { spec, context, facts, adaptive } = prepared;
+    quote(spec, context, facts, &speeds(app, spec.numerics), *adaptive)
 }
 
 fn by_class(rates: &Rates) -> Value {
@@ -96,10 +97,10 @@ fn answer(app: &App, prepared: &Prepared, quote: &Quote) -> Value {
         None if snapshot.contributors == 0 => (Value::Null, "no contributor is online".into()),
         None => (Value::Null, "no contributor online takes tasks now".into()),
     };
-    let by_mode = quote.price_most_by_mode.iter().map(|(mode, price)| {
+    let by_mode = quote.by_mode.iter().map(|(mode, allowance, price)| {
         json!({
             "verification": mode,
-            "executions_percent": mode.allowance_percent(),
+            "allowance_thousandths": allowance,
             "most_nano_usd": price,
         })
     });
@@ -120,6 +121,7 @@ fn answer(app: &App, prepared: &Prepared, quote: &Quote) -> Value {
             "by_verification": by_mode,
         },
         "verification": prepared.spec.verification,
+        "allowance": { "executions_thousandths": quote.allowance },
         "time": time,
         "time_reason": reason,
         "contributors_online": snapshot.contributors,

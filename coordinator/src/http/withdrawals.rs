@@ -87,9 +87,10 @@ impl From<SettlementError> for Problem {
                 .with_field("pay"),
             SettlementError::Unknown(_) => Problem::not_found(detail),
             SettlementError::NotPayable { .. } => Problem::forbidden(detail),
-            SettlementError::Decided { .. }
-            | SettlementError::NotBegun { .. }
-            | SettlementError::Over { .. } => Problem::conflict(detail),
+            SettlementError::Over { .. } => Problem::expired_hold(detail),
+            SettlementError::Decided { .. } | SettlementError::NotBegun { .. } => {
+                Problem::conflict(detail)
+            }
         }
     }
 }
@@ -122,7 +123,7 @@ async fn ask(
     // Whoever revoked the key while its request waited has seen no such withdrawal;
     // whoever revokes it from here on sees this one.
     if !app.store.key_holds(caller.number, UnixMs::now()).await? {
-        app.store.cancel_withdrawal((book, account), withdrawal.id, UnixMs::now()).await?;
+        app.settlement.cancel((book, account), withdrawal.id, UnixMs::now()).await?;
         return Err(Problem::key_over());
     }
     Ok((StatusCode::CREATED, Json(shown(&withdrawal, &app.store.token_rates().await?)))
@@ -188,7 +189,7 @@ pub(super) async fn taken_back(
 ) -> Result<Json<Value>, Problem> {
     let unknown = || Problem::not_found("no withdrawal of this account has that id");
     let id: WithdrawalId = id.parse().map_err(|_| unknown())?;
-    let cancelled = app.store.cancel_withdrawal((book, account), id, UnixMs::now()).await;
+    let cancelled = app.settlement.cancel((book, account), id, UnixMs::now()).await;
     let withdrawal = cancelled.map_err(|error| match error {
         SettlementError::Unknown(_) => unknown(),
         error => error.into(),

@@ -13,7 +13,7 @@ use super::{
     StepGraph, TensorSpec,
 };
 use crate::dataset::{DatasetFacts, Target, X_COLUMN, Y_COLUMN};
-use raven_engine::{Algorithm, EarlyStopping, JobPlan, Placement, Rates, SyncSgd};
+use raven_engine::{Algorithm, Allowance, EarlyStopping, JobPlan, Placement, Rates, SyncSgd};
 use raven_graph::{
     DType, DataSpec, Limits, LoweredModel, ParamSpec, TensorType, ValidGraph, lower, step_graph,
 };
@@ -118,8 +118,8 @@ pub fn lower_job(
 /// The job's terms: what it may cost is at most what it holds.
 pub(crate) fn terms(spec: &JobSpec, facts: &JobFacts) -> JobTerms {
     let operator_cost_max = operator_cost_max(spec, facts);
-    let rates = facts.rates;
-    JobTerms { escrow: held(spec, facts), operator_cost_max, rates, ..spec.terms() }
+    let (rates, allowance) = (facts.rates, Some(facts.allowance(spec.verification)));
+    JobTerms { escrow: held(spec, facts), operator_cost_max, rates, allowance, ..spec.terms() }
 }
 
 fn field(field: &'static str, rule: &str, found: impl ToString) -> JobError {
@@ -214,6 +214,7 @@ fn facts(spec: &JobSpec, data: &DatasetFacts, model: &LoweredModel) -> JobFacts 
         steps: steps_per_epoch * training.epochs,
         flops_planned: u64::try_from(flops).unwrap_or(u64::MAX),
         rates: Rates::default(),
+        allowance: Some(Allowance::usual(spec.verification)),
     }
 }
 

@@ -28,7 +28,7 @@ pub use spec::{
 
 pub use terms::{BudgetSpec, Deadline, JobTerms, WhenSpent};
 
-use raven_engine::Rates;
+use raven_engine::{Allowance, Rates, Verification};
 use serde::{Deserialize, Serialize};
 
 /// What lowering a job came to, as far as its owner is told.
@@ -47,9 +47,18 @@ pub struct JobFacts {
     /// At which its work is paid. Jobs of before rates were set had those of always.
     #[serde(default)]
     pub rates: Rates,
+    /// How many executions of each task it may be charged. Jobs of before that was kept
+    /// do not say.
+    #[serde(default)]
+    pub allowance: Option<Allowance>,
 }
 
 impl JobFacts {
+    /// How many executions of each task a job of this mode may be charged.
+    pub fn allowance(&self, mode: Verification) -> Allowance {
+        self.allowance.unwrap_or(Allowance::unsaid(mode))
+    }
+
     /// Static cost of the fewest epochs after which the job may be complete.
     pub fn flops_least(&self, training: &Training) -> u64 {
         let epochs = training.epochs.max(1);

@@ -4,7 +4,7 @@
 use super::{BudgetSpec, JobContext, JobFacts, JobSpec};
 use raven_engine::ledger::pay;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, NanoUsd};
-use raven_engine::{Algorithm, Placement, Rates, StagePlan, Verification};
+use raven_engine::{Algorithm, Allowance, Placement, Rates, StagePlan, Verification};
 
 /// Assumed link of a contributor, in bytes per second: the engine assumes the
 /// same until it has measured one.
@@ -43,8 +43,10 @@ pub struct Quote {
     pub price_least: Option<NanoUsd>,
     /// For all of them at the highest.
     pub price_most: Option<NanoUsd>,
-    /// The same in every mode of verification.
-    pub price_most_by_mode: [(Verification, Option<NanoUsd>); 3],
+    /// The executions of each task that it may be charged.
+    pub allowance: Allowance,
+    /// Both in every mode of verification.
+    pub by_mode: [(Verification, Allowance, Option<NanoUsd>); 3],
     /// The least budget with which a job can be done: a round is begun only where
     /// it fits at the highest rate, so this is counted for the last one.
     pub budget_least: Option<NanoUsd>,
@@ -59,33 +61,51 @@ pub const fn calculations(flops: u64) -> u64 {
     flops.div_ceil(FLOPS_PER_CALCULATION)
 }
 
-/// Quotes a lowered job.
-pub fn quote(spec: &JobSpec, context: &JobContext, facts: &JobFacts, speeds: &Speeds) -> Quote {
+/// Quotes a lowered job; `adaptive` is what that mode is quoted with now.
+pub fn quote(
+    spec: &JobSpec,
+    context: &JobContext,
+    facts: &JobFacts,
+    speeds: &Speeds,
+    adaptive: Allowance,
+) -> Quote {
     let flops_least = facts.flops_least(&spec.training);
-    let price = |flops, rate| pay::quote(Charge::of(Flops(flops), rate), 100);
+    let price = |flops, rate| once(Charge::of(Flops(flops), rate));
     let mode = spec.verification;
-    // `triple` pays three executions of everything; of the other modes' allowance
-    // nothing need be used.
-    let least = if mode == Verification::Triple { allowed(mode, flops_least) } else { flops_least };
+    let least = Allowance::certain(mode).of(flops_least);
     let rates = &facts.rates;
-    let price_of = |mode| price(allowed(mode, flops_most(spec, facts)), rates.highest());
+    let price_of =
+        |allowance: Allowance| price(allowance.of(flops_most(spec, facts)), rates.highest());
+    let allowance_of = |mode| match mode {
+        mode if mode == spec.verification => facts.allowance(mode),
+        Verification::Adaptive => adaptive,
+        mode => Allowance::usual(mode),
+    };
+    let allowance = facts.allowance(mode);
     Quote {
         flops_least,
         flops_planned: facts.flops_planned,
         price_least: price(least, rates.lowest()),
-        price_most: price_of(mode),
-        price_most_by_mode: Verification::ALL.map(|mode| (mode, price_of(mode))),
-        budget_least: budget_least(context, mode, flops_least, rates),
-        budget_flops_least: budget_flops_least(context, mode, flops_least),
+        price_most: price_of(allowance),
+        allowance,
+        by_mode: Verification::ALL
+            .map(|mode| (mode, allowance_of(mode), price_of(allowance_of(mode)))),
+        budget_least: budget_least(context, mode, allowance, flops_least, rates),
+        budget_flops_least: budget_flops_least(context, mode, allowance, flops_least),
         time: time(context, facts, flops_least, speeds),
     }
+}
+
+/// What costs so much without the margin.
+fn once(charge: Charge) -> Option<NanoUsd> {
+    pay::quote(charge, Allowance::ONE)
 }
 
 /// What a job is given for its work: the most that it may cost in its mode, with the
 /// margin, and no more than its budget. `None` beyond the books.
 pub fn held(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
     let quoted = quoted(spec, facts)?;
-    let most = |flops| pay::quote(Charge::of(Flops(flops), facts.rates.highest()), 100);
+    let most = |flops| once(Charge::of(Flops(flops), facts.rates.highest()));
     match spec.budget {
         None => Some(quoted),
         Some(BudgetSpec::NanoUsd(amount)) => {
@@ -100,8 +120,8 @@ pub fn held(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
 
 /// The most that a job may cost in its mode, with the margin. `None` beyond the books.
 fn quoted(spec: &JobSpec, facts: &JobFacts) -> Option<NanoUsd> {
-    let flops = allowed(spec.verification, flops_most(spec, facts));
-    pay::quote(Charge::of(Flops(flops), facts.rates.highest()), 100)
+    let flops = facts.allowance(spec.verification).of(flops_most(spec, facts));
+    once(Charge::of(Flops(flops), facts.rates.highest()))
 }
 
 /// What work beyond its owner's may cost the operator: so many times its quote,
@@ -117,37 +137,40 @@ fn flops_most(spec: &JobSpec, facts: &JobFacts) -> u64 {
     facts.flops_planned.saturating_mul(u64::from(setbacks) + 1)
 }
 
-/// Operations that are paid at most for `flops` of a job.
-fn allowed(mode: Verification, flops: u64) -> u64 {
-    let allowed = u128::from(flops) * u128::from(mode.allowance_percent());
-    u64::try_from(allowed.div_ceil(100)).unwrap_or(u64::MAX)
-}
-
 /// What the last round takes of the fewest operations, and what those before it
 /// are charged for certain.
-fn last_and_before(context: &JobContext, mode: Verification, flops_least: u64) -> (u64, u64) {
+fn last_and_before(
+    context: &JobContext,
+    mode: Verification,
+    allowance: Allowance,
+    flops_least: u64,
+) -> (u64, u64) {
     let Algorithm::SyncSgd(sgd) = &context.plan.algorithm;
     let micro_batches = sgd.batch.div_ceil(sgd.micro_batch.max(1));
     let round = sgd.placement.flops_from(0, micro_batches);
     let last = round.min(flops_least);
-    let before = flops_least - last;
-    let before = if mode == Verification::Triple { allowed(mode, before) } else { before };
-    (allowed(mode, last), before)
+    (allowance.of(last), Allowance::certain(mode).of(flops_least - last))
 }
 
 fn budget_least(
     context: &JobContext,
     mode: Verification,
+    allowance: Allowance,
     flops_least: u64,
     rates: &Rates,
 ) -> Option<NanoUsd> {
-    let (last, before) = last_and_before(context, mode, flops_least);
+    let (last, before) = last_and_before(context, mode, allowance, flops_least);
     let before = Charge::of(Flops(before), rates.lowest());
-    pay::quote(before.plus(Charge::of(Flops(last), rates.highest()))?, 100)
+    once(before.plus(Charge::of(Flops(last), rates.highest()))?)
 }
 
-fn budget_flops_least(context: &JobContext, mode: Verification, flops_least: u64) -> u64 {
-    let (last, before) = last_and_before(context, mode, flops_least);
+fn budget_flops_least(
+    context: &JobContext,
+    mode: Verification,
+    allowance: Allowance,
+    flops_least: u64,
+) -> u64 {
+    let (last, before) = last_and_before(context, mode, allowance, flops_least);
     last.saturating_add(before)
 }
 

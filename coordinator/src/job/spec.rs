@@ -162,6 +162,7 @@ impl JobSpec {
             fallback: self.fallback,
             fallback_after_s: self.fallback_after_s,
             rates: Rates::default(),
+            allowance: None,
         }
     }
 

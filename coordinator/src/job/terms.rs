@@ -4,7 +4,7 @@
 use crate::time::UnixMs;
 use raven_engine::ledger::pay::cost_within;
 use raven_engine::money::{FLOPS_PER_CALCULATION, NanoUsd};
-use raven_engine::{Budget, Fallback, Millis, Rates, Terms};
+use raven_engine::{Allowance, Budget, Fallback, Millis, Rates, Terms};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Seconds for which nobody must have been there, where the document does not say.
@@ -82,6 +82,8 @@ pub struct JobTerms {
     pub fallback_after_s: u32,
     /// At which its work is paid.
     pub rates: Rates,
+    /// How many executions of each task it may be charged.
+    pub allowance: Option<Allowance>,
 }
 
 impl JobTerms {
@@ -114,6 +116,7 @@ impl JobTerms {
             fallback: self.fallback,
             fallback_after_ms: u64::from(self.fallback_after_s) * 1000,
             rates: self.rates,
+            allowance: self.allowance,
         }
     }
 }

@@ -77,4 +77,17 @@ impl Settlement for Manual {
     ) -> BoxFuture<'_, Result<Withdrawal, SettlementError>> {
         Box::pin(async move { self.store.end_withdrawal(id, decision, note, now).await })
     }
+
+    fn cancel(
+        &self,
+        of: (Book, Account),
+        id: WithdrawalId,
+        now: UnixMs,
+    ) -> BoxFuture<'_, Result<Withdrawal, SettlementError>> {
+        Box::pin(self.store.cancel_withdrawal(of, id, now))
+    }
+
+    fn expire(&self, now: UnixMs) -> BoxFuture<'_, Result<(), SettlementError>> {
+        Box::pin(self.store.expire_withdrawals(now))
+    }
 }

@@ -232,6 +232,24 @@ pub trait Settlement: fmt::Debug + Send + Sync {
         note: Option<String>,
         now: UnixMs,
     ) -> BoxFuture<'_, Result<Withdrawal, SettlementError>>;
+
+    /// Gives back what an account has asked for and nobody has begun to pay. Cancelled
+    /// again it stays what it is.
+    ///
+    /// # Errors
+    /// [`SettlementError::Unknown`], also of another account's; [`SettlementError::Decided`].
+    fn cancel(
+        &self,
+        of: (Book, Account),
+        id: WithdrawalId,
+        now: UnixMs,
+    ) -> BoxFuture<'_, Result<Withdrawal, SettlementError>>;
+
+    /// Gives back what nobody began to pay in time.
+    ///
+    /// # Errors
+    /// [`SettlementError::Books`].
+    fn expire(&self, now: UnixMs) -> BoxFuture<'_, Result<(), SettlementError>>;
 }
 
 #[cfg(test)]

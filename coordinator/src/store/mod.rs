@@ -13,7 +13,9 @@ mod children;
 mod contributors;
 mod credits;
 mod datasets;
+mod desk;
 mod events;
+mod executions;
 mod funnel;
 mod idempotency;
 mod inspect;
@@ -29,6 +31,7 @@ mod plans;
 mod proofs;
 mod records;
 mod repeated;
+mod resume;
 mod sessions;
 mod setbacks;
 mod sign_ups;
@@ -50,6 +53,7 @@ pub use chain::{ChainRow, Snapshot, SnapshotRow};
 pub use children::{ChildError, ChildRow};
 pub use contributors::{EarnedDay, OwnSession, Payout};
 pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
+use desk::read_book;
 pub use events::StoredEvent;
 pub use funnel::{EarningsDay, SiteDay, VisitorWork, Work as SiteWork};
 pub use idempotency::Remembered;
@@ -58,7 +62,6 @@ pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
 pub use keys::{KEYS_MAX, KeyId, KeyNumber, KeyRow, KnownKey, NewKey, Revocation, mode_of};
 pub use owners::{NewAccount, USED_MS};
 pub use partners::{EARNED, SiteCaps, Withheld, day_of};
-use pay::read_book;
 pub use pay::requester;
 pub use proofs::{OriginProof, ProofKind};
 pub use records::Clock;
@@ -102,6 +105,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0015_contributors.sql"),
     include_str!("../../migrations/0016_accounts.sql"),
     include_str!("../../migrations/0017_choices.sql"),
+    include_str!("../../migrations/0018_measures.sql"),
     include_str!("../../migrations/0019_account_links.sql"),
 ];
 

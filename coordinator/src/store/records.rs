@@ -4,8 +4,8 @@ use super::credits::Outcomes;
 use super::jobs::MeanMetrics;
 use super::partners::{Attribution, day_of};
 use super::{
-    Snapshot, Store, StoreError, abandon, chain, column, count_to_sql, credits, events, failed,
-    pay, repeated, setbacks, to_sql, voided,
+    Snapshot, Store, StoreError, abandon, chain, column, count_to_sql, credits, events, executions,
+    failed, pay, repeated, setbacks, to_sql, voided,
 };
 use crate::time::UnixMs;
 use raven_engine::money::{Charge, Flops};
@@ -222,6 +222,9 @@ impl Store {
             chain::extend(&mut transaction, record, snapshot).await?;
         }
         update_job(&mut transaction, record, &before, clock, charge, now).await?;
+        if record.phase.is_end() {
+            executions::count(&mut transaction, record.job).await?;
+        }
         transaction.commit().await.map_err(failed("commit a record"))
     }
 

@@ -61,20 +61,56 @@ fn read(row: &SqliteRow) -> Result<Withdrawal, StoreError> {
     })
 }
 
-fn hold_of(row: &SqliteRow) -> Result<EntryId, StoreError> {
-    hash_column(row, "withdrawals", "hold").map(EntryId)
+/// What holds a withdrawal's money.
+#[derive(Clone, Copy, Debug)]
+struct HeldBy {
+    hold: EntryId,
+    /// Whether it ends with the withdrawal's time: not once somebody pays it.
+    ends: bool,
+}
+
+fn hold_of(row: &SqliteRow) -> Result<HeldBy, StoreError> {
+    let table = "withdrawals";
+    let hold = hash_column(row, table, "hold").map(EntryId)?;
+    Ok(HeldBy { hold, ends: column(row, table, "hold_ends")? })
 }
 
 /// The entry with which a hold ends where its withdrawal comes to `state`, if it does.
-fn ending(state: WithdrawalState, hold: EntryId, at: UnixMs) -> Option<Entry> {
+fn ending(state: WithdrawalState, held: HeldBy, at: UnixMs) -> Option<Entry> {
+    let hold = held.hold;
     let (name, action) = match state {
         WithdrawalState::Pending | WithdrawalState::Paying => return None,
         WithdrawalState::Approved => ("withdrawal approved", Action::PostHold { hold }),
         WithdrawalState::Refused => ("withdrawal refused", Action::VoidHold { hold }),
         WithdrawalState::Cancelled => ("withdrawal cancelled", Action::VoidHold { hold }),
+        WithdrawalState::Expired if held.ends => {
+            ("withdrawal expired", Action::ExpireHold { hold })
+        }
         WithdrawalState::Expired => ("withdrawal expired", Action::VoidHold { hold }),
     };
     Some(Entry { id: EntryId::of(name, &[&hold.0]), at: at.0, action })
+}
+
+/// The entries with which its money is held without an end, since somebody is about to pay
+/// it: what is paid can't go back as well. And what holds it then.
+fn without_end(found: &Withdrawal, held: HeldBy, at: UnixMs) -> (Vec<Entry>, HeldBy) {
+    let (at, hold) = (at.0, EntryId::of("withdrawal paying", &[&held.hold.0]));
+    let void = Action::VoidHold { hold: held.hold };
+    let again = Action::Hold { transfer: transfer_of(&found.request), expires: None };
+    let entries = vec![
+        Entry { id: EntryId::of("withdrawal begun", &[&held.hold.0]), at, action: void },
+        Entry { id: hold, at, action: again },
+    ];
+    (entries, HeldBy { hold, ends: false })
+}
+
+fn transfer_of(request: &Request) -> Transfer {
+    Transfer {
+        debit: request.account,
+        credit: Account::External,
+        amount: request.amount,
+        reason: Reason::Withdrawal,
+    }
 }
 
 /// What a withdrawal comes to by a decision.
@@ -122,21 +158,14 @@ impl Store {
         let expires = now.plus_days(DECIDED_DAYS);
         let fields = [&request.account.to_bytes()[..], request.reference.as_bytes()];
         let hold = EntryId::of("withdrawal", &fields);
-        let transfer = Transfer {
-            debit: request.account,
-            credit: Account::External,
-            amount: request.amount,
-            reason: Reason::Withdrawal,
-        };
-        // Its end is the store's to say: one that is being paid has none.
-        let action = Action::Hold { transfer, expires: None };
+        let action = Action::Hold { transfer: transfer_of(request), expires: Some(expires.0) };
         let entry = Entry { id: hold, at: now.0, action };
         books::enter(&mut transaction, request.book, &[entry]).await?;
         let done = sqlx::query(
             "INSERT INTO withdrawals
                  (book, account, reference, amount, address, hold, requested_ms, expires_ms,
-                  token_from_ms, token_nano_usd)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                  token_from_ms, token_nano_usd, hold_ends)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 1)",
         )
         .bind(request.book.as_str())
         .bind(request.account.to_string())
@@ -176,11 +205,15 @@ impl Store {
         now: UnixMs,
     ) -> Result<Withdrawal, SettlementError> {
         let mut transaction = self.begin().await?;
-        let (found, hold) =
+        let (found, held) =
             find(&mut transaction, id).await?.ok_or(SettlementError::Unknown(id))?;
         let state = decided(&found, decision, now)?;
-        if let Some(entry) = ending(state, hold, now) {
+        if let Some(entry) = ending(state, held, now) {
             books::enter(&mut transaction, found.request.book, &[entry]).await?;
+        } else if held.ends {
+            let (entries, held) = without_end(&found, held, now);
+            books::enter(&mut transaction, found.request.book, &entries).await?;
+            note_hold(&mut transaction, id, held).await?;
         }
         let decided = state_ends(state).then_some(now);
         let note = note.or_else(|| found.note.clone());
@@ -203,14 +236,14 @@ impl Store {
         let mut transaction = self.begin().await?;
         let found = find(&mut transaction, id).await?;
         let found = found.filter(|(found, _)| (found.request.book, found.request.account) == of);
-        let (found, hold) = found.ok_or(SettlementError::Unknown(id))?;
+        let (found, held) = found.ok_or(SettlementError::Unknown(id))?;
         let state = WithdrawalState::Cancelled;
         match found.state {
             WithdrawalState::Cancelled => return Ok(found),
             WithdrawalState::Pending => {}
             state => return Err(SettlementError::Decided { id, state }),
         }
-        let entries: Vec<Entry> = ending(state, hold, now).into_iter().collect();
+        let entries: Vec<Entry> = ending(state, held, now).into_iter().collect();
         books::enter(&mut transaction, found.request.book, &entries).await?;
         note_state(&mut transaction, id, state, None, Some(now)).await?;
         transaction.commit().await.map_err(failed("commit a cancelled withdrawal"))?;
@@ -269,7 +302,7 @@ const fn state_ends(state: WithdrawalState) -> bool {
 async fn find(
     transaction: &mut Tx,
     id: WithdrawalId,
-) -> Result<Option<(Withdrawal, EntryId)>, StoreError> {
+) -> Result<Option<(Withdrawal, HeldBy)>, StoreError> {
     let row = sqlx::query("SELECT * FROM withdrawals WHERE id = ?1")
         .bind(id.0)
         .fetch_optional(&mut **transaction)
@@ -327,6 +360,17 @@ async fn check_waiting(transaction: &mut Tx, request: &Request) -> Result<(), St
     if found < limit { Ok(()) } else { Err(StoreError::Quota { what, limit, found }) }
 }
 
+async fn note_hold(transaction: &mut Tx, id: WithdrawalId, held: HeldBy) -> Result<(), StoreError> {
+    sqlx::query("UPDATE withdrawals SET hold = ?2, hold_ends = ?3 WHERE id = ?1")
+        .bind(id.0)
+        .bind(&held.hold.0[..])
+        .bind(held.ends)
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+        .map_err(failed("note what holds a withdrawal"))
+}
+
 async fn note_state(
     transaction: &mut Tx,
     id: WithdrawalId,
@@ -347,7 +391,7 @@ async fn note_state(
 
 async fn expire(transaction: &mut Tx, book: Book, now: UnixMs) -> Result<(), SettlementError> {
     let rows = sqlx::query(
-        "SELECT id, hold FROM withdrawals
+        "SELECT id, hold, hold_ends FROM withdrawals
          WHERE state = 'pending' AND book = ?1 AND expires_ms <= ?2
          ORDER BY id LIMIT ?3",
     )
@@ -379,7 +423,7 @@ pub(super) async fn cancel_waiting(
     for account in std::iter::once(super::requester(owner)).chain(sites) {
         for book in Book::ALL {
             let rows = sqlx::query(
-                "SELECT id, hold FROM withdrawals
+                "SELECT id, hold, hold_ends FROM withdrawals
                  WHERE book = ?1 AND account = ?2 AND state = 'pending'",
             )
             .bind(book.as_str())

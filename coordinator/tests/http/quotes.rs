@@ -62,7 +62,7 @@ fn a_quote_is_the_jobs_own_cost_in_integers() {
     };
     assert_eq!(most_of("none"), price(20_000));
     assert_eq!(most_of("adaptive"), quote["price"]["most_nano_usd"]);
-    assert_eq!(most_of("triple"), price(60_000));
+    assert_eq!(most_of("triple"), price(80_000), "three, and one to spare");
     assert_eq!(quote["price"]["rates"].as_array().map(Vec::len), Some(3));
     assert_eq!(server.network.jobs.lock().expect("no panic").len(), 1, "a quote is no job");
 }

@@ -1,6 +1,7 @@
 //! Jobs that real contributors compute, without the HTTP API around them.
 
 mod about;
+mod bonuses;
 mod choices;
 mod executor;
 mod kernel_products;

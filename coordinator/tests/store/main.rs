@@ -3,6 +3,8 @@
 mod accounts;
 mod books;
 mod chain;
+mod executions;
+mod holds;
 mod money_walks;
 mod partners;
 mod pay;

@@ -279,8 +279,8 @@ fn what_is_being_paid_is_neither_given_back_nor_paid_again() {
     let now = UnixMs::now();
     let error = bank.decide(id(&asked), Decision::Approve, now).expect_err("not begun");
     assert!(matches!(error, SettlementError::NotBegun { .. }), "{error}");
-    let before = bank.audited();
     bank.decide(id(&asked), Decision::Begin, now).expect("begun");
+    let before = bank.audited();
     assert_eq!(bank.get(PATH)["withdrawals"][0]["state"], "paying");
     // A second operator is told, its owner comes too late, and so does its end.
     let error = bank.decide(id(&asked), Decision::Begin, now).expect_err("begun");

@@ -54,20 +54,6 @@ impl Verification {
             Verification::None => "none",
         }
     }
-
-    /// Executions per hundred tasks that a job may be charged at most.
-    ///
-    /// `triple` pays the three that agree. `adaptive` pays the checks of
-    /// contributors who are new or drawn; what the simulation measured is
-    /// below a quarter where contributors come back, and what exceeds the
-    /// allowance is the operator's cost.
-    pub const fn allowance_percent(self) -> u64 {
-        match self {
-            Verification::Triple => 300,
-            Verification::Adaptive => 130,
-            Verification::None => 100,
-        }
-    }
 }
 
 /// Accepted executions of one task that are paid.

@@ -8,7 +8,7 @@ use raven_engine::ledger::{
 };
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, NanoUsd, PicoUsd};
 use raven_engine::rates::{BONUS_THOUSANDTHS_MAX, Bonus, CLASSES, RATE_MAX};
-use raven_engine::{ContributorId, Payer, Rates, SiteId, Verification};
+use raven_engine::{Allowance, ContributorId, Payer, Rates, SiteId, Verification};
 use raven_protocol::JobId;
 use std::collections::BTreeMap;
 
@@ -106,7 +106,7 @@ impl Run {
         let mode = Verification::ALL[dice.below(3) as usize];
         let planned = flops_of_a_round * u64::from(rounds);
         let charge = Charge::of(Flops(planned), rates.highest());
-        let quoted = quote(charge, mode.allowance_percent()).expect("small");
+        let quoted = quote(charge, Allowance::usual(mode)).expect("small");
         // Some hold a part of it only.
         let given = match dice.one_in(3) {
             true => NanoUsd((quoted.0 / i64::from(1 + dice.below(9))).max(1)),
@@ -126,8 +126,7 @@ impl Run {
             pay: JobPay::new(id, given),
             state: State {
                 given,
-                allowance: (u128::from(planned) * u128::from(mode.allowance_percent()) / 100)
-                    as u64,
+                allowance: Allowance::usual(mode).of(planned),
                 next: RoundKey { attempt: 0, round: 0 },
                 credited: 0,
                 counted: BTreeMap::new(),
@@ -162,7 +161,7 @@ impl Run {
     /// Who does a task: as many as the mode wants, now and then one more.
     fn executions(&self, dice: &mut Dice) -> u32 {
         match self.mode {
-            Verification::Triple => 3 + u32::from(dice.one_in(4)),
+            Verification::Triple => 3 + dice.below(3),
             Verification::Adaptive => 1 + u32::from(dice.one_in(3)) + u32::from(dice.one_in(9)),
             Verification::None => 1 + u32::from(dice.one_in(20)),
         }
@@ -363,9 +362,9 @@ impl Run {
         assert!(charged <= self.state.given.0);
         assert!(i128::from(charged) <= self.exact(110) / unit);
         // No calculation is charged more often than the mode allows.
-        let planned = u128::from(self.flops_of_a_round) * u128::from(self.rounds);
-        let most = planned * u128::from(self.mode.allowance_percent()) / 100;
-        let dearest = i128::from(self.rates.highest().0) * i128::try_from(most).expect("small");
+        let planned = self.flops_of_a_round * u64::from(self.rounds);
+        let most = Allowance::usual(self.mode).of(planned);
+        let dearest = Charge::of(Flops(most), self.rates.highest()).units();
         assert!(self.exact(1) <= dearest, "{} of {dearest}", self.exact(1));
         // The operator pays what its executions earn, and no margin.
         let works = self.state.counted.values().flatten();

@@ -172,6 +172,7 @@ fn terms(rng: &mut Rng) -> Terms {
         fallback: fallbacks[rng.below(3) as usize],
         fallback_after_ms: rng.between(0, 30_000),
         rates: Rates::FLAT,
+        allowance: None,
     }
 }
 

@@ -4,8 +4,9 @@ use raven_engine::ledger::pay;
 use raven_engine::money::{Charge, Flops, NanoUsd};
 use raven_engine::rates;
 use raven_engine::{
-    Budget, Cause, CompletedReason, ContributorId, EarlyStopping, EngineConfig, Fallback, JobPhase,
-    JobState, LossMonitor, Patience, Payer, Record, ResumePoint, Spent, Terms, Verification,
+    Allowance, Budget, Cause, CompletedReason, ContributorId, EarlyStopping, EngineConfig,
+    Fallback, JobPhase, JobState, LossMonitor, Patience, Payer, Record, ResumePoint, Spent, Terms,
+    Verification,
 };
 use raven_protocol::{BlobId, DeviceClass, JobId};
 use raven_sim::faults::{Faults, MS, SECOND};
@@ -450,7 +451,7 @@ fn point(weights: BlobId, credited_rounds: u32) -> ResumePoint {
 fn a_job_that_holds_too_little_keeps_what_it_has_and_waits_till_its_deadline() {
     let rounds = 7;
     let cost = Charge::of(Flops(rounds * round_flops()), rates::HIGHEST);
-    let escrow = pay::quote(cost, 100);
+    let escrow = pay::quote(cost, Allowance::ONE);
     for verification in [Verification::None, Verification::Adaptive] {
         let mut scenario = under(3, Terms { escrow, deadline: Some(500_000), ..Terms::default() });
         scenario.jobs[0].1.verification = verification;

@@ -1,6 +1,7 @@
 //! Shares: who gets which part of what one execution costs.
 
 use super::PayError;
+use crate::allowance::Allowance;
 use crate::effect::Payer;
 use crate::event::ContributorId;
 use crate::ledger::account::Account;
@@ -52,12 +53,12 @@ impl Exact {
     }
 }
 
-/// A quote: what costs `charge` once, `allowance_percent` executions per hundred
-/// tasks, with the margin, rounded up. `None` beyond the range of the books.
-pub fn quote(charge: Charge, allowance_percent: u64) -> Option<NanoUsd> {
-    let cost = charge.units().checked_mul(i128::from(allowance_percent))?;
+/// A quote: what costs `charge` once, as often as the allowance says, with the margin,
+/// rounded up. `None` beyond the range of the books.
+pub fn quote(charge: Charge, allowance: Allowance) -> Option<NanoUsd> {
+    let cost = charge.units().checked_mul(i128::from(allowance.0))?;
     let price = cost.checked_mul(100 + MARGIN_PERCENT)?;
-    let unit = 100 * Exact::PER_NANO_USD;
+    let unit = i128::from(Allowance::ONE.0) * Exact::PER_NANO_USD;
     let up = i128::from(price.rem_euclid(unit) > 0);
     i64::try_from(price.div_euclid(unit) + up).ok().map(NanoUsd)
 }

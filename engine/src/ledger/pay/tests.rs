@@ -1,4 +1,5 @@
 use super::*;
+use crate::allowance::Allowance;
 use crate::effect::Payer;
 use crate::event::SiteId;
 use crate::ledger::account::RequesterId;
@@ -87,8 +88,8 @@ fn the_worked_example() {
     let (ann, ben, cleo, node) = (1, 2, 3, 4);
     let (site_a, site_b) = (site(0xa), site(0xb));
     let planned = Charge::of(Flops(40 * FLOPS_PER_CALCULATION), rates::HIGHEST);
-    let quoted = quote(planned, Verification::Triple.allowance_percent()).expect("small");
-    assert_eq!(quoted, NanoUsd(2_640));
+    let quoted = quote(planned, Allowance::usual(Verification::Triple)).expect("small");
+    assert_eq!(quoted, NanoUsd(3_520));
     let mut desk = Desk::with_escrow(quoted);
     let desktop = charge(10, DeviceClass::Desktop);
     let phone = charge(10, DeviceClass::Phone);
@@ -119,7 +120,7 @@ fn the_worked_example() {
         (Account::Reserve, 24),
         (Account::MasterNode, 100),
         (Account::ProtocolFee, 40),
-        (ESCROW, 2_640 - 2_200),
+        (ESCROW, 3_520 - 2_200),
     ];
     for (account, amount) in balances {
         assert_eq!(desk.posted(account), amount, "{account}");
@@ -269,8 +270,8 @@ fn charges_beyond_the_books_are_refused_and_change_nothing() {
         assert_eq!(pay.verified(key(0), vec![huge], 1), Err(PayError::Overflow));
         assert_eq!(pay, before);
     }
-    assert_eq!(quote(Charge::from_units(i128::MAX / 50), 130), None);
-    assert_eq!(quote(Charge::nano_usd(u64::MAX), 130), None);
+    assert_eq!(quote(Charge::from_units(i128::MAX / 50), Allowance(1_300)), None);
+    assert_eq!(quote(Charge::nano_usd(u64::MAX), Allowance(1_300)), None);
 }
 
 #[test]

@@ -1,0 +1,24 @@
+-- Tasks and executions of jobs that have ended, by their mode: what the mode is quoted with.
+CREATE TABLE executions (
+    mode TEXT PRIMARY KEY,
+    tasks INTEGER NOT NULL,
+    executions INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- When each account of a contributor was looked at last, or its owner was seen then: what
+-- nobody claims is found by it. New accounts are looked at once.
+CREATE TABLE unclaimed_looks (
+    account INTEGER PRIMARY KEY REFERENCES accounts (id),
+    seen_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX unclaimed_looks_by_time ON unclaimed_looks (seen_ms);
+INSERT INTO unclaimed_looks (account, seen_ms)
+    SELECT id, 0 FROM accounts WHERE name >= 'contributor:' AND name < 'contributor;';
+CREATE TRIGGER accounts_of_contributors_are_looked_at AFTER INSERT ON accounts
+    WHEN new.name >= 'contributor:' AND new.name < 'contributor;'
+BEGIN
+    INSERT INTO unclaimed_looks (account, seen_ms) VALUES (new.id, 0);
+END;
+
+-- Whether what holds a withdrawal's money ends with its time. Older ones have no time in the books.
+ALTER TABLE withdrawals ADD COLUMN hold_ends INTEGER NOT NULL DEFAULT 0;
