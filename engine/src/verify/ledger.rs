@@ -88,8 +88,10 @@ pub(crate) struct Ledger {
     /// The round that the job goes back to, once nothing is being computed for it.
     pub(crate) back_to: Option<u32>,
     /// How often the rounds that may be unsettled are halved: once more with each wrong
-    /// result that it goes back to before, once less with each settlement that finds none.
+    /// result that it goes back to before, once less where it did not for long.
     pub(crate) caution: u32,
+    /// Rounds that were settled since that was changed.
+    pub(crate) calm: usize,
     /// How often it went back to before a wrong result, and because its loss diverged.
     pub(crate) rollbacks: u32,
     pub(crate) setbacks: u32,

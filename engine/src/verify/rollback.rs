@@ -83,6 +83,7 @@ impl Engine {
         job.ledger.undone.extend(undone.into_values());
         job.ledger.rollbacks += 1;
         job.ledger.caution = (job.ledger.caution + 1).min(CAUTION_MAX);
+        job.ledger.calm = 0;
         job.ledger.sampled = false;
         job.ledger.looked_at.clear();
         job.driver = beginning.driver;

@@ -116,9 +116,15 @@ impl Engine {
         job.ledger.undone.clear();
         job.ledger.looked_at.clear();
         job.ledger.projected_bytes = 0;
-        // Each settlement has the referee compute one result of everybody: to go on with
-        // short ones for good would cost more than those who lied, and are gone, could.
-        job.ledger.caution = job.ledger.caution.saturating_sub(1);
+        // Each settlement has the referee compute one result of everybody. To go on with
+        // short ones for good would cost more than liars who are gone; but where one was,
+        // others may begin soon, so they go on for as long as a lie can cost.
+        let rounds_max = self.world.config.unsettled_rounds_max(job.sgd.weights_bytes);
+        job.ledger.calm += job.ledger.beginnings.len();
+        if job.ledger.calm >= rounds_max {
+            job.ledger.calm = 0;
+            job.ledger.caution = job.ledger.caution.saturating_sub(1);
+        }
         self.out.push_back(Effect::Settled { job: id });
         let accepted = std::mem::take(&mut job.ledger.accepted);
         let states = job.ledger.states();
