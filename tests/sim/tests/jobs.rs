@@ -163,22 +163,7 @@ fn a_resumed_job_ends_with_the_same_weights() {
         let Some(weights) = record.weights.filter(|_| record.checkpoint) else { continue };
         let mut scenario = scenario(3, Story::default());
         let (step, patience) = (record.step, Patience { gain: best.map(|best| best.0), stale: 0 });
-        let shown = BTreeMap::new();
-        let (credited_rounds, spent) = (step, Spent::default());
-        let point = ResumePoint {
-            rollbacks: 0,
-            attempt: 0,
-            setbacks: Vec::new(),
-            losses: LossMonitor::default(),
-            weights,
-            step,
-            epochs_done,
-            best,
-            patience,
-            shown,
-            credited_rounds,
-            spent,
-        };
+        let point = ResumePoint { step, epochs_done, best, patience, ..point(weights, step) };
         scenario.resumes.insert(JOB, point);
         let (job, _) = run(scenario);
         assert_eq!(job.weights, whole.weights, "resumed at step {step}");
@@ -256,20 +241,8 @@ fn what_contributors_were_shown_counts_after_a_restart() {
     let weights = records[0].weights.expect("the first weights");
     let resumed = |nodes: usize, shown: &[(usize, [u32; 2])]| {
         let shown = shown.iter().map(|&(node, slices)| (contributor(node), slices.into()));
-        let point = ResumePoint {
-            rollbacks: 0,
-            attempt: 0,
-            setbacks: Vec::new(),
-            losses: LossMonitor::default(),
-            weights,
-            step: 0,
-            epochs_done: 0,
-            best: None,
-            patience: Patience::default(),
-            shown: shown.collect::<BTreeMap<ContributorId, BTreeSet<u32>>>(),
-            credited_rounds: 0,
-            spent: Spent::default(),
-        };
+        let shown: BTreeMap<ContributorId, BTreeSet<u32>> = shown.collect();
+        let point = ResumePoint { shown, ..point(weights, 0) };
         let mut scenario = master(nodes);
         scenario.resumes.insert(JOB, point);
         run(scenario).0
