@@ -248,6 +248,15 @@ fn a_relay_that_is_not_ready_is_asked_again_a_few_times() {
     until("given up", || relay.connections() == 8 && waiting(folder.path()) == 0);
     std::thread::sleep(PACE.first_wait * 30);
     assert_eq!((relay.connections(), relay.letters().len()), (8, 1));
+    let metrics = server.get("/metrics").text();
+    for line in [
+        "raven_letters_total{outcome=\"sent\"} 1",
+        "raven_letters_total{outcome=\"given_up\"} 1",
+        "raven_letters_total{outcome=\"refused\"} 0",
+        "raven_letters_put_off_total 6",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line}: {metrics}");
+    }
 }
 
 #[test]
