@@ -117,11 +117,7 @@ pub const SETTINGS: &[Setting] = &[
         "DIR",
         "where links for people who sign up are written; absent: none do",
     ),
-    setting(
-        "smtp",
-        "URL",
-        "relay that takes those links instead: smtps://USER@HOST or smtp://HOST",
-    ),
+    setting("smtp", "URL", "relay that takes those links: smtps://USER@HOST or smtp://HOST"),
     setting("smtp_password_file", "FILE", "the user's password at the relay; mode 0600"),
     setting("mail_from", "ADDRESS", "whom mail is from; needed with smtp"),
     setting("sign_ups_per_network", "NUMBER", "accounts that one network asks for in 15 minutes"),
@@ -209,9 +205,9 @@ pub struct Serve {
     pub site_caps: SiteCaps,
     /// At which the work of new jobs is paid.
     pub rates: Rates,
-    /// Where mail to people is written; nobody signs up where it is absent.
+    /// Where mail to people is written; without it and a relay nobody signs up.
     pub mail_folder: Option<PathBuf>,
-    /// Who takes mail to people instead.
+    /// Who takes mail to people from there, or from a folder of the data.
     pub mail_relay: Option<MailRelay>,
     /// Open sub-accounts of one account.
     pub sub_accounts_max: u64,
@@ -508,9 +504,6 @@ fn mail_relay(
     environment: Environment<'_>,
 ) -> Result<Option<MailRelay>, ConfigError> {
     let Some(given) = found.get("smtp") else { return Ok(None) };
-    if found.get("mail_folder").is_some() {
-        return Err(given.refuse("mail goes to a relay or to mail_folder, not to both"));
-    }
     let relay: Relay = given.text.parse().map_err(|error: RelayError| given.refuse(error))?;
     let from = found.get("mail_from").ok_or_else(|| ConfigError::Missing("mail_from".into()))?;
     let from: EmailAddress = from.text.parse().map_err(|error| from.refuse(error))?;
@@ -718,7 +711,6 @@ mod tests {
         for (case, told) in [
             (Case::new("").flag("smtp", "smtps://m.org"), "mail_from is needed"),
             (case("smtps://m.org").flag("mail_from", "a@x.org\nBcc: b@x.org"), "--mail-from: "),
-            (case("smtps://m.org").flag("mail_folder", "mail"), "not to both"),
             (case("smtps://ann:secret@m.org"), "must not have a password"),
             (case("smtps://ann@m.org"), "needs smtp_password_file"),
             (with("smtps://m.org"), "no user before the host"),

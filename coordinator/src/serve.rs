@@ -234,8 +234,8 @@ fn account_settings(
         move |error| ServeError::Folder { path, error }
     };
     let mailer = match (&config.mail_relay, &config.mail_folder) {
-        (Some(mail), _) => {
-            let folder = config.data.join(LETTERS_FOLDER);
+        (Some(mail), folder) => {
+            let folder = folder.clone().unwrap_or_else(|| config.data.join(LETTERS_FOLDER));
             let outbox = Outbox::open(&folder).map_err(failed(&folder))?;
             let (relay, login, pace) = (&mail.relay, mail.login.as_ref(), Pace::default());
             let post = outbox.run(relay, login, &mail.from, pace, stopping.clone());

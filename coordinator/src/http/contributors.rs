@@ -6,7 +6,7 @@ use super::challenge::{CHALLENGE, Contributor, answered, is_signed, parse_key};
 use super::extract::Path;
 use super::{App, Problem};
 use crate::runtime::session::hex;
-use crate::store::{Book, Claim, ClaimError, OwnSession, Payout, requester};
+use crate::store::{AccountLink, Book, Claim, ClaimError, OwnSession, Payout, requester};
 use crate::time::{DAY_MS, UnixMs};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -99,7 +99,7 @@ async fn show(
         "sessions": sessions.iter().map(session).collect::<Vec<_>>(),
         "work": { "tasks": tasks, "calculations": flops / FLOPS_PER_CALCULATION as f64 },
         "results": results,
-        "earnings": earnings(&app, key, is_claimed, now).await?,
+        "earnings": earnings(&app, key, is_claimed, &accounts, now).await?,
         "earned": earned(&app, key, now).await?,
         "payout": shown(&payout),
         "allocations": allocations(&app, key).await?,
@@ -126,6 +126,7 @@ async fn earnings(
     app: &App,
     key: ContributorId,
     is_claimed: bool,
+    accounts: &[AccountLink],
     now: UnixMs,
 ) -> Result<Value, Problem> {
     let seen = app.store.last_seen(key, now).await?.unwrap_or(now);
@@ -133,6 +134,7 @@ async fn earnings(
     let mut books = Map::new();
     for book in Book::ALL {
         let balance = app.store.own_balance(book, key).await?;
+        let is_claimed = is_claimed || accounts.iter().any(|link| link.book == book);
         let amounts = json!({
             "available_nano_usd": balance.available(),
             "pending_nano_usd": balance.held_in,

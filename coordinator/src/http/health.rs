@@ -84,6 +84,19 @@ async fn metrics(
     let troubles = kinds
         .map(|kind| (format!("{{kind=\"{}\"}}", kind.name()), u128::from(trouble == Some(kind))));
     family("raven_storage_trouble", "gauge", "Why nothing can be stored now.", &troubles);
+    let mailer = app.settings.accounts.mailer.as_ref();
+    let letters = mailer.map(|mailer| mailer.counts()).unwrap_or_default();
+    let outcomes =
+        [("sent", letters.sent), ("refused", letters.refused), ("given_up", letters.given_up)]
+            .map(|(outcome, count)| (format!("{{outcome=\"{outcome}\"}}"), count.into()));
+    family(
+        "raven_letters_total",
+        "counter",
+        "Letters to people that a relay was to take.",
+        &outcomes,
+    );
+    let put_off = one(letters.put_off.into());
+    family("raven_letters_put_off_total", "counter", "Offers that a relay put off.", &put_off);
     let mut gauge = |name: &str, help: &str, value: u64| {
         family(name, "gauge", help, &one(value.into()));
     };

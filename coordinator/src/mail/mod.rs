@@ -95,6 +95,23 @@ pub trait Mailer: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`MailError`].
     fn send(&self, mail: Mail) -> BoxFuture<'_, Result<(), MailError>>;
+
+    /// What became of messages since the process began, as far as this one knows.
+    fn counts(&self) -> LetterCounts {
+        LetterCounts::default()
+    }
+}
+
+/// What became of letters that were taken to bring them to a relay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LetterCounts {
+    pub sent: u64,
+    /// By the relay, for good.
+    pub refused: u64,
+    /// After the last offer, or because they were too old.
+    pub given_up: u64,
+    /// Offers that came to nothing, of letters that are offered again.
+    pub put_off: u64,
 }
 
 /// Writes each message to a file of its own, readable by its owner only.

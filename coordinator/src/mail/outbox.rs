@@ -4,7 +4,7 @@
 //! the process ended is handed it again, under the same Message-ID.
 
 use super::relay::{Handed, Sender};
-use super::{EmailAddress, FolderMailer, Login, Mail, MailError, Mailer, Relay};
+use super::{EmailAddress, FolderMailer, LetterCounts, Login, Mail, MailError, Mailer, Relay};
 use crate::store::LINK_MS;
 use crate::time::UnixMs;
 use futures_util::StreamExt as _;
@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -51,6 +51,7 @@ impl Default for Pace {
 pub struct Outbox {
     folder: FolderMailer,
     written: Arc<Notify>,
+    counts: Arc<Mutex<LetterCounts>>,
 }
 
 impl Outbox {
@@ -67,7 +68,7 @@ impl Outbox {
                 std::fs::remove_file(file.path())?;
             }
         }
-        Ok(Outbox { folder: mailer, written: Arc::default() })
+        Ok(Outbox { folder: mailer, written: Arc::default(), counts: Arc::default() })
     }
 
     /// Hands letters over, those of an earlier process first, until the process is asked to end.
@@ -84,7 +85,9 @@ impl Outbox {
     ) -> Result<impl Future<Output = ()> + Send + use<>, String> {
         let sender = Sender::new(relay, login, from, pace.stall)?;
         let (folder, written) = (self.folder.folder.clone(), self.written.clone());
-        let post = Post { folder, sender, from: from.clone(), pace, offers: BTreeMap::new() };
+        let counts = self.counts.clone();
+        let post =
+            Post { folder, sender, from: from.clone(), pace, counts, offers: BTreeMap::new() };
         Ok(post.run(written, stopping))
     }
 }
@@ -96,6 +99,10 @@ impl Mailer for Outbox {
             self.written.notify_one();
             Ok(())
         })
+    }
+
+    fn counts(&self) -> LetterCounts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,6 +119,7 @@ struct Post {
     sender: Sender,
     from: EmailAddress,
     pace: Pace,
+    counts: Arc<Mutex<LetterCounts>>,
     /// Of letters that were not taken the first time.
     offers: BTreeMap<String, Offers>,
 }
@@ -167,7 +175,7 @@ impl Post {
 
     async fn offer(&self, name: &str) -> Handed {
         if UnixMs::now().0.saturating_sub(written_ms(name)) >= LETTER_MS_MAX {
-            return Handed::Refused("its time is over".into());
+            return Handed::TooLate;
         }
         let letter = match read(&self.folder.join(name)) {
             Ok(letter) => letter,
@@ -192,21 +200,36 @@ impl Post {
 
     fn note(&mut self, handed: Handed, name: String) {
         let reason = match handed {
-            Handed::Over => return self.remove(&name),
+            Handed::Over => {
+                self.count(|counts| counts.sent += 1);
+                return self.remove(&name);
+            }
             Handed::Refused(reason) => {
-                tracing::warn!(letter = %name, %reason, "a letter is given up");
+                self.count(|counts| counts.refused += 1);
+                tracing::warn!(letter = %name, %reason, "a letter is refused");
+                return self.remove(&name);
+            }
+            Handed::TooLate => {
+                self.count(|counts| counts.given_up += 1);
+                tracing::warn!(letter = %name, "a letter is given up: its time is over");
                 return self.remove(&name);
             }
             Handed::NotNow(reason) => reason,
         };
         let done = self.offers.get(&name).map_or(0, |offers| offers.done) + 1;
         if done >= self.pace.attempts_max {
+            self.count(|counts| counts.given_up += 1);
             tracing::warn!(letter = %name, %reason, done, "a letter is given up");
             return self.remove(&name);
         }
+        self.count(|counts| counts.put_off += 1);
         tracing::info!(letter = %name, %reason, done, "a letter is offered again later");
         let wait = self.pace.first_wait.saturating_mul(3_u32.saturating_pow(done - 1));
         self.offers.insert(name, Offers { done, next: Instant::now() + wait });
+    }
+
+    fn count(&self, change: impl FnOnce(&mut LetterCounts)) {
+        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// One that stays where it is would be sent again and again.

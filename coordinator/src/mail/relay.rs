@@ -122,6 +122,8 @@ pub(super) enum Handed {
     Refused(String),
     /// Another time may be better.
     NotNow(String),
+    /// What is in it is of no use any more.
+    TooLate,
 }
 
 /// Whoever hands letters over: the relay, and as whom.

@@ -264,6 +264,9 @@ fn what_a_linked_contributor_earns_is_its_accounts_until_it_is_unlinked() {
     assert_eq!(server.get("/v1/account/links").json()["links"], json!([linked]));
     // What comes later follows by itself; real money is another book.
     earn(&server, Book::Test, "d", &ann, 50, false);
+    let earnings = get(&server, &ann, "").json()["earnings"].clone();
+    assert_eq!(earnings["test"]["expires"], Value::Null, "it is claimed");
+    assert!(earnings["live"]["expires"].is_string(), "{earnings}");
     sweep(&server);
     sweep(&server);
     assert_eq!(available(&server, Book::Test, own), TRIAL + 150);

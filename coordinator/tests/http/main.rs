@@ -1,6 +1,7 @@
 //! The HTTP API, over real connections to a server with a real store.
 
 mod account;
+mod account_races;
 mod card;
 mod contributor_money;
 mod contributors;
@@ -11,7 +12,6 @@ mod images;
 mod jobs;
 mod keys;
 mod late;
-mod mail;
 mod pages;
 mod parquet;
 mod people;

@@ -7,6 +7,7 @@ mod contribute;
 mod divergence;
 mod hostile_http;
 mod kills;
+mod mail;
 mod money_commands;
 mod operations;
 #[path = "../server/mod.rs"]

@@ -126,6 +126,10 @@ fn the_example_of_a_configuration_is_taken() {
                     let path = write(installation.path(), "token", token);
                     format!("admin_token_file = '{}'", path.display())
                 }
+                "smtp_password_file" => {
+                    let path = write(installation.path(), "password", "secret");
+                    format!("smtp_password_file = '{}'", path.display())
+                }
                 _ => line.to_owned(),
             };
             all + &own + "\n"

@@ -2,8 +2,9 @@
 //! refuses them, asks to come back, or says nothing.
 
 use crate::server::{Answer, ORIGIN, Server};
+use crate::support::process::Process;
 use raven_coordinator::dataset::UploadLimits;
-use raven_coordinator::mail::{Login, Mailer, Outbox, Pace};
+use raven_coordinator::mail::{Login, Mailer, Outbox, Pace, Relay as Place, Security};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -41,12 +42,16 @@ struct Relay {
 
 impl Relay {
     fn start(server: &Server, moods: &[Mood]) -> Self {
-        let listener = server.runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        Self::start_in(&server.runtime, moods)
+    }
+
+    fn start_in(runtime: &tokio::runtime::Runtime, moods: &[Mood]) -> Self {
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let moods = Arc::new(Mutex::new(moods.to_vec()));
         let relay = Relay { port, seen: Arc::default(), moods };
         let own = relay.clone();
-        server.runtime.spawn(async move {
+        runtime.spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.expect("a connection");
                 let relay = own.clone();
@@ -134,11 +139,20 @@ fn start(folder: &Path) -> (Server, Outbox) {
 
 /// Begins to hand letters over; dropping the answer ends it.
 fn run(server: &Server, outbox: &Outbox, port: u16, login: Option<&Login>) -> watch::Sender<bool> {
-    let (stop, stopping) = watch::channel(false);
     let relay = format!("smtp://127.0.0.1:{port}").parse().expect("a relay");
+    run_with(server, outbox, &relay, login)
+}
+
+fn run_with(
+    server: &Server,
+    outbox: &Outbox,
+    relay: &Place,
+    login: Option<&Login>,
+) -> watch::Sender<bool> {
+    let (stop, stopping) = watch::channel(false);
     let from = "raven@example.org".parse().expect("an address");
     let _inside = server.runtime.enter();
-    let post = outbox.run(&relay, login, &from, PACE, stopping).expect("a relay");
+    let post = outbox.run(relay, login, &from, PACE, stopping).expect("a relay");
     server.runtime.spawn(post);
     stop
 }
@@ -231,6 +245,15 @@ fn a_relay_that_is_not_ready_is_asked_again_a_few_times() {
     until("given up", || relay.connections() == 8 && waiting(folder.path()) == 0);
     std::thread::sleep(PACE.first_wait * 30);
     assert_eq!((relay.connections(), relay.letters().len()), (8, 1));
+    let metrics = server.get("/metrics").text();
+    for line in [
+        "raven_letters_total{outcome=\"sent\"} 1",
+        "raven_letters_total{outcome=\"given_up\"} 1",
+        "raven_letters_total{outcome=\"refused\"} 0",
+        "raven_letters_put_off_total 6",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line}: {metrics}");
+    }
 }
 
 #[test]
@@ -286,4 +309,49 @@ fn an_address_that_would_write_a_head_of_its_own_writes_nothing() {
         assert_eq!(wish(&server, email).problem(422)["field"], "email", "{email:?}");
     }
     assert_eq!((waiting(folder.path()), relay.connections()), (0, 0));
+}
+
+#[test]
+fn a_relay_elsewhere_that_offers_no_tls_is_told_nothing() {
+    for security in [Security::StartTls, Security::Tls] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (server, outbox) = start(folder.path());
+        let relay = Relay::start(&server, &[Mood::Takes]);
+        let login = Login { user: "raven".into(), password: "secret".into() };
+        let (host, port) = ("127.0.0.1".to_owned(), relay.port);
+        let place = Place { host, port, security, user: Some("raven".into()) };
+        let _stop = run_with(&server, &outbox, &place, Some(&login));
+        wish(&server, "ann@example.com");
+        until("given up", || waiting(folder.path()) == 0);
+        assert_eq!(relay.connections(), PACE.attempts_max as usize, "{security:?}");
+        for verb in ["AUTH", "MAIL", "RCPT", "DATA"] {
+            assert_eq!(relay.commands(verb), [""; 0], "{security:?}");
+        }
+    }
+}
+
+#[test]
+fn a_letter_outlives_a_process_that_is_killed() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let relay = Relay::start_in(&runtime, &[Mood::Stalls, Mood::Takes]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    crate::support::process::warm_cache(&data);
+    let smtp = format!("smtp://127.0.0.1:{}", relay.port);
+    let arguments =
+        ["--listen", "127.0.0.1:0", "--smtp", &smtp, "--mail-from", "raven@example.org"];
+    let first = Process::start_with(&data, &arguments);
+    let body = json!({ "email": "ann@example.com" });
+    let (status, told) = first.call("none", "/v1/sign-up", Some(&body));
+    assert_eq!(status, 202, "{told}");
+    until("begun", || relay.connections() == 1);
+    let origin = first.url.clone();
+    first.kill();
+    let next = Process::start_with(&data, &arguments);
+    until("sent", || relay.letters().len() == 1 && waiting(&data.join("letters")) == 0);
+    let letter = relay.letters()[0].clone();
+    let link = letter.lines().find_map(|line| line.strip_prefix(&origin)).expect("a link");
+    let (status, made) = next.call("none", link, Some(&Value::Null));
+    assert_eq!(status, 201, "{made}");
+    next.terminate();
 }
