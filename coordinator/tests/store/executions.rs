@@ -99,7 +99,7 @@ fn a_job_that_ends_counts_its_tasks_and_executions_once() {
     persist(&server, &end);
     let per_round = round(id, 1).credits.len() as i64;
     let expected = ("adaptive".to_owned(), 3 * per_round, 3 * per_round + 2);
-    assert_eq!(sums(&server), [expected.clone()], "without the void one");
+    assert_eq!(sums(&server), std::slice::from_ref(&expected), "without the void one");
     persist(&server, &end);
     server.runtime.block_on(server.app.store.end_job(id, Cause::Owner, None)).expect("ended");
     assert_eq!(sums(&server), [expected], "an end is one");
