@@ -4,7 +4,7 @@ use super::{Store, contributors, funnel, partners, pay, repeated, wallets};
 use sqlx::Row as _;
 
 /// Tables that no query of these may walk through.
-const GROWING: [&str; 8] = ["e", "f", "c", "a", "s", "n", "d", "sessions"];
+const GROWING: [&str; 9] = ["e", "f", "c", "a", "s", "n", "d", "due", "sessions"];
 
 async fn plan(store: &Store, sql: &'static str) -> Vec<String> {
     let explain = format!("EXPLAIN QUERY PLAN {sql}");
@@ -27,7 +27,7 @@ async fn nothing_walks_through_the_ledger() {
         partners::TOTALS_OF_DAY,
         partners::ADD_WORKED,
         wallets::TO_COLLECT,
-        wallets::UNCLAIMED,
+        wallets::DUE,
     ];
     for sql in queries {
         let plan = plan(&store, sql).await;

@@ -2,9 +2,9 @@
 
 use super::partners::EARNED;
 use super::pay::Tx;
-use super::{StoreError, column, failed, to_sql, u64_column};
+use super::{StoreError, column, count_to_sql, failed, to_sql, u64_column};
 use raven_engine::Void;
-use raven_engine::money::PicoUsd;
+use raven_engine::money::{FLOPS_PER_CALCULATION, PicoUsd};
 use raven_protocol::JobId;
 use sqlx::sqlite::SqliteRow;
 
@@ -18,7 +18,7 @@ pub(super) async fn void_credits(
         let row = sqlx::query(
             "UPDATE credits SET void = 1 WHERE job = ?1 AND round = ?2 AND stage = ?3
                  AND part = ?4 AND attempt = ?5 AND contributor = ?6 AND void = 0
-             RETURNING session, flops, rate, day, outcome",
+             RETURNING session, flops, rate, backend, day, outcome",
         )
         .bind(to_sql(job.0))
         .bind(i64::from(void.task.round))
@@ -31,6 +31,7 @@ pub(super) async fn void_credits(
         .map_err(failed("void a credit"))?;
         let Some(row) = row else { continue };
         take_from_contributor(transaction, job, void, &row).await?;
+        take_from_sums(transaction, job, &row).await?;
         take_from_site(transaction, &row).await?;
     }
     Ok(())
@@ -61,6 +62,40 @@ async fn take_from_contributor(
         .await
         .map(drop)
         .map_err(failed("take a contributor from its job"))
+}
+
+/// Takes it from what the job's work and all work are shown to come to.
+async fn take_from_sums(
+    transaction: &mut Tx<'_>,
+    job: JobId,
+    row: &SqliteRow,
+) -> Result<(), StoreError> {
+    let flops: i64 = column(row, "credits", "flops")?;
+    let backend: &str = column(row, "credits", "backend")?;
+    sqlx::query(
+        "UPDATE job_work SET tasks = MAX(tasks - 1, 0), flops = MAX(flops - ?3, 0)
+         WHERE job = ?1 AND backend = ?2",
+    )
+    .bind(to_sql(job.0))
+    .bind(backend)
+    .bind(flops)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed("take void work from its job"))?;
+    // Whole calculations and the rest are kept apart.
+    let unit = count_to_sql(FLOPS_PER_CALCULATION);
+    sqlx::query(
+        "UPDATE totals SET tasks = MAX(tasks - 1, 0),
+             calculations = MAX(calculations - ?1 - (flops_rest < ?2), 0),
+             flops_rest = (flops_rest - ?2 + ?3) % ?3",
+    )
+    .bind(flops / unit)
+    .bind(flops % unit)
+    .bind(unit)
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+    .map_err(failed("take void work from the totals"))
 }
 
 /// Nothing where the execution came through no site.

@@ -14,8 +14,10 @@ use sqlx::sqlite::{Sqlite, SqliteRow};
 /// one person's browsers. A browser may make a new key for every visit, for years.
 pub const LINKS_MAX: u64 = 1_000;
 pub const LINK_DAYS: i64 = 30;
-/// Accounts that one turn of the upkeep moves at most.
+/// Accounts that one transaction of the upkeep moves at most.
 const ACCOUNTS_AT_ONCE: i64 = 500;
+/// Such transactions of one turn, where many are due at the same time.
+const LOOKS_AT_ONCE: u32 = 20;
 
 /// What linked contributors have earned since.
 pub(super) const TO_COLLECT: &str = "SELECT l.contributor AS contributor, l.wallet AS wallet,
@@ -24,31 +26,29 @@ pub(super) const TO_COLLECT: &str = "SELECT l.contributor AS contributor, l.wall
          ON a.book IN ('test', 'live') AND a.name = 'contributor:' || lower(hex(l.contributor))
      WHERE a.posted > a.held_out LIMIT ?1";
 
-/// What nobody has claimed, as far as `$of` goes. A semicolon follows a colon.
-macro_rules! unclaimed {
-    ($of:literal) => {
-        concat!(
-            "SELECT a.book AS book, unhex(substr(a.name, 13)) AS contributor FROM accounts a
-             WHERE ",
-            $of,
-            " AND a.posted > a.held_out
-                 AND NOT EXISTS (SELECT 1 FROM sessions s
-                     WHERE s.contributor = unhex(substr(a.name, 13))
-                         AND COALESCE(s.closed_ms, ?1) > ?2)
-                 AND NOT EXISTS (SELECT 1 FROM contributors c
-                     WHERE c.key = unhex(substr(a.name, 13)) AND c.seen_ms > ?2)
-                 AND NOT EXISTS (SELECT 1 FROM wallet_links l
-                     WHERE l.contributor = unhex(substr(a.name, 13))
-                         OR l.wallet = unhex(substr(a.name, 13)))
-             LIMIT ?3"
-        )
-    };
-}
-pub(super) const UNCLAIMED: &str = unclaimed!(
-    "a.book IN ('test', 'live') AND a.name >= 'contributor:' AND a.name < 'contributor;'"
-);
-/// The same of one account.
-const IS_UNCLAIMED: &str = unclaimed!("a.book = ?4 AND a.name = ?5");
+/// Accounts of contributors of whom nothing was seen since a time, as far as is known
+/// from when they were looked at last.
+pub(super) const DUE: &str = "SELECT a.book AS book, unhex(substr(a.name, 13)) AS contributor
+     FROM unclaimed_looks due CROSS JOIN accounts a ON a.id = due.account
+     WHERE due.seen_ms <= ?1 ORDER BY due.seen_ms LIMIT ?2";
+/// Whether nobody has claimed what is in one of them.
+const IS_UNCLAIMED: &str = "SELECT 1 FROM accounts a
+     WHERE a.book = ?3 AND a.name = ?4 AND a.posted > a.held_out
+         AND NOT EXISTS (SELECT 1 FROM sessions s
+             WHERE s.contributor = unhex(substr(a.name, 13)) AND COALESCE(s.closed_ms, ?1) > ?2)
+         AND NOT EXISTS (SELECT 1 FROM contributors c
+             WHERE c.key = unhex(substr(a.name, 13)) AND c.seen_ms > ?2)
+         AND NOT EXISTS (SELECT 1 FROM wallet_links l
+             WHERE l.contributor = unhex(substr(a.name, 13))
+                 OR l.wallet = unhex(substr(a.name, 13)))";
+/// Notes that an account was looked at: what was seen of its owner since `?4`, or that there
+/// was nothing to take.
+const LOOKED: &str = "UPDATE unclaimed_looks SET seen_ms = COALESCE((
+         SELECT MAX(seen) FROM (
+             SELECT MAX(COALESCE(closed_ms, ?3)) AS seen FROM sessions WHERE contributor = ?5
+             UNION ALL SELECT seen_ms FROM contributors WHERE key = ?5)
+         WHERE seen > ?4), ?3)
+     WHERE account = (SELECT id FROM accounts WHERE book = ?1 AND name = ?2)";
 
 /// A contributor whose earnings a wallet collects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,22 +196,29 @@ impl Store {
     /// [`BooksError`].
     pub async fn expire_unclaimed(&self, now: UnixMs, days: u32) -> Result<u64, BooksError> {
         let before = now.0.saturating_sub(i64::from(days) * 86_400_000);
-        let rows = sqlx::query(UNCLAIMED)
-            .bind(now.0)
-            .bind(before)
-            .bind(ACCOUNTS_AT_ONCE)
-            .fetch_all(self.readers())
-            .await
-            .map_err(failed("list what nobody has claimed"))?;
-        let mut found = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let from = ContributorId(hash_column(row, "accounts", "contributor")?);
-            found.push((read_book(row)?, from));
+        let mut taken = 0;
+        for _ in 0..LOOKS_AT_ONCE {
+            let rows = sqlx::query(DUE)
+                .bind(before)
+                .bind(ACCOUNTS_AT_ONCE)
+                .fetch_all(self.readers())
+                .await
+                .map_err(failed("list what nobody may have claimed"))?;
+            let mut found = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let from = ContributorId(hash_column(row, "accounts", "contributor")?);
+                found.push((read_book(row)?, from));
+            }
+            taken += self.take_unclaimed(&found, now, before).await?;
+            if (found.len() as i64) < ACCOUNTS_AT_ONCE {
+                break;
+            }
         }
-        self.take_unclaimed(&found, now, before).await
+        Ok(taken)
     }
 
-    /// Whoever came back since they were listed keeps what is theirs.
+    /// Whoever came back since they were listed keeps what is theirs. Each is looked at again
+    /// once as much time has passed since it was seen.
     async fn take_unclaimed(
         &self,
         found: &[(Book, ContributorId)],
@@ -226,7 +233,6 @@ impl Store {
             let row = sqlx::query(IS_UNCLAIMED)
                 .bind(now.0)
                 .bind(before)
-                .bind(1)
                 .bind(book.as_str())
                 .bind(Account::Contributor(from).to_string())
                 .fetch_optional(&mut *transaction)
@@ -237,6 +243,15 @@ impl Store {
                 give_all(&mut transaction, book, from, to, Reason::Unclaimed, now).await?;
                 taken += 1;
             }
+            sqlx::query(LOOKED)
+                .bind(book.as_str())
+                .bind(Account::Contributor(from).to_string())
+                .bind(now.0)
+                .bind(before)
+                .bind(&from.0[..])
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed("note when an account was looked at"))?;
         }
         transaction.commit().await.map_err(failed("commit what has expired"))?;
         Ok(taken)
@@ -380,5 +395,45 @@ mod tests {
         let back = store.balance(Book::Live, Account::Contributor(ids[1])).await.expect("read");
         assert_eq!(back.posted, 200, "its own and what it has collected");
         assert_eq!(store.expire_unclaimed(now, 0).await.expect("swept"), 0);
+    }
+
+    #[tokio::test]
+    async fn an_account_is_looked_at_again_when_it_may_be_due() {
+        const DAY_MS: i64 = 86_400_000;
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("raven.sqlite")).await.expect("opened");
+        let [gone, back, empty] = [1, 2, 3].map(|who| ContributorId([who; 32]));
+        let give = async |to: ContributorId, name: &str| {
+            let (debit, credit) = (Account::External, Account::Contributor(to));
+            let (amount, reason) = (NanoUsd(100), Reason::Earning);
+            let transfer = Transfer { debit, credit, amount, reason };
+            let id = EntryId::of(name, &[&to.0]);
+            let entry = Entry { id, at: 1, action: Action::Post(transfer) };
+            store.enter(Book::Live, &[entry]).await.expect("entered");
+        };
+        let due = async |day: i64| {
+            let rows = sqlx::query(DUE).bind((day - 180) * DAY_MS).bind(10);
+            rows.fetch_all(store.readers()).await.expect("listed").len()
+        };
+        let sweep = async |day: i64| {
+            store.expire_unclaimed(UnixMs(day * DAY_MS), 180).await.expect("swept")
+        };
+        for who in [gone, back, empty] {
+            give(who, "first").await;
+        }
+        store.contributor_seen(gone, UnixMs(1_000 * DAY_MS)).await.expect("noted");
+        store.contributor_seen(back, UnixMs(1_000 * DAY_MS)).await.expect("noted");
+        // New accounts are looked at once: of the third nobody was ever seen.
+        assert_eq!((due(1_001).await, sweep(1_001).await), (3, 1));
+        assert_eq!((due(1_002).await, sweep(1_002).await), (0, 0), "nobody is due");
+        store.contributor_seen(back, UnixMs(1_100 * DAY_MS)).await.expect("noted");
+        // The empty account earns again and nobody comes for it.
+        give(empty, "second").await;
+        assert_eq!((due(1_180).await, sweep(1_180).await), (2, 1), "one of them came back");
+        assert_eq!((due(1_181).await, sweep(1_181).await), (1, 1), "what was earned later");
+        assert_eq!((due(1_279).await, due(1_280).await, sweep(1_280).await), (0, 1, 1));
+        let reserve = store.balance(Book::Live, Account::Reserve).await.expect("read");
+        assert_eq!(reserve.posted, 400);
+        store.audit(Book::Live).await.expect("the auditor agrees");
     }
 }
