@@ -3,6 +3,8 @@
 use crate::certificate::keep;
 use raven_protocol::KernelId;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Settings of the runtime. Everything that has a right value for everyone is a
@@ -46,6 +48,25 @@ pub struct RuntimeConfig {
     pub site_look: Duration,
     /// Waiting times of sessions.
     pub timeouts: Timeouts,
+    /// Lets tests come to what takes minutes.
+    pub ahead: Ahead,
+}
+
+/// How far the engine's clock is ahead of the machine's; never anything but nothing outside
+/// of tests. It only grows, since that clock is monotonic.
+#[derive(Clone, Debug, Default)]
+pub struct Ahead(Arc<AtomicU64>);
+
+impl Ahead {
+    /// In milliseconds.
+    pub fn ms(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Time passes for the engine, and for nobody else.
+    pub fn pass(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_millis()).unwrap_or(0), Ordering::Relaxed);
+    }
 }
 
 impl RuntimeConfig {
@@ -72,6 +93,7 @@ impl RuntimeConfig {
             evidence_dir: None,
             site_look: Duration::from_secs(10),
             timeouts: Timeouts::default(),
+            ahead: Ahead::default(),
         }
     }
 }

@@ -33,7 +33,7 @@ mod wishes;
 mod writer;
 mod ws;
 
-pub use config::{RuntimeConfig, Timeouts};
+pub use config::{Ahead, RuntimeConfig, Timeouts};
 pub use metrics::Metrics;
 pub use operator::contributor as operator_contributor;
 pub use snapshot::{JobLive, NetworkSnapshot, NodeSnapshot, SessionRecord};

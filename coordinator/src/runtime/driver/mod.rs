@@ -165,14 +165,17 @@ impl Driver {
     }
 
     fn now(&self) -> Millis {
-        self.start.elapsed().as_millis() as Millis
+        self.start.elapsed().as_millis() as Millis + self.shared.config.ahead.ms()
     }
 
     fn wake(&self) -> Instant {
         let tick = Instant::now() + TICK_EVERY;
         match self.engine.next_timeout() {
             // A millisecond later, so that the engine's clock has reached it.
-            Some(at) => tick.min(self.start + Duration::from_millis(at.saturating_add(1))),
+            Some(at) => {
+                let at = at.saturating_sub(self.shared.config.ahead.ms());
+                tick.min(self.start + Duration::from_millis(at.saturating_add(1)))
+            }
             None => tick,
         }
     }
