@@ -1,7 +1,8 @@
 //! The end of a job whose books cannot be gone on with: it ends all the same, and its
 //! escrow is empty.
 
-use super::pay::{Desk, Tx, end};
+use super::desk::Desk;
+use super::pay::{Tx, end};
 use super::{StoreError, failed, hash_column, to_sql};
 use crate::time::UnixMs;
 use raven_engine::ledger::{Account, Action, Entry, EntryId, Paid};

@@ -5,7 +5,8 @@
 //! (see `raven_engine::verify`), so that it matters little which of them is durable
 //! first. After a crash in between the rest matures with the record that comes then.
 
-use super::pay::{self, Tx, read_book, unexpected};
+use super::desk::read_book;
+use super::pay::{self, Tx, unexpected};
 use super::records::read_before;
 use super::{Store, StoreError, books, column, failed, hash_column, repeated, to_sql};
 use crate::time::UnixMs;

@@ -1,6 +1,6 @@
 //! How SQLite reads what grows for ever: by an index, whatever it makes of its statistics.
 
-use super::{Store, contributors, funnel, partners, pay, repeated, wallets};
+use super::{Store, contributors, desk, funnel, partners, repeated, wallets};
 use sqlx::Row as _;
 
 /// Tables that no query of these may walk through.
@@ -20,7 +20,7 @@ async fn nothing_walks_through_the_ledger() {
         contributors::OWN_DAYS,
         funnel::EARNINGS[0],
         funnel::EARNINGS[1],
-        pay::OPEN_WORK,
+        desk::OPEN_WORK,
         repeated::OPEN_WORDS,
         partners::WAYS,
         partners::NETWORKS_OF_DAY,
@@ -46,7 +46,7 @@ async fn nothing_walks_through_the_ledger() {
         assert!(plan.iter().any(|step| step.contains("entries_by_time")), "{plan:#?}");
     }
     // Open rounds first: there are few, and a job's credits are many.
-    for sql in [pay::OPEN_WORK, repeated::OPEN_WORDS] {
+    for sql in [desk::OPEN_WORK, repeated::OPEN_WORDS] {
         let plan = plan(&store, sql).await;
         let first = plan.first().expect("a step");
         assert!(first.starts_with("SEARCH r ") || first.starts_with("SEARCH open "), "{plan:#?}");

@@ -1,7 +1,8 @@
 //! Money that is put into a job's escrow after it was posted.
 
+use super::desk::read_book;
 use super::idempotency::{Remembered, remember};
-use super::pay::{Tx, read_book, requester, unexpected};
+use super::pay::{Tx, requester, unexpected};
 use super::{KeyId, Store, StoreError, books, column, failed, to_sql, unreadable};
 use crate::time::UnixMs;
 use raven_engine::JobPhase;
