@@ -60,7 +60,9 @@ it('withdraws money, and shows every movement of it with a receipt', async () =>
   await page.getByText('Statement, with receipts').click();
   const statement = page.getByRole('list', { name: 'Statement' });
   await statement.getByText('Paid in').waitFor();
-  assert.deepEqual(await statement.locator('b').allTextContents(), ['−$12.50', '$1,000.00']);
+  // Held until the operator began to pay it, and held anew without an end then.
+  assert.deepEqual(await statement.locator('b').allTextContents(), ['−$12.50', '−$12.50', '$1,000.00']);
+  assert.equal(await statement.getByText('given back').count(), 1);
   const [receipt] = await Promise.all([page.waitForEvent('download'), statement.getByRole('button', { name: 'Receipt' }).first().click()]);
   await promisify(execFile)(coordinatorBin, ['verify-receipt', await receipt.path()]);
   await assertClean(page, 'with a statement');

@@ -55,9 +55,9 @@ it('comes to what the page says, to the nano-USD', () => {
 });
 
 it('holds what the page says, and gives back the rest', () => {
-  const [calculations, rate, held] = said(/\*\*Quote\*\*: (\d+) calculations × ([\d,]+) × 3 × 1\.1 = [\d,]+ pico-USD = \*\*([\d,]+) nano-USD/);
+  const [calculations, rate, held] = said(/\*\*Quote\*\*: (\d+) calculations × ([\d,]+) × 4 × 1\.1 = [\d,]+ pico-USD = \*\*([\d,]+) nano-USD/);
   assert.deepEqual([calculations, rate], [(TASKS * MFLOP) / 50n, SERVER]);
-  assert.equal((calculations * rate * 33n) / 10_000n, held);
+  assert.equal((calculations * rate * 44n) / 10_000n, held);
   const [of, charged, back] = said(/escrow gives back ([\d,]+) − ([\d,]+) = ([\d,]+)/);
   assert.deepEqual([of, charged, back], [held, paid('the customer pays'), held - charged]);
 });
