@@ -134,11 +134,21 @@ fn start(folder: &Path) -> (Server, Outbox) {
 
 /// Begins to hand letters over; dropping the answer ends it.
 fn run(server: &Server, outbox: &Outbox, port: u16, login: Option<&Login>) -> watch::Sender<bool> {
+    run_at(PACE, server, outbox, port, login)
+}
+
+fn run_at(
+    pace: Pace,
+    server: &Server,
+    outbox: &Outbox,
+    port: u16,
+    login: Option<&Login>,
+) -> watch::Sender<bool> {
     let (stop, stopping) = watch::channel(false);
     let relay = format!("smtp://127.0.0.1:{port}").parse().expect("a relay");
     let from = "raven@example.org".parse().expect("an address");
     let _inside = server.runtime.enter();
-    let post = outbox.run(&relay, login, &from, PACE, stopping).expect("a relay");
+    let post = outbox.run(&relay, login, &from, pace, stopping).expect("a relay");
     server.runtime.spawn(post);
     stop
 }
@@ -243,6 +253,22 @@ fn a_relay_that_says_nothing_holds_nobody_up_for_long() {
     assert_eq!(wish(&server, "ann@example.com").status, 202);
     until("sent", || relay.letters().len() == 1 && waiting(folder.path()) == 0);
     assert!(began.elapsed() >= PACE.stall, "it was given its time");
+}
+
+#[test]
+fn an_addressee_who_is_slow_delays_nobody_elses_link() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, outbox) = start(folder.path());
+    let relay = Relay::start(&server, &[Mood::Stalls, Mood::Takes]);
+    let pace = Pace { stall: Duration::from_secs(60), ..PACE };
+    let _stop = run_at(pace, &server, &outbox, relay.port, None);
+    wish(&server, "ann@example.com");
+    until("begun", || relay.connections() == 1);
+    for (sent, email) in ["ben@example.com", "cleo@example.com"].into_iter().enumerate() {
+        wish(&server, email);
+        until("sent", || relay.letters().len() == sent + 1);
+    }
+    assert_eq!(waiting(folder.path()), 1, "hers is under way still");
 }
 
 #[test]
