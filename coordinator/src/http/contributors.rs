@@ -86,6 +86,7 @@ async fn show(
     let payout = store.payout(key).await?;
     let is_claimed = wallet.is_some() || !links.is_empty();
     let accounts = store.accounts_of(key).await?;
+    let has_account = |book: Book| accounts.iter().any(|link| link.book == book);
     Ok(Json(json!({
         "key": hex(&key.0),
         "wallet": wallet.map(|wallet| hex(&wallet.0)),
@@ -99,7 +100,7 @@ async fn show(
         "sessions": sessions.iter().map(session).collect::<Vec<_>>(),
         "work": { "tasks": tasks, "calculations": flops / FLOPS_PER_CALCULATION as f64 },
         "results": results,
-        "earnings": earnings(&app, key, is_claimed, now).await?,
+        "earnings": earnings(&app, key, |book| is_claimed || has_account(book), now).await?,
         "earned": earned(&app, key, now).await?,
         "payout": shown(&payout),
         "allocations": allocations(&app, key).await?,
@@ -125,7 +126,7 @@ fn session(session: &OwnSession) -> Value {
 async fn earnings(
     app: &App,
     key: ContributorId,
-    is_claimed: bool,
+    is_claimed: impl Fn(Book) -> bool,
     now: UnixMs,
 ) -> Result<Value, Problem> {
     let seen = app.store.last_seen(key, now).await?.unwrap_or(now);
@@ -136,7 +137,7 @@ async fn earnings(
         let amounts = json!({
             "available_nano_usd": balance.available(),
             "pending_nano_usd": balance.held_in,
-            "expires": (!is_claimed && balance.available().0 > 0).then_some(&expires),
+            "expires": (!is_claimed(book) && balance.available().0 > 0).then_some(&expires),
         });
         books.insert(book.as_str().to_owned(), amounts);
     }

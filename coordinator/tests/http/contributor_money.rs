@@ -343,6 +343,21 @@ fn links_that_may_not_be_move_nothing() {
 }
 
 #[test]
+fn what_goes_to_an_account_does_not_expire() {
+    let server = Server::start();
+    let ann = key(1);
+    earn(&server, Book::Test, "a", &ann, 100, false);
+    earn(&server, Book::Live, "b", &ann, 100, false);
+    assert_eq!(link(&server, &ann, 1).status, 201);
+    earn(&server, Book::Test, "c", &ann, 100, false);
+    let earnings = get(&server, &ann, "").json()["earnings"].clone();
+    assert_eq!(earnings["test"]["available_nano_usd"], 100);
+    assert_eq!(earnings["test"]["expires"], Value::Null);
+    // Money of another book is still nobody's.
+    assert!(earnings["live"]["expires"].is_string(), "{earnings}");
+}
+
+#[test]
 fn money_goes_one_way_wallet_or_account() {
     let server = Server::start();
     let (frame, wallet) = (key(1), key(2));
