@@ -36,6 +36,10 @@ pub struct AccountLink {
 pub struct NewLink {
     pub contributor: ContributorId,
     pub account: KeyId,
+    /// One statement's own.
+    pub nonce: [u8; 16],
+    /// When the statement is no longer good, and its nonce is forgotten.
+    pub end: UnixMs,
     /// The exact text that the contributor signed.
     pub statement: String,
     pub signature: String,
@@ -50,7 +54,7 @@ pub enum LinkError {
     Collected,
     #[error("the contributor has neither computed nor earned anything here")]
     Unknown,
-    #[error("the statement has linked the contributor before: it signs another one")]
+    #[error("the statement or its nonce has served before: the contributor signs another one")]
     Used,
     #[error("the account has {LINKS_MAX} new contributors within {LINK_DAYS} days, the limit")]
     Full,
@@ -76,7 +80,7 @@ fn read(row: &SqliteRow) -> Result<AccountLink, StoreError> {
 
 impl Store {
     /// Links a contributor to an account and moves what it has. Linked already to that account
-    /// it stays as it is, and what it has earned since moves.
+    /// it stays as it is, and what it has earned since moves; the statement has served all the same.
     ///
     /// # Errors
     /// [`LinkError`]; then nothing is linked and nothing moved.
@@ -111,6 +115,7 @@ impl Store {
                 now
             }
         };
+        note_nonce(&mut transaction, link, now).await?;
         let (from, to) = (link.contributor, requester(link.account));
         give_all(&mut transaction, book, from, to, Reason::Spend, now).await?;
         transaction.commit().await.map_err(failed("commit a link"))?;
@@ -228,6 +233,31 @@ impl Store {
     }
 }
 
+/// Keeps a statement's nonce until it is over, and forgets those that are.
+async fn note_nonce(
+    transaction: &mut Transaction<'_, Sqlite>,
+    link: &NewLink,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    // A clock that is set back by less than a day revives none.
+    sqlx::query("DELETE FROM link_nonces WHERE expires_ms < ?1")
+        .bind(now.0.saturating_sub(DAY_MS))
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("forget nonces"))?;
+    sqlx::query(
+        "INSERT INTO link_nonces (contributor, nonce, expires_ms) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET expires_ms = MAX(expires_ms, excluded.expires_ms)",
+    )
+    .bind(&link.contributor.0[..])
+    .bind(&link.nonce[..])
+    .bind(link.end.0)
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+    .map_err(failed("keep a nonce"))
+}
+
 /// Since when a contributor is linked to that account; whether it may be, where it is not.
 async fn check(
     transaction: &mut Transaction<'_, Sqlite>,
@@ -238,7 +268,8 @@ async fn check(
     let row = sqlx::query(
         "SELECT l.account AS account, l.linked_ms AS linked_ms,
              EXISTS (SELECT 1 FROM wallet_links WHERE contributor = ?1) AS collected,
-             EXISTS (SELECT 1 FROM account_links WHERE statement = ?4) AS used,
+             EXISTS (SELECT 1 FROM link_nonces WHERE contributor = ?1 AND nonce = ?6)
+                 OR EXISTS (SELECT 1 FROM account_links WHERE statement = ?4) AS used,
              (SELECT COUNT(*) FROM account_links
                  WHERE account = ?3 AND linked_ms > ?5) AS links
          FROM (SELECT 1) LEFT JOIN account_links l
@@ -249,6 +280,7 @@ async fn check(
     .bind(link.account.0)
     .bind(&link.statement)
     .bind(now.0.saturating_sub(LINK_DAYS * DAY_MS))
+    .bind(&link.nonce[..])
     .fetch_one(&mut **transaction)
     .await
     .map_err(failed("look for a link"))?;
@@ -300,7 +332,8 @@ mod tests {
         for id in ids {
             earn("first", id).await;
             let (statement, signature) = (format!("{id:?}"), String::new());
-            let link = NewLink { contributor: id, account, statement, signature };
+            let (nonce, end) = ([id.0[0]; 16], UnixMs(10));
+            let link = NewLink { contributor: id, account, nonce, end, statement, signature };
             found.push(store.link_account(&link, UnixMs(5)).await.expect("linked"));
             earn("second", id).await;
         }
