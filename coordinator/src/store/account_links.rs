@@ -2,7 +2,7 @@
 
 use super::books::{Book, BooksError};
 use super::children::check_open;
-use super::wallets::{LINK_DAYS, LINKS_MAX, give_all};
+use super::wallets::{ACCOUNTS_AT_ONCE, LINK_DAYS, LINKS_MAX, give_all};
 use super::{
     KeyId, Store, StoreError, column, failed, hash_column, read_book, requester, u64_column,
 };
@@ -12,15 +12,13 @@ use raven_engine::ledger::Reason;
 use sqlx::Transaction;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 
-/// Accounts that one turn of the upkeep moves at most.
-const ACCOUNTS_AT_ONCE: i64 = 500;
-
-/// What linked contributors have earned since.
+/// What linked contributors behind one have earned since, in the order of their keys.
 pub(super) const TO_FORWARD: &str = "SELECT l.contributor AS contributor, l.account AS account,
          l.book AS book, l.linked_ms AS linked_ms
      FROM account_links l CROSS JOIN accounts a
          ON a.book = l.book AND a.name = 'contributor:' || lower(hex(l.contributor))
-     WHERE l.unlinked_ms IS NULL AND a.posted > a.held_out LIMIT ?1";
+     WHERE l.unlinked_ms IS NULL AND a.posted > a.held_out AND l.book = ?1 AND l.contributor > ?2
+     ORDER BY l.contributor LIMIT ?3";
 
 /// A contributor, and the account to which its earnings in that account's money go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,14 +193,30 @@ impl Store {
     /// # Errors
     /// [`BooksError`].
     pub async fn forward(&self, now: UnixMs) -> Result<u64, BooksError> {
-        // Looked for by a reader: there is nothing most of the time, and nobody waits for that.
-        let rows = sqlx::query(TO_FORWARD)
-            .bind(ACCOUNTS_AT_ONCE)
-            .fetch_all(self.readers())
-            .await
-            .map_err(failed("list what is to be forwarded"))?;
-        let found = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        self.forward_all(&found, now).await
+        let mut moved = 0;
+        for book in Book::ALL {
+            // Each page begins behind the one before: whoever earns all the time keeps nobody else's money waiting.
+            let mut after = Vec::new();
+            loop {
+                // Looked for by a reader: there is nothing most of the time, and nobody waits for that.
+                let rows = sqlx::query(TO_FORWARD)
+                    .bind(book.as_str())
+                    .bind(&after)
+                    .bind(ACCOUNTS_AT_ONCE)
+                    .fetch_all(self.readers())
+                    .await
+                    .map_err(failed("list what is to be forwarded"))?;
+                let found = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+                moved += self.forward_all(&found, now).await?;
+                match found.last() {
+                    Some(last) if found.len() == ACCOUNTS_AT_ONCE as usize => {
+                        after = last.contributor.0.to_vec();
+                    }
+                    _ => break,
+                }
+            }
+        }
+        Ok(moved)
     }
 
     /// Whoever was unlinked since they were listed keeps what is theirs.

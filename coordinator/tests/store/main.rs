@@ -4,6 +4,7 @@ mod accounts;
 mod books;
 mod chain;
 mod money_walks;
+mod moved;
 mod partners;
 mod pay;
 mod records;
