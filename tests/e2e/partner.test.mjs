@@ -197,7 +197,7 @@ describe('the console', () => {
     // The statement has a receipt for it that holds without the coordinator.
     await page.getByText('Statement, with receipts').click();
     const statement = page.getByRole('list', { name: 'Statement' });
-    await statement.getByText('Spent on jobs').waitFor();
+    await statement.getByText('To an account').waitFor();
     await statement.getByText('given back').first().waitFor();
     const [receipt] = await Promise.all([page.waitForEvent('download'), statement.getByRole('button', { name: 'Receipt' }).first().click()]);
     const { stdout } = await promisify(execFile)(coordinatorBin, ['verify-receipt', await receipt.path()]);
