@@ -165,9 +165,7 @@ export async function setPayout(wallet: Wallet, { address, threshold }: Payout):
 }
 
 export const till = (wallet: Wallet): Till => ({
-  withdraw: async (wish) => {
-    await signed(wallet, 'POST', '/withdrawals', wished(wish));
-  },
+  withdraw: async (wish) => text((await signed(wallet, 'POST', '/withdrawals', wished(wish))).state),
   cancel: async (id) => {
     await signed(wallet, 'DELETE', `/withdrawals/${id}`);
   },
