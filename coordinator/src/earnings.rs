@@ -14,6 +14,9 @@ use serde::Deserialize;
 pub const DOMAIN: &str = "raven earnings 1\n";
 /// The same of a statement that links: one that moves an amount moves no more than that.
 pub const LINK_DOMAIN: &str = "raven link 1\n";
+/// A statement that links is good for so long at most, as long as its nonce is kept: one that
+/// was never sent links nothing on a later day.
+pub const LINK_MS_MAX: i64 = 60 * 60 * 1000;
 /// Bytes of a statement: it has six short fields.
 pub const STATEMENT_BYTES_MAX: usize = 2_048;
 
@@ -55,6 +58,10 @@ pub struct LinkStatement {
     pub contributor: ContributorId,
     /// Whose the money is to be.
     pub account: Account,
+    /// One nonce, one link.
+    pub nonce: [u8; 16],
+    /// When it is no longer good.
+    pub end: UnixMs,
 }
 
 /// Why a statement moves nothing.
@@ -72,6 +79,8 @@ pub enum StatementError {
     Elsewhere { origin: String },
     #[error("statement.expires_at: its time was over at {}", end.rfc3339())]
     Over { end: UnixMs },
+    #[error("statement.expires_at: {found_ms} ms ahead, at most {LINK_MS_MAX}")]
+    TooLate { found_ms: i64 },
 }
 
 impl StatementError {
@@ -84,7 +93,9 @@ impl StatementError {
             }
             StatementError::Field { field, .. } => format!("statement.{field}"),
             StatementError::Elsewhere { .. } => "statement.coordinator".into(),
-            StatementError::Over { .. } => "statement.expires_at".into(),
+            StatementError::Over { .. } | StatementError::TooLate { .. } => {
+                "statement.expires_at".into()
+            }
         }
     }
 }
@@ -121,7 +132,7 @@ impl Statement {
 }
 
 impl LinkStatement {
-    /// The same as [`Statement::read`], behind [`LINK_DOMAIN`].
+    /// The same as [`Statement::read`], behind [`LINK_DOMAIN`] and with an end that is near.
     ///
     /// # Errors
     /// [`StatementError`].
@@ -134,9 +145,13 @@ impl LinkStatement {
         check_length(text)?;
         let body: LinkBody = serde_json::from_str(text)?;
         let contributor = signed_by(LINK_DOMAIN, text, &body.contributor, signature)?;
-        check_place_and_time(&body.coordinator, &body.expires_at, origin, now)?;
-        read_nonce(&body.nonce)?;
-        Ok(LinkStatement { contributor, account: read_account(&body.account)? })
+        let end = check_place_and_time(&body.coordinator, &body.expires_at, origin, now)?;
+        let found_ms = end.0.saturating_sub(now.0);
+        if found_ms > LINK_MS_MAX {
+            return Err(StatementError::TooLate { found_ms });
+        }
+        let (nonce, account) = (read_nonce(&body.nonce)?, read_account(&body.account)?);
+        Ok(LinkStatement { contributor, account, nonce, end })
     }
 }
 
@@ -173,12 +188,12 @@ fn check_place_and_time(
     expires_at: &str,
     origin: &str,
     now: UnixMs,
-) -> Result<(), StatementError> {
+) -> Result<UnixMs, StatementError> {
     if coordinator != origin {
         return Err(StatementError::Elsewhere { origin: origin.to_owned() });
     }
     let end = UnixMs::parse(expires_at).ok_or(field("expires_at", "must be RFC 3339 in UTC"))?;
-    if end <= now { Err(StatementError::Over { end }) } else { Ok(()) }
+    if end <= now { Err(StatementError::Over { end }) } else { Ok(end) }
 }
 
 fn read_account(text: &str) -> Result<Account, StatementError> {

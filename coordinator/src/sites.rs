@@ -1,7 +1,7 @@
 //! Partner sites: their origins, keys and the tag that they paste.
 
 use crate::random;
-use crate::store::SiteRow;
+use crate::store::{Book, SiteRow};
 use raven_engine::{CategorySet, SiteId};
 
 /// Bytes of a site's name; it is shown in the frame.
@@ -46,11 +46,11 @@ impl SiteError {
     }
 }
 
-/// Checks a request and makes the site that it asks for.
+/// Checks a request and makes the site that it asks for. Its key says in which money it earns.
 ///
 /// # Errors
 /// [`SiteError`] names the field.
-pub fn new_site(name: &str, origins: &[String]) -> Result<SiteRow, SiteError> {
+pub fn new_site(name: &str, origins: &[String], book: Book) -> Result<SiteRow, SiteError> {
     if name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(SiteError::Name { limit: NAME_BYTES_MAX, found: name.len() });
     }
@@ -58,7 +58,7 @@ pub fn new_site(name: &str, origins: &[String]) -> Result<SiteRow, SiteError> {
     Ok(SiteRow {
         id: SiteId(random::nonzero_u64()),
         name: name.to_owned(),
-        site_key: format!("pk_test_{}", random::base32(&random::bytes::<15>())),
+        site_key: format!("pk_{book}_{}", random::base32(&random::bytes::<15>())),
         origins: origins.to_vec(),
         revoked: false,
         paused: false,
@@ -200,8 +200,11 @@ mod tests {
     #[test]
     fn a_site_has_a_name_and_origins() {
         let origins = vec!["https://a.example".to_owned()];
-        let site = new_site("Local News", &origins).expect("a site");
-        assert!(site.site_key.starts_with("pk_test_") && site.site_key.len() == 32);
+        for (book, prefix) in [(Book::Test, "pk_test_"), (Book::Live, "pk_live_")] {
+            let site = new_site("Local News", &origins, book).expect("a site");
+            assert!(site.site_key.starts_with(prefix) && site.site_key.len() == 32);
+        }
+        let new_site = |name, origins: &[String]| new_site(name, origins, Book::Test);
         assert!(matches!(new_site(" ", &origins), Err(SiteError::Name { .. })));
         assert!(matches!(new_site("a\nb", &origins), Err(SiteError::Name { .. })));
         assert!(matches!(new_site("a", &[]), Err(SiteError::Origins { .. })));

@@ -145,3 +145,24 @@ for (const [width, colorScheme] of LOOKS) {
     await page.getByLabel('API key').waitFor();
   });
 }
+
+it('keeps whoever is signed in while the coordinator has trouble, and signs out whose key is over', async () => {
+  const live = await liveAccount(coordinator, 1_000_000_000_000);
+  const page = await signedIn(live.key);
+  const route = '**/v1/account';
+  const detail = 'The disk is busy.';
+  await page.route(route, (asked) => asked.fulfill({ status: 503, contentType: 'application/problem+json', body: JSON.stringify({ detail }) }));
+  await page.reload();
+  await page.getByRole('alert').getByText(detail).waitFor();
+  await assertClean(page, 'in trouble');
+  assert.equal(await page.getByLabel('API key').count(), 0);
+  await page.unroute(route);
+  await page.getByRole('button', { name: 'Try again' }).click();
+  await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
+  await page.route(route, (asked) => asked.fulfill({ status: 401, contentType: 'application/problem+json', body: JSON.stringify({ detail }) }));
+  await page.reload();
+  await page.getByLabel('API key').waitFor();
+  await page.unroute(route);
+  await page.reload();
+  await page.getByLabel('API key').waitFor();
+});

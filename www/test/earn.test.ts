@@ -20,6 +20,19 @@ test('a link has a claim, or none', () => {
   for (const hash of none) assert.deepEqual(readClaims(hash, ORIGIN), [], hash);
 });
 
+test('a crafted link is no claim, and no way to make the page fail', () => {
+  const link = (claim: unknown): string => `#claim=${Buffer.from(JSON.stringify(claim)).toString('base64url')}`;
+  const from = '{"from":{"toString":1,"valueOf":1},"expires_ms":{"valueOf":1,"toString":1},"nonce":"-f"}';
+  const none: unknown[] = ['no JSON', '{', '{"é":1}', '"\u2028"', 'null', '[]', `{"a":"${'x'.repeat(1_100)}"}`].map((statement) => ({ statement, signature: 'ab' }));
+  none.push({ statement: '{}', signature: 'é' }, { statement: '{}', signature: 'a'.repeat(129) }, { statement: '{}', signature: '' });
+  for (const claim of none) assert.deepEqual(readClaims(link(claim), ORIGIN), [], JSON.stringify(claim));
+  for (const statement of [from, '{}', '{"expires_ms":1e300}', '{"expires_ms":-1,"from":"-f-f","nonce":"+f"}']) {
+    const claims = readClaims(link({ statement, signature: 'ab' }), ORIGIN);
+    assert.equal(claims.length, 1, statement);
+    assert.deepEqual(readClaims(new URL(claimLink(claims, ORIGIN)).hash, ORIGIN), claims, 'it goes on as it is');
+  }
+});
+
 /** As the frame makes it. */
 function signedClaim(digit: string) {
   const statement = JSON.stringify({ purpose: 'claim', coordinator: ORIGIN, from: digit.repeat(64), expires_ms: 1_796_000_000_000, nonce: digit.repeat(32) });

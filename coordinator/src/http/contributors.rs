@@ -6,7 +6,7 @@ use super::challenge::{CHALLENGE, Contributor, answered, is_signed, parse_key};
 use super::extract::Path;
 use super::{App, Problem};
 use crate::runtime::session::hex;
-use crate::store::{AccountLink, Book, Claim, ClaimError, OwnSession, Payout, requester};
+use crate::store::{Book, Claim, ClaimError, OwnSession, Payout, requester};
 use crate::time::{DAY_MS, UnixMs};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -86,6 +86,7 @@ async fn show(
     let payout = store.payout(key).await?;
     let is_claimed = wallet.is_some() || !links.is_empty();
     let accounts = store.accounts_of(key).await?;
+    let has_account = |book: Book| accounts.iter().any(|link| link.book == book);
     Ok(Json(json!({
         "key": hex(&key.0),
         "wallet": wallet.map(|wallet| hex(&wallet.0)),
@@ -99,7 +100,7 @@ async fn show(
         "sessions": sessions.iter().map(session).collect::<Vec<_>>(),
         "work": { "tasks": tasks, "calculations": flops / FLOPS_PER_CALCULATION as f64 },
         "results": results,
-        "earnings": earnings(&app, key, is_claimed, &accounts, now).await?,
+        "earnings": earnings(&app, key, |book| is_claimed || has_account(book), now).await?,
         "earned": earned(&app, key, now).await?,
         "payout": shown(&payout),
         "allocations": allocations(&app, key).await?,
@@ -125,8 +126,7 @@ fn session(session: &OwnSession) -> Value {
 async fn earnings(
     app: &App,
     key: ContributorId,
-    is_claimed: bool,
-    accounts: &[AccountLink],
+    is_claimed: impl Fn(Book) -> bool,
     now: UnixMs,
 ) -> Result<Value, Problem> {
     let seen = app.store.last_seen(key, now).await?.unwrap_or(now);
@@ -134,11 +134,10 @@ async fn earnings(
     let mut books = Map::new();
     for book in Book::ALL {
         let balance = app.store.own_balance(book, key).await?;
-        let is_claimed = is_claimed || accounts.iter().any(|link| link.book == book);
         let amounts = json!({
             "available_nano_usd": balance.available(),
             "pending_nano_usd": balance.held_in,
-            "expires": (!is_claimed && balance.available().0 > 0).then_some(&expires),
+            "expires": (!is_claimed(book) && balance.available().0 > 0).then_some(&expires),
         });
         books.insert(book.as_str().to_owned(), amounts);
     }

@@ -75,8 +75,9 @@ async fn create(
         let detail = "statement.account: it is for another account than the key's";
         return Err(Problem::forbidden(detail).with_field("statement.account"));
     }
-    let Signed { statement, signature } = signed;
-    let link = NewLink { contributor: said.contributor, account, statement, signature };
+    let (Signed { statement, signature }, contributor) = (signed, said.contributor);
+    let (nonce, end) = (said.nonce, said.end);
+    let link = NewLink { contributor, account, nonce, end, statement, signature };
     let link = app.store.link_account(&link, now).await?;
     Ok((StatusCode::CREATED, Json(shown(&link))))
 }

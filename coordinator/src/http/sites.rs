@@ -47,7 +47,9 @@ async fn create(
         Turn::Answered(answer) => return Ok(answer),
         Turn::Mine(claim) => claim,
     };
-    let site = new_site(&spec.name, &spec.origins).map_err(|error| partner::refusal(&error))?;
+    let book = app.store.book_of(owner.0).await?;
+    let site = new_site(&spec.name, &spec.origins, book);
+    let site = site.map_err(|error| partner::refusal(&error))?;
     let mut answer = json!({
         "id": site_text(site.id),
         "name": site.name,

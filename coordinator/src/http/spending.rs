@@ -7,7 +7,7 @@ use super::extract::Path;
 use super::money::{Amount, Reference};
 use super::partner::find;
 use super::{App, Problem};
-use crate::earnings::{Statement, StatementError};
+use crate::earnings::{LINK_MS_MAX, Statement, StatementError};
 use crate::store::requester;
 use crate::time::UnixMs;
 use axum::extract::State;
@@ -31,6 +31,8 @@ impl From<StatementError> for Problem {
                 Problem::forbidden(error.to_string())
             }
             StatementError::Over { .. } => Problem::conflict(error.to_string()),
+            StatementError::TooLate { found_ms } => Problem::invalid(error.to_string())
+                .with_limit(LINK_MS_MAX.unsigned_abs(), Some(found_ms.unsigned_abs())),
             _ => Problem::invalid(error.to_string()),
         };
         problem.with_field(error.field())

@@ -2,7 +2,7 @@
 
 use super::books::{Book, BooksError};
 use super::children::check_open;
-use super::wallets::{LINK_DAYS, LINKS_MAX, give_all};
+use super::wallets::{ACCOUNTS_AT_ONCE, LINK_DAYS, LINKS_MAX, give_all};
 use super::{
     KeyId, Store, StoreError, column, failed, hash_column, read_book, requester, u64_column,
 };
@@ -12,15 +12,13 @@ use raven_engine::ledger::Reason;
 use sqlx::Transaction;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 
-/// Accounts that one turn of the upkeep moves at most.
-const ACCOUNTS_AT_ONCE: i64 = 500;
-
-/// What linked contributors have earned since.
+/// What linked contributors behind one have earned since, in the order of their keys.
 pub(super) const TO_FORWARD: &str = "SELECT l.contributor AS contributor, l.account AS account,
          l.book AS book, l.linked_ms AS linked_ms
      FROM account_links l CROSS JOIN accounts a
          ON a.book = l.book AND a.name = 'contributor:' || lower(hex(l.contributor))
-     WHERE l.unlinked_ms IS NULL AND a.posted > a.held_out LIMIT ?1";
+     WHERE l.unlinked_ms IS NULL AND a.posted > a.held_out AND l.book = ?1 AND l.contributor > ?2
+     ORDER BY l.contributor LIMIT ?3";
 
 /// A contributor, and the account to which its earnings in that account's money go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +34,10 @@ pub struct AccountLink {
 pub struct NewLink {
     pub contributor: ContributorId,
     pub account: KeyId,
+    /// One statement's own.
+    pub nonce: [u8; 16],
+    /// When the statement is no longer good, and its nonce is forgotten.
+    pub end: UnixMs,
     /// The exact text that the contributor signed.
     pub statement: String,
     pub signature: String,
@@ -50,7 +52,7 @@ pub enum LinkError {
     Collected,
     #[error("the contributor has neither computed nor earned anything here")]
     Unknown,
-    #[error("the statement has linked the contributor before: it signs another one")]
+    #[error("the statement or its nonce has served before: the contributor signs another one")]
     Used,
     #[error("the account has {LINKS_MAX} new contributors within {LINK_DAYS} days, the limit")]
     Full,
@@ -76,7 +78,7 @@ fn read(row: &SqliteRow) -> Result<AccountLink, StoreError> {
 
 impl Store {
     /// Links a contributor to an account and moves what it has. Linked already to that account
-    /// it stays as it is, and what it has earned since moves.
+    /// it stays as it is, and what it has earned since moves; the statement has served all the same.
     ///
     /// # Errors
     /// [`LinkError`]; then nothing is linked and nothing moved.
@@ -111,6 +113,7 @@ impl Store {
                 now
             }
         };
+        note_nonce(&mut transaction, link, now).await?;
         let (from, to) = (link.contributor, requester(link.account));
         give_all(&mut transaction, book, from, to, Reason::Spend, now).await?;
         transaction.commit().await.map_err(failed("commit a link"))?;
@@ -190,14 +193,30 @@ impl Store {
     /// # Errors
     /// [`BooksError`].
     pub async fn forward(&self, now: UnixMs) -> Result<u64, BooksError> {
-        // Looked for by a reader: there is nothing most of the time, and nobody waits for that.
-        let rows = sqlx::query(TO_FORWARD)
-            .bind(ACCOUNTS_AT_ONCE)
-            .fetch_all(self.readers())
-            .await
-            .map_err(failed("list what is to be forwarded"))?;
-        let found = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        self.forward_all(&found, now).await
+        let mut moved = 0;
+        for book in Book::ALL {
+            // Each page begins behind the one before: whoever earns all the time keeps nobody else's money waiting.
+            let mut after = Vec::new();
+            loop {
+                // Looked for by a reader: there is nothing most of the time, and nobody waits for that.
+                let rows = sqlx::query(TO_FORWARD)
+                    .bind(book.as_str())
+                    .bind(&after)
+                    .bind(ACCOUNTS_AT_ONCE)
+                    .fetch_all(self.readers())
+                    .await
+                    .map_err(failed("list what is to be forwarded"))?;
+                let found = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+                moved += self.forward_all(&found, now).await?;
+                match found.last() {
+                    Some(last) if found.len() == ACCOUNTS_AT_ONCE as usize => {
+                        after = last.contributor.0.to_vec();
+                    }
+                    _ => break,
+                }
+            }
+        }
+        Ok(moved)
     }
 
     /// Whoever was unlinked since they were listed keeps what is theirs.
@@ -228,6 +247,31 @@ impl Store {
     }
 }
 
+/// Keeps a statement's nonce until it is over, and forgets those that are.
+async fn note_nonce(
+    transaction: &mut Transaction<'_, Sqlite>,
+    link: &NewLink,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    // A clock that is set back by less than a day revives none.
+    sqlx::query("DELETE FROM link_nonces WHERE expires_ms < ?1")
+        .bind(now.0.saturating_sub(DAY_MS))
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("forget nonces"))?;
+    sqlx::query(
+        "INSERT INTO link_nonces (contributor, nonce, expires_ms) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET expires_ms = MAX(expires_ms, excluded.expires_ms)",
+    )
+    .bind(&link.contributor.0[..])
+    .bind(&link.nonce[..])
+    .bind(link.end.0)
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+    .map_err(failed("keep a nonce"))
+}
+
 /// Since when a contributor is linked to that account; whether it may be, where it is not.
 async fn check(
     transaction: &mut Transaction<'_, Sqlite>,
@@ -238,7 +282,8 @@ async fn check(
     let row = sqlx::query(
         "SELECT l.account AS account, l.linked_ms AS linked_ms,
              EXISTS (SELECT 1 FROM wallet_links WHERE contributor = ?1) AS collected,
-             EXISTS (SELECT 1 FROM account_links WHERE statement = ?4) AS used,
+             EXISTS (SELECT 1 FROM link_nonces WHERE contributor = ?1 AND nonce = ?6)
+                 OR EXISTS (SELECT 1 FROM account_links WHERE statement = ?4) AS used,
              (SELECT COUNT(*) FROM account_links
                  WHERE account = ?3 AND linked_ms > ?5) AS links
          FROM (SELECT 1) LEFT JOIN account_links l
@@ -249,6 +294,7 @@ async fn check(
     .bind(link.account.0)
     .bind(&link.statement)
     .bind(now.0.saturating_sub(LINK_DAYS * DAY_MS))
+    .bind(&link.nonce[..])
     .fetch_one(&mut **transaction)
     .await
     .map_err(failed("look for a link"))?;
@@ -300,7 +346,8 @@ mod tests {
         for id in ids {
             earn("first", id).await;
             let (statement, signature) = (format!("{id:?}"), String::new());
-            let link = NewLink { contributor: id, account, statement, signature };
+            let (nonce, end) = ([id.0[0]; 16], UnixMs(10));
+            let link = NewLink { contributor: id, account, nonce, end, statement, signature };
             found.push(store.link_account(&link, UnixMs(5)).await.expect("linked"));
             earn("second", id).await;
         }

@@ -61,13 +61,16 @@ pub struct EarnedDay {
     pub nano_usd: i64,
 }
 
+/// How exactly it is noted when a key was here: what nobody claims expires after days.
+const SEEN_MS: i64 = 60 * 60 * 1000;
+
 /// A key (`?1`) and everybody whom it collects for.
 pub(super) const OWN: &str =
     "(SELECT ?1 AS key UNION ALL SELECT contributor FROM wallet_links WHERE wallet = ?1)";
 
 impl Store {
-    /// Notes that a key has proven itself now. Keys cost nothing: one that is not known
-    /// leaves no trace.
+    /// Notes that a key has proven itself now, to the hour: a page that is looked at all day
+    /// writes seldom. Keys cost nothing: one that is not known leaves no trace.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -76,7 +79,16 @@ impl Store {
         key: ContributorId,
         now: UnixMs,
     ) -> Result<(), StoreError> {
-        if !self.is_known(key).await? {
+        // By a reader, which waits for nobody.
+        let is_noted: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM contributors WHERE key = ?1 AND seen_ms > ?2)",
+        )
+        .bind(&key.0[..])
+        .bind(now.0.saturating_sub(SEEN_MS))
+        .fetch_one(self.readers())
+        .await
+        .map_err(failed("look when a contributor was noted"))?;
+        if is_noted || !self.is_known(key).await? {
             return Ok(());
         }
         sqlx::query(
@@ -321,4 +333,31 @@ fn session(row: &SqliteRow) -> Result<OwnSession, StoreError> {
         closed: closed.map(UnixMs),
         reason: column(row, table, "closed_reason")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn whoever_was_noted_within_the_hour_waits_for_no_writer() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("raven.sqlite")).await.expect("opened");
+        let (key, first) = (ContributorId([1; 32]), UnixMs(1_000_000_000));
+        let sql = "INSERT INTO accounts (book, name, posted, held_out, held_in)
+                   VALUES ('live', ?1, 0, 0, 0)";
+        let name = Account::Contributor(key).to_string();
+        sqlx::query(sql).bind(name).execute(store.writer()).await.expect("known");
+        store.contributor_seen(key, first).await.expect("noted");
+        let soon = UnixMs(first.0 + SEEN_MS - 1);
+        let writing = store.begin().await.expect("the one writer");
+        let noted = tokio::time::timeout(Duration::from_secs(5), store.contributor_seen(key, soon));
+        noted.await.expect("nobody waits").expect("looked");
+        drop(writing);
+        assert_eq!(store.last_seen(key, soon).await.expect("read"), Some(first));
+        let later = UnixMs(first.0 + SEEN_MS);
+        store.contributor_seen(key, later).await.expect("noted");
+        assert_eq!(store.last_seen(key, later).await.expect("read"), Some(later));
+    }
 }

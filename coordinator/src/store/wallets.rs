@@ -14,17 +14,16 @@ use sqlx::sqlite::{Sqlite, SqliteRow};
 /// one person's browsers. A browser may make a new key for every visit, for years.
 pub const LINKS_MAX: u64 = 1_000;
 pub const LINK_DAYS: i64 = 30;
-/// Accounts that one transaction of the upkeep moves at most.
-const ACCOUNTS_AT_ONCE: i64 = 500;
+/// Accounts that one transaction of the upkeep moves at most: others write in between.
+pub(super) const ACCOUNTS_AT_ONCE: i64 = 500;
 /// Such transactions of one turn, where many are due at the same time.
 const LOOKS_AT_ONCE: u32 = 20;
 
-/// What linked contributors have earned since.
-pub(super) const TO_COLLECT: &str = "SELECT l.contributor AS contributor, l.wallet AS wallet,
-         a.book AS book
+/// What linked contributors behind one have earned since, in the order of their keys.
+pub(super) const TO_COLLECT: &str = "SELECT l.contributor AS contributor, l.wallet AS wallet
      FROM wallet_links l CROSS JOIN accounts a
-         ON a.book IN ('test', 'live') AND a.name = 'contributor:' || lower(hex(l.contributor))
-     WHERE a.posted > a.held_out LIMIT ?1";
+         ON a.book = ?1 AND a.name = 'contributor:' || lower(hex(l.contributor))
+     WHERE a.posted > a.held_out AND l.contributor > ?2 ORDER BY l.contributor LIMIT ?3";
 
 /// Accounts of contributors of whom nothing was seen since a time, as far as is known
 /// from when they were looked at last.
@@ -173,24 +172,52 @@ impl Store {
     /// # Errors
     /// [`BooksError`].
     pub async fn collect(&self, now: UnixMs) -> Result<u64, BooksError> {
-        // Looked for by a reader: there is nothing most of the time, and nobody waits for that.
-        let rows = sqlx::query(TO_COLLECT)
-            .bind(ACCOUNTS_AT_ONCE)
-            .fetch_all(self.readers())
-            .await
-            .map_err(failed("list what is to be collected"))?;
-        if rows.is_empty() {
-            return Ok(0);
+        let mut moved = 0;
+        for book in Book::ALL {
+            // Each page begins behind the one before: whoever earns all the time keeps nobody else's money waiting.
+            let mut after = Vec::new();
+            loop {
+                // Looked for by a reader: there is nothing most of the time, and nobody waits for that.
+                let rows = sqlx::query(TO_COLLECT)
+                    .bind(book.as_str())
+                    .bind(&after)
+                    .bind(ACCOUNTS_AT_ONCE)
+                    .fetch_all(self.readers())
+                    .await
+                    .map_err(failed("list what is to be collected"))?;
+                moved += rows.len() as u64;
+                let last = self.collect_all(book, &rows, now).await?;
+                match last {
+                    Some(last) if rows.len() == ACCOUNTS_AT_ONCE as usize => {
+                        after = last.0.to_vec();
+                    }
+                    _ => break,
+                }
+            }
         }
-        let mut transaction = self.begin().await?;
-        for row in &rows {
+        Ok(moved)
+    }
+
+    /// Answers whose came last. A link of a wallet is for good: nobody has to look again.
+    async fn collect_all(
+        &self,
+        book: Book,
+        rows: &[SqliteRow],
+        now: UnixMs,
+    ) -> Result<Option<ContributorId>, BooksError> {
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let (mut transaction, mut last) = (self.begin().await?, None);
+        for row in rows {
             let from = ContributorId(hash_column(row, "wallet_links", "contributor")?);
             let to = ContributorId(hash_column(row, "wallet_links", "wallet")?);
             let to = Account::Contributor(to);
-            give_all(&mut transaction, read_book(row)?, from, to, Reason::Claim, now).await?;
+            give_all(&mut transaction, book, from, to, Reason::Claim, now).await?;
+            last = Some(from);
         }
         transaction.commit().await.map_err(failed("commit what was collected"))?;
-        Ok(rows.len() as u64)
+        Ok(last)
     }
 
     /// Gives to the reserve what nobody has claimed of contributors that were not seen for

@@ -314,6 +314,7 @@ fn links_that_may_not_be_move_nothing() {
         ("coordinator", json!("http://other.test"), 403),
         ("expires_at", json!("1999-01-01T00:00:00Z"), 409),
         ("expires_at", json!("soon"), 422),
+        ("expires_at", json!(UnixMs(UnixMs::now().0 + 3_660_000).rfc3339()), 422),
         ("account", json!("me"), 422),
         ("nonce", json!("1"), 422),
         ("contributor", json!("1"), 422),
@@ -343,6 +344,50 @@ fn links_that_may_not_be_move_nothing() {
     // What was said before says nothing any more.
     assert_eq!(kind(&link_as(&server, &server.key, &ann, &said), 409), "statement-used");
     assert_eq!(link_as(&server, &other, &ann, &theirs).status, 201);
+}
+
+#[test]
+fn whoever_says_it_twice_has_said_it_once() {
+    let server = Server::start();
+    let ann = key(1);
+    earn(&server, Book::Test, "a", &ann, 100, false);
+    let account = server.get("/v1/account").json()["account"].clone();
+    let said = |nonce, s: i64| {
+        let mut said = link_statement(&account, &ann, nonce);
+        said["expires_at"] = json!(UnixMs(UnixMs::now().0 + s * 1_000).rfc3339());
+        said
+    };
+    // The same nonce until another end, as who got no answer sends it; and another one beside it.
+    let statements = [said(1, 60), said(1, 600), said(2, 60)];
+    for statement in &statements {
+        assert_eq!(link_as(&server, &server.key, &ann, statement).status, 201);
+    }
+    let path = format!("/v1/account/links/{}", public(&ann));
+    assert_eq!(server.ask(&server.key, "DELETE", &path, &Value::Null).status, 204);
+    for statement in statements.iter().chain([&said(1, 1_200), &said(2, 1_200)]) {
+        let again = link_as(&server, &server.key, &ann, statement);
+        assert_eq!(kind(&again, 409), "statement-used", "{statement}");
+    }
+    // Its nonces are its own: nobody else's are used up.
+    let ben = key(2);
+    earn(&server, Book::Test, "b", &ben, 100, false);
+    assert_eq!(link(&server, &ben, 1).status, 201);
+    assert_eq!(link(&server, &ann, 3).status, 201);
+}
+
+#[test]
+fn what_goes_to_an_account_does_not_expire() {
+    let server = Server::start();
+    let ann = key(1);
+    earn(&server, Book::Test, "a", &ann, 100, false);
+    earn(&server, Book::Live, "b", &ann, 100, false);
+    assert_eq!(link(&server, &ann, 1).status, 201);
+    earn(&server, Book::Test, "c", &ann, 100, false);
+    let earnings = get(&server, &ann, "").json()["earnings"].clone();
+    assert_eq!(earnings["test"]["available_nano_usd"], 100);
+    assert_eq!(earnings["test"]["expires"], Value::Null);
+    // Money of another book is still nobody's.
+    assert!(earnings["live"]["expires"].is_string(), "{earnings}");
 }
 
 #[test]

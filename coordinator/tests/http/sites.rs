@@ -112,6 +112,7 @@ fn a_file_on_the_origin_proves_it_until_it_was_missing_for_three_days() {
     let origin = partner("/.well-known/raven-site.txt", file.clone());
     let live = live_owner(&server);
     let (id, key) = live.register(&server, &[&origin]);
+    assert!(key.starts_with("pk_live_"), "{key} earns real money");
     let first = live.prove(&server, &id);
     assert_eq!((&first["proven"], &first["file_text"]), (&json!(false), &json!(key)));
     assert_eq!(first["dns_text"], format!("raven-site={key}"));

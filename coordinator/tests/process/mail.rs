@@ -139,11 +139,22 @@ fn start(folder: &Path) -> (Server, Outbox) {
 
 /// Begins to hand letters over; dropping the answer ends it.
 fn run(server: &Server, outbox: &Outbox, port: u16, login: Option<&Login>) -> watch::Sender<bool> {
+    run_at(PACE, server, outbox, port, login)
+}
+
+fn run_at(
+    pace: Pace,
+    server: &Server,
+    outbox: &Outbox,
+    port: u16,
+    login: Option<&Login>,
+) -> watch::Sender<bool> {
     let relay = format!("smtp://127.0.0.1:{port}").parse().expect("a relay");
-    run_with(server, outbox, &relay, login)
+    run_with(pace, server, outbox, &relay, login)
 }
 
 fn run_with(
+    pace: Pace,
     server: &Server,
     outbox: &Outbox,
     relay: &Place,
@@ -152,7 +163,7 @@ fn run_with(
     let (stop, stopping) = watch::channel(false);
     let from = "raven@example.org".parse().expect("an address");
     let _inside = server.runtime.enter();
-    let post = outbox.run(relay, login, &from, PACE, stopping).expect("a relay");
+    let post = outbox.run(relay, login, &from, pace, stopping).expect("a relay");
     server.runtime.spawn(post);
     stop
 }
@@ -269,6 +280,22 @@ fn a_relay_that_says_nothing_holds_nobody_up_for_long() {
 }
 
 #[test]
+fn an_addressee_who_is_slow_delays_nobody_elses_link() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, outbox) = start(folder.path());
+    let relay = Relay::start(&server, &[Mood::Stalls, Mood::Takes]);
+    let pace = Pace { stall: Duration::from_secs(60), ..PACE };
+    let _stop = run_at(pace, &server, &outbox, relay.port, None);
+    wish(&server, "ann@example.com");
+    until("begun", || relay.connections() == 1);
+    for (sent, email) in ["ben@example.com", "cleo@example.com"].into_iter().enumerate() {
+        wish(&server, email);
+        until("sent", || relay.letters().len() == sent + 1);
+    }
+    assert_eq!(waiting(folder.path()), 1, "hers is under way still");
+}
+
+#[test]
 fn a_letter_waits_for_the_next_process_but_not_for_ever() {
     let folder = tempfile::tempdir().expect("a folder");
     let (server, outbox) = start(folder.path());
@@ -320,7 +347,7 @@ fn a_relay_elsewhere_that_offers_no_tls_is_told_nothing() {
         let login = Login { user: "raven".into(), password: "secret".into() };
         let (host, port) = ("127.0.0.1".to_owned(), relay.port);
         let place = Place { host, port, security, user: Some("raven".into()) };
-        let _stop = run_with(&server, &outbox, &place, Some(&login));
+        let _stop = run_with(PACE, &server, &outbox, &place, Some(&login));
         wish(&server, "ann@example.com");
         until("given up", || waiting(folder.path()) == 0);
         assert_eq!(relay.connections(), PACE.attempts_max as usize, "{security:?}");

@@ -6,6 +6,7 @@ mod chain;
 mod executions;
 mod holds;
 mod money_walks;
+mod moved;
 mod partners;
 mod pay;
 mod records;

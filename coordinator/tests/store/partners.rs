@@ -239,7 +239,7 @@ fn play_money_is_earned_on_this_machine_and_never_by_live_keys() {
     for (at, (owner, outcome)) in
         [(server.owner, "earned"), (live, "other_money")].into_iter().enumerate()
     {
-        let row = new_site("Trial", &["http://n.localhost:1".into()]).expect("a site");
+        let row = new_site("Trial", &["http://n.localhost:1".into()], Book::Test).expect("a site");
         let added = server.app.store.add_site(owner, &row, 9, None);
         server.runtime.block_on(added).expect("added");
         let (session, who) = (20 + at as u64, 20 + at as u8);
@@ -307,7 +307,7 @@ fn real_money_needs_a_proof_and_a_live_key() {
         (live, PAGE, true, "earned"),
     ];
     for (at, (owner, page, is_proven, outcome)) in cases.into_iter().enumerate() {
-        let row = new_site("Site", &[page.into()]).expect("a site");
+        let row = new_site("Site", &[page.into()], Book::Test).expect("a site");
         let store = &server.app.store;
         server.runtime.block_on(store.add_site(owner, &row, 9, None)).expect("added");
         if is_proven {

@@ -165,9 +165,7 @@ export async function setPayout(wallet: Wallet, { address, threshold }: Payout):
 }
 
 export const till = (wallet: Wallet): Till => ({
-  withdraw: async (wish) => {
-    await signed(wallet, 'POST', '/withdrawals', wished(wish));
-  },
+  withdraw: async (wish) => text((await signed(wallet, 'POST', '/withdrawals', wished(wish))).state),
   cancel: async (id) => {
     await signed(wallet, 'DELETE', `/withdrawals/${id}`);
   },
@@ -195,8 +193,8 @@ export async function receipt(wallet: Wallet, book: Book, line: number): Promise
   return (await send(`/v1/contributors/${wallet.key}/receipts/${line}?book=${book}`, { headers })).blob();
 }
 
-/** What the wallet says holds for so long: the clock of this device may be wrong by a little. */
-const STATEMENT_MS = 3_600_000;
+/** What the wallet says holds for so long, of an hour at most: the clock of this device may be wrong by half of one, either way. */
+const STATEMENT_MS = 1_800_000;
 
 /** Tells the coordinator, under an account's key, what the wallet's key says of its earnings. The nonce is that of one saying. */
 async function say(wallet: Wallet, key: string, path: string, domain: string, what: object): Promise<void> {

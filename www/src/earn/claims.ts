@@ -1,6 +1,6 @@
 /** Links by which a wallet collects what other browsers have earned: as the frame makes them, and shorter for a QR code. */
 
-import { fields } from '../parts/refusal.ts';
+import { fields, number, text } from '../parts/refusal.ts';
 
 /** A contributor's word that a wallet may collect for it. */
 export interface Claim {
@@ -10,6 +10,8 @@ export interface Claim {
 
 /** More claims than a link of the frame has. */
 const CLAIMS_MAX = 32;
+/** What a coordinator reads of a statement. */
+const STATEMENT_LENGTH_MAX = 1024;
 
 const [TIME_BYTES, KEY_BYTES, NONCE_BYTES, SIGNATURE_BYTES] = [8, 32, 16, 64];
 const CLAIM_BYTES = TIME_BYTES + KEY_BYTES + NONCE_BYTES + SIGNATURE_BYTES;
@@ -32,16 +34,20 @@ export function readClaims(hash: string, origin: string): readonly Claim[] {
 /** Whether a fragment was meant to be one. */
 export const isClaim = (hash: string): boolean => /^#claims?=/.test(hash);
 
-function parse(text: string): readonly Claim[] | undefined {
-  const parsed: unknown = JSON.parse(text);
+function parse(written: string): readonly Claim[] | undefined {
+  const parsed: unknown = JSON.parse(written);
   // A link of before is of one key.
   const claims = (Array.isArray(parsed) ? parsed : [parsed]).map(readClaim);
   return claims.length <= CLAIMS_MAX && claims.every((each) => each !== undefined) ? claims : undefined;
 }
 
+/** @throws where the statement is no JSON. */
 function readClaim(value: unknown): Claim | undefined {
   const { statement, signature } = fields(value);
-  return typeof statement === 'string' && typeof signature === 'string' ? { statement, signature } : undefined;
+  // Nothing else is ever signed, and it can be written as a link again.
+  if (typeof statement !== 'string' || statement.length > STATEMENT_LENGTH_MAX || !/^\{[ -~]*\}$/.test(statement)) return undefined;
+  JSON.parse(statement);
+  return typeof signature === 'string' && /^[0-9a-f]{1,128}$/.test(signature) ? { statement, signature } : undefined;
 }
 
 /** As the frame writes it. What was signed is this text, byte by byte. */
@@ -62,9 +68,9 @@ function unpack(bytes: string, origin: string): readonly Claim[] | undefined {
   });
 }
 
-function pack({ statement: text, signature }: Claim): string {
-  const { from, expires_ms: expires, nonce } = fields(JSON.parse(text));
-  return fromHex(Number(expires).toString(16).padStart(2 * TIME_BYTES, '0') + String(from) + String(nonce) + signature);
+function pack({ statement, signature }: Claim): string {
+  const { from, expires_ms: expires, nonce } = fields(JSON.parse(statement));
+  return fromHex(number(expires).toString(16).padStart(2 * TIME_BYTES, '0') + text(from) + text(nonce) + signature);
 }
 
 /** A link to the same claims, as short as can be: a QR code of fewer squares is read from further away. */

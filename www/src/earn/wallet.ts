@@ -33,6 +33,18 @@ async function transact<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore
   }
 }
 
+interface Kept {
+  readonly key: string;
+  readonly privateKey: CryptoKey;
+}
+
+/** Keeps a key unless one is kept already, in one transaction; answers what was kept before. */
+function putIfNone(store: IDBObjectStore, made: Kept): IDBRequest<Kept | undefined> {
+  const request: IDBRequest<Kept | undefined> = store.get(KEY);
+  request.onsuccess = () => void (request.result ?? store.put(made, KEY));
+  return request;
+}
+
 export class Wallet {
   /** Ed25519, in hex. */
   readonly key: string;
@@ -49,12 +61,14 @@ export class Wallet {
    * @throws where the browser has no Ed25519, or keeps nothing: a key that is lost is worth nothing.
    */
   static async open(): Promise<Wallet> {
-    const kept = await transact<{ key: string; privateKey: CryptoKey } | undefined>('readonly', (store) => store.get(KEY));
+    const kept = await transact<Kept | undefined>('readonly', (store) => store.get(KEY));
     if (kept) return new Wallet(kept.key, kept.privateKey);
     const pair = (await crypto.subtle.generateKey({ name: 'Ed25519' }, false, ['sign', 'verify'])) as CryptoKeyPair;
     const key = toHex(new Uint8Array(await crypto.subtle.exportKey('raw', pair.publicKey)));
-    await transact('readwrite', (store) => store.put({ key, privateKey: pair.privateKey }, KEY));
-    return new Wallet(key, pair.privateKey);
+    const made = { key, privateKey: pair.privateKey };
+    // Another tab that opened at once may have been first: what it collects with its key stays within reach.
+    const first = await transact('readwrite', (store) => putIfNone(store, made));
+    return first ? new Wallet(first.key, first.privateKey) : new Wallet(made.key, made.privateKey);
   }
 
   async sign(text: string): Promise<string> {

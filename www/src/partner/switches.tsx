@@ -44,12 +44,16 @@ function Kinds({ site, isBusy, set }: KindsProps) {
     const next = chosen.includes(category) ? chosen.filter((each) => each !== category) : [...chosen, category];
     set(isListed ? { allowed_categories: next, refused_categories: [] } : { refused_categories: others(next) });
   };
+  // They stay enabled while a request is under way: a control that is disabled loses the keyboard's focus.
+  const wait = (event: Event): void => {
+    if (isBusy) event.preventDefault();
+  };
   return (
-    <fieldset disabled={isBusy}>
+    <fieldset aria-busy={isBusy}>
       <legend>Your visitors' devices work for jobs of these kinds</legend>
       {site.categories.map((category) => (
         <label key={category} class="check">
-          <input type="checkbox" checked={chosen.includes(category)} onChange={() => toggle(category)} /> {words(category)}
+          <input type="checkbox" checked={chosen.includes(category)} onClick={wait} onChange={() => toggle(category)} /> {words(category)}
         </label>
       ))}
       {site.allowed === undefined ? null : (
@@ -58,6 +62,7 @@ function Kinds({ site, isBusy, set }: KindsProps) {
             <input
               type="checkbox"
               checked={isListed}
+              onClick={wait}
               onChange={() => set(isListed ? { allowed_categories: null, refused_categories: others(chosen) } : { allowed_categories: chosen, refused_categories: [] })}
             />{' '}
             Only these: kinds that are new to Raven stay out until you choose them

@@ -3,6 +3,7 @@
 import type { ComponentChildren } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 import { Field, Trouble, useDoing } from './form.tsx';
+import { Refusal } from './refusal.ts';
 import { Top } from './top.tsx';
 
 /** It is gone with the tab: whoever comes after has to know the key. */
@@ -25,6 +26,9 @@ function keep(key: string): void {
   }
 }
 
+/** Whether it says that the key is none, or none for the page. Anything else passes, and the key stays good. */
+export const isNoKey = (error: unknown): boolean => error instanceof Refusal && (error.status === 401 || error.status === 403);
+
 export interface SignedInProps<T> {
   readonly here: string;
   /** What the page begins with; refused where the key is none for it. */
@@ -37,13 +41,21 @@ export interface SignedInProps<T> {
 export function SignedIn<T>({ here, open, children, outside }: SignedInProps<T>) {
   const [opened, setOpened] = useState<T>();
   const [isReady, setReady] = useState(kept() === '');
-  useEffect(() => {
+  const [refusal, setRefusal] = useState<Refusal>();
+  const come = (): void => {
     const key = kept();
     if (key === '') return;
+    setReady(false);
+    setRefusal(undefined);
+    const failed = (error: unknown): void => {
+      if (isNoKey(error)) keep('');
+      else setRefusal(error instanceof Refusal ? error : new Refusal(0, String(error), ''));
+    };
     open(key)
-      .then((found) => setOpened(() => found), () => keep(''))
+      .then((found) => setOpened(() => found), failed)
       .finally(() => setReady(true));
-  }, []);
+  };
+  useEffect(come, []);
   const enter = async (key: string): Promise<void> => {
     const found = await open(key);
     keep(key);
@@ -52,21 +64,37 @@ export function SignedIn<T>({ here, open, children, outside }: SignedInProps<T>)
   const leave = (): void => {
     keep('');
     setOpened(undefined);
+    setRefusal(undefined);
   };
+  const outsider = refusal ? <NotNow refusal={refusal} again={come} /> : <SignIn enter={enter} />;
   return (
     <>
       <Top here={here}>
-        {opened === undefined ? null : (
+        {opened === undefined && !refusal ? null : (
           <button type="button" onClick={leave}>
             Sign out
           </button>
         )}
       </Top>
       <main>
-        {opened !== undefined ? children(opened) : isReady ? <SignIn enter={enter} /> : <p class="quiet">Loading …</p>}
+        {opened !== undefined ? children(opened) : isReady ? outsider : <p class="quiet">Loading …</p>}
         {opened === undefined && isReady ? outside : null}
       </main>
     </>
+  );
+}
+
+/** Whoever is signed in stays so while the coordinator has trouble. */
+function NotNow({ refusal, again }: { readonly refusal: Refusal; readonly again: () => void }) {
+  return (
+    <section class="panel">
+      <Trouble refusal={refusal} />
+      <p>
+        <button type="button" class="primary" onClick={again}>
+          Try again
+        </button>
+      </p>
+    </section>
   );
 }
 

@@ -45,13 +45,18 @@ const REASONS: Readonly<Record<string, string>> = {
   release: 'Not used by a job',
   earning: 'Earned by work',
   partner_share: 'The site’s share of work',
-  spend: 'Spent on jobs',
   withdrawal: 'Withdrawn',
   unclaimed: 'Claimed by nobody in time',
   correction: 'Put right',
   claim: 'Collected by a wallet',
   sub_account: 'To or from a sub-account',
 };
+
+/** What a line is about. Earnings that an account spends are named by who reads it: who gave, or the account. */
+export function nameOf({ reason, nanoUsd }: Line): string {
+  if (reason === 'spend') return nanoUsd < 0 ? 'To an account' : 'From earnings';
+  return REASONS[reason] ?? words(reason);
+}
 
 /** What became of a hold; nothing of what is entered for good. */
 const STATES: Readonly<Record<string, string>> = { posted: '', open: 'held', voided: 'given back', expired: 'given back' };
@@ -87,7 +92,7 @@ export function Statement({ of = '', load, receipt }: StatementProps) {
         {shown?.lines.map((line) => (
           <li key={line.number}>
             <span>
-              <b>{usd(line.nanoUsd)}</b> {REASONS[line.reason] ?? words(line.reason)} <span class="quiet">{STATES[line.state] ?? line.state}</span>
+              <b>{usd(line.nanoUsd)}</b> {nameOf(line)} <span class="quiet">{STATES[line.state] ?? line.state}</span>
               <br />
               <span class="quiet">{time(line.at)}</span>
             </span>

@@ -32,7 +32,8 @@ export interface Wish {
 
 /** Whose money it is, by what may be done with it. */
 export interface Till {
-  readonly withdraw: (wish: Wish) => Promise<void>;
+  /** Answers the state of what is known by the wish's reference. */
+  readonly withdraw: (wish: Wish) => Promise<string>;
   readonly cancel: (id: string) => Promise<void>;
 }
 
@@ -62,9 +63,7 @@ export function wished({ nanoUsd, address, pay, reference }: Wish): object {
 
 /** Of what an API key's account may withdraw. */
 export const tillAt = (api: Keyed, path: string): Till => ({
-  withdraw: async (wish) => {
-    await api.ask('POST', path, wished(wish));
-  },
+  withdraw: async (wish) => text((await api.ask('POST', path, wished(wish))).state),
   cancel: async (id) => {
     await api.ask('DELETE', `${path}/${id}`);
   },
@@ -89,6 +88,26 @@ export class References {
   done(): void {
     this.#last = undefined;
   }
+}
+
+/** States in which the money is back where it came from. */
+const GIVEN_BACK: ReadonlySet<string> = new Set(['refused', 'cancelled', 'expired']);
+
+/**
+ * Asks for money to go out. What was asked for under the same reference, by a request whose answer never came, and was
+ * given back since, is asked for anew.
+ *
+ * @returns its state.
+ */
+export async function withdraw(till: Till, references: References, wish: Omit<Wish, 'reference'>, ...of: readonly unknown[]): Promise<string> {
+  const ask = (): Promise<string> => till.withdraw({ ...wish, reference: references.of(wish, ...of) });
+  let state = await ask();
+  if (GIVEN_BACK.has(state)) {
+    references.done();
+    state = await ask();
+  }
+  references.done();
+  return state;
 }
 
 /** A state's tone, name, and what it means. */

@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { AMOUNT, AmountField, amountOf } from './amount.tsx';
 import { Field, Trouble, useDoing } from './form.tsx';
 import { ask, fields, number } from './refusal.ts';
-import { References, STATES, type Till, type Withdrawal } from './till.ts';
+import { References, STATES, withdraw, type Till, type Withdrawal } from './till.ts';
 import { date, time } from './times.ts';
 import { tokens, usd } from './usd.ts';
 
@@ -44,10 +44,9 @@ export function WithdrawForm({ till, available, least, address, changed }: Withd
     doing.run(async () => {
       const nanoUsd = amountOf(amount);
       const wish = { nanoUsd, address: address === undefined ? to.trim() : undefined, pay: isInTokens ? 'tokens' : 'usd' } as const;
-      await till.withdraw({ ...wish, reference: references.current.of(wish, address) });
-      references.current.done();
+      const state = await withdraw(till, references.current, wish, address);
       setAmount('');
-      setSaid(`${usd(nanoUsd)} are held for you until the operator pays them.`);
+      setSaid(state === 'approved' ? `${usd(nanoUsd)} are paid.` : `${usd(nanoUsd)} are held for you until the operator pays them.`);
       changed();
     });
   };
