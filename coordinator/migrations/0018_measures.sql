@@ -1,8 +1,12 @@
--- Tasks and executions of jobs that have ended, by their mode: what the mode is quoted with.
+-- Mflop of the tasks of jobs that have ended and of their executions, by book, mode and
+-- owner: what jobs of that book are quoted with in that mode.
 CREATE TABLE executions (
-    mode TEXT PRIMARY KEY,
+    book TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    owner INTEGER NOT NULL,
     tasks INTEGER NOT NULL,
-    executions INTEGER NOT NULL
+    executions INTEGER NOT NULL,
+    PRIMARY KEY (book, mode, owner)
 ) STRICT, WITHOUT ROWID;
 
 -- When each account of a contributor was looked at last, or its owner was seen then: what

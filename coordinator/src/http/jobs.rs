@@ -124,7 +124,8 @@ pub async fn prepare(app: &App, owner: Owner, mut spec: JobSpec) -> Result<Prepa
     let (mut context, mut facts) = lowered.map_err(|error| refusal(&error))?;
     // It keeps them, whatever is set or measured later.
     facts.rates = app.settings.rates;
-    let adaptive = app.store.adaptive_allowance().await?;
+    let book = app.store.book_of(owner.0).await?;
+    let adaptive = app.store.adaptive_allowance(book).await?;
     if spec.verification == Verification::Adaptive {
         facts.allowance = Some(adaptive);
     }

@@ -2,7 +2,8 @@
 //! work after all.
 
 use crate::server::{Server, job, record};
-use raven_engine::allowance::TASKS_ENOUGH;
+use raven_coordinator::store::Book;
+use raven_engine::allowance::MFLOP_ENOUGH;
 use raven_engine::{
     Beneficiary, Cause, CompletedReason, ContributorId, Credit, JobPhase, JobState, Metrics, Payer,
     Proof, Record, Void, rates,
@@ -16,7 +17,7 @@ fn persist(server: &Server, record: &Record) {
     server.runtime.block_on(server.app.store.persist(record)).expect("persisted");
 }
 
-/// A round of two tasks of a thousand flops, done by the contributors 1 and 2.
+/// A round of two tasks of three and a half Mflop, done by the contributors 1 and 2.
 fn round(job: JobId, step: u32) -> Record {
     let credit = |part: u32, who: u8| Credit {
         task: TaskId { job, round: step - 1, stage: 0, part },
@@ -24,7 +25,7 @@ fn round(job: JobId, step: u32) -> Record {
         session: SessionId(who.into()),
         site: None,
         beneficiary: Beneficiary::default(),
-        flops: 1_000,
+        flops: 3_500_000,
         digest: ResultDigest([part as u8; 32]),
         rate: rates::rate(DeviceClass::Desktop),
         backend: Backend::Cpu,
@@ -54,6 +55,7 @@ fn run(server: &Server, statement: &'static str) {
     });
 }
 
+/// Mflop of tasks and of executions, by mode.
 fn sums(server: &Server) -> Vec<(String, i64, i64)> {
     let options = SqliteConnectOptions::new().filename(server.folder.path().join("raven.sqlite"));
     server.runtime.block_on(async {
@@ -97,8 +99,8 @@ fn a_job_that_ends_counts_its_tasks_and_executions_once() {
         ..record(id, 3)
     };
     persist(&server, &end);
-    let per_round = round(id, 1).credits.len() as i64;
-    let expected = ("adaptive".to_owned(), 3 * per_round, 3 * per_round + 2);
+    // Two of three Mflop in each round, and what is left of those that were done twice.
+    let expected = ("adaptive".to_owned(), 3 * 2 * 3, 3 * 2 * 3 + 2 * 3);
     assert_eq!(sums(&server), std::slice::from_ref(&expected), "without the void one");
     persist(&server, &end);
     server.runtime.block_on(server.app.store.end_job(id, Cause::Owner, None)).expect("ended");
@@ -107,6 +109,30 @@ fn a_job_that_ends_counts_its_tasks_and_executions_once() {
     let idle = posted(&server, &document);
     server.runtime.block_on(server.app.store.end_job(idle, Cause::Owner, None)).expect("ended");
     assert_eq!(sums(&server).len(), 1);
+}
+
+#[test]
+fn a_job_of_before_its_mode_was_written_down_ends_like_any_other() {
+    let server = Server::start();
+    let document = job(&server.small_dataset());
+    let (recorded, unknown) = (posted(&server, &document), posted(&server, &document));
+    (1..=2).for_each(|step| persist(&server, &round(recorded, step)));
+    persist(&server, &round(unknown, 1));
+    run(&server, "UPDATE jobs SET spec = json_remove(spec, '$.verification')");
+    persist(
+        &server,
+        &Record {
+            phase: JobPhase::Completed,
+            state: JobState::Completed { reason: CompletedReason::EpochsDone },
+            ..record(recorded, 2)
+        },
+    );
+    server.runtime.block_on(server.app.store.end_job(unknown, Cause::Owner, None)).expect("ended");
+    for (id, state) in [(recorded, "completed"), (unknown, "cancelled")] {
+        assert_eq!(server.get(&format!("/v1/jobs/{id}")).json()["state"], state);
+    }
+    // It was checked as jobs are that do not say how.
+    assert_eq!(sums(&server), [("adaptive".to_owned(), 18, 18)]);
 }
 
 #[test]
@@ -128,10 +154,18 @@ fn what_was_measured_is_quoted_and_a_job_keeps_what_it_was_quoted() {
         shown["cost"]["escrow_nano_usd"].as_i64().expect("an amount")
     };
     let held = escrow(before);
-    assert_eq!(TASKS_ENOUGH, 10_000);
-    run(&server, "INSERT INTO executions VALUES ('adaptive', 9999, 19998)");
-    assert_eq!(allowance(&server, &document), 1_300, "too little is known");
-    run(&server, "UPDATE executions SET tasks = 10000, executions = 20000");
+    assert_eq!(MFLOP_ENOUGH, 50_000_000);
+    run(
+        &server,
+        "INSERT INTO executions VALUES ('test', 'adaptive', 1, 49000000, 98000000),
+            ('test', 'adaptive', 2, 999999, 1999998), ('live', 'adaptive', 1, 90000000, 90000000)",
+    );
+    assert_eq!(allowance(&server, &document), 1_300, "too little is known of this book");
+    run(
+        &server,
+        "UPDATE executions SET tasks = 1000000, executions = 2000000
+             WHERE owner = 2 AND book = 'test'",
+    );
     assert_eq!(
         (allowance(&server, &document), allowance(&server, &triple)),
         (json!(2_000), json!(4_000))
@@ -157,6 +191,67 @@ fn what_was_measured_is_quoted_and_a_job_keeps_what_it_was_quoted() {
     let row = server.runtime.block_on(server.app.store.job(server.owner, old)).expect("read");
     let row = row.expect("a job");
     assert_eq!(row.facts.allowance(row.spec.verification).0, 3_000);
+}
+
+/// Ends a job of an owner of which a round of two tasks was done, of so many Mflop each, all
+/// done three times.
+fn ended(server: &Server, owner: &str, document: &Value, mflop: u64) {
+    let answer = server.ask(owner, "POST", "/v1/jobs", document);
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let id: JobId = answer.json()["id"].as_str().expect("an id").parse().expect("an id");
+    let mut record = round(id, 1);
+    for credit in record.credits.clone() {
+        record
+            .credits
+            .extend([8, 9].map(|who| Credit { contributor: ContributorId([who; 32]), ..credit }));
+    }
+    record.credits.iter_mut().for_each(|credit| credit.flops = mflop * 1_000_000);
+    persist(server, &record);
+    server.runtime.block_on(server.app.store.end_job(id, Cause::Owner, None)).expect("ended");
+}
+
+#[test]
+fn no_single_job_and_no_single_account_decides_what_all_are_quoted() {
+    let server = Server::start();
+    let document = job(&server.small_dataset());
+    // Work of less than a Mflop counts for nothing, however many tasks it is.
+    ended(&server, &server.key, &document, 0);
+    assert_eq!(sums(&server), []);
+    // A job of a hundred times what is enough counts for a tenth of it.
+    ended(&server, &server.key, &document, 50 * MFLOP_ENOUGH);
+    let tenth = (MFLOP_ENOUGH / 10) as i64;
+    assert_eq!(sums(&server), [("adaptive".to_owned(), tenth, 3 * tenth)]);
+    // Ten of them count for a quarter.
+    (0..9).for_each(|_| ended(&server, &server.key, &document, MFLOP_ENOUGH));
+    let quarter = (MFLOP_ENOUGH / 4) as i64;
+    assert_eq!(sums(&server), [("adaptive".to_owned(), quarter, 3 * quarter)]);
+    assert_eq!(allowance(&server, &document), 1_300, "three more accounts are needed");
+    run(
+        &server,
+        "INSERT INTO executions VALUES ('test', 'adaptive', 1000, 37500000, 37500000),
+            ('live', 'adaptive', 1000, 50000000, 125000000)",
+    );
+    // (3 × 12.5 + 37.5) / 50.
+    assert_eq!(allowance(&server, &document), 1_500);
+    let live = server.runtime.block_on(server.app.store.adaptive_allowance(Book::Live));
+    assert_eq!(live.expect("read").0, 2_500);
+}
+
+#[test]
+fn older_executions_fade_where_there_are_many() {
+    let server = Server::start();
+    let document = job(&server.small_dataset());
+    run(
+        &server,
+        "INSERT INTO executions VALUES ('test', 'adaptive', 1000, 5000000000, 5000000000),
+            ('test', 'adaptive', 1001, 1, 1), ('live', 'adaptive', 1000, 7, 7)",
+    );
+    ended(&server, &server.key, &document, 100);
+    let half = 2_500_000_000;
+    let expected = [("adaptive", 7, 7), ("adaptive", 100, 300), ("adaptive", half, half)];
+    let mut left = sums(&server);
+    left.sort();
+    assert_eq!(left, expected.map(|(mode, tasks, all)| (mode.to_owned(), tasks, all)));
 }
 
 #[test]
