@@ -7,7 +7,7 @@ use super::idempotency::{Claim, Once, Turn};
 use super::{App, Problem, datasets, model, quotes};
 use crate::job::{
     BudgetSpec, Deadline, JobContext, JobError, JobFacts, JobSpec, Lowering, SeedNumber, WhenSpent,
-    calculations, lower_job, terms,
+    calculations, held, lower_job, terms,
 };
 use crate::random;
 use crate::store::{DatasetId, JobRow, JobSummary, MeanMetrics, NewJob};
@@ -85,6 +85,7 @@ fn admit(app: &App, prepared: &Prepared, now: UnixMs) -> Result<(), Problem> {
             return Err(refused("deadline", format!("deadline: {} has passed", at.rfc3339())));
         }
     }
+    admit_hold(&prepared.spec, &prepared.facts)?;
     match terms.budget {
         // It pauses where more is needed.
         Some(BudgetSpec::NanoUsd(_)) if terms.when_spent == WhenSpent::Pause => Ok(()),
@@ -103,6 +104,21 @@ fn admit(app: &App, prepared: &Prepared, now: UnixMs) -> Result<(), Problem> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses a job that would hold more than its owner said: rates and what its mode is quoted
+/// with may have moved since it was quoted.
+fn admit_hold(spec: &JobSpec, facts: &JobFacts) -> Result<(), Problem> {
+    let Some(most) = spec.hold_nano_usd_max else { return Ok(()) };
+    let held = held(spec, facts).map_or(u64::MAX, |amount| amount.0.unsigned_abs());
+    if held <= most {
+        return Ok(());
+    }
+    let detail = format!("hold_nano_usd_max: the job would hold {held} nano-USD now");
+    Err(Problem::invalid(detail)
+        .named("job", "The job is refused")
+        .with_field("hold_nano_usd_max")
+        .with_limit(most, Some(held)))
 }
 
 /// Validates and lowers a job's document; nothing is stored.
