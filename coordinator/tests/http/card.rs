@@ -157,6 +157,20 @@ fn a_card_that_came_into_view_is_counted_once_for_each_frame_that_was_served() {
     assert_eq!(tell(&issue(Some(PAGE), 0)).status, 204);
     // A page that does not tell its origin is no view, and its card is not counted either.
     assert_eq!(tell(&issue(None, 0)).status, 204);
+    // A frame that asks for ticket after ticket was viewed once.
+    let mut renewed = ticket.to_owned();
+    for _ in 0..3 {
+        let page = server.get_with(&frame, &[("raven-ticket", &renewed)]).text();
+        renewed = page
+            .split("content=\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+            .map(str::to_owned)
+            .expect("a ticket");
+        assert_eq!(tell(&renewed).status, 204);
+        let stripped = renewed.replace(".renewed", "");
+        assert_eq!(tell(&stripped).problem(403)["field"], "ticket");
+    }
     let forged = ticket.replace('.', "x");
     let expired = issue(Some(PAGE), TICKET_MS);
     let elsewhere = issue(Some("https://other.example"), 0);
