@@ -26,3 +26,8 @@ END;
 
 -- Whether what holds a withdrawal's money ends with its time. Older ones have no time in the books.
 ALTER TABLE withdrawals ADD COLUMN hold_ends INTEGER NOT NULL DEFAULT 0;
+
+-- Visitors of a site by day are counted without a look at their sessions themselves.
+DROP INDEX sessions_by_site;
+CREATE INDEX sessions_by_site ON sessions (site, opened_ms, contributor, worked_ms)
+    WHERE site IS NOT NULL;
