@@ -336,7 +336,7 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "epoch": row.epochs_done,
         "rounds": row.facts.steps,
         "round": row.step,
-        "tasks": row.tasks,
+        "tasks": row.tasks.saturating_sub(row.void_tasks),
         "contributors": contributors,
         "work": work,
         "images_per_s": images_per_s(app, row),
@@ -355,9 +355,10 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
 }
 
 fn cost(row: &JobRow) -> Value {
+    let flops = row.flops.saturating_sub(row.void_flops);
     json!({
-        "flops": row.flops,
-        "calculations": row.flops as f64 / FLOPS_PER_CALCULATION as f64,
+        "flops": flops,
+        "calculations": flops as f64 / FLOPS_PER_CALCULATION as f64,
         "flops_planned": row.facts.flops_planned,
         "nano_usd": row.charged.rounded_up(),
         "escrow_nano_usd": row.escrow,

@@ -265,6 +265,12 @@ fn void_work_is_in_no_sum_that_is_shown() {
         let work = server.runtime.block_on(store.job_work(id)).expect("read");
         let totals = server.runtime.block_on(store.totals()).expect("read");
         let [work] = work.try_into().expect("one kind of hardware");
+        // What the job's owner is shown is the same, since the job pays for all of it.
+        let own = server.get(&format!("/v1/jobs/{id}")).json();
+        assert_eq!(
+            (&own["tasks"], &own["cost"]["flops"]),
+            (&json!(work.tasks), &json!(work.flops))
+        );
         (work.tasks, work.flops, totals.tasks, totals.flops)
     };
     // One that is more than a calculation, so that whole ones and the rest are taken apart.
