@@ -1,8 +1,12 @@
--- Tasks and executions of jobs that have ended, by their mode: what the mode is quoted with.
+-- Mflop of the tasks of jobs that have ended and of their executions, by book, mode and
+-- owner: what jobs of that book are quoted with in that mode.
 CREATE TABLE executions (
-    mode TEXT PRIMARY KEY,
+    book TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    owner INTEGER NOT NULL,
     tasks INTEGER NOT NULL,
-    executions INTEGER NOT NULL
+    executions INTEGER NOT NULL,
+    PRIMARY KEY (book, mode, owner)
 ) STRICT, WITHOUT ROWID;
 
 -- When each account of a contributor was looked at last, or its owner was seen then: what
@@ -22,3 +26,16 @@ END;
 
 -- Whether what holds a withdrawal's money ends with its time. Older ones have no time in the books.
 ALTER TABLE withdrawals ADD COLUMN hold_ends INTEGER NOT NULL DEFAULT 0;
+
+-- What of a job's tasks and flops, which say what was ever credited, is void.
+ALTER TABLE jobs ADD COLUMN void_tasks INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN void_flops INTEGER NOT NULL DEFAULT 0;
+UPDATE jobs SET void_tasks = v.tasks, void_flops = v.flops
+    FROM (SELECT job, COUNT(*) AS tasks, CAST(TOTAL(flops) AS INTEGER) AS flops
+        FROM credits WHERE void = 1 AND payer = 'job' GROUP BY job) v
+    WHERE v.job = jobs.id;
+
+-- Visitors of a site by day are counted without a look at their sessions themselves.
+DROP INDEX sessions_by_site;
+CREATE INDEX sessions_by_site ON sessions (site, opened_ms, contributor, worked_ms)
+    WHERE site IS NOT NULL;

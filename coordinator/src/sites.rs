@@ -20,6 +20,8 @@ pub enum SiteError {
     Origins { limit: usize, found: usize },
     #[error("allowed_categories: {found} given, must be at least {limit}, or null for all")]
     Allowed { limit: usize, found: usize },
+    #[error("{field}: no kind of jobs would be left; a site that wants none is paused")]
+    NothingLeft { field: &'static str },
     #[error("origins[{index}]: {rule}")]
     Origin { index: usize, rule: &'static str },
 }
@@ -31,6 +33,7 @@ impl SiteError {
             SiteError::Name { .. } => "name".into(),
             SiteError::Origins { .. } => "origins".into(),
             SiteError::Allowed { .. } => "allowed_categories".into(),
+            SiteError::NothingLeft { field } => (*field).into(),
             SiteError::Origin { index, .. } => format!("origins[{index}]"),
         }
     }
@@ -41,7 +44,7 @@ impl SiteError {
             SiteError::Name { limit, found }
             | SiteError::Origins { limit, found }
             | SiteError::Allowed { limit, found } => Some((limit as u64, found as u64)),
-            SiteError::Origin { .. } => None,
+            SiteError::NothingLeft { .. } | SiteError::Origin { .. } => None,
         }
     }
 }

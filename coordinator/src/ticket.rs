@@ -1,6 +1,7 @@
 //! Tickets: what binds a contributor's session to the site whose page showed
 //! the frame, to the network that asked for it, and to one contributor's key. A
-//! ticket is text, `key.site.issued.number.network.origin.mac`, made with the newest of
+//! ticket is text, `key.site.issued.number.network.origin.mac`, with `.renewed` before the
+//! last where it followed another one, made with the newest of
 //! this coordinator's signing keys; it is handed out with the frame and comes
 //! back in the hello. The first key that comes with it has it to itself.
 
@@ -89,6 +90,8 @@ struct Said {
     number: u64,
     network: String,
     origin: String,
+    /// Whether it followed an earlier one, so that no page was viewed for it.
+    is_renewed: bool,
 }
 
 impl Said {
@@ -113,6 +116,8 @@ fn network_mark(prefix: &NetworkPrefix) -> String {
     if prefix.is_loopback() { mark(b"loopback") } else { mark(&prefix.0) }
 }
 
+/// Ends what a ticket says that followed an earlier one.
+const RENEWED: &str = "renewed";
 /// Of a page whose origin is not known.
 const NO_ORIGIN: &str = "-";
 
@@ -166,11 +171,19 @@ impl Tickets {
     /// A ticket for a site's frame, good for [`FIRST_USE_MS`], and for [`TICKET_MS`] to
     /// whoever has used it by then.
     pub fn issue(&self, site: SiteId, seat: &Seat<'_>, now: UnixMs) -> String {
+        self.make(site, seat, now, false)
+    }
+
+    fn make(&self, site: SiteId, seat: &Seat<'_>, now: UnixMs, is_renewed: bool) -> String {
         let keys = self.keys(REREAD);
         let key = keys.newest();
         let (number, network) = (random::nonzero_u64(), network_mark(&seat.prefix));
         let origin = seat.origin.map_or(NO_ORIGIN.to_owned(), origin_mark);
-        let body = format!("{}.{:016x}.{}.{number:016x}.{network}.{origin}", key.id, site.0, now.0);
+        let mut body =
+            format!("{}.{:016x}.{}.{number:016x}.{network}.{origin}", key.id, site.0, now.0);
+        if is_renewed {
+            body = format!("{body}.{RENEWED}");
+        }
         let mac = key.mac(&body);
         format!("{body}.{mac}")
     }
@@ -225,11 +238,12 @@ impl Tickets {
             return Err(TicketError::Forged);
         }
         let seat = Seat { prefix, origin: said.origin_of(site)? };
-        Ok(self.issue(site.id, &seat, now))
+        Ok(self.make(site.id, &seat, now, true))
     }
 
     /// What a frame may say that it was shown: its ticket, while that may still be used.
-    /// `None` where the page's origin was never told, so that it is no view either.
+    /// `None` where there is no view behind it: the page's origin was never told, or the
+    /// ticket followed an earlier one, of which there may be any number.
     ///
     /// # Errors
     /// [`TicketError`].
@@ -245,7 +259,8 @@ impl Tickets {
         let row = self.store.site(said.site).await?.filter(SiteRow::is_open);
         let row = row.ok_or(TicketError::Revoked)?;
         let (site, number) = (said.site, said.number);
-        Ok(said.origin_of(&row)?.map(|_| ShownTicket { site, number }))
+        let is_view = said.origin_of(&row)?.is_some() && !said.is_renewed;
+        Ok(is_view.then_some(ShownTicket { site, number }))
     }
 
     /// What a ticket says, if it was issued here, however long ago.
@@ -278,6 +293,11 @@ fn read(body: &str) -> Option<Said> {
         number: u64::from_str_radix(next()?, 16).ok()?,
         network: next()?.to_owned(),
         origin: next()?.to_owned(),
+        is_renewed: false,
     };
-    next().is_none().then_some(said)
+    match next() {
+        None => Some(said),
+        Some(RENEWED) if next().is_none() => Some(Said { is_renewed: true, ..said }),
+        Some(_) => None,
+    }
 }

@@ -3,9 +3,10 @@
 use crate::verify::Verification;
 use serde::{Deserialize, Serialize};
 
-/// Tasks whose executions are counted before what was measured of them is quoted with:
-/// a single job says little of the next one.
-pub const TASKS_ENOUGH: u64 = 10_000;
+/// Mflop of tasks whose executions are counted before what was measured of them is quoted
+/// with, a million calculations: a single job says little of the next one. Operations
+/// are counted and no tasks, so that many small ones say no more than a large one.
+pub const MFLOP_ENOUGH: u64 = 50_000_000;
 
 /// Executions per task, in thousandths. A quote holds that many, a job keeps those that it
 /// was quoted with, and executions beyond them are the operator's cost.
@@ -49,9 +50,10 @@ impl Allowance {
         }
     }
 
-    /// What `adaptive` jobs came to: the mean, rounded up. `None` before that is known.
+    /// What `adaptive` jobs came to, both in Mflop: the mean, rounded up. `None` before that
+    /// is known.
     pub fn measured(tasks: u64, executions: u64) -> Option<Self> {
-        if tasks < TASKS_ENOUGH {
+        if tasks < MFLOP_ENOUGH {
             return None;
         }
         let mean = (u128::from(executions) * 1_000).div_ceil(u128::from(tasks));
@@ -72,7 +74,7 @@ mod tests {
 
     #[test]
     fn what_is_measured_is_the_mean_within_its_bounds() {
-        let enough = TASKS_ENOUGH;
+        let enough = MFLOP_ENOUGH;
         assert_eq!(Allowance::measured(enough - 1, 2 * enough), None);
         assert_eq!(Allowance::measured(enough, 2 * enough), Some(Allowance(2_000)));
         assert_eq!(Allowance::measured(enough, enough + 1_001), Some(Allowance(1_101)));

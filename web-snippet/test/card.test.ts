@@ -718,3 +718,23 @@ test('the last kind of job stays: who wants none says no', async () => {
   tab.click('no');
   await settle(20);
 });
+
+test('where all that the site takes is what the visitor refused, a yes waits for a tick and says so', async () => {
+  const tab = open(undefined, { queue: { ...QUEUE, categories: ['science'] } });
+  const box = (id: string): FakeElement => tab.byId(`kind-${id}`);
+  for (const id of ['vision', 'language', 'tabular', 'science', 'finance', 'other']) {
+    box(id).parentElement = new FakeElement();
+    box(id).checked = id !== 'science';
+  }
+  tab.card.obeyPage(hello);
+  tab.click('open');
+  await settle(SEEN_MS);
+  assert.equal(box('science').checked, false, 'nobody ticks it for them');
+  assert.deepEqual([tab.byId('yes').disabled, tab.byId('hint').textContent], [true, messages.noKind]);
+  box('science').checked = true;
+  box('science').dispatchEvent(trusted('change'));
+  assert.deepEqual([tab.byId('yes').disabled, tab.byId('hint').textContent], [false, '']);
+  // The card is watched no longer.
+  tab.click('no');
+  await settle(20);
+});

@@ -56,6 +56,8 @@ for (const [language, messages] of Object.entries(CATALOGUES)) {
       { categories: JOB_CATEGORIES, work: [heron], more: 0 },
       { categories: JOB_CATEGORIES, work: [heron, { ...heron, requester: 'Jade Kite' }, heron], more: 41 },
     ].map((queue) => text.queue(queue));
+    // A site that takes nothing: no list of no kinds.
+    assert.equal(text.queue({ categories: [], work: [], more: 0 }), queues[0]);
     assert.equal(new Set(queues).size, queues.length);
     assert.match(queues[3] ?? '', /Amber Heron/);
     assert.match(queues[4] ?? '', /Amber Heron.*Jade Kite.*42/);

@@ -78,6 +78,7 @@ fn certified(spec: &JobSpec) -> JobSpec {
         category: Category::default(),
         deadline: None,
         budget: None,
+        hold_nano_usd_max: None,
         when_spent: WhenSpent::default(),
         fallback: Fallback::default(),
         fallback_after_s: 0,

@@ -7,7 +7,7 @@ use super::idempotency::{Claim, Once, Turn};
 use super::{App, Problem, datasets, model, quotes};
 use crate::job::{
     BudgetSpec, Deadline, JobContext, JobError, JobFacts, JobSpec, Lowering, SeedNumber, WhenSpent,
-    calculations, lower_job, terms,
+    calculations, held, lower_job, terms,
 };
 use crate::random;
 use crate::store::{DatasetId, JobRow, JobSummary, MeanMetrics, NewJob};
@@ -85,6 +85,7 @@ fn admit(app: &App, prepared: &Prepared, now: UnixMs) -> Result<(), Problem> {
             return Err(refused("deadline", format!("deadline: {} has passed", at.rfc3339())));
         }
     }
+    admit_hold(&prepared.spec, &prepared.facts)?;
     match terms.budget {
         // It pauses where more is needed.
         Some(BudgetSpec::NanoUsd(_)) if terms.when_spent == WhenSpent::Pause => Ok(()),
@@ -103,6 +104,21 @@ fn admit(app: &App, prepared: &Prepared, now: UnixMs) -> Result<(), Problem> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses a job that would hold more than its owner said: rates and what its mode is quoted
+/// with may have moved since it was quoted.
+fn admit_hold(spec: &JobSpec, facts: &JobFacts) -> Result<(), Problem> {
+    let Some(most) = spec.hold_nano_usd_max else { return Ok(()) };
+    let held = held(spec, facts).map_or(u64::MAX, |amount| amount.0.unsigned_abs());
+    if held <= most {
+        return Ok(());
+    }
+    let detail = format!("hold_nano_usd_max: the job would hold {held} nano-USD now");
+    Err(Problem::invalid(detail)
+        .named("job", "The job is refused")
+        .with_field("hold_nano_usd_max")
+        .with_limit(most, Some(held)))
 }
 
 /// Validates and lowers a job's document; nothing is stored.
@@ -124,7 +140,8 @@ pub async fn prepare(app: &App, owner: Owner, mut spec: JobSpec) -> Result<Prepa
     let (mut context, mut facts) = lowered.map_err(|error| refusal(&error))?;
     // It keeps them, whatever is set or measured later.
     facts.rates = app.settings.rates;
-    let adaptive = app.store.adaptive_allowance().await?;
+    let book = app.store.book_of(owner.0).await?;
+    let adaptive = app.store.adaptive_allowance(book).await?;
     if spec.verification == Verification::Adaptive {
         facts.allowance = Some(adaptive);
     }
@@ -319,7 +336,7 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "epoch": row.epochs_done,
         "rounds": row.facts.steps,
         "round": row.step,
-        "tasks": row.tasks,
+        "tasks": row.tasks.saturating_sub(row.void_tasks),
         "contributors": contributors,
         "work": work,
         "images_per_s": images_per_s(app, row),
@@ -338,9 +355,10 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
 }
 
 fn cost(row: &JobRow) -> Value {
+    let flops = row.flops.saturating_sub(row.void_flops);
     json!({
-        "flops": row.flops,
-        "calculations": row.flops as f64 / FLOPS_PER_CALCULATION as f64,
+        "flops": flops,
+        "calculations": flops as f64 / FLOPS_PER_CALCULATION as f64,
         "flops_planned": row.facts.flops_planned,
         "nano_usd": row.charged.rounded_up(),
         "escrow_nano_usd": row.escrow,

@@ -6,7 +6,8 @@ use super::extract::Path;
 use super::{App, Problem};
 use crate::sites::{SiteError, check_allowed, check_origins};
 use crate::store::{
-    Book, OriginProof, SiteChange, SiteDay, SiteRow, Withheld, day_of, parse_site, site_text,
+    Book, OriginProof, SiteChange, SiteChanged, SiteDay, SiteRow, Withheld, day_of, parse_site,
+    site_text,
 };
 use crate::time::{DAY_MS, UnixMs};
 use crate::verify::{OriginReport, PROOF_PATH, is_local_origin, prove};
@@ -214,8 +215,15 @@ async fn change(
     let site = find(&app, owner, &id).await?;
     let ChangeSpec { paused, refused_categories: refuses, allowed_categories, origins } = spec;
     let change = SiteChange { paused, refuses, allows: allowed_categories, origins };
-    if !app.store.change_site(owner.0, site.id, &change).await? {
-        return Err(Problem::conflict("the site is revoked: nothing of it changes any more"));
+    match app.store.change_site(owner.0, site.id, &change).await? {
+        SiteChanged::Done => {}
+        SiteChanged::Unknown => {
+            return Err(Problem::conflict("the site is revoked: nothing of it changes any more"));
+        }
+        SiteChanged::NothingLeft => {
+            let field = if refuses.is_some() { "refused_categories" } else { "allowed_categories" };
+            return Err(refusal(&SiteError::NothingLeft { field }));
+        }
     }
     let site = find(&app, owner, &id).await?;
     Ok(Json(whole(&app, owner, &site).await?))

@@ -39,6 +39,10 @@ pub struct JobSpec {
     /// What it may cost at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetSpec>,
+    /// What it may hold at most when it is posted: otherwise it is refused. A quote does not
+    /// bind, and what is measured may have moved since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_nano_usd_max: Option<u64>,
     /// What happens where the money that it holds is used up.
     #[serde(default, skip_serializing_if = "WhenSpent::is_pause")]
     pub when_spent: WhenSpent,

@@ -176,13 +176,14 @@ impl Wishes {
             step.line = Some(Line { share, workers, refuses, raise: self.raise.take() });
             self.recorded = self.wanted.given();
         }
-        if next.pace() != self.told.pace() {
-            let (share, workers) = next.pace();
-            step.events.push(Event::PaceChanged { session, share, workers });
-        }
+        // The engine gives out work after each event: none of a kind that is refused now.
         if next.refuses != self.told.refuses {
             let categories = next.refuses;
             step.events.push(Event::VisitorRefuses { session, categories });
+        }
+        if next.pace() != self.told.pace() {
+            let (share, workers) = next.pace();
+            step.events.push(Event::PaceChanged { session, share, workers });
         }
         if next.is_paused != self.told.is_paused {
             let is_paused = next.is_paused;
@@ -407,6 +408,18 @@ mod tests {
         let line = step.line.as_ref().expect("a line");
         assert_eq!((line.refuses, line.raise.is_some()), (vision, true));
         assert_eq!(refused(&step), Some(vision));
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_is_refused_with_a_new_pace_is_refused_before_that_gets_work() {
+        let (mut wishes, _) = opened(&SigningKey::from_bytes(&[1; 32]));
+        let finance = NONE.with(Category::Finance);
+        wishes.set_pace(0.1, 1, finance, None).await.expect("less needs no receipt");
+        let expected = [
+            Event::VisitorRefuses { session: SESSION, categories: finance },
+            Event::PaceChanged { session: SESSION, share: 0.1, workers: 1 },
+        ];
+        assert_eq!(wishes.take(SESSION).events, expected);
     }
 
     #[tokio::test]

@@ -110,6 +110,13 @@ pub(super) const EARNINGS: [&str; 2] = [
          AND e.at_ms >= ?3 * ?5 AND e.at_ms < (?4 + 1) * ?5 GROUP BY day",
 ];
 
+/// Who said yes through a site, by day.
+pub(super) const VISITORS: &str = "SELECT opened_ms / ?4 AS day,
+         COUNT(DISTINCT contributor) AS yes,
+         COUNT(DISTINCT contributor) FILTER (WHERE worked_ms IS NOT NULL) AS worked
+     FROM sessions WHERE site = ?1 AND opened_ms >= ?2 * ?4 AND opened_ms < (?3 + 1) * ?4
+     GROUP BY day";
+
 impl Store {
     fn views(&self) -> MutexGuard<'_, Counting> {
         self.inner.views.lock().unwrap_or_else(PoisonError::into_inner)
@@ -205,19 +212,14 @@ impl Store {
             // A card may come into view on the day after its frame was served.
             day.shown = u64_column(row, "site_days", "shown")?;
         }
-        let rows = sqlx::query(
-            "SELECT opened_ms / ?4 AS day, COUNT(DISTINCT contributor) AS yes,
-                 COUNT(DISTINCT contributor) FILTER (WHERE worked_ms IS NOT NULL) AS worked
-             FROM sessions WHERE site = ?1 AND opened_ms >= ?2 * ?4 AND opened_ms < (?3 + 1) * ?4
-             GROUP BY day",
-        )
-        .bind(to_sql(site.0))
-        .bind(from)
-        .bind(to)
-        .bind(DAY_MS)
-        .fetch_all(self.readers())
-        .await
-        .map_err(failed("count a site's visitors"))?;
+        let rows = sqlx::query(VISITORS)
+            .bind(to_sql(site.0))
+            .bind(from)
+            .bind(to)
+            .bind(DAY_MS)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("count a site's visitors"))?;
         for row in &rows {
             let day = days.entry(column(row, "sessions", "day")?).or_default();
             day.yes = u64_column(row, "sessions", "yes")?;

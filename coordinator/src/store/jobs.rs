@@ -47,6 +47,8 @@ impl NewJob {
             epochs_done: 0,
             tasks: 0,
             flops: 0,
+            void_tasks: 0,
+            void_flops: 0,
             charge: Charge::default(),
             escrow: held(&self.spec, &self.facts).unwrap_or_default(),
             topped_up: NanoUsd(0),
@@ -80,9 +82,12 @@ pub struct JobRow {
     pub step: u32,
     /// Epochs whose evaluation is done.
     pub epochs_done: u32,
-    /// Credited tasks and their flops.
+    /// Tasks that were ever credited and that it pays for, and their flops.
     pub tasks: u64,
     pub flops: u64,
+    /// Those of them that turned out to be void.
+    pub void_tasks: u64,
+    pub void_flops: u64,
     /// What they cost.
     pub charge: Charge,
     /// What it was given for its work, with what was put in later.
@@ -184,6 +189,8 @@ pub(super) fn read(row: &SqliteRow) -> Result<JobRow, StoreError> {
         epochs_done: u32_column(row, "jobs", "epochs_done")?,
         tasks: u64_column(row, "jobs", "tasks")?,
         flops: u64_column(row, "jobs", "flops")?,
+        void_tasks: u64_column(row, "jobs", "void_tasks")?,
+        void_flops: u64_column(row, "jobs", "void_flops")?,
         charge: charge_column(row)?,
         escrow: NanoUsd(column(row, "jobs", "escrow")?),
         topped_up: NanoUsd(column(row, "jobs", "topped_up")?),

@@ -67,7 +67,7 @@ pub use proofs::{OriginProof, ProofKind};
 pub use records::Clock;
 pub(crate) use records::state_reason;
 pub use sign_ups::{LINK_MS, SignUp};
-pub use sites::{OwnedSite, SiteChange, SiteRow, parse_site, site_text};
+pub use sites::{OwnedSite, SiteChange, SiteChanged, SiteRow, parse_site, site_text};
 pub use stats::{BackendWork, Curve, Totals};
 pub use trust::{EvidenceRecord, EvidenceView, Executions};
 pub use uploads::{UploadBounds, UploadId, UploadRow};

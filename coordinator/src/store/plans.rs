@@ -20,6 +20,7 @@ async fn nothing_walks_through_the_ledger() {
         contributors::OWN_DAYS,
         funnel::EARNINGS[0],
         funnel::EARNINGS[1],
+        funnel::VISITORS,
         desk::OPEN_WORK,
         repeated::OPEN_WORDS,
         partners::WAYS,
@@ -46,6 +47,10 @@ async fn nothing_walks_through_the_ledger() {
         assert!(by_number.is_some_and(|step| step.contains("AND number>?")), "{plan:#?}");
         assert!(plan.iter().any(|step| step.contains("entries_by_time")), "{plan:#?}");
     }
+    // Of a year's sessions the entries of the index alone.
+    let visitors = plan(&store, funnel::VISITORS).await;
+    let covered = "SEARCH sessions USING COVERING INDEX sessions_by_site ";
+    assert!(visitors.iter().any(|step| step.starts_with(covered)), "{visitors:#?}");
     // Open rounds first: there are few, and a job's credits are many.
     for sql in [desk::OPEN_WORK, repeated::OPEN_WORDS] {
         let plan = plan(&store, sql).await;

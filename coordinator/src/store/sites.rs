@@ -62,6 +62,16 @@ pub struct SiteChange {
     pub origins: Option<Vec<String>>,
 }
 
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SiteChanged {
+    Done,
+    /// Nothing: there is no such site of that owner, or it is revoked.
+    Unknown,
+    /// Nothing: the site would refuse every kind of jobs.
+    NothingLeft,
+}
+
 /// `site_` and 16 hex digits.
 pub fn site_text(id: SiteId) -> String {
     format!("site_{:016x}", id.0)
@@ -219,38 +229,47 @@ impl Store {
             .collect()
     }
 
-    /// Changes a site of a key; whether there was one that is not revoked.
+    /// Changes a site of a key, unless it would refuse every kind of jobs by that.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError`]; nothing has changed.
     pub async fn change_site(
         &self,
         owner: KeyId,
         id: SiteId,
         change: &SiteChange,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<SiteChanged, StoreError> {
         let origins =
             change.origins.as_ref().map(|list| serde_json::Value::from(list.clone()).to_string());
-        let done = sqlx::query(
+        let sql = format!(
             "UPDATE sites SET origins = COALESCE(?3, origins),
                  refused_categories = COALESCE(?4, refused_categories),
                  allowed_categories = CASE WHEN ?7 THEN ?8 ELSE allowed_categories END,
                  paused_ms = CASE WHEN ?5 IS NULL THEN paused_ms WHEN ?5 = 0 THEN NULL
                              ELSE COALESCE(paused_ms, ?6) END
-             WHERE id = ?1 AND owner = ?2 AND revoked_ms IS NULL",
-        )
-        .bind(to_sql(id.0))
-        .bind(owner.0)
-        .bind(origins)
-        .bind(change.refuses.map(|refuses| i64::from(refuses.bits())))
-        .bind(change.paused)
-        .bind(UnixMs::now().0)
-        .bind(change.allows.is_some())
-        .bind(change.allows.flatten().map(|allows| i64::from(allows.bits())))
-        .execute(self.writer())
-        .await
-        .map_err(failed("change a site"))?;
-        Ok(done.rows_affected() > 0)
+             WHERE id = ?1 AND owner = ?2 AND revoked_ms IS NULL RETURNING {COLUMNS}"
+        );
+        let mut transaction = self.begin().await?;
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(to_sql(id.0))
+            .bind(owner.0)
+            .bind(origins)
+            .bind(change.refuses.map(|refuses| i64::from(refuses.bits())))
+            .bind(change.paused)
+            .bind(UnixMs::now().0)
+            .bind(change.allows.is_some())
+            .bind(change.allows.flatten().map(|allows| i64::from(allows.bits())))
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(failed("change a site"))?;
+        let Some(row) = row else { return Ok(SiteChanged::Unknown) };
+        let is_of_kinds = change.refuses.is_some() || change.allows.is_some();
+        // Sites from before this was refused can still be paused, or change their origins.
+        if is_of_kinds && read(&row)?.refused().complement().is_empty() {
+            return Ok(SiteChanged::NothingLeft);
+        }
+        transaction.commit().await.map_err(failed("commit a site's change"))?;
+        Ok(SiteChanged::Done)
     }
 
     /// Makes a site of an account with test keys one of an account with live keys, with

@@ -18,7 +18,7 @@ pub(super) async fn void_credits(
         let row = sqlx::query(
             "UPDATE credits SET void = 1 WHERE job = ?1 AND round = ?2 AND stage = ?3
                  AND part = ?4 AND attempt = ?5 AND contributor = ?6 AND void = 0
-             RETURNING session, flops, rate, backend, day, outcome",
+             RETURNING session, flops, rate, backend, payer, day, outcome",
         )
         .bind(to_sql(job.0))
         .bind(i64::from(void.task.round))
@@ -31,6 +31,7 @@ pub(super) async fn void_credits(
         .map_err(failed("void a credit"))?;
         let Some(row) = row else { continue };
         take_from_contributor(transaction, job, void, &row).await?;
+        take_from_job(transaction, job, &row).await?;
         take_from_sums(transaction, job, &row).await?;
         take_from_site(transaction, &row).await?;
     }
@@ -62,6 +63,27 @@ async fn take_from_contributor(
         .await
         .map(drop)
         .map_err(failed("take a contributor from its job"))
+}
+
+/// Notes at the job what of the tasks that it pays for is void. Its sums say what was ever
+/// credited, and go on doing so.
+async fn take_from_job(
+    transaction: &mut Tx<'_>,
+    job: JobId,
+    row: &SqliteRow,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE jobs SET void_tasks = void_tasks + 1,
+             void_flops = MIN(void_flops, 9223372036854775807 - ?2) + ?2
+         WHERE id = ?1 AND ?3 = 'job'",
+    )
+    .bind(to_sql(job.0))
+    .bind(column::<i64>(row, "credits", "flops")?)
+    .bind(column::<&str>(row, "credits", "payer")?)
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+    .map_err(failed("take void work from its job"))
 }
 
 /// Takes it from what the job's work and all work are shown to come to.

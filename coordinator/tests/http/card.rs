@@ -108,6 +108,35 @@ fn a_list_of_allowed_categories_is_set_taken_away_and_never_empty() {
 }
 
 #[test]
+fn a_site_that_would_take_no_kind_of_jobs_is_refused_and_can_be_paused() {
+    let server = Server::start();
+    let (id, key) = register(&server);
+    let path = format!("/v1/sites/{id}");
+    let all = json!(["vision", "language", "tabular", "science", "finance", "other"]);
+    let refused = |change: Value, field: &str| {
+        let problem = server.ask(&server.key, "PATCH", &path, &change).problem(422);
+        assert_eq!(problem["field"], field, "{change}");
+        assert!(problem["detail"].as_str().is_some_and(|it| it.contains("paused")), "{problem}");
+    };
+    refused(json!({"refused_categories": all}), "refused_categories");
+    refused(
+        json!({"allowed_categories": ["vision"], "refused_categories": ["vision"], "origins": ["https://m.example"]}),
+        "refused_categories",
+    );
+    change(&server, &id, &json!({"allowed_categories": ["science", "vision"]}));
+    // Each by itself leaves something; what there is already counts too.
+    change(&server, &id, &json!({"refused_categories": ["vision"]}));
+    refused(json!({"allowed_categories": ["vision"]}), "allowed_categories");
+    refused(json!({"refused_categories": ["vision", "science"]}), "refused_categories");
+    let site = server.get(&path).json();
+    assert_eq!(site["allowed_categories"], json!(["vision", "science"]), "nothing has changed");
+    assert_eq!(site["refused_categories"], json!(["vision"]));
+    assert_eq!(site["origins"][0]["origin"], PAGE);
+    assert_eq!(now(&server, &key)["categories"], json!(["science"]));
+    assert_eq!(change(&server, &id, &json!({"paused": true}))["state"], "paused");
+}
+
+#[test]
 fn a_card_that_came_into_view_is_counted_once_for_each_frame_that_was_served() {
     let server = Server::start();
     let (id, key) = register(&server);
@@ -128,6 +157,20 @@ fn a_card_that_came_into_view_is_counted_once_for_each_frame_that_was_served() {
     assert_eq!(tell(&issue(Some(PAGE), 0)).status, 204);
     // A page that does not tell its origin is no view, and its card is not counted either.
     assert_eq!(tell(&issue(None, 0)).status, 204);
+    // A frame that asks for ticket after ticket was viewed once.
+    let mut renewed = ticket.to_owned();
+    for _ in 0..3 {
+        let page = server.get_with(&frame, &[("raven-ticket", &renewed)]).text();
+        renewed = page
+            .split("content=\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+            .map(str::to_owned)
+            .expect("a ticket");
+        assert_eq!(tell(&renewed).status, 204);
+        let stripped = renewed.replace(".renewed", "");
+        assert_eq!(tell(&stripped).problem(403)["field"], "ticket");
+    }
     let forged = ticket.replace('.', "x");
     let expired = issue(Some(PAGE), TICKET_MS);
     let elsewhere = issue(Some("https://other.example"), 0);

@@ -68,6 +68,30 @@ fn a_quote_is_the_jobs_own_cost_in_integers() {
 }
 
 #[test]
+fn a_job_that_would_hold_more_than_its_owner_said_is_refused() {
+    let server = Server::start();
+    let mut document = job(&server.small_dataset());
+    let most = quoted(&server, &document)["price"]["most_nano_usd"].as_u64().expect("an amount");
+    document["hold_nano_usd_max"] = json!(most - 1);
+    let problem = server.post("/v1/jobs", &document).problem(422);
+    assert_eq!(problem["field"], "hold_nano_usd_max");
+    assert_eq!((&problem["limit"], &problem["found"]), (&json!(most - 1), &json!(most)));
+    assert!(server.network.jobs.lock().expect("no panic").is_empty());
+    document["hold_nano_usd_max"] = json!(most);
+    let posted = server.post("/v1/jobs", &document).json();
+    assert_eq!(posted["cost"]["escrow_nano_usd"], most);
+    // What it holds is its budget, where that is less.
+    document["hold_nano_usd_max"] = json!(most - 1);
+    document["budget"] = json!({"nano_usd": most - 1});
+    let posted = server.post("/v1/jobs", &document).json();
+    assert_eq!(posted["cost"]["escrow_nano_usd"], most - 1);
+    for bad in [json!(-1), json!(1.5), json!("1")] {
+        document["hold_nano_usd_max"] = bad;
+        assert_eq!(server.post("/v1/jobs", &document).problem(422)["field"], "hold_nano_usd_max");
+    }
+}
+
+#[test]
 fn early_stopping_makes_the_least_less() {
     let server = Server::start();
     let mut document = job(&server.small_dataset());

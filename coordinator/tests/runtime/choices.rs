@@ -7,7 +7,7 @@ use crate::support::socket::{Socket, consent, hello, raise, receipt};
 use crate::support::{Coordinator, SITE_KEY};
 use ed25519_dalek::SigningKey;
 use raven_coordinator::allocation::{Allocation, AllocationKind};
-use raven_coordinator::store::{SiteChange, Store};
+use raven_coordinator::store::{SiteChange, SiteChanged, Store};
 use raven_engine::{Category, CategorySet, ContributorId, Verification};
 use raven_protocol::{
     FromContributor, GoodbyeReason, Hello, JobCategory, JobId, NumericClass, Receipt, SessionId,
@@ -217,7 +217,10 @@ async fn a_site_that_names_what_it_takes_gets_nothing_else() {
     let (owner, site) = (coordinator.owner, coordinator.site);
     let allow = async |allows: Option<CategorySet>| {
         let change = SiteChange { allows: Some(allows), ..SiteChange::default() };
-        assert!(coordinator.store.change_site(owner, site, &change).await.expect("done"));
+        assert_eq!(
+            coordinator.store.change_site(owner, site, &change).await.expect("done"),
+            SiteChanged::Done
+        );
     };
     allow(Some(CategorySet::EMPTY.with(Category::Science))).await;
     add_vision_job(&coordinator).await;

@@ -8,7 +8,7 @@ use crate::support::{Coordinator, OWN_ORIGIN, SITE_KEY};
 use ed25519_dalek::SigningKey;
 use raven_coordinator::certificate::issue::key_of;
 use raven_coordinator::runtime::session::network_prefix;
-use raven_coordinator::store::{Book, ProofKind, SiteCaps, SiteChange, day_of};
+use raven_coordinator::store::{Book, ProofKind, SiteCaps, SiteChange, SiteChanged, day_of};
 use raven_coordinator::ticket::{FIRST_USE_MS, Seat, TICKET_MS, TicketError};
 use raven_coordinator::time::UnixMs;
 use raven_coordinator::work_token::{TokenError, check};
@@ -159,7 +159,10 @@ async fn a_site_earns_by_work_through_a_proven_origin_and_by_no_other() {
     assert!(earned > 0);
     let origins = Some(vec![PAGE.to_owned(), "http://other.test".to_owned()]);
     let change = SiteChange { origins, ..SiteChange::default() };
-    assert!(coordinator.store.change_site(coordinator.owner, site, &change).await.expect("done"));
+    assert_eq!(
+        coordinator.store.change_site(coordinator.owner, site, &change).await.expect("done"),
+        SiteChanged::Done
+    );
     let (earned, reserve) = train(&coordinator, Some(hidden())).await;
     assert!(earned == 0 && reserve > 0, "{earned} {reserve}");
     // What the console is told: all of it was work, part of it earned.
@@ -208,7 +211,10 @@ async fn an_origin_that_is_taken_out_of_the_list_is_out_for_renewed_tickets_too(
     let (visitor, _) = open(&coordinator, 1, &renewed).await;
     let origins = Some(vec!["http://other.test".to_owned()]);
     let change = SiteChange { origins, ..SiteChange::default() };
-    assert!(coordinator.store.change_site(owner, id, &change).await.expect("done"));
+    assert_eq!(
+        coordinator.store.change_site(owner, id, &change).await.expect("done"),
+        SiteChanged::Done
+    );
     visitor.refused(GoodbyeReason::BadTicket, "not the site's").await;
     let again = coordinator.tickets.renew(&renewed, &site().await, here, UnixMs::now());
     assert!(matches!(again, Err(TicketError::Revoked)), "{again:?}");
@@ -251,7 +257,10 @@ async fn a_paused_site_has_no_session_any_more() {
     direct.open(&key(2), coordinator.runtime.kernel()).await;
     let change = SiteChange { paused: Some(true), ..SiteChange::default() };
     let (owner, site) = (coordinator.owner, coordinator.site);
-    assert!(coordinator.store.change_site(owner, site, &change).await.expect("done"));
+    assert_eq!(
+        coordinator.store.change_site(owner, site, &change).await.expect("done"),
+        SiteChanged::Done
+    );
     visitor.refused(GoodbyeReason::BadTicket, "paused").await;
     let ticket = coordinator.ticket();
     come(&coordinator, 1, &ticket).await.refused(GoodbyeReason::BadTicket, "paused").await;
@@ -259,12 +268,18 @@ async fn a_paused_site_has_no_session_any_more() {
     assert_eq!(coordinator.store.site_online(site).await.expect("read"), (0, 0));
     direct.send(&FromContributor::Pause { detail: "later".into() }).await;
     let change = SiteChange { paused: Some(false), ..SiteChange::default() };
-    assert!(coordinator.store.change_site(owner, site, &change).await.expect("done"));
+    assert_eq!(
+        coordinator.store.change_site(owner, site, &change).await.expect("done"),
+        SiteChanged::Done
+    );
     let (visitor, _) = open(&coordinator, 1, &coordinator.ticket()).await;
     assert_eq!(coordinator.store.site_online(site).await.expect("read"), (1, 1));
     let origins = Some(vec!["http://other.test".to_owned()]);
     let change = SiteChange { origins, ..SiteChange::default() };
-    assert!(coordinator.store.change_site(owner, site, &change).await.expect("done"));
+    assert_eq!(
+        coordinator.store.change_site(owner, site, &change).await.expect("done"),
+        SiteChanged::Done
+    );
     visitor.refused(GoodbyeReason::BadTicket, "not the site's").await;
 }
 
@@ -287,7 +302,10 @@ async fn what_a_site_refuses_reaches_sessions_that_are_open() {
     let refuses = Some(CategorySet::EMPTY.with(Category::Finance));
     let change = SiteChange { refuses, ..SiteChange::default() };
     let (owner, site) = (coordinator.owner, coordinator.site);
-    assert!(coordinator.store.change_site(owner, site, &change).await.expect("done"));
+    assert_eq!(
+        coordinator.store.change_site(owner, site, &change).await.expect("done"),
+        SiteChanged::Done
+    );
     tokio::time::sleep(Duration::from_millis(600)).await;
     let commits = contributor.commits();
     tokio::time::sleep(Duration::from_millis(600)).await;
@@ -296,7 +314,10 @@ async fn what_a_site_refuses_reaches_sessions_that_are_open() {
     let reason = live.reason.expect("a reason");
     assert!(reason.contains("refuses jobs of category finance"), "{reason}");
     let change = SiteChange { refuses: Some(CategorySet::EMPTY), ..SiteChange::default() };
-    assert!(coordinator.store.change_site(owner, site, &change).await.expect("done"));
+    assert_eq!(
+        coordinator.store.change_site(owner, site, &change).await.expect("done"),
+        SiteChanged::Done
+    );
     while contributor.commits() == commits {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

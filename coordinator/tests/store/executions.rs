@@ -2,21 +2,23 @@
 //! work after all.
 
 use crate::server::{Server, job, record};
-use raven_engine::allowance::TASKS_ENOUGH;
+use raven_coordinator::store::{Book, Store};
+use raven_engine::allowance::MFLOP_ENOUGH;
 use raven_engine::{
     Beneficiary, Cause, CompletedReason, ContributorId, Credit, JobPhase, JobState, Metrics, Payer,
     Proof, Record, Void, rates,
 };
 use raven_protocol::{Backend, BlobId, DeviceClass, JobId, ResultDigest, SessionId, TaskId};
 use serde_json::{Value, json};
-use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+use std::path::Path;
 
 fn persist(server: &Server, record: &Record) {
     server.runtime.block_on(server.app.store.persist(record)).expect("persisted");
 }
 
-/// A round of two tasks of a thousand flops, done by the contributors 1 and 2.
+/// A round of two tasks of three and a half Mflop, done by the contributors 1 and 2.
 fn round(job: JobId, step: u32) -> Record {
     let credit = |part: u32, who: u8| Credit {
         task: TaskId { job, round: step - 1, stage: 0, part },
@@ -24,7 +26,7 @@ fn round(job: JobId, step: u32) -> Record {
         session: SessionId(who.into()),
         site: None,
         beneficiary: Beneficiary::default(),
-        flops: 1_000,
+        flops: 3_500_000,
         digest: ResultDigest([part as u8; 32]),
         rate: rates::rate(DeviceClass::Desktop),
         backend: Backend::Cpu,
@@ -54,6 +56,7 @@ fn run(server: &Server, statement: &'static str) {
     });
 }
 
+/// Mflop of tasks and of executions, by mode.
 fn sums(server: &Server) -> Vec<(String, i64, i64)> {
     let options = SqliteConnectOptions::new().filename(server.folder.path().join("raven.sqlite"));
     server.runtime.block_on(async {
@@ -97,8 +100,8 @@ fn a_job_that_ends_counts_its_tasks_and_executions_once() {
         ..record(id, 3)
     };
     persist(&server, &end);
-    let per_round = round(id, 1).credits.len() as i64;
-    let expected = ("adaptive".to_owned(), 3 * per_round, 3 * per_round + 2);
+    // Two of three Mflop in each round, and what is left of those that were done twice.
+    let expected = ("adaptive".to_owned(), 3 * 2 * 3, 3 * 2 * 3 + 2 * 3);
     assert_eq!(sums(&server), std::slice::from_ref(&expected), "without the void one");
     persist(&server, &end);
     server.runtime.block_on(server.app.store.end_job(id, Cause::Owner, None)).expect("ended");
@@ -107,6 +110,30 @@ fn a_job_that_ends_counts_its_tasks_and_executions_once() {
     let idle = posted(&server, &document);
     server.runtime.block_on(server.app.store.end_job(idle, Cause::Owner, None)).expect("ended");
     assert_eq!(sums(&server).len(), 1);
+}
+
+#[test]
+fn a_job_of_before_its_mode_was_written_down_ends_like_any_other() {
+    let server = Server::start();
+    let document = job(&server.small_dataset());
+    let (recorded, unknown) = (posted(&server, &document), posted(&server, &document));
+    (1..=2).for_each(|step| persist(&server, &round(recorded, step)));
+    persist(&server, &round(unknown, 1));
+    run(&server, "UPDATE jobs SET spec = json_remove(spec, '$.verification')");
+    persist(
+        &server,
+        &Record {
+            phase: JobPhase::Completed,
+            state: JobState::Completed { reason: CompletedReason::EpochsDone },
+            ..record(recorded, 2)
+        },
+    );
+    server.runtime.block_on(server.app.store.end_job(unknown, Cause::Owner, None)).expect("ended");
+    for (id, state) in [(recorded, "completed"), (unknown, "cancelled")] {
+        assert_eq!(server.get(&format!("/v1/jobs/{id}")).json()["state"], state);
+    }
+    // It was checked as jobs are that do not say how.
+    assert_eq!(sums(&server), [("adaptive".to_owned(), 18, 18)]);
 }
 
 #[test]
@@ -128,10 +155,18 @@ fn what_was_measured_is_quoted_and_a_job_keeps_what_it_was_quoted() {
         shown["cost"]["escrow_nano_usd"].as_i64().expect("an amount")
     };
     let held = escrow(before);
-    assert_eq!(TASKS_ENOUGH, 10_000);
-    run(&server, "INSERT INTO executions VALUES ('adaptive', 9999, 19998)");
-    assert_eq!(allowance(&server, &document), 1_300, "too little is known");
-    run(&server, "UPDATE executions SET tasks = 10000, executions = 20000");
+    assert_eq!(MFLOP_ENOUGH, 50_000_000);
+    run(
+        &server,
+        "INSERT INTO executions VALUES ('test', 'adaptive', 1, 49000000, 98000000),
+            ('test', 'adaptive', 2, 999999, 1999998), ('live', 'adaptive', 1, 90000000, 90000000)",
+    );
+    assert_eq!(allowance(&server, &document), 1_300, "too little is known of this book");
+    run(
+        &server,
+        "UPDATE executions SET tasks = 1000000, executions = 2000000
+             WHERE owner = 2 AND book = 'test'",
+    );
     assert_eq!(
         (allowance(&server, &document), allowance(&server, &triple)),
         (json!(2_000), json!(4_000))
@@ -159,6 +194,67 @@ fn what_was_measured_is_quoted_and_a_job_keeps_what_it_was_quoted() {
     assert_eq!(row.facts.allowance(row.spec.verification).0, 3_000);
 }
 
+/// Ends a job of an owner of which a round of two tasks was done, of so many Mflop each, all
+/// done three times.
+fn ended(server: &Server, owner: &str, document: &Value, mflop: u64) {
+    let answer = server.ask(owner, "POST", "/v1/jobs", document);
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let id: JobId = answer.json()["id"].as_str().expect("an id").parse().expect("an id");
+    let mut record = round(id, 1);
+    for credit in record.credits.clone() {
+        record
+            .credits
+            .extend([8, 9].map(|who| Credit { contributor: ContributorId([who; 32]), ..credit }));
+    }
+    record.credits.iter_mut().for_each(|credit| credit.flops = mflop * 1_000_000);
+    persist(server, &record);
+    server.runtime.block_on(server.app.store.end_job(id, Cause::Owner, None)).expect("ended");
+}
+
+#[test]
+fn no_single_job_and_no_single_account_decides_what_all_are_quoted() {
+    let server = Server::start();
+    let document = job(&server.small_dataset());
+    // Work of less than a Mflop counts for nothing, however many tasks it is.
+    ended(&server, &server.key, &document, 0);
+    assert_eq!(sums(&server), []);
+    // A job of a hundred times what is enough counts for a tenth of it.
+    ended(&server, &server.key, &document, 50 * MFLOP_ENOUGH);
+    let tenth = (MFLOP_ENOUGH / 10) as i64;
+    assert_eq!(sums(&server), [("adaptive".to_owned(), tenth, 3 * tenth)]);
+    // Ten of them count for a quarter.
+    (0..9).for_each(|_| ended(&server, &server.key, &document, MFLOP_ENOUGH));
+    let quarter = (MFLOP_ENOUGH / 4) as i64;
+    assert_eq!(sums(&server), [("adaptive".to_owned(), quarter, 3 * quarter)]);
+    assert_eq!(allowance(&server, &document), 1_300, "three more accounts are needed");
+    run(
+        &server,
+        "INSERT INTO executions VALUES ('test', 'adaptive', 1000, 37500000, 37500000),
+            ('live', 'adaptive', 1000, 50000000, 125000000)",
+    );
+    // (3 × 12.5 + 37.5) / 50.
+    assert_eq!(allowance(&server, &document), 1_500);
+    let live = server.runtime.block_on(server.app.store.adaptive_allowance(Book::Live));
+    assert_eq!(live.expect("read").0, 2_500);
+}
+
+#[test]
+fn older_executions_fade_where_there_are_many() {
+    let server = Server::start();
+    let document = job(&server.small_dataset());
+    run(
+        &server,
+        "INSERT INTO executions VALUES ('test', 'adaptive', 1000, 5000000000, 5000000000),
+            ('test', 'adaptive', 1001, 1, 1), ('live', 'adaptive', 1000, 7, 7)",
+    );
+    ended(&server, &server.key, &document, 100);
+    let half = 2_500_000_000;
+    let expected = [("adaptive", 7, 7), ("adaptive", 100, 300), ("adaptive", half, half)];
+    let mut left = sums(&server);
+    left.sort();
+    assert_eq!(left, expected.map(|(mode, tasks, all)| (mode.to_owned(), tasks, all)));
+}
+
 #[test]
 fn void_work_is_in_no_sum_that_is_shown() {
     let server = Server::start();
@@ -170,6 +266,12 @@ fn void_work_is_in_no_sum_that_is_shown() {
         let work = server.runtime.block_on(store.job_work(id)).expect("read");
         let totals = server.runtime.block_on(store.totals()).expect("read");
         let [work] = work.try_into().expect("one kind of hardware");
+        // What the job's owner is shown is the same, since the job pays for all of it.
+        let own = server.get(&format!("/v1/jobs/{id}")).json();
+        assert_eq!(
+            (&own["tasks"], &own["cost"]["flops"]),
+            (&json!(work.tasks), &json!(work.flops))
+        );
         (work.tasks, work.flops, totals.tasks, totals.flops)
     };
     // One that is more than a calculation, so that whole ones and the rest are taken apart.
@@ -198,4 +300,52 @@ fn void_work_is_in_no_sum_that_is_shown() {
         let expected = (both.0 - 2, both.1 - flops, both.2 - 2, both.3 - u128::from(flops));
         assert_eq!(shown(), expected, "once");
     }
+}
+
+/// The schema of before it was counted what of a job's work is void.
+const SCHEMA_BEFORE: usize = 17;
+
+#[tokio::test]
+async fn what_is_void_in_an_older_file_is_counted_when_it_is_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("raven.sqlite");
+    let options =
+        SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(false);
+    let mut old = options.connect().await.expect("a file");
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let files = std::fs::read_dir(migrations).expect("a folder");
+    let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    files.sort();
+    let mut sql: Vec<String> = files[..SCHEMA_BEFORE]
+        .iter()
+        .map(|file| std::fs::read_to_string(file).expect("read"))
+        .collect();
+    sql.push(
+        "INSERT INTO jobs (id, owner, dataset, name, listed, spec, facts, kernel, phase, tasks,
+                 flops, created_ms)
+             VALUES (7, 1, 1, 'old', 0, '{}', '{}', x'00', 'running', 4, 40, 5),
+                 (8, 1, 1, 'other', 0, '{}', '{}', x'00', 'running', 1, 10, 5);
+         INSERT INTO credits (job, round, stage, part, attempt, contributor, session, flops, digest,
+                 rate, backend, proof, payer, void)
+             VALUES (7, 0, 0, 0, 0, x'01', 1, 11, x'00', 1, 'cpu', 'single', 'job', 1),
+                 (7, 0, 0, 1, 0, x'01', 1, 12, x'00', 1, 'cpu', 'single', 'job', 1),
+                 (7, 0, 0, 2, 0, x'01', 1, 13, x'00', 1, 'cpu', 'single', 'operator', 1),
+                 (7, 0, 0, 3, 0, x'01', 1, 14, x'00', 1, 'cpu', 'single', 'job', 0),
+                 (8, 0, 0, 0, 0, x'01', 1, 10, x'00', 1, 'cpu', 'single', 'job', 0);"
+            .into(),
+    );
+    sql.push(format!("PRAGMA user_version = {SCHEMA_BEFORE}"));
+    for sql in sql {
+        old.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await.expect("written");
+    }
+    old.close().await.expect("closed");
+    drop(Store::open(&path).await.expect("opened"));
+    let options = SqliteConnectOptions::new().filename(&path);
+    let mut now = options.connect().await.expect("a file");
+    let rows: Vec<(i64, i64, i64, i64)> =
+        sqlx::query_as("SELECT tasks, flops, void_tasks, void_flops FROM jobs ORDER BY id")
+            .fetch_all(&mut now)
+            .await
+            .expect("read");
+    assert_eq!(rows, [(4, 40, 2, 23), (1, 10, 0, 0)]);
 }

@@ -5,7 +5,7 @@ use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::runtime::SessionRecord;
 use raven_coordinator::sites::new_site;
 use raven_coordinator::store::{
-    Book, ProofKind, SiteCaps, SiteChange, StoreError, day_of, parse_site,
+    Book, ProofKind, SiteCaps, SiteChange, SiteChanged, StoreError, day_of, parse_site,
 };
 use raven_coordinator::ticket::UsedTicket;
 use raven_coordinator::time::UnixMs;
@@ -261,10 +261,10 @@ fn an_origin_that_was_taken_out_of_the_list_or_has_lapsed_earns_nothing() {
         let change = SiteChange { origins, ..SiteChange::default() };
         server.runtime.block_on(store.change_site(server.owner, site, &change)).expect("changed")
     };
-    assert!(change("https://m.example"));
+    assert_eq!(change("https://m.example"), SiteChanged::Done);
     work(&server, site, job, 1, &[(1, 1)]);
     assert_eq!(outcomes(&server, site), counts([("earned", 1), ("unproven", 1)]));
-    assert!(change(PAGE), "what was proven is so still");
+    assert_eq!(change(PAGE), SiteChanged::Done, "what was proven is so still");
     work(&server, site, job, 2, &[(1, 1)]);
     assert_eq!(outcomes(&server, site), counts([("earned", 2), ("unproven", 1)]));
     for _ in 0..3 {

@@ -160,6 +160,7 @@ export class Text {
     if (!queue) return this.fill('queueLater');
     const { work, more, categories } = queue;
     if (work.length === 0) {
+      if (categories.length === 0) return this.fill('queueLater');
       // All of them are named by the switches below.
       if (categories.length === JOB_CATEGORIES.length) return this.fill('queueAny');
       const kinds = categories.map((category) => this.fill(KINDS[category]));

@@ -59,6 +59,7 @@ export class Elements {
   readonly #earner = element('earner');
   readonly #about = element('about');
   readonly #site: string;
+  #sight: Sight = 'waiting';
   readonly #over = element('over');
   readonly #overText = element('over-text');
   readonly #overResults = element('over-results');
@@ -129,11 +130,25 @@ export class Elements {
 
   /** The last of them stays: who wants none stops. */
   showSwitches(): void {
-    const offered = [...this.kinds.values()].filter((box) => box.parentElement?.hidden !== true);
-    const isLast = offered.filter((box) => box.checked).length === 1;
-    for (const box of offered) box.disabled = isLast && box.checked;
+    const isLast = this.#offered.filter((box) => box.checked).length === 1;
+    for (const box of this.#offered) box.disabled = isLast && box.checked;
     this.cpu.disabled = this.cpu.checked && !this.gpu.checked;
     this.gpu.disabled = this.gpu.checked && !this.cpu.checked;
+    this.#showYes();
+  }
+
+  get #offered(): readonly HTMLInputElement[] {
+    return [...this.kinds.values()].filter((box) => box.parentElement?.hidden !== true);
+  }
+
+  /** Whether a kind of work is ticked. What the visitor refused may be all that the site takes: it is not ticked for them. */
+  get #isAny(): boolean {
+    return this.#offered.some((box) => box.checked);
+  }
+
+  #showYes(): void {
+    this.yes.disabled = this.#sight !== 'seen' || !this.#isAny;
+    setText(this.#hint, this.#sight === 'seen' && !this.#isAny ? this.#text.fill('noKind') : this.#text.sight(this.#sight));
   }
 
   /** Without a GPU there is nothing to choose from. */
@@ -184,8 +199,8 @@ export class Elements {
   }
 
   showSight(sight: Sight): void {
-    this.yes.disabled = sight !== 'seen';
-    setText(this.#hint, this.#text.sight(sight));
+    this.#sight = sight;
+    this.#showYes();
   }
 
   /** After a click that could have been meant for the page. */

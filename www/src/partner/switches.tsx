@@ -53,7 +53,7 @@ function Kinds({ site, isBusy, set }: KindsProps) {
       <legend>Your visitors' devices work for jobs of these kinds</legend>
       {site.categories.map((category) => (
         <label key={category} class="check">
-          <input type="checkbox" checked={chosen.includes(category)} onClick={wait} onChange={() => toggle(category)} /> {words(category)}
+          <input type="checkbox" checked={chosen.includes(category)} disabled={chosen.length === 1 && chosen.includes(category)} onClick={wait} onChange={() => toggle(category)} /> {words(category)}
         </label>
       ))}
       {site.allowed === undefined ? null : (

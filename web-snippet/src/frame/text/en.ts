@@ -35,6 +35,7 @@ export const messages = {
   covered: 'Something covers this card. Please uncover it before you agree.',
   cramped: 'There is too little room for this card. Please enlarge or turn the window.',
   unread: 'Please scroll through the text before you agree.',
+  noKind: 'Please choose a kind of work before you agree.',
   pressAgain: 'Please press once more.',
 
   now: 'Your computer now',

@@ -37,6 +37,7 @@ export const messages: Messages = {
   covered: 'Algo tapa esta tarjeta. Despéjala antes de aceptar.',
   cramped: 'Hay muy poco sitio para esta tarjeta. Agranda o gira la ventana.',
   unread: 'Desplázate por el texto antes de aceptar.',
+  noKind: 'Elige un tipo de trabajo antes de aceptar.',
   pressAgain: 'Pulsa una vez más.',
 
   now: 'Tu ordenador ahora',

@@ -37,6 +37,7 @@ export const messages: Messages = {
   covered: 'Quelque chose recouvre cette carte. Dégagez-la avant d’accepter.',
   cramped: 'Il y a trop peu de place pour cette carte. Agrandissez ou tournez la fenêtre.',
   unread: 'Faites défiler le texte avant d’accepter.',
+  noKind: 'Choisissez un type de calcul avant d’accepter.',
   pressAgain: 'Appuyez encore une fois.',
 
   now: 'Votre ordinateur maintenant',

@@ -37,6 +37,7 @@ export const messages: Messages = {
   covered: 'Kuna kitu kinafunika kadi hii. Tafadhali kiondoe kabla ya kukubali.',
   cramped: 'Nafasi ya kadi hii ni ndogo mno. Tafadhali panua au geuza dirisha.',
   unread: 'Tafadhali pitia maandishi yote kabla ya kukubali.',
+  noKind: 'Tafadhali chagua aina ya kazi kabla ya kukubali.',
   pressAgain: 'Tafadhali bonyeza mara moja tena.',
 
   now: 'Kompyuta yako sasa',

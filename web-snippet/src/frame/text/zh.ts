@@ -37,6 +37,7 @@ export const messages: Messages = {
   covered: '有东西遮住了此卡片。请先移开再同意。',
   cramped: '此卡片的空间太小。请放大或旋转窗口。',
   unread: '同意之前请先滚动读完文字。',
+  noKind: '同意之前请先选择一种工作。',
   pressAgain: '请再按一次。',
 
   now: '您的电脑此刻',
