@@ -1,13 +1,12 @@
 //! What the engine knows of one contributor's session.
 
 use crate::event::{Millis, SessionProfile};
-use crate::ids::IdMap;
 use crate::speed::{Delivered, Link, Speed};
 use crate::stage::{Demand, Need};
 use crate::verify::Identity;
 use crate::verify::outcome::EndedLeases;
 use raven_protocol::{BlobId, GraphId, JobId, LeaseId, SessionId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Whether a session may have new tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +21,7 @@ pub(crate) enum Standing {
 pub(crate) struct Holdings {
     graphs: BTreeSet<GraphId>,
     /// Bytes and when it was last needed.
-    blobs: IdMap<BlobId, (u64, u64)>,
+    blobs: HashMap<BlobId, (u64, u64)>,
     bytes: u64,
     uses: u64,
     /// The state of each job that was sent last.
