@@ -169,3 +169,32 @@ fn projections_are_settled_before_they_fill_the_shell() {
     let (few, many) = (settled(256), settled(20 << 20));
     assert!(many >= few + 4, "{many} times instead of {few}");
 }
+
+#[test]
+fn before_projections_are_settled_a_part_of_whoever_did_any_is_looked_at() {
+    // They fill the shell every fourth round.
+    let mut rig = Rig::relaxed_parts(Verification::Adaptive, 40);
+    rig.projection_bytes = 4 << 20;
+    rig.open_gpu(1, VETTED);
+    let (mut looked_at, mut asked, mut settled) = (Vec::new(), 0, 0);
+    while !rig.state().is_end() && looked_at.len() < 8 {
+        for (task, lease, _) in rig.take_tasks(1) {
+            rig.now += 1_500;
+            rig.digests.insert(lease, truth(task));
+            rig.commit(1, lease, truth(task));
+            rig.project(1, lease, true);
+        }
+        let digests = rig.digests.clone();
+        rig.reveal_all(|lease| digests[&lease]);
+        asked += rig.referee.len();
+        while !rig.referee.is_empty() {
+            referee_finds(&mut rig, 7);
+        }
+        tick(&mut rig, 6_000);
+        if rig.settled > settled {
+            settled = rig.settled;
+            looked_at.push(std::mem::take(&mut asked));
+        }
+    }
+    assert!(looked_at.len() >= 8 && looked_at.iter().all(|&parts| parts > 0), "{looked_at:?}");
+}
