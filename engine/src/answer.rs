@@ -67,6 +67,7 @@ impl Engine {
             standing: Standing::Active,
             blocked_until: None,
             strikes: 0,
+            unread: None,
             missed: 0,
             doubted_until: 0,
             leases: Vec::new(),
@@ -306,9 +307,6 @@ impl Engine {
         }
         // Its part is done, whatever becomes of the result; the trial goes on with it.
         self.end_lease(id, Notify::Silent);
-        if arrived.is_some() {
-            self.reads_on(session_id);
-        }
     }
 
     /// A payload is not what was committed to: the commitment counts for nothing.

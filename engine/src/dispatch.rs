@@ -178,6 +178,8 @@ impl Engine {
             estimate_ms,
             state: LeaseState::Queued,
             arrived: None,
+            is_shown: false,
+            held_up_ms: 0,
             is_relief,
         });
         self.world.queued.insert(id);
@@ -274,6 +276,7 @@ impl Engine {
                 LeaseState::Queued if running < session.profile.workers => {
                     running += 1;
                     lease.state = LeaseState::Running { since: self.now };
+                    lease.held_up_ms = 0;
                     self.world.queued.remove(&id);
                     if let Some(at) = lease.overdue_at(0.0) {
                         self.timers.set(Timer::LeaseOverdue(id), at);
@@ -307,12 +310,15 @@ impl Engine {
             job.service = job.service.saturating_sub(u128::from(lease.flops));
             if let Some(stage) = &mut job.stage {
                 // Where nobody checks, nobody is paid for agreeing.
+        // Its session is there, and waits for the coordinator.
+        let is_lost = lease.arrived.is_some() && matches!(notify, Notify::Cancel(_));
                 let keeps_claim = job.plan.verification != Verification::None;
-                dropped = stage.lease_ended(&lease, keeps_claim);
+                dropped = stage.lease_ended(&lease, keeps_claim, is_lost);
             }
         }
         if let Some(claim) = dropped {
-            self.came_to(Holder::from(&claim), ResultOutcome::Late);
+            let outcome = if is_lost { ResultOutcome::Withdrawn } else { ResultOutcome::Late };
+            self.came_to(Holder::from(&claim), outcome);
         }
         if let Notify::Cancel(_) = notify {
             self.stats.cancelled += 1;
@@ -333,6 +339,7 @@ impl Engine {
         let reveal_ms = self.world.reveal_ms(lease);
         let config = &self.world.config;
         let wait_ms = (reveal_ms * LEASE_FACTOR + LEASE_SLACK_MS) as u64;
+        lease.held_up_ms = 0;
         let wait_ms = wait_ms.clamp(config.lease_ms_min, config.lease_ms_max);
         let overdue = lease.overdue_at(reveal_ms);
         if let Some(lease) = self.world.leases.get_mut(id) {

@@ -107,6 +107,7 @@ impl Engine {
     pub fn handle(&mut self, now: Millis, event: Event) {
         self.now = self.now.max(now);
         match event {
+        self.hears(&event);
             Event::Tick => {}
             Event::JobAdded { plan, resume, terms } => self.job_added(*plan, resume, *terms),
             Event::JobCancelled { job } => {
@@ -132,7 +133,7 @@ impl Engine {
             Event::Paused { session } => self.standing_changed(session, Standing::Paused),
             Event::Resumed { session } => self.standing_changed(session, Standing::Active),
             Event::Committed { session, lease, digest } => self.committed(session, lease, digest),
-            Event::Arrived { session, lease } => self.arrived(session, lease),
+            Event::Arrived { session, lease, check } => self.arrived(session, lease, check),
             Event::Projected { session, lease, projection, bytes, agrees } => {
                 self.projected(session, lease, projection, bytes, agrees);
             }

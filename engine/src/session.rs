@@ -16,6 +16,13 @@ pub(crate) enum Standing {
     Paused,
 }
 
+/// Since when a session is not read, and the answer for which it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unread {
+    pub(crate) lease: LeaseId,
+    pub(crate) since: Millis,
+}
+
 /// Blobs and graphs that a session was given and has not been told to forget.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holdings {
@@ -123,6 +130,8 @@ pub(crate) struct Session {
     pub(crate) standing: Standing,
     /// No tasks before then.
     pub(crate) blocked_until: Option<Millis>,
+    /// Set while an answer of it is checked before anything else of it is read.
+    pub(crate) unread: Option<Unread>,
     /// Leases that came to nothing, in a row.
     pub(crate) strikes: u32,
     /// Leases since its last commitment that were late when others had done their

@@ -167,10 +167,16 @@ impl Stage {
     }
 
     /// Takes a lease off its task; without any lease left the work can be leased again.
-    /// Returns the commitment under it, if that is dropped.
-    pub(crate) fn lease_ended(&mut self, lease: &Lease, keeps_claim: bool) -> Option<Claim> {
+    /// Returns the commitment under it, if that is dropped. A payload that is not as the
+    /// task asks for has not come, and one whose check is lost has.
+    pub(crate) fn lease_ended(
+        &mut self,
+        lease: &Lease,
+        keeps_claim: bool,
+        is_lost: bool,
+    ) -> Option<Claim> {
         let is_withheld =
-            matches!(lease.state, LeaseState::Revealing { .. }) && lease.arrived.is_none();
+            matches!(lease.state, LeaseState::Revealing { .. }) && !lease.is_shown && !is_lost;
         let (part, lease) = (lease.task.part, lease.id);
         let task = self.tasks.get_mut(&part)?;
         task.leases.retain(|&other| other != lease);
