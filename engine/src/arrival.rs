@@ -76,11 +76,20 @@ impl Engine {
         let Some(session) = self.world.sessions.get_mut(&id) else { return };
         let is_of = |unread: &mut Unread| of.is_none_or(|lease| lease == unread.lease);
         let Some(Unread { since, .. }) = session.unread.take_if(is_of) else { return };
+        let mut flops_open: u64 = 0;
         for id in session.leases.clone() {
             let Some(lease) = self.world.leases.get(id) else { continue };
+            if lease.is_open() {
+                flops_open = flops_open.saturating_add(lease.flops);
+            }
             if lease.arrived.is_none() && !matches!(lease.state, LeaseState::Committed { .. }) {
                 self.stood_still(id, since);
             }
+        }
+        if let Some(session) = self.world.sessions.get_mut(&id) {
+            // As long as it had something to compute it did not wait.
+            let busy_ms = flops_open as f64 / session.flops_per_ms();
+            session.delivered.wait(since, busy_ms as Millis, self.now);
         }
     }
 

@@ -304,14 +304,19 @@ impl Engine {
             if let (true, Notify::Cancel(outcome)) = (lease.is_open(), notify) {
                 session.ended.add(id, outcome);
             }
+            if let (LeaseState::Running { since }, Notify::Cancel(outcome)) = (lease.state, notify)
+                && outcome != ResultOutcome::Late
+            {
+                session.delivered.call_off(since, session.profile.workers, self.now);
+            }
         }
+        // Its session is there, and waits for the coordinator.
+        let is_lost = lease.arrived.is_some() && matches!(notify, Notify::Cancel(_));
         let mut dropped = None;
         if let Some(job) = self.world.jobs.get_mut(&lease.job) {
             job.service = job.service.saturating_sub(u128::from(lease.flops));
             if let Some(stage) = &mut job.stage {
                 // Where nobody checks, nobody is paid for agreeing.
-        // Its session is there, and waits for the coordinator.
-        let is_lost = lease.arrived.is_some() && matches!(notify, Notify::Cancel(_));
                 let keeps_claim = job.plan.verification != Verification::None;
                 dropped = stage.lease_ended(&lease, keeps_claim, is_lost);
             }
@@ -334,12 +339,12 @@ impl Engine {
         let Some(lease) = self.world.leases.get_mut(id) else { return };
         let LeaseState::Committed { digest } = lease.state else { return };
         lease.state = LeaseState::Revealing { digest, since: self.now };
+        lease.held_up_ms = 0;
         let Some(lease) = self.world.leases.get(id) else { return };
         let session = lease.session;
         let reveal_ms = self.world.reveal_ms(lease);
         let config = &self.world.config;
         let wait_ms = (reveal_ms * LEASE_FACTOR + LEASE_SLACK_MS) as u64;
-        lease.held_up_ms = 0;
         let wait_ms = wait_ms.clamp(config.lease_ms_min, config.lease_ms_max);
         let overdue = lease.overdue_at(reveal_ms);
         if let Some(lease) = self.world.leases.get_mut(id) {
@@ -429,14 +434,21 @@ impl Engine {
         }
     }
 
-    /// A payload that was asked for did not come: the link is as slow as that, at best.
-    pub(crate) fn observe_late_payload(&mut self, lease: &Lease) {
-        if let (LeaseState::Revealing { since, .. }, Some(session)) =
-            (lease.state, self.world.sessions.get_mut(&lease.session))
-        {
-            let elapsed = self.now.saturating_sub(since) as f64;
-            session.link.observe_at_most(lease.result_bytes, elapsed);
+    /// What was asked for after a commitment did not come: what was committed to may be
+    /// nothing, and of a payload the link is as slow as that, at best.
+    pub(crate) fn observe_late_answer(&mut self, lease: &Lease) {
+        let Some(session) = self.world.sessions.get_mut(&lease.session) else { return };
+        match lease.state {
+            LeaseState::Revealing { since, .. } => {
+                let elapsed = self.now.saturating_sub(since) as f64;
+                session.link.observe_at_most(lease.result_bytes, elapsed);
+            }
+            LeaseState::Projecting { .. } => {}
+            LeaseState::Queued | LeaseState::Running { .. } | LeaseState::Committed { .. } => {
+                return;
+            }
         }
+        session.delivered.take_back(lease.flops);
     }
 
     /// A task was not done by now: its session is as slow as that, at best.
@@ -484,7 +496,7 @@ impl Engine {
         if self.is_held_up(&lease) {
             return self.hold_up(Timer::LeaseExpiry(id));
         }
-        self.observe_late_payload(&lease);
+        self.observe_late_answer(&lease);
         self.observe_slow(&lease);
         self.stats.leases_expired += 1;
         self.strike(session_id);
