@@ -11,6 +11,7 @@ use crate::progress::{Pending, TurnedAway};
 use crate::scheduler;
 use crate::session::{Session, Standing};
 use crate::stats::{Stats, Window};
+use crate::terms::Spent;
 use crate::timer::{Timer, TimerTable};
 use crate::verify::Case;
 use crate::verify::trial::Revealed;
@@ -106,8 +107,8 @@ impl Engine {
     /// Takes in one event, then whatever timers are due, then gives out work.
     pub fn handle(&mut self, now: Millis, event: Event) {
         self.now = self.now.max(now);
-        match event {
         self.hears(&event);
+        match event {
             Event::Tick => {}
             Event::JobAdded { plan, resume, terms } => self.job_added(*plan, resume, *terms),
             Event::JobCancelled { job } => {
@@ -259,6 +260,7 @@ impl Engine {
             unsettled: job.ledger.entries.len(),
             rollbacks: job.ledger.rollbacks,
             setbacks: job.ledger.setbacks,
+            spent: job.spent,
         }
     }
 }
@@ -284,6 +286,7 @@ impl JobView {
             unsettled: 0,
             rollbacks: 0,
             setbacks: 0,
+            spent: Spent::default(),
         }
     }
 }
