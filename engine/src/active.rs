@@ -7,7 +7,6 @@ use crate::allowance::Allowance;
 use crate::effect::{Acceptance, Credit, Payer, Void, Work};
 use crate::event::{ContributorId, Metrics, Millis, PayloadId};
 use crate::groups;
-use crate::ids::IdMap;
 use crate::job::{JobPhase, JobState};
 use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd};
 use crate::runs::RunPool;
@@ -18,7 +17,7 @@ use crate::verify::ledger::{CAUTION_MAX, Entry, Ledger};
 use crate::verify::outcome::Holder;
 use crate::verify::trial::Trial;
 use raven_protocol::{BlobId, JobId, ResultOutcome, SessionId, TaskId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Why a plan is refused.
@@ -474,7 +473,7 @@ impl Job {
             run_length_chosen: 0,
             run_length_due: 0,
             segments: Vec::new(),
-            segment_of: IdMap::default(),
+            segment_of: HashMap::new(),
             short: BTreeMap::new(),
         });
     }

@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::event::SessionProfile;
 use crate::job::{Cause, JobState};
 use crate::lease::LeaseState;
+use crate::money::FLOPS_PER_CALCULATION;
 use crate::session::{Holdings, Session, Standing};
 use crate::speed::{Delivered, Link, Speed};
 use crate::timer::Timer;
@@ -66,6 +67,7 @@ impl Engine {
             id,
             standing: Standing::Active,
             blocked_until: None,
+            unread: None,
             strikes: 0,
             missed: 0,
             doubted_until: 0,
@@ -159,6 +161,7 @@ impl Engine {
         let duty = |share: f64, workers: u32| share / f64::from(workers);
         let before = duty(session.profile.share, session.profile.workers);
         session.speed.scale(duty(share, workers) / before);
+        session.delivered.repace(session.profile.share, self.now);
         session.profile.share = share;
         session.profile.workers = workers;
         self.world.touched.insert(id);
@@ -204,6 +207,13 @@ impl Engine {
         true
     }
 
+    /// Whether a session has still to do a task of a calculation or more.
+    fn has_calculations(&self, session: SessionId) -> bool {
+        let leases = self.world.sessions.get(&session).map(|session| &session.leases);
+        let mut leases = leases.into_iter().flatten().filter_map(|&id| self.world.leases.get(id));
+        leases.any(|lease| lease.is_open() && lease.flops >= FLOPS_PER_CALCULATION)
+    }
+
     pub(crate) fn committed(&mut self, session_id: SessionId, id: LeaseId, digest: ResultDigest) {
         if self.came_late(session_id, id) || !self.may_answer(session_id, id) {
             return;
@@ -225,10 +235,11 @@ impl Engine {
         // It computes: whether it sends what it came to is seen when it is asked to.
         self.world.doubtful.remove(&session_id);
         let mut is_first = false;
+        let is_beside = self.has_calculations(session_id);
         if let Some(session) = self.world.sessions.get_mut(&session_id) {
             session.open -= 1;
             session.missed = 0;
-            session.delivered.commit(flops, now);
+            session.delivered.commit(flops, session.profile.share, is_beside, now);
             self.world.touched.insert(session_id);
             is_first = !session.speed.is_measured();
             if let LeaseState::Running { since } = before {
@@ -306,9 +317,6 @@ impl Engine {
         }
         // Its part is done, whatever becomes of the result; the trial goes on with it.
         self.end_lease(id, Notify::Silent);
-        if arrived.is_some() {
-            self.reads_on(session_id);
-        }
     }
 
     /// A payload is not what was committed to: the commitment counts for nothing.
@@ -346,6 +354,10 @@ impl Engine {
         // Asked while the task is there: without a lease it may be cut anew.
         let is_wrong = reason == RefuseReason::Invalid && self.called_invalid(session_id, id);
         let Some(lease) = self.end_lease(id, Notify::Silent) else { return };
+        if let (false, Some(session)) = (lease.is_open(), self.world.sessions.get_mut(&session_id))
+        {
+            session.delivered.take_back(lease.flops);
+        }
         let refusals = &mut self.stats.refusals;
         match reason {
             RefuseReason::TooLarge => refusals.too_large += 1,

@@ -178,6 +178,8 @@ impl Engine {
             estimate_ms,
             state: LeaseState::Queued,
             arrived: None,
+            is_shown: false,
+            held_up_ms: 0,
             is_relief,
         });
         self.world.queued.insert(id);
@@ -274,6 +276,7 @@ impl Engine {
                 LeaseState::Queued if running < session.profile.workers => {
                     running += 1;
                     lease.state = LeaseState::Running { since: self.now };
+                    lease.held_up_ms = 0;
                     self.world.queued.remove(&id);
                     if let Some(at) = lease.overdue_at(0.0) {
                         self.timers.set(Timer::LeaseOverdue(id), at);
@@ -301,18 +304,26 @@ impl Engine {
             if let (true, Notify::Cancel(outcome)) = (lease.is_open(), notify) {
                 session.ended.add(id, outcome);
             }
+            if let (LeaseState::Running { since }, Notify::Cancel(outcome)) = (lease.state, notify)
+                && outcome != ResultOutcome::Late
+            {
+                session.delivered.call_off(since, session.profile.workers, self.now);
+            }
         }
+        // Its session is there, and waits for the coordinator.
+        let is_lost = lease.arrived.is_some() && matches!(notify, Notify::Cancel(_));
         let mut dropped = None;
         if let Some(job) = self.world.jobs.get_mut(&lease.job) {
             job.service = job.service.saturating_sub(u128::from(lease.flops));
             if let Some(stage) = &mut job.stage {
                 // Where nobody checks, nobody is paid for agreeing.
                 let keeps_claim = job.plan.verification != Verification::None;
-                dropped = stage.lease_ended(&lease, keeps_claim);
+                dropped = stage.lease_ended(&lease, keeps_claim, is_lost);
             }
         }
         if let Some(claim) = dropped {
-            self.came_to(Holder::from(&claim), ResultOutcome::Late);
+            let outcome = if is_lost { ResultOutcome::Withdrawn } else { ResultOutcome::Late };
+            self.came_to(Holder::from(&claim), outcome);
         }
         if let Notify::Cancel(_) = notify {
             self.stats.cancelled += 1;
@@ -328,6 +339,7 @@ impl Engine {
         let Some(lease) = self.world.leases.get_mut(id) else { return };
         let LeaseState::Committed { digest } = lease.state else { return };
         lease.state = LeaseState::Revealing { digest, since: self.now };
+        lease.held_up_ms = 0;
         let Some(lease) = self.world.leases.get(id) else { return };
         let session = lease.session;
         let reveal_ms = self.world.reveal_ms(lease);
@@ -422,14 +434,21 @@ impl Engine {
         }
     }
 
-    /// A payload that was asked for did not come: the link is as slow as that, at best.
-    pub(crate) fn observe_late_payload(&mut self, lease: &Lease) {
-        if let (LeaseState::Revealing { since, .. }, Some(session)) =
-            (lease.state, self.world.sessions.get_mut(&lease.session))
-        {
-            let elapsed = self.now.saturating_sub(since) as f64;
-            session.link.observe_at_most(lease.result_bytes, elapsed);
+    /// What was asked for after a commitment did not come: what was committed to may be
+    /// nothing, and of a payload the link is as slow as that, at best.
+    pub(crate) fn observe_late_answer(&mut self, lease: &Lease) {
+        let Some(session) = self.world.sessions.get_mut(&lease.session) else { return };
+        match lease.state {
+            LeaseState::Revealing { since, .. } => {
+                let elapsed = self.now.saturating_sub(since) as f64;
+                session.link.observe_at_most(lease.result_bytes, elapsed);
+            }
+            LeaseState::Projecting { .. } => {}
+            LeaseState::Queued | LeaseState::Running { .. } | LeaseState::Committed { .. } => {
+                return;
+            }
         }
+        session.delivered.take_back(lease.flops);
     }
 
     /// A task was not done by now: its session is as slow as that, at best.
@@ -477,7 +496,7 @@ impl Engine {
         if self.is_held_up(&lease) {
             return self.hold_up(Timer::LeaseExpiry(id));
         }
-        self.observe_late_payload(&lease);
+        self.observe_late_answer(&lease);
         self.observe_slow(&lease);
         self.stats.leases_expired += 1;
         self.strike(session_id);

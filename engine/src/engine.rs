@@ -11,6 +11,7 @@ use crate::progress::{Pending, TurnedAway};
 use crate::scheduler;
 use crate::session::{Session, Standing};
 use crate::stats::{Stats, Window};
+use crate::terms::Spent;
 use crate::timer::{Timer, TimerTable};
 use crate::verify::Case;
 use crate::verify::trial::Revealed;
@@ -106,6 +107,7 @@ impl Engine {
     /// Takes in one event, then whatever timers are due, then gives out work.
     pub fn handle(&mut self, now: Millis, event: Event) {
         self.now = self.now.max(now);
+        self.hears(&event);
         match event {
             Event::Tick => {}
             Event::JobAdded { plan, resume, terms } => self.job_added(*plan, resume, *terms),
@@ -132,7 +134,7 @@ impl Engine {
             Event::Paused { session } => self.standing_changed(session, Standing::Paused),
             Event::Resumed { session } => self.standing_changed(session, Standing::Active),
             Event::Committed { session, lease, digest } => self.committed(session, lease, digest),
-            Event::Arrived { session, lease } => self.arrived(session, lease),
+            Event::Arrived { session, lease, check } => self.arrived(session, lease, check),
             Event::Projected { session, lease, projection, bytes, agrees } => {
                 self.projected(session, lease, projection, bytes, agrees);
             }
@@ -258,6 +260,7 @@ impl Engine {
             unsettled: job.ledger.entries.len(),
             rollbacks: job.ledger.rollbacks,
             setbacks: job.ledger.setbacks,
+            spent: job.spent,
         }
     }
 }
@@ -283,6 +286,7 @@ impl JobView {
             unsettled: 0,
             rollbacks: 0,
             setbacks: 0,
+            spent: Spent::default(),
         }
     }
 }

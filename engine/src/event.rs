@@ -100,6 +100,15 @@ pub struct SessionProfile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PayloadId(pub u64);
 
+/// What the shell does with an answer before it tells the engine what came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Whether it is what was asked for at all. Its session is not read until that is known.
+    Form,
+    /// It is. What it says is compared with what others did, while its session is read on.
+    Comparison,
+}
+
 /// Sums over samples, as the kernel returned them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Metrics {
@@ -208,7 +217,7 @@ pub enum Event {
     /// What was asked for under a lease, projections or the payload, is here, and the
     /// shell checks it: from now on its contributor waits for the coordinator. It need
     /// not be told of what is checked at once, and may be told twice.
-    Arrived { session: SessionId, lease: LeaseId },
+    Arrived { session: SessionId, lease: LeaseId, check: Check },
     /// Random projections of a committed payload arrived, as many as were asked for.
     /// The shell holds them under `projection`; `agrees` says whether they are
     /// within the bounds of relaxed results from all others of the same task that

@@ -1,7 +1,8 @@
 //! Tables by what nobody outside chooses: leases, whose ids are drawn from a secret
-//! seed, numbers that are counted, and blobs, of which a session holds few and whose
-//! ids are hashes of content. So a few multiplications tell their keys apart; tables by
-//! what outsiders choose take a keyed hash. Nothing may depend on the order of either.
+//! seed, and numbers that are counted. So a few multiplications tell their keys apart.
+//! Tables by what outsiders choose take std's keyed hash: so do those by blobs, since
+//! whoever uploads them can look for content whose hashes collide. Nothing may depend on
+//! the order of either.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};

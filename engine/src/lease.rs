@@ -43,6 +43,10 @@ pub(crate) struct Lease {
     pub(crate) state: LeaseState,
     /// Since when the coordinator has what it asked for, and checks it.
     pub(crate) arrived: Option<Millis>,
+    /// Whether that is a payload as its task asks for.
+    pub(crate) is_shown: bool,
+    /// How long its session was not read while it was in this state.
+    pub(crate) held_up_ms: Millis,
     /// Whether it was given because another one was late.
     pub(crate) is_relief: bool,
 }

@@ -53,8 +53,8 @@ pub use effect::{
 };
 pub use engine::Engine;
 pub use event::{
-    Agreement, Beneficiary, ContributorId, EffectError, Event, Metrics, Millis, NetworkPrefix,
-    Oddness, Outcome, PayloadId, SessionProfile, SiteId,
+    Agreement, Beneficiary, Check, ContributorId, EffectError, Event, Metrics, Millis,
+    NetworkPrefix, Oddness, Outcome, PayloadId, SessionProfile, SiteId,
 };
 pub use job::{Cause, CompletedReason, JobPhase, JobState};
 pub use plan::{

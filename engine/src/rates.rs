@@ -121,8 +121,8 @@ impl Rates {
         let is_borne_out = |class: &DeviceClass| match class {
             DeviceClass::Phone => true,
             _ if !delivered.is_known() => true,
-            DeviceClass::Desktop => delivered.reaches(self.least.desktop_mflops, profile.share),
-            DeviceClass::Server => delivered.reaches(self.least.server_mflops, 1.0),
+            DeviceClass::Desktop => delivered.reaches_at_share(self.least.desktop_mflops),
+            DeviceClass::Server => delivered.reaches(self.least.server_mflops),
         };
         let mut from_above = CLASSES.into_iter().rev().filter(|class| *class <= most);
         from_above.find(is_borne_out).unwrap_or(DeviceClass::Phone)
@@ -133,7 +133,7 @@ impl Rates {
     /// for the first task that does.
     fn is_gpu(&self, session: &Session) -> bool {
         let least = self.least.gpu_mflops;
-        least == 0 || (session.delivered.is_known() && session.delivered.reaches(least, 1.0))
+        least == 0 || (session.delivered.is_known() && session.delivered.reaches(least))
     }
 
     /// A class's rate with what is on top of it, rounded down.

@@ -1,13 +1,12 @@
 //! What the engine knows of one contributor's session.
 
 use crate::event::{Millis, SessionProfile};
-use crate::ids::IdMap;
 use crate::speed::{Delivered, Link, Speed};
 use crate::stage::{Demand, Need};
 use crate::verify::Identity;
 use crate::verify::outcome::EndedLeases;
 use raven_protocol::{BlobId, GraphId, JobId, LeaseId, SessionId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Whether a session may have new tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +16,19 @@ pub(crate) enum Standing {
     Paused,
 }
 
+/// Since when a session is not read, and the answer for which it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unread {
+    pub(crate) lease: LeaseId,
+    pub(crate) since: Millis,
+}
+
 /// Blobs and graphs that a session was given and has not been told to forget.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holdings {
     graphs: BTreeSet<GraphId>,
     /// Bytes and when it was last needed.
-    blobs: IdMap<BlobId, (u64, u64)>,
+    blobs: HashMap<BlobId, (u64, u64)>,
     bytes: u64,
     uses: u64,
     /// The state of each job that was sent last.
@@ -124,6 +130,8 @@ pub(crate) struct Session {
     pub(crate) standing: Standing,
     /// No tasks before then.
     pub(crate) blocked_until: Option<Millis>,
+    /// Set while an answer of it is checked before anything else of it is read.
+    pub(crate) unread: Option<Unread>,
     /// Leases that came to nothing, in a row.
     pub(crate) strikes: u32,
     /// Leases since its last commitment that were late when others had done their

@@ -69,6 +69,9 @@ impl Speed {
 /// Milliseconds of work that a session is judged by: what it did earlier fades.
 const DELIVERED_MS: u64 = 60_000;
 
+/// A whole share, in millionths.
+const SHARE_WHOLE: f64 = 1e6;
+
 /// What a session has delivered while it had work: what its rate is borne out by.
 ///
 /// Unlike [`Speed`] nothing of it can be claimed. All of its workers are seen together,
@@ -77,42 +80,108 @@ const DELIVERED_MS: u64 = 60_000;
 /// back, or committing to them in another order, makes nobody faster.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Delivered {
-    /// Since when it has had work without a commitment.
+    /// Since when it has had work without a commitment, at the share that it has now.
     since: Millis,
+    /// The time before that, at other shares.
+    before: Spell,
     flops: u64,
+    spent: Spell,
+}
+
+/// A time in which a session had work.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spell {
     ms: u64,
+    /// The same by the share that it had, in millionths.
+    at_share: u64,
+}
+
+impl Spell {
+    fn plus(self, ms: u64, share: f64) -> Spell {
+        let at_share = ms.saturating_mul((share * SHARE_WHOLE) as u64);
+        self.and(Spell { ms, at_share })
+    }
+
+    fn and(self, other: Spell) -> Spell {
+        Spell {
+            ms: self.ms.saturating_add(other.ms),
+            at_share: self.at_share.saturating_add(other.at_share),
+        }
+    }
 }
 
 impl Delivered {
     /// It was given a task and had none.
     pub(crate) fn begin(&mut self, now: Millis) {
         self.since = now;
+        self.before = Spell::default();
+    }
+
+    /// It goes on at another share than `share`.
+    pub(crate) fn repace(&mut self, share: f64, now: Millis) {
+        self.before = self.before.plus(now.saturating_sub(self.since), share);
+        self.since = now;
+    }
+
+    /// It has waited for the coordinator since then, as far as it had nothing to compute:
+    /// that is not its own time.
+    pub(crate) fn wait(&mut self, since: Millis, busy_ms: Millis, now: Millis) {
+        let ms = now.saturating_sub(since.max(self.since));
+        self.since += ms.saturating_sub(busy_ms);
+    }
+
+    /// One of so many workers began then with what is called off now: its part of the
+    /// time is not counted.
+    pub(crate) fn call_off(&mut self, began: Millis, workers: u32, now: Millis) {
+        let ms = now.saturating_sub(began.max(self.since));
+        self.since += ms / Millis::from(workers.max(1));
     }
 
     /// It has committed to a task of `flops`. One of less than a calculation takes as
-    /// long as its messages do, and says nothing of the device.
-    pub(crate) fn commit(&mut self, flops: u64, now: Millis) {
-        let ms = now.saturating_sub(self.since).max(1);
-        self.since = now;
+    /// long as its messages do, and says nothing of the device: nor does its time, unless
+    /// the session had a larger one meanwhile, as `is_beside` says.
+    pub(crate) fn commit(&mut self, flops: u64, share: f64, is_beside: bool, now: Millis) {
         if flops < FLOPS_PER_CALCULATION {
+            if !is_beside {
+                self.begin(now);
+            }
             return;
         }
+        let ms = now.saturating_sub(self.since);
+        // No task takes no time.
+        let ms = if self.before.ms == 0 { ms.max(1) } else { ms };
         self.flops = self.flops.saturating_add(flops);
-        self.ms = self.ms.saturating_add(ms);
-        while self.ms > DELIVERED_MS {
+        self.spent = self.spent.and(self.before.plus(ms, share));
+        self.begin(now);
+        while self.spent.ms > DELIVERED_MS {
             self.flops /= 2;
-            self.ms /= 2;
+            self.spent.ms /= 2;
+            self.spent.at_share /= 2;
+        }
+    }
+
+    /// What it had committed to did not come when it was asked for: it counts as not done.
+    pub(crate) fn take_back(&mut self, flops: u64) {
+        if flops >= FLOPS_PER_CALCULATION {
+            self.flops = self.flops.saturating_sub(flops);
         }
     }
 
     /// Whether anything was seen.
     pub(crate) fn is_known(&self) -> bool {
-        self.ms > 0
+        self.spent.ms > 0
     }
 
-    /// Whether it was at least so fast, at `share` of what is asked for.
-    pub(crate) fn reaches(&self, mflops_per_s: u32, share: f64) -> bool {
-        self.flops as f64 >= f64::from(mflops_per_s) * 1e3 * self.ms as f64 * share
+    /// Whether it was at least so fast.
+    pub(crate) fn reaches(&self, mflops_per_s: u32) -> bool {
+        let asked = u128::from(mflops_per_s) * 1_000 * u128::from(self.spent.ms);
+        u128::from(self.flops) >= asked
+    }
+
+    /// Whether it was at least so fast, at the shares of what is asked for that it had.
+    pub(crate) fn reaches_at_share(&self, mflops_per_s: u32) -> bool {
+        let asked = u128::from(mflops_per_s) * 1_000 * u128::from(self.spent.at_share);
+        u128::from(self.flops) * SHARE_WHOLE as u128 >= asked
     }
 }
 
@@ -187,27 +256,75 @@ mod tests {
     fn what_is_delivered_is_work_by_the_time_in_which_there_was_any() {
         let second = 1_000_000_000;
         let mut delivered = Delivered::default();
+        let commit = |delivered: &mut Delivered, flops, now| {
+            delivered.commit(flops, 1.0, false, now);
+        };
         delivered.begin(5_000);
-        delivered.commit(FLOPS_PER_CALCULATION - 1, 5_500);
+        commit(&mut delivered, FLOPS_PER_CALCULATION - 1, 5_500);
         assert!(!delivered.is_known(), "a task of that size measures the link");
         // Two results at once are two tasks' work in the time of both.
-        delivered.commit(second, 6_500);
-        delivered.commit(second, 7_500);
-        assert!(delivered.reaches(1_000, 1.0) && !delivered.reaches(1_001, 1.0));
-        assert!(delivered.reaches(2_000, 0.5), "half of it at half the share");
+        commit(&mut delivered, second, 6_500);
+        commit(&mut delivered, second, 7_500);
+        assert!(delivered.reaches(1_000) && !delivered.reaches(1_001));
         // A rest is no work: the time counts from the next task on.
         delivered.begin(100_000);
-        delivered.commit(second, 101_000);
-        assert!(delivered.reaches(1_000, 1.0));
+        commit(&mut delivered, second, 101_000);
+        assert!(delivered.reaches(1_000));
         // What was fast for long is slow after two minutes.
         for minute in 0..120 {
-            delivered.commit(second / 10, 102_000 + minute * 1_000);
+            commit(&mut delivered, second / 10, 102_000 + minute * 1_000);
         }
-        assert!(!delivered.reaches(200, 1.0) && delivered.reaches(100, 1.0));
+        assert!(!delivered.reaches(200) && delivered.reaches(100));
         let mut most = Delivered::default();
-        most.commit(u64::MAX, 0);
-        most.commit(u64::MAX, u64::MAX);
+        commit(&mut most, u64::MAX, 0);
+        commit(&mut most, u64::MAX, u64::MAX);
         assert!(most.is_known());
+    }
+
+    #[test]
+    fn a_tiny_task_does_not_take_the_time_of_a_larger_one() {
+        let mut delivered = Delivered::default();
+        delivered.begin(0);
+        delivered.commit(1, 1.0, true, 2_000);
+        delivered.commit(16_000_000_000, 1.0, false, 2_001);
+        assert!(!delivered.reaches(8_000) && delivered.reaches(7_990));
+    }
+
+    #[test]
+    fn each_moment_is_judged_by_the_share_that_it_had() {
+        let mut delivered = Delivered::default();
+        delivered.begin(0);
+        // A second at a tenth of the share, then one at the whole of it.
+        delivered.repace(0.1, 1_000);
+        delivered.commit(1_100_000_000, 1.0, false, 2_000);
+        assert!(delivered.reaches_at_share(1_000) && !delivered.reaches_at_share(1_001));
+        assert!(delivered.reaches(550) && !delivered.reaches(551));
+        // That it has more from now on says nothing of what it did.
+        delivered.begin(5_000);
+        delivered.repace(1.0, 5_000);
+        assert!(delivered.reaches_at_share(1_000));
+    }
+
+    #[test]
+    fn time_that_is_not_its_own_is_not_counted_and_no_more_than_there_was() {
+        let mut delivered = Delivered::default();
+        delivered.begin(0);
+        delivered.wait(200, 300, 1_000);
+        delivered.commit(1_000_000_000, 1.0, false, 1_500);
+        assert!(delivered.reaches(1_000) && !delivered.reaches(1_001));
+        // One of two workers had been at it since before the last commitment.
+        let mut called_off = Delivered::default();
+        called_off.begin(1_000);
+        called_off.call_off(0, 2, 2_000);
+        called_off.commit(1_000_000_000, 1.0, false, 2_500);
+        assert!(called_off.reaches(1_000) && !called_off.reaches(1_001));
+        let mut long = Delivered::default();
+        long.begin(1_000);
+        long.wait(0, 0, 3_000);
+        long.commit(1_000_000_000, 1.0, false, 3_000);
+        assert!(long.reaches(1_000_000) && !long.reaches(1_000_001), "a millisecond");
+        long.take_back(1_000_000_000);
+        assert!(long.is_known() && !long.reaches(1));
     }
 
     #[test]

@@ -2,13 +2,12 @@
 
 use crate::effect::{TreePart, Work};
 use crate::event::{Millis, PayloadId};
-use crate::ids::IdMap;
 use crate::lease::{Lease, LeaseState};
 use crate::runs::RunPool;
 use crate::session::Holdings;
 use crate::verify::trial::{Claim, Judging, Trial};
 use raven_protocol::{BlobId, GraphId, LeaseId, ShardRef, TaskId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A blob that a task reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +108,7 @@ pub(crate) struct Stage {
     /// Replica rounds: ranges of micro-batches by the one shard that they read, in order.
     pub(crate) segments: Vec<Segment>,
     /// Which of them reads each blob, if no two of them read the same.
-    pub(crate) segment_of: IdMap<BlobId, u32>,
+    pub(crate) segment_of: HashMap<BlobId, u32>,
     /// Tasks that somebody else should compute as well, and since when.
     pub(crate) short: BTreeMap<u32, Millis>,
 }
@@ -124,7 +123,7 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// Which of `segments` reads each blob.
-    pub(crate) fn by_blob(segments: &[Segment], shards: &[ShardRef]) -> IdMap<BlobId, u32> {
+    pub(crate) fn by_blob(segments: &[Segment], shards: &[ShardRef]) -> HashMap<BlobId, u32> {
         let blob = |segment: &Segment| shards[segment.shard as usize].blob;
         segments.iter().zip(0..).map(|(segment, at)| (blob(segment), at)).collect()
     }
@@ -168,10 +167,16 @@ impl Stage {
     }
 
     /// Takes a lease off its task; without any lease left the work can be leased again.
-    /// Returns the commitment under it, if that is dropped.
-    pub(crate) fn lease_ended(&mut self, lease: &Lease, keeps_claim: bool) -> Option<Claim> {
+    /// Returns the commitment under it, if that is dropped. A payload that is not as the
+    /// task asks for has not come, and one whose check is lost has.
+    pub(crate) fn lease_ended(
+        &mut self,
+        lease: &Lease,
+        keeps_claim: bool,
+        is_lost: bool,
+    ) -> Option<Claim> {
         let is_withheld =
-            matches!(lease.state, LeaseState::Revealing { .. }) && lease.arrived.is_none();
+            matches!(lease.state, LeaseState::Revealing { .. }) && !lease.is_shown && !is_lost;
         let (part, lease) = (lease.task.part, lease.id);
         let task = self.tasks.get_mut(&part)?;
         task.leases.retain(|&other| other != lease);

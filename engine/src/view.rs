@@ -2,6 +2,7 @@
 
 use crate::event::{ContributorId, Metrics, Millis, SiteId};
 use crate::job::JobState;
+use crate::terms::Spent;
 use raven_protocol::{BlobId, DeviceClass, JobId, SessionId};
 
 /// A job, running or ended.
@@ -35,6 +36,8 @@ pub struct JobView {
     pub rollbacks: u32,
     /// How often it went back because its loss diverged.
     pub setbacks: u32,
+    /// What its accepted work has cost, without what is void.
+    pub spent: Spent,
 }
 
 /// What a session may do now.

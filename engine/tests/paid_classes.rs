@@ -5,10 +5,10 @@ mod support;
 
 use raven_engine::money::PicoUsd;
 use raven_engine::rates::{Bonus, Least};
-use raven_engine::{Millis, Rates, SessionProfile, SiteId, Trust, Verification};
-use raven_protocol::{DeviceClass, NumericClass, Numerics};
+use raven_engine::{Check, Event, Millis, Rates, SessionProfile, SiteId, Trust, Verification};
+use raven_protocol::{DeviceClass, NumericClass, Numerics, RefuseReason};
 use std::collections::BTreeSet;
-use support::{KERNEL, Rig, truth};
+use support::{KERNEL, Rig, referee_finds, truth};
 
 const CPU: NumericClass = NumericClass::Cpu { kernel: KERNEL };
 const GPU: NumericClass = NumericClass::Gpu { kernel: KERNEL };
@@ -90,4 +90,130 @@ fn a_gpus_bonus_is_for_what_delivers_as_one() {
     assert_eq!(paid(BOUNDED, gpu.clone(), 500), at(17_600));
     assert_eq!(paid(BOUNDED, gpu, 2_000), at(16_000));
     assert_eq!(paid(BOUNDED, profile(DeviceClass::Desktop, CPU), 500), at(16_000));
+}
+
+/// A contributor computes at that speed, and says what it came to.
+fn computes(rig: &mut Rig, mflops_per_s: u64) {
+    for (task, lease, flops) in rig.take_tasks(1) {
+        rig.now += flops / 1_000 / mflops_per_s;
+        rig.digests.insert(lease, truth(task));
+        rig.commit(1, lease, truth(task));
+        if rig.projects.iter().any(|&(_, asked, _)| asked == lease) {
+            rig.project(1, lease, true);
+        }
+        let digests = rig.digests.clone();
+        rig.reveal_all(|lease| digests[&lease]);
+        while !rig.referee.is_empty() {
+            referee_finds(rig, 7);
+        }
+    }
+}
+
+fn rates(rig: &Rig) -> BTreeSet<u64> {
+    rig.credits.iter().map(|credit| credit.rate.0).collect()
+}
+
+#[test]
+fn time_for_which_the_coordinator_is_waited_for_makes_nobody_slower() {
+    let mut rig = Rig::paying(Numerics::Strict, Verification::None, BOUNDED);
+    rig.open_profile(1, profile(DeviceClass::Server, CPU));
+    while rig.credits.len() < 12 {
+        let mut tasks = rig.take_tasks(1);
+        let (task, lease, _) = tasks.remove(0);
+        rig.now += 1_000;
+        rig.digests.insert(lease, truth(task));
+        rig.commit(1, lease, truth(task));
+        let session = Rig::session(1);
+        rig.tell(Event::Arrived { session, lease, check: Check::Form });
+        // What it has said of all others in the meantime is read after that.
+        rig.now += 10_000;
+        rig.reveal(1, lease, true);
+        tasks.extend(rig.take_tasks(1));
+        for (task, lease, _) in tasks {
+            rig.digests.insert(lease, truth(task));
+            rig.commit(1, lease, truth(task));
+            rig.reveal(1, lease, true);
+        }
+    }
+    assert_eq!(rates(&rig), at(20_000));
+}
+
+#[test]
+fn a_share_that_is_raised_says_nothing_of_what_was_done_before() {
+    let mut rig = Rig::paying(Numerics::Strict, Verification::None, BOUNDED);
+    let desktop = profile(DeviceClass::Desktop, CPU);
+    rig.open_profile(1, SessionProfile { share: 0.1, ..desktop });
+    computes(&mut rig, 500);
+    rig.tell(Event::PaceChanged { session: Rig::session(1), share: 1.0, workers: 1 });
+    while rig.credits.len() < 12 {
+        computes(&mut rig, 5_000);
+    }
+    assert_eq!(rates(&rig), at(16_000));
+}
+
+#[test]
+fn what_is_committed_to_and_not_answered_for_makes_nobody_a_gpu() {
+    for is_handed_back in [false, true] {
+        let mut rig = Rig::paying(Numerics::Relaxed, Verification::Adaptive, BOUNDED);
+        let trust = Trust::Agreed { results: 1_000, refereed: 5 };
+        let gpu = SessionProfile { trust, ..profile(DeviceClass::Desktop, GPU) };
+        rig.open_profile(1, gpu);
+        for (task, lease, _) in rig.take_tasks(1) {
+            rig.commit(1, lease, truth(task));
+            if is_handed_back {
+                let (session, reason) = (Rig::session(1), RefuseReason::Stopping);
+                rig.tell(Event::Refused { session, lease, reason });
+            }
+        }
+        rig.now += 30_000;
+        rig.tell(Event::Tick);
+        while rig.credits.len() < 4 {
+            rig.projects.clear();
+            computes(&mut rig, 12_000);
+            rig.now += 1_000;
+            rig.tell(Event::Tick);
+            assert!(rig.now < 200_000, "{:?}", rig.state());
+        }
+        assert_eq!(rates(&rig), at(16_000), "handed back: {is_handed_back}");
+    }
+}
+
+#[test]
+fn time_for_what_others_had_done_before_makes_nobody_slower() {
+    let mut rig = Rig::paying_parts(Verification::None, BOUNDED, &[15_000_000_000; 2]);
+    rig.open_profile(1, profile(DeviceClass::Server, CPU));
+    let [(_, outrun, _), (task, lease, _)] = rig.take_tasks(1)[..] else { panic!("two tasks") };
+    rig.now += 9_000;
+    rig.open(2);
+    let [(copied, copy, _)] = rig.take_tasks(2)[..] else { panic!("the first is late") };
+    rig.digests.extend([(copy, truth(copied)), (lease, truth(task))]);
+    rig.commit(2, copy, truth(copied));
+    rig.reveal(2, copy, true);
+    assert!(rig.cancels.contains(&(Rig::session(1), outrun)));
+    rig.now += 1_000;
+    rig.commit(1, lease, truth(task));
+    rig.reveal(1, lease, true);
+    rig.credits.retain(|credit| credit.session == Rig::session(1));
+    assert_eq!(rates(&rig), at(20_000));
+}
+
+#[test]
+fn a_tiny_task_beside_a_large_one_makes_nobody_faster() {
+    let flops = [16_000_000_000, 1_000_000];
+    let mut rig = Rig::paying_parts(Verification::None, BOUNDED, &flops);
+    rig.open_profile(1, SessionProfile { workers: 2, ..profile(DeviceClass::Server, CPU) });
+    while rig.credits.len() < 8 {
+        let mut tasks = rig.take_tasks(1);
+        // The large one takes longer than a server's would, and the tiny one is shown first.
+        rig.now += 2_100;
+        tasks.sort_by_key(|&(.., flops)| flops);
+        assert_eq!(tasks.len(), 2);
+        for (task, lease, _) in tasks {
+            rig.digests.insert(lease, truth(task));
+            rig.commit(1, lease, truth(task));
+            rig.reveal(1, lease, true);
+        }
+    }
+    rig.credits.retain(|credit| credit.flops == flops[0]);
+    assert_eq!(rates(&rig), at(16_000));
 }

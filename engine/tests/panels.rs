@@ -264,3 +264,26 @@ fn who_calls_a_task_invalid_takes_nobodys_pay() {
     rig.project(4, lease, true);
     assert_eq!((accepted(&rig), paid(&rig)), (1, 3));
 }
+
+#[test]
+fn whoever_answers_and_leaves_is_followed_by_no_more_than_a_few() {
+    let mut rig = Rig::relaxed(Verification::Triple);
+    rig.open_gpu(1, VETTED);
+    let mut answered = 0;
+    let mut first = None;
+    for gpu in 1..60 {
+        // The next one is there before it leaves.
+        rig.open_gpu(gpu + 1, VETTED);
+        let leased = rig.take_tasks(gpu);
+        for &(task, lease, _) in &leased {
+            if *first.get_or_insert(task) == task {
+                commit(&mut rig, gpu, lease, task);
+                rig.project(gpu, lease, true);
+                answered += 1;
+            }
+        }
+        rig.tell(Event::SessionClosed { session: Rig::session(gpu) });
+    }
+    assert_eq!(answered, 8, "then the referee computes it");
+    assert!(rig.referee.iter().any(|asked| Some(asked.task) == first));
+}

@@ -28,7 +28,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use futures_util::stream::{SplitSink, SplitStream};
 use hyper::upgrade::OnUpgrade;
-use raven_engine::{ContributorId, Event, Identity, SessionProfile, SiteId, Trust};
+use raven_engine::{Check, ContributorId, Event, Identity, SessionProfile, SiteId, Trust};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Backend, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError,
@@ -541,7 +541,8 @@ impl Reader {
         };
         let (digest, values, odd, is_as_promised) = if takes_long {
             // Checks queue for cores: its contributor is not to lose time by it.
-            self.tell(Input::Event(Event::Arrived { session, lease })).await?;
+            let check = Check::Form;
+            self.tell(Input::Event(Event::Arrived { session, lease, check })).await?;
             self.shared.checks.run(verify).await.map_err(|error| {
                 tracing::error!(%session, %lease, %error, "a payload could not be hashed");
                 Refusal::new(GoodbyeReason::Draining, "the payload could not be checked")

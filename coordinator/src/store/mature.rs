@@ -1,7 +1,7 @@
 //! Rounds that mature before the record that makes them so, where there are many: a
-//! checkpoint behind ten thousand rounds is no transaction of a hundred thousand lines.
+//! checkpoint, or a pause, behind ten thousand rounds is no transaction of a hundred thousand lines.
 //!
-//! What a checkpoint or an end finds open was settled before the engine made its record
+//! What a checkpoint, a pause or an end finds open was settled before the engine made its record
 //! (see `raven_engine::verify`), so that it matters little which of them is durable
 //! first. After a crash in between the rest matures with the record that comes then.
 
@@ -21,7 +21,7 @@ impl Store {
     /// Lets all but the newest rounds mature that `record` would let mature.
     pub(super) async fn mature_ahead(&self, record: &Record) -> Result<(), StoreError> {
         let job = record.job;
-        if !(record.checkpoint || record.phase.is_end()) || self.open_rounds(job).await? == 0 {
+        if !pay::matures(record) || self.open_rounds(job).await? == 0 {
             return Ok(());
         }
         if self.open_rounds(job).await? > ROUNDS_AT_ONCE {

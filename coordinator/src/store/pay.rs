@@ -172,6 +172,12 @@ pub(super) async fn hold_price(
     books::enter(transaction, book, &entries).await.map(drop).map_err(unexpected)
 }
 
+/// Whether what is open matures with a record, because it is settled: a job that waits for
+/// money is so, whether it has a checkpoint of it or not.
+pub(super) fn matures(record: &Record) -> bool {
+    record.checkpoint || record.phase == JobPhase::Paused || record.phase.is_end()
+}
+
 /// Pays what a record credits, voids what it voids, and lets mature what is settled.
 /// Answers which of the credits the operator pays, though the job was to.
 pub(super) async fn enter_record(
@@ -182,8 +188,7 @@ pub(super) async fn enter_record(
     now: UnixMs,
 ) -> Result<BTreeSet<Key>, StoreError> {
     let is_end = record.phase.is_end();
-    // What is settled: a job that waits for money is so, whether it has a checkpoint of it or not.
-    let matures = record.checkpoint || record.phase == JobPhase::Paused || is_end;
+    let matures = matures(record);
     if credits.is_empty() && voids.is_empty() && !matures {
         return Ok(BTreeSet::new());
     }

@@ -365,3 +365,56 @@ fn slices_mature_in_the_order_of_the_pay() {
     assert_eq!(escrow.expect("read").held_out, held, "the same rounds are open");
     server.runtime.block_on(server.app.store.audit(Book::Test)).expect("audited");
 }
+
+fn set_phase(server: &Server, job: JobId, phase: &'static str) {
+    let file = server.app.store.folder().join("raven.sqlite");
+    server.runtime.block_on(async {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+        let mut connection = options.connect().await.expect("connects");
+        let update = sqlx::query("UPDATE jobs SET phase = ?2 WHERE id = ?1");
+        let update = update.bind(job.0.cast_signed()).bind(phase);
+        update.execute(&mut connection).await.expect("written");
+    });
+}
+
+/// Nobody's pay waits for a top-up, and no pause is a transaction of very many lines.
+#[test]
+fn a_pause_without_a_checkpoint_matures_in_slices_as_well() {
+    let server = Server::start();
+    let id = with_job(&server, 1_000);
+    let paid = server.app.store.top_up(server.owner, id, NanoUsd(10_000_000), |_| None);
+    let sites = with_sites(&server);
+    let mut pay = JobPay::new(id, server.runtime.block_on(paid).expect("paid"));
+    let mut rng = Rng(13);
+    for round in 0..300 {
+        let key = RoundKey { attempt: 0, round };
+        let credit =
+            Credit { payer: Payer::Job, ..random_credit(&mut rng, &sites, (id, key), 0, 1) };
+        pay.verified(key, vec![work(&credit)], 1).expect("entered");
+        persist(
+            &server,
+            &Record {
+                train: Some(Metrics { loss_sum: 1.0, correct: 1.0, count: 2.0 }),
+                weights: Some(BlobId([round as u8; 32])),
+                credits: vec![credit],
+                ..record(id, round + 1)
+            },
+        );
+    }
+    let state = JobState::Paused { missing: NanoUsd(1) };
+    let pause = Record { phase: JobPhase::Paused, state, ..record(id, 300) };
+    // The record is refused where its job cannot be read, after a slice has matured.
+    set_phase(&server, id, "unknown");
+    server.runtime.block_on(server.app.store.persist(&pause)).expect_err("refused");
+    set_phase(&server, id, "running");
+    let escrow = || {
+        let left = server.app.store.balance(Book::Test, Account::Escrow(id));
+        server.runtime.block_on(left).expect("read").held_out
+    };
+    pay.mature(RoundKey { attempt: 0, round: 255 }, 1);
+    let held: i64 = pay.open.values().flat_map(|round| &round.holds).map(|it| it.amount).sum();
+    assert_eq!(escrow(), held, "a slice has matured");
+    persist(&server, &pause);
+    assert_eq!(escrow(), 0);
+    server.runtime.block_on(server.app.store.audit(Book::Test)).expect("audited");
+}

@@ -180,7 +180,7 @@ impl Engine {
         };
         lease.state = LeaseState::Committed { digest };
         let (job, part) = (lease.job, lease.task.part);
-        let had_arrived = lease.arrived.take().is_some();
+        lease.arrived = None;
         self.keep_until(id, self.now + 2 * self.world.config.lease_ms_max);
         if let Some(job) = self.world.jobs.get_mut(&job) {
             job.ledger.projected_bytes = job.ledger.projected_bytes.saturating_add(bytes);
@@ -193,9 +193,6 @@ impl Engine {
                 trial.panel.differ |= !agrees;
             }
             None => self.release_payloads(vec![projection]),
-        }
-        if had_arrived {
-            self.reads_on(session);
         }
         self.consider(job, part);
     }

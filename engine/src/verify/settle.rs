@@ -16,6 +16,8 @@ use std::collections::BTreeSet;
 /// What the shell may keep of a job's projections, besides those of one round: some
 /// kilobytes for each result of a GPU, more where a model has many parameters.
 const PROJECTED_BYTES_MAX: u64 = 64 << 20;
+/// From which on the last rounds before they are settled for that have begun.
+const PROJECTED_BYTES_LAST: u64 = PROJECTED_BYTES_MAX / 4 * 3;
 
 impl Engine {
     /// Whether `draft` has to wait until all before it is settled. It is kept then.
@@ -170,7 +172,9 @@ const LAST_ROUNDS: usize = 3;
 /// Whether the rounds are settled soon after the one that is going on.
 pub(super) fn is_nearly_settled(config: &EngineConfig, job: &Job) -> bool {
     let (begun, checkpoint) = (job.ledger.beginnings.len(), job.driver.rounds_to_checkpoint());
-    checkpoint as usize <= LAST_ROUNDS || begun + LAST_ROUNDS > unsettled_max(config, job)
+    checkpoint as usize <= LAST_ROUNDS
+        || begun + LAST_ROUNDS > unsettled_max(config, job)
+        || job.ledger.projected_bytes >= PROJECTED_BYTES_LAST
 }
 
 impl Action {

@@ -12,6 +12,11 @@ use crate::world::World;
 use raven_protocol::{Backend, LeaseId, ResultDigest, SessionId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Commitments to one task after which nobody else is asked, but the referee: who commits,
+/// answers for projections and leaves before its result is asked for makes nobody surer,
+/// and what it answered is kept.
+const CLAIMS_MAX: usize = 8;
+
 /// Whoever computes, as far as belief in the result depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Who {
@@ -280,6 +285,9 @@ impl World {
     pub(crate) fn may_join(&self, task: &Task, session: &Session) -> bool {
         let who = Who::of(session);
         let trial = &task.trial;
+        if trial.claims.len() >= CLAIMS_MAX {
+            return false;
+        }
         // What a processor that has gone did not show is nothing to compare a GPU's with.
         let is_comparable = who.exact && !trial.is_inexact()
             || trial.claims.iter().all(|claim| self.is_heard(trial, claim));

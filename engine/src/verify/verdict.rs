@@ -308,7 +308,7 @@ impl Engine {
             let ended = self.end_lease(id, Notify::Cancel(ResultOutcome::NotNeeded));
             let Some(lease) = ended else { continue };
             if late.contains(&id) {
-                self.observe_late_payload(&lease);
+                self.observe_late_answer(&lease);
                 self.strike(lease.session);
             } else {
                 self.outrun(&lease, is_overdue && lease.is_open());

@@ -23,6 +23,8 @@ pub const KERNEL: KernelId = KernelId([7; 32]);
 /// Micro-batches of a round.
 pub const TASKS: u32 = 4;
 pub const ROUNDS: u32 = 6;
+/// Of a micro-batch, and of a part.
+const FLOPS: u64 = 15_000_000_000;
 
 /// What the referee was asked.
 #[derive(Clone, Debug)]
@@ -104,7 +106,7 @@ fn plan(verification: Verification) -> JobPlan {
     let placement = Placement::Replica {
         graph: GraphId([3; 32]),
         // More than a worker may be given at once, so that each task is one micro-batch.
-        flops: 15_000_000_000,
+        flops: FLOPS,
         bytes_peak: 1 << 20,
         result_bytes: 1_000,
     };
@@ -131,6 +133,20 @@ fn plan(verification: Verification) -> JobPlan {
     }
 }
 
+/// One stage a round, with a part of each of those flops.
+fn pushed(flops: &[u64]) -> Placement {
+    let part = |&flops: &u64| PartPlan {
+        graph: GraphId([3; 32]),
+        flops,
+        bytes_peak: 1 << 20,
+        operand_bytes: 1_000,
+        result_bytes: 1_000,
+        slice: None,
+    };
+    let stages = vec![StagePlan::Pushed { parts: flops.iter().map(part).collect() }];
+    Placement::Master { stages, slices: 0, slices_held_max: 0 }
+}
+
 impl Rig {
     /// An engine with one job.
     pub fn new(verification: Verification) -> Self {
@@ -150,20 +166,20 @@ impl Rig {
 
     /// One whose job is in placement `master`: each round is one stage of so many parts.
     pub fn of_parts(verification: Verification, parts: usize, cases_max: usize) -> Self {
-        let part = PartPlan {
-            graph: GraphId([3; 32]),
-            flops: 15_000_000_000,
-            bytes_peak: 1 << 20,
-            operand_bytes: 1_000,
-            result_bytes: 1_000,
-            slice: None,
-        };
-        let stages = vec![StagePlan::Pushed { parts: vec![part; parts] }];
-        let placement = Placement::Master { stages, slices: 0, slices_held_max: 0 };
         let mut plan = plan(verification);
         let Algorithm::SyncSgd(sgd) = &mut plan.algorithm;
-        sgd.placement = placement;
+        sgd.placement = pushed(&vec![FLOPS; parts]);
         Rig::of(plan, EngineConfig { cases_max, ..EngineConfig::default() }, Terms::default())
+    }
+
+    /// A relaxed one in placement `master` with so many rounds of `TASKS` parts.
+    pub fn relaxed_parts(verification: Verification, rounds: u32) -> Self {
+        let mut plan = JobPlan { numerics: Numerics::Relaxed, ..plan(verification) };
+        let Algorithm::SyncSgd(sgd) = &mut plan.algorithm;
+        sgd.train_rows = TASKS * 8 * rounds;
+        sgd.shards[0].rows = sgd.train_rows;
+        sgd.placement = pushed(&[FLOPS; TASKS as usize]);
+        Rig::with(plan)
     }
 
     /// One whose job has so many rounds, of which so many may be unsettled.
@@ -194,6 +210,14 @@ impl Rig {
     /// One whose job pays those rates.
     pub fn paying(numerics: Numerics, verification: Verification, rates: Rates) -> Self {
         let plan = JobPlan { numerics, ..plan(verification) };
+        Rig::of(plan, EngineConfig::default(), Terms { rates, ..Terms::default() })
+    }
+
+    /// The same in placement `master`, with a part of each of those flops a round.
+    pub fn paying_parts(verification: Verification, rates: Rates, flops: &[u64]) -> Self {
+        let mut plan = plan(verification);
+        let Algorithm::SyncSgd(sgd) = &mut plan.algorithm;
+        sgd.placement = pushed(flops);
         Rig::of(plan, EngineConfig::default(), Terms { rates, ..Terms::default() })
     }
 

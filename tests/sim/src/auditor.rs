@@ -3,8 +3,10 @@
 //! no code with the engine's state machine. After each event it looks at what
 //! that event touched, now and then at everything.
 
+use crate::books::Books;
 use crate::ids::{IdMap, IdSet};
 use crate::shell::Shell;
+use crate::unread::Unread;
 use raven_engine::{
     Algorithm, ContributorId, Credit, Effect, EffectError, EffectId, Engine, EngineConfig, Event,
     JobPhase, JobState, JobView, Outbound, Outcome, Payer, PayloadId, Placement, Proof, Record,
@@ -110,6 +112,8 @@ struct ModelJob {
     executions: IdSet<(TaskId, u32, ContributorId)>,
     /// Durably shown slices.
     shown: BTreeMap<raven_engine::ContributorId, BTreeSet<u32>>,
+    /// What its durable records say that it owes.
+    books: Books,
 }
 
 /// The effect that an id stands for.
@@ -151,6 +155,7 @@ pub struct Auditor {
     expected: Option<LeaseId>,
     /// How many results came to what.
     counted: BTreeMap<ResultOutcome, u64>,
+    unread: Unread,
 }
 
 impl Auditor {
@@ -173,6 +178,7 @@ impl Auditor {
             checks: 0,
             expected: None,
             counted: BTreeMap::new(),
+            unread: Unread::default(),
         }
     }
 
@@ -185,11 +191,13 @@ impl Auditor {
         job.resumed_at = point.step;
         job.attempt = point.rollbacks + point.setbacks.len() as u32;
         job.credited_rounds = point.credited_rounds;
+        job.books.resumed(&point.spent);
         job.shown.clone_from(&point.shown);
     }
 
     /// An event that the engine is about to be told.
     pub fn event(&mut self, event: &Event) {
+        self.unread.event(event);
         match event {
             Event::SessionOpened { session, profile } => {
                 let model = ModelSession {
@@ -381,6 +389,7 @@ impl Auditor {
         let paying = std::mem::take(&mut job.paying);
         if outcome.is_ok() {
             job.durable.extend(record.weights);
+            job.books.enter(&record);
             job.ended |= record.phase.is_end();
             let paid = paying.into_iter().map(|credit| ((credit.task, credit.attempt), credit));
             job.paid.extend(paid);
@@ -636,6 +645,7 @@ impl Auditor {
             Outbound::Cancel { lease } => {
                 let cancelled = self.ends(*lease).expect("a live lease is cancelled");
                 assert_eq!(cancelled.session, session);
+                self.unread.cancelled(session);
             }
             Outbound::Drop { blobs, graphs } => {
                 for blob in blobs {
@@ -744,6 +754,7 @@ impl Auditor {
             assert_eq!(stats.tasks_accepted, self.accepted, "accepted tasks");
         }
         assert_eq!(stats.leases_open, self.live.len(), "live leases");
+        self.unread.check(stats.leases_expired);
         assert_eq!(stats.effects_open, self.effects.len(), "open effects");
         assert_eq!(stats.payloads_held, self.payloads.len(), "held payloads");
         assert!(stats.sessions_open <= self.config.sessions_max);
@@ -754,6 +765,12 @@ impl Auditor {
         assert!(stats.timers_armed <= timers_max, "timers");
         for (job, phase) in engine.phases() {
             self.phase(job, phase);
+        }
+        for (id, job) in &mut self.jobs {
+            if job.books.closes() {
+                let view = engine.job(*id).expect("it has ended just now");
+                job.books.compare(*id, &view.spent);
+            }
         }
         if let Some(timeout) = engine.next_timeout() {
             assert!(timeout > now, "a timer that is due has fired");

@@ -9,6 +9,9 @@ pub const SECOND: Micros = 1_000_000;
 /// One millisecond.
 pub const MS: Micros = 1_000;
 
+/// Tag of what is drawn of checks.
+pub(crate) const CHECKS: u32 = 0x4348_4543;
+
 /// What goes wrong, and how often. Probabilities are per occasion, means are
 /// of exponential waiting times, 0 is never.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,6 +58,11 @@ pub struct Faults {
     pub store_down: Option<(Micros, Micros)>,
     /// Claims of speed are wrong by up to this factor.
     pub claim_factor: f64,
+    /// A payload or an answer for projections waits for its check, before its session is
+    /// read on or beside that.
+    pub slow_check: f64,
+    /// How long that takes.
+    pub check_mean_us: Micros,
 }
 
 impl Faults {
@@ -82,10 +90,16 @@ impl Faults {
         effect_failure: 0.0,
         store_down: None,
         claim_factor: 1.0,
+        slow_check: 0.0,
+        check_mean_us: 0,
     };
 
     /// A bad day: everything that can go wrong does, to a degree drawn from `rng`.
     pub fn swarm(rng: &mut Rng) -> Faults {
+        // Drawn apart, so that seeds of before draw what they did.
+        let mut own = rng.fork(CHECKS);
+        let slow_check = if own.chance(0.6) { 0.3 * own.unit() } else { 0.0 };
+        let check_mean_us = own.between(10 * MS, 10 * SECOND);
         // Each kind of fault is absent in some runs: faults mask each other.
         let mut maybe = |value: f64| if rng.chance(0.6) { value * rng.unit() } else { 0.0 };
         let (message_loss, refuse) = (maybe(0.003), maybe(0.05));
@@ -117,6 +131,8 @@ impl Faults {
             effect_failure: 0.0,
             store_down: None,
             claim_factor: 1.0 + 20.0 * rng.unit(),
+            slow_check,
+            check_mean_us,
         }
     }
 }

@@ -8,6 +8,8 @@
 pub mod adversary;
 mod agenda;
 pub mod auditor;
+mod books;
+mod checks;
 mod contributors;
 pub mod faults;
 pub mod figures;
@@ -23,6 +25,7 @@ pub mod rng;
 pub mod shell;
 pub mod sim;
 pub mod swarm;
+mod unread;
 
 pub use adversary::{About, Adversary, Lie};
 pub use faults::Faults;

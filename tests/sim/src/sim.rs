@@ -3,7 +3,7 @@
 use crate::adversary::{Cost, Truth};
 use crate::agenda::Agenda;
 use crate::auditor::Auditor;
-use crate::faults::{Faults, MS, Micros, SECOND};
+use crate::faults::{CHECKS, Faults, MS, Micros, SECOND};
 use crate::history::History;
 use crate::ids::IdMap;
 use crate::kernel::{Value, digest_of, is_product};
@@ -13,12 +13,12 @@ use crate::relaxed::{Bounds, PROBED_OFF, Vector};
 use crate::rng::Rng;
 use crate::shell::{Shell, Story};
 use raven_engine::{
-    Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Oddness,
+    Check, Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Oddness,
     Outbound, Outcome as Answer, PayloadId, Record, ResumePoint, Stats, Terms, TreePart, Trust,
     Work,
 };
 use raven_protocol::{JobId, LeaseId, ResultDigest, SessionId, TaskId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -140,6 +140,12 @@ pub enum Happening {
         effect: EffectId,
         answer: Result<Answer, EffectError>,
     },
+    /// An answer was looked at, and is told.
+    Checked {
+        session: SessionId,
+        message: Up,
+        check: Check,
+    },
     /// The coordinator notices that a connection is dead.
     Noticed {
         session: SessionId,
@@ -191,6 +197,10 @@ pub struct Sim {
     /// Which node a session is of, while the coordinator has it open.
     pub(crate) sessions: IdMap<SessionId, usize>,
     pub(crate) next_session: u64,
+    /// What sessions have sent that are not read while an answer of theirs is checked.
+    pub(crate) unread: BTreeMap<SessionId, VecDeque<Up>>,
+    /// Draws which answers are checked for long.
+    pub(crate) checks: Rng,
     pub(crate) out: Lane,
     pub(crate) into: Lane,
     /// When the master will have reduced what it has of results.
@@ -224,6 +234,8 @@ impl Sim {
             nodes: Vec::new(),
             sessions: IdMap::default(),
             next_session: 1,
+            unread: BTreeMap::new(),
+            checks: Rng::new(scenario.seed).fork(CHECKS),
             out: Lane::default(),
             into: Lane::default(),
             reducing_until: 0,
@@ -308,7 +320,8 @@ impl Sim {
                 let arrives = self.into.send(self.now, bytes, rate);
                 self.at(arrives, Happening::Up { session, message });
             }
-            Happening::Up { session, message } => self.arrive(session, message),
+            Happening::Up { session, message } => self.read(session, message),
+            Happening::Checked { session, message, check } => self.checked(session, message, check),
             Happening::Down { node, session, .. }
             | Happening::Fetched { node, session, .. }
             | Happening::Done { node, session, .. } => {
@@ -331,6 +344,7 @@ impl Sim {
                 self.tell(Event::EffectDone { effect, outcome: answer });
             }
             Happening::Noticed { session } => {
+                self.unread.remove(&session);
                 if self.sessions.remove(&session).is_some() {
                     self.tell(Event::SessionClosed { session });
                 }
@@ -575,7 +589,7 @@ impl Sim {
     }
 
     /// A contributor's message has arrived.
-    fn arrive(&mut self, session: SessionId, message: Up) {
+    pub(crate) fn arrive(&mut self, session: SessionId, message: Up) {
         let Some(&node) = self.sessions.get(&session) else { return };
         let event = match message {
             Up::Commit { lease, digest } => {
@@ -583,10 +597,10 @@ impl Sim {
                 Event::Committed { session, lease, digest }
             }
             Up::Projected { lease, projections } => {
+                let bytes = 8 * projections.len() as u64;
                 let Some((projection, agrees)) = self.shell.project(lease, projections) else {
                     return;
                 };
-                let bytes = 0;
                 Event::Projected { session, lease, projection, bytes, agrees }
             }
             Up::Result { lease, vector: Some(vector), .. }

@@ -9,7 +9,7 @@ use super::{Driver, Input};
 use crate::runtime::judge::Values;
 use crate::runtime::leases::Expected;
 use crate::runtime::relaxed::{Bounds, Sketch};
-use raven_engine::{Event, Oddness, PayloadId};
+use raven_engine::{Check, Event, Oddness, PayloadId};
 use raven_protocol::{LeaseId, ResultDigest, SessionId, TaskId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -124,7 +124,7 @@ impl Driver {
         if shown.is_empty() {
             return self.tell(told(true));
         }
-        self.tell(Event::Arrived { session, lease });
+        self.tell(Event::Arrived { session, lease, check: Check::Comparison });
         let compare =
             move || shown.iter().all(|values| agrees(&bounds, &expected, values, &sketch));
         self.check(compare, move |agrees| Input::Event(told(agrees)));
@@ -140,7 +140,7 @@ impl Driver {
         let Some(bounds) = bounds.filter(|_| !new.is_empty()) else {
             return self.show(compared);
         };
-        self.tell(Event::Arrived { session, lease });
+        self.tell(Event::Arrived { session, lease, check: Check::Comparison });
         let compare = move || {
             for (id, sketch) in new {
                 compared.agrees &= agrees(&bounds, &expected, &compared.revealed.values, &sketch);
