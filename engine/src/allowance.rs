@@ -77,7 +77,7 @@ mod tests {
         let enough = MFLOP_ENOUGH;
         assert_eq!(Allowance::measured(enough - 1, 2 * enough), None);
         assert_eq!(Allowance::measured(enough, 2 * enough), Some(Allowance(2_000)));
-        assert_eq!(Allowance::measured(enough, enough + 1_001), Some(Allowance(1_101)));
+        assert_eq!(Allowance::measured(enough, enough + enough / 10 + 1), Some(Allowance(1_101)));
         assert_eq!(Allowance::measured(enough, enough), Some(Allowance(1_100)));
         assert_eq!(Allowance::measured(enough, 9 * enough), Some(Allowance(3_000)));
         assert_eq!(Allowance::measured(enough, u64::MAX), Some(Allowance(3_000)));
