@@ -23,10 +23,10 @@ impl Unread {
             }
             Event::Arrived { session, lease, check: Check::Comparison }
             | Event::Revealed { session, lease, .. }
-            | Event::Misprojected { session, lease } => {
-                if self.sessions.get(&session) == Some(&lease) {
-                    self.sessions.remove(&session);
-                }
+            | Event::Misprojected { session, lease }
+                if self.sessions.get(&session) == Some(&lease) =>
+            {
+                self.sessions.remove(&session);
             }
             Event::Committed { session, .. }
             | Event::Refused { session, .. }
