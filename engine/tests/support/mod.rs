@@ -5,8 +5,8 @@
 
 use raven_engine::money::NanoUsd;
 use raven_engine::{
-    Agreement, Algorithm, Beneficiary, Category, ContributorId, Credit, Divergence, Effect,
-    EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis,
+    Agreement, Algorithm, Allowance, Beneficiary, Category, ContributorId, Credit, Divergence,
+    Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis,
     NetworkPrefix, Oddness, Outbound, Outcome, PartPlan, PayloadId, Placement, Rates,
     RefusedCategories, SessionProfile, SessionStatus, StagePlan, SyncSgd, Terms, Testimony, Trust,
     Verification,
@@ -24,7 +24,7 @@ pub const KERNEL: KernelId = KernelId([7; 32]);
 pub const TASKS: u32 = 4;
 pub const ROUNDS: u32 = 6;
 /// Of a micro-batch, and of a part.
-const FLOPS: u64 = 15_000_000_000;
+pub const FLOPS: u64 = 15_000_000_000;
 
 /// What the referee was asked.
 #[derive(Clone, Debug)]
@@ -205,6 +205,12 @@ impl Rig {
 
     fn with(plan: JobPlan) -> Self {
         Rig::of(plan, EngineConfig::default(), Terms::default())
+    }
+
+    /// One whose job may be charged so many executions of a task.
+    pub fn allowing(verification: Verification, allowance: Allowance) -> Self {
+        let terms = Terms { allowance: Some(allowance), ..Terms::default() };
+        Rig::of(plan(verification), EngineConfig::default(), terms)
     }
 
     /// One whose job pays those rates.
