@@ -228,6 +228,8 @@ impl Engine {
         lease.expires = now + 2 * self.world.config.lease_ms_max;
         let (job, part, flops) = (lease.job, lease.task.part, lease.flops);
         let (issued, transfer_ms) = (lease.issued, lease.transfer_ms);
+        // When it said so while it was not read is not known.
+        let is_timed = lease.held_up_ms == 0;
         self.timers.set(Timer::LeaseExpiry(id), lease.expires);
         self.timers.stop(Timer::LeaseOverdue(id));
         self.world.queued.remove(&id);
@@ -242,7 +244,7 @@ impl Engine {
             session.delivered.commit(flops, session.profile.share, is_beside, now);
             self.world.touched.insert(session_id);
             is_first = !session.speed.is_measured();
-            if let LeaseState::Running { since } = before {
+            if let (LeaseState::Running { since }, true) = (before, is_timed) {
                 let elapsed = now.saturating_sub(since) as f64;
                 // A task that was sent to an idle worker also crossed the wire.
                 let wire = if since == issued { session.link.round_trip_ms() } else { 0.0 };
@@ -290,10 +292,12 @@ impl Engine {
             self.release_payloads(vec![payload]);
             return self.broke_commitment(session_id, id);
         }
-        let arrived = self.world.leases.get(id).and_then(|lease| lease.arrived);
-        // How long it was checked says nothing of the link.
+        let lease = self.world.leases.get(id);
+        let arrived = lease.and_then(|lease| lease.arrived);
+        let is_timed = lease.is_some_and(|lease| lease.held_up_ms == 0);
+        // How long it was checked, or lay there unread, says nothing of the link.
         let elapsed = arrived.unwrap_or(self.now).saturating_sub(since) as f64;
-        if let Some(session) = self.world.sessions.get_mut(&session_id) {
+        if let Some(session) = self.world.sessions.get_mut(&session_id).filter(|_| is_timed) {
             session.link.observe(bytes, elapsed);
             let round_trip_ms = session.link.round_trip_ms();
             self.world.round_trip_ms_min = self.world.round_trip_ms_min.min(round_trip_ms);
