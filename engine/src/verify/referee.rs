@@ -526,6 +526,8 @@ impl Engine {
         }
         let open = entries.iter().map(|entry| (entry.task, entry.clone()));
         job.ledger.entries.extend(open);
+        // Whoever agreed with them there may be found out by something else yet.
+        job.ledger.undone.extend_from_slice(&voided);
         voided.extend_from_slice(&entries);
         self.came_to_nothing(id, &voided, &is_theirs);
         self.recheck_entries(id, entries);
