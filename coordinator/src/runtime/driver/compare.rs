@@ -88,6 +88,40 @@ impl Panels {
     }
 }
 
+/// Sessions of which something is being compared. What they have shown by then counts, also
+/// where they leave before that is told: so that they have left is told after it.
+#[derive(Debug, Default)]
+pub(super) struct Comparing {
+    running: BTreeMap<SessionId, u32>,
+    left: BTreeSet<SessionId>,
+}
+
+impl Comparing {
+    fn begun(&mut self, session: SessionId) {
+        *self.running.entry(session).or_default() += 1;
+    }
+
+    /// One more is told; whether it was the last of a session that has left.
+    pub(super) fn ended(&mut self, session: SessionId) -> bool {
+        let Some(running) = self.running.get_mut(&session) else { return false };
+        *running -= 1;
+        if *running > 0 {
+            return false;
+        }
+        self.running.remove(&session);
+        self.left.remove(&session)
+    }
+
+    /// A session has left; whether that can be told at once.
+    pub(super) fn left(&mut self, session: SessionId) -> bool {
+        let is_compared = self.running.contains_key(&session);
+        if is_compared {
+            self.left.insert(session);
+        }
+        !is_compared
+    }
+}
+
 impl From<Revealed> for Compared {
     fn from(revealed: Revealed) -> Self {
         Compared { revealed, with: BTreeSet::new(), agrees: true }
@@ -127,7 +161,7 @@ impl Driver {
         self.tell(Event::Arrived { session, lease, check: Check::Comparison });
         let compare =
             move || shown.iter().all(|values| agrees(&bounds, &expected, values, &sketch));
-        self.check(compare, move |agrees| Input::Event(told(agrees)));
+        self.check(session, compare, move |agrees| Input::Event(told(agrees)));
     }
 
     /// A result came: it is told once it was compared with what others projected of its task.
@@ -148,7 +182,7 @@ impl Driver {
             }
             compared
         };
-        self.check(compare, |compared| Input::Compared(Box::new(compared)));
+        self.check(session, compare, |compared| Input::Compared(Box::new(compared)));
     }
 
     fn show(&mut self, compared: Compared) {
@@ -171,17 +205,21 @@ impl Driver {
 
     /// Runs a comparison where it holds up nobody, and has its outcome told.
     fn check<T: Send + 'static>(
-        &self,
+        &mut self,
+        session: SessionId,
         compare: impl FnOnce() -> T + Send + 'static,
         input: impl FnOnce(T) -> Input + Send + 'static,
     ) {
+        self.comparing.begun(session);
         let shared = self.shared.clone();
         tokio::spawn(async move {
-            match shared.checks.run(compare).await {
-                // Where the driver is gone, so is its job.
-                Ok(outcome) => drop(shared.inputs.send(input(outcome)).await),
-                Err(error) => tracing::error!(%error, "results were not compared"),
-            }
+            let outcome = shared.checks.run(compare).await;
+            let outcome = outcome.map(|outcome| Box::new(input(outcome)));
+            let outcome = outcome.inspect_err(|error| {
+                tracing::error!(%error, "results were not compared");
+            });
+            // Where the driver is gone, so is its job.
+            drop(shared.inputs.send(Input::Checked { session, outcome: outcome.ok() }).await);
         });
     }
 }
@@ -215,5 +253,20 @@ mod tests {
             panels.release(PayloadId(payload));
         }
         assert!(panels.of_tasks.is_empty() && panels.tasks.is_empty());
+    }
+
+    #[test]
+    fn that_a_session_has_left_is_told_after_what_is_compared_of_it() {
+        let (gone, other) = (SessionId(1), SessionId(2));
+        let mut comparing = Comparing::default();
+        assert!(comparing.left(gone), "nothing of it is compared");
+        comparing.begun(gone);
+        comparing.begun(gone);
+        comparing.begun(other);
+        assert!(!comparing.left(gone));
+        assert!(!comparing.ended(gone), "another one of it is under way");
+        assert!(!comparing.ended(other), "it is there");
+        assert!(comparing.ended(gone));
+        assert!(comparing.running.is_empty() && comparing.left.is_empty());
     }
 }

@@ -21,7 +21,7 @@ use super::judge::{Judge, Judgment, Observed};
 use super::persister::Saving;
 use super::snapshot::NetworkSnapshot;
 use crate::time::UnixMs;
-use compare::Panels;
+use compare::{Comparing, Panels};
 use job::Job;
 use link::Link;
 use raven_engine::{
@@ -52,6 +52,8 @@ pub enum Input {
     Revealed(Box<Revealed>),
     /// One that was compared with projections of its task.
     Compared(Box<Compared>),
+    /// What a comparison for a session came to, unless it was lost.
+    Checked { session: SessionId, outcome: Option<Box<Input>> },
     /// A job that is stored.
     AddJob { job: Box<NewJob>, resume: Option<ResumePoint>, taken: oneshot::Sender<()> },
     /// The referee has computed.
@@ -81,6 +83,7 @@ pub struct Driver {
     /// Of these, what relaxed tasks yielded, and what was projected of results, whether
     /// they are here or not.
     panels: Panels,
+    comparing: Comparing,
     next_payload: u64,
     asked: HashMap<EffectId, Asked>,
     /// Events that performing an effect led to.
@@ -112,6 +115,7 @@ impl Driver {
             capped: HashSet::new(),
             payloads: HashMap::new(),
             panels: Panels::default(),
+            comparing: Comparing::default(),
             next_payload: 1,
             asked: HashMap::new(),
             own_events: VecDeque::new(),
@@ -206,12 +210,23 @@ impl Driver {
             Input::Event(event) => {
                 if let Event::SessionClosed { session } = event {
                     self.links.remove(&session);
+                    if !self.comparing.left(session) {
+                        return;
+                    }
                 }
                 self.tell(event);
             }
             Input::Projected(projected) => self.projected(projected),
             Input::Revealed(revealed) => self.revealed((*revealed).into()),
             Input::Compared(compared) => self.revealed(*compared),
+            Input::Checked { session, outcome } => {
+                if let Some(outcome) = outcome {
+                    self.take(*outcome);
+                }
+                if self.comparing.ended(session) {
+                    self.tell(Event::SessionClosed { session });
+                }
+            }
             Input::AddJob { job, resume, taken } => {
                 let plan = Box::new(job.context.plan.clone());
                 let terms = Box::new(job.context.terms.on(self.now(), UnixMs::now()));
