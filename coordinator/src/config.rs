@@ -77,6 +77,11 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("operator", "yes|no", "whether jobs may call for this machine where nobody is there"),
     setting(
+        "private_pool",
+        "yes|no",
+        "whether all contributors are known, so that jobs may leave results unchecked",
+    ),
+    setting(
         "gpu",
         "no|hardware|any",
         "GPUs of visitors who allow it; any: software ones too, for tests",
@@ -201,6 +206,7 @@ pub struct Serve {
     pub gpu: GpuUse,
     /// Whether jobs may call for this machine where nobody is there.
     pub operator: bool,
+    pub private_pool: bool,
     /// What one network may earn a site.
     pub site_caps: SiteCaps,
     /// At which the work of new jobs is paid.
@@ -355,11 +361,17 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         Some((_, "json")) => true,
         Some((given, _)) => return Err(given.refuse("text or json")),
     };
-    let operator = match found.get("operator").map(|given| (given, given.text.as_str())) {
-        None | Some((_, "yes")) => true,
-        Some((_, "no")) => false,
-        Some((given, _)) => return Err(given.refuse("yes or no")),
+    let yes_or_no = |name: &'static str, default: bool| match found
+        .get(name)
+        .map(|given| (given, given.text.as_str()))
+    {
+        None => Ok(default),
+        Some((_, "yes")) => Ok(true),
+        Some((_, "no")) => Ok(false),
+        Some((given, _)) => Err(given.refuse("yes or no")),
     };
+    let operator = yes_or_no("operator", true)?;
+    let private_pool = yes_or_no("private_pool", false)?;
     Ok(Serve {
         data,
         listen,
@@ -379,6 +391,7 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         visit_mb: visit_mb(found)?,
         gpu: gpu(found)?,
         operator,
+        private_pool,
         site_caps: site_caps(found)?,
         rates: rates(found)?,
         mail_folder: found.path("mail_folder"),

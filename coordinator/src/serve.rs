@@ -172,6 +172,7 @@ pub async fn serve(
             blob_bytes_max: config.blob_bytes_max,
             disk_free_bytes_min: config.disk_free_bytes_min,
             operator: config.operator,
+            private_pool: config.private_pool,
             rates: config.rates,
             evidence_folder: config.data.join(EVIDENCE_FOLDER),
             unclaimed_after_days: config.unclaimed_after_days,

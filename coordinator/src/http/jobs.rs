@@ -79,6 +79,10 @@ fn admit(app: &App, prepared: &Prepared, now: UnixMs) -> Result<(), Problem> {
         let detail = "fallback: this coordinator has no node of its own";
         return Err(refused("fallback", detail.into()));
     }
+    if prepared.spec.verification == Verification::None && !app.settings.private_pool {
+        let detail = "verification: none is for private pools, and strangers contribute here";
+        return Err(refused("verification", detail.into()));
+    }
     if let Some(Deadline(at)) = terms.deadline {
         // Whether it can be kept is the quote's affair: others may come online.
         if at <= now {

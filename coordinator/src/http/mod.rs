@@ -126,6 +126,9 @@ pub struct Settings {
     pub rates: Rates,
     /// Whether jobs may call for the coordinator's own node.
     pub operator: bool,
+    /// Whether every contributor is known to the operator, so that jobs may leave their
+    /// results unchecked.
+    pub private_pool: bool,
     /// What operators send for `/metrics`; anyone may read it where there is none.
     pub admin_token: Option<AdminToken>,
     /// Bytes of all blobs beyond which no upload is taken.

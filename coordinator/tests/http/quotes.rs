@@ -247,6 +247,18 @@ fn terms_are_checked_against_the_quote() {
 }
 
 #[test]
+fn only_a_private_pool_leaves_results_unchecked() {
+    let mut server = Server::start();
+    let mut document = job(&server.small_dataset());
+    document["verification"] = json!("none");
+    assert_eq!(server.post("/v1/jobs", &document).problem(422)["field"], "verification");
+    let mut settings = (*server.app.settings).clone();
+    settings.private_pool = true;
+    server.serve_with(settings);
+    assert_eq!(server.post("/v1/jobs", &document).status, 202);
+}
+
+#[test]
 fn an_operator_without_a_node_is_not_called_for() {
     let mut server = Server::start();
     let mut settings = (*server.app.settings).clone();

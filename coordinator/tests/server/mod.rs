@@ -293,6 +293,7 @@ impl Server {
                 blob_bytes_max: None,
                 disk_free_bytes_min: 0,
                 operator: true,
+                private_pool: false,
                 unclaimed_after_days: 180,
                 rates: Rates::FLAT,
                 accounts: AccountSettings::default(),

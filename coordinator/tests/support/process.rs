@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 /// The program, without arguments.
 pub fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_coordinator"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
+    // Its contributors are the test's.
+    command.env("RAVEN_PRIVATE_POOL", "yes");
+    command
 }
 
 /// Runs the program to its end on a data folder.
