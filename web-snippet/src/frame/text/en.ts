@@ -20,7 +20,7 @@ export const messages = {
   yoursTerm: 'Your data:',
   yours: 'is not read: no page, file, camera, place or history. This site keeps only a “not now” or “never”, or for a day your yes, a random key, a byte count. The server sees your network address. {site} can learn how much you computed, under a code for this site only.',
   earnsTerm: 'What it earns:',
-  earns: 'under one cent a visit: for you, or {site} if ticked or no key can be kept.',
+  earns: 'usually under a cent a visit: for you, or {site} if ticked or no key can be kept. {site} gets 3 % on top.',
   share: 'Share of the processor',
   cpu: 'Processor (CPU)',
   gpu: 'Graphics (GPU)',

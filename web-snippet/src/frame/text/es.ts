@@ -22,7 +22,7 @@ export const messages: Messages = {
   yoursTerm: 'Tus datos:',
   yours: 'no se leen: ni página, archivo, cámara, lugar ni historial. Este sitio solo guarda un «ahora no» o «nunca», o por un día tu sí, una clave al azar y una cuenta de bytes. El servidor ve tu dirección de red. {site} puede saber cuánto has calculado, con un código solo de este sitio.',
   earnsTerm: 'Qué gana:',
-  earns: 'menos de un centavo por visita: para ti, o {site} si lo marcas o no se guarda la clave.',
+  earns: 'casi siempre menos de un centavo por visita: para ti, o {site} si lo marcas o no se guarda la clave. {site} recibe además un 3 %.',
   share: 'Parte del procesador',
   cpu: 'Procesador (CPU)',
   gpu: 'Gráficos (GPU)',

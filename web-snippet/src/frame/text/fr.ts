@@ -22,7 +22,7 @@ export const messages: Messages = {
   yoursTerm: 'Vos données :',
   yours: 'ne sont pas lues : ni page, fichier, caméra, lieu ou historique. Ce site garde seulement un « pas maintenant » ou « jamais », ou un jour votre oui, une clé aléatoire et un compte d’octets. Le serveur voit votre adresse réseau. {site} peut savoir combien vous avez calculé, sous un code propre à ce site.',
   earnsTerm: 'Gain :',
-  earns: 'moins d’un centime par visite : pour vous, ou {site} si coché ou sans clé gardée.',
+  earns: 'en général moins d’un centime par visite : pour vous, ou {site} si coché ou sans clé gardée. {site} reçoit 3 % en plus.',
   share: 'Part du processeur',
   cpu: 'Processeur (CPU)',
   gpu: 'Graphique (GPU)',

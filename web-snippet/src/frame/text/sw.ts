@@ -22,7 +22,7 @@ export const messages: Messages = {
   yoursTerm: 'Data yako:',
   yours: 'haisomwi: si ukurasa, faili, kamera, mahali wala historia. Tovuti hii huhifadhi tu “si sasa” au “kamwe”, au kwa siku moja ndiyo yako, ufunguo wa nasibu na hesabu ya baiti. Seva huona anwani yako ya mtandao. {site} inaweza kujua umekokotoa kiasi gani, kwa msimbo wa tovuti hii tu.',
   earnsTerm: 'Mapato:',
-  earns: 'chini ya senti moja kwa ziara: yako, au ya {site} ukiweka alama au ufunguo usipohifadhiwa.',
+  earns: 'kwa kawaida chini ya senti moja kwa ziara: yako, au ya {site} ukiweka alama au ufunguo usipohifadhiwa. {site} hupata 3% zaidi.',
   share: 'Sehemu ya prosesa',
   cpu: 'Prosesa (CPU)',
   gpu: 'Michoro (GPU)',
