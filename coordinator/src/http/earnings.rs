@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use raven_engine::ledger::Account;
-use raven_engine::rates;
 use raven_protocol::DeviceClass;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -190,6 +189,11 @@ async fn estimate(
             .with_field("devices_ppm")
             .with_limit(PPM, Some(sum)));
     }
+    // Whatever a visitor's device is, it is paid as a desktop at most.
+    if spec.devices_ppm.contains_key(&DeviceClass::Server) {
+        let detail = "devices_ppm.server: visitors of a page are phones and desktops";
+        return Err(Problem::invalid(detail).with_field("devices_ppm.server"));
+    }
     let visitors = views * yes / i128::from(PPM);
     // Mflop of one visitor of each class, times two millionths: 1e5 x 1e6 x 1e6 x 1e5.
     let work = |device: DeviceClass, ppm: u64| {
@@ -204,7 +208,7 @@ async fn estimate(
         pico = pico.saturating_add((of_class / scale).saturating_mul(rate));
     }
     let nano = |value: i128| i64::try_from(value).unwrap_or(i64::MAX);
-    let rates: BTreeMap<DeviceClass, Value> = rates::CLASSES
+    let rates: BTreeMap<DeviceClass, Value> = [DeviceClass::Phone, DeviceClass::Desktop]
         .into_iter()
         .map(|device| {
             let rate = paid.of(device).0;

@@ -524,11 +524,12 @@ fn an_estimate_is_the_formula_to_the_nano_usd() {
     assert_eq!(answer["assumed"]["desktop"]["pico_usd_per_calculation"], 32_000);
     let most = spec(|it| {
         *it = json!({"page_views": 1_000_000_000_000u64, "seconds": 86_400,
-            "yes_rate_ppm": 1_000_000, "share_ppm": 1_000_000, "devices_ppm": {"server": 1_000_000}});
+            "yes_rate_ppm": 1_000_000, "share_ppm": 1_000_000, "devices_ppm": {"desktop": 1_000_000}});
     });
     assert_eq!(most.status, 200, "{}", most.text());
     type Change = fn(&mut Value);
-    let refused: [(Change, &str); 6] = [
+    let refused: [(Change, &str); 7] = [
+        (|it| it["devices_ppm"] = json!({"server": 1_000_000}), "devices_ppm.server"),
         (|it| it["page_views"] = json!(1_000_000_000_001u64), "page_views"),
         (|it| it["seconds"] = json!(86_401), "seconds"),
         (|it| it["yes_rate_ppm"] = json!(1_000_001), "yes_rate_ppm"),
