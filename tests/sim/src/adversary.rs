@@ -1,5 +1,6 @@
 //! Contributors that cheat.
 
+use crate::faults::Micros;
 use crate::ids::{IdMap, IdSet};
 use crate::kernel::{Value, is_product, mix};
 use crate::rng::Rng;
@@ -112,6 +113,10 @@ pub struct Truth {
     /// Honest contributors that were excluded.
     pub wronged: BTreeSet<ContributorId>,
     pub excluded: BTreeSet<ContributorId>,
+    /// When each committed to its first false result.
+    pub first_lies: BTreeMap<ContributorId, Micros>,
+    /// How long after that those who were excluded were.
+    pub exclusions: Vec<Micros>,
     /// Flops of everything that was computed by contributors.
     pub executed: u64,
     /// Tasks that those who do not cheat have computed and committed to.

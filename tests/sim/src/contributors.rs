@@ -365,6 +365,7 @@ impl Sim {
         if value != truth || is_far {
             entry.lies_told += 1;
             *self.truth.lies.entry(entry.contributor).or_default() += 1;
+            self.truth.first_lies.entry(entry.contributor).or_insert(self.now);
         }
         answer
     }

@@ -57,6 +57,9 @@ pub struct Figures {
     /// Contributors that lied, and those of them that were excluded.
     pub liars: usize,
     pub excluded: usize,
+    /// Seconds from the first false result of those who were excluded until then: the median,
+    /// and the most.
+    pub exclusion_s: (f64, f64),
     /// Honest contributors that were excluded.
     pub wronged: usize,
     pub rollbacks: u64,
@@ -199,6 +202,7 @@ pub fn measure(
         lies_most: truth.lies.values().copied().max().unwrap_or(0),
         liars: truth.lies.len(),
         excluded: truth.lies.keys().filter(|who| truth.excluded.contains(who)).count(),
+        exclusion_s: exclusion_s(&truth.exclusions),
         wronged: truth.wronged.len(),
         rollbacks: stats.rollbacks,
         overhead_late: late(&truth.costs, |cost| cost.executed + cost.refereed),
@@ -211,6 +215,13 @@ pub fn measure(
         events_per_s: outcome.events as f64 / outcome.engine_time.as_secs_f64(),
         audited_per_s: outcome.events as f64 / outcome.time.as_secs_f64(),
     }
+}
+
+fn exclusion_s(times: &[Micros]) -> (f64, f64) {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let seconds = |at: Option<&Micros>| at.map_or(0.0, |&us| us as f64 / SECOND as f64);
+    (seconds(times.get(times.len() / 2)), seconds(times.last()))
 }
 
 /// What of it was computed for what was accepted, in the last quarter.

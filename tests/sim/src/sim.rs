@@ -456,7 +456,12 @@ impl Sim {
             Effect::Trust { identity, trust } => {
                 if trust == Trust::Excluded {
                     let truth = &mut self.truth;
-                    truth.excluded.insert(identity.contributor);
+                    let first_lie = truth.first_lies.get(&identity.contributor);
+                    if truth.excluded.insert(identity.contributor)
+                        && let Some(first_lie) = first_lie
+                    {
+                        truth.exclusions.push(self.now - first_lie);
+                    }
                     if !truth.cheats.contains(&identity.contributor) {
                         truth.wronged.insert(identity.contributor);
                     }
