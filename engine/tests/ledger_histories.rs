@@ -1,5 +1,5 @@
 //! Random histories of jobs, prices, rates, replicas, lies and crashes. After every
-//! group of entries the auditor, who shares no code with the books, computes all
+//! group of entries the auditor, who shares no arithmetic with the books, computes all
 //! balances anew; a crash takes whatever was not durable and goes on from the lines
 //! that are; at the end of a job its shares are compared with exact sums that
 //! `histories` keeps in its own way.

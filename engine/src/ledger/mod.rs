@@ -2,7 +2,7 @@
 //!
 //! `engine/LEDGER.md` holds the rules on one page. [`pay`] turns verified work
 //! into entries, [`books`] says what may be entered, [`entry`] chains what was,
-//! and [`audit`], which shares no code with them, computes every balance again.
+//! and [`audit`], which shares no arithmetic with them, computes every balance again.
 
 pub mod account;
 pub mod audit;
