@@ -71,8 +71,9 @@ async fn a_gpu_and_a_stay_of_minutes_are_paid_to_the_nano_usd() {
     })
     .await;
     let poison = Some(Poison { below: u32::MAX, factor: 1.0, after: 0 });
-    let gpu = Habits { gpu: true, poison, ..Habits::default() };
-    let slow = Habits { slow: Duration::from_millis(25), ..Habits::default() };
+    // As fast as each other, so that both have work in every turn.
+    let slow = Habits { slow: Duration::from_millis(5), ..Habits::default() };
+    let gpu = Habits { gpu: true, poison, ..slow };
     let _cpu = Contributor::start(coordinator.address, 1, slow);
     let _gpu = Contributor::start(coordinator.address, 2, gpu);
     while coordinator.runtime.snapshot().nodes.len() < 2 {
