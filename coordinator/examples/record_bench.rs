@@ -1,0 +1,92 @@
+//! How many tasks a second are paid for on one SQLite file by whole records of rounds: each
+//! with its credits, the holds of its job's pay, and totals; every sixteenth matures what is
+//! held, as a checkpoint does.
+//!
+//! `cargo run --release -p raven-coordinator --example record_bench -- [RECORDS] [TASKS]`
+//! prints one JSON object. Three contributors did each task. A record's entries are one for
+//! each account that it pays, so that many tasks need fewer than six each.
+
+#[path = "../tests/server/mod.rs"]
+mod server;
+
+use raven_coordinator::store::Book;
+use raven_engine::money::{NanoUsd, PicoUsd};
+use raven_engine::{
+    Beneficiary, ContributorId, Credit, JobPhase, JobState, Metrics, Payer, Proof, Record,
+};
+use raven_protocol::{Backend, BlobId, JobId, ResultDigest, SessionId, TaskId};
+use serde_json::json;
+use server::{Server, job, record};
+use std::time::Instant;
+
+const CONTRIBUTORS: u32 = 2_000;
+/// Rounds between two settlements.
+const SETTLED_EVERY: u32 = 16;
+
+fn credit(job: JobId, round: u32, part: u32, one_of: u32) -> Credit {
+    let mut id = [0; 32];
+    let number = (round * 97 + part * 7 + one_of * 641) % CONTRIBUTORS;
+    id[..4].copy_from_slice(&number.to_le_bytes());
+    Credit {
+        backend: Backend::Cpu,
+        task: TaskId { job, round, stage: 0, part },
+        contributor: ContributorId(id),
+        session: SessionId(number.into()),
+        site: None,
+        beneficiary: Beneficiary::Contributor,
+        flops: 1_000_000_000,
+        rate: PicoUsd(16_000),
+        digest: ResultDigest([9; 32]),
+        proof: Proof::Agreed,
+        attempt: 0,
+        payer: Payer::Job,
+    }
+}
+
+fn main() {
+    let mut numbers = std::env::args().skip(1).filter_map(|text| text.parse::<u32>().ok());
+    let (records, tasks) = (numbers.next().unwrap_or(128), numbers.next().unwrap_or(512));
+    let server = Server::start();
+    let posted = server.post("/v1/jobs", &job(&server.small_dataset())).json();
+    let id: JobId = posted["id"].as_str().expect("an id").parse().expect("an id");
+    let paid = json!({ "amount_nano_usd": 900_000_000_000_i64 });
+    assert_eq!(server.post(&format!("/v1/jobs/{id}/top-up"), &paid).status, 200);
+    let round = |step: u32| {
+        let parts = (0..tasks).flat_map(|part| [0, 1, 2].map(|one| (part, one)));
+        let mut weights = [1; 32];
+        weights[..4].copy_from_slice(&step.to_le_bytes());
+        Record {
+            train: Some(Metrics { loss_sum: 1.0, correct: 1.0, count: 2.0 }),
+            weights: Some(BlobId(weights)),
+            credits: parts.map(|(part, one)| credit(id, step - 1, part, one)).collect(),
+            ..record(id, step)
+        }
+    };
+    let paused = |step: u32| Record {
+        phase: JobPhase::Paused,
+        state: JobState::Paused { missing: NanoUsd(1) },
+        ..record(id, step)
+    };
+    let all: Vec<Record> = (1..=records)
+        .flat_map(|step| {
+            let is_settled = step % SETTLED_EVERY == 0 || step == records;
+            std::iter::once(round(step)).chain(is_settled.then(|| paused(step)))
+        })
+        .collect();
+    let store = &server.app.store;
+    let (stored, audited, entries) = server.runtime.block_on(async {
+        let began = Instant::now();
+        for record in &all {
+            store.persist(record).await.expect("stored");
+        }
+        let stored = began.elapsed().as_secs_f64();
+        let audited = store.audit(Book::Test).await.expect("all right");
+        (stored, began.elapsed().as_secs_f64(), audited.entries)
+    });
+    let done = f64::from(records) * f64::from(tasks);
+    let result = json!({
+        "records": records, "tasks_of_each": tasks, "executions": 3.0 * done, "entries": entries,
+        "tasks_per_s": done / stored, "tasks_per_s_audited": done / audited,
+    });
+    println!("{}", serde_json::to_string_pretty(&result).expect("numbers"));
+}
