@@ -1,7 +1,7 @@
 //! Contributors that cheat.
 
 use crate::faults::Micros;
-use crate::ids::{IdMap, IdSet};
+use crate::ids::IdMap;
 use crate::kernel::{Value, is_product, mix};
 use crate::rng::Rng;
 use raven_engine::{ContributorId, Identity, Trust, Work};
@@ -96,8 +96,8 @@ pub struct Truth {
     pub work: IdMap<TaskId, Work>,
     /// False results that were committed to, by contributor.
     pub lies: BTreeMap<ContributorId, u64>,
-    /// False results by what they were committed to for.
-    pub false_results: IdSet<(TaskId, ResultDigest)>,
+    /// False results by what they were committed to for, and who did.
+    pub false_results: IdMap<(TaskId, ResultDigest), BTreeSet<ContributorId>>,
     /// False results that were folded into a round which was not undone.
     pub standing: BTreeSet<TaskId>,
     /// What results of GPUs were off, by task: in norms of the task's own.
@@ -106,6 +106,8 @@ pub struct Truth {
     pub tolerance: f64,
     /// All that ever were.
     pub combined: u64,
+    /// The same by whoever had come to them.
+    pub combined_of: BTreeMap<ContributorId, u64>,
     /// Contributors that cheat.
     pub cheats: BTreeSet<ContributorId>,
     /// What is stored of identities.

@@ -298,7 +298,8 @@ impl Sim {
         let is_cheat = self.nodes[node].spec.adversary.is_some();
         let is_far = is_cheat && vector.is_some_and(|vector| vector.off(truth) > CEILING);
         if value != truth || is_far {
-            self.truth.false_results.insert((task.task, digest));
+            let who = self.nodes[node].contributor;
+            self.truth.false_results.entry((task.task, digest)).or_default().insert(who);
         }
         let bytes = self.result_bytes(task.task.job, &task.work);
         if let Some(connection) = &mut self.nodes[node].connection {

@@ -48,7 +48,7 @@ pub struct Figures {
     /// Whether its weights are those that honest contributors come to.
     pub right: bool,
     /// False results that were committed to, that were combined at some time,
-    /// and the most by one contributor.
+    /// and the most of these that one contributor came to.
     pub lies: u64,
     pub combined: u64,
     /// Those of them that are in the model.
@@ -188,7 +188,7 @@ pub fn measure(
         }
         paid += credit.flops;
         honest_paid += u64::from(!truth.cheats.contains(&credit.contributor));
-        if truth.false_results.contains(&(credit.task, credit.digest)) {
+        if truth.false_results.contains_key(&(credit.task, credit.digest)) {
             paid_for_lies += credit.flops;
         }
     }
@@ -199,7 +199,7 @@ pub fn measure(
         lies: truth.lies.values().sum(),
         combined: truth.combined,
         standing: truth.standing.len(),
-        lies_most: truth.lies.values().copied().max().unwrap_or(0),
+        lies_most: truth.combined_of.values().copied().max().unwrap_or(0),
         liars: truth.lies.len(),
         excluded: truth.lies.keys().filter(|who| truth.excluded.contains(who)).count(),
         exclusion_s: exclusion_s(&truth.exclusions),

@@ -519,7 +519,7 @@ impl Sim {
         let vector = self.shell.vectors.get(&payload);
         let is_far = |vector: &Vector| vector.off(truth) > CEILING;
         let is_false =
-            |vector: &Vector| self.truth.false_results.contains(&(task, vector.digest(task)));
+            |vector: &Vector| self.truth.false_results.contains_key(&(task, vector.digest(task)));
         // An honest one at a kink is what an honest network comes to.
         let is_honest = vector.is_none_or(|vector| !is_far(vector) || !is_false(vector));
         if let Some(vector) = vector.filter(|vector| !is_far(vector) || is_false(vector)) {
@@ -527,6 +527,14 @@ impl Sim {
         }
         if combined != Some(truth) || !is_honest {
             self.truth.combined += 1;
+            let digest = match (vector, combined) {
+                (Some(vector), _) => Some(vector.digest(task)),
+                (None, combined) => combined.map(|value| digest_of(task, value)),
+            };
+            let liars = digest.and_then(|digest| self.truth.false_results.get(&(task, digest)));
+            for &who in liars.into_iter().flatten() {
+                *self.truth.combined_of.entry(who).or_default() += 1;
+            }
             self.truth.standing.insert(task);
         }
     }
