@@ -60,6 +60,7 @@ fn on_small_disk(installation: &Installation, mount: &Path) -> Process {
     command.arg(mount).arg(installation.data());
     command.arg(env!("CARGO_BIN_EXE_coordinator")).args(["serve", "--listen", "127.0.0.1:0"]);
     command.args(["--disk-free-bytes-min", "1000000", "--data"]).arg(mount);
+    command.env("RAVEN_PRIVATE_POOL", "yes");
     command.arg("--kernel").arg(kernel_file());
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unshare starts");
