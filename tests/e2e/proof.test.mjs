@@ -27,6 +27,8 @@ let near;
 /** Of an honest run. */
 let model;
 before(async () => {
+  // One job is not verified at all, to see what the liars would make of it.
+  process.env.RAVEN_PRIVATE_POOL = 'yes';
   world = await World.start('proof');
   dataset = await uploadDigits(world.coordinator);
   const origin = `http://127.0.0.1:${world.partner.port}`;
