@@ -44,6 +44,11 @@ pub fn amounts(balance: &Balance) -> Value {
     })
 }
 
+/// The book that a request names.
+pub(super) fn parse_book(text: &str) -> Result<Book, Problem> {
+    text.parse().map_err(|rule| Problem::invalid(format!("book: {rule}")).with_field("book"))
+}
+
 /// One account of the books, for whoever may see it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {

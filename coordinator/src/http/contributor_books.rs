@@ -1,7 +1,7 @@
 //! `/v1/contributors/{key}/statement` and receipts: every transfer of what a contributor has,
 //! for the key that shows it is there, and for the wallet that collects for others.
 
-use super::account::{Page, View};
+use super::account::{Page, View, parse_book};
 use super::challenge::{Contributor, parse_key};
 use super::contributors::own;
 use super::extract::{Path, Query};
@@ -38,10 +38,7 @@ impl Asked {
     async fn view(&self, app: &App, key: &str, who: Contributor) -> Result<View, Problem> {
         let key = own(key, who)?;
         app.store.contributor_seen(key, UnixMs::now()).await?;
-        let book = self.book.as_deref().unwrap_or(Book::Live.as_str());
-        let book: Book = book
-            .parse()
-            .map_err(|rule| Problem::invalid(format!("book: {rule}")).with_field("book"))?;
+        let book = self.book.as_deref().map_or(Ok(Book::Live), parse_book)?;
         let of = match &self.of {
             Some(text) => parse_key(text, "of")?,
             None => key,

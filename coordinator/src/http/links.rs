@@ -1,6 +1,7 @@
 //! `/v1/account/links`: contributors whose earnings go to an account as they mature. The
 //! contributor says so by a statement, the account by its key; either ends it.
 
+use super::account::parse_book;
 use super::auth::{Caller, Owner};
 use super::body::JsonBody;
 use super::challenge::{Contributor, parse_key};
@@ -9,7 +10,7 @@ use super::extract::Path;
 use super::{App, Problem};
 use crate::earnings::LinkStatement;
 use crate::runtime::session::hex;
-use crate::store::{AccountLink, Book, LINKS_MAX, LinkError, NewLink, requester};
+use crate::store::{AccountLink, LINKS_MAX, LinkError, NewLink, requester};
 use crate::time::UnixMs;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -106,9 +107,7 @@ async fn end_own(
 ) -> Result<StatusCode, Problem> {
     let (key, now) = (own(&key, contributor)?, UnixMs::now());
     app.store.contributor_seen(key, now).await?;
-    let book: Book = book
-        .parse()
-        .map_err(|rule| Problem::invalid(format!("book: {rule}")).with_field("book"))?;
+    let book = parse_book(&book)?;
     let ended = app.store.unlink_account(key, book, None, now).await?;
     let unknown = || Problem::not_found("this key is linked to no account of that book");
     if ended { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }

@@ -1,5 +1,6 @@
 //! `/v1/sign-up`: accounts for people, by a link that is sent to their address.
 
+use super::account::parse_book;
 use super::body::JsonBody;
 use super::extract::Path;
 use super::keys::secret;
@@ -64,12 +65,7 @@ async fn begin(
         .email
         .parse()
         .map_err(|error| Problem::invalid(format!("email: {error}")).with_field("email"))?;
-    let book: Book = wish
-        .book
-        .as_deref()
-        .unwrap_or(Book::Test.as_str())
-        .parse()
-        .map_err(|rule| Problem::invalid(format!("book: {rule}")).with_field("book"))?;
+    let book = wish.book.as_deref().map_or(Ok(Book::Test), parse_book)?;
     let token = Secret::generate(SecretKind::SignUp);
     let origin = &app.settings.origin;
     let mail = match app.store.begin_sign_up(&to, book, &token, UnixMs::now()).await? {
