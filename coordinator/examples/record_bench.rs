@@ -44,7 +44,7 @@ fn credit(job: JobId, round: u32, part: u32, one_of: u32) -> Credit {
 }
 
 fn main() {
-    let mut numbers = std::env::args().skip(1).filter_map(|text| text.parse::<u32>().ok());
+    let mut numbers = std::env::args().skip(1).map(|text| text.parse::<u32>().expect("a number"));
     let (records, tasks) = (numbers.next().unwrap_or(128), numbers.next().unwrap_or(512));
     let server = Server::start();
     let posted = server.post("/v1/jobs", &job(&server.small_dataset())).json();
