@@ -23,6 +23,12 @@ pub(super) const OPEN_WORK: &str = "SELECT c.attempt, c.round, c.stage, c.part, 
          ON c.job = r.job AND c.round = r.round AND c.attempt = r.attempt
      WHERE r.job = ?1 AND c.void = 0";
 
+/// A job's lines of some accounts. By itself SQLite would read all lines of the job for each
+/// of them: it knows nothing of how many there are.
+pub(super) const LINES_OF: &str = "SELECT pay_lines.* FROM json_each(?2) wanted
+     CROSS JOIN pay_lines INDEXED BY pay_lines_by_account
+         ON job = ?1 AND account = wanted.value";
+
 /// A job's pay, as far as it was loaded, and what of it is to be stored.
 pub(super) struct Desk {
     pub(super) book: Book,
@@ -104,12 +110,7 @@ impl Desk {
             Some(accounts) => {
                 let names: Vec<String> =
                     accounts.iter().map(|account| format!("\"{account}\"")).collect();
-                sqlx::query(
-                    "SELECT pay_lines.* FROM json_each(?2) wanted
-                     CROSS JOIN pay_lines ON job = ?1 AND account = wanted.value",
-                )
-                .bind(job)
-                .bind(format!("[{}]", names.join(",")))
+                sqlx::query(LINES_OF).bind(job).bind(format!("[{}]", names.join(",")))
             }
             None => sqlx::query("SELECT * FROM pay_lines WHERE job = ?1").bind(job),
         };

@@ -22,6 +22,7 @@ async fn nothing_walks_through_the_ledger() {
         funnel::EARNINGS[1],
         funnel::VISITORS,
         desk::OPEN_WORK,
+        desk::LINES_OF,
         repeated::OPEN_WORDS,
         partners::WAYS,
         partners::NETWORKS_OF_DAY,
@@ -51,6 +52,9 @@ async fn nothing_walks_through_the_ledger() {
     let visitors = plan(&store, funnel::VISITORS).await;
     let covered = "SEARCH sessions USING COVERING INDEX sessions_by_site ";
     assert!(visitors.iter().any(|step| step.starts_with(covered)), "{visitors:#?}");
+    // Each of the accounts alone, and not all lines of the job for each of them.
+    let lines = plan(&store, desk::LINES_OF).await;
+    assert!(lines.iter().any(|step| step.contains("(job=? AND account=?)")), "{lines:#?}");
     // Open rounds first: there are few, and a job's credits are many.
     for sql in [desk::OPEN_WORK, repeated::OPEN_WORDS] {
         let plan = plan(&store, sql).await;
