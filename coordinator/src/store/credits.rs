@@ -13,23 +13,20 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Rows of one statement: SQLite binds 32,766 values at most, and a row has seventeen.
 const ROWS_AT_ONCE: usize = 1_000;
 
-/// Adds credits and answers those that were not there yet, in their order.
+/// Adds credits, none of which is there yet.
 pub(super) async fn add(
     transaction: &mut Tx<'_>,
     job: JobId,
     credits: &[Credit],
     outcomes: &Outcomes,
-) -> Result<Vec<Credit>, StoreError> {
-    let mut added = Vec::with_capacity(credits.len());
+) -> Result<(), StoreError> {
+    if credits.is_empty() {
+        return Ok(());
+    }
     for some in credits.chunks(ROWS_AT_ONCE) {
-        let mut is_new = insert(transaction, job, some, outcomes).await?;
-        // Where one stands there twice, it is the first.
-        added.extend(some.iter().filter(|credit| is_new.remove(&key(credit))));
+        insert(transaction, job, some, outcomes).await?;
     }
-    if !added.is_empty() {
-        count(transaction, job, &added).await?;
-    }
-    Ok(added)
+    count(transaction, job, credits).await
 }
 
 /// What an execution is known by within its job.
@@ -75,7 +72,7 @@ async fn insert(
     job: JobId,
     credits: &[Credit],
     outcomes: &Outcomes,
-) -> Result<BTreeSet<Key>, StoreError> {
+) -> Result<(), StoreError> {
     let mut query = QueryBuilder::new(
         "INSERT INTO credits (job, round, stage, part, contributor, session, site, flops, digest,
              rate, backend, proof, payer, attempt, beneficiary, day, outcome) ",
@@ -103,9 +100,7 @@ async fn insert(
             .push_bind(outcome.map(|_| outcomes.day))
             .push_bind(outcome);
     });
-    query.push(" ON CONFLICT DO NOTHING RETURNING round, stage, part, attempt, contributor");
-    let rows = query.build().fetch_all(&mut **transaction).await.map_err(failed("add credits"))?;
-    rows.iter().map(key_of_row).collect()
+    query.build().execute(&mut **transaction).await.map(drop).map_err(failed("add credits"))
 }
 
 fn key_of_row(row: &SqliteRow) -> Result<Key, StoreError> {

@@ -8,7 +8,7 @@ use crate::ticket::UsedTicket;
 use crate::time::{DAY_MS, UnixMs};
 use crate::verify::is_local_origin;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, PicoUsd};
-use raven_engine::{Beneficiary, ContributorId, Credit, NetworkPrefix, SiteId};
+use raven_engine::{Beneficiary, ContributorId, Credit, NetworkPrefix, Payer, SiteId};
 use raven_protocol::{JobId, SessionId};
 use serde_json::json;
 use sqlx::sqlite::Sqlite;
@@ -64,17 +64,21 @@ pub enum Withheld {
     NetworkKeys,
     /// Too much of the day's work came from one network.
     NetworkShare,
+    /// The operator pays for the work, because its job has paid for it once or is not to
+    /// pay that much: there is no margin of which the site could have a part.
+    OperatorPays,
 }
 
 impl Withheld {
     /// Every reason.
-    pub const ALL: [Withheld; 6] = [
+    pub const ALL: [Withheld; 7] = [
         Withheld::Unproven,
         Withheld::OtherMoney,
         Withheld::Network,
         Withheld::NetworkSessions,
         Withheld::NetworkKeys,
         Withheld::NetworkShare,
+        Withheld::OperatorPays,
     ];
 
     /// The name in stores and JSON.
@@ -86,6 +90,7 @@ impl Withheld {
             Withheld::NetworkSessions => "network_sessions",
             Withheld::NetworkKeys => "network_keys",
             Withheld::NetworkShare => "network_share",
+            Withheld::OperatorPays => "operator_pays",
         }
     }
 }
@@ -283,7 +288,8 @@ impl Attribution {
     /// no site that is stored.
     pub(super) fn count(&mut self, credit: &Credit) -> Option<&'static str> {
         credit.site?;
-        let reason = self.reason(credit);
+        let without_margin = (credit.payer == Payer::Operator).then_some(Withheld::OperatorPays);
+        let reason = self.reason(credit).or(without_margin);
         let outcome = reason.map_or(EARNED, Withheld::as_str);
         let way = self.ways.get(&credit.session)?;
         let done = self.worked.entry(credit.session).or_default();
@@ -303,10 +309,33 @@ impl Attribution {
         Some(outcome)
     }
 
+    /// Counts a credit anew that was counted as `outcome`, since the operator comes to pay
+    /// it, and answers as what.
+    pub(super) fn beyond(&mut self, credit: &Credit, outcome: &'static str) -> &'static str {
+        let Some(way) = self.ways.get(&credit.session).filter(|_| outcome == EARNED) else {
+            return outcome;
+        };
+        let now = Withheld::OperatorPays.as_str();
+        let earned = self.work.entry((way.site, EARNED)).or_default();
+        earned.0 = earned.0.saturating_sub(1);
+        earned.1 = earned.1.saturating_sub(credit.flops);
+        let work = self.work.entry((way.site, now)).or_default();
+        work.0 += 1;
+        work.1 = work.1.saturating_add(credit.flops);
+        let cost = pico_usd(credit);
+        if let Some(own) = self.networks.get_mut(&(way.site, way.prefix)) {
+            *own = own.saturating_sub(cost);
+        }
+        if let Some(total) = self.totals.get_mut(&way.site) {
+            *total = total.saturating_sub(cost);
+        }
+        now
+    }
+
     /// Stores what was counted.
     pub(super) async fn store(self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
         let day = day_of(self.now);
-        for ((site, outcome), (tasks, flops)) in &self.work {
+        for ((site, outcome), (tasks, flops)) in self.work.iter().filter(|(_, work)| work.0 > 0) {
             sqlx::query(
                 "INSERT INTO site_work (site, day, outcome, tasks, flops) VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks,

@@ -178,7 +178,8 @@ pub(super) fn matures(record: &Record) -> bool {
     record.checkpoint || record.phase == JobPhase::Paused || record.phase.is_end()
 }
 
-/// Pays what a record credits, voids what it voids, and lets mature what is settled.
+/// Pays what a record credits, voids what it voids, and lets mature what is settled. The
+/// credits are not stored yet: what is loaded of open rounds is of the time before them.
 /// Answers which of the credits the operator pays, though the job was to.
 pub(super) async fn enter_record(
     transaction: &mut Tx<'_>,
@@ -258,7 +259,6 @@ impl Desk {
             for (credit, _) in
                 credits.into_iter().zip(entered).filter(|(credit, work)| credit.payer != work.payer)
             {
-                note_beyond(transaction, self.pay.job, credit).await?;
                 beyond.insert(credits::key(credit));
             }
             self.enter(transaction, &paid).await?;
@@ -340,26 +340,4 @@ impl Desk {
         }
         books::enter(transaction, self.book, &entries).await.map(drop).map_err(unexpected)
     }
-}
-
-/// Notes at a credit that the operator pays it.
-async fn note_beyond(
-    transaction: &mut Tx<'_>,
-    job: JobId,
-    credit: &Credit,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE credits SET payer = 'operator' WHERE job = ?1 AND round = ?2 AND stage = ?3
-             AND part = ?4 AND attempt = ?5 AND contributor = ?6",
-    )
-    .bind(to_sql(job.0))
-    .bind(i64::from(credit.task.round))
-    .bind(i64::from(credit.task.stage))
-    .bind(i64::from(credit.task.part))
-    .bind(i64::from(credit.attempt))
-    .bind(&credit.contributor.0[..])
-    .execute(&mut **transaction)
-    .await
-    .map(drop)
-    .map_err(failed("note who pays"))
 }

@@ -9,7 +9,9 @@ use super::{
 };
 use crate::time::UnixMs;
 use raven_engine::money::{Charge, Flops};
-use raven_engine::{Cause, CompletedReason, Credit, JobPhase, JobState, Metrics, Payer, Record};
+use raven_engine::{
+    Cause, CompletedReason, Credit, JobPhase, JobState, Metrics, Payer, Record, Void,
+};
 use raven_protocol::JobId;
 use serde_json::{Value, json};
 use sqlx::Transaction;
@@ -61,7 +63,7 @@ pub(super) fn check_transition(job: JobId, from: JobPhase, to: JobPhase) -> Resu
 
 /// What becomes of a record's pay.
 #[derive(Clone, Copy, Debug)]
-enum Books {
+pub(super) enum Books {
     Entered,
     /// It cannot be entered, and its job ends.
     Abandoned,
@@ -171,9 +173,23 @@ impl Store {
         snapshot: Option<Snapshot>,
         books: Books,
     ) -> Result<(), StoreError> {
-        let now = UnixMs::now();
         let mut transaction = self.begin().await?;
-        let before = read_before(&mut transaction, record.job).await?;
+        self.persist_in(&mut transaction, record, clock, snapshot, books).await?;
+        transaction.commit().await.map_err(failed("commit a record"))
+    }
+
+    /// Stores a record within the caller's transaction; where that fails, part of it may be
+    /// there, and the transaction must be given up.
+    pub(super) async fn persist_in(
+        &self,
+        transaction: &mut Transaction<'_, Sqlite>,
+        record: &Record,
+        clock: Clock,
+        snapshot: Option<Snapshot>,
+        books: Books,
+    ) -> Result<(), StoreError> {
+        let now = UnixMs::now();
+        let before = read_before(transaction, record.job).await?;
         if before.phase.is_end() {
             // An end is final. What the record adds was refused or is there already.
             return Ok(());
@@ -182,63 +198,60 @@ impl Store {
         let mut voids = record.voids.clone();
         if let Some(metrics) = &record.train {
             let sums = Sums::of(metrics, before.has_classes);
-            let is_new = add_round(&mut transaction, record, &sums, now).await?;
+            let is_new = add_round(transaction, record, &sums, now).await?;
             if !is_new && before.is_strict {
-                voids.extend(repeated::check(&mut transaction, record, &sums).await?);
+                voids.extend(repeated::check(transaction, record, &sums).await?);
             }
         }
         if let Some(metrics) = &record.evaluation {
             let sums = Sums::of(metrics, before.has_classes);
-            add_evaluation(&mut transaction, record, &sums, now).await?;
+            add_evaluation(transaction, record, &sums, now).await?;
         }
         if record.rolled_back {
-            roll_back(&mut transaction, record, &before, now).await?;
+            roll_back(transaction, record, &before, now).await?;
         }
         if let Some(set_back) = record.set_back {
-            setbacks::set_back(&mut transaction, record, set_back, before.rounds, now).await?;
+            setbacks::set_back(transaction, record, set_back, before.rounds, now).await?;
         }
         let mut charge = before.charge;
-        let mut credited = Vec::new();
-        if matches!(books, Books::Entered) {
-            credited = self.credit(&mut transaction, record, before.rounds, now).await?;
-        }
-        // It looks for what is void among the credits that are not.
-        match books {
-            Books::Entered => {
-                let beyond =
-                    pay::enter_record(&mut transaction, record, &credited, &voids, now).await?;
-                credited.retain(|it| it.payer == Payer::Job && !beyond.contains(&credits::key(it)));
+        let credited = match books {
+            Books::Entered => self.credit(transaction, record, &voids, before.rounds, now).await?,
+            Books::Abandoned => {
+                abandon::close(transaction, record.job, now).await?;
+                Vec::new()
             }
-            Books::Abandoned => abandon::close(&mut transaction, record.job, now).await?,
-        }
+        };
         for credit in &credited {
             let cost = Charge::of(Flops(credit.flops), credit.rate);
             charge = charge.plus(cost).unwrap_or(Charge::MAX);
         }
-        credits::count_own(&mut transaction, record.job, &credited).await?;
-        voided::void_credits(&mut transaction, record.job, &voids).await?;
-        keep_checkpoint(&mut transaction, record).await?;
+        credits::count_own(transaction, record.job, &credited).await?;
+        voided::void_credits(transaction, record.job, &voids).await?;
+        keep_checkpoint(transaction, record).await?;
         if before.is_strict {
-            chain::extend(&mut transaction, record, snapshot).await?;
+            chain::extend(transaction, record, snapshot).await?;
         }
-        update_job(&mut transaction, record, &before, clock, charge, now).await?;
+        update_job(transaction, record, &before, clock, charge, now).await?;
         if record.phase.is_end() {
-            executions::count(&mut transaction, record.job).await?;
+            executions::count(transaction, record.job).await?;
         }
-        transaction.commit().await.map_err(failed("commit a record"))
+        Ok(())
     }
 
-    /// Stores a record's credits, each with the site that earns by it, and answers those
-    /// that were not there yet. `rounds` were stored before.
+    /// Enters what a record credits, voids and lets mature into the books, and stores the
+    /// credits, each with who pays it and the site that earns by it. Answers those that were
+    /// not there yet and that the job pays. `rounds` were stored before.
     async fn credit(
         &self,
         transaction: &mut Transaction<'_, Sqlite>,
         record: &Record,
+        voids: &[Void],
         rounds: i64,
         now: UnixMs,
     ) -> Result<Vec<Credit>, StoreError> {
-        let known = credits::known(transaction, record.job, &record.credits).await?;
-        let is_new = |credit: &&Credit| !known.contains(&credits::key(credit));
+        let mut known = credits::known(transaction, record.job, &record.credits).await?;
+        // Where one stands there twice, it is the first.
+        let is_new = |credit: &&Credit| known.insert(credits::key(credit));
         let new: Vec<&Credit> = record.credits.iter().filter(is_new).collect();
         let mut ways =
             Attribution::open(transaction, self.site_caps(), record.job, &new, now).await?;
@@ -251,14 +264,23 @@ impl Store {
                 true => Payer::Operator,
                 false => credit.payer,
             };
-            paid.push(Credit { payer, ..ways.of(credit) });
-            if let Some(outcome) = ways.count(credit) {
-                outcomes.of.insert(credits::key(credit), outcome);
+            let credit = Credit { payer, ..*credit };
+            paid.push(ways.of(&credit));
+            if let Some(outcome) = ways.count(&credit) {
+                outcomes.of.insert(credits::key(&credit), outcome);
             }
         }
-        let credited = credits::add(transaction, record.job, &paid, &outcomes).await?;
+        let beyond = pay::enter_record(transaction, record, &paid, voids, now).await?;
+        for credit in paid.iter_mut().filter(|credit| beyond.contains(&credits::key(credit))) {
+            credit.payer = Payer::Operator;
+            if let Some(outcome) = outcomes.of.get_mut(&credits::key(credit)) {
+                *outcome = ways.beyond(credit, outcome);
+            }
+        }
+        credits::add(transaction, record.job, &paid, &outcomes).await?;
         ways.store(transaction).await?;
-        Ok(credited)
+        paid.retain(|credit| credit.payer == Payer::Job);
+        Ok(paid)
     }
 }
 

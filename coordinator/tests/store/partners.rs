@@ -9,8 +9,8 @@ use raven_coordinator::store::{
 };
 use raven_coordinator::ticket::UsedTicket;
 use raven_coordinator::time::UnixMs;
-use raven_engine::ledger::Account;
-use raven_engine::money::PicoUsd;
+use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, RequesterId, Transfer};
+use raven_engine::money::{NanoUsd, PicoUsd};
 use raven_engine::{
     Beneficiary, ContributorId, Credit, NetworkPrefix, Payer, Proof, Record, SiteId, Void,
 };
@@ -33,9 +33,17 @@ fn site(server: &Server) -> SiteId {
     id
 }
 
-fn posted(server: &Server) -> JobId {
+/// A job that can pay for little: for the rest the operator comes up.
+fn posted_with_its_price(server: &Server) -> JobId {
     let posted = server.post("/v1/jobs", &job(&server.small_dataset())).json();
     posted["id"].as_str().expect("an id").parse().expect("an id")
+}
+
+fn posted(server: &Server) -> JobId {
+    let id = posted_with_its_price(server);
+    let paid = json!({ "amount_nano_usd": 900_000_000_000_i64 });
+    assert_eq!(server.post(&format!("/v1/jobs/{id}/top-up"), &paid).status, 200);
+    id
 }
 
 /// Networks by number; 0 is this machine's own.
@@ -132,7 +140,7 @@ fn counts<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
 #[test]
 fn what_is_left_to_a_site_that_does_not_earn_is_the_reserves() {
     let server = Server::start();
-    let (site, job) = (site(&server), posted(&server));
+    let (site, job) = (site(&server), posted_with_its_price(&server));
     open(&server, site, 1, 1, 1).expect("opened");
     open_on(&server, site, 2, 2, 1, "https://other.example").expect("opened");
     let held = |account: Account| {
@@ -159,6 +167,39 @@ fn what_is_left_to_a_site_that_does_not_earn_is_the_reserves() {
     assert_eq!(held(Account::Reserve), earning);
     assert_eq!(held(Account::Contributor(other)), earning);
     server.runtime.block_on(server.app.store.audit(Book::Test)).expect("the auditor agrees");
+}
+
+#[test]
+fn work_without_a_margin_is_not_shown_as_what_earned_the_site_its_share() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    // The job holds the margin of some such results, and no more than that.
+    let caps = SiteCaps { network_share_percent: 60, ..SiteCaps::default() };
+    server.app.store.set_site_caps(caps);
+    open(&server, site, 1, 1, 1).expect("opened");
+    open(&server, site, 2, 2, 2).expect("opened");
+    work(&server, site, job, 0, &[(1, 1), (2, 2)]);
+    let earned = || {
+        let balance = server.app.store.balance(Book::Test, Account::Site(site));
+        server.runtime.block_on(balance).expect("readable").held_in
+    };
+    // 3 % of 0.004 USD each.
+    assert_eq!((outcomes(&server, site), earned()), (counts([("earned", 2)]), 240_000));
+    // What the job does not pay, whatever the reason.
+    let small = posted_with_its_price(&server);
+    work(&server, site, small, 0, &[(1, 1), (2, 2)]);
+    let beyond = counts([("earned", 2), ("operator_pays", 2)]);
+    assert_eq!((outcomes(&server, site), earned()), (beyond.clone(), 240_000));
+    // It makes no room for the network's work, and takes none: both earn in turn.
+    work(&server, site, job, 1, &[(1, 1), (2, 2)]);
+    let both = counts([("earned", 4), ("operator_pays", 2)]);
+    assert_eq!((outcomes(&server, site), earned()), (both, 480_000));
+    // What is void is taken from where it was counted.
+    let task = TaskId { job: small, round: 0, stage: 0, part: 0 };
+    let void = Void { task, attempt: 0, contributor: ContributorId([1; 32]) };
+    let record = Record { voids: vec![void], ..record(small, 2) };
+    server.runtime.block_on(server.app.store.persist(&record)).expect("persisted");
+    assert_eq!(outcomes(&server, site), counts([("earned", 4), ("operator_pays", 1)]));
 }
 
 #[test]
@@ -297,7 +338,7 @@ fn real_money_needs_a_proof_and_a_live_key() {
     let job = posted(&server);
     let live = ApiKey::generate(KeyMode::Live);
     let live = server.runtime.block_on(server.app.store.add_key(&live)).expect("a key");
-    // As if a live key had posted it; its books are not looked at here.
+    // As if a live key had posted it.
     server.runtime.block_on(make_live(&server, job));
     let local = "http://n.localhost:1";
     let cases = [
@@ -322,13 +363,22 @@ fn real_money_needs_a_proof_and_a_live_key() {
 }
 
 /// Changes a job's book in the store's file, with as much on its escrow.
+/// The job's escrow is real money then.
 async fn make_live(server: &Server, job: JobId) {
     let options = sqlx::sqlite::SqliteConnectOptions::new()
         .filename(server.folder.path().join("raven.sqlite"));
     let mut connection = options.connect().await.expect("connects");
-    let sql = "UPDATE jobs SET book = 'live', escrow = 0 WHERE id = ?1";
+    let sql = "UPDATE jobs SET book = 'live' WHERE id = ?1";
     let id = i64::from_le_bytes(job.0.to_le_bytes());
     sqlx::query(sql).bind(id).execute(&mut connection).await.expect("changed");
+    let (owner, escrow) = (Account::Requester(RequesterId(99)), Account::Escrow(job));
+    let moved = [(Account::External, owner, Reason::Deposit), (owner, escrow, Reason::Escrow)];
+    let entries = moved.map(|(debit, credit, reason)| {
+        let transfer = Transfer { debit, credit, amount: NanoUsd(1_000_000_000_000), reason };
+        let id = EntryId::of("made live", &[reason.as_str().as_bytes()]);
+        Entry { id, at: 1, action: Action::Post(transfer) }
+    });
+    server.app.store.enter(Book::Live, &entries).await.expect("entered");
 }
 
 #[test]
