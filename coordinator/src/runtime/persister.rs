@@ -1,5 +1,6 @@
-//! Makes records durable, one after another: first the state's blob, then the
-//! record, then blobs that no checkpoint needs any more are removed.
+//! Makes records durable in their order: first the states' blobs, then the records, those
+//! that wait at the same time by one commit, then blobs that no checkpoint needs any more
+//! are removed.
 
 use super::driver::Input;
 use super::executor::State;
@@ -7,10 +8,10 @@ use super::metrics::Metrics;
 use crate::blobs::{BlobError, Blobs};
 use crate::certificate::keep::{self, KeepError};
 use crate::health::Trouble;
-use crate::store::{Clock, Store, StoreError};
+use crate::store::{Clock, Persisting, Snapshot, Store, StoreError};
 use raven_engine::{ContributorId, EffectError, EffectId, Outcome, Record};
 use raven_protocol::{BlobId, JobId};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
@@ -18,6 +19,10 @@ use tracing::Instrument as _;
 
 /// Between two tries while the disk is full or the database held.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// Records that are committed together, and what they credit together at most.
+const GROUP_MAX: usize = 64;
+const GROUP_CREDITS_MAX: usize = 8_192;
 
 /// Something to be made durable.
 #[derive(Debug)]
@@ -78,6 +83,18 @@ impl SaveError {
     }
 }
 
+/// How many savings at the head of `waiting` go together: records, each of another job, that
+/// credit little enough for nobody to wait long for the others. At least one.
+fn group_len(waiting: &VecDeque<Saving>) -> usize {
+    let (mut jobs, mut credits) = (HashSet::new(), 0);
+    let fits = |saving: &&Saving| {
+        let Item::Record { record, .. } = &saving.item else { return false };
+        credits += record.credits.len();
+        credits <= GROUP_CREDITS_MAX && jobs.insert(saving.job)
+    };
+    waiting.iter().take(GROUP_MAX).take_while(fits).count().max(1)
+}
+
 /// The state that a record keeps as a checkpoint.
 pub fn kept_state(record: &Record) -> Option<BlobId> {
     record.weights.filter(|_| record.checkpoint || record.best)
@@ -114,28 +131,95 @@ impl Persister {
 
     /// Serves until the driver is gone. Holds at most one record per job.
     pub async fn run(mut self, mut savings: mpsc::UnboundedReceiver<Saving>) {
-        while let Some(Saving { effect, job, item }) = savings.recv().await {
-            let is_record = matches!(item, Item::Record { .. });
+        let mut waiting = VecDeque::new();
+        loop {
+            if waiting.is_empty() {
+                match savings.recv().await {
+                    Some(saving) => waiting.push_back(saving),
+                    None => return,
+                }
+            }
+            while let Ok(saving) = savings.try_recv() {
+                waiting.push_back(saving);
+            }
+            let together: Vec<Saving> = waiting.drain(..group_len(&waiting)).collect();
+            self.serve(together).await;
+        }
+    }
+
+    /// Saves what stands together, as one where it is several, and answers each.
+    async fn serve(&mut self, together: Vec<Saving>) {
+        let stored = self.save_group(&together).await;
+        for (Saving { effect, job, item }, is_stored) in together.into_iter().zip(stored) {
             let span = tracing::info_span!("saving", %job, step = tracing::field::Empty);
             if let Item::Record { record, .. } = &item {
                 span.record("step", record.step);
             }
-            let result = self.save_in_the_end(job, &item).instrument(span).await;
-            if let Err(error) = &result {
-                tracing::error!(%job, %error, "something was not stored");
-            }
-            let is_stored = result.is_ok();
-            let failed =
-                |error: SaveError| EffectError { stage: error.stage(), reason: error.to_string() };
-            let outcome = result.map(|()| Outcome::Persisted).map_err(failed);
-            if self.inputs.send(Input::Saved { job, effect, outcome }).await.is_err() {
-                tracing::debug!(%job, "nobody waits for the store any more");
-            }
-            if is_stored && is_record {
-                // Nobody may be listening.
-                let _ = self.notices.send(job);
+            // What did not fit into the group is saved by itself: that finds out why.
+            let result = match is_stored {
+                true => Ok(()),
+                false => self.save_in_the_end(job, &item).instrument(span).await,
+            };
+            self.answer(effect, job, &item, result).await;
+        }
+    }
+
+    async fn answer(
+        &self,
+        effect: EffectId,
+        job: JobId,
+        item: &Item,
+        result: Result<(), SaveError>,
+    ) {
+        if let Err(error) = &result {
+            tracing::error!(%job, %error, "something was not stored");
+        }
+        let is_stored = result.is_ok();
+        let failed =
+            |error: SaveError| EffectError { stage: error.stage(), reason: error.to_string() };
+        let outcome = result.map(|()| Outcome::Persisted).map_err(failed);
+        if self.inputs.send(Input::Saved { job, effect, outcome }).await.is_err() {
+            tracing::debug!(%job, "nobody waits for the store any more");
+        }
+        if is_stored && matches!(item, Item::Record { .. }) {
+            // Nobody may be listening.
+            let _ = self.notices.send(job);
+        }
+    }
+
+    /// Makes the records of several jobs durable by one commit. Answers which of `together`
+    /// are; one alone is left to [`Persister::save_in_the_end`].
+    async fn save_group(&mut self, together: &[Saving]) -> Vec<bool> {
+        let mut stored = vec![false; together.len()];
+        if together.len() < 2 {
+            return stored;
+        }
+        // Until the records refer to their states.
+        let hold = self.blobs.hold();
+        let mut places = Vec::with_capacity(together.len());
+        let mut group = Vec::with_capacity(together.len());
+        for (place, saving) in together.iter().enumerate() {
+            let Item::Record { record, state, clock } = &saving.item else { continue };
+            if let Ok(snapshot) = self.keep_state(record, state.clone()).await {
+                places.push(place);
+                group.push(Persisting { record, clock: *clock, snapshot });
             }
         }
+        let results = match self.store.persist_group(&group).await {
+            Ok(results) => results,
+            Err(error) => {
+                tracing::debug!(%error, "records are stored one by one");
+                return stored;
+            }
+        };
+        drop(hold);
+        for ((place, one), result) in places.into_iter().zip(group).zip(results) {
+            stored[place] = result.is_ok();
+            if result.is_ok() {
+                self.is_durable(one.record).await;
+            }
+        }
+        stored
     }
 
     /// Saves something, and tries again for as long as the disk is at fault:
@@ -169,6 +253,18 @@ impl Persister {
     ) -> Result<(), SaveError> {
         // Until the record refers to its state.
         let _hold = self.blobs.hold();
+        let snapshot = self.keep_state(record, state).await?;
+        self.store.persist_published(record, clock, snapshot).await?;
+        self.is_durable(record).await;
+        Ok(())
+    }
+
+    /// Makes the state durable that a record keeps or publishes.
+    async fn keep_state(
+        &mut self,
+        record: &Record,
+        state: Option<Arc<State>>,
+    ) -> Result<Option<Snapshot>, SaveError> {
         self.know(record.job).await?;
         let budget = self.certificate_bytes;
         let snapshot =
@@ -180,7 +276,11 @@ impl Persister {
             }
             self.kept.entry(record.job).or_default().insert(kept);
         }
-        self.store.persist_published(record, clock, snapshot).await?;
+        Ok(snapshot)
+    }
+
+    /// Counts a record that is durable, and removes what no checkpoint needs any more.
+    async fn is_durable(&mut self, record: &Record) {
         self.metrics.records.add(1);
         self.metrics.tasks_accepted.add(record.credits.len() as u64);
         let flops = record.credits.iter().map(|credit| credit.flops).sum();
@@ -189,7 +289,6 @@ impl Persister {
             // The record is durable; a file too many harms nobody.
             tracing::warn!(job = %record.job, %error, "old checkpoints were not removed");
         }
-        Ok(())
     }
 
     /// Checkpoints of an earlier process are let go of by this one as well.

@@ -17,6 +17,7 @@ mod desk;
 mod events;
 mod executions;
 mod funnel;
+mod group;
 mod idempotency;
 mod inspect;
 mod jobs;
@@ -56,6 +57,7 @@ pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 use desk::read_book;
 pub use events::StoredEvent;
 pub use funnel::{EarningsDay, SiteDay, VisitorWork, Work as SiteWork};
+pub use group::Persisting;
 pub use idempotency::Remembered;
 pub use inspect::{Inspection, inspect};
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
@@ -112,6 +114,11 @@ const MIGRATIONS: &[&str] = &[
 /// Everything that refers to blobs.
 const REFERENCED: &str = "SELECT blob FROM shards UNION SELECT weights FROM checkpoints
      UNION SELECT state FROM snapshots";
+
+/// Memory for pages of the file, for each connection; below zero it is in KiB. The books'
+/// ids are digests, so that each entry lands on pages of its own: with SQLite's own 2 MiB
+/// most of them would be read and written anew for each record.
+const CACHE_KIB: &str = "-65536";
 
 /// Connections that read at the same time.
 const READERS: u32 = 4;
@@ -214,6 +221,7 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            .pragma("cache_size", CACHE_KIB)
             .busy_timeout(Duration::from_secs(10));
         let writer = SqlitePoolOptions::new()
             .max_connections(1)

@@ -4,6 +4,7 @@ mod accounts;
 mod books;
 mod chain;
 mod executions;
+mod grouped;
 mod holds;
 mod money_walks;
 mod moved;
