@@ -15,3 +15,4 @@ mod repeats;
 mod server;
 mod settled;
 mod settlement;
+mod token_deposits;

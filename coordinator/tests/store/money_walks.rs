@@ -70,8 +70,8 @@ impl World {
         match self.random.below(8) {
             0 => {
                 let payment = reference.to_string();
-                let deposit =
-                    raven_coordinator::settlement::Deposit { owner: self.parent, amount, payment };
+                let (owner, amount) = (self.parent, amount.into());
+                let deposit = raven_coordinator::settlement::Deposit { owner, amount, payment };
                 self.settlement.deposit(deposit).await.is_ok()
             }
             1 => {
