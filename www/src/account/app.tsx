@@ -8,6 +8,7 @@ import { usd } from '../parts/usd.ts';
 import { WithdrawalList, WithdrawForm } from '../parts/withdraw.tsx';
 import { Api, type Account } from './api.ts';
 import { KeysPanel } from './keys.tsx';
+import { SubAccountsPanel } from './sub-accounts.tsx';
 
 /** What the operator decides, and what jobs use, is seen after that. */
 const EVERY_MS = 10_000;
@@ -24,6 +25,7 @@ export function AccountPage() {
         <>
           <MoneyPanel api={api} />
           <KeysPanel api={api} />
+          <SubAccountsPanel api={api} />
         </>
       )}
     </SignedIn>

@@ -2,7 +2,6 @@
 
 import { useEffect, useState } from 'preact/hooks';
 import { ask, fields, number } from './refusal.ts';
-import { Tile } from './totals.tsx';
 import { tokens, usdBrief } from './usd.ts';
 
 /** Nano-USD for a token; 0 where there is no rate. */
@@ -32,6 +31,16 @@ export interface MoneyTileProps {
 
 /** An amount, and below it what that is in tokens. */
 export function MoneyTile({ name, nanoUsd, rate, note = '' }: MoneyTileProps) {
-  const below = [inTokens(nanoUsd, rate), note].filter((each) => each !== '').join(', ');
-  return <Tile name={name} value={usdBrief(nanoUsd)} {...(below ? { note: below } : {})} />;
+  const below = [inTokens(nanoUsd, rate), note].filter((each) => each !== '');
+  return (
+    <div class="tile">
+      <dt>{name}</dt>
+      <dd>
+        <b>{usdBrief(nanoUsd)}</b>
+        {below.map((each) => (
+          <span key={each}>{each}</span>
+        ))}
+      </dd>
+    </div>
+  );
 }
