@@ -9,8 +9,8 @@ use crate::keys::KeyMode;
 use crate::referee::replay::Replay;
 use crate::runtime::session::parse_hex;
 use crate::scopes::Scopes;
-use crate::settlement::{Decision, WithdrawalId};
-use crate::token::{RATE_MAX, RATE_MIN};
+use crate::settlement::{DEPOSIT_MAX, Decision, Tender, WithdrawalId};
+use crate::token::{MicroTokens, RATE_MAX, RATE_MIN};
 use raven_engine::money::NanoUsd;
 use raven_protocol::Seed;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ coordinator keys revoke --data DIR KEY
 coordinator sites revoke --data DIR SITE_ID
 coordinator signing rotate --data DIR
 coordinator audit --data DIR
-coordinator deposit --data DIR --nano-usd N --payment ID KEY
+coordinator deposit --data DIR --nano-usd N|--micro-tokens N --payment ID KEY
 coordinator withdrawals list --data DIR [--all]
 coordinator withdrawals begin --data DIR [--note TEXT] ID
 coordinator withdrawals approve --data DIR [--note TEXT] ID
@@ -86,8 +86,6 @@ pub struct AddKey {
 
 /// Where keys of contributors are, below their owner's home.
 const CONTRIBUTOR_KEYS: &str = ".raven";
-/// Nano-USD of one deposit: a slip of the finger is not entered for good.
-const DEPOSIT_MAX: i64 = 1_000_000_000_000_000;
 
 /// Money that came in from outside, as whoever runs the coordinator has seen it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +93,7 @@ pub struct Deposit {
     pub data: PathBuf,
     /// A key of whoever paid.
     pub key: String,
-    pub amount: NanoUsd,
+    pub amount: Tender,
     /// What the payment is known by: one payment is entered once.
     pub payment: String,
 }
@@ -309,14 +307,27 @@ fn contribute(
 }
 
 fn deposit(arguments: impl Iterator<Item = String>) -> Result<Deposit, CliError> {
-    let read = Arguments::read(arguments, &["--data", "--nano-usd", "--payment"], &[])?;
+    let known = ["--data", "--nano-usd", "--micro-tokens", "--payment"];
+    let read = Arguments::read(arguments, &known, &[])?;
     let rule = "a whole number from 1 to 10^15, a million USD";
-    let amount = parsed(&read, "--nano-usd", rule, |text| {
-        text.parse().ok().filter(|amount| (1..=DEPOSIT_MAX).contains(amount)).map(NanoUsd)
+    let usd = parsed(&read, "--nano-usd", rule, |text| {
+        text.parse().ok().filter(|amount| (1..=DEPOSIT_MAX.0).contains(amount)).map(NanoUsd)
     })?;
+    // What they may be at most depends on what they are worth then.
+    let rule = "a whole number of millionths of a token from 1";
+    let tokens = parsed(&read, "--micro-tokens", rule, |text| {
+        text.parse().ok().filter(|micro| *micro >= 1).map(MicroTokens)
+    })?;
+    let amount = match (usd, tokens) {
+        (Some(_), Some(_)) => {
+            let rule = "goes without --nano-usd: a payment is in one of them";
+            return Err(CliError::Form { name: "--micro-tokens", rule });
+        }
+        (usd, tokens) => usd.map(Tender::Usd).or(tokens.map(Tender::Tokens)),
+    };
     let payment = read.value("--payment").filter(|payment| !payment.is_empty());
     let payment = payment.ok_or(CliError::Missing("--payment"))?.to_owned();
-    let amount = amount.ok_or(CliError::Missing("--nano-usd"))?;
+    let amount = amount.ok_or(CliError::Missing("--nano-usd, or --micro-tokens,"))?;
     Ok(Deposit { data: read.data()?, key: read.only("a key")?, amount, payment })
 }
 
@@ -475,9 +486,16 @@ mod tests {
         assert_eq!(read(""), Ok(Command::Help));
         assert_eq!(read("audit --data d"), Ok(Command::Audit { data: "d".into() }));
         let (key, payment, amount) = ("rk".to_owned(), "p".to_owned(), NanoUsd(5));
-        let deposit = Deposit { data: "d".into(), key, amount, payment };
+        let deposit = Deposit { data: "d".into(), key, amount: amount.into(), payment };
         let line = "deposit rk --data d --nano-usd 5 --payment p";
+        assert_eq!(read(line), Ok(Command::Deposit(deposit.clone())));
+        let deposit = Deposit { amount: Tender::Tokens(MicroTokens(7)), ..deposit };
+        let line = "deposit rk --data d --micro-tokens 7 --payment p";
         assert_eq!(read(line), Ok(Command::Deposit(deposit)));
+        for amount in ["-5", "0", "1.5", "9223372036854775808", "7 --nano-usd 5"] {
+            let line = format!("deposit rk --data d --micro-tokens {amount} --payment p");
+            assert!(matches!(read(&line), Err(CliError::Form { .. })), "{amount}");
+        }
         for amount in ["-5", "0", "1000000000000001", "1.5"] {
             let line = format!("deposit rk --data d --nano-usd {amount} --payment p");
             assert!(matches!(read(&line), Err(CliError::Form { .. })), "{amount}");

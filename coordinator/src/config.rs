@@ -2,10 +2,11 @@
 //! environment, that the configuration file, and that the default. One table
 //! names them all, so that each is the same word everywhere.
 
+use crate::authorities;
 use crate::certificate::keep;
 use crate::front::{ConnectionLimits, FrontConfig, Network, Proxies, Rate, sign_up_rate};
 use crate::http::CHILDREN_MAX;
-use crate::mail::{EmailAddress, Login, Relay, RelayError};
+use crate::mail::{Authorities, EmailAddress, Login, Relay, RelayError, Security};
 use crate::store::SiteCaps;
 use raven_engine::money::{NanoUsd, PicoUsd};
 use raven_engine::rates::{
@@ -124,6 +125,11 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("smtp", "URL", "relay that takes those links: smtps://USER@HOST or smtp://HOST"),
     setting("smtp_password_file", "FILE", "the user's password at the relay; mode 0600"),
+    setting(
+        "smtp_authorities",
+        "FILE",
+        "who vouches for the relay, in PEM; by default as browsers",
+    ),
     setting("mail_from", "ADDRESS", "whom mail is from; needed with smtp"),
     setting("sign_ups_per_network", "NUMBER", "accounts that one network asks for in 15 minutes"),
     setting("sub_accounts_max", "NUMBER", "sub-accounts of one account"),
@@ -225,6 +231,7 @@ pub struct Serve {
 #[derive(Clone, Debug, PartialEq)]
 pub struct MailRelay {
     pub relay: Relay,
+    pub authorities: Authorities,
     pub login: Option<Login>,
     pub from: EmailAddress,
 }
@@ -518,6 +525,16 @@ fn mail_relay(
 ) -> Result<Option<MailRelay>, ConfigError> {
     let Some(given) = found.get("smtp") else { return Ok(None) };
     let relay: Relay = given.text.parse().map_err(|error: RelayError| given.refuse(error))?;
+    let authorities = match found.get("smtp_authorities") {
+        Some(file) if relay.security == Security::Loopback => {
+            return Err(file.refuse("there is no TLS to a relay on this machine by smtp://"));
+        }
+        Some(file) => {
+            let read = authorities::read(Path::new(&file.text));
+            Authorities(read.map_err(|rule| file.refuse(format!("{}: {rule}", file.text)))?)
+        }
+        None => Authorities::default(),
+    };
     let from = found.get("mail_from").ok_or_else(|| ConfigError::Missing("mail_from".into()))?;
     let from: EmailAddress = from.text.parse().map_err(|error| from.refuse(error))?;
     let direct = environment("RAVEN_SMTP_PASSWORD");
@@ -542,7 +559,7 @@ fn mail_relay(
             return Err(given.refuse("there is a password, and no user before the host"));
         }
     };
-    Ok(Some(MailRelay { relay, login, from }))
+    Ok(Some(MailRelay { relay, authorities, login, from }))
 }
 
 fn secret_file(path: &Path) -> Result<String, String> {
@@ -727,6 +744,8 @@ mod tests {
             (case("smtps://ann:secret@m.org"), "must not have a password"),
             (case("smtps://ann@m.org"), "needs smtp_password_file"),
             (with("smtps://m.org"), "no user before the host"),
+            (case("smtps://m.org").flag("smtp_authorities", "/nowhere"), "--smtp-authorities: "),
+            (case("smtp://[::1]").flag("smtp_authorities", "/nowhere"), "no TLS to a relay"),
         ] {
             let error = case.refused();
             assert!(error.contains(told), "{told}: {error}");

@@ -3,6 +3,7 @@
 //! of its own.
 
 pub mod allocation;
+pub mod authorities;
 pub mod blobs;
 pub mod certificate;
 pub mod cli;

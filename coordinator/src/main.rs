@@ -18,6 +18,7 @@ use raven_coordinator::store::{
 };
 use raven_coordinator::ticket::{TICKET_MS, signing_folder};
 use raven_coordinator::time::UnixMs;
+use raven_coordinator::token::PaidTokens;
 use raven_engine::ledger::Added;
 use raven_engine::money::NanoUsd;
 use std::error::Error;
@@ -261,10 +262,16 @@ async fn deposit(asked: &Deposit) -> Result<(), Box<dyn Error>> {
     let settlement = Manual::new(store.clone(), WITHDRAWAL_LEAST);
     let added = settlement.deposit(settlement::Deposit { owner, amount, payment }).await?;
     let book = store.book_of(owner).await?;
+    let paid = store.paid_tokens(book, &asked.payment).await?;
     let available = store.balance(book, requester(owner)).await?.available();
     store.close().await;
     let entered = if added == Added::New { "entered" } else { "entered before" };
-    println!("{entered} in the {book} book; {available} USD are there to spend");
+    let tokens = paid.map(|PaidTokens { tokens, rate }| {
+        let (micro, rate) = (tokens.0, NanoUsd(rate.nano_usd));
+        format!(" as {micro} millionths of a token at {rate} USD")
+    });
+    let tokens = tokens.unwrap_or_default();
+    println!("{entered}{tokens} in the {book} book; {available} USD are there to spend");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use crate::certificate::{CertificateKey, Signatory};
 use crate::runtime::session::{hex, parse_hex};
 use crate::store::{Book, StatementLine};
 use crate::time::UnixMs;
+use crate::token::{MicroTokens, PaidTokens, TokenRate};
 use ed25519_dalek::Signer;
 use raven_engine::ledger::{
     Account, Action, ChainHash, Entry, EntryId, Reason, Transfer, UnixMillis,
@@ -41,6 +42,19 @@ struct Body {
     /// When it was signed, which is not before it was entered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signed_ms: Option<UnixMillis>,
+    /// Of a deposit that was paid in tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    paid: Option<Paid>,
+}
+
+/// What came in, and the rate by which the amount came about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paid {
+    micro_tokens: i64,
+    nano_usd_per_token: i64,
+    /// Since when the rate was in force, by which it is known.
+    rate_from_ms: UnixMillis,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,6 +77,8 @@ pub struct Receipt {
     pub hash: ChainHash,
     /// When the coordinator said so; the first receipts do not tell.
     pub signed: Option<UnixMs>,
+    /// Of a deposit that was paid in tokens.
+    pub paid: Option<PaidTokens>,
     pub key: Signatory,
 }
 
@@ -124,6 +140,11 @@ pub fn sign(
         hash: line.hash.to_string(),
         // A clock that was set back since has not undone the entry.
         signed_ms: Some(now.0.max(line.entry.at)),
+        paid: line.paid.map(|paid| Paid {
+            micro_tokens: paid.tokens.0,
+            nano_usd_per_token: paid.rate.nano_usd,
+            rate_from_ms: paid.rate.from.0,
+        }),
     };
     let text = serde_json::to_string(&body)?;
     let signature = key.secret().sign(&message(DOMAIN, &text)).to_bytes();
@@ -200,7 +221,25 @@ fn read(body: &Body, key: Signatory) -> Result<Receipt, ReceiptError> {
     }
     let book = body.book.parse().map_err(|rule| field("book", rule))?;
     let signed = body.signed_ms.map(UnixMs);
-    Ok(Receipt { book, number: body.number, entry, transfer, hash: after, signed, key })
+    let paid = body.paid.as_ref().map(|paid| read_paid(paid, &entry, &transfer)).transpose()?;
+    Ok(Receipt { book, number: body.number, entry, transfer, hash: after, signed, paid, key })
+}
+
+/// The amount must be what the tokens were worth at the rate that it names.
+fn read_paid(paid: &Paid, entry: &Entry, transfer: &Transfer) -> Result<PaidTokens, ReceiptError> {
+    let refuse = |rule| ReceiptError::Field { field: "paid", rule };
+    if transfer.reason != Reason::Deposit {
+        return Err(refuse("only a deposit is paid in tokens"));
+    }
+    if paid.rate_from_ms > entry.at {
+        return Err(refuse("its rate was not in force yet"));
+    }
+    let rate = TokenRate { from: UnixMs(paid.rate_from_ms), nano_usd: paid.nano_usd_per_token };
+    let tokens = MicroTokens(paid.micro_tokens);
+    if rate.worth(tokens) != Some(transfer.amount) {
+        return Err(refuse("the amount is not what the tokens were worth"));
+    }
+    Ok(PaidTokens { tokens, rate })
 }
 
 /// `coordinator verify-receipt FILE [--key KEY]`: prints what the receipt says, or what
@@ -208,11 +247,15 @@ fn read(body: &Body, key: Signatory) -> Result<Receipt, ReceiptError> {
 pub fn run(path: &Path, expected: Option<Signatory>) -> u8 {
     match read_file(path).and_then(|text| verify(&text, expected)) {
         Ok(receipt) => {
-            let Receipt { book, number, entry, transfer, hash, signed, key } = receipt;
+            let Receipt { book, number, entry, transfer, hash, signed, paid, key } = receipt;
             let Transfer { debit, credit, amount, reason } = transfer;
             println!("{amount} USD of {debit} to {credit} ({}, {book} book)", reason.as_str());
             let at = UnixMs(entry.at).rfc3339();
             println!("entry {number}, {}, entered at {at}", entry.action.as_str());
+            if let Some(PaidTokens { tokens: MicroTokens(micro), rate }) = paid {
+                let (rate, from) = (NanoUsd(rate.nano_usd), rate.from.rfc3339());
+                println!("paid as {micro} millionths of a token, worth {rate} USD from {from}");
+            }
             println!("the chain's hash after it: {hash}");
             match signed {
                 Some(signed) => println!("signed by {key} at {}", signed.rfc3339()),
@@ -245,20 +288,25 @@ mod tests {
     use crate::store::Side;
     use raven_engine::SiteId;
 
-    fn receipt() -> (String, CertificateKey) {
+    const BEFORE: ChainHash = ChainHash([1; 32]);
+
+    fn entry(reason: Reason) -> Entry {
         let transfer = Transfer {
             debit: Account::MasterNode,
             credit: Account::Site(SiteId(7)),
             amount: NanoUsd(432),
-            reason: Reason::PartnerShare,
+            reason,
         };
         let action = Action::Hold { transfer, expires: Some(9) };
-        let entry = Entry { id: EntryId::of("test", &[]), at: 5, action };
-        let before = ChainHash([1; 32]);
-        let (hash, side) = (before.then(&entry), Side::Took);
-        let line = StatementLine { number: 3, entry, side, hash, state: None };
+        Entry { id: EntryId::of("test", &[]), at: 5, action }
+    }
+
+    fn receipt() -> (String, CertificateKey) {
+        let entry = entry(Reason::PartnerShare);
+        let (hash, side) = (BEFORE.then(&entry), Side::Took);
+        let line = StatementLine { number: 3, entry, side, hash, state: None, paid: None };
         let key = CertificateKey::from_secret([2; 32]);
-        (sign(Book::Live, &line, before, UnixMs(8), &key).expect("a transfer"), key)
+        (sign(Book::Live, &line, BEFORE, UnixMs(8), &key).expect("a transfer"), key)
     }
 
     #[test]
@@ -302,6 +350,33 @@ mod tests {
     fn a_signed_receipt_whose_hash_is_not_the_chains_is_refused() {
         let forged = signed_again(DOMAIN, |body| body.nano_usd += 1);
         assert!(matches!(verify(&forged, None), Err(ReceiptError::Chain)));
+    }
+
+    #[test]
+    fn a_receipt_of_tokens_says_the_amount_that_they_were_worth() {
+        let of = |reason: Reason, paid| {
+            signed_again(DOMAIN, |body| {
+                body.reason = reason.as_str().to_owned();
+                body.hash = BEFORE.then(&entry(reason)).to_string();
+                body.paid = Some(paid);
+            })
+        };
+        let paid = |micro_tokens, nano_usd_per_token, rate_from_ms| Paid {
+            micro_tokens,
+            nano_usd_per_token,
+            rate_from_ms,
+        };
+        let read = verify(&of(Reason::Deposit, paid(4_320, 100_000, 5)), None).expect("genuine");
+        assert_eq!(read.paid.map(|paid| paid.tokens), Some(MicroTokens(4_320)));
+        for forged in [
+            of(Reason::Deposit, paid(4_330, 100_000, 5)),
+            of(Reason::Deposit, paid(4_320, 100_000, 6)),
+            of(Reason::PartnerShare, paid(4_320, 100_000, 5)),
+            of(Reason::Deposit, paid(i64::MAX, i64::MAX, 5)),
+        ] {
+            let error = verify(&forged, None).expect_err("refused");
+            assert!(matches!(error, ReceiptError::Field { field: "paid", .. }), "{error}");
+        }
     }
 
     #[test]

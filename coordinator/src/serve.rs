@@ -239,7 +239,8 @@ fn account_settings(
             let folder = folder.clone().unwrap_or_else(|| config.data.join(LETTERS_FOLDER));
             let outbox = Outbox::open(&folder).map_err(failed(&folder))?;
             let (relay, login, pace) = (&mail.relay, mail.login.as_ref(), Pace::default());
-            let post = outbox.run(relay, login, &mail.from, pace, stopping.clone());
+            let post =
+                outbox.run(relay, &mail.authorities, login, &mail.from, pace, stopping.clone());
             tokio::spawn(post.map_err(ServeError::Mail)?);
             Some(Arc::new(outbox) as Arc<dyn Mailer>)
         }

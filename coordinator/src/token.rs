@@ -1,5 +1,5 @@
 //! RAVEN tokens: what amounts are in them, at a rate that the operator sets. The
-//! books are in nano-USD; tokens are how an amount is shown, or paid out.
+//! books are in nano-USD; tokens are how an amount is shown, paid in, or paid out.
 
 use crate::time::UnixMs;
 use raven_engine::money::NanoUsd;
@@ -10,6 +10,10 @@ pub const RATE_MIN: i64 = 1_000;
 pub const RATE_MAX: i64 = 1_000_000_000_000_000;
 
 const MICRO: i128 = 1_000_000;
+
+/// Millionths of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MicroTokens(pub i64);
 
 /// What a whole token is worth, from a time on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +30,23 @@ impl TokenRate {
         let micro = i128::from(amount.0) * MICRO / i128::from(self.nano_usd.max(1));
         i64::try_from(micro).ok()
     }
+
+    /// What tokens are worth, rounded to the nearest nano-USD and from the middle to the
+    /// even one: neither who pays nor who is paid has more than half a nano-USD of it,
+    /// and over many payments neither has any. `None` beyond 64 bits.
+    pub fn worth(&self, tokens: MicroTokens) -> Option<NanoUsd> {
+        let exact = i128::from(tokens.0) * i128::from(self.nano_usd);
+        let (whole, rest) = (exact.div_euclid(MICRO), exact.rem_euclid(MICRO));
+        let is_up = rest * 2 > MICRO || (rest * 2 == MICRO && whole % 2 != 0);
+        i64::try_from(whole + i128::from(is_up)).ok().map(NanoUsd)
+    }
+}
+
+/// What came in, in tokens, and what they were worth then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PaidTokens {
+    pub tokens: MicroTokens,
+    pub rate: TokenRate,
 }
 
 /// The rates that there were, oldest first.
@@ -61,6 +82,29 @@ mod tests {
         assert_eq!(least.micro_tokens(NanoUsd(i64::MAX)), None);
         let most = TokenRate { nano_usd: RATE_MAX, ..rate };
         assert!(most.micro_tokens(NanoUsd(i64::MIN)).is_some());
+    }
+
+    #[test]
+    fn what_tokens_are_worth_is_off_by_half_a_nano_usd_at_most() {
+        let rate = |nano_usd| TokenRate { from: UnixMs(0), nano_usd };
+        for (nano_usd, micro, worth) in [
+            (50_000_000, 1_000_000, 50_000_000),
+            (1_000, 499, 0),
+            (1_000, 500, 0),
+            (1_000, 501, 1),
+            (1_000, 1_500, 2),
+            (1_000, 2_500, 2),
+            (1_001, 1_000, 1),
+        ] {
+            let found = rate(nano_usd).worth(MicroTokens(micro));
+            assert_eq!(found, Some(NanoUsd(worth)), "{micro} at {nano_usd}");
+        }
+        assert_eq!(rate(RATE_MAX).worth(MicroTokens(i64::MAX)), None);
+        for micro in 1..5_000 {
+            let exact = i128::from(micro) * 1_234_567;
+            let found = rate(1_234_567).worth(MicroTokens(micro)).expect("in range");
+            assert!((i128::from(found.0) * MICRO - exact).abs() <= MICRO / 2, "{micro}");
+        }
     }
 
     #[test]

@@ -28,6 +28,18 @@ async function assertClean(document, what) {
   assert.deepEqual(await broken(document), [], what);
 }
 
+/** A phone's and a desktop's: what fits on one may be cut off or overlap on the other. */
+async function atBothWidths(page, what) {
+  for (const width of [360, 1280]) {
+    await page.setViewportSize({ width, height: 740 });
+    // Charts are drawn anew.
+    await page.waitForTimeout(300);
+    await assertClean(page, `${what}, ${width} px`);
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(wide <= width, `${what} is ${wide} px wide in a window of ${width}`);
+  }
+}
+
 const post = async (name = 'endless') => {
   const dataset = await uploadDigits(world.coordinator);
   return world.coordinator.json('POST', '/v1/jobs', digitsJob(dataset.id, { epochs: 1000, name }));
@@ -82,13 +94,13 @@ for (const colorScheme of ['light', 'dark']) {
       const page = await visitor.context.newPage();
       await page.goto(`${world.coordinator.origin}/`);
       await page.getByText('Nobody is lending').waitFor();
-      await assertClean(page, 'empty');
+      await atBothWidths(page, 'empty');
       await post('digits');
       await visitor.accept(50);
       await visitor.until(({ phase, tasks }) => phase === 'working' && tasks > 5, 'working');
       await page.getByText('Training loss by round').first().waitFor();
       await page.locator('table').waitFor();
-      await assertClean(page, 'full');
+      await atBothWidths(page, 'full');
     });
 
     it('finds nothing on the contributor page of somebody new, or with a link that is not whole', async () => {

@@ -165,6 +165,7 @@ it('says of each result what became of it, and of each device why it is gone', a
 });
 
 it('pays out what its owner asks for and the operator approves, and moves the rest to an account', async () => {
+  await operate(world.coordinator, 'token-rate', 'set', '3000');
   const live = await liveAccount(world.coordinator, 1_000_000_000_000);
   const dataset = await uploadDigits(live);
   const job = await live.json('POST', '/v1/jobs', digitsJob(dataset.id, { epochs: 4, name: 'paid' }));
@@ -182,6 +183,9 @@ it('pays out what its owner asks for and the operator approves, and moves the re
   const available = async () => (await form.getByText('Available:').textContent()).match(/\$([\d.]+)\./)[1];
   const all = await available();
   assert.ok(Number(all) > 0, all);
+  const raven = (BigInt(Math.round(Number(all) * 1e9)) * 1_000_000n) / 3_000n;
+  const shown = `${(Number(raven) / 1e6).toLocaleString('en', { maximumFractionDigits: 6 })} RAVEN`;
+  await page.locator('.tile', { hasText: 'Available' }).getByText(shown, { exact: true }).waitFor();
   // What cannot be is said beside the field, and moves nothing.
   for (const [typed, said] of [['1,5', 'with a point'], ['0', 'more than nothing'], ['0.00000001', 'at least'], ['999', 'to spend']]) {
     await amount.fill(typed);

@@ -142,6 +142,7 @@ describe('the console', () => {
 
   it('withdraws what a site has earned, takes it back, and spends it', async () => {
     const live = await liveAccount(world.coordinator, 1_000_000_000_000);
+    await operate(world.coordinator, 'token-rate', 'set', '3000');
     const origin = `http://127.0.0.1:${world.partner.port}`;
     const site = await live.json('POST', '/v1/sites', { name: 'Paid News', origins: [origin] });
     world.partner.routes['/.well-known/raven-site.txt'] = { type: 'text/plain', body: site.site_key };
@@ -158,8 +159,14 @@ describe('the console', () => {
     await signIn(page, live.key);
     const form = page.getByRole('form', { name: 'Withdraw' });
     await form.waitFor();
-    const { balance } = await live.json('GET', `/v1/sites/${site.id}/account`);
+    const { balance, tokens } = await live.json('GET', `/v1/sites/${site.id}/account`);
     assert.ok(balance.available_nano_usd > 200, JSON.stringify(balance));
+    // What the coordinator says it is in tokens stands beside every amount in dollars.
+    const raven = `${(tokens.available_micro_tokens / 1e6).toLocaleString('en', { maximumFractionDigits: 6 })} RAVEN`;
+    await page.getByRole('region', { name: 'Payouts' }).locator('.tile', { hasText: 'Available' }).getByText(raven, { exact: true }).waitFor();
+    await page.locator('.tile', { hasText: 'Earned in these days' }).getByText('RAVEN').waitFor();
+    await page.getByRole('button', { name: 'Estimate' }).click();
+    await page.locator('.tile', { hasText: "The site's 3 %" }).getByText('RAVEN').waitFor();
     await form.getByText('At least $0.0000001 at a time').waitFor();
     const ask = async (amount) => {
       await form.getByLabel('Amount in US dollars').fill(amount);

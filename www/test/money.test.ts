@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Refusal } from '../src/parts/refusal.ts';
 import { isNoKey } from '../src/parts/sign-in.tsx';
-import { nameOf } from '../src/parts/statement.tsx';
+import { nameOf, readLines } from '../src/parts/statement.tsx';
 import { References, withdraw, type Till, type Wish } from '../src/parts/till.ts';
 
 const WISH = { nanoUsd: 5, address: 'ann@example.org', pay: 'usd' } as const;
@@ -43,8 +43,14 @@ test('what is held already is not asked for twice', async () => {
   }
 });
 
+test('a statement says what was paid in tokens, and nothing of other lines', () => {
+  const rate = { nano_usd_per_token: 40_000_000, from: '2026-01-01T00:00:00Z' };
+  const { lines } = readLines({ lines: [{ number: 2, paid: { micro_tokens: 37_500_000, rate } }, { number: 1, paid: null }] });
+  assert.deepEqual(lines.map(({ paid }) => paid), [{ microTokens: 37_500_000, rate: 40_000_000 }, undefined]);
+});
+
 test('a movement of earnings is named by who reads it', () => {
-  const line = { number: 1, at: '', state: 'posted' };
+  const line = { number: 1, at: '', state: 'posted', paid: undefined };
   assert.equal(nameOf({ ...line, reason: 'spend', nanoUsd: 5 }), 'From earnings');
   assert.equal(nameOf({ ...line, reason: 'spend', nanoUsd: -5 }), 'To an account');
   assert.equal(nameOf({ ...line, reason: 'escrow', nanoUsd: -5 }), 'Set aside for a job');

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { amountOf } from '../src/parts/amount.tsx';
 import { References, readWithdrawals, STATES } from '../src/parts/till.ts';
+import { inTokens } from '../src/parts/tokens.tsx';
 import { decimal, parseUsd, tokens, usd, usdBrief, usdShort } from '../src/parts/usd.ts';
 
 test('amounts are shown to the last digit', () => {
@@ -21,6 +22,19 @@ test('amounts are shown to the last digit', () => {
 
 test('tokens are shown to the last millionth', () => {
   assert.deepEqual([0, 1, 1_250_500_000, 1_000_000].map(tokens), ['0 RAVEN', '0.000001 RAVEN', '1,250.5 RAVEN', '1 RAVEN']);
+});
+
+test('amounts are shown in tokens as the coordinator rounds them, where there is a rate', () => {
+  const cases: Array<[number, number, string]> = [
+    [2, 3_000_000, '0 RAVEN'],
+    [5, 3_000_000, '0.000001 RAVEN'],
+    [-5, 3_000_000, '−0.000001 RAVEN'],
+    [1_500_000_000, 40_000_000, '37.5 RAVEN'],
+    [9_007_199_254_740_991, 1_000, '9,007,199,254,740.991 RAVEN'],
+    [1_500_000_000, 0, ''],
+    [0, 40_000_000, ''],
+  ];
+  for (const [nanoUsd, rate, expected] of cases) assert.equal(inTokens(nanoUsd, rate), expected, `${nanoUsd} at ${rate}`);
 });
 
 test('where there is little room no amount is larger than it is', () => {

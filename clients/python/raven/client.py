@@ -125,12 +125,23 @@ class Client:
 
     # --- jobs ------------------------------------------------------------
 
-    def create_job(self, job: Mapping[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
+    def create_job(
+        self,
+        job: Mapping[str, Any],
+        idempotency_key: str | None = None,
+        *,
+        hold_nano_usd_max: int | None = None,
+    ) -> dict[str, Any]:
         """Posts a job and returns it, its `id` among the fields.
+
+        With `hold_nano_usd_max`, such as a quote's `price["most_nano_usd"]`, it is refused with an
+        `ApiError` where it would hold more of the account's money by now.
 
         Where no answer comes it is sent again under the same `Idempotency-Key`, drawn
         where none is given: however often it arrives, there is one job.
         """
+        if hold_nano_usd_max is not None:
+            job = {**job, "hold_nano_usd_max": hold_nano_usd_max}
         return self._post("/v1/jobs", job, idempotency_key)
 
     def quote(self, job: Mapping[str, Any]) -> dict[str, Any]:

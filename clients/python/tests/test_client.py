@@ -36,6 +36,26 @@ class Requests(StubCase):
         self.assertEqual(request.headers["content-type"], "application/json")
         self.assertEqual(json.loads(request.body), {"name": "demo", "dataset": "ds_1"})
 
+    def test_a_job_may_say_what_it_may_hold_at_most(self):
+        def answer(request, handler):
+            if request.path == "/v1/quotes":
+                send_json(handler, 200, {"price": {"most_nano_usd": 700}})
+            else:
+                detail = {"detail": "would hold 800 now", "field": "hold_nano_usd_max", "limit": 700, "found": 800}
+                send_json(handler, 422, detail)
+
+        client = self.start(answer)
+        job = {"name": "demo", "dataset": "ds_1"}
+        most = client.quote(job)["price"]["most_nano_usd"]
+        with self.assertRaises(ApiError) as caught:
+            client.create_job(job, hold_nano_usd_max=most)
+        refusal = caught.exception
+        self.assertEqual((refusal.field, refusal.limit, refusal.found), ("hold_nano_usd_max", 700, 800))
+        quoted, posted = (json.loads(request.body) for request in self.stub.requests)
+        self.assertEqual(quoted, {"name": "demo", "dataset": "ds_1"})
+        self.assertEqual(posted, {"name": "demo", "dataset": "ds_1", "hold_nano_usd_max": 700})
+        self.assertEqual(job, {"name": "demo", "dataset": "ds_1"}, "the caller's own is as it was")
+
     def test_sites_are_read_changed_and_proven(self):
         client = self.start(lambda request, handler: send_json(handler, 200, {"sites": [], "valid": True}))
         self.assertEqual(client.sites(), [])

@@ -1,14 +1,11 @@
 //! Whom a contributor trusts to vouch for a coordinator, over the socket and for shards alike.
 
 use super::{Address, ContributeError};
-use rustls::pki_types::pem::PemObject;
+use crate::authorities;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
-
-/// Of a file of authorities: a few certificates.
-const AUTHORITIES_BYTES_MAX: u64 = 1 << 20;
 
 /// How a secure connection is made.
 #[derive(Clone, Debug)]
@@ -25,6 +22,10 @@ impl Trust {
     /// # Errors
     /// [`ContributeError::Authorities`], [`ContributeError::Name`], [`ContributeError::Tls`].
     pub(super) fn of(to: &Address, file: Option<&Path>) -> Result<Option<Self>, ContributeError> {
+        let read = |path: &Path| {
+            authorities::read(path)
+                .map_err(|detail| ContributeError::Authorities { path: path.to_owned(), detail })
+        };
         let authorities = file.map(read).transpose()?.unwrap_or_default();
         let Some(name) = to.certified_name() else { return Ok(None) };
         let name = ServerName::try_from(name.to_owned())
@@ -56,18 +57,6 @@ impl Trust {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, ContributeError> {
-    let failed = |detail: String| ContributeError::Authorities { path: path.to_owned(), detail };
-    let bytes = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
-    if bytes > AUTHORITIES_BYTES_MAX {
-        return Err(failed(format!("{bytes} bytes, at most {AUTHORITIES_BYTES_MAX} are read")));
-    }
-    let found: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?.collect();
-    let found = found.map_err(|error| failed(error.to_string()))?;
-    if found.is_empty() { Err(failed("it has no certificate".into())) } else { Ok(found) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,8 +70,6 @@ mod tests {
         assert!(matches!(refused(), ContributeError::Authorities { .. }));
         std::fs::write(&path, "no certificate").expect("written");
         assert!(refused().to_string().ends_with("it has no certificate"));
-        std::fs::write(&path, vec![b'x'; AUTHORITIES_BYTES_MAX as usize + 1]).expect("written");
-        assert!(refused().to_string().contains("at most"));
         assert!(Trust::of(&to, None).expect("the usual ones").is_some());
         let plain: Address = "http://localhost".parse().expect("an address");
         assert!(Trust::of(&plain, None).expect("none is needed").is_none());

@@ -4,13 +4,13 @@
 use super::auth::Owner;
 use super::extract::{Path, Query};
 use super::partner::find;
-use super::token_rate::in_tokens;
+use super::token_rate::{self, in_tokens};
 use super::{App, Problem};
 use crate::certificate::issue;
 use crate::receipt::sign;
 use crate::store::{Book, Side, StatementLine, requester};
 use crate::time::UnixMs;
-use crate::token::TokenRates;
+use crate::token::{PaidTokens, TokenRates};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -181,6 +181,14 @@ fn shown(line: &StatementLine, rates: &TokenRates) -> Option<Value> {
         Side::Took => (transfer.debit, 1),
     };
     let (amount, at) = (NanoUsd(sign * transfer.amount.0), UnixMs(line.entry.at));
+    let paid = line.paid.map(|PaidTokens { tokens, rate }| {
+        json!({ "micro_tokens": tokens.0, "rate": token_rate::shown(&rate) })
+    });
+    // What came in tokens is so many of them, and not what its amount comes to again.
+    let micro_tokens = match line.paid {
+        Some(paid) => Some(paid.tokens.0),
+        None => rates.micro_tokens(amount, at),
+    };
     Some(json!({
         "number": line.number,
         "id": line.entry.id.to_string(),
@@ -188,7 +196,8 @@ fn shown(line: &StatementLine, rates: &TokenRates) -> Option<Value> {
         "reason": transfer.reason.as_str(),
         "other": other.to_string(),
         "nano_usd": amount.0,
-        "micro_tokens": rates.micro_tokens(amount, at),
+        "micro_tokens": micro_tokens,
+        "paid": paid,
         "state": line.state.map_or("posted", |state| state.as_str()),
         "hash": line.hash.to_string(),
     }))

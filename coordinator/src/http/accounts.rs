@@ -140,7 +140,8 @@ async fn list(
     for row in &rows {
         accounts.push(shown(&app, row).await?);
     }
-    Ok(Json(json!({ "accounts": accounts, "next_after": next })))
+    let most = app.settings.accounts.children_max;
+    Ok(Json(json!({ "accounts": accounts, "next_after": next, "open_max": most })))
 }
 
 async fn show(

@@ -69,6 +69,21 @@ fn dataset_id(spec: &JobSpec) -> Result<DatasetId, Problem> {
     spec.dataset.parse().map_err(|()| Problem::no_dataset())
 }
 
+/// Whether jobs of that mode are taken: what nobody checks is for contributors whom the
+/// operator knows.
+pub(super) fn takes(app: &App, mode: Verification) -> bool {
+    mode != Verification::None || app.settings.private_pool
+}
+
+/// Refuses a job of a mode that is not taken.
+fn admit_mode(app: &App, mode: Verification) -> Result<(), Problem> {
+    if takes(app, mode) {
+        return Ok(());
+    }
+    let detail = "verification: none is for private pools, and strangers contribute here";
+    Err(Problem::invalid(detail).named("job", "The job is refused").with_field("verification"))
+}
+
 /// Refuses a job that its own terms would end for certain.
 fn admit(app: &App, prepared: &Prepared, now: UnixMs) -> Result<(), Problem> {
     let (terms, quote) = (prepared.spec.terms(), quotes::of(app, prepared));
@@ -78,10 +93,6 @@ fn admit(app: &App, prepared: &Prepared, now: UnixMs) -> Result<(), Problem> {
     if terms.fallback == Fallback::Operator && !app.settings.operator {
         let detail = "fallback: this coordinator has no node of its own";
         return Err(refused("fallback", detail.into()));
-    }
-    if prepared.spec.verification == Verification::None && !app.settings.private_pool {
-        let detail = "verification: none is for private pools, and strangers contribute here";
-        return Err(refused("verification", detail.into()));
     }
     if let Some(Deadline(at)) = terms.deadline {
         // Whether it can be kept is the quote's affair: others may come online.
@@ -127,6 +138,7 @@ fn admit_hold(spec: &JobSpec, facts: &JobFacts) -> Result<(), Problem> {
 
 /// Validates and lowers a job's document; nothing is stored.
 pub async fn prepare(app: &App, owner: Owner, mut spec: JobSpec) -> Result<Prepared, Problem> {
+    admit_mode(app, spec.verification)?;
     let dataset =
         datasets::find(app, owner, &spec.dataset).await?.ok_or_else(Problem::no_dataset)?;
     let seed = Seed(spec.seed.map_or_else(random::nonzero_u64, |seed| seed.0));

@@ -3,7 +3,7 @@
 use super::auth::Owner;
 use super::body::JsonBody;
 use super::idempotency::{Once, Turn};
-use super::jobs::{Prepared, prepare};
+use super::jobs::{Prepared, prepare, takes};
 use super::{App, Problem};
 use crate::job::{JobSpec, Quote, Speeds, calculations, quote};
 use axum::extract::State;
@@ -97,13 +97,15 @@ fn answer(app: &App, prepared: &Prepared, quote: &Quote) -> Value {
         None if snapshot.contributors == 0 => (Value::Null, "no contributor is online".into()),
         None => (Value::Null, "no contributor online takes tasks now".into()),
     };
-    let by_mode = quote.by_mode.iter().map(|(mode, allowance, price)| {
-        json!({
-            "verification": mode,
-            "allowance_thousandths": allowance,
-            "most_nano_usd": price,
-        })
-    });
+    let by_mode = quote.by_mode.iter().filter(|(mode, ..)| takes(app, *mode)).map(
+        |(mode, allowance, price)| {
+            json!({
+                "verification": mode,
+                "allowance_thousandths": allowance,
+                "most_nano_usd": price,
+            })
+        },
+    );
     let by_mode: Vec<Value> = by_mode.collect();
     let measured = snapshot.nodes.iter().filter(|node| node.measured).count();
     json!({

@@ -26,10 +26,11 @@ const WWW_PAGE: &str = "sign-up";
 /// What a link shows where it was not: programs that look into mail follow links, so that
 /// only the button makes the account. The address is the page's own.
 const PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
-    <meta name=\"viewport\" content=\"width=device-width\"><title>Sign up</title>\
-    <h1>Sign up</h1><p>The button makes your account. What it answers is shown once: \
+    <meta name=\"viewport\" content=\"width=device-width\">\
+    <meta name=\"color-scheme\" content=\"light dark\"><title>Sign up</title>\
+    <main><h1>Sign up</h1><p>The button makes your account. What it answers is shown once: \
     an API key, and a code that gives the account back to you should you lose the key. \
-    Keep both.</p><form method=\"post\"><button>Make my account</button></form></html>";
+    Keep both.</p><form method=\"post\"><button>Make my account</button></form></main></html>";
 const PAGE_POLICY: &str = "default-src 'none'; form-action 'self'; frame-ancestors 'none'";
 
 pub fn routes() -> Router<App> {

@@ -82,9 +82,14 @@ impl From<SettlementError> for Problem {
             SettlementError::ReferenceUsed => Problem::conflict(detail)
                 .named("reference-used", "The reference is used")
                 .with_field("reference"),
-            SettlementError::NoTokenRate => Problem::conflict(detail)
+            SettlementError::NoTokenRate => Problem::conflict(format!("pay: {detail}"))
                 .named("no-token-rate", "Tokens have no rate")
                 .with_field("pay"),
+            SettlementError::Tokens { .. }
+            | SettlementError::TokensWorthNothing { .. }
+            | SettlementError::TokensWorthTooMuch { .. } => {
+                Problem::invalid(detail).with_field("micro_tokens")
+            }
             SettlementError::Unknown(_) => Problem::not_found(detail),
             SettlementError::NotPayable { .. } => Problem::forbidden(detail),
             SettlementError::Over { .. } => Problem::expired_hold(detail),

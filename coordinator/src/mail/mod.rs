@@ -6,7 +6,7 @@ mod outbox;
 mod relay;
 
 pub use outbox::{Outbox, Pace};
-pub use relay::{Login, Relay, RelayError, Security};
+pub use relay::{Authorities, Login, Relay, RelayError, Security};
 
 use crate::random;
 use crate::time::UnixMs;

@@ -4,7 +4,9 @@
 //! the process ended is handed it again, under the same Message-ID.
 
 use super::relay::{Handed, Sender};
-use super::{EmailAddress, FolderMailer, LetterCounts, Login, Mail, MailError, Mailer, Relay};
+use super::{
+    Authorities, EmailAddress, FolderMailer, LetterCounts, Login, Mail, MailError, Mailer, Relay,
+};
 use crate::store::LINK_MS;
 use crate::time::UnixMs;
 use futures_util::StreamExt as _;
@@ -77,12 +79,13 @@ impl Outbox {
     pub fn run(
         &self,
         relay: &Relay,
+        authorities: &Authorities,
         login: Option<&Login>,
         from: &EmailAddress,
         pace: Pace,
         stopping: watch::Receiver<bool>,
     ) -> Result<impl Future<Output = ()> + Send + use<>, String> {
-        let sender = Sender::new(relay, login, from, pace.stall)?;
+        let sender = Sender::new(relay, authorities, login, from, pace.stall)?;
         let carrier = Carrier { folder: self.folder.folder.clone(), sender, from: from.clone() };
         let post = Post::new(carrier, pace, self.counts.clone());
         Ok(post.run(self.written.clone(), stopping))

@@ -3,8 +3,10 @@
 use super::EmailAddress;
 use lettre::address::Envelope;
 use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
+use rustls::pki_types::CertificateDer;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -22,6 +24,24 @@ pub enum Security {
     StartTls,
     /// Nothing: the relay is on this machine.
     Loopback,
+}
+
+/// Who vouches for the relay's name, where it is not whom browsers believe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authorities(pub Vec<CertificateDer<'static>>);
+
+impl Authorities {
+    /// What TLS with a host goes by.
+    fn parameters(&self, host: &str) -> Result<TlsParameters, lettre::transport::smtp::Error> {
+        let mut builder = TlsParameters::builder(host.to_owned());
+        if !self.0.is_empty() {
+            builder = builder.certificate_store(CertificateStore::None);
+        }
+        for authority in &self.0 {
+            builder = builder.add_root_certificate(Certificate::from_der(authority.to_vec())?);
+        }
+        builder.build()
+    }
 }
 
 /// Who we are to the relay.
@@ -142,18 +162,19 @@ impl Sender {
     /// That of TLS, as text.
     pub(super) fn new(
         relay: &Relay,
+        authorities: &Authorities,
         login: Option<&Login>,
         from: &EmailAddress,
         stall: Duration,
     ) -> Result<Self, String> {
-        type Transport = AsyncSmtpTransport<Tokio1Executor>;
-        let builder = match relay.security {
-            Security::Tls => Transport::relay(&relay.host),
-            Security::StartTls => Transport::starttls_relay(&relay.host),
-            Security::Loopback => Ok(Transport::builder_dangerous(&relay.host)),
+        let parameters = || authorities.parameters(&relay.host).map_err(|error| error.to_string());
+        let tls = match relay.security {
+            Security::Tls => Tls::Wrapper(parameters()?),
+            Security::StartTls => Tls::Required(parameters()?),
+            Security::Loopback => Tls::None,
         };
-        let mut builder = builder
-            .map_err(|error| error.to_string())?
+        let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&relay.host)
+            .tls(tls)
             .port(relay.port)
             .timeout(Some(stall))
             .hello_name(ClientId::Domain(from.domain().to_owned()));

@@ -53,7 +53,7 @@ impl Settlement for Manual {
     fn deposit(&self, deposit: Deposit) -> BoxFuture<'_, Result<Added, SettlementError>> {
         Box::pin(async move {
             let Deposit { owner, amount, payment } = deposit;
-            Ok(self.store.deposit(owner, amount, &payment).await?)
+            self.store.deposit(owner, amount, &payment).await
         })
     }
 

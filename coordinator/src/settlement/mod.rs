@@ -8,7 +8,7 @@ pub use manual::Manual;
 
 use crate::store::{Book, BooksError, KeyId, StoreError};
 use crate::time::UnixMs;
-use crate::token::TokenRate;
+use crate::token::{MicroTokens, TokenRate};
 use futures_util::future::BoxFuture;
 use raven_engine::ledger::{Account, Added, Refusal};
 use raven_engine::money::NanoUsd;
@@ -151,11 +151,28 @@ pub enum Decision {
     Refuse,
 }
 
+/// What a payment was made in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tender {
+    Usd(NanoUsd),
+    /// At the rate that is in force when the payment is entered.
+    Tokens(MicroTokens),
+}
+
+impl From<NanoUsd> for Tender {
+    fn from(amount: NanoUsd) -> Self {
+        Tender::Usd(amount)
+    }
+}
+
+/// Nano-USD of one deposit, a million USD: a slip of the finger is not entered for good.
+pub const DEPOSIT_MAX: NanoUsd = NanoUsd(1_000_000_000_000_000);
+
 /// Money that came in, as whoever runs the coordinator has seen it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deposit {
     pub owner: KeyId,
-    pub amount: NanoUsd,
+    pub amount: Tender,
     /// What the payment is known by: one payment is entered once.
     pub payment: String,
 }
@@ -171,8 +188,14 @@ pub enum SettlementError {
     Address,
     #[error("account {account}: nothing is paid out of it")]
     NotPayable { account: Account },
-    #[error("pay: there is no rate at which tokens could be paid")]
+    #[error("there is no rate at which tokens could be paid: the operator has set none")]
     NoTokenRate,
+    #[error("micro_tokens: {}, must be 1 or more", found.0)]
+    Tokens { found: MicroTokens },
+    #[error("micro_tokens: {} are worth less than half a nano-USD", found.0)]
+    TokensWorthNothing { found: MicroTokens },
+    #[error("micro_tokens: {} are worth more than {} nano-USD", found.0, DEPOSIT_MAX.0)]
+    TokensWorthTooMuch { found: MicroTokens },
     #[error("no withdrawal has the id {0}")]
     Unknown(WithdrawalId),
     #[error("withdrawal {id} is {} already", state.as_str())]
@@ -204,10 +227,12 @@ pub trait Settlement: fmt::Debug + Send + Sync {
     /// What is less is not paid out.
     fn least(&self) -> NanoUsd;
 
-    /// Enters money that came in.
+    /// Enters money that came in. What came in tokens is entered again at the rate at
+    /// which it was, whatever the rate is by then.
     ///
     /// # Errors
-    /// [`SettlementError::Books`], also where the payment was entered with other content.
+    /// [`SettlementError::Books`], also where the payment was entered with other content;
+    /// of tokens what they are not worth, and [`SettlementError::PlayMoney`].
     fn deposit(&self, deposit: Deposit) -> BoxFuture<'_, Result<Added, SettlementError>>;
 
     /// Holds money that is to go out. Asked again with the same reference it

@@ -13,6 +13,7 @@ mod children;
 mod contributors;
 mod credits;
 mod datasets;
+mod deposits;
 mod desk;
 mod events;
 mod executions;
@@ -109,6 +110,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0017_choices.sql"),
     include_str!("../../migrations/0018_measures.sql"),
     include_str!("../../migrations/0019_account_links.sql"),
+    include_str!("../../migrations/0022_token_deposits.sql"),
 ];
 
 /// Everything that refers to blobs.

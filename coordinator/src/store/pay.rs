@@ -11,8 +11,7 @@ use super::desk::{Desk, exact, read_book, work_of};
 use super::{KeyId, Store, StoreError, column, failed, to_sql};
 use crate::time::UnixMs;
 use raven_engine::ledger::{
-    Account, Action, Added, Entry, EntryId, Exact, Paid, Reason, RequesterId, RoundKey, Transfer,
-    Voided,
+    Account, Action, Entry, EntryId, Exact, Paid, Reason, RequesterId, RoundKey, Transfer, Voided,
 };
 use raven_engine::money::{Charge, NanoUsd};
 use raven_engine::{Credit, JobPhase, Record, Void};
@@ -62,25 +61,6 @@ impl Store {
         }
         // An operator's lines are earnings: hundredths of their charges.
         Ok(Charge::from_units(sum.0 / 100))
-    }
-
-    /// Enters a payment that came in from outside. The same payment is entered once.
-    ///
-    /// # Errors
-    /// [`BooksError`]: also where the payment was entered for another amount or owner.
-    pub async fn deposit(
-        &self,
-        owner: KeyId,
-        amount: NanoUsd,
-        payment: &str,
-    ) -> Result<Added, BooksError> {
-        let book = self.book_of(owner).await?;
-        let (debit, credit) = (Account::External, requester(owner));
-        let transfer = Transfer { debit, credit, amount, reason: Reason::Deposit };
-        let id = EntryId::of("deposit", &[payment.as_bytes()]);
-        let at = UnixMs::now().0;
-        let added = self.enter(book, &[Entry { id, at, action: Action::Post(transfer) }]).await?;
-        Ok(added.first().copied().unwrap_or(Added::Before))
     }
 
     /// Gives play money to every owner of test keys who was given none yet.

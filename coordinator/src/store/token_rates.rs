@@ -3,16 +3,33 @@
 use super::{Store, StoreError, column, failed};
 use crate::time::UnixMs;
 use crate::token::{TokenRate, TokenRates};
-use sqlx::sqlite::SqliteRow;
+use sqlx::Transaction;
+use sqlx::sqlite::{Sqlite, SqliteRow};
 
 /// Rates that are kept; one a day lasts for decades.
 const RATES_MAX: i64 = 10_000;
 
-pub(super) fn read(row: &SqliteRow) -> Result<TokenRate, StoreError> {
+fn read(row: &SqliteRow) -> Result<TokenRate, StoreError> {
     Ok(TokenRate {
         from: UnixMs(column(row, "token_rates", "from_ms")?),
         nano_usd: column(row, "token_rates", "nano_usd")?,
     })
+}
+
+/// The rate that is in force, within the caller's transaction.
+pub(super) async fn in_force(
+    transaction: &mut Transaction<'_, Sqlite>,
+    now: UnixMs,
+) -> Result<Option<TokenRate>, StoreError> {
+    let row = sqlx::query(
+        "SELECT from_ms, nano_usd FROM token_rates WHERE from_ms <= ?1
+         ORDER BY from_ms DESC LIMIT 1",
+    )
+    .bind(now.0)
+    .fetch_optional(&mut **transaction)
+    .await
+    .map_err(failed("read a token's rate"))?;
+    row.as_ref().map(read).transpose()
 }
 
 impl Store {

@@ -333,16 +333,8 @@ async fn rate_of(
     if request.pay == Pay::Usd {
         return Ok(None);
     }
-    let row = sqlx::query(
-        "SELECT from_ms, nano_usd FROM token_rates WHERE from_ms <= ?1
-         ORDER BY from_ms DESC LIMIT 1",
-    )
-    .bind(now.0)
-    .fetch_optional(&mut **transaction)
-    .await
-    .map_err(failed("read a token's rate"))?;
-    let row = row.ok_or(SettlementError::NoTokenRate)?;
-    Ok(Some(token_rates::read(&row)?))
+    let rate = token_rates::in_force(transaction, now).await?;
+    rate.ok_or(SettlementError::NoTokenRate).map(Some)
 }
 
 async fn check_waiting(transaction: &mut Tx, request: &Request) -> Result<(), StoreError> {

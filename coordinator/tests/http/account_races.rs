@@ -135,7 +135,7 @@ fn pay_in(
     amount: i64,
     payment: &str,
 ) -> Result<Added, SettlementError> {
-    let deposit = Deposit { owner, amount: NanoUsd(amount), payment: payment.into() };
+    let deposit = Deposit { owner, amount: NanoUsd(amount).into(), payment: payment.into() };
     server.runtime.block_on(server.app.settlement.deposit(deposit))
 }
 

@@ -58,7 +58,7 @@ fn what_waited_while_its_key_was_revoked_is_refused() {
     let server = Server::start();
     let (store, own) = (&server.app.store, ApiKey::generate(KeyMode::Live));
     let owner = server.runtime.block_on(store.add_key(&own)).expect("stored");
-    let deposit = Deposit { owner, amount: NanoUsd(100_000), payment: "p".into() };
+    let deposit = Deposit { owner, amount: NanoUsd(100_000).into(), payment: "p".into() };
     server.runtime.block_on(server.app.settlement.deposit(deposit)).expect("entered");
     let withdrawal = json!({"nano_usd": 50_000, "address": "IBAN 1", "reference": "a"});
     for (path, body) in [

@@ -60,7 +60,7 @@ fn a_quote_is_the_jobs_own_cost_in_integers() {
         let mode = modes.iter().find(|mode| mode["verification"] == name).expect(name);
         mode["most_nano_usd"].clone()
     };
-    assert_eq!(most_of("none"), price(20_000));
+    assert_eq!(modes.len(), 2, "none is not taken here: {modes:?}");
     assert_eq!(most_of("adaptive"), quote["price"]["most_nano_usd"]);
     assert_eq!(most_of("triple"), price(80_000), "three, and one to spare");
     assert_eq!(quote["price"]["rates"].as_array().map(Vec::len), Some(3));
@@ -252,9 +252,25 @@ fn only_a_private_pool_leaves_results_unchecked() {
     let mut document = job(&server.small_dataset());
     document["verification"] = json!("none");
     assert_eq!(server.post("/v1/jobs", &document).problem(422)["field"], "verification");
+    let problem = server.post("/v1/quotes", &document).problem(422);
+    assert_eq!(problem["field"], "verification", "and quotes none of them");
+    document["verification"] = json!("adaptive");
+    let adaptive = document.clone();
+    let modes = |server: &Server| {
+        let quote = server.post("/v1/quotes", &adaptive).json();
+        let modes = quote["price"]["by_verification"].as_array().expect("modes").clone();
+        modes.iter().map(|mode| mode["verification"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(modes(&server), ["triple", "adaptive"]);
     let mut settings = (*server.app.settings).clone();
     settings.private_pool = true;
     server.serve_with(settings);
+    assert_eq!(modes(&server), ["triple", "adaptive", "none"]);
+    let quote = server.post("/v1/quotes", &document).json();
+    let flops = u128::from(quote["flops"]["planned"].as_u64().expect("a count"));
+    let price = (flops * 20_000 * 11).div_ceil(500_000_000_000) as u64;
+    assert_eq!(quote["price"]["by_verification"][2]["most_nano_usd"], price, "one execution");
+    document["verification"] = json!("none");
     assert_eq!(server.post("/v1/jobs", &document).status, 202);
 }
 

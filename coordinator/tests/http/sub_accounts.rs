@@ -178,6 +178,7 @@ fn a_family_has_no_more_than_one_account_may() {
     });
     let (first, key) = child(&server, "Ann");
     let (second, other) = child(&server, "Ben");
+    assert_eq!(server.get("/v1/accounts").json()["open_max"], 2);
     let problem = server.post("/v1/accounts", &json!({"name": "Cid"})).problem(429);
     assert_eq!((&problem["limit"], &problem["found"]), (&json!(2), &json!(2)));
     // Two sites of one family, whoever has them.

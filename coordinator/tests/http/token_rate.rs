@@ -64,7 +64,7 @@ fn a_withdrawal_in_tokens_keeps_the_rate_at_which_it_was_asked_for() {
     let server = Server::start();
     let key = ApiKey::generate(KeyMode::Live);
     let owner = server.runtime.block_on(server.app.store.add_key(&key)).expect("stored");
-    let deposit = Deposit { owner, amount: NanoUsd(90_000), payment: "p".into() };
+    let deposit = Deposit { owner, amount: NanoUsd(90_000).into(), payment: "p".into() };
     server.runtime.block_on(server.app.settlement.deposit(deposit)).expect("entered");
     let path = "/v1/account/withdrawals";
     let wish = |reference: &str, pay: &str| {

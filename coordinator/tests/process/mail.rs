@@ -4,7 +4,7 @@
 use crate::server::{Answer, ORIGIN, Server};
 use crate::support::process::Process;
 use raven_coordinator::dataset::UploadLimits;
-use raven_coordinator::mail::{Login, Mailer, Outbox, Pace, Relay as Place, Security};
+use raven_coordinator::mail::{Authorities, Login, Mailer, Outbox, Pace, Relay as Place, Security};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 /// What the relay answers to each letter's reader, in their order; the last one for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
+pub(super) enum Mood {
     Takes,
     Refuses,
     Later,
@@ -34,18 +34,18 @@ struct Seen {
 }
 
 #[derive(Clone, Debug)]
-struct Relay {
-    port: u16,
+pub(super) struct Relay {
+    pub(super) port: u16,
     seen: Arc<Mutex<Seen>>,
     moods: Arc<Mutex<Vec<Mood>>>,
 }
 
 impl Relay {
-    fn start(server: &Server, moods: &[Mood]) -> Self {
+    pub(super) fn start(server: &Server, moods: &[Mood]) -> Self {
         Self::start_in(&server.runtime, moods)
     }
 
-    fn start_in(runtime: &tokio::runtime::Runtime, moods: &[Mood]) -> Self {
+    pub(super) fn start_in(runtime: &tokio::runtime::Runtime, moods: &[Mood]) -> Self {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let moods = Arc::new(Mutex::new(moods.to_vec()));
@@ -107,28 +107,28 @@ impl Relay {
         }
     }
 
-    fn letters(&self) -> Vec<String> {
+    pub(super) fn letters(&self) -> Vec<String> {
         self.seen.lock().expect("a lock").letters.clone()
     }
 
-    fn connections(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         self.seen.lock().expect("a lock").connections
     }
 
-    fn commands(&self, verb: &str) -> Vec<String> {
+    pub(super) fn commands(&self, verb: &str) -> Vec<String> {
         let seen = self.seen.lock().expect("a lock");
         seen.commands.iter().filter(|line| line.starts_with(verb)).cloned().collect()
     }
 }
 
-const PACE: Pace = Pace {
+pub(super) const PACE: Pace = Pace {
     attempts_max: 4,
     first_wait: Duration::from_millis(20),
     stall: Duration::from_millis(400),
 };
 
 /// A server whose letters wait in `folder`, and what ends the one who takes them from there.
-fn start(folder: &Path) -> (Server, Outbox) {
+pub(super) fn start(folder: &Path) -> (Server, Outbox) {
     let outbox = Outbox::open(folder).expect("a folder");
     let mailer = Arc::new(outbox.clone()) as Arc<dyn Mailer>;
     let server = Server::start_with_settings(UploadLimits::default(), |settings| {
@@ -153,7 +153,7 @@ fn run_at(
     run_with(pace, server, outbox, &relay, login)
 }
 
-fn run_with(
+pub(super) fn run_with(
     pace: Pace,
     server: &Server,
     outbox: &Outbox,
@@ -163,20 +163,21 @@ fn run_with(
     let (stop, stopping) = watch::channel(false);
     let from = "raven@example.org".parse().expect("an address");
     let _inside = server.runtime.enter();
-    let post = outbox.run(relay, login, &from, pace, stopping).expect("a relay");
+    let post =
+        outbox.run(relay, &Authorities::default(), login, &from, pace, stopping).expect("a relay");
     server.runtime.spawn(post);
     stop
 }
 
-fn wish(server: &Server, email: &str) -> Answer {
+pub(super) fn wish(server: &Server, email: &str) -> Answer {
     server.ask("none", "POST", "/v1/sign-up", &json!({ "email": email }))
 }
 
-fn waiting(folder: &Path) -> usize {
+pub(super) fn waiting(folder: &Path) -> usize {
     std::fs::read_dir(folder).expect("a folder").count()
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < deadline, "not {what}");

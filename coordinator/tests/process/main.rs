@@ -8,6 +8,7 @@ mod divergence;
 mod hostile_http;
 mod kills;
 mod mail;
+mod mail_tls;
 mod money_commands;
 mod operations;
 #[path = "../server/mod.rs"]

@@ -58,6 +58,26 @@ fn a_new_account_has_a_key_on_stdout_and_a_code_on_stderr() {
 }
 
 #[test]
+fn a_payment_in_tokens_is_entered_at_the_rate_of_its_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let key = ApiKey::parse(&told(&data, "keys create --live")).expect("a key");
+    let line = format!("deposit --micro-tokens 1500001 --payment p {}", key.reveal());
+    assert!(refused(&data, &line).contains("there is no rate"));
+    told(&data, "token-rate set 50000001");
+    // 75,000,051.500001 nano-USD.
+    let at_rate = "as 1500001 millionths of a token at 0.050000001 USD in the live book; \
+                   0.075000052 USD are there to spend";
+    assert_eq!(told(&data, &line), format!("entered {at_rate}"));
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    told(&data, "token-rate set 70000000");
+    assert_eq!(told(&data, &line), format!("entered before {at_rate}"));
+    let other = format!("deposit --nano-usd 75000052 --payment p {}", key.reveal());
+    assert!(refused(&data, &other).contains("it stands for another entry already"));
+    assert!(told(&data, "audit").contains("live: 1 entries"));
+}
+
+#[test]
 fn an_operator_lists_approves_and_refuses_withdrawals() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");

@@ -3,7 +3,7 @@
 
 use crate::support::process::{Installation, Process, digits_job, program, run};
 use crate::support::socket::Socket;
-use crate::support::{Coordinator, kernel_file};
+use crate::support::{Coordinator, kernel_file, tls};
 use ed25519_dalek::SigningKey;
 use raven_coordinator::signing::SigningKeys;
 use raven_coordinator::ticket::{Seat, TICKET_MS, TicketError, Tickets, signing_folder};
@@ -129,6 +129,9 @@ fn the_example_of_a_configuration_is_taken() {
                 "smtp_password_file" => {
                     let path = write(installation.path(), "password", "secret");
                     format!("smtp_password_file = '{}'", path.display())
+                }
+                "smtp_authorities" => {
+                    format!("smtp_authorities = '{}'", tls::authority().display())
                 }
                 _ => line.to_owned(),
             };

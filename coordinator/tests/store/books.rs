@@ -148,9 +148,10 @@ async fn the_auditor_finds_every_kind_of_tampering() {
             AuditError::Fault { fault: Fault::Chain { .. }, .. } => "Chain",
             AuditError::Hold { .. } => "Hold",
             AuditError::Gap { .. } => "Gap",
-            AuditError::Store(_) | AuditError::Fault { .. } | AuditError::Escrow { .. } => {
-                "Unreadable or missing"
-            }
+            AuditError::Store(_)
+            | AuditError::Fault { .. }
+            | AuditError::Escrow { .. }
+            | AuditError::Deposit { .. } => "Unreadable or missing",
         };
         assert_eq!(found, kind, "{sql}: {error}");
     }

@@ -16,3 +16,4 @@ mod repeats;
 mod server;
 mod settled;
 mod settlement;
+mod token_deposits;

@@ -2,9 +2,12 @@
 //! with the books, a refused step leaves them as they were, and nothing comes from nowhere.
 
 use raven_coordinator::keys::{ApiKey, KeyMode};
-use raven_coordinator::settlement::{Decision, Manual, Pay, Request, Settlement, WithdrawalId};
+use raven_coordinator::settlement::{
+    Decision, Manual, Pay, Request, Settlement, Tender, WithdrawalId,
+};
 use raven_coordinator::store::{Book, KeyId, NewKey, Store, requester};
 use raven_coordinator::time::UnixMs;
+use raven_coordinator::token::MicroTokens;
 use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
 use raven_engine::money::NanoUsd;
 use raven_engine::{ContributorId, SiteId};
@@ -50,6 +53,7 @@ impl World {
         let parent = store.add_key(&own).await.expect("stored");
         let new = NewKey::whole(&other);
         let child = store.add_child(parent, &new, "Ann", None, 9).await.expect("stored");
+        store.set_token_rate(1_500_000, UnixMs(1)).await.expect("set");
         let now = UnixMs(1_000_000);
         World { store, settlement, parent, child, now, random: Random(seed) }
     }
@@ -70,8 +74,12 @@ impl World {
         match self.random.below(8) {
             0 => {
                 let payment = reference.to_string();
-                let deposit =
-                    raven_coordinator::settlement::Deposit { owner: self.parent, amount, payment };
+                let (owner, tokens) = (self.parent, Tender::Tokens(MicroTokens(amount.0)));
+                // The same payment comes in the other kind of money too, and at other rates.
+                let amount = if self.random.below(2) == 0 { tokens } else { amount.into() };
+                let rate = 1_500_000 + 1_000 * step as i64;
+                self.store.set_token_rate(rate, UnixMs::now()).await.ok();
+                let deposit = raven_coordinator::settlement::Deposit { owner, amount, payment };
                 self.settlement.deposit(deposit).await.is_ok()
             }
             1 => {

@@ -27,7 +27,7 @@ impl Bank {
         let server = Server::start();
         let key = ApiKey::generate(KeyMode::Live);
         let owner = server.runtime.block_on(server.app.store.add_key(&key)).expect("stored");
-        let deposit = Deposit { owner, amount: NanoUsd(amount), payment: "p".into() };
+        let deposit = Deposit { owner, amount: NanoUsd(amount).into(), payment: "p".into() };
         let added = server.runtime.block_on(server.app.settlement.deposit(deposit));
         assert_eq!(added.expect("entered"), Added::New);
         Bank { server, key: key.reveal().to_owned(), owner }

@@ -4,7 +4,7 @@
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,9 +19,7 @@ pub fn authority() -> PathBuf {
     fixture("authority.pem")
 }
 
-/// Starts a proxy at a loopback address that decrypts for `coordinator`; answers its port.
-/// It runs until the process ends.
-pub fn proxy(host: &str, coordinator: SocketAddr) -> u16 {
+fn config() -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(fixture("server.pem")).expect("a certificate");
     let chain = chain.collect::<Result<Vec<_>, _>>().expect("a certificate");
     let key = PrivateKeyDer::from_pem_file(fixture("server.key.pem")).expect("a key");
@@ -32,14 +30,52 @@ pub fn proxy(host: &str, coordinator: SocketAddr) -> u16 {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .expect("a good pair");
-    let config = Arc::new(config);
+    Arc::new(config)
+}
+
+/// Starts a proxy at a loopback address that decrypts for `coordinator`; answers its port.
+/// It runs until the process ends.
+pub fn proxy(host: &str, coordinator: SocketAddr) -> u16 {
+    serve(host, coordinator, |_, _| true)
+}
+
+/// The same before a relay of mail, where TLS begins when it is asked for.
+pub fn starttls(host: &str, relay: SocketAddr) -> u16 {
+    serve(host, relay, |near, far| {
+        let mut say = near.try_clone().expect("a socket");
+        let mut lines = BufReader::new(near).lines().map_while(Result::ok);
+        let mut answer: &[u8] = b"220 front.test ESMTP\r\n";
+        let mut is_asked = false;
+        while say.write_all(answer).is_ok() && !is_asked {
+            let Some(line) = lines.next() else { return false };
+            is_asked = line == "STARTTLS";
+            answer = match line.split(' ').next() {
+                Some("EHLO") => b"250-front.test\r\n250 STARTTLS\r\n",
+                Some("STARTTLS") => b"220 go on\r\n",
+                _ => b"530 5.7.0 STARTTLS first\r\n",
+            };
+        }
+        // Whoever asked has been greeted already.
+        let mut byte = [0];
+        while byte != *b"\n" && far.read(&mut byte).is_ok_and(|read| read == 1) {}
+        true
+    })
+}
+
+/// Decrypts for `behind` whatever `opening` lets through.
+fn serve(host: &str, behind: SocketAddr, opening: fn(&TcpStream, &mut TcpStream) -> bool) -> u16 {
+    let config = config();
     let listener = TcpListener::bind((host, 0)).expect("a port");
     let port = listener.local_addr().expect("an address").port();
     std::thread::spawn(move || {
         for near in listener.incoming().map_while(Result::ok) {
             let tls = ServerConnection::new(config.clone()).expect("a connection");
-            let far = TcpStream::connect(coordinator).expect("the coordinator");
-            std::thread::spawn(move || relay(tls, near, far));
+            let mut far = TcpStream::connect(behind).expect("whoever is behind");
+            std::thread::spawn(move || {
+                if opening(&near, &mut far) {
+                    relay(tls, near, far);
+                }
+            });
         }
     });
     port

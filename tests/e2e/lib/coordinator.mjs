@@ -18,11 +18,12 @@ export async function freePort() {
   return port;
 }
 
-/** A running coordinator with an empty data folder and one API key. Its log goes to `target/e2e/NAME.log`. */
+/** A running coordinator with an empty data folder and one API key. Its log goes to `target/e2e/NAME.log`. With `www: null` it has no pages. */
 export class Coordinator {
-  static async start({ name = 'coordinator', embed = embedDir, visitMb = 100_000, flags = () => [] } = {}) {
+  static async start({ name = 'coordinator', embed = embedDir, www = wwwDir, visitMb = 100_000, flags = () => [] } = {}) {
     const self = new Coordinator();
     self.embed = embed;
+    self.www = www;
     self.dataDir = mkdtempSync(join(tmpdir(), 'raven-e2e-'));
     self.port = await freePort();
     self.origin = `http://127.0.0.1:${self.port}`;
@@ -60,7 +61,7 @@ export class Coordinator {
     this.child = spawn(
       coordinatorBin,
       ['serve', '--data', this.dataDir, '--listen', `127.0.0.1:${this.port}`, '--embed', this.embed,
-        '--www', wwwDir, '--kernel', join(kernelDir, 'raven_kernel.wasm'), ...this.flags],
+        ...(this.www === null ? [] : ['--www', this.www]), '--kernel', join(kernelDir, 'raven_kernel.wasm'), ...this.flags],
       { stdio: ['ignore', 'pipe', 'pipe'] },
     );
     this.child.stdout.pipe(log);

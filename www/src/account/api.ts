@@ -41,7 +41,7 @@ function readAccount(from: Fields): Account {
   };
 }
 
-function readKey(value: unknown): Key {
+export function readKey(value: unknown): Key {
   const from = fields(value);
   return {
     id: text(from.id),
@@ -60,6 +60,11 @@ export interface NewKey {
   readonly scopes: readonly string[];
   /** The last day, or none. */
   readonly until: string;
+}
+
+/** The form in which a key is asked for. */
+export function wishOf({ name, scopes, until }: NewKey): object {
+  return { name, scopes, ...(until === '' ? {} : { expires_at: `${until}T23:59:59Z` }) };
 }
 
 const WITHDRAWALS = '/v1/account/withdrawals';
@@ -96,9 +101,8 @@ export class Api extends Keyed {
   }
 
   /** Answers the key, which nobody is shown again. */
-  async make({ name, scopes, until }: NewKey): Promise<string> {
-    const end = until === '' ? {} : { expires_at: `${until}T23:59:59Z` };
-    return text((await this.ask('POST', '/v1/keys', { name, scopes, ...end })).key);
+  async make(wish: NewKey): Promise<string> {
+    return text((await this.ask('POST', '/v1/keys', wishOf(wish))).key);
   }
 
   async revoke(id: string): Promise<void> {

@@ -3,11 +3,12 @@ import { useLooked } from '../parts/looked.ts';
 import { SignedIn } from '../parts/sign-in.tsx';
 import { Statement } from '../parts/statement.tsx';
 import type { Withdrawals } from '../parts/till.ts';
-import { Tile } from '../parts/totals.tsx';
-import { usd, usdBrief } from '../parts/usd.ts';
+import { MoneyTile, useTokenRate } from '../parts/tokens.tsx';
+import { usd } from '../parts/usd.ts';
 import { WithdrawalList, WithdrawForm } from '../parts/withdraw.tsx';
 import { Api, type Account } from './api.ts';
 import { KeysPanel } from './keys.tsx';
+import { SubAccountsPanel } from './sub-accounts.tsx';
 
 /** What the operator decides, and what jobs use, is seen after that. */
 const EVERY_MS = 10_000;
@@ -24,6 +25,7 @@ export function AccountPage() {
         <>
           <MoneyPanel api={api} />
           <KeysPanel api={api} />
+          <SubAccountsPanel api={api} />
         </>
       )}
     </SignedIn>
@@ -49,12 +51,13 @@ interface MoneyProps {
 
 function Money({ api, money, again }: MoneyProps) {
   const { name, isPlayMoney, available, held, pending, least, withdrawals } = money;
+  const rate = useTokenRate();
   return (
     <>
       <dl class="tiles">
-        <Tile name="Available" value={usdBrief(available)} {...(isPlayMoney ? { note: 'play money' } : {})} />
-        <Tile name="On its way out" value={usdBrief(held)} />
-        <Tile name="On its way in" value={usdBrief(pending)} />
+        <MoneyTile name="Available" nanoUsd={available} rate={rate} {...(isPlayMoney ? { note: 'play money' } : {})} />
+        <MoneyTile name="On its way out" nanoUsd={held} rate={rate} />
+        <MoneyTile name="On its way in" nanoUsd={pending} rate={rate} />
       </dl>
       <p class="quiet">A job takes its price from here when it is posted, and gives back what it did not use.</p>
       <h3>Pay in</h3>

@@ -56,7 +56,7 @@ interface KeyLineProps {
   readonly revoke: () => void;
 }
 
-function KeyLine({ of: key, isBusy, revoke }: KeyLineProps) {
+export function KeyLine({ of: key, isBusy, revoke }: KeyLineProps) {
   const [isAsked, setAsked] = useState(false);
   const name = key.name || 'The first key';
   const ends = key.revoked ? `revoked ${date(key.revoked)}` : key.expires ? `until ${date(key.expires)}` : '';
@@ -87,7 +87,15 @@ function KeyLine({ of: key, isBusy, revoke }: KeyLineProps) {
   );
 }
 
-function NewKeyForm({ api, made }: { readonly api: Api; readonly made: () => Promise<void> }) {
+interface NewKeyProps {
+  /** Whoever makes it: for this account, or for one of its sub-accounts. */
+  readonly api: Pick<Api, 'make'>;
+  readonly made: () => Promise<void>;
+  readonly label?: string;
+  readonly what?: string;
+}
+
+export function NewKeyForm({ api, made, label = 'Another key', what = 'the new key' }: NewKeyProps) {
   const doing = useDoing();
   const [name, setName] = useState('');
   const [scopes, setScopes] = useState<readonly string[]>(['jobs', 'datasets']);
@@ -104,7 +112,7 @@ function NewKeyForm({ api, made }: { readonly api: Api; readonly made: () => Pro
   };
   const toggle = (scope: string): void => setScopes(scopes.includes(scope) ? scopes.filter((each) => each !== scope) : [...scopes, scope]);
   return (
-    <form onSubmit={submit} aria-label="Another key">
+    <form onSubmit={submit} aria-label={label}>
       <div class="fields">
         <Field label="Name" name="name" refusal={doing.refusal} hint="To know it by, such as the machine that it is for.">
           {(attributes) => <input {...attributes} required maxLength={100} value={name} onInput={(event) => setName(event.currentTarget.value)} />}
@@ -136,7 +144,7 @@ function NewKeyForm({ api, made }: { readonly api: Api; readonly made: () => Pro
             <p>
               <b>Keep it now: it is shown this once.</b>
             </p>
-            <Copy text={key} what="the new key" />
+            <Copy text={key} what={what} />
           </>
         ) : null}
       </div>

@@ -1,5 +1,6 @@
 /** Links by which a wallet collects what other browsers have earned: as the frame makes them, and shorter for a QR code. */
 
+import { toHex } from '../parts/hex.ts';
 import { fields, number, text } from '../parts/refusal.ts';
 
 /** A contributor's word that a wallet may collect for it. */
@@ -54,7 +55,7 @@ function readClaim(value: unknown): Claim | undefined {
 const statement = (coordinator: string, from: string, expires_ms: number, nonce: string): string =>
   JSON.stringify({ purpose: 'claim', coordinator, from, expires_ms, nonce });
 
-const toHex = (bytes: string): string => Array.from(bytes, (byte) => byte.charCodeAt(0).toString(16).padStart(2, '0')).join('');
+const hexOf = (bytes: string): string => toHex(Uint8Array.from(bytes, (byte) => byte.charCodeAt(0)));
 const fromHex = (hex: string): string => String.fromCharCode(...(hex.match(/../g) ?? []).map((digits) => Number.parseInt(digits, 16)));
 
 function unpack(bytes: string, origin: string): readonly Claim[] | undefined {
@@ -62,7 +63,7 @@ function unpack(bytes: string, origin: string): readonly Claim[] | undefined {
   if (!Number.isInteger(count) || count > CLAIMS_MAX) return undefined;
   return Array.from({ length: count }, (_, index) => {
     let at = index * CLAIM_BYTES;
-    const next = (length: number): string => toHex(bytes.slice(at, (at += length)));
+    const next = (length: number): string => hexOf(bytes.slice(at, (at += length)));
     const [expires, from, nonce, signature] = [next(TIME_BYTES), next(KEY_BYTES), next(NONCE_BYTES), next(SIGNATURE_BYTES)];
     return { statement: statement(origin, from, Number.parseInt(expires, 16), nonce), signature };
   });

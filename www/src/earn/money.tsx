@@ -1,8 +1,8 @@
 import type { Curve } from '../api.ts';
 import { Chart } from '../parts/chart.tsx';
-import { Tile } from '../parts/totals.tsx';
+import { MoneyTile, useTokenRate } from '../parts/tokens.tsx';
 import { date } from '../parts/times.ts';
-import { usdBrief, usdShort } from '../parts/usd.ts';
+import { usdShort } from '../parts/usd.ts';
 import { BOOKS, type Book, type Own } from './api.ts';
 import { day } from './words.ts';
 
@@ -29,6 +29,7 @@ export const has = (own: Own, book: Book): boolean =>
 /** What there is, what waits, and how it came. Play money is shown where there is any, or nothing else. */
 export function Money({ own }: { readonly own: Own }) {
   const shown = BOOKS.filter((book) => has(own, book) || (book === 'live' && !has(own, 'test')));
+  const rate = useTokenRate();
   const today = Math.floor(Date.now() / 86_400_000);
   return (
     <section aria-labelledby="money">
@@ -40,8 +41,8 @@ export function Money({ own }: { readonly own: Own }) {
           <div class="panel" key={book}>
             {book === 'test' && <h3 class="quiet">Play money</h3>}
             <dl class="tiles plain">
-              <Tile name="Available" value={usdBrief(available)} {...(expires ? { note: `kept until ${date(expires)}` } : {})} />
-              <Tile name="Pending" value={usdBrief(pending)} note="until the work is confirmed" />
+              <MoneyTile name="Available" nanoUsd={available} rate={rate} {...(expires ? { note: `kept until ${date(expires)}` } : {})} />
+              <MoneyTile name="Pending" nanoUsd={pending} rate={rate} note="until the work is confirmed" />
             </dl>
             {points.length > 0 && (
               <Chart

@@ -1,14 +1,10 @@
 /** The wallet: a key of this page's own, which stays in this browser and cannot be copied out of it. */
 
+import { toHex } from '../parts/hex.ts';
+
 const DATABASE = 'raven wallet';
 const STORE = 'wallet';
 const KEY = 'identity';
-
-function toHex(bytes: Uint8Array): string {
-  let hex = '';
-  for (const byte of bytes) hex += byte.toString(16).padStart(2, '0');
-  return hex;
-}
 
 function open(): Promise<IDBDatabase> {
   return new Promise((resolve, reject) => {

@@ -3,8 +3,8 @@
 import { useEffect, useState } from 'preact/hooks';
 import type { Curve } from '../api.ts';
 import { Chart } from '../parts/chart.tsx';
-import { Tile } from '../parts/totals.tsx';
-import { usdBrief, usdShort } from '../parts/usd.ts';
+import { MoneyTile, useTokenRate } from '../parts/tokens.tsx';
+import { usdShort } from '../parts/usd.ts';
 import type { Api, Earnings } from './api.ts';
 import { download } from '../parts/download.ts';
 import { Field, Trouble, useDoing } from '../parts/form.tsx';
@@ -19,6 +19,7 @@ function curve({ days }: Earnings, from: string, to: string): Curve {
 
 export function EarningsPanel({ api, id }: { readonly api: Api; readonly id: string }) {
   const doing = useDoing();
+  const rate = useTokenRate();
   const [from, setFrom] = useState(dayBack(29));
   const [to, setTo] = useState(dayBack(0));
   const [shown, setShown] = useState<{ earnings: Earnings; points: Curve }>();
@@ -43,7 +44,7 @@ export function EarningsPanel({ api, id }: { readonly api: Api; readonly id: str
       {shown ? (
         <>
           <dl class="tiles">
-            <Tile name="Earned in these days" value={usdBrief(shown.earnings.days.reduce((sum, { available, pending }) => sum + available + pending, 0))} {...(shown.earnings.isPlayMoney ? { note: 'play money' } : {})} />
+            <MoneyTile name="Earned in these days" nanoUsd={shown.earnings.days.reduce((sum, { available, pending }) => sum + available + pending, 0)} rate={rate} {...(shown.earnings.isPlayMoney ? { note: 'play money' } : {})} />
           </dl>
           {shown.points.every(([, earned]) => earned === 0) ? (
             <p class="quiet">Nothing was earned in these days.</p>

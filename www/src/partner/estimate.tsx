@@ -5,7 +5,7 @@ import { count } from '../format.ts';
 import { Tile } from '../parts/totals.tsx';
 import type { Api, Estimate } from './api.ts';
 import { Field, Trouble, useDoing } from '../parts/form.tsx';
-import { usdBrief } from '../parts/usd.ts';
+import { MoneyTile, useTokenRate } from '../parts/tokens.tsx';
 
 const PPM = 1_000_000;
 const FIELDS = [
@@ -18,6 +18,7 @@ const FIELDS = [
 
 export function Estimator({ api }: { readonly api: Api }) {
   const doing = useDoing();
+  const rate = useTokenRate();
   const [values, setValues] = useState<Record<string, string>>(Object.fromEntries(FIELDS.map(([name, , value]) => [name, value])));
   const [estimate, setEstimate] = useState<Estimate>();
   const submit = (event: Event): void => {
@@ -47,7 +48,7 @@ export function Estimator({ api }: { readonly api: Api }) {
       <div role="status">
         {estimate ? (
           <dl class="tiles">
-            <Tile name="The site's 3 %" value={usdBrief(estimate.siteNanoUsd)} />
+            <MoneyTile name="The site's 3 %" nanoUsd={estimate.siteNanoUsd} rate={rate} />
             <Tile name="Visitors who lend" value={count(estimate.visitors)} />
             <Tile name="Calculations" value={count(estimate.calculations)} />
           </dl>

@@ -6,8 +6,8 @@ import { Trouble, useDoing } from '../parts/form.tsx';
 import { useLooked } from '../parts/looked.ts';
 import { Statement } from '../parts/statement.tsx';
 import { References } from '../parts/till.ts';
-import { Tile } from '../parts/totals.tsx';
-import { usd, usdBrief } from '../parts/usd.ts';
+import { inTokens, MoneyTile, useTokenRate } from '../parts/tokens.tsx';
+import { usd } from '../parts/usd.ts';
 import { WithdrawalList, WithdrawForm } from '../parts/withdraw.tsx';
 import type { Api, Money } from './api.ts';
 
@@ -50,16 +50,18 @@ export function PayoutsPanel({ api, id }: PayoutsProps) {
 
 function Balance({ money }: { readonly money: Money }) {
   const { available, pending, held, isPlayMoney, elsewhere } = money;
+  const rate = useTokenRate();
+  const elsewhereIn = inTokens(elsewhere, rate);
   return (
     <>
       <dl class="tiles">
-        <Tile name="Available" value={usdBrief(available)} {...(isPlayMoney ? { note: 'play money' } : {})} />
-        <Tile name="Maturing" value={usdBrief(pending)} note="until the work is confirmed" />
-        <Tile name="On its way out" value={usdBrief(held)} />
+        <MoneyTile name="Available" nanoUsd={available} rate={rate} {...(isPlayMoney ? { note: 'play money' } : {})} />
+        <MoneyTile name="Maturing" nanoUsd={pending} rate={rate} note="until the work is confirmed" />
+        <MoneyTile name="On its way out" nanoUsd={held} rate={rate} />
       </dl>
       {elsewhere > 0 ? (
         <p class="hint">
-          It has earned {usd(elsewhere)} in {isPlayMoney ? 'real money' : 'play money'} too, which this key does not reach.
+          It has earned {usd(elsewhere)} {elsewhereIn ? `(${elsewhereIn}) ` : ''}in {isPlayMoney ? 'real money' : 'play money'} too, which this key does not reach.
         </p>
       ) : null}
     </>

@@ -6,7 +6,7 @@ import { download } from './download.ts';
 import { Trouble, useDoing } from './form.tsx';
 import { fields, list, number, text, type Fields } from './refusal.ts';
 import { time } from './times.ts';
-import { usd } from './usd.ts';
+import { tokens, usd } from './usd.ts';
 
 export interface Line {
   readonly number: number;
@@ -14,6 +14,8 @@ export interface Line {
   readonly reason: string;
   /** Below zero where the account gave. */
   readonly nanoUsd: number;
+  /** What it was paid in, where that was tokens: millionths of them, and what one was worth. */
+  readonly paid: { readonly microTokens: number; readonly rate: number } | undefined;
   /** `posted`, or of a hold `open`, `voided` or `expired`. */
   readonly state: string;
 }
@@ -24,10 +26,16 @@ export interface Lines {
   readonly before: number | undefined;
 }
 
+function readPaid(value: unknown): Line['paid'] {
+  const from = fields(value);
+  if (typeof from.micro_tokens !== 'number') return undefined;
+  return { microTokens: from.micro_tokens, rate: number(fields(from.rate).nano_usd_per_token) };
+}
+
 export function readLines(body: Fields): Lines {
   const lines = list(body.lines).map((value) => {
     const from = fields(value);
-    return { number: number(from.number), at: text(from.at), reason: text(from.reason), nanoUsd: number(from.nano_usd), state: text(from.state) };
+    return { number: number(from.number), at: text(from.at), reason: text(from.reason), nanoUsd: number(from.nano_usd), state: text(from.state), paid: readPaid(from.paid) };
   });
   return { lines, before: typeof body.next_before === 'number' ? body.next_before : undefined };
 }
@@ -94,7 +102,10 @@ export function Statement({ of = '', load, receipt }: StatementProps) {
             <span>
               <b>{usd(line.nanoUsd)}</b> {nameOf(line)} <span class="quiet">{STATES[line.state] ?? line.state}</span>
               <br />
-              <span class="quiet">{time(line.at)}</span>
+              <span class="quiet">
+                {time(line.at)}
+                {line.paid ? `, as ${tokens(line.paid.microTokens)} at ${usd(line.paid.rate)} each` : ''}
+              </span>
             </span>
             <button type="button" disabled={doing.isBusy} aria-label={`Receipt ${line.number}`} onClick={() => doing.run(async () => download(await receipt(line.number), `raven-receipt-${line.number}.json`))}>
               Receipt

@@ -1,5 +1,6 @@
 /** Money that goes out: what was asked for and how far it is. The same for sites and for contributors. */
 
+import { randomHex } from './hex.ts';
 import { fields, list, number, text, type Fields, type Keyed } from './refusal.ts';
 
 export interface Withdrawal {
@@ -68,9 +69,6 @@ export const tillAt = (api: Keyed, path: string): Till => ({
     await api.ask('DELETE', `${path}/${id}`);
   },
 });
-
-const randomHex = (bytes: number): string =>
-  Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 
 /**
  * What a movement of money is known by. The same wish has the same one until it went well, so that who presses again

@@ -6,13 +6,14 @@ const NANO = 1_000_000_000;
 const NANO_USD_MAX = 1_000_000n * BigInt(NANO);
 
 /** What is whole, and the digits behind the point without idle zeros. */
-function parts(amount: number, places = DIGITS): readonly [sign: string, whole: string, fraction: string] {
-  const digits = BigInt(Math.trunc(Math.abs(amount))).toString().padStart(places + 1, '0');
-  return [amount < 0 ? '−' : '', digits.slice(0, -places), digits.slice(-places).replace(/0+$/, '')];
+function parts(amount: number | bigint, places = DIGITS): readonly [sign: string, whole: string, fraction: string] {
+  const exact = typeof amount === 'bigint' ? amount : BigInt(Math.trunc(amount));
+  const digits = (exact < 0n ? -exact : exact).toString().padStart(places + 1, '0');
+  return [exact < 0n ? '−' : '', digits.slice(0, -places), digits.slice(-places).replace(/0+$/, '')];
 }
 
 /** Millionths of a token, e.g. `1,250.5 RAVEN`. */
-export function tokens(micro: number): string {
+export function tokens(micro: number | bigint): string {
   const [sign, whole, fraction] = parts(micro, 6);
   return `${sign}${BigInt(whole).toLocaleString('en')}${fraction === '' ? '' : `.${fraction}`} RAVEN`;
 }

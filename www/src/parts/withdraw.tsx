@@ -1,11 +1,11 @@
 /** Asking for money to go out, and what became of what was asked for. */
 
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useRef, useState } from 'preact/hooks';
 import { AMOUNT, AmountField, amountOf } from './amount.tsx';
 import { Field, Trouble, useDoing } from './form.tsx';
-import { ask, fields, number } from './refusal.ts';
 import { References, STATES, withdraw, type Till, type Withdrawal } from './till.ts';
 import { date, time } from './times.ts';
+import { useTokenRate } from './tokens.tsx';
 import { tokens, usd } from './usd.ts';
 
 /** As long as the API takes them. */
@@ -19,15 +19,6 @@ export interface WithdrawProps {
   /** Where it goes where that is settled; otherwise it is asked for. */
   readonly address?: string;
   readonly changed: () => void;
-}
-
-/** Nano-USD for a token, where the operator has set a rate. */
-function useTokenRate(): number {
-  const [rate, setRate] = useState(0);
-  useEffect(() => {
-    ask('/v1/token-rate').then((body) => setRate(number(fields(body.now).nano_usd_per_token)), () => undefined);
-  }, []);
-  return rate;
 }
 
 export function WithdrawForm({ till, available, least, address, changed }: WithdrawProps) {
@@ -80,7 +71,7 @@ export function WithdrawForm({ till, available, least, address, changed }: Withd
   );
 }
 
-const inTokens = ({ pay, microTokens }: Withdrawal): string => (pay === 'tokens' && microTokens !== undefined ? ` as ${tokens(microTokens)}` : '');
+const asTokens = ({ pay, microTokens }: Withdrawal): string => (pay === 'tokens' && microTokens !== undefined ? ` as ${tokens(microTokens)}` : '');
 
 export interface ListProps {
   readonly till: Till;
@@ -106,7 +97,7 @@ export function WithdrawalList({ till, withdrawals, changed }: ListProps) {
             <li key={one.id}>
               <span>
                 <b>{usd(one.nanoUsd)}</b>
-                {inTokens(one)} <span class={`badge ${tone}`}>{name}</span>{' '}
+                {asTokens(one)} <span class={`badge ${tone}`}>{name}</span>{' '}
                 <span class="quiet">
                   {note}
                   {one.state === 'pending' ? `, until ${date(one.expires)} at most` : ''}

@@ -17,6 +17,8 @@ pub enum AuditError {
     Hold { book: Book, hold: String, found: String, expected: &'static str },
     #[error("the {book} books are wrong: {account}: {rule}")]
     Escrow { book: Book, account: String, rule: &'static str },
+    #[error("the {book} books are wrong: deposit {entry}: {rule}")]
+    Deposit { book: Book, entry: String, rule: &'static str },
     #[error("the {book} books are wrong: entry {number} is missing")]
     Gap { book: Book, number: i64 },
     #[error(transparent)]
@@ -85,6 +87,7 @@ impl Store {
             .map_err(|fault| AuditError::Fault { book, fault })?;
         compare_holds(&mut view, book).await?;
         compare_escrows(&mut view, book).await?;
+        compare_tokens(&mut view, book).await?;
         let accounts = balances.len() as u64;
         Ok(Audited { entries: auditor.entries(), accounts, head: auditor.head() })
     }
@@ -147,4 +150,40 @@ async fn compare_escrows(
         false => "what is held of it is not what its open rounds are paid",
     };
     Err(AuditError::Escrow { book, account, rule })
+}
+
+/// Compares deposits that were paid in tokens with their entries: each is one of what the
+/// tokens were worth at the rate that was in force, to half a nano-USD.
+async fn compare_tokens(
+    view: &mut sqlx::Transaction<'_, sqlx::Sqlite>,
+    book: Book,
+) -> Result<(), AuditError> {
+    let rows = sqlx::query(
+        "SELECT lower(hex(t.entry)) AS entry, t.micro_tokens AS tokens, r.nano_usd AS rate,
+             e.amount AS amount, COALESCE(e.reason, '') AS reason,
+             t.rate IS (SELECT max(from_ms) FROM token_rates WHERE from_ms <= e.at_ms) AS in_force
+         FROM token_deposits t JOIN token_rates r ON r.from_ms = t.rate
+         LEFT JOIN entries e ON e.book = t.book AND e.id = t.entry WHERE t.book = ?1",
+    )
+    .bind(book.as_str())
+    .fetch_all(&mut **view)
+    .await
+    .map_err(failed("compare deposits"))?;
+    for row in &rows {
+        let number = |name| row.try_get::<Option<i64>, _>(name).map_err(failed("read a deposit"));
+        let text = |name| row.try_get::<String, _>(name).map_err(failed("read a deposit"));
+        let exact = |name| number(name).map(|found| i128::from(found.unwrap_or(0)));
+        let off = exact("amount")? * 1_000_000 - exact("tokens")? * exact("rate")?;
+        let rule = if text("reason")? != "deposit" {
+            "it has no entry"
+        } else if off.abs() > 500_000 {
+            "it is not what its tokens were worth"
+        } else if number("in_force")? != Some(1) {
+            "its rate was not in force"
+        } else {
+            continue;
+        };
+        return Err(AuditError::Deposit { book, entry: text("entry")?, rule });
+    }
+    Ok(())
 }

@@ -1,7 +1,8 @@
 //! Statements: what one account gave and took, newest first.
 
 use super::{Book, row};
-use crate::store::{Store, StoreError, column, failed};
+use crate::store::{Store, StoreError, column, deposits, failed};
+use crate::token::PaidTokens;
 use raven_engine::ledger::{Account, ChainHash, Entry, HoldState};
 
 /// Whether an account gave or took.
@@ -21,6 +22,8 @@ pub struct StatementLine {
     pub hash: ChainHash,
     /// Of a hold.
     pub state: Option<HoldState>,
+    /// Of a deposit that was paid in tokens.
+    pub paid: Option<PaidTokens>,
 }
 
 impl Store {
@@ -62,7 +65,7 @@ impl Store {
     ) -> Result<Vec<StatementLine>, StoreError> {
         // Each side by its own index: a condition with OR would scan.
         let query = format!(
-            "SELECT {entry}, h.state AS state, me.id = e.credit AS took FROM accounts me
+            "SELECT {entry}, h.state AS state, me.id = e.credit AS took, {tokens} FROM accounts me
              JOIN entries e ON e.number IN (
                  SELECT number FROM (SELECT number FROM entries
                      WHERE debit = me.id AND number < ?3 ORDER BY number DESC LIMIT ?4)
@@ -70,10 +73,12 @@ impl Store {
                      WHERE credit = me.id AND number < ?3 ORDER BY number DESC LIMIT ?4))
                  AND e.book = ?1
              LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
-             {joins}
+             {joins} {with_tokens}
              WHERE me.book = ?1 AND me.name = ?2 ORDER BY e.number DESC LIMIT ?4",
             entry = row::ENTRY,
-            joins = row::JOINS
+            tokens = deposits::TOKENS,
+            joins = row::JOINS,
+            with_tokens = deposits::JOINS
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(book.as_str())
@@ -93,6 +98,7 @@ impl Store {
                     side: if took { Side::Took } else { Side::Gave },
                     hash: row::hash(row)?,
                     state: state.map(|_| row::hold_state(row)).transpose()?,
+                    paid: deposits::read(row)?,
                 })
             })
             .collect()
