@@ -1,7 +1,8 @@
 //! API keys, by their hash, and the accounts that they belong to.
 
 use super::{
-    Book, Store, StoreError, column, count_to_sql, failed, read_book, u64_column, unreadable,
+    Book, SESSIONS_MAX, Store, StoreError, column, count_to_sql, failed, read_book, u64_column,
+    unreadable,
 };
 use crate::keys::{ApiKey, KeyMode};
 use crate::scopes::{Scope, Scopes};
@@ -360,7 +361,7 @@ impl Store {
         let rows = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(account.0)
             .bind(now.0)
-            .bind(count_to_sql(KEYS_MAX))
+            .bind(count_to_sql(KEYS_MAX + SESSIONS_MAX))
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed("look at keys"))?;
