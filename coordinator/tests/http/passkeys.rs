@@ -421,7 +421,16 @@ fn a_code_of_recovery_takes_the_passkeys_with_the_keys() {
     assert_eq!(kind(&sign_in(&server, &mut passkey).problem(401)), "passkey-unknown");
     let listed = get(&server, key(&found), "/v1/account/passkeys").json();
     assert_eq!(listed["passkeys"], json!([]));
-    assert_eq!(add(&server, key(&found), &mut Passkey::new(PLACE)).status, 201);
+    // So it takes those that a key of such a key added to a sub-account, and nobody else's.
+    let make = |key: &str, path: &str| server.ask(key, "POST", path, &json!({"name": "x"})).json();
+    let child = make(key(&found), "/v1/accounts");
+    let (mut of_thief, mut of_ben) = (Passkey::new(PLACE), Passkey::new(PLACE));
+    assert_eq!(add(&server, key(&child), &mut of_thief).status, 201);
+    let ben = sign_up_with(&server, &mut of_ben, "test").json();
+    let code = json!({ "code": found["recovery_code"] });
+    assert_eq!(post(&server, "/v1/recover", &code).status, 201);
+    assert_eq!(kind(&sign_in(&server, &mut of_thief).problem(401)), "passkey-unknown");
+    assert_eq!(sign_in(&server, &mut of_ben).json()["account"], ben["account"]);
 }
 
 #[test]
