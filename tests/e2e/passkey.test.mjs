@@ -155,7 +155,7 @@ it('is added to an account by its key, which removes it again', async () => {
   await page.getByRole('alert').getByText('no account has this passkey').waitFor();
 });
 
-it('links what a browser earns to the account', async () => {
+it('collects what a browser has earned, and links what it earns, to the account', async () => {
   const partner = await serveStatic({ mounts: {} });
   try {
     const origin = `http://localhost:${partner.port}`;
@@ -169,13 +169,23 @@ it('links what a browser earns to the account', async () => {
     const opened = visitor.context.waitForEvent('page');
     await visitor.card.locator('#raven-keep').click();
     const page = await opened;
-    await page.getByRole('button', { name: 'Collect it here' }).click();
-    await page.getByText('earnings are yours now').waitFor();
-    await coordinator.api('POST', `/v1/jobs/${job.id}/cancel`);
+    const link = page.url();
     await authenticator(page);
     await page.goto(`${place}/sign-up`);
     const key = await signUp(page);
-    await page.goto(`${place}/earn`);
+    await page.goto(link);
+    await page.getByRole('heading', { name: 'In your account' }).waitFor();
+    for (const [width, colorScheme] of LOOKS) {
+      await page.emulateMedia({ colorScheme });
+      await page.setViewportSize({ width, height: 740 });
+      await assertClean(page, `to collect at ${width} px, ${colorScheme}`);
+      await shot(page, `passkey-collect-${width}-${colorScheme}`);
+    }
+    await page.getByRole('button', { name: 'Collect it with a passkey' }).click();
+    await page.getByText('All that this wallet earns goes to the account').waitFor();
+    await coordinator.api('POST', `/v1/jobs/${job.id}/cancel`);
+    // It ends as any link does, and is made again with as little.
+    await page.getByRole('button', { name: 'End that' }).click();
     const move = page.getByRole('form', { name: 'Move to an account' });
     await move.getByLabel('All, and what I earn').check();
     await move.getByRole('button', { name: 'Use a passkey' }).click();
