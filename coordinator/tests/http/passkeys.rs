@@ -5,7 +5,8 @@ use crate::server::{Answer, Server};
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::front::{Front, FrontConfig};
 use raven_coordinator::http::router;
-use raven_coordinator::passkey::base64url::encode;
+use raven_coordinator::passkey::base64url::{decode, encode};
+use raven_coordinator::passkey::{Assertion, Known, PublicKey, Registration, RelyingParty};
 use raven_coordinator::store::{PASSKEYS_MAX, SESSION_MS, SESSIONS_MAX};
 use raven_coordinator::time::UnixMs;
 use serde_json::{Value, json};
@@ -533,4 +534,54 @@ fn passkeys_outlive_a_process_and_its_challenges_do_not() {
     let late = finish_sign_in(&server, &passkey.get(options(&begun))).problem(401);
     assert_eq!(kind(&late), "passkey-challenge");
     assert_eq!(sign_in(&server, &mut passkey).status, 201);
+}
+
+/// Every text that differs from `bytes` in one of its bits, or ends early.
+fn spoiled(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    let changed = (0..bytes.len() * 8).map(|bit| {
+        let mut bytes = bytes.to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        bytes
+    });
+    changed.chain((0..bytes.len()).map(|length| bytes[..length].to_vec()))
+}
+
+#[test]
+fn no_answer_with_a_changed_bit_is_the_passkeys() {
+    let party = RelyingParty::of(PLACE).expect("a name");
+    let read = |value: &Value| decode(value.as_str().expect("text")).expect("base64url");
+    let mut passkey = Passkey::new(PLACE);
+    passkey.format = "packed";
+    let challenge = json!({"challenge": encode(&[7; 32]), "user": {"id": "AAAA"}});
+    let made = passkey.create(&challenge);
+    let registration = Registration {
+        id: passkey.id.clone(),
+        client_data: read(&made["response"]["clientDataJSON"]),
+        attestation: read(&made["response"]["attestationObject"]),
+    };
+    let new = party.register(&registration).expect("taken");
+    for attestation in spoiled(&registration.attestation) {
+        assert!(party.register(&Registration { attestation, ..registration.clone() }).is_err());
+    }
+    let found = passkey.get(&challenge);
+    let assertion = Assertion {
+        client_data: read(&found["response"]["clientDataJSON"]),
+        authenticator_data: read(&found["response"]["authenticatorData"]),
+        signature: read(&found["response"]["signature"]),
+        user: passkey.user.clone(),
+    };
+    let public_key = PublicKey::parse(&new.public_key).expect("a key");
+    let known = Known { public_key, user: passkey.user, is_synced: new.is_synced };
+    assert!(party.assert(&assertion, &known).is_ok());
+    for client_data in spoiled(&assertion.client_data) {
+        let assertion = Assertion { client_data, ..assertion.clone() };
+        assert!(party.assert(&assertion, &known).is_err());
+    }
+    for authenticator_data in spoiled(&assertion.authenticator_data) {
+        let assertion = Assertion { authenticator_data, ..assertion.clone() };
+        assert!(party.assert(&assertion, &known).is_err());
+    }
+    for signature in spoiled(&assertion.signature) {
+        assert!(party.assert(&Assertion { signature, ..assertion.clone() }, &known).is_err());
+    }
 }
