@@ -1,8 +1,8 @@
 //! API keys, by their hash, and the accounts that they belong to.
 
 use super::{
-    Book, SESSIONS_MAX, Store, StoreError, column, count_to_sql, failed, read_book, u64_column,
-    unreadable,
+    Book, PasskeyNumber, SESSIONS_MAX, Store, StoreError, column, count_to_sql, failed, read_book,
+    u64_column, unreadable,
 };
 use crate::keys::{ApiKey, KeyMode};
 use crate::scopes::{Scope, Scopes};
@@ -64,6 +64,8 @@ pub struct KeyRow {
     pub revoked: Option<UnixMs>,
     /// The key that asked for it.
     pub made_by: Option<KeyNumber>,
+    /// The passkey that gave it.
+    pub passkey: Option<PasskeyNumber>,
 }
 
 /// A key that is to be stored.
@@ -139,6 +141,7 @@ fn read(row: &SqliteRow) -> Result<KeyRow, StoreError> {
         used: day.map(|day| UnixMs(day.saturating_mul(DAY_MS))),
         revoked: time(row, "revoked_ms")?,
         made_by: column::<Option<i64>>(row, "api_keys", "made_by")?.map(KeyNumber),
+        passkey: column::<Option<i64>>(row, "api_keys", "passkey")?.map(PasskeyNumber),
     })
 }
 

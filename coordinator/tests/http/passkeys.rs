@@ -328,6 +328,8 @@ fn a_passkey_gives_back_the_account_whose_keys_are_lost() {
     // It lasts, so it revokes the lost one.
     let keys = get(&server, key(&found), "/v1/keys").json();
     assert_eq!(keys["keys"][0]["name"], "after the loss");
+    assert_eq!(keys["keys"][0]["passkey"], made["passkey"], "whoever looks for thieves sees it");
+    assert_eq!(keys["keys"][1]["passkey"], Value::Null);
     let path = format!("/v1/keys/{}", keys["keys"][1]["id"].as_str().expect("an id"));
     assert_eq!(server.ask(key(&found), "DELETE", &path, &Value::Null).status, 204);
     get(&server, key(&made), "/v1/account").problem(401);
