@@ -132,6 +132,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("mail_from", "ADDRESS", "whom mail is from; needed with smtp"),
     setting("sign_ups_per_network", "NUMBER", "accounts that one network asks for in 15 minutes"),
+    setting("passkey_sign_up", "yes|no", "whether whoever has a passkey may make an account"),
     setting("sub_accounts_max", "NUMBER", "sub-accounts of one account"),
     setting("withdrawal_nano_usd_min", "NUMBER", "nano-USD that are paid out at least"),
 ];
@@ -221,6 +222,8 @@ pub struct Serve {
     pub mail_folder: Option<PathBuf>,
     /// Who takes mail to people from there, or from a folder of the data.
     pub mail_relay: Option<MailRelay>,
+    /// Whether whoever has a passkey may make an account.
+    pub passkey_sign_up: bool,
     /// Open sub-accounts of one account.
     pub sub_accounts_max: u64,
     /// What is less is not paid out.
@@ -379,6 +382,7 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
     };
     let operator = yes_or_no("operator", true)?;
     let private_pool = yes_or_no("private_pool", false)?;
+    let passkey_sign_up = yes_or_no("passkey_sign_up", false)?;
     Ok(Serve {
         data,
         listen,
@@ -403,6 +407,7 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         rates: rates(found)?,
         mail_folder: found.path("mail_folder"),
         mail_relay: mail_relay(found, environment)?,
+        passkey_sign_up,
         sub_accounts_max: found.count("sub_accounts_max")?.unwrap_or(CHILDREN_MAX),
         withdrawal_least: withdrawal_least(found)?,
     })

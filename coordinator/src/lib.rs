@@ -23,6 +23,7 @@ pub mod loaders;
 pub mod mail;
 pub mod model_file;
 pub mod network;
+pub mod passkey;
 pub mod process;
 pub mod random;
 pub mod receipt;

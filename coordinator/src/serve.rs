@@ -10,6 +10,7 @@ use crate::http::{
 };
 use crate::job::{JobContext, resume};
 use crate::mail::{FolderMailer, Mailer, Outbox, Pace};
+use crate::passkey::RelyingParty;
 use crate::process::raise_open_files;
 use crate::runtime::{self, RuntimeConfig, RuntimeError, RuntimeHandle};
 use crate::settlement::Manual;
@@ -250,7 +251,8 @@ fn account_settings(
         }
         (None, None) => None,
     };
-    Ok(AccountSettings { mailer, children_max: config.sub_accounts_max })
+    let (children_max, passkeys) = (config.sub_accounts_max, config.passkey_sign_up);
+    Ok(AccountSettings { mailer, children_max, passkeys })
 }
 
 async fn start_runtime(
@@ -292,6 +294,10 @@ fn origin(config: &Serve, address: SocketAddr) -> Result<String, ServeError> {
         None => format!("http://{address}"),
     };
     check_origin(&origin).map_err(|rule| ServeError::Origin { rule })?;
+    if config.passkey_sign_up && RelyingParty::of(&origin).is_none() {
+        let rule = "must be https and have a name, or be localhost, where passkeys make accounts";
+        return Err(ServeError::Origin { rule });
+    }
     Ok(origin)
 }
 

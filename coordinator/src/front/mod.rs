@@ -171,7 +171,8 @@ impl Front {
             let rate = self.by_key.rate();
             taken.map_err(|wait| limited("requests with one key", rate, wait))?;
         }
-        if path == "/v1/sign-up" && request.method() == Method::POST {
+        let is_wish = matches!(path, "/v1/sign-up" | "/v1/passkeys/sign-up");
+        if is_wish && request.method() == Method::POST {
             let taken = self.sign_ups.take(network_prefix(client), now);
             taken.map_err(|wait| {
                 self.limited.add(1);

@@ -37,8 +37,8 @@ fn needed(route: &str) -> Scopes {
             Scope::Account.into()
         }
         ["sites", ..] => Scope::Sites.into(),
-        // Whoever recovers an account may do everything.
-        ["account", "recovery-code"] => Scopes::ALL,
+        // Whoever recovers an account, or has a passkey of it, may do everything.
+        ["account", "recovery-code"] | ["account", "passkeys", ..] => Scopes::ALL,
         ["account", ..] | ["accounts", _, "transfer"] => Scope::Account.into(),
         ["keys" | "accounts", ..] => Scope::Keys.into(),
         _ => Scopes::ALL,
@@ -98,7 +98,15 @@ mod tests {
         ] {
             assert_eq!(needed(route), scope.into(), "{route}");
         }
-        for route in ["", "/v1/account/recovery-code", "/v1/else", "/jobs", "/v1/"] {
+        for route in [
+            "",
+            "/v1/account/recovery-code",
+            "/v1/account/passkeys",
+            "/v1/account/passkeys/{id}",
+            "/v1/else",
+            "/jobs",
+            "/v1/",
+        ] {
             assert_eq!(needed(route), Scopes::ALL, "{route}");
         }
     }

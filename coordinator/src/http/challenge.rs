@@ -23,7 +23,7 @@ const SALT_BYTES: usize = 8;
 
 /// When it expires, a salt, and a keyed hash of both and the key that it is for: what is
 /// given out need not be remembered, whoever asks for it and however often.
-type Nonce = [u8; 32];
+pub(super) type Nonce = [u8; 32];
 
 /// Gives out nonces and knows them again. Clones share what was used.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ impl Default for Challenges {
 
 /// Why an answer's nonce is none.
 #[derive(Debug, PartialEq, Eq)]
-enum NotTaken {
+pub(super) enum NotTaken {
     /// Not given to that key, used before, or too old.
     Bad,
     /// Too many were used of late.
@@ -62,11 +62,16 @@ enum NotTaken {
 impl Challenges {
     /// A nonce for a key.
     pub fn give(&self, key: ContributorId, now: Instant) -> Nonce {
+        self.give_for(&key.0, now + CHALLENGE)
+    }
+
+    /// A nonce for one use that `subject` is a hash of.
+    pub(super) fn give_for(&self, subject: &[u8; 32], until: Instant) -> Nonce {
         let mut nonce = [0; 32];
-        let expires = self.ms(now + CHALLENGE).to_be_bytes();
+        let expires = self.ms(until).to_be_bytes();
         nonce[..EXPIRY_BYTES].copy_from_slice(&expires);
         nonce[EXPIRY_BYTES..][..SALT_BYTES].copy_from_slice(&random::bytes::<SALT_BYTES>());
-        let mac = self.mac(key, &nonce);
+        let mac = self.mac(subject, &nonce);
         nonce[EXPIRY_BYTES + SALT_BYTES..].copy_from_slice(&mac);
         nonce
     }
@@ -77,9 +82,14 @@ impl Challenges {
         u64::try_from(since).unwrap_or(u64::MAX)
     }
 
-    fn mac(&self, key: ContributorId, nonce: &Nonce) -> [u8; 16] {
+    /// A number that goes with a nonce and that nobody else can compute.
+    pub(super) fn number_of(&self, nonce: &Nonce) -> [u8; 32] {
+        *blake3::keyed_hash(&self.0.secret, nonce).as_bytes()
+    }
+
+    fn mac(&self, subject: &[u8; 32], nonce: &Nonce) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new_keyed(&self.0.secret);
-        hasher.update(&key.0);
+        hasher.update(subject);
         hasher.update(&nonce[..EXPIRY_BYTES + SALT_BYTES]);
         let mut mac = [0; 16];
         mac.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
@@ -88,8 +98,18 @@ impl Challenges {
 
     /// Takes a nonce that was given to that key and is still good. It is not any more then.
     fn take(&self, key: ContributorId, nonce: &Nonce, now: Instant) -> Result<(), NotTaken> {
+        self.take_for(&key.0, nonce, now)
+    }
+
+    /// The same of a nonce that was given for that use.
+    pub(super) fn take_for(
+        &self,
+        subject: &[u8; 32],
+        nonce: &Nonce,
+        now: Instant,
+    ) -> Result<(), NotTaken> {
         let mac = &nonce[EXPIRY_BYTES + SALT_BYTES..];
-        if !random::same_bytes(&self.mac(key, nonce), mac) {
+        if !random::same_bytes(&self.mac(subject, nonce), mac) {
             return Err(NotTaken::Bad);
         }
         let mut expires = [0; EXPIRY_BYTES];
@@ -159,13 +179,16 @@ pub fn answered(
     let taken = nonce.and_then(|nonce| app.challenges.take(key, &nonce, Instant::now()));
     taken.map_err(|why| match why {
         NotTaken::Bad => refuse("nonce: not given to this key, used before, or too old"),
-        NotTaken::Full => {
-            let detail = format!("challenges: {USED_MAX} were answered of late, come back later");
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate", "Too many answers", detail)
-                .with_limit(USED_MAX as u64, None)
-                .with_retry_after(CHALLENGE.as_secs())
-        }
+        NotTaken::Full => full(),
     })
+}
+
+/// What is said where [`NotTaken::Full`].
+pub(super) fn full() -> Problem {
+    let detail = format!("challenges: {USED_MAX} were answered of late, come back later");
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate", "Too many answers", detail)
+        .with_limit(USED_MAX as u64, None)
+        .with_retry_after(CHALLENGE.as_secs())
 }
 
 /// The contributor that asks.

@@ -135,6 +135,7 @@ pub fn shown(row: &KeyRow) -> Value {
         "expires_at": row.expires.map(UnixMs::rfc3339), "last_used": day,
         "revoked_at": row.revoked.map(UnixMs::rfc3339),
         "made_by": row.made_by.map(|maker| maker.to_string()),
+        "passkey": row.passkey.map(|passkey| passkey.to_string()),
     })
 }
 

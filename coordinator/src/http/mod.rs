@@ -7,6 +7,7 @@ mod auth;
 mod blobs;
 mod body;
 mod card;
+mod ceremony;
 mod certificates;
 mod challenge;
 mod contributor_books;
@@ -28,6 +29,7 @@ mod money;
 mod network;
 mod pace;
 mod partner;
+mod passkeys;
 mod payouts;
 mod problem;
 mod proof;
@@ -149,6 +151,8 @@ pub struct AccountSettings {
     pub children_max: u64,
     /// Who brings links to people; without it they cannot sign up by themselves.
     pub mailer: Option<Arc<dyn Mailer>>,
+    /// Whether whoever has a passkey may make one.
+    pub passkeys: bool,
 }
 
 /// Sub-accounts of one account, unless the operator chose otherwise: each may have as
@@ -157,7 +161,7 @@ pub const CHILDREN_MAX: u64 = 100;
 
 impl Default for AccountSettings {
     fn default() -> Self {
-        AccountSettings { children_max: CHILDREN_MAX, mailer: None }
+        AccountSettings { children_max: CHILDREN_MAX, mailer: None, passkeys: false }
     }
 }
 
@@ -203,6 +207,7 @@ pub fn router(app: App) -> Router {
         .merge(keys::routes())
         .merge(recover::routes())
         .merge(sign_up::routes())
+        .merge(passkeys::routes())
         .merge(sites::routes())
         .merge(partner::routes())
         .merge(earnings::routes())

@@ -1,7 +1,8 @@
 //! API keys, by their hash, and the accounts that they belong to.
 
 use super::{
-    Book, Store, StoreError, column, count_to_sql, failed, read_book, u64_column, unreadable,
+    Book, PasskeyNumber, SESSIONS_MAX, Store, StoreError, column, count_to_sql, failed, read_book,
+    u64_column, unreadable,
 };
 use crate::keys::{ApiKey, KeyMode};
 use crate::scopes::{Scope, Scopes};
@@ -63,6 +64,8 @@ pub struct KeyRow {
     pub revoked: Option<UnixMs>,
     /// The key that asked for it.
     pub made_by: Option<KeyNumber>,
+    /// The passkey that gave it.
+    pub passkey: Option<PasskeyNumber>,
 }
 
 /// A key that is to be stored.
@@ -138,6 +141,7 @@ fn read(row: &SqliteRow) -> Result<KeyRow, StoreError> {
         used: day.map(|day| UnixMs(day.saturating_mul(DAY_MS))),
         revoked: time(row, "revoked_ms")?,
         made_by: column::<Option<i64>>(row, "api_keys", "made_by")?.map(KeyNumber),
+        passkey: column::<Option<i64>>(row, "api_keys", "passkey")?.map(PasskeyNumber),
     })
 }
 
@@ -360,7 +364,7 @@ impl Store {
         let rows = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(account.0)
             .bind(now.0)
-            .bind(count_to_sql(KEYS_MAX))
+            .bind(count_to_sql(KEYS_MAX + SESSIONS_MAX))
             .fetch_all(&mut *transaction)
             .await
             .map_err(failed("look at keys"))?;

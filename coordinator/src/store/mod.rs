@@ -27,6 +27,7 @@ mod mature;
 mod outcomes;
 mod owners;
 mod partners;
+mod passkeys;
 mod pay;
 #[cfg(test)]
 mod plans;
@@ -65,6 +66,10 @@ pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
 pub use keys::{KEYS_MAX, KeyId, KeyNumber, KeyRow, KnownKey, NewKey, Revocation, mode_of};
 pub use owners::{NewAccount, USED_MS};
 pub use partners::{EARNED, SiteCaps, Withheld, day_of};
+pub use passkeys::{
+    Entered, KnownPasskey, PASSKEYS_MAX, PasskeyError, PasskeyNumber, PasskeyRow, SESSION_MS,
+    SESSIONS_MAX, SignIn,
+};
 pub use pay::requester;
 pub use proofs::{OriginProof, ProofKind};
 pub use records::Clock;
@@ -110,6 +115,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0017_choices.sql"),
     include_str!("../../migrations/0018_measures.sql"),
     include_str!("../../migrations/0019_account_links.sql"),
+    include_str!("../../migrations/0020_passkeys.sql"),
     include_str!("../../migrations/0022_token_deposits.sql"),
 ];
 

@@ -1,6 +1,7 @@
 //! Accounts: how each began, and how it is given back to whoever has lost its keys.
 
 use super::keys::{book_of_mode, check_holds, insert, mode_of};
+use super::passkeys::remove_all;
 use super::withdrawals::cancel_waiting;
 use super::{Book, KeyId, KeyNumber, NewKey, Store, StoreError, column, failed, pay, read_book};
 use crate::keys::ApiKey;
@@ -128,7 +129,7 @@ impl Store {
         Ok(set.map(UnixMs))
     }
 
-    /// Gives an account to whoever has its code: revokes every key of it and those
+    /// Gives an account to whoever has its code: revokes every key of it, its passkeys, and those
     /// that they made of sub-accounts, gives back what waits to be paid out, makes a
     /// key that may do everything, and puts `next` in the code's place. The same code
     /// does so again for [`USED_MS`], until the key that it gave is used: whoever
@@ -193,8 +194,8 @@ async fn owner_of_code(
     Ok(Some((KeyId(column(&row, "owners", "id")?), read_book(&row, "api_keys")?)))
 }
 
-/// Revokes every key of an account, and those of its sub-accounts that came of them:
-/// whoever had the account may have them.
+/// Revokes every key of an account, and those of its sub-accounts that came of them, and
+/// removes its passkeys: whoever had the account may have them.
 pub(super) async fn revoke_all(
     transaction: &mut Transaction<'_, Sqlite>,
     owner: KeyId,
@@ -212,6 +213,6 @@ pub(super) async fn revoke_all(
     .bind(now.0)
     .execute(&mut **transaction)
     .await
-    .map(drop)
-    .map_err(failed("revoke an account's keys"))
+    .map_err(failed("revoke an account's keys"))?;
+    remove_all(transaction, owner, now).await
 }

@@ -2,6 +2,7 @@
 
 mod account;
 mod account_races;
+mod authenticator;
 mod card;
 mod contributor_money;
 mod contributors;
@@ -14,6 +15,7 @@ mod keys;
 mod late;
 mod pages;
 mod parquet;
+mod passkeys;
 mod people;
 mod quotes;
 mod recover;

@@ -111,6 +111,8 @@ fn mistakes_on_the_command_line_are_told() {
     for (arguments, told) in [
         (["serve", "--listen", "0.0.0.0:0"].as_slice(), "set admin_token_file first"),
         (&["serve", "--listen", "127.0.0.1:0", "--origin", "https://x.example/"], "--origin: "),
+        // No browser makes a passkey for an address without a name.
+        (&["serve", "--listen", "127.0.0.1:0", "--passkey-sign-up", "yes"], "where passkeys make"),
     ] {
         let refused = run(data, arguments);
         assert!(!refused.status.success());

@@ -1,5 +1,6 @@
 /** The routes of an account: its money and its keys. */
 
+import { add } from '../parts/passkey.ts';
 import { fields, Keyed, list, number, text, type Fields } from '../parts/refusal.ts';
 import { pageOf, readLines, type Lines } from '../parts/statement.tsx';
 import { readWithdrawals, tillAt, type Till, type Withdrawals } from '../parts/till.ts';
@@ -28,6 +29,20 @@ export interface Keys {
   readonly keys: readonly Key[];
   /** Since when there is a code of recovery. */
   readonly recoverySet: string;
+}
+
+export interface Passkey {
+  readonly id: string;
+  readonly name: string;
+  /** Whether it may be on several devices. */
+  readonly isSynced: boolean;
+  readonly created: string;
+  readonly lastUsed: string;
+}
+
+function readPasskey(value: unknown): Passkey {
+  const from = fields(value);
+  return { id: text(from.id), name: text(from.name), isSynced: from.synced === true, created: text(from.created_at), lastUsed: text(from.last_used) };
 }
 
 function readAccount(from: Fields): Account {
@@ -67,6 +82,7 @@ export function wishOf({ name, scopes, until }: NewKey): object {
   return { name, scopes, ...(until === '' ? {} : { expires_at: `${until}T23:59:59Z` }) };
 }
 
+const PASSKEYS = '/v1/account/passkeys';
 const WITHDRAWALS = '/v1/account/withdrawals';
 
 export class Api extends Keyed {
@@ -111,5 +127,17 @@ export class Api extends Keyed {
 
   async recoveryCode(): Promise<string> {
     return text((await this.ask('POST', '/v1/account/recovery-code', {})).recovery_code);
+  }
+
+  async passkeys(): Promise<readonly Passkey[]> {
+    return list((await this.ask('GET', PASSKEYS)).passkeys).map(readPasskey);
+  }
+
+  async addPasskey(name: string): Promise<void> {
+    await add((method, path, body) => this.ask(method, path, body), `${PASSKEYS}/begin`, PASSKEYS, name);
+  }
+
+  async removePasskey(id: string): Promise<void> {
+    await this.ask('DELETE', `${PASSKEYS}/${id}`);
   }
 }

@@ -1,3 +1,4 @@
+import { useState } from 'preact/hooks';
 import { Copy, Trouble } from '../parts/form.tsx';
 import { useLooked } from '../parts/looked.ts';
 import { SignedIn } from '../parts/sign-in.tsx';
@@ -8,6 +9,7 @@ import { usd } from '../parts/usd.ts';
 import { WithdrawalList, WithdrawForm } from '../parts/withdraw.tsx';
 import { Api, type Account } from './api.ts';
 import { KeysPanel } from './keys.tsx';
+import { PasskeysPanel } from './passkeys.tsx';
 import { SubAccountsPanel } from './sub-accounts.tsx';
 
 /** What the operator decides, and what jobs use, is seen after that. */
@@ -24,11 +26,22 @@ export function AccountPage() {
       {(api) => (
         <>
           <MoneyPanel api={api} />
-          <KeysPanel api={api} />
+          <Access api={api} />
           <SubAccountsPanel api={api} />
         </>
       )}
     </SignedIn>
+  );
+}
+
+/** Who comes in, and how. A key that a passkey makes stands in the list of keys at once. */
+function Access({ api }: { readonly api: Api }) {
+  const [made, setMade] = useState(0);
+  return (
+    <>
+      <KeysPanel key={made} api={api} />
+      <PasskeysPanel api={api} keyMade={() => setMade((before) => before + 1)} />
+    </>
   );
 }
 

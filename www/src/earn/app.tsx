@@ -1,9 +1,11 @@
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import { count, withPrefix } from '../format.ts';
+import { signIn, signOut, type Entered } from '../parts/passkey.ts';
+import { References } from '../parts/till.ts';
 import { Top } from '../parts/top.tsx';
 import { Tile } from '../parts/totals.tsx';
 import { Refusal } from '../parts/refusal.ts';
-import { claim, own, type Own } from './api.ts';
+import { claim, link, own, type Own } from './api.ts';
 import { isClaim, readClaims, type Claim } from './claims.ts';
 import { Collect } from './collect.tsx';
 import { History, Sessions } from './lists.tsx';
@@ -28,6 +30,8 @@ interface News {
   readonly text: string;
   /** Of a look that failed: the next one may succeed. */
   readonly isPassing?: true;
+  /** Of a link that gave nothing. */
+  readonly isNothing?: true;
 }
 
 const said = (error: unknown): string => (error instanceof Refusal ? error.detail : 'The coordinator does not answer.');
@@ -45,9 +49,23 @@ async function collect(wallet: Wallet, claims: readonly Claim[]): Promise<News> 
       trouble = said(error);
     }
   }
-  if (taken === 0) return { good: false, text: `This link gave nothing: ${trouble}` };
+  if (taken === 0) return { good: false, text: `This link gave nothing: ${trouble}`, isNothing: true };
   const part = trouble === '' ? '' : ` A part of the link gave nothing: ${trouble}`;
   return { good: trouble === '', text: `That browser’s earnings are yours now: what it has, and what it still gets.${part}` };
+}
+
+/** The same for the account of a passkey. Its key is for this one time. */
+async function collectTo({ key, id, account }: Entered, wallet: Wallet, claims: readonly Claim[], nonce: string): Promise<News> {
+  const news = await collect(wallet, claims);
+  try {
+    if (news.isNothing) return news;
+    await link(wallet, key, account, nonce);
+    return { ...news, text: `${news.text} All that this wallet earns goes to the account ${account}.` };
+  } catch (error) {
+    return { good: false, text: `${news.text} They do not go to the account: ${said(error)}` };
+  } finally {
+    void signOut({ key, id });
+  }
 }
 
 /** What is this browser's own, asked for again and again, and a way to do so at once. */
@@ -136,11 +154,16 @@ function Nothing() {
 export function Earn() {
   const [{ wallet, own, news }, again, tell] = useOwn();
   const [claims, done] = useClaims(tell);
-  const take = async (): Promise<void> => {
+  const references = useRef(new References());
+  const take = async (how: (wallet: Wallet) => Promise<News>): Promise<void> => {
     if (!wallet) return;
-    tell(await collect(wallet, claims));
+    tell(await how(wallet));
     done();
     again();
+  };
+  const takeToAccount = async (): Promise<void> => {
+    const entered = await signIn();
+    await take((wallet) => collectTo(entered, wallet, claims, references.current.of(entered.account)));
   };
   const isEmpty = own !== undefined && own.linked.length === 0 && own.sessions.length === 0;
   return (
@@ -151,7 +174,7 @@ export function Earn() {
           {news?.text}
         </p>
         {!own && !news && <p class="quiet">Loading …</p>}
-        {claims.length > 0 && <Collect claims={claims} isHere={wallet !== undefined} collect={take} />}
+        {claims.length > 0 && <Collect claims={claims} isHere={wallet !== undefined} collect={() => take((wallet) => collect(wallet, claims))} collectToAccount={takeToAccount} />}
         {isEmpty && claims.length === 0 && <Nothing />}
         {wallet && own && !isEmpty && (
           <>

@@ -3,6 +3,8 @@
 import { useRef, useState } from 'preact/hooks';
 import { AMOUNT, AmountField, amountOf } from '../parts/amount.tsx';
 import { Field, Trouble, useDoing } from '../parts/form.tsx';
+import { signIn, signOut, type Entered } from '../parts/passkey.ts';
+import { PasskeyButton } from '../parts/passkey-button.tsx';
 import { Refusal } from '../parts/refusal.ts';
 import { References } from '../parts/till.ts';
 import { date } from '../parts/times.ts';
@@ -80,16 +82,18 @@ function MoveForm({ wallet, own, book, again }: SpendProps & { readonly book: Bo
   const doing = useDoing();
   const references = useRef(new References());
   const [isAll, setAll] = useState(false);
-  const [key, setKey] = useState('');
+  const [typed, setTyped] = useState('');
+  const [entered, setEntered] = useState<Entered>();
+  const key = entered?.key ?? typed.trim();
   const [amount, setAmount] = useState('');
   const [said, setSaid] = useState('');
   const move = async ({ account }: Account): Promise<string> => {
     if (isAll) {
-      await link(wallet, key.trim(), account, references.current.of(account));
+      await link(wallet, key, account, references.current.of(account));
       return 'All that you earn is the account’s from now on.';
     }
     const nanoUsd = amountOf(amount);
-    await spend(wallet, key.trim(), account, nanoUsd, references.current.of(account, nanoUsd));
+    await spend(wallet, key, account, nanoUsd, references.current.of(account, nanoUsd));
     return `${usd(nanoUsd)} are the account’s now: its jobs can be paid with them.`;
   };
   const submit = (event: Event): void => {
@@ -97,14 +101,21 @@ function MoveForm({ wallet, own, book, again }: SpendProps & { readonly book: Bo
     setSaid('');
     doing.run(async () => {
       if (!isAll) amountOf(amount);
-      const owner = await accountOf(key.trim());
+      const owner = await accountOf(key);
       if (owner.book !== book) throw new Refusal(0, `This key's account has ${NAMES[owner.book].toLowerCase()}, and both kinds never meet.`, 'key');
       setSaid(await move(owner));
       references.current.done();
       setAmount('');
-      setKey('');
+      setTyped('');
+      leave();
       again();
     });
+  };
+  const press = (): void => doing.run(async () => setEntered(await signIn()));
+  /** What a passkey gave is for one movement, as a key that is typed is. */
+  const leave = (): void => {
+    if (entered) void signOut(entered);
+    setEntered(undefined);
   };
   return (
     <form onSubmit={submit} aria-label="Move to an account">
@@ -123,13 +134,25 @@ function MoveForm({ wallet, own, book, again }: SpendProps & { readonly book: Bo
         {isAll ? null : (
           <AmountField value={amount} typed={setAmount} refusal={doing.refusal} available={own.earnings[book].available} rule={book === 'test' ? 'Play money.' : ''} />
         )}
-        <Field label="API key of the account" name="key" refusal={doing.refusal} hint="With the scope account. It is not kept.">
-          {(attributes) => (
-            <input {...attributes} type="password" autocomplete="off" spellcheck={false} required placeholder="rk_…" value={key} onInput={(event) => setKey(event.currentTarget.value)} />
-          )}
-        </Field>
+        {entered ? null : (
+          <Field label="API key of the account" name="key" refusal={doing.refusal} hint="With the scope account. It is not kept.">
+            {(attributes) => (
+              <input {...attributes} type="password" autocomplete="off" spellcheck={false} required placeholder="rk_…" value={typed} onInput={(event) => setTyped(event.currentTarget.value)} />
+            )}
+          </Field>
+        )}
       </div>
-      <Trouble refusal={doing.refusal} names={isAll ? ['key'] : [AMOUNT, 'key']} />
+      {entered ? (
+        <p>
+          To the account <b class="address">{entered.account}</b>.{' '}
+          <button type="button" disabled={doing.isBusy} onClick={leave}>
+            Another account
+          </button>
+        </p>
+      ) : (
+        <PasskeyButton isBusy={doing.isBusy} press={press} />
+      )}
+      <Trouble refusal={doing.refusal} names={[...(entered ? [] : ['key']), ...(isAll ? [] : [AMOUNT])]} />
       <p>
         <button class="primary" disabled={doing.isBusy}>
           {isAll ? 'Link the account' : 'Move to the account'}

@@ -3,24 +3,30 @@
 import type { ComponentChildren } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 import { Field, Trouble, useDoing } from './form.tsx';
+import { signIn, signOut } from './passkey.ts';
+import { PasskeyButton } from './passkey-button.tsx';
 import { Refusal } from './refusal.ts';
 import { Top } from './top.tsx';
 
 /** It is gone with the tab: whoever comes after has to know the key. */
 const KEPT = 'raven-key';
+/** By which the key is revoked when it is left, where a passkey gave it for this visit. */
+const KEPT_ID = 'raven-key-id';
 
-function kept(): string {
+function kept(name = KEPT): string {
   try {
-    return sessionStorage.getItem(KEPT) ?? '';
+    return sessionStorage.getItem(name) ?? '';
   } catch {
     return '';
   }
 }
 
-function keep(key: string): void {
+function keep(key: string, id = ''): void {
   try {
-    if (key === '') sessionStorage.removeItem(KEPT);
-    else sessionStorage.setItem(KEPT, key);
+    for (const [name, value] of [[KEPT, key], [KEPT_ID, id]] as const) {
+      if (value === '') sessionStorage.removeItem(name);
+      else sessionStorage.setItem(name, value);
+    }
   } catch {
     // Without storage the key is asked for again.
   }
@@ -56,12 +62,14 @@ export function SignedIn<T>({ here, open, children, outside }: SignedInProps<T>)
       .finally(() => setReady(true));
   };
   useEffect(come, []);
-  const enter = async (key: string): Promise<void> => {
+  const enter = async (key: string, id?: string): Promise<void> => {
     const found = await open(key);
-    keep(key);
+    keep(key, id);
     setOpened(() => found);
   };
   const leave = (): void => {
+    const [key, id] = [kept(), kept(KEPT_ID)];
+    if (id !== '') void signOut({ key, id });
     keep('');
     setOpened(undefined);
     setRefusal(undefined);
@@ -98,16 +106,22 @@ function NotNow({ refusal, again }: { readonly refusal: Refusal; readonly again:
   );
 }
 
-function SignIn({ enter }: { readonly enter: (key: string) => Promise<void> }) {
+function SignIn({ enter }: { readonly enter: (key: string, id?: string) => Promise<void> }) {
   const doing = useDoing();
   const [key, setKey] = useState('');
   const submit = (event: Event): void => {
     event.preventDefault();
     doing.run(() => enter(key.trim()));
   };
+  const press = (): void =>
+    doing.run(async () => {
+      const { key, id } = await signIn();
+      await enter(key, id);
+    });
   return (
     <section class="panel" aria-labelledby="sign-in">
       <h2 id="sign-in">Sign in</h2>
+      <PasskeyButton isBusy={doing.isBusy} press={press} />
       <form onSubmit={submit}>
         <Field
           label="API key"

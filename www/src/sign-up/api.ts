@@ -1,5 +1,6 @@
 /** The routes by which people get an account, or theirs back. */
 
+import { signUp } from '../parts/passkey.ts';
 import { ask, text, type Fields } from '../parts/refusal.ts';
 
 /** What an account is known by. Both secrets are shown once. */
@@ -26,6 +27,8 @@ export const tokenOf = (hash: string): string | undefined => /^#(su_\w+)$/.exec(
 export async function finish(token: string): Promise<Made> {
   return made(await ask(`/v1/sign-up/${token}`, { method: 'POST' }));
 }
+
+export const begunWithPasskey = async (name: string, book: 'test' | 'live'): Promise<Made> => made(await signUp(name, book));
 
 export async function recover(code: string): Promise<Made> {
   return made(await ask('/v1/recover', { method: 'POST', body: { code } }));

@@ -1,14 +1,18 @@
 import { useEffect, useState } from 'preact/hooks';
 import { Copy, Field, Trouble, useDoing } from '../parts/form.tsx';
+import { useOffered } from '../parts/passkey-button.tsx';
 import { Top } from '../parts/top.tsx';
-import { begin, finish, isOpen, recover, tokenOf, type Made } from './api.ts';
+import { begin, begunWithPasskey, finish, isOpen, recover, tokenOf, type Made } from './api.ts';
 
 /** Where somebody is on the way to an account. */
 type Stage =
   | { readonly at: 'asking' }
   | { readonly at: 'sent'; readonly email: string }
   | { readonly at: 'followed'; readonly token: string }
-  | { readonly at: 'made'; readonly made: Made; readonly isNew: boolean };
+  | { readonly at: 'made'; readonly made: Made; readonly by: Way };
+
+/** By what somebody has the account. */
+type Way = 'link' | 'passkey' | 'code';
 
 /** Takes the link's token for as long as it may be needed: a reload before the button is pressed loses nothing. */
 const first = (): Stage => {
@@ -18,6 +22,7 @@ const first = (): Stage => {
 
 export function SignUp() {
   const [stage, setStage] = useState(first);
+  const hasPasskeys = useOffered('sign-up');
   useEffect(() => {
     // A link that is followed while this page is open loads nothing.
     const look = (): void => {
@@ -26,19 +31,20 @@ export function SignUp() {
     addEventListener('hashchange', look);
     return () => removeEventListener('hashchange', look);
   }, []);
-  const done = (made: Made, isNew: boolean): void => {
+  const done = (made: Made, by: Way): void => {
     history.replaceState(null, '', location.pathname);
-    setStage({ at: 'made', made, isNew });
+    setStage({ at: 'made', made, by });
   };
   return (
     <>
       <Top here="/sign-up" />
       <main>
-        {stage.at === 'asking' ? <Asking sent={(email) => setStage({ at: 'sent', email })} /> : null}
+        {stage.at === 'asking' && hasPasskeys ? <WithPasskey done={(made) => done(made, 'passkey')} /> : null}
+        {stage.at === 'asking' ? <Asking isFirst={!hasPasskeys} sent={(email) => setStage({ at: 'sent', email })} /> : null}
         {stage.at === 'sent' ? <Sent email={stage.email} again={() => setStage({ at: 'asking' })} /> : null}
-        {stage.at === 'followed' ? <Followed token={stage.token} done={(made) => done(made, true)} /> : null}
-        {stage.at === 'made' ? <Keys made={stage.made} isNew={stage.isNew} /> : null}
-        {stage.at === 'asking' ? <Recover done={(made) => done(made, false)} /> : null}
+        {stage.at === 'followed' ? <Followed token={stage.token} done={(made) => done(made, 'link')} /> : null}
+        {stage.at === 'made' ? <Keys made={stage.made} by={stage.by} /> : null}
+        {stage.at === 'asking' ? <Recover done={(made) => done(made, 'code')} /> : null}
       </main>
     </>
   );
@@ -49,7 +55,72 @@ const BOOKS = [
   ['live', 'Real money', 'What you deposit or earn.'],
 ] as const;
 
-function Asking({ sent }: { readonly sent: (email: string) => void }) {
+interface BooksProps {
+  /** Of the form that it stands in. */
+  readonly form: string;
+  readonly book: 'test' | 'live';
+  readonly choose: (book: 'test' | 'live') => void;
+}
+
+function Books({ form, book, choose }: BooksProps) {
+  return (
+    <fieldset>
+      <legend>The account has</legend>
+      {BOOKS.map(([name, label, hint]) => (
+        <div key={name}>
+          <label class="check">
+            <input type="radio" name="book" checked={book === name} onChange={() => choose(name)} aria-describedby={`${form}-${name}`} /> {label}
+          </label>
+          <p id={`${form}-${name}`} class="hint">
+            {hint}
+          </p>
+        </div>
+      ))}
+    </fieldset>
+  );
+}
+
+/** Stands once on the page. */
+const Purpose = () => (
+  <p>With an account you train models on this network, or register the sites whose visitors may lend a hand. Visitors who lend their computer need none.</p>
+);
+
+function WithPasskey({ done }: { readonly done: (made: Made) => void }) {
+  const doing = useDoing();
+  const [name, setName] = useState('');
+  const [book, setBook] = useState<'test' | 'live'>('test');
+  const submit = (event: Event): void => {
+    event.preventDefault();
+    doing.run(async () => done(await begunWithPasskey(name.trim(), book)));
+  };
+  return (
+    <section class="panel" aria-labelledby="with-passkey">
+      <h2 id="with-passkey">Sign up with a passkey</h2>
+      <Purpose />
+      <p>No mail and no password: your device makes a passkey for this site, and its own lock signs you in.</p>
+      <form onSubmit={submit} aria-label="Sign up with a passkey">
+        <Field label="Name" name="name" refusal={doing.refusal} hint="Your device shows it when you sign in. Nobody else sees it.">
+          {(attributes) => <input {...attributes} autocomplete="username" required maxLength={100} value={name} onInput={(event) => setName(event.currentTarget.value)} />}
+        </Field>
+        <Books form="passkey" book={book} choose={setBook} />
+        <Trouble refusal={doing.refusal} names={['name']} />
+        <p>
+          <button class="primary" disabled={doing.isBusy}>
+            Make a passkey and my account
+          </button>
+        </p>
+      </form>
+    </section>
+  );
+}
+
+interface AskingProps {
+  /** Whether there is no other way to sign up. */
+  readonly isFirst: boolean;
+  readonly sent: (email: string) => void;
+}
+
+function Asking({ isFirst, sent }: AskingProps) {
   const doing = useDoing();
   const [email, setEmail] = useState('');
   const [book, setBook] = useState<'test' | 'live'>('test');
@@ -65,10 +136,11 @@ function Asking({ sent }: { readonly sent: (email: string) => void }) {
       sent(email.trim());
     });
   };
+  if (isClosed && !isFirst) return null;
   return (
     <section class="panel" aria-labelledby="sign-up">
-      <h2 id="sign-up">Sign up</h2>
-      <p>With an account you train models on this network, or register the sites whose visitors may lend a hand. Visitors who lend their computer need none.</p>
+      <h2 id="sign-up">{isFirst ? 'Sign up' : 'Sign up by mail'}</h2>
+      {isFirst ? <Purpose /> : null}
       {isClosed ? (
         <p class="quiet" role="status">
           Nobody can sign up by mail here: whoever runs this coordinator makes the accounts. Ask them for an API key.
@@ -80,19 +152,7 @@ function Asking({ sent }: { readonly sent: (email: string) => void }) {
               <input {...attributes} type="email" autocomplete="email" required maxLength={254} value={email} onInput={(event) => setEmail(event.currentTarget.value)} />
             )}
           </Field>
-          <fieldset>
-            <legend>The account has</legend>
-            {BOOKS.map(([name, label, hint]) => (
-              <div key={name}>
-                <label class="check">
-                  <input type="radio" name="book" checked={book === name} onChange={() => setBook(name)} aria-describedby={`book-${name}`} /> {label}
-                </label>
-                <p id={`book-${name}`} class="hint">
-                  {hint}
-                </p>
-              </div>
-            ))}
-          </fieldset>
+          <Books form="book" book={book} choose={setBook} />
           <Trouble refusal={doing.refusal} names={['email']} />
           <p>
             <button class="primary" disabled={doing.isBusy}>
@@ -143,12 +203,13 @@ function Followed({ token, done }: { readonly token: string; readonly done: (mad
   );
 }
 
-function Keys({ made, isNew }: { readonly made: Made; readonly isNew: boolean }) {
+function Keys({ made, by }: { readonly made: Made; readonly by: Way }) {
+  const isNew = by !== 'code';
   return (
     <section class="panel" aria-labelledby="made">
       <h2 id="made">{isNew ? 'Your account is made' : 'The account is yours again'}</h2>
       <p role="status">
-        <b>Keep both of these now: they are shown this once.</b> {isNew ? '' : 'Keys from before are good for nothing any more.'}
+        <b>Keep both of these now: they are shown this once.</b> {isNew ? '' : 'Keys and passkeys from before are good for nothing any more.'}
       </p>
       <h3>API key</h3>
       <p class="quiet">Programs and the pages here sign in with it. Whoever has it may do everything with the account.</p>
@@ -159,7 +220,7 @@ function Keys({ made, isNew }: { readonly made: Made; readonly isNew: boolean })
       <h3>What now?</h3>
       <ul>
         <li>
-          <a href="/partner">Register a site</a>, or see <a href="/account">the account</a>: sign in there with the key.
+          <a href="/partner">Register a site</a>, or see <a href="/account">the account</a>: sign in there with the {by === 'passkey' ? 'passkey, or the key' : 'key'}.
         </li>
         <li>
           Train a model: upload a data set, then post a job. With the key in <code>RAVEN_KEY</code> this shows that it works:
@@ -184,7 +245,7 @@ function Recover({ done }: { readonly done: (made: Made) => void }) {
     <section class="panel" aria-labelledby="recover">
       <h2 id="recover">I have lost my key</h2>
       <form onSubmit={submit}>
-        <Field label="Recovery code" name="code" refusal={doing.refusal} hint="It gives you a new key and a new code. All keys from before stop working.">
+        <Field label="Recovery code" name="code" refusal={doing.refusal} hint="It gives you a new key and a new code. All keys and passkeys from before stop working.">
           {(attributes) => (
             <input {...attributes} type="password" autocomplete="off" spellcheck={false} required placeholder="rr_…" value={code} onInput={(event) => setCode(event.currentTarget.value)} />
           )}
