@@ -186,6 +186,7 @@ async fn the_auditor_finds_every_kind_of_tampering() {
             AllocationFault::Gap { .. } => "Gap",
             AllocationFault::Chain { .. } => "Chain",
             AllocationFault::Receipt { .. } => "Receipt",
+            AllocationFault::View { .. } => "View",
             AllocationFault::Last { .. } => "Last",
             AllocationFault::Store(error) => panic!("{sql}: {error}"),
         };

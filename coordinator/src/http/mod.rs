@@ -9,6 +9,7 @@ mod body;
 mod card;
 mod certificates;
 mod challenge;
+mod consents;
 mod contributor_books;
 mod contributors;
 mod datasets;
@@ -198,6 +199,7 @@ pub fn router(app: App) -> Router {
         .merge(contributors::routes())
         .merge(payouts::routes())
         .merge(contributor_books::routes())
+        .merge(consents::routes())
         .merge(links::routes())
         .merge(accounts::routes())
         .merge(keys::routes())

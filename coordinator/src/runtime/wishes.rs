@@ -313,6 +313,7 @@ mod tests {
         let waiting = AwaitConsent::new(hello, None, "1".into()).expect("a good hello");
         let receipt = Receipt {
             text_version: "1".into(),
+            view: None,
             site: None,
             share: SHARE,
             nonce: waiting.nonce().into(),

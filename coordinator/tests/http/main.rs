@@ -3,6 +3,7 @@
 mod account;
 mod account_races;
 mod card;
+mod consents;
 mod contributor_money;
 mod contributors;
 mod datasets;
