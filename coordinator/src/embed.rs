@@ -6,7 +6,9 @@
 use crate::config::GpuUse;
 use crate::files::{StaticFile, read_folder};
 use crate::loaders::{self, loader_name};
+use crate::view::CardView;
 use axum::body::Bytes;
+use raven_engine::Rates;
 use raven_protocol::KernelId;
 use sha2::{Digest, Sha384};
 use std::collections::BTreeMap;
@@ -66,6 +68,8 @@ pub struct FrameValues<'a> {
     pub ticket: &'a str,
     pub site_key: &'a str,
     pub site_name: &'a str,
+    /// What every card shows: what its receipt names where it learns of nothing that waits.
+    pub view: &'a str,
 }
 
 impl Embed {
@@ -116,7 +120,7 @@ impl Embed {
         let embed =
             Embed { version, files, loader, pinned, frame, consent_text_version, visit_mb, gpu };
         // Filled once with nothing, so that a place without a value is found now.
-        let nothing = FrameValues { ticket: "", site_key: "", site_name: "" };
+        let nothing = FrameValues { ticket: "", site_key: "", site_name: "", view: "" };
         embed.frame(&nothing).transpose()?;
         Ok(embed)
     }
@@ -151,6 +155,11 @@ impl Embed {
     /// What a receipt must name.
     pub fn consent_text_version(&self) -> &str {
         &self.consent_text_version
+    }
+
+    /// What every card shows with these files, where `rates` hold.
+    pub fn card_view<'a>(&'a self, rates: &'a Rates) -> CardView<'a> {
+        CardView::new(&self.consent_text_version, &self.visit_mb, self.gpu.name(), rates)
     }
 
     /// The evergreen loader.
@@ -199,6 +208,7 @@ impl Embed {
             "ticket" => Some(values.ticket),
             "site" => Some(values.site_key),
             "site_name" => Some(values.site_name),
+            "view" => Some(values.view),
             "visit_mb" => Some(self.visit_mb.as_str()),
             "gpu" => Some(self.gpu.name()),
             "consent_text_version" => Some(self.consent_text_version.as_str()),

@@ -41,5 +41,6 @@ pub mod ticket;
 pub mod time;
 pub mod token;
 pub mod verify;
+pub mod view;
 pub mod work_token;
 pub mod www;

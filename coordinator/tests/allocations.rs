@@ -10,6 +10,7 @@ use raven_engine::ContributorId;
 use raven_protocol::{FromContributor, GoodbyeReason, Hello, Receipt, SessionId, ToContributor};
 use sqlx::Executor as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 use support::Coordinator;
@@ -100,24 +101,44 @@ async fn every_change_is_in_the_chain_in_its_order() {
     coordinator.store.audit_allocations().await.expect("the auditor agrees");
 }
 
+/// What the engine has of the first key's session: its share in millionths, and its state.
+fn has(coordinator: &Coordinator) -> Option<(u32, &'static str)> {
+    let snapshot = coordinator.runtime.snapshot();
+    let node = snapshot.nodes.iter().find(|node| node.contributor == contributor())?;
+    Some(((node.share * 1e6).round() as u32, node.state))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slider_that_never_rests_is_recorded_now_and_then() {
+async fn of_a_slider_that_never_rests_what_takes_effect_is_what_is_chained() {
     let coordinator = Coordinator::start(|_| {}).await;
     let (mut socket, ..) = open(&coordinator).await;
+    let mut seen = BTreeSet::new();
     for step in 0..200_u32 {
         socket.send(&pace(0.2 - f64::from(step) / 1_001.0, 1)).await;
+        seen.extend(has(&coordinator).map(|(share, _)| share));
     }
-    socket.send(&FromContributor::Goodbye { reason: GoodbyeReason::Stopped }).await;
+    let last = ((0.2 - 199.0 / 1_001.0) * 1e6_f64).round() as u32;
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while lines(&coordinator.store).await.last().map(|line| line.kind)
-        != Some(AllocationKind::Revoke)
-    {
-        assert!(tokio::time::Instant::now() < deadline, "no end");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut has_rested = false;
+    // The last of them has a line within ten seconds. Until then the session gets nothing.
+    loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = has(&coordinator);
+        seen.extend(now.map(|(share, _)| share));
+        has_rested |= now.is_some_and(|(_, state)| state == "paused");
+        if now.is_some_and(|(share, state)| share == last && state != "paused") {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{now:?}");
     }
+    assert!(has_rested, "less was held back, and nothing was used meanwhile");
+    let chained: BTreeSet<u32> =
+        lines(&coordinator.store).await.iter().map(|line| line.share_ppm).collect();
+    assert!(seen.is_subset(&chained), "{seen:?} took effect, {chained:?} are in the chain");
+    assert_eq!(chained.first(), Some(&last));
     // The burst of twenty, and one in ten seconds; the session's first and last line.
-    let count = lines(&coordinator.store).await.len();
-    assert!((4..26).contains(&count), "{count} lines of 200 wishes");
+    assert!((4..26).contains(&chained.len()), "{chained:?} of 200 wishes");
+    coordinator.store.audit_allocations().await.expect("the auditor agrees");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,6 +186,7 @@ async fn the_auditor_finds_every_kind_of_tampering() {
             AllocationFault::Gap { .. } => "Gap",
             AllocationFault::Chain { .. } => "Chain",
             AllocationFault::Receipt { .. } => "Receipt",
+            AllocationFault::View { .. } => "View",
             AllocationFault::Last { .. } => "Last",
             AllocationFault::Store(error) => panic!("{sql}: {error}"),
         };

@@ -34,7 +34,7 @@ const MESSAGES: [(&str, &str); 12] = [
     ("goodbye", r#"{"type":"goodbye","reason":"stopped"}"#),
     ("outcomes", r#"{"type":"outcomes","results":[{"lease":"lease_00000000000000000000000000000001","outcome":"accepted"}]}"#),
     ("about", r#"{"type":"about","requester":"Amber Heron","category":"vision"}"#),
-    ("given", r#"{"text_version":"1","site":"pk","share":0.1,"cpu":false,"gpu":true,"refuses":["finance"],"time_ms":1800000000000,"keeps":"visit","earnings":"site","nonce":"00","session_key":"00","counter":2}"#),
+    ("given", r#"{"text_version":"1","site":"pk","view":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","share":0.1,"cpu":false,"gpu":true,"refuses":["finance"],"time_ms":1800000000000,"keeps":"visit","earnings":"site","nonce":"00","session_key":"00","counter":2}"#),
     ("receipt", r#"{"text_version":"1","site":"pk","share":0.1,"time_ms":1800000000000,"nonce":"00","session_key":"00"}"#),
 ];
 

@@ -144,6 +144,10 @@ hash_id!(
     KernelId
 );
 hash_id!(
+    /// blake3 of what a visitor was shown before a yes, as the coordinator keeps it.
+    ViewId
+);
+hash_id!(
     /// blake3 of a task's outputs under the task's id (see [`crate::digest`]).
     ResultDigest
 );

@@ -16,7 +16,7 @@ pub mod tree;
 pub use digest::{blob_id, result_digest};
 pub use frame::{Frame, FrameError, TensorPart, TensorView};
 pub use graph_text::GraphText;
-pub use ids::{BlobId, JobId, KernelId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
+pub use ids::{BlobId, JobId, KernelId, LeaseId, ResultDigest, Seed, SessionId, TaskId, ViewId};
 pub use limits::{FRAME_VERSION, FrameLimits, PROTOCOL_VERSION};
 pub use message::{
     Backend, Device, DeviceClass, Earnings, FromContributor, GoodbyeReason, Hello, JobCategory,

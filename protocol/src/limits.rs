@@ -2,7 +2,7 @@
 
 /// The version of the messages that this crate reads and writes: what a hello says. Who
 /// speaks another one is told so, before anything of its hello counts.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// The version of the frames around them, which modules write too.
 pub const FRAME_VERSION: u16 = 1;

@@ -1,7 +1,7 @@
 //! Messages: the typed headers of frames, one enum per direction.
 
 use crate::graph_text::GraphText;
-use crate::ids::{BlobId, KernelId, LeaseId, ResultDigest, Seed, SessionId, TaskId};
+use crate::ids::{BlobId, KernelId, LeaseId, ResultDigest, Seed, SessionId, TaskId, ViewId};
 use crate::limits::{
     MESSAGE_BYTES_MAX, PROBES_MAX, RECEIPT_BYTES_MAX, REFUSES_MAX, REQUESTER_BYTES_MAX,
     TEXT_BYTES_MAX,
@@ -151,6 +151,10 @@ pub struct Receipt {
     /// Publishable key of the site, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
+    /// What a page's card showed beside those words, as the coordinator named it. Whoever
+    /// comes through no page has seen none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<ViewId>,
     /// Share that was chosen, in (0, 1].
     pub share: f64,
     /// Whether the processor may be used.
@@ -239,6 +243,8 @@ pub enum GoodbyeReason {
     TrafficCap,
     /// A result of this contributor was proven false.
     Excluded,
+    /// What the receipt says was shown is not known here, or too old: ask again.
+    StaleView,
 }
 
 impl GoodbyeReason {
@@ -257,6 +263,7 @@ impl GoodbyeReason {
             GoodbyeReason::BrokenCommitment => 4009,
             GoodbyeReason::TrafficCap => 4010,
             GoodbyeReason::Excluded => 4011,
+            GoodbyeReason::StaleView => 4012,
         }
     }
 }

@@ -9,7 +9,7 @@ use raven_protocol::{
     GoodbyeReason, GraphText, JobCategory, JobId, Keeps, LeaseId, LeaseOutcome, MessageError,
     Numerics, OutputSpec, PROTOCOL_VERSION, Program, Receipt, ReduceRule, ResultDigest,
     ResultOutcome, Seed, SessionId, ShardRef, SpecError, TaskId, TaskMessage, TaskSpec,
-    ToContributor,
+    ToContributor, ViewId,
 };
 
 const PAGE: &str = include_str!("../PROTOCOL.md");
@@ -131,6 +131,7 @@ fn the_page_states_codes_limits_and_reasons() {
         BrokenCommitment,
         TrafficCap,
         Excluded,
+        StaleView,
     ] {
         let name = serde_json::to_value(reason).expect("name");
         let row = format!("| `{}` | {} |", name.as_str().expect("text"), reason.close_code());
@@ -254,7 +255,7 @@ fn digests_depend_on_every_field() {
 
 #[test]
 fn what_a_hello_and_a_receipt_leave_out_is_what_it_says_on_the_page() {
-    let hello = r#"{"type":"hello","protocol":3,"numeric":{"class":"cpu","kernel":"0000000000000000000000000000000000000000000000000000000000000000"},"device":{"class":"phone","cores":1,"memory_bytes":1,"flops_per_s":1},"share":0.5,"workers":1,"session_key":"00"}"#;
+    let hello = r#"{"type":"hello","protocol":4,"numeric":{"class":"cpu","kernel":"0000000000000000000000000000000000000000000000000000000000000000"},"device":{"class":"phone","cores":1,"memory_bytes":1,"flops_per_s":1},"share":0.5,"workers":1,"session_key":"00"}"#;
     let FromContributor::Hello(short) = FromContributor::from_header(hello).expect("a hello")
     else {
         unreachable!("it is a hello");
@@ -273,6 +274,15 @@ fn what_a_hello_and_a_receipt_leave_out_is_what_it_says_on_the_page() {
     let short = Receipt::from_text(receipt).expect("a receipt");
     assert!(short.cpu && !short.gpu && short.keeps == Keeps::Key && short.refuses.is_empty());
     assert_eq!(serde_json::to_string(&short).expect("serializes"), receipt);
+    assert_eq!(short.view, None);
+    let viewed = receipt.replace(r#""share""#, &format!(r#""view":"{}","share""#, "0a".repeat(32)));
+    let whole = Receipt::from_text(&viewed).expect("a receipt");
+    assert_eq!(whole.view, Some(ViewId([10; 32])));
+    assert_eq!(serde_json::to_string(&whole).expect("serializes"), viewed);
+    for view in ["", "0a", &"0A".repeat(32), &"0a".repeat(33)] {
+        let odd = receipt.replace(r#""share""#, &format!(r#""view":"{view}","share""#));
+        assert!(Receipt::from_text(&odd).is_err(), "{view:?} names no view");
+    }
     let off = receipt.replace(r#""nonce""#, r#""cpu":false,"gpu":true,"nonce""#);
     assert!(!Receipt::from_text(&off).expect("a receipt").cpu);
     let undated = receipt.replace(r#""time_ms":1,"#, "");

@@ -12,6 +12,7 @@ const LONG = {
   categories: ['vision', 'language', 'tabular', 'science', 'finance', 'other'],
   work: [{ category: 'tabular', requester: 'Crimson Albatross' }, { category: 'vision', requester: 'Crimson Sandpiper' }],
   more: 12,
+  view: '0a'.repeat(32),
 };
 
 let world;

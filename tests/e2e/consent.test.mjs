@@ -8,6 +8,7 @@ import { Coordinator } from './lib/coordinator.mjs';
 import { uploadDigits } from './lib/data.mjs';
 import { digitsJob } from './lib/jobs.mjs';
 import { embedDir } from './lib/paths.mjs';
+import { firstRow } from './lib/store.mjs';
 import { article, World, until } from './lib/world.mjs';
 
 let world;
@@ -69,6 +70,30 @@ describe('before a yes', () => {
     assert.deepEqual(await visitor.context.cookies(), []);
     const { origins } = await visitor.context.storageState();
     assert.deepEqual(origins, []);
+    await visitor.close();
+  });
+});
+
+describe('a yes', () => {
+  it('is to what the card showed: the receipt names it, and it is kept', async () => {
+    const dataset = await uploadDigits(world.coordinator);
+    const job = await world.coordinator.json('POST', '/v1/jobs', { ...digitsJob(dataset.id, { epochs: 1000 }), category: 'science' });
+    const visitor = await world.visitor();
+    await visitor.card.locator('#raven-open').click();
+    const queue = visitor.card.locator('#raven-queue');
+    await until(async () => /science/.test(await queue.textContent()), 'the card says what waits');
+    const said = await queue.textContent();
+    await visitor.card.locator('#raven-yes:enabled').waitFor();
+    await visitor.card.locator('#raven-yes').click();
+    await visitor.until(({ phase, tasks }) => phase === 'working' && tasks > 0, 'working');
+    const [receipt] = await firstRow(world.coordinator, 'SELECT receipt FROM sessions WHERE site IS NOT NULL ORDER BY opened_ms DESC LIMIT 1');
+    const { view } = JSON.parse(receipt);
+    assert.match(view, /^[0-9a-f]{64}$/);
+    const [document] = await firstRow(world.coordinator, 'SELECT document FROM card_views WHERE named = 1 AND lower(hex(id)) = ?', view);
+    const { queue: shown, rates } = JSON.parse(document);
+    assert.ok(shown.work.length > 0 && rates.desktop > 0, document);
+    for (const { requester } of shown.work) assert.ok(said.includes(requester), `${requester} in ${said}`);
+    await world.coordinator.api('POST', `/v1/jobs/${job.id}/cancel`);
     await visitor.close();
   });
 });

@@ -277,7 +277,7 @@ describe('a site gets nothing', () => {
       const socket = new WebSocket(`${world.coordinator.origin.replace('http', 'ws')}/v1/contribute`, { headers });
       socket.binaryType = 'nodebuffer';
       const hello = {
-        type: 'hello', protocol: 3, numeric: { class: 'cpu', kernel: kernel.kernel },
+        type: 'hello', protocol: 4, numeric: { class: 'cpu', kernel: kernel.kernel },
         device: { class: 'desktop', cores: 2, memory_bytes: 1 << 29, flops_per_s: 10_000_000_000 },
         share: 1, workers: 1, session_key: 'ab'.repeat(32),
       };

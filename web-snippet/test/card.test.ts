@@ -14,7 +14,9 @@ import { FakeElement, FakeIndexedDb, FakeObserver, FakeSight, fakeStorage, stub,
 
 const SITE = 'pk_test_x';
 const KEY = `raven ${SITE}`;
-const CONFIG: PageConfig = { ticket: 't', site: SITE, siteName: 'News', textVersion: 'text-1', visitBytesMax: 25e6, gpu: 'no' };
+const CONFIG: PageConfig = { ticket: 't', site: SITE, siteName: 'News', textVersion: 'text-1', view: '0a'.repeat(32), visitBytesMax: 25e6, gpu: 'no' };
+/** What an earlier card showed. */
+const SEEN = '0b'.repeat(32);
 const settle = (ms = 5): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The hub of a tab, as its frame sees it. */
@@ -66,7 +68,7 @@ const leave = (): void => {
 afterEach(leave);
 
 const yes = (until = Date.now() + 3_600_000, text = 'text-1'): string =>
-  JSON.stringify({ text, share: 0.2, bytes: 100, until, seen: Date.now() });
+  JSON.stringify({ text, view: SEEN, share: 0.2, bytes: 100, until, seen: Date.now() });
 
 const charging = { charging: true, addEventListener: () => undefined };
 
@@ -635,7 +637,7 @@ test('the panel is watched only where the visitor is at its controls', async () 
   assert.equal(FakeSight.watched, 0);
 });
 
-const QUEUE = { categories: ['vision', 'tabular'], work: [{ category: 'vision', requester: 'Amber Heron' }], more: 1 };
+const QUEUE = { categories: ['vision', 'tabular'], work: [{ category: 'vision', requester: 'Amber Heron' }], more: 1, view: '0c'.repeat(32) };
 
 test('the card says for whom and what it would compute before the yes, and asks that only when it is opened', async () => {
   const tab = open(undefined, { queue: QUEUE });
@@ -646,7 +648,7 @@ test('the card says for whom and what it would compute before the yes, and asks 
   await settle(20);
   assert.deepEqual(tab.asked, [`GET /embed/now?site=${SITE}`]);
   assert.equal(tab.byId('queue').textContent, 'Now: image recognition for Amber Heron and 1 more.');
-  for (const queue of [undefined, {}, { ...QUEUE, work: 'x' }, { ...QUEUE, more: -1 }]) {
+  for (const queue of [undefined, {}, { ...QUEUE, work: 'x' }, { ...QUEUE, more: -1 }, { ...QUEUE, view: 'x' }]) {
     const other = open(undefined, queue ? { queue } : {});
     other.card.obeyPage(hello);
     other.click('open');
@@ -655,6 +657,53 @@ test('the card says for whom and what it would compute before the yes, and asks 
     await settle(SEEN_MS);
     assert.equal(other.byId('yes').disabled, false, 'it can be answered all the same');
   }
+});
+
+/** What the hubs of a tab are told that their visitor has seen. */
+const seenBy = (tab: Tab): unknown[] => tab.hubs.map(({ got }) => (got[0]?.kind === 'start' ? got[0].config.view : undefined));
+const keptView = (tab: Tab): unknown => JSON.parse(tab.held.get(KEY) ?? '{}').view;
+/** By a key, which has no place that could be moved. */
+const press = (tab: Tab): boolean => tab.byId('yes').dispatchEvent(trusted('click', { detail: 0 }));
+
+test('a yes is to what the card shows at that moment, and the next page holds to it', async () => {
+  for (const [queue, expected] of [[QUEUE, QUEUE.view], [undefined, CONFIG.view]] as const) {
+    const tab = open(undefined, queue ? { queue } : {});
+    tab.card.obeyPage(hello);
+    tab.click('open');
+    await settle(SEEN_MS);
+    press(tab);
+    await settle(20);
+    assert.deepEqual([seenBy(tab), keptView(tab)], [[expected], expected]);
+    const next = open(tab.held.get(KEY), { queue: { ...QUEUE, view: '0d'.repeat(32) } });
+    next.card.obeyPage(hello);
+    await settle(20);
+    assert.deepEqual([next.asked, seenBy(next)], [[], [expected]], 'no card was shown since');
+  }
+});
+
+test('a card that was open for long is told anew, shows it, and wants the yes once more', async (t) => {
+  const tab = open(undefined, { queue: QUEUE });
+  tab.card.obeyPage(hello);
+  tab.click('open');
+  await settle(SEEN_MS);
+  const opened = Date.now();
+  t.mock.method(Date, 'now', () => opened + 3_600_000);
+  press(tab);
+  assert.deepEqual([tab.view(), tab.byId('hint').textContent], ['card', messages.pressAgain]);
+  await settle(20);
+  assert.equal(tab.asked.filter((line) => line.startsWith('GET')).length, 2, 'it has asked once more');
+  press(tab);
+  await settle(20);
+  assert.deepEqual([tab.view(), seenBy(tab)], ['live', [QUEUE.view]]);
+});
+
+test('a yes that the coordinator takes for too old is not kept', async () => {
+  const { tab, hub } = await working();
+  assert.deepEqual(seenBy(tab), [SEEN]);
+  hub.say({ phase: { name: 'failed', failure: 'text_changed', detail: '' } });
+  await settle(20);
+  assert.deepEqual([tab.view(), tab.byId('over-text').textContent], ['over', messages.failedTextChanged]);
+  assert.equal(tab.held.has(KEY), false, 'the next page asks');
 });
 
 test('a card that came into view is told once, and one that did not is not', async () => {

@@ -102,7 +102,7 @@ test('every receipt says whether the GPU is allowed at that moment', async () =>
   const { world, cpu, gpu } = await startBoth({ ...ALLOWED, share: 0.2 });
   const receipts = (socket: FakeSocket): Array<Record<string, unknown>> =>
     socket.sent.flatMap(({ receipt }) => (receipt === undefined ? [] : [JSON.parse(String(receipt))]));
-  assert.deepEqual(Object.keys(receipts(cpu)[0] ?? {}), ['text_version', 'site', 'share', 'gpu', 'time_ms', 'keeps', 'nonce', 'session_key']);
+  assert.deepEqual(Object.keys(receipts(cpu)[0] ?? {}), ['text_version', 'site', 'view', 'share', 'gpu', 'time_ms', 'keeps', 'nonce', 'session_key']);
   world.controller.handle({ kind: 'share', share: 0.5 });
   await until(() => receipts(cpu).length === 2 && receipts(gpu).length === 2);
   for (const receipt of [...receipts(cpu), ...receipts(gpu)]) assert.equal(receipt.gpu, true);

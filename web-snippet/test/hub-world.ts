@@ -65,6 +65,7 @@ export const CONFIG: HubConfig = {
   ticket: 'ticket-1',
   site: 'pk_test_x',
   textVersion: 'text-1',
+  view: '0a'.repeat(32),
   frameUrl: 'http://c/embed/frame.html?site=pk_test_x',
   filesUrl: 'http://c/embed/v/1/',
   share: 0.5,

@@ -15,7 +15,7 @@ test('hello, welcome, consent, ready: the receipt is signed by the hello’s key
     { ...hello, session_key: undefined, traffic_bytes_left: undefined },
     {
       type: 'hello',
-      protocol: 3,
+      protocol: 4,
       keeps: 'visit',
       numeric: { class: 'cpu', kernel: 'ef'.repeat(32) },
       device: { class: 'desktop', cores: 2, memory_bytes: 512 << 20, flops_per_s: 7e9 },
@@ -34,6 +34,7 @@ test('hello, welcome, consent, ready: the receipt is signed by the hello’s key
   assert.deepEqual(said, {
     text_version: 'text-1',
     site: 'pk_test_x',
+    view: CONFIG.view,
     share: 0.5,
     keeps: 'visit',
     nonce: 'nonce-0',
@@ -502,4 +503,12 @@ test('what is refused is in the receipt; more of it is told, less is signed', as
   await until(() => paces().length === 3);
   assert.ok(!('refuses' in (paces()[2] ?? {})) && receiptOf(paces()[2]).counter === 2);
   world.controller.handle({ kind: 'stop' });
+});
+
+test('whoever agreed to a card of long ago is not lent for: the card is to be read again', async () => {
+  const world = setUp();
+  world.controller.handle({ kind: 'start', config: CONFIG });
+  const socket = await ready(world);
+  socket.say({ type: 'goodbye', reason: 'stale_view', detail: 'receipt.view: too long ago' });
+  assert.deepEqual(world.last(), { name: 'failed', failure: 'text_changed', detail: 'receipt.view: too long ago' });
 });

@@ -72,6 +72,8 @@ function open(count: number, locks: Locks | undefined, starts: HubConfig[] = [])
   return all;
 }
 
+/** What the card showed. */
+const VIEW = '0a'.repeat(32);
 const choose = (share: number, gpu = false) => ({ share, cpu: true, gpu, give: false, refuses: [] });
 
 test('of five tabs one works, and when it is hidden or gone another does', async () => {
@@ -206,22 +208,22 @@ function remembering(items = new Map<string, string>()) {
 test('a yes is remembered for a day, to the same words only, and without an identifier', () => {
   const { clock, items, memory, forgotten } = remembering();
   assert.equal(memory().recall(), undefined);
-  memory().agree(choose(0.2), 0);
+  memory().agree(choose(0.2), VIEW, 0);
   memory().addBytes(500, 500);
   memory().noteShare(0.4);
-  assert.deepEqual(memory().recall(), { ...choose(0.4), bytes: 500 });
+  assert.deepEqual(memory().recall(), { ...choose(0.4), view: VIEW, bytes: 500 });
   const kept = Object.keys(JSON.parse([...items.values()][0] ?? '{}')).sort();
-  assert.deepEqual(kept, ['bytes', 'seen', 'share', 'text', 'until']);
+  assert.deepEqual(kept, ['bytes', 'seen', 'share', 'text', 'until', 'view']);
   clock.now += 24 * 60 * 60 * 1000 - 1;
-  assert.deepEqual(memory().recall(), { ...choose(0.4), bytes: 0 }, 'another visit');
+  assert.deepEqual(memory().recall(), { ...choose(0.4), view: VIEW, bytes: 0 }, 'another visit');
   clock.now += 1;
   assert.equal(memory().recall(), undefined);
   assert.equal(items.size, 0, 'what has run out is not kept');
   assert.equal(forgotten(), 1, 'nor is the key that went with it');
-  memory().agree(choose(0.1), 0);
+  memory().agree(choose(0.1), VIEW, 0);
   assert.equal(memory('text-2').recall(), undefined);
   assert.equal(items.size, 0, 'nor is a yes to other words');
-  memory().agree(choose(0.1), 0);
+  memory().agree(choose(0.1), VIEW, 0);
   void memory().forget();
   assert.equal(items.size, 0);
   memory().addBytes(9, 9);
@@ -236,21 +238,21 @@ test('a tick for the GPU is kept with the yes, only where there is one', () => {
   const { items, memory } = remembering();
   memory().noteGpu(true);
   assert.equal(items.size, 0);
-  memory().agree(choose(0.2, true), 0);
+  memory().agree(choose(0.2, true), VIEW, 0);
   assert.equal(memory().recall()?.gpu, true);
   memory().noteShare(0.3);
-  assert.deepEqual(memory().recall(), { ...choose(0.3, true), bytes: 0 });
+  assert.deepEqual(memory().recall(), { ...choose(0.3, true), view: VIEW, bytes: 0 });
   memory().noteGpu(false);
   assert.equal(memory().recall()?.gpu, false);
   assert.ok(!items.get('raven pk_test_x')?.includes('gpu'));
   memory().noteGpu(true);
-  memory().agree(choose(0.2, false), 0);
+  memory().agree(choose(0.2, false), VIEW, 0);
   assert.equal(memory().recall()?.gpu, false, 'a new yes is asked for anew');
 });
 
 test('a tab of an older text leaves a new yes alone', () => {
   const { items, memory } = remembering();
-  memory('text-2').agree(choose(0.2), 0);
+  memory('text-2').agree(choose(0.2), VIEW, 0);
   const kept = [...items.values()];
   memory('text-1').addBytes(5, 5);
   memory('text-1').noteShare(0.9);
@@ -260,19 +262,19 @@ test('a tab of an older text leaves a new yes alone', () => {
 test('tabs that cannot hear each other add to one count, and none makes it smaller', () => {
   const { memory } = remembering();
   const [one, two] = [memory(), memory()];
-  one.agree(choose(0.2), 0);
+  one.agree(choose(0.2), VIEW, 0);
   assert.equal(one.addBytes(700, 700), 700);
   assert.equal(two.addBytes(50, 50), 750, 'its own view of the visit is smaller');
   assert.equal(one.addBytes(-200, 500), 550, 'less was moved than was set aside');
   assert.equal(two.addBytes(1, 900), 900, 'it has heard of more');
-  assert.equal(one.agree(choose(0.2), 950).bytes, 950, 'a page knows what it has moved itself');
+  assert.equal(one.agree(choose(0.2), VIEW, 950).bytes, 950, 'a page knows what it has moved itself');
 });
 
 test('a yes that is taken back in another tab is told from one that ran out and from a new one', () => {
   const { clock, items, memory } = remembering();
   const key = 'raven pk_test_x';
   const here = memory();
-  here.agree(choose(0.2), 0);
+  here.agree(choose(0.2), VIEW, 0);
   const oldValue = items.get(key) ?? '';
   const gone = { key, oldValue, newValue: null };
   items.delete(key);
@@ -284,7 +286,7 @@ test('a yes that is taken back in another tab is told from one that ran out and 
   items.set(key, oldValue);
   assert.ok(here.isTakenBack(gone));
   clock.now += 5;
-  here.agree(choose(0.2), 0);
+  here.agree(choose(0.2), VIEW, 0);
   assert.ok(!here.isTakenBack(gone), 'agreed anew since');
   items.delete(key);
   clock.now += 24 * 60 * 60 * 1000;
@@ -293,8 +295,8 @@ test('a yes that is taken back in another tab is told from one that ran out and 
 
 test('what is kept cannot be stretched, and denied storage keeps nothing', () => {
   const { clock, items, memory } = remembering();
-  const record = { text: 'text-1', share: 0.2, bytes: 0, seen: 0, until: clock.now + 1 };
-  const bad = [{ until: clock.now + 1e12 }, { share: 7 }, { share: 'x' }, { bytes: -1 }, { until: null }];
+  const record = { text: 'text-1', view: VIEW, share: 0.2, bytes: 0, seen: 0, until: clock.now + 1 };
+  const bad = [{ until: clock.now + 1e12 }, { share: 7 }, { share: 'x' }, { bytes: -1 }, { until: null }, { view: undefined }, { view: 'x' }, { view: VIEW.toUpperCase() }];
   for (const change of bad) {
     items.set('raven pk_test_x', JSON.stringify({ ...record, ...change }));
     assert.equal(memory().recall(), undefined, JSON.stringify(change));
@@ -310,7 +312,7 @@ test('what is kept cannot be stretched, and denied storage keeps nothing', () =>
     'text-1',
     () => assert.fail('nothing was kept'),
   );
-  assert.deepEqual(denied.agree(choose(0.2), 7), { ...choose(0.2), bytes: 7 });
+  assert.deepEqual(denied.agree(choose(0.2), VIEW, 7), { ...choose(0.2), view: VIEW, bytes: 7 });
   assert.equal(denied.addBytes(1, 1), undefined);
   void denied.forget();
   assert.equal(denied.recall(), undefined);

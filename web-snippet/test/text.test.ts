@@ -51,13 +51,13 @@ for (const [language, messages] of Object.entries(CATALOGUES)) {
     const heron = { requester: 'Amber Heron', category: 'vision' } as const;
     const queues = [
       undefined,
-      { categories: JOB_CATEGORIES, work: [], more: 0 },
-      { categories: ['science', 'other'] as const, work: [], more: 0 },
-      { categories: JOB_CATEGORIES, work: [heron], more: 0 },
-      { categories: JOB_CATEGORIES, work: [heron, { ...heron, requester: 'Jade Kite' }, heron], more: 41 },
+      { categories: JOB_CATEGORIES, work: [], more: 0, view: 'v' },
+      { categories: ['science', 'other'] as const, work: [], more: 0, view: 'v' },
+      { categories: JOB_CATEGORIES, work: [heron], more: 0, view: 'v' },
+      { categories: JOB_CATEGORIES, work: [heron, { ...heron, requester: 'Jade Kite' }, heron], more: 41, view: 'v' },
     ].map((queue) => text.queue(queue));
     // A site that takes nothing: no list of no kinds.
-    assert.equal(text.queue({ categories: [], work: [], more: 0 }), queues[0]);
+    assert.equal(text.queue({ categories: [], work: [], more: 0, view: 'v' }), queues[0]);
     assert.equal(new Set(queues).size, queues.length);
     assert.match(queues[3] ?? '', /Amber Heron/);
     assert.match(queues[4] ?? '', /Amber Heron.*Jade Kite.*42/);

@@ -181,5 +181,6 @@ test('close codes are those of the protocol', () => {
   assert.equal(reasonOfCloseCode(1006), undefined);
   assert.equal(closeCode('traffic_cap'), 4010);
   assert.equal(closeCode('excluded'), 4011);
-  assert.equal(reasonOfCloseCode(4012), undefined);
+  assert.equal(closeCode('stale_view'), 4012);
+  assert.equal(reasonOfCloseCode(4013), undefined);
 });

@@ -198,6 +198,7 @@ fn closed(close: Option<CloseFrame>) -> End {
         GoodbyeReason::BrokenCommitment,
         GoodbyeReason::TrafficCap,
         GoodbyeReason::Excluded,
+        GoodbyeReason::StaleView,
     ];
     match reasons.into_iter().find(|reason| Some(reason.close_code()) == code) {
         Some(reason) => End::Goodbye { reason, detail, retry_after: None },
@@ -300,6 +301,8 @@ impl Sessions {
         let receipt = Receipt {
             text_version: words_version(),
             site: None,
+            // There is no card: the words have in them what it would show.
+            view: None,
             share: self.hello.share,
             cpu: true,
             gpu: false,

@@ -176,7 +176,8 @@ impl Stay {
                 | GoodbyeReason::NoConsent
                 | GoodbyeReason::BadTicket
                 | GoodbyeReason::TrafficCap
-                | GoodbyeReason::Excluded => {
+                | GoodbyeReason::Excluded
+                | GoodbyeReason::StaleView => {
                     let (to, detail) = (self.asked.to.clone(), printable(&detail));
                     return Err(ContributeError::Refused { to, reason, detail });
                 }

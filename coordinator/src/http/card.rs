@@ -8,17 +8,16 @@ use crate::runtime::NetworkSnapshot;
 use crate::store::SiteRow;
 use crate::ticket::TicketError;
 use crate::time::UnixMs;
+use crate::view::{Queue, WORK_MAX, Work};
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use raven_engine::{Category, CategorySet, JobPhase};
-use serde::{Deserialize, Serialize};
+use raven_engine::{CategorySet, JobPhase};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Kinds of work that one answer names; a card has room for few.
-const WORK_MAX: usize = 8;
 /// Cards that are opened within these seconds may share an answer.
 const FRESH: &str = "public, max-age=5";
 
@@ -30,14 +29,6 @@ pub fn routes() -> Router<App> {
 struct SiteQuery {
     #[serde(default)]
     site: String,
-}
-
-/// For whom, and for what kind of job, somebody may be asked to compute.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-struct Work {
-    category: Category,
-    /// A pseudonym.
-    requester: String,
 }
 
 /// What waits for contributors, or is computed by them, and is not refused.
@@ -58,8 +49,15 @@ async fn now(
     let refused = site.refused();
     let work = waiting(&app.network.snapshot(), refused);
     let more = work.len().saturating_sub(WORK_MAX);
-    let named: Vec<Work> = work.into_iter().take(WORK_MAX).collect();
-    let answer = json!({"categories": refused.complement(), "work": named, "more": more});
+    let work: Vec<Work> = work.into_iter().take(WORK_MAX).collect();
+    let queue = Queue { categories: refused.complement().into(), work, more };
+    let mut answer = json!(queue);
+    // The card may be agreed to as soon as it shows this.
+    let view = app.embed.card_view(&app.settings.rates).with_queue(queue).named();
+    if !app.store.give_view(&view, UnixMs::now()).await? {
+        return Err(Problem::full("views of cards"));
+    }
+    answer["view"] = json!(view.id);
     Ok(([(header::CACHE_CONTROL, FRESH)], Json(answer)))
 }
 

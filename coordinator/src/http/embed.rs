@@ -115,7 +115,7 @@ async fn frame(
     if let Some(ticket) = headers.get(TICKET) {
         let renewed = app.tickets.renew(ticket.to_str().unwrap_or_default(), &site, prefix, now);
         return match renewed {
-            Ok(ticket) => page(&app, &site, &ticket),
+            Ok(ticket) => page(&app, &site, &ticket, now).await,
             Err(_) => Ok(dark("The ticket is not one for a page of the site's.")),
         };
     }
@@ -128,12 +128,17 @@ async fn frame(
         app.store.count_view(site.id, now);
     }
     let seat = Seat { prefix, origin: origin.as_deref() };
-    page(&app, &site, &app.tickets.issue(site.id, &seat, now))
+    let ticket = app.tickets.issue(site.id, &seat, now);
+    page(&app, &site, &ticket, now).await
 }
 
-/// The frame of a site with a ticket.
-fn page(app: &App, site: &SiteRow, ticket: &str) -> Result<Response, Problem> {
-    let values = FrameValues { ticket, site_key: &site.site_key, site_name: &site.name };
+/// The frame of a site with a ticket, and the name of what its card shows in any case.
+async fn page(app: &App, site: &SiteRow, ticket: &str, now: UnixMs) -> Result<Response, Problem> {
+    let view = app.embed.card_view(&app.settings.rates).named();
+    app.store.give_view(&view, now).await?;
+    let view = view.id.to_string();
+    let values =
+        FrameValues { ticket, site_key: &site.site_key, site_name: &site.name, view: &view };
     let page = app.embed.frame(&values);
     let page = page.ok_or_else(|| Problem::unavailable("no frame is deployed here"))?;
     let page = page.map_err(|error| Problem::internal(&error))?;

@@ -10,6 +10,7 @@ mod card;
 mod ceremony;
 mod certificates;
 mod challenge;
+mod consents;
 mod contributor_books;
 mod contributors;
 mod datasets;
@@ -202,6 +203,7 @@ pub fn router(app: App) -> Router {
         .merge(contributors::routes())
         .merge(payouts::routes())
         .merge(contributor_books::routes())
+        .merge(consents::routes())
         .merge(links::routes())
         .merge(accounts::routes())
         .merge(keys::routes())

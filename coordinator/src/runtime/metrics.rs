@@ -22,7 +22,7 @@ impl Counter {
 }
 
 /// Every reason for which a session ends, in the order of [`Metrics::goodbyes`].
-pub const GOODBYES: [(GoodbyeReason, &str); 12] = [
+pub const GOODBYES: [(GoodbyeReason, &str); 13] = [
     (GoodbyeReason::Stopped, "stopped"),
     (GoodbyeReason::Draining, "draining"),
     (GoodbyeReason::Incompatible, "incompatible"),
@@ -35,6 +35,7 @@ pub const GOODBYES: [(GoodbyeReason, &str); 12] = [
     (GoodbyeReason::BrokenCommitment, "broken_commitment"),
     (GoodbyeReason::TrafficCap, "traffic_cap"),
     (GoodbyeReason::Excluded, "excluded"),
+    (GoodbyeReason::StaleView, "stale_view"),
 ];
 
 /// What the runtime counts. Nothing here names a person or an address.

@@ -133,6 +133,7 @@ mod tests {
             share: 1.0,
             workers: 1,
             refuses: raven_engine::CategorySet::EMPTY,
+            view: None,
             receipt: "{}".into(),
             signature: String::new(),
         }

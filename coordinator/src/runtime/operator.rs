@@ -194,6 +194,7 @@ impl Operator {
             workers: profile.workers,
             refuses: profile.refused.by_visitor,
             // Its operator runs it: there is nobody to ask.
+            view: None,
             receipt: String::new(),
             signature: String::new(),
         };

@@ -14,7 +14,7 @@ use raven_engine::{
 };
 use raven_protocol::{
     Backend, DeviceClass, Earnings, FrameError, GoodbyeReason, Hello, Keeps, KernelId,
-    MessageError, NumericClass, PROTOCOL_VERSION, Receipt, SessionId,
+    MessageError, NumericClass, PROTOCOL_VERSION, Receipt, SessionId, ViewId,
 };
 use std::net::IpAddr;
 
@@ -84,6 +84,8 @@ pub struct Terms {
     site_key: Option<String>,
     nonce: String,
     text_version: String,
+    /// What the card showed; that of the first receipt, once that is there.
+    view: Option<ViewId>,
     /// Whether words may have been agreed to that are shown without a browser.
     without_browser: bool,
     /// What the session computes on.
@@ -169,6 +171,10 @@ impl Terms {
         now: UnixMs,
     ) -> Result<Raise, Refusal> {
         let receipt = self.read(&text, &signature, share, now)?;
+        if receipt.view != self.view {
+            let detail = "receipt.view: not that of this session";
+            return Err(Refusal::new(GoodbyeReason::NoConsent, detail));
+        }
         if receipt.refuses.iter().copied().collect::<CategorySet>() != refuses {
             let detail = "receipt.refuses: not the kinds of jobs that the pace refuses";
             return Err(Refusal::new(GoodbyeReason::NoConsent, detail));
@@ -250,6 +256,7 @@ impl AwaitConsent {
             site_key: site.as_ref().map(|site| site.site_key.clone()),
             nonce: hex(&random::bytes::<32>()),
             text_version,
+            view: None,
             without_browser: site.is_none() && hello.device.class == DeviceClass::Server,
             backend: hello.numeric.backend(),
             keeps: hello.keeps,
@@ -270,7 +277,8 @@ impl AwaitConsent {
     }
 
     /// Checks the receipt: signed by the hello's key, over this session's
-    /// nonce, site, share and consent text. What it refuses is the visitor's word.
+    /// nonce, site, share and consent text. What it refuses is the visitor's word, and
+    /// whether it may name its view is the store's.
     ///
     /// # Errors
     /// [`GoodbyeReason::NoConsent`] naming the field that differs.
@@ -286,8 +294,13 @@ impl AwaitConsent {
             let detail = format!("receipt.counter: {}, a session begins at 0", receipt.counter);
             return Err(Refusal::new(GoodbyeReason::NoConsent, detail));
         }
+        if receipt.view.is_none() && self.site.is_some() {
+            let detail = "receipt.view: missing, it names what the page's card has shown";
+            return Err(Refusal::new(GoodbyeReason::NoConsent, detail));
+        }
+        let terms = Terms { view: receipt.view, ..self.terms };
         let refuses = receipt.refuses.into_iter().collect();
-        Ok(self.into_consented(text, signature, prefix, refuses))
+        Ok(AwaitConsent { terms, ..self }.into_consented(text, signature, prefix, refuses))
     }
 
     fn into_consented(
@@ -335,6 +348,7 @@ impl AwaitConsent {
             share,
             workers,
             refuses: by_visitor,
+            view: self.terms.view,
             receipt,
             signature,
         };
@@ -427,6 +441,7 @@ mod tests {
         Receipt {
             text_version: "1".into(),
             site: None,
+            view: None,
             share: 0.25,
             nonce: waiting.nonce().into(),
             session_key: waiting.hello.session_key.clone(),
@@ -567,6 +582,7 @@ mod tests {
             ("share", higher.clone(), &key, 0.75),
             ("nonce", Receipt { nonce: "00".repeat(32), ..higher.clone() }, &key, 0.5),
             ("text_version", Receipt { text_version: "0".into(), ..higher.clone() }, &key, 0.5),
+            ("view", Receipt { view: Some(ViewId([9; 32])), ..higher.clone() }, &key, 0.5),
             ("counter", first, &key, 0.25),
         ];
         for (field, receipt, key, share) in refused {

@@ -2,7 +2,7 @@
 
 use crate::allocation::Allocation;
 use raven_engine::{Category, CategorySet, ContributorId, JobPhase, NetworkPrefix, SiteId};
-use raven_protocol::{Device, DeviceClass, JobId, NumericClass, SessionId};
+use raven_protocol::{Device, DeviceClass, JobId, NumericClass, SessionId, ViewId};
 use std::collections::HashMap;
 
 /// The network at one moment; refreshed a few times a second.
@@ -97,6 +97,8 @@ pub struct SessionRecord {
     pub workers: u32,
     /// Kinds of jobs that its visitor refuses.
     pub refuses: CategorySet,
+    /// What its card showed, by its receipt.
+    pub view: Option<ViewId>,
     /// The exact text that was signed.
     pub receipt: String,
     /// Its signature, in hex.

@@ -1,8 +1,10 @@
 //! What a visitor wishes at present: share, workers, kinds of jobs, paused or not. Each change
 //! makes the engine plan anew, so that it is told of a few a second; of more
-//! than that, the last. What is recorded of them is written to the disk at once and
-//! kept for good, so that there are fewer lines than changes: a lower pace takes
-//! effect before its line, a higher one waits for it.
+//! than that, the last. A change of what the session has of the machine takes effect with its
+//! line in the chain of allocations, and never without one. Lines are written to the disk at
+//! once and kept for good, so that there are fewer of them than a slider that never rests
+//! makes wishes: a higher pace waits for its line, and where a lower one has to wait the
+//! session gets nothing at all until then.
 
 use super::session::{Raise, Refusal, Terms};
 use crate::time::UnixMs;
@@ -17,8 +19,8 @@ use tokio::time::Instant;
 const CHANGES_PER_S: f64 = 5.0;
 const CHANGES_BURST: f64 = 20.0;
 /// Lines a second that the changes of one session are recorded in, and how many may
-/// come at once: more than a visitor makes who looks for the pace that suits. The line
-/// that comes has the last state.
+/// come at once: more than a visitor makes who looks for the pace that suits. Wishes that
+/// follow each other faster become one change: the line that comes has the last of them.
 const LINES_PER_S: f64 = 0.1;
 const LINES_BURST: f64 = 20.0;
 /// Receipts a second for higher shares: each is verified. Beyond it the socket is left
@@ -49,10 +51,11 @@ impl Wish {
         self.share > other.share || !other.refuses.is_within(self.refuses)
     }
 
-    /// As much of `self` as does not go beyond `other`.
-    fn within(self, other: Wish) -> Wish {
-        let (share, workers) = (self.share.min(other.share), self.workers.min(other.workers));
-        Wish { share, workers, refuses: self.refuses.union(other.refuses), ..self }
+    /// Whether anything of it is less than `other` is.
+    fn is_below(self, other: Wish) -> bool {
+        self.share < other.share
+            || self.workers < other.workers
+            || !self.refuses.is_within(other.refuses)
     }
 }
 
@@ -76,11 +79,9 @@ pub struct Step {
 /// The wishes of one session.
 #[derive(Debug)]
 pub struct Wishes {
-    /// What the engine knows: never more than was recorded.
+    /// What the engine knows: what the newest line says, or nothing while it is paused.
     told: Wish,
     wanted: Wish,
-    /// What the newest line says.
-    recorded: (f64, u32, CategorySet),
     /// The newest receipt, while it is not stored.
     raise: Option<Raise>,
     changes: Bucket,
@@ -101,7 +102,6 @@ impl Wishes {
         Wishes {
             told,
             wanted: told,
-            recorded: told.given(),
             raise: None,
             changes: Bucket::new(CHANGES_PER_S, CHANGES_BURST),
             lines: Bucket::new(LINES_PER_S, LINES_BURST),
@@ -158,23 +158,31 @@ impl Wishes {
         self.wanted.is_paused = is_paused;
     }
 
-    /// Whether a line is missing: of what is wanted, or of what the engine may not be told before.
+    /// Whether what is wanted is another allocation than the one that holds.
     fn lacks_line(&self) -> bool {
-        self.wanted.given() != self.recorded || self.wanted.within(self.told) != self.wanted
+        self.wanted.given() != self.told.given()
+    }
+
+    /// What the engine may know now. It is told of another allocation with its line; less
+    /// that has to wait for one rests the session, so that nothing is used beyond it.
+    fn next(&mut self) -> Wish {
+        if !self.lacks_line() || self.lines.has_token() {
+            return self.wanted;
+        }
+        let is_held = self.wanted.is_below(self.told);
+        Wish { is_paused: self.wanted.is_paused || is_held, ..self.told }
     }
 
     /// What is to be done now; nothing where nothing has changed or its time has not come.
     pub fn take(&mut self, session: SessionId) -> Step {
-        let has_line = self.lacks_line() && self.lines.has_token();
-        let next = if has_line { self.wanted } else { self.wanted.within(self.told) };
-        if !(has_line || next != self.told) || !self.changes.try_take() {
+        let next = self.next();
+        if next == self.told || !self.changes.try_take() {
             return Step::default();
         }
         let mut step = Step::default();
-        if has_line && self.lines.try_take() {
-            let (share, workers, refuses) = self.wanted.given();
+        if next.given() != self.told.given() && self.lines.try_take() {
+            let (share, workers, refuses) = next.given();
             step.line = Some(Line { share, workers, refuses, raise: self.raise.take() });
-            self.recorded = self.wanted.given();
         }
         // The engine gives out work after each event: none of a kind that is refused now.
         if next.refuses != self.told.refuses {
@@ -197,9 +205,11 @@ impl Wishes {
 
     /// Waits until something that is held back may be done; for ever where there is nothing.
     pub async fn due(&mut self) {
-        let lines = self.lacks_line().then(|| self.lines.until_next());
-        let wait =
-            if self.wanted.within(self.told) != self.told { Some(Duration::ZERO) } else { lines };
+        let wait = if self.next() != self.told {
+            Some(Duration::ZERO)
+        } else {
+            self.lacks_line().then(|| self.lines.until_next())
+        };
         match wait {
             Some(wait) => tokio::time::sleep(wait.max(self.changes.until_next())).await,
             None => std::future::pending().await,
@@ -303,6 +313,7 @@ mod tests {
         let waiting = AwaitConsent::new(hello, None, "1".into()).expect("a good hello");
         let receipt = Receipt {
             text_version: "1".into(),
+            view: None,
             site: None,
             share: SHARE,
             nonce: waiting.nonce().into(),
@@ -333,23 +344,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn less_is_taken_at_once_and_recorded_later_with_what_is_wanted_then() {
+    async fn less_takes_effect_with_its_line_and_the_session_rests_until_then() {
         let (mut wishes, _) = opened(&SigningKey::from_bytes(&[1; 32]));
-        for share in [0.4, 0.3, 0.2] {
-            wishes.set_pace(share, 2, NONE, None).await.expect("less needs no receipt");
-            let step = wishes.take(SESSION);
-            assert_eq!((told(&step), step.line.is_none()), (Some((share, 2)), true));
-        }
-        // Less of one and more of the other: only the less.
-        wishes.set_pace(0.1, 3, NONE, None).await.expect("less needs no receipt");
-        assert_eq!(told(&wishes.take(SESSION)), Some((0.1, 2)));
-        wishes.set_paused(true);
+        wishes.set_pace(0.4, 2, NONE, None).await.expect("less needs no receipt");
         assert_eq!(wishes.take(SESSION).events, [Event::Paused { session: SESSION }]);
+        // Less of one and more of the other, and a pause of the visitor's own beside it.
+        for (share, workers, is_paused) in [(0.3, 2, false), (0.2, 1, true), (0.1, 3, false)] {
+            wishes.set_pace(share, workers, NONE, None).await.expect("less needs no receipt");
+            wishes.set_paused(is_paused);
+            let step = wishes.take(SESSION);
+            assert!(step.line.is_none() && step.events.is_empty(), "{step:?}");
+        }
         wishes.due().await;
         let step = wishes.take(SESSION);
         let line = step.line.as_ref().expect("a line");
         assert_eq!((line.share, line.workers, told(&step)), (0.1, 3, Some((0.1, 3))));
+        assert_eq!(step.events.last(), Some(&Event::Resumed { session: SESSION }));
         assert!(wishes.take(SESSION).events.is_empty(), "all is told");
+    }
+
+    #[tokio::test]
+    async fn less_that_is_taken_back_before_its_line_was_no_change() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let (mut wishes, receipt) = opened(&key);
+        wishes.set_pace(0.4, 2, NONE, None).await.expect("less needs no receipt");
+        assert_eq!(wishes.take(SESSION).events, [Event::Paused { session: SESSION }]);
+        let again = signed(&Receipt { share: SHARE, counter: 1, ..receipt }, &key);
+        wishes.set_pace(SHARE, 2, NONE, Some(again)).await.expect("consented");
+        let step = wishes.take(SESSION);
+        assert_eq!((step.line.is_none(), told(&step)), (true, None));
+        assert_eq!(step.events, [Event::Resumed { session: SESSION }]);
     }
 
     #[tokio::test]
@@ -358,19 +382,16 @@ mod tests {
         let (mut wishes, receipt) = opened(&key);
         let raise =
             |share: f64, counter| signed(&Receipt { share, counter, ..receipt.clone() }, &key);
-        wishes.set_pace(0.1, 2, NONE, None).await.expect("less needs no receipt");
-        assert_eq!(told(&wishes.take(SESSION)), Some((0.1, 2)));
-        assert!(wishes.set_pace(0.2, 2, NONE, None).await.is_err(), "a receipt is needed");
-        // Below what is recorded, and more than there is all the same.
-        wishes.set_pace(0.3, 2, NONE, Some(raise(0.3, 1))).await.expect("consented");
-        assert!(wishes.take(SESSION).events.is_empty());
-        wishes.set_pace(SHARE, 2, NONE, Some(raise(SHARE, 2))).await.expect("consented");
+        assert!(wishes.set_pace(0.6, 2, NONE, None).await.is_err(), "a receipt is needed");
+        wishes.set_pace(0.7, 2, NONE, Some(raise(0.7, 1))).await.expect("consented");
+        assert!(wishes.take(SESSION).events.is_empty(), "what there is goes on");
+        wishes.set_pace(0.8, 2, NONE, Some(raise(0.8, 2))).await.expect("consented");
         assert!(wishes.take(SESSION).events.is_empty());
         wishes.due().await;
         let step = wishes.take(SESSION);
         let line = step.line.as_ref().expect("a line");
         let stored = line.raise.as_ref().map(|raise| (raise.share, raise.counter));
-        assert_eq!((stored, told(&step)), (Some((SHARE, 2)), Some((SHARE, 2))));
+        assert_eq!((stored, told(&step)), (Some((0.8, 2)), Some((0.8, 2))));
         assert!(wishes.take(SESSION).line.is_none());
     }
 
@@ -382,13 +403,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_refused_counts_at_once_and_what_is_allowed_again_needs_receipt_and_line() {
+    async fn what_is_refused_rests_the_session_and_what_is_allowed_again_needs_a_receipt() {
         let key = SigningKey::from_bytes(&[1; 32]);
         let (mut wishes, receipt) = opened(&key);
         let finance = NONE.with(Category::Finance);
         wishes.set_pace(SHARE, 2, finance, None).await.expect("less needs no receipt");
-        let step = wishes.take(SESSION);
-        assert_eq!((refused(&step), step.line.is_none()), (Some(finance), true));
+        assert_eq!(wishes.take(SESSION).events, [Event::Paused { session: SESSION }]);
         // Less of the one and more of the other is more.
         let vision = NONE.with(Category::Vision);
         let refusal = wishes.set_pace(0.1, 2, vision, None).await.expect_err("a receipt is needed");
@@ -400,26 +420,59 @@ mod tests {
         let refuses = vec![JobCategory::Vision];
         let mine = Receipt { share: 0.1, counter: 1, refuses, ..receipt };
         wishes.set_pace(0.1, 2, vision, Some(signed(&mine, &key))).await.expect("consented");
-        // The lower share and the new refusal count; what was refused still is.
-        let step = wishes.take(SESSION);
-        assert_eq!((told(&step), refused(&step)), (Some((0.1, 2)), Some(finance.union(vision))));
+        assert!(wishes.take(SESSION).events.is_empty(), "it rests already");
         wishes.due().await;
         let step = wishes.take(SESSION);
         let line = step.line.as_ref().expect("a line");
         assert_eq!((line.refuses, line.raise.is_some()), (vision, true));
-        assert_eq!(refused(&step), Some(vision));
+        assert_eq!((told(&step), refused(&step)), (Some((0.1, 2)), Some(vision)));
+    }
+
+    #[tokio::test]
+    async fn whatever_is_wished_the_engine_has_what_the_newest_line_says() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let (mut wishes, receipt) = opened(&key);
+        // A few at once, then one in two milliseconds.
+        (wishes.lines, wishes.changes) = (Bucket::new(500.0, 5.0), Bucket::new(1e4, 100.0));
+        let (mut has, mut chained) = ((SHARE, 2), (SHARE, 2));
+        let (mut lines, mut seed) = (0, 7_u64);
+        for counter in 1..400 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (share, workers) =
+                (((seed >> 33) % 10 + 1) as f64 / 10.0, (seed >> 50) as u32 % 4 + 1);
+            let signed = signed(&Receipt { share, counter, ..receipt.clone() }, &key);
+            // Only where it is more one is needed; more of them do no harm.
+            wishes.raises = Bucket::new(RAISES_PER_S, RAISES_BURST);
+            wishes.set_pace(share, workers, NONE, Some(signed)).await.expect("consented");
+            let step = wishes.take(SESSION);
+            if let Some(line) = &step.line {
+                (chained, lines) = ((line.share, line.workers), lines + 1);
+            }
+            has = told(&step).unwrap_or(has);
+            assert_eq!(has, chained, "seed 7, step {counter}");
+        }
+        assert!(lines > 5 && lines < 399, "{lines} lines: some wishes were held back");
+        while wishes.lacks_line() {
+            wishes.due().await;
+            let step = wishes.take(SESSION);
+            has = told(&step).unwrap_or(has);
+        }
+        assert_eq!(has, wishes.wanted.pace(), "the last wish holds in the end");
+        assert!(!wishes.told.is_paused);
     }
 
     #[tokio::test]
     async fn a_kind_that_is_refused_with_a_new_pace_is_refused_before_that_gets_work() {
         let (mut wishes, _) = opened(&SigningKey::from_bytes(&[1; 32]));
+        wishes.lines = Bucket::new(LINES_PER_S, LINES_BURST);
         let finance = NONE.with(Category::Finance);
         wishes.set_pace(0.1, 1, finance, None).await.expect("less needs no receipt");
         let expected = [
             Event::VisitorRefuses { session: SESSION, categories: finance },
             Event::PaceChanged { session: SESSION, share: 0.1, workers: 1 },
         ];
-        assert_eq!(wishes.take(SESSION).events, expected);
+        let step = wishes.take(SESSION);
+        assert_eq!((step.line.is_some(), step.events), (true, expected.to_vec()));
     }
 
     #[tokio::test]

@@ -280,6 +280,10 @@ impl Reader {
             let detail = format!("hello.ticket: {}", TicketError::Taken);
             return Err(Refusal::new(GoodbyeReason::BadTicket, detail).into());
         }
+        if let Err(StoreError::StaleView) = stored {
+            let detail = "receipt.view: not given to a card, or too long ago; ask again";
+            return Err(Refusal::new(GoodbyeReason::StaleView, detail).into());
+        }
         if let Err(error) = stored {
             tracing::error!(%session, %error, "a session was not stored");
             let detail = "the session could not be recorded; come back later";

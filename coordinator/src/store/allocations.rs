@@ -3,14 +3,15 @@
 
 use super::contributors::OWN;
 use super::{
-    Store, StoreError, column, failed, from_sql, hash_column, sessions, to_sql, u32_column,
-    u64_column, unreadable,
+    Store, StoreError, card_views, column, failed, from_sql, hash_column, sessions, to_sql,
+    u32_column, u64_column, unreadable,
 };
 use crate::allocation::{Allocation, AllocationHash, AllocationKind, receipt_hash};
 use crate::runtime::session::{Raise, hex};
 use crate::time::UnixMs;
+use crate::view::view_id;
 use raven_engine::{CategorySet, ContributorId};
-use raven_protocol::SessionId;
+use raven_protocol::{Receipt, SessionId};
 use sqlx::sqlite::{Sqlite, SqliteRow};
 use sqlx::{Row as _, Transaction};
 
@@ -34,6 +35,10 @@ pub enum AllocationFault {
     Chain { number: u64 },
     #[error("the allocations are wrong: line {number} names a receipt that is not its session's")]
     Receipt { number: u64 },
+    #[error(
+        "the allocations are wrong: what the receipt of line {number} says was shown is missing or was changed"
+    )]
+    View { number: u64 },
     #[error("the allocations are wrong: the newest line of {session} is missing")]
     Last { session: SessionId },
     #[error(transparent)]
@@ -204,6 +209,9 @@ impl Store {
                 if !is_signed_for(&mut view, row, &line).await? {
                     return Err(AllocationFault::Receipt { number });
                 }
+                if !is_view_kept(&mut view, row).await? {
+                    return Err(AllocationFault::View { number });
+                }
                 last = number;
             }
         }
@@ -244,6 +252,18 @@ async fn is_signed_for(
             .map_err(failed("read a session's receipts"))?,
     };
     Ok(texts.iter().any(|text| Some(receipt_hash(text)) == line.receipt))
+}
+
+/// Whether what a session's first receipt says was shown is there as it was.
+async fn is_view_kept(
+    view: &mut Transaction<'_, Sqlite>,
+    row: &SqliteRow,
+) -> Result<bool, StoreError> {
+    let text: Option<String> = row.try_get("text").map_err(failed("read a session's receipt"))?;
+    let receipt = text.and_then(|text| Receipt::from_text(&text).ok());
+    let Some(id) = receipt.and_then(|receipt| receipt.view) else { return Ok(true) };
+    let document = card_views::document(&mut **view, id).await?;
+    Ok(document.is_some_and(|document| view_id(&document) == id))
 }
 
 fn hash(row: &SqliteRow) -> Result<AllocationHash, StoreError> {

@@ -8,6 +8,7 @@ mod abandon;
 mod account_links;
 mod allocations;
 mod books;
+mod card_views;
 mod chain;
 mod children;
 mod contributors;
@@ -52,6 +53,7 @@ mod withdrawals;
 pub use account_links::{AccountLink, LinkError, NewLink};
 pub use allocations::{AllocationFault, AuditedAllocations};
 pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
+pub use card_views::{Consent, Signed, UNNAMED_MAX};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
 pub use children::{ChildError, ChildRow};
 pub use contributors::{EarnedDay, OwnSession, Payout};
@@ -116,6 +118,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0018_measures.sql"),
     include_str!("../../migrations/0019_account_links.sql"),
     include_str!("../../migrations/0020_passkeys.sql"),
+    include_str!("../../migrations/0021_card_views.sql"),
     include_str!("../../migrations/0022_token_deposits.sql"),
 ];
 
@@ -180,6 +183,9 @@ pub enum StoreError {
     /// A ticket was used by another key before.
     #[error("store: the ticket is another key's")]
     TicketTaken,
+    /// A session names what no card was given, or none for too long.
+    #[error("store: the view is not known, or too old")]
+    StaleView,
     /// A record names a job that was never stored.
     #[error("store: job {job} is not stored")]
     UnknownJob { job: raven_protocol::JobId },

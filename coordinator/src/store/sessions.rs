@@ -2,7 +2,7 @@
 
 use super::partners::{self, Withheld};
 use super::pay::Tx;
-use super::{Store, StoreError, allocations, failed, from_sql, to_sql, unreadable};
+use super::{Store, StoreError, allocations, card_views, failed, from_sql, to_sql, unreadable};
 use crate::allocation::AllocationKind;
 use crate::runtime::SessionRecord;
 use crate::runtime::session::Raise;
@@ -42,10 +42,10 @@ pub(super) async fn raised(
 
 impl Store {
     /// Stores a session with its signed receipt, before it gets any work. Its ticket is
-    /// its key's from then on.
+    /// its key's from then on, and what its card showed is kept with it.
     ///
     /// # Errors
-    /// [`StoreError::TicketTaken`], [`StoreError::Database`].
+    /// [`StoreError::TicketTaken`], [`StoreError::StaleView`], [`StoreError::Database`].
     pub async fn session_opened(&self, session: &SessionRecord) -> Result<(), StoreError> {
         let now = UnixMs::now();
         let caps = self.site_caps();
@@ -56,6 +56,11 @@ impl Store {
             ),
             None => None,
         };
+        if let Some(view) = session.view
+            && !card_views::name(&mut transaction, view, now).await?
+        {
+            return Err(StoreError::StaleView);
+        }
         let withheld = match ticket {
             Some(ticket) if ticket.is_elsewhere => Some(Withheld::Network),
             _ => partners::withheld_at_start(&mut transaction, caps, session, now).await?,

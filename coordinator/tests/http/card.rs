@@ -51,7 +51,9 @@ fn what_would_run_now_is_told_by_category_and_pseudonym_before_anybody_agrees() 
     let server = Server::start();
     let (id, key) = register(&server);
     let all = json!(["vision", "language", "tabular", "science", "finance", "other"]);
-    assert_eq!(now(&server, &key), json!({"categories": all, "work": [], "more": 0}));
+    let told = now(&server, &key);
+    let view = told["view"].as_str().expect("a view").to_owned();
+    assert_eq!(told, json!({"categories": all, "work": [], "more": 0, "view": view}));
     add(&server, 1, Category::Tabular, "Jade Kite", JobPhase::WaitingForContributors);
     add(&server, 2, Category::Vision, "Amber Heron", JobPhase::Running);
     // The same owner's, of the same kind.
@@ -63,7 +65,9 @@ fn what_would_run_now_is_told_by_category_and_pseudonym_before_anybody_agrees() 
         {"category": "vision", "requester": "Amber Heron"},
         {"category": "tabular", "requester": "Jade Kite"},
     ]);
-    assert_eq!(now(&server, &key)["work"], work);
+    let told = now(&server, &key);
+    assert_eq!(told["work"], work);
+    assert!(told["view"] != view, "who agrees now has seen something else");
     // What the site does not take is not named.
     change(&server, &id, &json!({"refused_categories": ["vision"]}));
     let told = now(&server, &key);

@@ -120,6 +120,7 @@ fn open(server: &Server, session: u64, key: &SigningKey) {
         share: 0.25,
         workers: 1,
         refuses: raven_engine::CategorySet::EMPTY,
+        view: None,
         receipt: "{}".into(),
         signature: String::new(),
     };

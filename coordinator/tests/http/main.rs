@@ -4,6 +4,7 @@ mod account;
 mod account_races;
 mod authenticator;
 mod card;
+mod consents;
 mod contributor_money;
 mod contributors;
 mod datasets;

@@ -399,6 +399,7 @@ fn a_visitors_token_is_good_for_its_site_alone() {
         share: 1.0,
         workers: 1,
         refuses: raven_engine::CategorySet::EMPTY,
+        view: None,
         receipt: "{}".into(),
         signature: String::new(),
     };

@@ -28,6 +28,7 @@ const RETURNS: Habits = Habits {
     keeps: Keeps::Key,
     earnings: Earnings::Mine,
     poison: None,
+    device: None,
 };
 
 fn wait(what: &str, probe: impl Fn() -> bool) {

@@ -5,6 +5,7 @@ mod bonuses;
 mod choices;
 mod executor;
 mod kernel_products;
+mod newcomers;
 mod outcomes;
 mod pay;
 mod referee;

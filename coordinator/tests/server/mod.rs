@@ -36,7 +36,8 @@ pub const WITHDRAWAL_LEAST: NanoUsd = NanoUsd(10_000);
 pub const ORIGIN: &str = "http://coordinator.test";
 pub const GRANT: &str = "a-session's-grant";
 pub const FRAME: &str = "<meta name=\"raven-ticket\" content=\"{{ticket}}\"><b>{{site_name}}</b>\
-    <link href=\"/embed/v/{{version}}/frame.css\"><i>{{site}} {{consent_text_version}}</i>";
+    <link href=\"/embed/v/{{version}}/frame.css\"><i>{{site}} {{consent_text_version}}</i>\
+    <meta name=\"raven-view\" content=\"{{view}}\">";
 
 /// Takes jobs and computes nothing.
 #[derive(Debug)]

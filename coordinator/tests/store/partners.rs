@@ -86,6 +86,7 @@ fn open_on(
         share: 1.0,
         workers: 1,
         refuses: raven_engine::CategorySet::EMPTY,
+        view: None,
         receipt: "{}".into(),
         signature: String::new(),
     };

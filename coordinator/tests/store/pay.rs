@@ -66,6 +66,7 @@ fn with_sites(server: &Server) -> [SiteId; 2] {
             share: 1.0,
             workers: 1,
             refuses: raven_engine::CategorySet::EMPTY,
+            view: None,
             receipt: "{}".into(),
             signature: String::new(),
         };

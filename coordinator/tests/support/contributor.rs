@@ -9,9 +9,9 @@ use raven_graph::{DType, TensorType};
 use raven_proof::projection::{project_bytes, to_bytes};
 use raven_protocol::frame::encode;
 use raven_protocol::{
-    Backend, Earnings, Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello,
-    JobCategory, Keeps, KernelId, LeaseId, LeaseOutcome, NumericClass, Seed, TaskId, TensorPart,
-    TensorView, ToContributor, result_digest,
+    Backend, DeviceClass, Earnings, Encoding, Frame, FrameLimits, FromContributor, GoodbyeReason,
+    Hello, JobCategory, Keeps, KernelId, LeaseId, LeaseOutcome, NumericClass, Seed, TaskId,
+    TensorPart, TensorView, ToContributor, result_digest,
 };
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
@@ -47,6 +47,8 @@ pub struct Habits {
     /// Whether it says that its key stays, and whose its earnings are to be.
     pub keeps: Keeps,
     pub earnings: Earnings,
+    /// Says that it is one of this class; a server where it says nothing.
+    pub device: Option<DeviceClass>,
     /// Says that it is a GPU; `poison` is what makes its results differ.
     pub gpu: bool,
     /// Multiplies the gradients of runs that begin below a micro-batch, or parts below a
@@ -220,7 +222,8 @@ impl Worker {
         let Habits { keeps, earnings, .. } = self.habits;
         let hello = hello(&key, module.id());
         let ticket = self.ticket.clone();
-        let hello = Hello { traffic_bytes_left, numeric, keeps, earnings, ticket, ..hello };
+        let mut hello = Hello { traffic_bytes_left, numeric, keeps, earnings, ticket, ..hello };
+        hello.device.class = self.habits.device.unwrap_or(hello.device.class);
         send(&mut socket, &FromContributor::Hello(hello.clone()));
         let mut grant = String::new();
         while let Some(bytes) = self.read(&mut socket) {

@@ -20,7 +20,8 @@ use raven_coordinator::runtime::{self, RuntimeConfig, RuntimeHandle, Timeouts};
 use raven_coordinator::store::{DatasetId, DatasetRow, KeyId, NewJob, SiteRow, Store, StoredShard};
 use raven_coordinator::ticket::{Seat, Tickets};
 use raven_coordinator::time::UnixMs;
-use raven_engine::{ContributorId, SiteId};
+use raven_coordinator::view::{CardView, NamedView};
+use raven_engine::{ContributorId, Rates, SiteId};
 use raven_protocol::{BlobId, JobId, Seed};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,11 @@ pub fn kernel_file() -> PathBuf {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/kernel/raven_kernel.wasm");
     assert!(file.is_file(), "{} is missing: run scripts/build first", file.display());
     file
+}
+
+/// What the cards of its pages show.
+pub fn card_view() -> NamedView {
+    CardView::new(CONSENT_TEXT, "25", "no", &Rates::FLAT).named()
 }
 
 /// Where the compiled module is kept between tests.
@@ -104,6 +110,7 @@ impl Coordinator {
             None => store.add_key(&ApiKey::generate(KeyMode::Test)).await.expect("a key"),
         };
         let site = site(&store, owner).await;
+        store.give_view(&card_view(), UnixMs::now()).await.expect("a view");
         let runtime = runtime::start(config, store.clone(), blobs.clone(), tickets.clone());
         let runtime = runtime.await.expect("the runtime starts");
         let shards = axum::Router::new()

@@ -1,6 +1,6 @@
 //! A WebSocket that a test drives by hand, frame by frame.
 
-use super::CONSENT_TEXT;
+use super::{CONSENT_TEXT, card_view};
 use ed25519_dalek::{Signer, SigningKey};
 use futures_util::{SinkExt, StreamExt};
 use raven_coordinator::runtime::session::hex;
@@ -176,6 +176,7 @@ pub fn receipt(hello: &Hello, nonce: &str, site: Option<&str>) -> Receipt {
     Receipt {
         text_version: CONSENT_TEXT.into(),
         site: site.map(str::to_owned),
+        view: site.map(|_| card_view().id),
         share: hello.share,
         nonce: nonce.into(),
         session_key: hello.session_key.clone(),

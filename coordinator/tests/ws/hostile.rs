@@ -118,8 +118,8 @@ async fn hellos_that_claim_nonsense_are_refused() {
         (change(&good, |hello| hello.session_key = "00".repeat(32)), BadFrame, "session_key"),
         (change(&good, |hello| hello.session_key = "a".repeat(65)), BadFrame, "session_key"),
         // The hub of an older page, and one of a page to come.
-        (change(&good, |hello| hello.protocol = 2), Incompatible, "hello.protocol"),
-        (change(&good, |hello| hello.protocol = 4), Incompatible, "hello.protocol"),
+        (change(&good, |hello| hello.protocol = 3), Incompatible, "hello.protocol"),
+        (change(&good, |hello| hello.protocol = 5), Incompatible, "hello.protocol"),
         (change(&good, |hello| hello.numeric = other_kernel), Incompatible, "hello.numeric.kernel"),
         (change(&good, |hello| hello.ticket = Some("forged".into())), BadTicket, "hello.ticket"),
         (change(&good, |hello| hello.ticket = Some("t".repeat(600))), BadFrame, "ticket"),

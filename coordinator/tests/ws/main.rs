@@ -4,3 +4,4 @@ mod hostile;
 mod limits;
 #[path = "../support/mod.rs"]
 mod support;
+mod views;

@@ -46,7 +46,7 @@ export async function contribute(coordinator, { share = 1, workers = 1, onFrame 
     socket.once('close', (code) => fail(new Error(`closed with ${code} before it was ready`)));
     socket.once('open', () =>
       session.send({
-        type: 'hello', protocol: 3, numeric: { class: 'cpu', kernel: kernel.kernel },
+        type: 'hello', protocol: 4, numeric: { class: 'cpu', kernel: kernel.kernel },
         device: { class: 'server', cores: 2, memory_bytes: 1 << 29, flops_per_s: 10_000_000_000 },
         share, workers, session_key: sessionKey,
       }));

@@ -22,6 +22,8 @@ const CHIP_WIDTH_MIN = 120;
 const COUNT_SHOWN_EVERY_MS = 500;
 /** How long after the visitor was last at the controls of the panel it is watched. */
 const WATCHED_MS = 10_000;
+/** A yes is to what holds now: what the card was told longer ago than this is asked for again. */
+const FRESH_MS = 10 * 60 * 1000;
 /** What says that the visitor is about to change something; that a control has come to be below the pointer does not. */
 const APPROACHES = ['pointermove', 'pointerdown', 'focusin', 'keydown'] as const;
 
@@ -43,6 +45,10 @@ export class Card {
   /** Runs while the gate of the panel watches. */
   #watching: ReturnType<typeof setTimeout> | undefined;
   readonly #presence = new Presence(document);
+  /** What the card shows, as the coordinator named it, and when it did. */
+  #shown: { readonly view: string; readonly at: number };
+  /** What it showed when the visitor said yes. */
+  #agreedTo = '';
   /** Whether it was told that the card has come into view. */
   #isShown = false;
   readonly #pauses: Pauses;
@@ -65,7 +71,8 @@ export class Card {
 
   constructor(config: PageConfig, text: Text, embed: Embed) {
     this.#config = config;
-    const { site, textVersion } = config;
+    const { site, textVersion, view } = config;
+    this.#shown = { view, at: Date.now() };
     this.#memory = new Memory(() => localStorage, () => Date.now(), site, textVersion, () => forgetKey(site));
     this.#embed = embed;
     this.#elements = new Elements(text, { site: config.siteName, cap: text.megabytes(config.visitBytesMax) });
@@ -224,7 +231,7 @@ export class Card {
       this.#elements.setChoices({ share, cpu: true, gpu: false, give: false, refuses });
       this.#gate.start();
       // Not before: most visitors never open it.
-      void fetchQueue(this.#config.site).then((queue) => this.#elements.showQueue(queue));
+      void this.#learn(true);
     }
     if (before.at !== 'live' && after.at === 'live') {
       this.#chosen = this.#elements.choices;
@@ -234,6 +241,19 @@ export class Card {
     if (before.at !== after.at && document.hasFocus()) this.#focusTarget(after)?.focus({ preventScroll: true });
     if (after.at !== 'live') this.#stopHub(false);
     this.#tellPage();
+  }
+
+  /**
+   * Asks what waits, and shows it. Without an answer an open card stays as it is.
+   *
+   * @param isOpening whether the card has just been opened.
+   */
+  async #learn(isOpening: boolean): Promise<void> {
+    const queue = await fetchQueue(this.#config.site);
+    if (this.#view.at !== 'card') return;
+    if (queue || isOpening) this.#elements.showQueue(queue);
+    const view = queue?.view ?? (isOpening ? this.#config.view : this.#shown.view);
+    this.#shown = { view, at: Date.now() };
   }
 
   /** @param everywhere whether the visitor said so, for the site's other tabs too. */
@@ -333,6 +353,7 @@ export class Card {
     }
     // It was to the GPU alone: work of the processor is another question.
     if (!remembered.cpu && !this.#elements.offersGpu) return;
+    this.#agreedTo = remembered.view;
     this.#elements.setChoices(remembered);
     this.#dispatch({ type: 'recall' });
     void this.#startHub();
@@ -345,9 +366,16 @@ export class Card {
       this.#elements.showPressAgain();
       return;
     }
+    if (Date.now() - this.#shown.at >= FRESH_MS) {
+      // What it is for may be something else by now: that is read first.
+      this.#elements.showPressAgain();
+      void this.#learn(false);
+      return;
+    }
     // Whoever agrees anew begins anew, as somebody of whom nothing is known.
     const anew = this.#memory.recall()?.excluded ? forgetKey(this.#config.site) : undefined;
-    this.#bytes = this.#memory.agree(this.#elements.choices, this.#bytes).bytes;
+    this.#agreedTo = this.#shown.view;
+    this.#bytes = this.#memory.agree(this.#elements.choices, this.#agreedTo, this.#bytes).bytes;
     this.#dispatch({ type: 'agree' });
     this.#embed.send({ type: 'answer', answer: 'yes' });
     void this.#startHub(anew);
@@ -365,7 +393,7 @@ export class Card {
       return;
     }
     const { reason } = this.#pauses;
-    const visit = { ...this.#elements.choices, bytes: this.#bytes };
+    const visit = { ...this.#elements.choices, view: this.#agreedTo, bytes: this.#bytes };
     const hub = new HubClient(this.#config, visit, reason, (message) => this.#receive(hub, message));
     this.#hub = hub;
     this.#elements.show(this.#view, reason);
@@ -387,6 +415,8 @@ export class Card {
     // Another tab has been told to stop.
     if (phase.name === 'stopped') void this.#memory.forget();
     if (phase.name === 'failed' && phase.failure === 'excluded') this.#memory.noteExcluded();
+    // The yes was to something else than holds now.
+    if (phase.name === 'failed' && phase.failure === 'text_changed') void this.#memory.forget();
     void this.#offerKeep(message);
     this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu, earner, about, results });
   }

@@ -11,6 +11,8 @@ export interface PageConfig {
   /** Name of the site, for people. */
   readonly siteName: string;
   readonly textVersion: string;
+  /** What the card shows in any case, as the coordinator names it. */
+  readonly view: string;
   /** Bytes that a visit may move, both ways together. */
   readonly visitBytesMax: number;
   readonly gpu: GpuOffer;
@@ -27,6 +29,7 @@ export function readConfig(page: Document): PageConfig {
     site: meta('site'),
     siteName: meta('site-name'),
     textVersion: meta('consent-text'),
+    view: meta('view'),
     visitBytesMax,
     gpu: gpu === 'hardware' || gpu === 'any' ? gpu : 'no',
   };

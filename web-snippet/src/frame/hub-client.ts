@@ -15,15 +15,18 @@ interface NavigatorExtras {
 
 /** What the visitor said, and what the visit has moved so far. */
 export interface VisitSoFar extends Choices {
+  /** What the card showed when they said it. */
+  readonly view: string;
   readonly bytes: number;
 }
 
-function hubConfig(page: PageConfig, { share, cpu, gpu, give, refuses, bytes }: VisitSoFar): HubConfig {
+function hubConfig(page: PageConfig, { share, cpu, gpu, give, refuses, view, bytes }: VisitSoFar): HubConfig {
   const extras = navigator as NavigatorExtras;
   return {
     ticket: page.ticket,
     site: page.site,
     textVersion: page.textVersion,
+    view,
     frameUrl: location.href,
     filesUrl: new URL('.', import.meta.url).href,
     share: Math.max(SHARE_MIN, share),

@@ -4,7 +4,7 @@
  * around the frame. Where storage is denied nothing is kept.
  */
 
-import { readCategories, type JobCategory } from '../wire/message.ts';
+import { isView, readCategories, type JobCategory } from '../wire/message.ts';
 
 /** A yes holds for a day. */
 const CONSENT_MS = 24 * 60 * 60 * 1000;
@@ -26,6 +26,8 @@ export interface Choices {
 
 /** A yes that still holds. */
 export interface Remembered extends Choices {
+  /** What the card showed when it was said, as the coordinator named it. */
+  readonly view: string;
   /** Bytes that the visit has moved so far. */
   readonly bytes: number;
   /** Whether a result under the visit's key was proven wrong: the key gets no more work. */
@@ -72,19 +74,20 @@ export class Memory {
   recall(): Remembered | undefined {
     const record = this.#read();
     if (!record) void this.forget();
-    return record && { ...choicesOf(record), bytes: this.#bytesOf(record), ...excludedOf(record) };
+    return record && { ...choicesOf(record), view: record.view, bytes: this.#bytesOf(record), ...excludedOf(record) };
   }
 
   /**
    * Keeps a new yes. A visit that goes on keeps its count of bytes.
    *
+   * @param view what the card showed.
    * @param known bytes that the visit has moved, as far as this page knows.
    */
-  agree(choices: Choices, known: number): Remembered {
+  agree(choices: Choices, view: string, known: number): Remembered {
     const before = this.#read();
     const bytes = Math.max(known, before ? this.#bytesOf(before) : 0);
-    this.#write({ text: this.#text, ...choices, bytes, until: this.#now() + CONSENT_MS, seen: this.#now() });
-    return { ...choices, bytes };
+    this.#write({ text: this.#text, view, ...choices, bytes, until: this.#now() + CONSENT_MS, seen: this.#now() });
+    return { ...choices, view, bytes };
   }
 
   /** Notes a new share; without a yes there is nothing to change. */
@@ -169,12 +172,12 @@ export class Memory {
   /** A yes that holds now, to this very text. */
   #parse(kept: string | null): Record | undefined {
     try {
-      const { text, share, cpu, gpu, give, refuses, bytes, until, seen, excluded } = JSON.parse(kept ?? '{}');
+      const { text, view, share, cpu, gpu, give, refuses, bytes, until, seen, excluded } = JSON.parse(kept ?? '{}');
       const isWhole = [share, bytes, until, seen].every((value) => typeof value === 'number' && value >= 0);
-      const holds = isWhole && text === this.#text && share <= 1 && until > this.#now() && until <= this.#now() + CONSENT_MS;
+      const holds = isWhole && isView(view) && text === this.#text && share <= 1 && until > this.#now() && until <= this.#now() + CONSENT_MS;
       // What is not said of the GPU is no yes, and what is not said of the processor is one.
       const choices = { share, cpu: cpu !== false, gpu: gpu === true, give: give === true, refuses: readCategories(refuses) };
-      return holds ? { text, ...choices, bytes, until, seen, ...excludedOf({ excluded }) } : undefined;
+      return holds ? { text, view, ...choices, bytes, until, seen, ...excludedOf({ excluded }) } : undefined;
     } catch {
       return undefined;
     }

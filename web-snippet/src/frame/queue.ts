@@ -1,7 +1,7 @@
 /** What would be computed now, as the coordinator tells the card before anybody agrees. */
 
 import { REQUESTER_CHARACTERS_MAX } from '../wire/limits.ts';
-import { readCategories, type About, type JobCategory } from '../wire/message.ts';
+import { isView, readCategories, type About, type JobCategory } from '../wire/message.ts';
 
 /** The card does not wait: until there is an answer, and where there is none, it says when it will tell. */
 const ANSWER_MS_MAX = 3_000;
@@ -13,6 +13,8 @@ export interface Queue {
   readonly work: readonly About[];
   /** How much more there is. */
   readonly more: number;
+  /** The name of what a card shows that shows this. */
+  readonly view: string;
 }
 
 function readWork(value: unknown): About | undefined {
@@ -26,10 +28,11 @@ function readWork(value: unknown): About | undefined {
 /** Reads the answer; `undefined` where it is none. */
 export function readQueue(answer: unknown): Queue | undefined {
   if (typeof answer !== 'object' || answer === null) return undefined;
-  const { categories, work, more } = answer as Record<string, unknown>;
+  const { categories, work, more, view } = answer as Record<string, unknown>;
   if (!Array.isArray(work) || !Number.isSafeInteger(more) || Number(more) < 0) return undefined;
+  if (!isView(view)) return undefined;
   const read = work.map(readWork).filter((each) => each !== undefined);
-  return { categories: readCategories(categories), work: read, more: Number(more) + work.length - read.length };
+  return { categories: readCategories(categories), work: read, more: Number(more) + work.length - read.length, view };
 }
 
 export async function fetchQueue(site: string): Promise<Queue | undefined> {

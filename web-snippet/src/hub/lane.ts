@@ -275,8 +275,8 @@ export class Lane {
       return;
     }
     this.#become({ at: 'connecting' });
-    const { textVersion, site } = visit.config;
-    const facts = { hello: this.#hello(), textVersion, site, allowed: () => visit.allowed(), refuses: () => visit.refuses(), now: () => visit.now() };
+    const { textVersion, site, view } = visit.config;
+    const facts = { hello: this.#hello(), textVersion, site, view, allowed: () => visit.allowed(), refuses: () => visit.refuses(), now: () => visit.now() };
     let socket: Socket;
     try {
       socket = new CountedSocket(visit.connect(), (bytes) => visit.spend(bytes), (act) => this.#meter.run(act));
@@ -396,6 +396,10 @@ export class Lane {
       case 'incompatible':
       case 'no_consent':
         this.#events.failed(reason, detail);
+        return;
+      case 'stale_view':
+        // Whoever agreed did so too long ago: they are to read again what holds now.
+        this.#events.failed('text_changed', detail);
         return;
       case 'traffic_cap':
         this.#events.capReached();

@@ -62,6 +62,8 @@ export interface SessionFacts {
   readonly hello: Omit<Extract<FromContributor, { type: 'hello' }>, 'type' | 'session_key'>;
   readonly textVersion: string;
   readonly site: string;
+  /** What the card showed when the visitor said yes. */
+  readonly view: string;
   /** What the visitor allows, at the moment of asking. */
   allowed(): Allowed;
   /** Kinds of jobs that the visitor refuses, the same. */
@@ -233,6 +235,7 @@ export class Session {
     return {
       text_version: this.#facts.textVersion,
       site: this.#facts.site,
+      view: this.#facts.view,
       share,
       ...(cpu ? {} : { cpu: false as const }),
       ...(gpu ? { gpu: true as const } : {}),

@@ -14,6 +14,8 @@ export interface HubConfig {
   readonly site: string;
   /** Version of the consent text that was shown. */
   readonly textVersion: string;
+  /** What the card showed beside it when the visitor said yes, as the coordinator named it. */
+  readonly view: string;
   /** Address of the frame's own page, for a fresh ticket. */
   readonly frameUrl: string;
   /** Folder of the immutable files of this version. */
@@ -72,7 +74,7 @@ export type FailureKind =
   | 'unsupported'
   /** The coordinator speaks another version. */
   | 'incompatible'
-  /** Another consent text is in force than the one that was shown. */
+  /** Another consent text is in force than the one that was shown, or what was shown is too old. */
   | 'text_changed'
   /** The coordinator refused the receipt. */
   | 'no_consent'

@@ -4,7 +4,7 @@
  */
 
 /** The version of the messages that this client speaks. */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 /** The version of the frames around them. */
 export const FRAME_VERSION = 1;

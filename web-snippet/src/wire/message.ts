@@ -18,7 +18,8 @@ export type GoodbyeReason =
   | 'full'
   | 'broken_commitment'
   | 'traffic_cap'
-  | 'excluded';
+  | 'excluded'
+  | 'stale_view';
 
 /** In the order of their WebSocket close codes, which start at 4000. */
 const GOODBYE_REASONS: readonly GoodbyeReason[] = [
@@ -34,6 +35,7 @@ const GOODBYE_REASONS: readonly GoodbyeReason[] = [
   'broken_commitment',
   'traffic_cap',
   'excluded',
+  'stale_view',
 ];
 const CLOSE_CODE_FIRST = 4000;
 
@@ -51,10 +53,19 @@ export type DeviceClass = 'phone' | 'desktop' | 'server';
 export type Backend = 'cpu' | 'gpu';
 export type RefuseReason = 'too_large' | 'missing' | 'unsupported' | 'invalid' | 'stopping' | 'failed';
 
+const VIEW = /^[0-9a-f]{64}$/;
+
+/** Whether something names what a card has shown. */
+export function isView(value: unknown): value is string {
+  return typeof value === 'string' && VIEW.test(value);
+}
+
 /** What the visitor agreed to; its exact text is signed. */
 export interface Receipt {
   readonly text_version: string;
   readonly site?: string;
+  /** What the card showed, as the coordinator named it. */
+  readonly view?: string;
   readonly share: number;
   /** Absent where the visitor allows the processor. */
   readonly cpu?: false;
