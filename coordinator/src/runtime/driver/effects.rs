@@ -1,6 +1,6 @@
 //! Performing the engine's effects.
 
-use super::job::TaskBytes;
+use super::task::TaskBytes;
 use super::{Asked, Driver, Input, executor_error};
 use crate::runtime::executor::{ExecutorError, Fold, Operation, Part, Request};
 use crate::runtime::judge::{Heard, Question};

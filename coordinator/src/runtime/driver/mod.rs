@@ -8,12 +8,15 @@ mod job;
 mod link;
 mod live;
 mod outcomes;
+mod parts;
 mod publish;
+mod task;
 mod traffic;
 
 pub use compare::{Compared, Projected, Revealed};
-pub use job::{NewJob, TaskBytes, task_seed};
+pub use job::NewJob;
 pub use link::Opened;
+pub use task::{TaskBytes, task_seed};
 
 use super::Shared;
 use super::executor::{Done, Executor, ExecutorError, Tensor};
