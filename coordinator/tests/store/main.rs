@@ -3,7 +3,9 @@
 mod accounts;
 mod books;
 mod chain;
+mod evidence;
 mod executions;
+mod file;
 mod holds;
 mod money_walks;
 mod moved;
@@ -15,3 +17,4 @@ mod repeats;
 mod server;
 mod settled;
 mod settlement;
+mod trust;
