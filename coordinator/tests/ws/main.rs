@@ -2,5 +2,6 @@
 
 mod hostile;
 mod limits;
+mod results;
 #[path = "../support/mod.rs"]
 mod support;
