@@ -8,7 +8,6 @@
 pub mod adversary;
 mod agenda;
 pub mod auditor;
-mod books;
 mod checks;
 mod contributors;
 pub mod faults;
@@ -25,7 +24,6 @@ pub mod rng;
 pub mod shell;
 pub mod sim;
 pub mod swarm;
-mod unread;
 
 pub use adversary::{About, Adversary, Lie};
 pub use faults::Faults;
