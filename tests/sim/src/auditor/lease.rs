@@ -65,7 +65,25 @@ impl Auditor {
         model.open += 1;
         let (open, open_max) = (model.open, workers * u64::from(self.config.leases_per_worker));
         assert!(open <= open_max.max(1), "{session} has {open} leases in hand of {open_max}");
-        let (start, count) = extent(work);
+        self.takes_place(task, extent(work));
+        let mut blobs: Vec<BlobId> = needs.shards.iter().map(|&(blob, _)| blob).collect();
+        blobs.extend(needs.weights);
+        self.live.insert(
+            id,
+            ModelLease {
+                session,
+                task,
+                work: work.clone(),
+                flops,
+                blobs,
+                committed: None,
+                revealing: false,
+            },
+        );
+    }
+
+    /// A lease is of the same as others of its task, or overlaps none and nothing accepted.
+    fn takes_place(&mut self, task: TaskId, (start, count): (u32, u32)) {
         let extents = self.extents.entry(stage_of(task)).or_default();
         match extents.get_mut(&start) {
             Some((length, leases)) => {
@@ -83,20 +101,6 @@ impl Auditor {
         let accepted = self.jobs[&task.job].accepted.get(&(task.round, task.stage));
         let is_new = accepted.is_none_or(|accepted| is_apart(accepted, start, count));
         assert!(is_new, "{task} was accepted before");
-        let mut blobs: Vec<BlobId> = needs.shards.iter().map(|&(blob, _)| blob).collect();
-        blobs.extend(needs.weights);
-        self.live.insert(
-            id,
-            ModelLease {
-                session,
-                task,
-                work: work.clone(),
-                flops,
-                blobs,
-                committed: None,
-                revealing: false,
-            },
-        );
     }
 
     pub(super) fn committed(&mut self, session: SessionId, id: LeaseId, digest: ResultDigest) {
