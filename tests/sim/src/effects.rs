@@ -4,7 +4,9 @@ use crate::adversary::Cost;
 use crate::kernel::{Value, digest_of};
 use crate::relaxed::Vector;
 use crate::sim::{CEILING, Happening, Sim};
-use raven_engine::{Effect, EffectError, Outcome as Answer, PayloadId, TreePart, Trust, Work};
+use raven_engine::{
+    ContributorId, Effect, EffectError, Outcome as Answer, PayloadId, TreePart, Trust, Work,
+};
 use raven_protocol::{JobId, TaskId};
 
 impl Sim {
@@ -12,36 +14,7 @@ impl Sim {
         if let Effect::Combine { job, round, stage, parts, .. } = &effect {
             self.compare_parts(*job, *round, *stage, parts);
         }
-        if let Some((id, answer)) = self.shell.run(&effect) {
-            let faults = self.scenario.faults;
-            // A step waits for the results that are still being reduced.
-            let reducing = match &effect {
-                Effect::Step { .. } => self.reducing_until.saturating_sub(self.now),
-                _ => 0,
-            };
-            let wait = self.rng.between(faults.effect_us_min, faults.effect_us_max) + reducing;
-            let is_down = self.store_is_down()
-                && matches!(effect, Effect::Persist { .. } | Effect::Show { .. });
-            let answer = if self.rng.chance(faults.effect_failure) || is_down {
-                if let Answer::Judged { payload, .. } = answer {
-                    self.shell.release(payload);
-                }
-                let job = match &effect {
-                    Effect::InitState { job, .. } | Effect::Step { job, .. } => Some(*job),
-                    _ => None,
-                };
-                if let (Some(job), Answer::StateReady { state } | Answer::Stepped { state, .. }) =
-                    (job, answer)
-                {
-                    self.shell.states.remove(&(job, state));
-                }
-                Err(EffectError { stage: "store", reason: "the disk is full".into() })
-            } else {
-                Ok(answer)
-            };
-            self.auditor.will_answer(id, &answer);
-            self.after(wait, Happening::Effect { effect: id, answer });
-        }
+        self.plan_answer(&effect);
         match effect {
             Effect::Send { session, message } => self.send_down(session, message),
             Effect::Close { session, .. } => {
@@ -63,16 +36,7 @@ impl Sim {
             }
             Effect::Trust { identity, trust } => {
                 if trust == Trust::Excluded {
-                    let truth = &mut self.truth;
-                    let first_lie = truth.first_lies.get(&identity.contributor);
-                    if truth.excluded.insert(identity.contributor)
-                        && let Some(first_lie) = first_lie
-                    {
-                        truth.exclusions.push(self.now - first_lie);
-                    }
-                    if !truth.cheats.contains(&identity.contributor) {
-                        truth.wronged.insert(identity.contributor);
-                    }
+                    self.excluded(identity.contributor);
                 }
                 self.truth.trust.insert(identity, trust);
             }
@@ -98,6 +62,53 @@ impl Sim {
                 self.shell.records.entry(record.job).or_default().push(*record);
             }
             _ => {}
+        }
+    }
+
+    /// Runs what is answered, and plans its answer: it takes a while, and may fail.
+    fn plan_answer(&mut self, effect: &Effect) {
+        let Some((id, answer)) = self.shell.run(effect) else { return };
+        let faults = self.scenario.faults;
+        // A step waits for the results that are still being reduced.
+        let reducing = match effect {
+            Effect::Step { .. } => self.reducing_until.saturating_sub(self.now),
+            _ => 0,
+        };
+        let wait = self.rng.between(faults.effect_us_min, faults.effect_us_max) + reducing;
+        let is_down =
+            self.store_is_down() && matches!(effect, Effect::Persist { .. } | Effect::Show { .. });
+        let answer = if self.rng.chance(faults.effect_failure) || is_down {
+            if let Answer::Judged { payload, .. } = answer {
+                self.shell.release(payload);
+            }
+            let job = match effect {
+                Effect::InitState { job, .. } | Effect::Step { job, .. } => Some(*job),
+                _ => None,
+            };
+            if let (Some(job), Answer::StateReady { state } | Answer::Stepped { state, .. }) =
+                (job, answer)
+            {
+                self.shell.states.remove(&(job, state));
+            }
+            Err(EffectError { stage: "store", reason: "the disk is full".into() })
+        } else {
+            Ok(answer)
+        };
+        self.auditor.will_answer(id, &answer);
+        self.after(wait, Happening::Effect { effect: id, answer });
+    }
+
+    /// Notes how soon a cheat is found out, and who is taken for one wrongly.
+    fn excluded(&mut self, contributor: ContributorId) {
+        let truth = &mut self.truth;
+        let first_lie = truth.first_lies.get(&contributor);
+        if truth.excluded.insert(contributor)
+            && let Some(first_lie) = first_lie
+        {
+            truth.exclusions.push(self.now - first_lie);
+        }
+        if !truth.cheats.contains(&contributor) {
+            truth.wronged.insert(contributor);
         }
     }
 

@@ -399,13 +399,8 @@ impl Sim {
         self.auditor.check(&self.engine, now);
     }
 
-    fn finish(mut self) -> Outcome {
-        let ended_us = self.now;
-        for job in self.engine.jobs() {
-            // A job that has not ended says why, or is being worked on.
-            self.auditor.excuse(&job);
-        }
-        // A shell that shuts down: cancel, close, let effects end.
+    /// A shell that shuts down: cancel, close, let effects end.
+    fn wind_down(&mut self) {
         let open: Vec<JobId> = self
             .engine
             .jobs()
@@ -413,8 +408,6 @@ impl Sim {
             .filter(|job| !job.state.is_end())
             .map(|job| job.job)
             .collect();
-        let before: BTreeMap<JobId, JobState> =
-            self.engine.jobs().into_iter().map(|job| (job.job, job.state)).collect();
         for job in open {
             self.tell(Event::JobCancelled { job });
         }
@@ -437,6 +430,17 @@ impl Sim {
                 break;
             }
         }
+    }
+
+    fn finish(mut self) -> Outcome {
+        let ended_us = self.now;
+        for job in self.engine.jobs() {
+            // A job that has not ended says why, or is being worked on.
+            self.auditor.excuse(&job);
+        }
+        let before: BTreeMap<JobId, JobState> =
+            self.engine.jobs().into_iter().map(|job| (job.job, job.state)).collect();
+        self.wind_down();
         self.auditor.finish(&self.engine, &self.shell);
         let jobs = self.scenario.jobs.iter().filter_map(|(at, plan, _)| {
             let view = self.engine.job(plan.job)?;
