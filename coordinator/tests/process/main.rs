@@ -6,9 +6,11 @@ mod commands_receipt;
 mod contribute;
 mod divergence;
 mod hostile_http;
+mod impostor;
 mod kills;
 mod mail;
 mod money_commands;
+mod native;
 mod operations;
 #[path = "../server/mod.rs"]
 mod server;
