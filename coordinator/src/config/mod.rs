@@ -140,22 +140,7 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
     if !listen.ip().to_canonical().is_loopback() && admin_token.is_none() {
         return Err(ConfigError::Exposed { listen });
     }
-    let defaults = FrontConfig::default();
-    let limits = defaults.connections;
-    let front = FrontConfig {
-        proxies: proxies(found)?,
-        connections: ConnectionLimits {
-            all_max: found.count("connections_max")?.unwrap_or(limits.all_max),
-            per_network_max: found
-                .count("connections_per_network_max")?
-                .unwrap_or(limits.per_network_max),
-        },
-        network_rate: found.rate("requests_per_s", "requests_burst", defaults.network_rate)?,
-        key_rate: found.rate("key_requests_per_s", "key_requests_burst", defaults.key_rate)?,
-        sign_up_rate: found
-            .count("sign_ups_per_network")?
-            .map_or(defaults.sign_up_rate, sign_up_rate),
-    };
+    let front = front(found)?;
     let log_json = match found.get("log_format").map(|given| (given, given.text.as_str())) {
         None | Some((_, "text")) => false,
         Some((_, "json")) => true,
@@ -198,6 +183,25 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         mail_relay: mail_relay(found, environment)?,
         sub_accounts_max: found.count("sub_accounts_max")?.unwrap_or(CHILDREN_MAX),
         withdrawal_least: withdrawal_least(found)?,
+    })
+}
+
+fn front(found: &Found) -> Result<FrontConfig, ConfigError> {
+    let defaults = FrontConfig::default();
+    let limits = defaults.connections;
+    Ok(FrontConfig {
+        proxies: proxies(found)?,
+        connections: ConnectionLimits {
+            all_max: found.count("connections_max")?.unwrap_or(limits.all_max),
+            per_network_max: found
+                .count("connections_per_network_max")?
+                .unwrap_or(limits.per_network_max),
+        },
+        network_rate: found.rate("requests_per_s", "requests_burst", defaults.network_rate)?,
+        key_rate: found.rate("key_requests_per_s", "key_requests_burst", defaults.key_rate)?,
+        sign_up_rate: found
+            .count("sign_ups_per_network")?
+            .map_or(defaults.sign_up_rate, sign_up_rate),
     })
 }
 
