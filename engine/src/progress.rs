@@ -112,7 +112,7 @@ impl Engine {
     }
 
     pub(crate) fn act(&mut self, id: JobId, action: Action) {
-        if self.holds_round(id, &action) {
+        if self.holds_round(id, &action) || !self.affords(id, &action) {
             return;
         }
         let payloads =
@@ -125,16 +125,12 @@ impl Engine {
                 });
             }
             Action::OpenRuns { round, state } => {
-                if self.affords(id, round, 0, &Action::OpenRuns { round, state })
-                    && let Some(job) = self.world.jobs.get_mut(&id)
-                {
+                if let Some(job) = self.world.jobs.get_mut(&id) {
                     job.open_runs(round, state);
                 }
             }
             Action::OpenParts { round, stage, state } => {
-                if self.affords(id, round, stage, &Action::OpenParts { round, stage, state })
-                    && let Some(job) = self.world.jobs.get_mut(&id)
-                {
+                if let Some(job) = self.world.jobs.get_mut(&id) {
                     job.open_parts(round, stage, state);
                 }
             }
