@@ -4,55 +4,20 @@ use crate::EngineConfig;
 use crate::algorithm::Draft;
 use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::allowance::Allowance;
-use crate::effect::{Acceptance, Credit, Payer, Void, Work};
-use crate::event::{ContributorId, Metrics, Millis, PayloadId};
-use crate::groups;
+use crate::effect::{Acceptance, Credit, Payer, Void};
+use crate::ending::Ending;
+use crate::event::{ContributorId, Metrics, Millis};
 use crate::job::{JobPhase, JobState};
 use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePlan, SyncSgd};
-use crate::runs::RunPool;
-use crate::sampling::{EpochOrder, Layout, LayoutError};
-use crate::stage::{Demand, Need, Segment, Stage, Supply, Task};
+use crate::plan_check::{PlanError, check};
+use crate::sampling::{EpochOrder, Layout};
+use crate::stage::{Stage, Supply, Task};
 use crate::terms::{Paused, Spent, Terms};
 use crate::verify::ledger::{CAUTION_MAX, Entry, Ledger};
 use crate::verify::outcome::Holder;
-use crate::verify::trial::Trial;
-use raven_protocol::{BlobId, JobId, ResultOutcome, SessionId, TaskId};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use raven_protocol::{JobId, ResultOutcome, SessionId, TaskId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Why a plan is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    #[error("plan.{field}: {found} exceeds the limit of {limit}")]
-    Limit { field: &'static str, found: u64, limit: u64 },
-    #[error("plan.{field}: must be at least 1")]
-    Zero { field: &'static str },
-    #[error("plan.stages[{stage}].parts[{part}].slice: {found} is not below slices = {slices}")]
-    Slice { stage: usize, part: usize, found: u32, slices: u32 },
-    #[error("plan.groups: {found} is no power of two of at most {limit}")]
-    Groups { found: u32, limit: u32 },
-    #[error("plan.schedule: {reason}")]
-    Schedule { reason: String },
-}
-
-/// How a job comes to its end.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Ending {
-    /// Effects are still being answered; nothing new is started.
-    Draining(JobState),
-    /// The last record is being made durable.
-    Saving(JobState),
-}
-
-impl Ending {
-    pub(crate) fn state(&self) -> &JobState {
-        match self {
-            Ending::Draining(state) | Ending::Saving(state) => state,
-        }
-    }
-}
 
 /// A job.
 #[derive(Debug)]
@@ -80,7 +45,7 @@ pub(crate) struct Job {
     pub(crate) waiting: Option<String>,
     pub(crate) stage: Option<Stage>,
     /// The order of the epoch that is being read.
-    order: Option<EpochOrder>,
+    pub(crate) order: Option<EpochOrder>,
     /// Accepted work that is not in a record yet.
     pub(crate) credits: Vec<Credit>,
     /// Accepted work in the record that is being made durable.
@@ -126,54 +91,6 @@ pub(crate) struct Job {
     pub(crate) evaluation: Option<Metrics>,
     /// Contributors to the last durable round.
     pub(crate) contributors: u32,
-}
-
-fn limit(field: &'static str, found: usize, limit: usize) -> Result<(), PlanError> {
-    if found > limit {
-        return Err(PlanError::Limit { field, found: found as u64, limit: limit as u64 });
-    }
-    Ok(())
-}
-
-/// Checks what the engine relies on.
-fn check(plan: &SyncSgd, config: &EngineConfig) -> Result<Layout, PlanError> {
-    let layout = Layout::of(plan)?;
-    let smallest = match plan.placement {
-        Placement::Replica { .. } => layout.micro_batches_least(),
-        Placement::Master { .. } => 1,
-    };
-    let groups_max = smallest.min(groups::GROUPS_MAX);
-    if !plan.groups.is_power_of_two() || plan.groups > groups_max {
-        return Err(PlanError::Groups { found: plan.groups, limit: groups_max });
-    }
-    plan.schedule.check().map_err(|error| PlanError::Schedule { reason: error.to_string() })?;
-    match &plan.placement {
-        Placement::Replica { .. } => {
-            let found = layout.micro_batches_per_batch.min(layout.micro_batches_per_epoch);
-            let max = config.micro_batches_max;
-            limit("micro_batches_per_batch", found as usize, max as usize)?;
-        }
-        Placement::Master { stages, slices, slices_held_max } => {
-            limit("placement.stages", stages.len(), config.stages_max)?;
-            if *slices > 0 && *slices_held_max == 0 {
-                return Err(PlanError::Zero { field: "placement.slices_held_max" });
-            }
-            for (s, stage) in stages.iter().enumerate() {
-                let StagePlan::Pushed { parts } = stage else { continue };
-                limit("placement.stages.parts", parts.len(), config.parts_max)?;
-                if parts.is_empty() {
-                    return Err(PlanError::Zero { field: "placement.stages.parts" });
-                }
-                for (p, part) in parts.iter().enumerate() {
-                    if let Some(found) = part.slice.filter(|slice| slice >= slices) {
-                        let slices = *slices;
-                        return Err(PlanError::Slice { stage: s, part: p, found, slices });
-                    }
-                }
-            }
-        }
-    }
-    Ok(layout)
 }
 
 fn sliced(placement: &Placement) -> (BTreeSet<u32>, u64) {
@@ -395,139 +312,21 @@ impl Job {
     pub(crate) fn kind_of(&self, task: TaskId) -> (u32, u32) {
         (task.stage, self.part_key(task).unwrap_or(0))
     }
-
-    /// Opens a replica round.
-    pub(crate) fn open_runs(&mut self, round: u32, state: BlobId) {
-        let epoch = self.layout.epoch_of(round);
-        if self.order.as_ref().is_none_or(|order| order.epoch() != epoch) {
-            self.order = EpochOrder::new(&self.sgd, self.plan.seed, epoch).ok();
-        }
-        let micro_batches = self.layout.micro_batches(round);
-        let span = groups::span(micro_batches, self.sgd.groups);
-        let Placement::Replica { flops, .. } = self.sgd.placement else { return };
-        let segments = self.segments(round, micro_batches);
-        self.stage = Some(Stage {
-            round,
-            stage: 0,
-            state,
-            supply: Supply::Runs(RunPool::new(micro_batches, span)),
-            tasks: BTreeMap::new(),
-            accepted: BTreeMap::new(),
-            units_left: micro_batches,
-            flops_left: flops.saturating_mul(u64::from(micro_batches)),
-            run_length: None,
-            run_length_chosen: 0,
-            run_length_due: 0,
-            segment_of: Segment::by_blob(&segments, &self.sgd.shards),
-            segments,
-            short: BTreeMap::new(),
-        });
-    }
-
-    /// Ranges of `round`'s micro-batches that read one and the same shard.
-    fn segments(&self, round: u32, micro_batches: u32) -> Vec<Segment> {
-        let Some(order) = &self.order else { return Vec::new() };
-        let mut segments: Vec<Segment> = Vec::new();
-        for micro in 0..micro_batches {
-            let shards = order.shards_of(round, micro);
-            let &[shard] = shards.as_slice() else { continue };
-            match segments.last_mut() {
-                Some(last) if last.shard == shard && last.end == micro => last.end += 1,
-                _ => segments.push(Segment { shard, start: micro, end: micro + 1 }),
-            }
-        }
-        segments
-    }
-
-    /// Opens a pushed stage of a master round.
-    pub(crate) fn open_parts(&mut self, round: u32, stage: u32, state: BlobId) {
-        let Placement::Master { stages, .. } = &self.sgd.placement else { return };
-        let Some(StagePlan::Pushed { parts }) = stages.get(stage as usize) else { return };
-        let task = |(part, plan): (usize, &PartPlan)| {
-            let part = part as u32;
-            let demand = Demand {
-                graph: plan.graph,
-                flops: plan.flops,
-                bytes_peak: plan.bytes_peak,
-                operand_bytes: plan.operand_bytes,
-                result_bytes: plan.result_bytes,
-                weights: None,
-                shards: Vec::new(),
-                slice: plan.slice,
-            };
-            let id = TaskId { job: self.id, round, stage, part };
-            let work = Work::Part { state, stage, part };
-            (part, Task { id, work, demand, leases: Vec::new(), trial: Trial::default() })
-        };
-        let tasks: BTreeMap<u32, Task> = parts.iter().enumerate().map(task).collect();
-        self.stage = Some(Stage {
-            round,
-            stage,
-            state,
-            supply: Supply::Parts(tasks.keys().copied().collect()),
-            accepted: BTreeMap::new(),
-            units_left: tasks.len() as u32,
-            flops_left: tasks.values().fold(0, |sum, task| sum.saturating_add(task.demand.flops)),
-            tasks,
-            run_length: None,
-            run_length_chosen: 0,
-            run_length_due: 0,
-            segments: Vec::new(),
-            segment_of: HashMap::new(),
-            short: BTreeMap::new(),
-        });
-    }
-
-    /// The task of a run of micro-batches of the open round.
-    pub(crate) fn run_task(&self, start: u32, count: u32) -> Option<Task> {
-        let stage = self.stage.as_ref()?;
-        let Placement::Replica { graph, flops, bytes_peak, result_bytes } = self.sgd.placement
-        else {
-            return None;
-        };
-        let order = self.order.as_ref()?;
-        let mut shards: Vec<u32> =
-            (start..start + count).flat_map(|micro| order.shards_of(stage.round, micro)).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let shards = shards.into_iter().map(|shard| {
-            let shard = self.sgd.shards[shard as usize];
-            Need { blob: shard.blob, bytes: shard.bytes }
-        });
-        let demand = Demand {
-            graph,
-            flops: flops.saturating_mul(u64::from(count)),
-            bytes_peak,
-            operand_bytes: 0,
-            result_bytes,
-            weights: Some(Need { blob: stage.state, bytes: self.sgd.weights_bytes }),
-            shards: shards.collect(),
-            slice: None,
-        };
-        let id = TaskId { job: self.id, round: stage.round, stage: 0, part: start };
-        let work = Work::Replica { state: stage.state, start, count };
-        Some(Task { id, work, demand, leases: Vec::new(), trial: Trial::default() })
-    }
-
-    /// Everything that its stage holds of the shell's memory.
-    pub(crate) fn stage_payloads(&self) -> Vec<PayloadId> {
-        let Some(stage) = &self.stage else { return Vec::new() };
-        let accepted = stage.accepted.values().map(|accepted| accepted.payload);
-        accepted.chain(stage.tasks.values().flat_map(|task| task.trial.held())).collect()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::category::Category;
+    use crate::effect::Work;
     use crate::event::{Beneficiary, NetworkPrefix};
     use crate::rates;
     use crate::verify::trial::{Claim, Who};
     use crate::verify::{Identity, Verification};
     use raven_graph::schedule::Schedule;
     use raven_protocol::{
-        Backend, DeviceClass, GraphId, KernelId, LeaseId, Numerics, ResultDigest, Seed, ShardRef,
+        Backend, BlobId, DeviceClass, GraphId, KernelId, LeaseId, Numerics, ResultDigest, Seed,
+        ShardRef,
     };
 
     const FLOPS: u64 = 50_000_000;

@@ -3,11 +3,12 @@
 use crate::active::Job;
 use crate::config::EngineConfig;
 use crate::effect::{Effect, EffectId};
+use crate::ending::TurnedAway;
 use crate::event::{ContributorId, Event, Millis, PayloadId};
 use crate::ids::IdSet;
 use crate::job::{Cause, JobPhase, JobState};
 use crate::lease::LeaseTable;
-use crate::progress::{Pending, TurnedAway};
+use crate::progress::Pending;
 use crate::scheduler;
 use crate::session::{Session, Standing};
 use crate::stats::{Stats, Window};

@@ -16,6 +16,7 @@ pub mod config;
 mod dispatch;
 pub mod divergence;
 pub mod effect;
+mod ending;
 mod engine;
 pub mod event;
 pub mod groups;
@@ -24,7 +25,9 @@ pub mod job;
 mod lease;
 pub mod ledger;
 pub mod money;
+mod opening;
 pub mod plan;
+mod plan_check;
 mod progress;
 pub mod rates;
 mod run_length;
@@ -42,7 +45,6 @@ pub mod view;
 mod watch;
 mod world;
 
-pub use active::PlanError;
 pub use allowance::Allowance;
 pub use category::{Category, CategorySet, RefusedCategories};
 pub use config::EngineConfig;
@@ -61,6 +63,7 @@ pub use plan::{
     Algorithm, EarlyStopping, JobPlan, PartPlan, Patience, Placement, ResumePoint, StagePlan,
     SyncSgd,
 };
+pub use plan_check::PlanError;
 pub use rates::Rates;
 pub use raven_protocol::tree;
 pub use sampling::{EpochOrder, Layout, LayoutError, micro_batch_rows};

@@ -1,15 +1,15 @@
 //! Jobs move on: plans' actions become effects, effects' ends become inputs.
 
-use crate::active::{Ending, Job};
+use crate::active::Job;
 use crate::algorithm::{Action, Draft, Input};
 use crate::effect::{Effect, EffectId, Record, SetBack};
+use crate::ending::Ending;
 use crate::engine::Engine;
 use crate::event::{ContributorId, EffectError, Outcome, PayloadId};
 use crate::job::{Cause, JobState};
 use crate::plan::{JobPlan, Placement, ResumePoint, StagePlan};
 use crate::terms::Terms;
 use crate::timer::Timer;
-use crate::verify::ledger::Held;
 use crate::verify::{Case, Ruling};
 use raven_protocol::{GraphId, JobId, SessionId};
 use std::collections::BTreeSet;
@@ -49,18 +49,6 @@ pub(crate) enum Kind {
     },
 }
 
-/// A job that was never taken in, until its end is durable.
-#[derive(Clone, Debug)]
-pub(crate) struct TurnedAway {
-    state: JobState,
-    /// How often the store did not take it.
-    saves_failed: u32,
-}
-
-/// From this attempt on an end is saved without its newest weights: where the
-/// disk has no room for them, the last checkpoint is the model.
-const SAVES_WITH_WEIGHTS: u32 = 3;
-
 impl Engine {
     pub(crate) fn job_added(&mut self, plan: JobPlan, resume: Option<ResumePoint>, terms: Terms) {
         let id = plan.job;
@@ -85,33 +73,6 @@ impl Engine {
             }
             Err(error) => self.turn_away(id, error.to_string()),
         }
-    }
-
-    /// Fails a job that was never taken in.
-    fn turn_away(&mut self, id: JobId, reason: String) {
-        self.stats.jobs_refused += 1;
-        let state = JobState::Failed { cause: Cause::Refused, reason };
-        let view = crate::view::JobView::refused(id, state.clone());
-        self.remember(view);
-        self.turned_away.insert(id, TurnedAway { state, saves_failed: 0 });
-        self.save_refusal(id);
-    }
-
-    fn save_refusal(&mut self, id: JobId) {
-        let Some(TurnedAway { state, .. }) = self.turned_away.get(&id).cloned() else { return };
-        let draft = Draft {
-            state,
-            step: 0,
-            epoch: 0,
-            weights: None,
-            checkpoint: false,
-            best: false,
-            train: None,
-            evaluation: None,
-            learning_rate: None,
-        };
-        let record = Box::new(record(id, draft, Vec::new()));
-        self.ask(id, Kind::PersistRefusal, Vec::new(), |effect| Effect::Persist { effect, record });
     }
 
     /// Starts jobs from the queue while more may run.
@@ -151,7 +112,7 @@ impl Engine {
     }
 
     pub(crate) fn act(&mut self, id: JobId, action: Action) {
-        if self.holds_round(id, &action) {
+        if self.holds_round(id, &action) || !self.affords(id, &action) {
             return;
         }
         let payloads =
@@ -164,16 +125,12 @@ impl Engine {
                 });
             }
             Action::OpenRuns { round, state } => {
-                if self.affords(id, round, 0, &Action::OpenRuns { round, state })
-                    && let Some(job) = self.world.jobs.get_mut(&id)
-                {
+                if let Some(job) = self.world.jobs.get_mut(&id) {
                     job.open_runs(round, state);
                 }
             }
             Action::OpenParts { round, stage, state } => {
-                if self.affords(id, round, stage, &Action::OpenParts { round, stage, state })
-                    && let Some(job) = self.world.jobs.get_mut(&id)
-                {
+                if let Some(job) = self.world.jobs.get_mut(&id) {
                     job.open_parts(round, stage, state);
                 }
             }
@@ -364,53 +321,6 @@ impl Engine {
         self.try_save_end(id);
     }
 
-    /// The record of a job that was turned away is durable, or is offered again.
-    fn refusal_saved(&mut self, id: JobId, outcome: Result<Outcome, EffectError>) {
-        if outcome.is_ok() {
-            self.turned_away.remove(&id);
-            return;
-        }
-        let Some(refused) = self.turned_away.get_mut(&id) else { return };
-        refused.saves_failed = refused.saves_failed.saturating_add(1);
-        let failed = refused.saves_failed;
-        self.arm_save(id, failed);
-    }
-
-    fn save_end_later(&mut self, id: JobId) {
-        let Some(job) = self.world.jobs.get_mut(&id) else { return };
-        job.saves_failed = job.saves_failed.saturating_add(1);
-        let failed = job.saves_failed;
-        self.arm_save(id, failed);
-    }
-
-    fn arm_save(&mut self, id: JobId, failed: u32) {
-        let config = &self.world.config;
-        let doubled = config.save_ms_min.saturating_mul(1 << (failed.max(1) - 1).min(20));
-        let pause_ms = doubled.min(config.save_ms_max);
-        self.timers.set(Timer::SaveEnd(id), self.now + pause_ms);
-    }
-
-    /// Offers an end to the store.
-    pub(crate) fn save_end(&mut self, id: JobId) {
-        let Some(job) = self.world.jobs.get_mut(&id) else { return self.save_refusal(id) };
-        let Some(Ending::Saving(state)) = &job.ending else { return };
-        let mut draft = job.driver.draft(state.clone());
-        if let Some(unsaved) = &job.unsaved {
-            // The round that waited to be settled was done.
-            draft.train = unsaved.train;
-            draft.evaluation = unsaved.evaluation;
-            draft.learning_rate = unsaved.learning_rate;
-        }
-        // What was trained so far is its owner's, however the job ended.
-        let checkpoint = draft.weights.is_some() && job.saves_failed < SAVES_WITH_WEIGHTS;
-        let kind = match (job.ledger.went_back_at_end, job.ledger.set_back) {
-            (Some(round), _) => Kind::RollBack { round },
-            (None, Some(set_back)) => Kind::SetBack(set_back),
-            (None, None) => Kind::Persist,
-        };
-        self.persist_as(id, Draft { checkpoint, ..draft }, kind);
-    }
-
     /// Asks for it to be made durable that the session's contributor sees the
     /// slice that `part` shows; false where that is so already.
     pub(crate) fn show_first(&mut self, session: SessionId, id: JobId, part: u32) -> bool {
@@ -441,94 +351,6 @@ impl Engine {
         let mut credits = std::mem::take(&mut job.credits_saving);
         credits.append(&mut job.credits);
         job.credits = credits;
-    }
-
-    /// An effect of a job that is ending was answered.
-    fn drained(&mut self, id: JobId, input: Input, ending: Ending) {
-        let Some(job) = self.world.jobs.get_mut(&id) else { return };
-        match (input, ending) {
-            (Input::Persisted, Ending::Saving(state)) => {
-                job.saved();
-                self.finalize(id, state);
-                return;
-            }
-            (Input::Persisted, Ending::Draining(_)) => {
-                job.saved();
-                for action in job.driver.on(Input::Persisted) {
-                    match action {
-                        // Its completion was durable before the wish to end came.
-                        Action::End { state, persisted: true } => {
-                            self.finalize(id, state);
-                            return;
-                        }
-                        Action::ReleaseState { .. } => self.act(id, action),
-                        _ => {}
-                    }
-                }
-            }
-            (Input::StateReady { state } | Input::Stepped { state, .. }, _) => {
-                self.out.push_back(Effect::ReleaseState { job: id, state });
-            }
-            _ => {}
-        }
-        self.try_save_end(id);
-    }
-
-    /// Stops a job: no more leases, and its last record once its effects are answered.
-    pub(crate) fn begin_end(&mut self, id: JobId, state: JobState) {
-        let Some(job) = self.world.jobs.get_mut(&id).filter(|job| job.ending.is_none()) else {
-            return;
-        };
-        job.ending = Some(Ending::Draining(state));
-        self.timers.stop(Timer::Deadline(id));
-        self.timers.stop(Timer::Fallback(id));
-        if let Some(Held::Save(draft)) = job.ledger.held.take() {
-            job.unsaved = Some(draft);
-        }
-        self.queue.retain(|&queued| queued != id);
-        self.drop_stage(id);
-        self.try_save_end(id);
-    }
-
-    fn try_save_end(&mut self, id: JobId) {
-        // What is paid with the end is looked at before, as at a checkpoint.
-        self.sample_at_end(id);
-        let Some(job) = self.world.jobs.get_mut(&id) else { return };
-        let Some(Ending::Draining(state)) = &job.ending else { return };
-        if job.effects > 0 {
-            return;
-        }
-        job.ending = Some(Ending::Saving(state.clone()));
-        // What is known to be wrong is not kept as what was trained so far.
-        self.go_back_for_good(id);
-        self.save_end(id);
-    }
-
-    /// The job is over and durably so.
-    fn finalize(&mut self, id: JobId, state: JobState) {
-        let Some(mut job) = self.world.jobs.remove(&id) else { return };
-        self.world.touch_all();
-        self.timers.stop(Timer::Deadline(id));
-        self.timers.stop(Timer::Fallback(id));
-        let mut states = job.ledger.states();
-        states.extend(job.driver.states());
-        for state in states {
-            self.out.push_back(Effect::ReleaseState { job: id, state });
-        }
-        job.ending = Some(Ending::Saving(state));
-        self.count_paid(std::mem::take(&mut job.ledger.accepted));
-        let graphs: BTreeSet<GraphId> = job.graphs().into_iter().collect();
-        let shards: Vec<_> = job.sgd.shards.iter().map(|shard| shard.blob).collect();
-        self.forget_job(id, &graphs, &shards);
-        let view = self.job_view(&job);
-        self.remember(view);
-    }
-
-    fn remember(&mut self, view: crate::view::JobView) {
-        self.ended.push_back(view);
-        while self.ended.len() > self.world.config.jobs_ended_kept {
-            self.ended.pop_front();
-        }
     }
 
     pub(crate) fn release_payloads(&mut self, payloads: Vec<PayloadId>) {
@@ -566,7 +388,7 @@ fn input_of(kind: Kind, outcome: Result<Outcome, EffectError>) -> Result<Input, 
     }
 }
 
-fn record(job: JobId, draft: Draft, credits: Vec<crate::effect::Credit>) -> Record {
+pub(crate) fn record(job: JobId, draft: Draft, credits: Vec<crate::effect::Credit>) -> Record {
     let people: BTreeSet<ContributorId> = credits.iter().map(|credit| credit.contributor).collect();
     Record {
         job,

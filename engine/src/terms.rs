@@ -169,10 +169,22 @@ impl Job {
     }
 }
 
+impl Action {
+    /// The round and its stage that contributors are to work on.
+    fn opens(&self) -> Option<(u32, u32)> {
+        match *self {
+            Action::OpenRuns { round, .. } => Some((round, 0)),
+            Action::OpenParts { round, stage, .. } => Some((round, stage)),
+            _ => None,
+        }
+    }
+}
+
 impl Engine {
     /// Whether a round may be begun or gone on with as `action` says; where the budget
     /// does not allow it the job ends, and where its escrow does not it pauses.
-    pub(crate) fn affords(&mut self, id: JobId, round: u32, stage: u32, action: &Action) -> bool {
+    pub(crate) fn affords(&mut self, id: JobId, action: &Action) -> bool {
+        let Some((round, stage)) = action.opens() else { return true };
         let Some(job) = self.world.jobs.get_mut(&id) else { return false };
         if let Some(reason) = job.is_too_dear() {
             self.begin_end(id, JobState::Failed { cause: Cause::OperatorCost, reason });

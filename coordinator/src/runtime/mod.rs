@@ -172,12 +172,7 @@ pub async fn start(
         inputs_out.clone(),
         notices.clone(),
     );
-    let engine = Engine::new(EngineConfig {
-        seed: random::nonzero_u64(),
-        // The slots bound visitors; the coordinator's own node takes none of their places.
-        sessions_max: config.sessions_max + usize::from(config.operator),
-        ..EngineConfig::default()
-    });
+    let engine = engine_of(&config);
     let shared = Arc::new(Shared {
         kernel: module.id(),
         slots: Arc::new(Semaphore::new(config.sessions_max)),
@@ -192,19 +187,7 @@ pub async fn start(
         checks: Checks::default(),
         inputs: inputs_out,
     });
-    let (folder, signing) = (shared.config.evidence_dir.clone(), shared.store.clone());
-    let cabinet = blocking(move || folder.map(|folder| open_cabinet(folder, &signing)).transpose());
-    let cabinet = cabinet.await??;
-    // A thread of its own: it never takes the executor's time, nor more than one core.
-    let judge = Judge::start(
-        module.clone(),
-        blobs.clone(),
-        shared.config.executor_memory_bytes,
-        cabinet,
-        shared.metrics.clone(),
-        shared.store.clone(),
-        shared.inputs.clone(),
-    )?;
+    let judge = start_judge(&module, &blobs, &shared).await?;
     let (lessons_out, lessons) = mpsc::unbounded_channel();
     let driver = Driver::new(
         engine,
@@ -237,6 +220,37 @@ pub async fn start(
         stop: Arc::new(stop),
         tasks: Arc::new(Mutex::new(tasks)),
     })
+}
+
+fn engine_of(config: &RuntimeConfig) -> Engine {
+    Engine::new(EngineConfig {
+        seed: random::nonzero_u64(),
+        // The slots bound visitors; the coordinator's own node takes none of their places.
+        sessions_max: config.sessions_max + usize::from(config.operator),
+        ..EngineConfig::default()
+    })
+}
+
+/// Starts the referee, on a thread of its own: it never takes the executor's time, nor more
+/// than one core.
+async fn start_judge(
+    module: &KernelModule,
+    blobs: &Blobs,
+    shared: &Shared,
+) -> Result<Judge, RuntimeError> {
+    let (folder, signing) = (shared.config.evidence_dir.clone(), shared.store.clone());
+    let cabinet = blocking(move || folder.map(|folder| open_cabinet(folder, &signing)).transpose());
+    let cabinet = cabinet.await??;
+    let judge = Judge::start(
+        module.clone(),
+        blobs.clone(),
+        shared.config.executor_memory_bytes,
+        cabinet,
+        shared.metrics.clone(),
+        shared.store.clone(),
+        shared.inputs.clone(),
+    )?;
+    Ok(judge)
 }
 
 /// The folder of evidence, made where it is missing. Blocks.

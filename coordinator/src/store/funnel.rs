@@ -79,36 +79,36 @@ pub struct SiteDay {
     pub work: BTreeMap<String, Work>,
 }
 
-/// What came in and what went out. Each side by its own index, and of that the entries
-/// of the days alone: numbers grow with time, but for clocks that are put back, which a
-/// day's margin allows for.
-pub(super) const EARNINGS: [&str; 2] = [
-    "SELECT e.at_ms / ?5 AS day,
-         COALESCE(SUM(e.amount) FILTER (WHERE e.action = 'post' OR h.state = 'posted'), 0)
-             AS done,
-         COALESCE(SUM(e.amount) FILTER (WHERE h.state = 'open'), 0) AS open
-     FROM accounts me CROSS JOIN entries e INDEXED BY entries_by_credit
-         ON e.credit = me.id AND e.book = me.book
-         AND e.number >= (SELECT f.number FROM entries f
-             WHERE f.book = me.book AND f.at_ms >= (?3 - 1) * ?5 ORDER BY f.at_ms LIMIT 1)
-         AND e.number <= (SELECT f.number FROM entries f
-             WHERE f.book = me.book AND f.at_ms < (?4 + 2) * ?5 ORDER BY f.at_ms DESC LIMIT 1)
-     LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
-     WHERE me.book = ?1 AND me.name = ?2
-         AND e.at_ms >= ?3 * ?5 AND e.at_ms < (?4 + 1) * ?5 GROUP BY day",
-    "SELECT e.at_ms / ?5 AS day,
-         COALESCE(SUM(e.amount) FILTER (WHERE e.action = 'post' OR h.state = 'posted'), 0)
-             AS done, 0 AS open
-     FROM accounts me CROSS JOIN entries e INDEXED BY entries_by_debit
-         ON e.debit = me.id AND e.book = me.book
-         AND e.number >= (SELECT f.number FROM entries f
-             WHERE f.book = me.book AND f.at_ms >= (?3 - 1) * ?5 ORDER BY f.at_ms LIMIT 1)
-         AND e.number <= (SELECT f.number FROM entries f
-             WHERE f.book = me.book AND f.at_ms < (?4 + 2) * ?5 ORDER BY f.at_ms DESC LIMIT 1)
-     LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
-     WHERE me.book = ?1 AND me.name = ?2
-         AND e.at_ms >= ?3 * ?5 AND e.at_ms < (?4 + 1) * ?5 GROUP BY day",
-];
+/// One side of an account by day, by the index of that side, and of that the entries of
+/// the days alone: numbers grow with time, but for clocks that are put back, which a day's
+/// margin allows for.
+macro_rules! earnings {
+    ($side:literal) => {
+        concat!(
+            "SELECT e.at_ms / ?5 AS day,
+                 COALESCE(SUM(e.amount) FILTER
+                     (WHERE e.action = 'post' OR h.state = 'posted'), 0) AS done,
+                 COALESCE(SUM(e.amount) FILTER (WHERE h.state = 'open'), 0) AS open
+             FROM accounts me CROSS JOIN entries e INDEXED BY entries_by_",
+            $side,
+            " ON e.",
+            $side,
+            " = me.id AND e.book = me.book
+                 AND e.number >= (SELECT f.number FROM entries f
+                     WHERE f.book = me.book AND f.at_ms >= (?3 - 1) * ?5
+                     ORDER BY f.at_ms LIMIT 1)
+                 AND e.number <= (SELECT f.number FROM entries f
+                     WHERE f.book = me.book AND f.at_ms < (?4 + 2) * ?5
+                     ORDER BY f.at_ms DESC LIMIT 1)
+             LEFT JOIN holds h ON h.book = e.book AND h.id = e.id
+             WHERE me.book = ?1 AND me.name = ?2
+                 AND e.at_ms >= ?3 * ?5 AND e.at_ms < (?4 + 1) * ?5 GROUP BY day"
+        )
+    };
+}
+
+/// What came in and what went out.
+pub(super) const EARNINGS: [&str; 2] = [earnings!("credit"), earnings!("debit")];
 
 /// Who said yes through a site, by day.
 pub(super) const VISITORS: &str = "SELECT opened_ms / ?4 AS day,

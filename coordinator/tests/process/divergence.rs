@@ -4,7 +4,8 @@
 
 use crate::sold::Sold;
 use crate::support::contributor::{Contributor, Habits};
-use crate::support::process::{Installation, Process, digits_job, free_address};
+use crate::support::killed::{Killed, undisturbed};
+use crate::support::process::{Installation, Process, digits_job};
 use raven_coordinator::certificate::verify::{Difference, Draw};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -36,41 +37,20 @@ fn outcome(job: &Value) -> Vec<&Value> {
 
 #[test]
 fn a_job_that_diverges_comes_to_the_same_model_however_often_it_is_killed() {
-    let calm = {
-        let installation = Installation::new();
-        let (key, data) = (&installation.key, installation.data());
-        let process = Process::start(&data);
-        let dataset = process.upload_digits(key);
-        let contributor = Contributor::start(process.address(), 1, Habits::default());
-        let path = process.post_job(key, &reckless(&dataset, 4));
-        let job = process.finished(key, &path, PATIENCE);
-        drop(contributor);
-        process.terminate();
-        job
-    };
+    let (_, calm) = undisturbed(|dataset| reckless(dataset, 4), PATIENCE);
     outcome(&calm);
     let setbacks = calm["setbacks"].as_u64().expect("a count");
     assert!(setbacks >= 2, "{calm}");
     let (planned, flops) = (&calm["cost"]["flops_planned"], &calm["cost"]["flops"]);
     assert!(flops.as_u64() > planned.as_u64(), "what was undone was done and is paid: {calm}");
 
-    let installation = Installation::new();
-    let (key, data) = (&installation.key, installation.data());
-    let address = free_address();
-    let listen = address.to_string();
-    let arguments = ["--listen", listen.as_str()];
-    let mut process = Process::start_with(&data, &arguments);
-    let dataset = process.upload_digits(key);
-    let slow = Duration::from_millis(15);
-    let habits = Habits { slow, returns: true, ..Habits::default() };
-    let contributors: Vec<_> = (1..=2).map(|n| Contributor::start(address, n, habits)).collect();
-    let path = process.post_job(key, &reckless(&dataset, 4));
+    let mut killed = Killed::begin(|dataset| reckless(dataset, 4));
     // Before the first setback, at each one, and between the last and the end.
     let moments = [(0, 2), (1, 0), (1, 2), (setbacks, 0), (setbacks, 30)];
     for (setbacks, rounds) in moments {
         let began = Instant::now();
         let job = loop {
-            let (_, job) = process.call(key, &path, None);
+            let job = killed.job();
             let is_so = job["setbacks"].as_u64() > Some(setbacks)
                 || (job["setbacks"].as_u64() == Some(setbacks)
                     && job["round"].as_u64() >= Some(rounds));
@@ -82,12 +62,10 @@ fn a_job_that_diverges_comes_to_the_same_model_however_often_it_is_killed() {
         };
         println!("killed at setback {} of round {}", job["setbacks"], job["round"]);
         assert_ne!(job["state"], "completed", "it ended before it was killed");
-        process.kill();
-        process = Process::start_with(&data, &arguments);
+        killed.kill();
+        killed.restart();
     }
-    let job = process.finished(key, &path, PATIENCE);
-    drop(contributors);
-    process.terminate();
+    let (_, job) = killed.finish(PATIENCE);
     let found = outcome(&job);
     // It may have been cut into other tasks: all else is the same.
     let expected = outcome(&calm);

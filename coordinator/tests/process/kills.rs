@@ -2,7 +2,8 @@
 //! of its contributors: nothing that was accepted is lost or counted twice.
 
 use crate::support::contributor::{CUT_WORDS, Contributor, Habits};
-use crate::support::process::{Installation, Process, digits_job, free_address};
+use crate::support::killed::{Killed, undisturbed};
+use crate::support::process::{Installation, Process, digits_job};
 use raven_graph::philox::philox4x32;
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
@@ -79,18 +80,10 @@ fn outcome(data: &Path, job: &serde_json::Value) -> Outcome {
     })
 }
 
-/// Trains with one steady contributor that nothing disturbs.
-fn undisturbed(epochs: u32) -> Outcome {
-    let installation = Installation::new();
-    let (key, data) = (&installation.key, installation.data());
-    let process = Process::start(&data);
-    let dataset = process.upload_digits(key);
-    let contributor = Contributor::start(process.address(), 1, Habits::default());
-    let path = process.post_job(key, &digits_job(&dataset, epochs));
-    let job = process.finished(key, &path, PATIENCE);
-    drop(contributor);
-    process.terminate();
-    outcome(&data, &job)
+/// What it comes to where nothing disturbs it.
+fn calm(epochs: u32) -> Outcome {
+    let (installation, job) = undisturbed(|dataset| digits_job(dataset, epochs), PATIENCE);
+    outcome(&installation.data(), &job)
 }
 
 #[test]
@@ -98,42 +91,25 @@ fn a_coordinator_killed_at_random_moments_ends_in_the_same_model() {
     let kills: u32 = std::env::var("RAVEN_KILLS").map_or(3, |text| text.parse().expect("a count"));
     let seed = printed_seed();
     let epochs = 8 + kills;
-    let calm = undisturbed(epochs);
-
-    let installation = Installation::new();
-    let (key, data) = (&installation.key, installation.data());
-    let address = free_address();
-    let listen = address.to_string();
-    let arguments = ["--listen", listen.as_str()];
-    let mut process = Process::start_with(&data, &arguments);
-    let dataset = process.upload_digits(key);
-    // So slow that the kills fall into the job, on a quick machine too.
-    let slow = Duration::from_millis(15);
-    let habits = Habits { slow, returns: true, ..Habits::default() };
-    let contributors: Vec<_> = (1..=2).map(|n| Contributor::start(address, n, habits)).collect();
-    let path = process.post_job(key, &digits_job(&dataset, epochs));
+    let calm = calm(epochs);
+    let mut killed = Killed::begin(|dataset| digits_job(dataset, epochs));
     let mut restarted = Vec::new();
     for kill in 0..kills {
         std::thread::sleep(Duration::from_millis(draw(seed, 2 * kill, 700).into()));
-        let (_, job) = process.call(key, &path, None);
-        assert_ne!(job["state"], "completed", "it ended before kill {kill}; make it longer");
-        process.kill();
+        let state = &killed.job()["state"];
+        assert_ne!(state, "completed", "it ended before kill {kill}; make it longer");
+        killed.kill();
         if draw(seed, 2 * kill + 1, 4) == 0 {
             // Once more, before it has come up.
-            let mut starting = Process::spawn(&data, &arguments);
-            std::thread::sleep(Duration::from_millis(draw(seed, 1000 + kill, 150).into()));
-            starting.kill().expect("killed");
-            starting.wait().expect("ended");
+            killed.fail_to_start(Duration::from_millis(draw(seed, 1000 + kill, 150).into()));
         }
         let began = Instant::now();
-        process = Process::start_with(&data, &arguments);
+        killed.restart();
         restarted.push(began.elapsed().as_millis());
     }
     println!("{kills} kills; ms until it listened again: {restarted:?}");
-    let job = process.finished(key, &path, PATIENCE);
-    drop(contributors);
-    process.terminate();
-    assert_eq!(outcome(&data, &job), calm);
+    let (installation, job) = killed.finish(PATIENCE);
+    assert_eq!(outcome(&installation.data(), &job), calm);
 }
 
 /// A contributor in a process of its own, which can be killed and frozen.
@@ -195,7 +171,7 @@ fn contributes() {
 #[test]
 fn contributors_killed_frozen_and_cut_off_leave_the_same_model() {
     let epochs = 20;
-    let calm = undisturbed(epochs);
+    let calm = calm(epochs);
     let installation = Installation::new();
     let (key, data) = (&installation.key, installation.data());
     let process = Process::start(&data);

@@ -6,10 +6,12 @@ mod commands_receipt;
 mod contribute;
 mod divergence;
 mod hostile_http;
+mod impostor;
 mod kills;
 mod mail;
 mod mail_tls;
 mod money_commands;
+mod native;
 mod operations;
 #[path = "../server/mod.rs"]
 mod server;

@@ -3,7 +3,9 @@
 mod accounts;
 mod books;
 mod chain;
+mod evidence;
 mod executions;
+mod file;
 mod grouped;
 mod holds;
 mod money_walks;
@@ -17,3 +19,4 @@ mod server;
 mod settled;
 mod settlement;
 mod token_deposits;
+mod trust;

@@ -3,19 +3,18 @@
 use crate::server::{Server, job, record};
 use axum::response::IntoResponse as _;
 use raven_coordinator::http::Problem;
-use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::runtime::JobLive;
-use raven_coordinator::store::{Book, Clock, EvidenceRecord, NewJob, Removal, StoreError};
+use raven_coordinator::store::{Book, Clock, NewJob, Removal, StoreError};
 use raven_coordinator::time::UnixMs;
 use raven_engine::ledger::Account;
 use raven_engine::money::PicoUsd;
 use raven_engine::{
-    Beneficiary, Category, Cause, CompletedReason, ContributorId, Credit, Identity, JobPhase,
-    JobState, Metrics, Patience, Payer, Proof, Record, SetBack, SiteId, Trust, Void,
+    Beneficiary, Category, Cause, CompletedReason, ContributorId, Credit, JobPhase, JobState,
+    Metrics, Patience, Payer, Proof, Record, SetBack, SiteId, Void,
 };
-use raven_protocol::{Backend, BlobId, DeviceClass, JobId, ResultDigest, SessionId, TaskId};
+use raven_protocol::{Backend, BlobId, JobId, ResultDigest, SessionId, TaskId};
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _};
+use sqlx::ConnectOptions as _;
 
 fn blob(number: u8) -> BlobId {
     BlobId([number; 32])
@@ -42,7 +41,7 @@ fn metrics(loss_sum: f32, count: f32) -> Metrics {
     Metrics { loss_sum, correct: count / 2.0, count }
 }
 
-fn round(job: JobId, step: u32) -> Record {
+pub fn round(job: JobId, step: u32) -> Record {
     Record {
         train: Some(metrics(40.0 / step as f32, 20.0)),
         learning_rate: Some(0.01),
@@ -103,12 +102,12 @@ fn evaluation(job: JobId, step: u32, loss: f32, best: bool) -> Record {
     }
 }
 
-fn persist(server: &Server, record: &Record) {
+pub fn persist(server: &Server, record: &Record) {
     server.runtime.block_on(server.app.store.persist(record)).expect("persisted");
 }
 
 /// A server with one job.
-fn with_job() -> (Server, JobId) {
+pub fn with_job() -> (Server, JobId) {
     let server = Server::start();
     let dataset = server.small_dataset();
     let answer = server.post("/v1/jobs", &job(&dataset));
@@ -225,68 +224,6 @@ fn rounds_that_are_undone_are_charged_once_and_lies_earn_nothing() {
     // After a crash the rounds that were paid for are known, however far the job got.
     let resumed = server.runtime.block_on(server.app.store.open_jobs()).expect("jobs");
     assert_eq!(resumed.len(), 1);
-}
-
-#[test]
-fn evidence_is_its_owners_and_goes_with_the_data_set() {
-    let server = Server::start();
-    let dataset = server.small_dataset();
-    let answer = server.post("/v1/jobs", &job(&dataset));
-    let id: JobId = answer.json()["id"].as_str().expect("an id").parse().expect("an id");
-    let folder = server.app.settings.evidence_folder.clone();
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let evidence = EvidenceRecord {
-        id: "0123".into(),
-        task: TaskId { job: id, round: 3, stage: 0, part: 1 },
-        contributor: ContributorId([7; 32]),
-        finding: "the claim is wrong".into(),
-    };
-    let file = folder.join("0123.evidence");
-    std::fs::write(&file, b"rows").expect("written");
-    std::fs::write(folder.join("other.evidence"), b"not in the store").expect("written");
-    server.runtime.block_on(server.app.store.add_evidence(&evidence)).expect("stored");
-    let found = server.get(&format!("/v1/jobs/{id}/proof")).json()["evidence"].clone();
-    assert_eq!((&found[0]["id"], &found[0]["finding"]), (&json!("0123"), &json!(evidence.finding)));
-    assert_eq!(found[0]["task"], evidence.task.to_string());
-    let path = |evidence: &str| format!("/v1/jobs/{id}/proof/{evidence}");
-    assert_eq!(server.get(&path("0123")).text(), "rows");
-    for unknown in ["other", "..%2Fraven.sqlite", "4567"] {
-        server.get(&path(unknown)).problem(404);
-    }
-    let ended = JobState::Cancelled { cause: Cause::Owner };
-    persist(&server, &Record { phase: JobPhase::Cancelled, state: ended, ..record(id, 0) });
-    assert_eq!(server.send("DELETE", &format!("/v1/datasets/{dataset}"), &[], b"").status, 204);
-    assert!(!file.exists(), "it holds rows of the data set");
-    server.get(&path("0123")).problem(404);
-    let found = server.get(&format!("/v1/jobs/{id}/proof")).json();
-    assert_eq!(found["evidence"].as_array().map(Vec::len), Some(1), "what was found stays");
-}
-
-#[test]
-fn an_exclusion_is_final() {
-    let (server, _) = with_job();
-    let store = &server.app.store;
-    let who = Identity {
-        contributor: ContributorId([7; 32]),
-        device: DeviceClass::Phone,
-        backend: Backend::Gpu,
-    };
-    let other = Identity { backend: Backend::Cpu, ..who };
-    let trust = |who| server.runtime.block_on(store.trust_of(&who)).expect("read");
-    let set = |who, trust| {
-        server.runtime.block_on(store.set_trust(&[(who, trust)])).expect("stored");
-    };
-    assert_eq!(trust(who), Trust::default());
-    set(who, Trust::Agreed { results: 9, refereed: 1 });
-    set(who, Trust::default());
-    assert_eq!(trust(who), Trust::default(), "whoever was doubted is new again, also later");
-    set(who, Trust::Excluded);
-    set(who, Trust::Agreed { results: 10, refereed: 1 });
-    assert_eq!(trust(who), Trust::Excluded);
-    assert_eq!(trust(other), Trust::default(), "a GPU's lie says nothing of the processor");
-    set(other, Trust::Excluded);
-    let elsewhere = Identity { device: DeviceClass::Server, ..other };
-    assert_eq!(trust(elsewhere), Trust::Excluded, "a processor's lie is its owner's");
 }
 
 #[test]
@@ -499,20 +436,6 @@ fn early_stopping_goes_on_after_a_restart_where_it_was() {
 }
 
 #[test]
-fn another_process_may_write_in_between() {
-    let (server, job) = with_job();
-    let path = server.folder.path().join("raven.sqlite");
-    let writing = server.runtime.spawn(async move {
-        let store = raven_coordinator::store::Store::open(&path).await.expect("opens");
-        for _ in 0..50 {
-            store.add_key(&ApiKey::generate(KeyMode::Test)).await.expect("stored");
-        }
-    });
-    (1..=50).for_each(|step| persist(&server, &round(job, step)));
-    server.runtime.block_on(writing).expect("no panic");
-}
-
-#[test]
 fn an_end_is_final() {
     let (server, job) = with_job();
     persist(&server, &round(job, 1));
@@ -543,50 +466,6 @@ fn a_record_of_an_unknown_job_changes_nothing() {
     let error = server.runtime.block_on(server.app.store.persist(&unknown)).expect_err("refused");
     assert!(error.to_string().contains("job_0000000000000001"), "{error}");
     assert_eq!(server.runtime.block_on(server.app.store.totals()).expect("totals").tasks, 0);
-}
-
-#[test]
-fn everything_is_there_in_the_next_process() {
-    let (server, job) = with_job();
-    (1..=5).for_each(|step| persist(&server, &round(job, step)));
-    let store = &server.app.store;
-    let path = server.folder.path().join("raven.sqlite");
-    server.runtime.block_on(async {
-        store.close().await;
-        let store = raven_coordinator::store::Store::open(&path).await.expect("opens");
-        store.begin_process().await.expect("begins");
-        let open = store.open_jobs().await.expect("listed");
-        assert_eq!((open.len(), open[0].id, open[0].step), (1, job, 5));
-        let kernel = open[0].kernel;
-        let (context, point) =
-            raven_coordinator::job::resume(&store, &open[0], kernel).await.expect("goes on");
-        assert_eq!(point.expect("a point").step, 5);
-        let before = server.network.jobs.lock().expect("no panic")[0].plan.clone();
-        assert_eq!(context.plan, before, "the same plan as before");
-        let other = raven_protocol::KernelId([8; 32]);
-        let error = raven_coordinator::job::resume(&store, &open[0], other).await;
-        assert!(error.expect_err("refused").to_string().contains("kernel"));
-    });
-}
-
-#[test]
-fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("raven.sqlite");
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let store = raven_coordinator::store::Store::open(&path).await.expect("a new file");
-        store.close().await;
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
-        let mut newer = options.connect().await.expect("connects");
-        newer.execute("PRAGMA user_version = 1000").await.expect("changed");
-        newer.close().await.expect("closed");
-        let error = raven_coordinator::store::Store::open(&path).await.expect_err("refused");
-        assert!(matches!(error, StoreError::NewerSchema { found: 1000, .. }), "{error}");
-        let mut after = options.connect().await.expect("connects");
-        let row = after.fetch_one("PRAGMA user_version").await.expect("read");
-        assert_eq!(row.get::<i64, _>(0), 1000);
-    });
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 pub mod contributor;
 pub mod data;
+pub mod killed;
 pub mod process;
 pub mod socket;
 pub mod tls;

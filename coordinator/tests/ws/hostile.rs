@@ -14,29 +14,29 @@ use raven_graph::{DType, TensorType};
 use raven_protocol::frame::{TensorPart, encode};
 use raven_protocol::{
     Backend, FromContributor, GoodbyeReason, JobId, KernelId, LeaseId, NumericClass, Receipt,
-    ResultDigest, TaskId, TaskMessage, TensorView, ToContributor, result_digest,
+    ResultDigest, ToContributor,
 };
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-const ROWS: Rows = Rows { train: 200, test: 50 };
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const ROWS: Rows = Rows { train: 200, test: 50 };
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 fn hurried(config: &mut RuntimeConfig) {
     config.timeouts = short_timeouts();
 }
 
-fn key(number: u8) -> SigningKey {
+pub fn key(number: u8) -> SigningKey {
     SigningKey::from_bytes(&[number; 32])
 }
 
-async fn start() -> Coordinator {
+pub async fn start() -> Coordinator {
     Coordinator::start(|_| {}).await
 }
 
 /// The proof that a coordinator is unharmed: it trains a job to its end.
-async fn still_trains(coordinator: &Coordinator) {
+pub async fn still_trains(coordinator: &Coordinator) {
     let id = JobId(99);
     coordinator.add_job(id, &ROWS, &unchecked("replica", 1, 64, 16)).await;
     let contributor = Contributor::start(coordinator.address, 200, Habits::default());
@@ -50,7 +50,7 @@ fn hello_frame(coordinator: &Coordinator) -> Vec<u8> {
 }
 
 /// A job whose results are believed: what is tested here is what a socket may say.
-fn unchecked(placement: &str, epochs: u32, batch: u32, micro_batch: u32) -> JobSpec {
+pub fn unchecked(placement: &str, epochs: u32, batch: u32, micro_batch: u32) -> JobSpec {
     JobSpec { verification: Verification::None, ..job(placement, epochs, batch, micro_batch) }
 }
 
@@ -436,186 +436,6 @@ async fn random_bytes_never_harm() {
     still_trains(&coordinator).await;
 }
 
-/// A session that was given a task.
-struct Leased {
-    socket: Socket,
-    task: TaskMessage,
-}
-
-async fn leased(coordinator: &Coordinator, number: u8) -> Leased {
-    let mut socket = Socket::connect(coordinator.address).await;
-    socket.open(&key(number), coordinator.runtime.kernel()).await;
-    loop {
-        if let (ToContributor::Task(task), _) = socket.receive().await {
-            return Leased { socket, task: *task };
-        }
-    }
-}
-
-impl Leased {
-    async fn commit(&mut self, digest: ResultDigest) {
-        let lease = self.task.lease;
-        self.socket
-            .send(&FromContributor::Commit { lease, digest, elapsed_ms: 5, backend: Backend::Cpu })
-            .await;
-    }
-
-    async fn asked(&mut self) {
-        loop {
-            match self.socket.receive().await.0 {
-                ToContributor::Reveal { lease } if lease == self.task.lease => return,
-                ToContributor::Goodbye { reason, detail, .. } => panic!("{reason:?}: {detail}"),
-                _ => {}
-            }
-        }
-    }
-
-    async fn result(&mut self, parts: &[TensorPart<'_>]) {
-        let lease = self.task.lease;
-        self.socket.send_bytes(encode(&FromContributor::Result { lease }, parts)).await;
-    }
-}
-
-/// Zeros in the shapes that the task declares, over sixteen samples.
-fn zeros(context: &raven_coordinator::job::JobContext) -> Vec<(String, TensorType, Vec<u8>)> {
-    let outputs = context.train.outputs.iter().map(|output| {
-        let ty = context.train.graph.output_type(&output.name).expect("an output").clone();
-        let mut bytes = vec![0; ty.bytes().expect("small") as usize];
-        if output.name == context.train.count {
-            bytes = 16f32.to_le_bytes().to_vec();
-        }
-        (output.name.clone(), ty, bytes)
-    });
-    outputs.collect()
-}
-
-fn parts(tensors: &[(String, TensorType, Vec<u8>)]) -> Vec<TensorPart<'_>> {
-    tensors
-        .iter()
-        .map(|(name, ty, data)| TensorPart { name: name.clone(), ty: ty.clone(), data })
-        .collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn results_that_do_not_fit_their_task_are_refused() {
-    let coordinator = start().await;
-    let id = JobId(1);
-    let context = coordinator.add_job(id, &ROWS, &unchecked("replica", 100, 64, 16)).await;
-    let good = zeros(&context);
-    type Change = fn(&mut Vec<(String, TensorType, Vec<u8>)>);
-    let cases: [(Change, GoodbyeReason, &str); 5] = [
-        (|tensors| drop(tensors.pop()), GoodbyeReason::BadFrame, "result.tensors"),
-        (
-            |tensors| tensors[0].0 = "other".into(),
-            GoodbyeReason::BadFrame,
-            "result.tensors[0].name",
-        ),
-        (|tensors| tensors.swap(0, 1), GoodbyeReason::BadFrame, "result.tensors[0].name"),
-        (
-            |tensors| {
-                let last = tensors.last_mut().expect("one");
-                last.1 = TensorType::new(DType::U8, [last.2.len() as u32]);
-            },
-            GoodbyeReason::BadFrame,
-            "result.tensors[",
-        ),
-        // Right shapes, but not what was committed to.
-        (|_| {}, GoodbyeReason::BrokenCommitment, "commitment"),
-    ];
-    for (number, (change, reason, field)) in cases.into_iter().enumerate() {
-        let mut peer = leased(&coordinator, number as u8 + 1).await;
-        peer.commit(ResultDigest([3; 32])).await;
-        peer.asked().await;
-        let mut tensors = good.clone();
-        change(&mut tensors);
-        peer.result(&parts(&tensors)).await;
-        peer.socket.refused(reason, field).await;
-    }
-
-    // Twice committed, and a payload that nobody asked for.
-    let mut peer = leased(&coordinator, 20).await;
-    peer.result(&parts(&good)).await;
-    peer.socket.refused(GoodbyeReason::OutOfTurn, "not asked for").await;
-    let mut peer = leased(&coordinator, 21).await;
-    peer.commit(ResultDigest([3; 32])).await;
-    peer.commit(ResultDigest([4; 32])).await;
-    peer.socket.refused(GoodbyeReason::OutOfTurn, "committed already").await;
-
-    // A lease that belongs to another session.
-    let victim = leased(&coordinator, 22).await;
-    let mut thief = Socket::connect(coordinator.address).await;
-    thief.open(&key(23), coordinator.runtime.kernel()).await;
-    let (lease, digest) = (victim.task.lease, ResultDigest([1; 32]));
-    thief
-        .send(&FromContributor::Commit { lease, digest, elapsed_ms: 1, backend: Backend::Cpu })
-        .await;
-    thief.refused(GoodbyeReason::OutOfTurn, "lease").await;
-
-    assert_eq!(coordinator.row(id).await.tasks, 0, "nothing of all this was accepted");
-    coordinator.runtime.cancel_job(id).await.expect("told");
-    still_trains(&coordinator).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_duplicate_of_an_accepted_result_is_harmless() {
-    let coordinator = start().await;
-    let id = JobId(1);
-    // One micro-batch a round: a result of zeros makes the round.
-    let context = coordinator.add_job(id, &ROWS, &unchecked("replica", 100, 16, 16)).await;
-    let mut peer = leased(&coordinator, 1).await;
-    let tensors = zeros(&context);
-    let digest = digest_of(peer.task.task, &context, &tensors);
-    peer.commit(digest).await;
-    peer.asked().await;
-    for _ in 0..3 {
-        peer.result(&parts(&tensors)).await;
-    }
-    peer.commit(digest).await;
-    while coordinator.row(id).await.tasks < 1 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    // The session is still good: the next round's task comes over it.
-    loop {
-        match peer.socket.receive().await.0 {
-            ToContributor::Task(task) => {
-                assert_eq!(task.task.round, 1);
-                break;
-            }
-            ToContributor::Goodbye { reason, detail, .. } => panic!("{reason:?}: {detail}"),
-            _ => {}
-        }
-    }
-    assert_eq!(coordinator.row(id).await.tasks, 1, "credited once");
-}
-
-fn digest_of(
-    task: TaskId,
-    context: &raven_coordinator::job::JobContext,
-    tensors: &[(String, TensorType, Vec<u8>)],
-) -> ResultDigest {
-    let encodings = context.train.outputs.iter().map(|output| output.encoding);
-    let views = tensors.iter().map(|(name, ty, data)| TensorView {
-        name,
-        dtype: ty.dtype,
-        shape: &ty.shape,
-        data,
-    });
-    result_digest(task, encodings.zip(views))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_contributor_delays_a_job_but_does_not_stop_it() {
-    let coordinator = start().await;
-    let id = JobId(1);
-    coordinator.add_job(id, &ROWS, &unchecked("replica", 2, 64, 16)).await;
-    // Holds a lease and never answers it, while its socket stays open.
-    let frozen = leased(&coordinator, 1).await;
-    let contributor = Contributor::start(coordinator.address, 2, Habits::default());
-    let row = coordinator.finished(id, PATIENCE).await;
-    assert_eq!(row.phase, JobPhase::Completed);
-    drop((contributor, frozen.socket));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_coordinators_own_frame_connects_from_a_browser() {
     let coordinator = start().await;
@@ -667,33 +487,6 @@ async fn shards_are_only_for_sessions_that_were_given_them() {
     drop(socket);
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!coordinator.runtime.grant_allows(&grant, shard), "the grant ends with its session");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn more_sessions_than_allowed_are_told_so() {
-    let coordinator = Coordinator::start(|config| {
-        config.sessions_max = 2;
-        config.timeouts = short_timeouts();
-    })
-    .await;
-    let kernel = coordinator.runtime.kernel();
-    let mut first = Socket::connect(coordinator.address).await;
-    first.open(&key(1), kernel).await;
-    let mut second = Socket::connect(coordinator.address).await;
-    second.open(&key(2), kernel).await;
-    let third = Socket::connect(coordinator.address).await;
-    third.refused(GoodbyeReason::Full, "limit is 2").await;
-    drop(first);
-    // Its place is free once it is known that it has gone.
-    let gone = async {
-        while coordinator.runtime.snapshot().nodes.len() > 1 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), gone).await.expect("it is noticed");
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let mut fourth = Socket::connect(coordinator.address).await;
-    fourth.open(&key(4), kernel).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

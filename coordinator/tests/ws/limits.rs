@@ -1,20 +1,15 @@
 //! Limits on what one session, one network and all strangers together may ask
 //! of the coordinator, and what a contributor that comes back is taken for.
 
+use crate::hostile::{PATIENCE, key};
 use crate::support::contributor::{Contributor, Habits};
 use crate::support::data::{Rows, job};
 use crate::support::socket::{Socket, hello, pace};
 use crate::support::{Coordinator, short_timeouts};
-use ed25519_dalek::SigningKey;
+use raven_coordinator::runtime::RuntimeConfig;
 use raven_engine::JobPhase;
 use raven_protocol::{FromContributor, GoodbyeReason, JobId};
 use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn key(number: u8) -> SigningKey {
-    SigningKey::from_bytes(&[number; 32])
-}
 
 async fn nodes(coordinator: &Coordinator, count: usize) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -24,10 +19,11 @@ async fn nodes(coordinator: &Coordinator, count: usize) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_network_holds_no_more_sessions_than_its_share() {
+/// Two sessions fill the only two places, a third is told so, and whoever goes makes
+/// room for the next.
+async fn two_places(configure: fn(&mut RuntimeConfig), told: &str) {
     let coordinator = Coordinator::start(|config| {
-        config.sessions_per_network_max = 2;
+        configure(config);
         config.timeouts = short_timeouts();
     })
     .await;
@@ -37,12 +33,24 @@ async fn a_network_holds_no_more_sessions_than_its_share() {
     let mut second = Socket::connect(coordinator.address).await;
     second.open(&key(2), kernel).await;
     let third = Socket::connect(coordinator.address).await;
-    third.refused(GoodbyeReason::Full, "one network: the limit is 2").await;
+    third.refused(GoodbyeReason::Full, told).await;
     drop(first);
+    // Its place is free once it is known that it has gone.
     nodes(&coordinator, 1).await;
     tokio::time::sleep(Duration::from_millis(700)).await;
     let mut fourth = Socket::connect(coordinator.address).await;
     fourth.open(&key(4), kernel).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_sessions_than_allowed_are_told_so() {
+    two_places(|config| config.sessions_max = 2, "sessions: the limit is 2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_holds_no_more_sessions_than_its_share() {
+    let told = "one network: the limit is 2";
+    two_places(|config| config.sessions_per_network_max = 2, told).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

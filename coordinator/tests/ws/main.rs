@@ -2,6 +2,7 @@
 
 mod hostile;
 mod limits;
+mod results;
 #[path = "../support/mod.rs"]
 mod support;
 mod views;

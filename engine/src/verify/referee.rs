@@ -1,7 +1,7 @@
 //! The referee: the coordinator computes a task itself, on the contributors' own kernel.
 
-use crate::active::Ending;
 use crate::effect::{Effect, Testimony, Work};
+use crate::ending::Ending;
 use crate::engine::Engine;
 use crate::event::{Agreement, PayloadId};
 use crate::job::{Cause, JobState};

@@ -1,9 +1,9 @@
 //! Undoing the rounds since a wrong result.
 
-use crate::active::Ending;
 use crate::algorithm::Diverged;
 use crate::dispatch::Notify;
 use crate::effect::{Effect, SetBack};
+use crate::ending::Ending;
 use crate::engine::Engine;
 use crate::event::{Outcome, PayloadId};
 use crate::job::{Cause, JobState};

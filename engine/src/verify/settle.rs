@@ -1,10 +1,11 @@
 //! Before a checkpoint, and before more rounds are unsettled than may be, what
 //! was accepted without proof is sampled once more.
 
-use crate::active::{Ending, Job};
+use crate::active::Job;
 use crate::algorithm::{Action, Diverged, Draft};
 use crate::config::EngineConfig;
 use crate::effect::Effect;
+use crate::ending::Ending;
 use crate::engine::Engine;
 use crate::progress::Kind;
 use crate::terms::Paused;

@@ -8,14 +8,15 @@
 pub mod adversary;
 mod agenda;
 pub mod auditor;
-mod books;
 mod checks;
 mod contributors;
+mod effects;
 pub mod faults;
 pub mod figures;
 pub mod history;
 pub mod ids;
 pub mod kernel;
+mod messages;
 pub mod network;
 pub mod node;
 pub mod plans;
@@ -25,7 +26,6 @@ pub mod rng;
 pub mod shell;
 pub mod sim;
 pub mod swarm;
-mod unread;
 
 pub use adversary::{About, Adversary, Lie};
 pub use faults::Faults;

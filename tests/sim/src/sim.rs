@@ -1,21 +1,20 @@
 //! The simulation: one queue of happenings, the real engine, the auditor.
 
-use crate::adversary::{Cost, Truth};
+use crate::adversary::Truth;
 use crate::agenda::Agenda;
 use crate::auditor::Auditor;
 use crate::faults::{CHECKS, Faults, MS, Micros, SECOND};
 use crate::history::History;
 use crate::ids::IdMap;
-use crate::kernel::{Value, digest_of, is_product};
+use crate::kernel::Value;
 use crate::network::{Lane, Network};
 use crate::node::{Node, NodeSpec, Up};
-use crate::relaxed::{Bounds, PROBED_OFF, Vector};
+use crate::relaxed::Bounds;
 use crate::rng::Rng;
 use crate::shell::{Shell, Story};
 use raven_engine::{
-    Check, Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Oddness,
-    Outbound, Outcome as Answer, PayloadId, Record, ResumePoint, Stats, Terms, TreePart, Trust,
-    Work,
+    Check, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Outbound,
+    Outcome as Answer, Record, ResumePoint, Stats, Terms,
 };
 use raven_protocol::{JobId, LeaseId, ResultDigest, SessionId, TaskId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -400,276 +399,8 @@ impl Sim {
         self.auditor.check(&self.engine, now);
     }
 
-    fn execute(&mut self, effect: Effect) {
-        if let Effect::Combine { job, round, stage, parts, .. } = &effect {
-            self.compare_parts(*job, *round, *stage, parts);
-        }
-        if let Some((id, answer)) = self.shell.run(&effect) {
-            let faults = self.scenario.faults;
-            // A step waits for the results that are still being reduced.
-            let reducing = match &effect {
-                Effect::Step { .. } => self.reducing_until.saturating_sub(self.now),
-                _ => 0,
-            };
-            let wait = self.rng.between(faults.effect_us_min, faults.effect_us_max) + reducing;
-            let is_down = self.store_is_down()
-                && matches!(effect, Effect::Persist { .. } | Effect::Show { .. });
-            let answer = if self.rng.chance(faults.effect_failure) || is_down {
-                if let Answer::Judged { payload, .. } = answer {
-                    self.shell.release(payload);
-                }
-                let job = match &effect {
-                    Effect::InitState { job, .. } | Effect::Step { job, .. } => Some(*job),
-                    _ => None,
-                };
-                if let (Some(job), Answer::StateReady { state } | Answer::Stepped { state, .. }) =
-                    (job, answer)
-                {
-                    self.shell.states.remove(&(job, state));
-                }
-                Err(EffectError { stage: "store", reason: "the disk is full".into() })
-            } else {
-                Ok(answer)
-            };
-            self.auditor.will_answer(id, &answer);
-            self.after(wait, Happening::Effect { effect: id, answer });
-        }
-        match effect {
-            Effect::Send { session, message } => self.send_down(session, message),
-            Effect::Close { session, .. } => {
-                if let Some(node) = self.sessions.remove(&session) {
-                    self.disconnect_from(node, session);
-                }
-                // The socket's end is reported like any other.
-                self.at(self.now, Happening::Noticed { session });
-            }
-            Effect::Fold { job, round, part, .. } => {
-                self.compare(job, round, part);
-                let begin = self.reducing_until.max(self.now);
-                self.reducing_until = begin + self.scenario.faults.reduce_us;
-            }
-            Effect::RolledBack { job, round } => {
-                let is_undone = |task: &TaskId| task.job == job && task.round >= round;
-                self.truth.standing.retain(|task| !is_undone(task));
-                self.truth.off.retain(|task, _| !is_undone(task));
-            }
-            Effect::Trust { identity, trust } => {
-                if trust == Trust::Excluded {
-                    let truth = &mut self.truth;
-                    let first_lie = truth.first_lies.get(&identity.contributor);
-                    if truth.excluded.insert(identity.contributor)
-                        && let Some(first_lie) = first_lie
-                    {
-                        truth.exclusions.push(self.now - first_lie);
-                    }
-                    if !truth.cheats.contains(&identity.contributor) {
-                        truth.wronged.insert(identity.contributor);
-                    }
-                }
-                self.truth.trust.insert(identity, trust);
-            }
-            Effect::ReleasePayloads { payloads } => {
-                for payload in payloads {
-                    self.shell.release(payload);
-                }
-            }
-            Effect::ReleaseState { job, state } => {
-                self.shell.states.remove(&(job, state));
-            }
-            Effect::Persist { record, .. } => {
-                if record.train.is_some() {
-                    let stats = self.engine.counts();
-                    let (refereed, accepted) = (stats.referee_flops, stats.flops_accepted);
-                    let executed = self.truth.executed;
-                    self.truth.costs.push(Cost { executed, refereed, accepted });
-                    self.step_times.entry(record.job).or_default().push(self.now);
-                }
-                if record.phase.is_end() {
-                    self.ended.insert(record.job, self.now);
-                }
-                self.shell.records.entry(record.job).or_default().push(*record);
-            }
-            _ => {}
-        }
-    }
-
-    /// Counts the results of a pushed stage that are not what its parts yield.
-    fn compare_parts(&mut self, job: JobId, round: u32, stage: u32, parts: &[PayloadId]) {
-        for (part, payload) in (0..).zip(parts) {
-            let task = TaskId { job, round, stage, part };
-            let Some(work @ Work::Part { .. }) = self.truth.work.get(&task).cloned() else {
-                continue;
-            };
-            let truth = self.shell.kernel.run(task, &work);
-            self.count(task, *payload, truth);
-        }
-    }
-
-    /// Counts a result that is combined and is not what its run yields.
-    fn compare(&mut self, job: JobId, round: u32, part: TreePart) {
-        let task = TaskId { job, round, stage: 0, part: part.start };
-        let Some(&Work::Replica { state, .. }) = self.truth.work.get(&task) else { return };
-        let work = Work::Replica { state, start: part.start, count: part.count };
-        let truth = self.shell.kernel.run(task, &work);
-        self.count(task, part.payload, truth);
-    }
-
-    fn count(&mut self, task: TaskId, payload: PayloadId, truth: Value) {
-        let combined = self.shell.payloads.get(&payload).copied();
-        let vector = self.shell.vectors.get(&payload);
-        let is_far = |vector: &Vector| vector.off(truth) > CEILING;
-        let is_false =
-            |vector: &Vector| self.truth.false_results.contains_key(&(task, vector.digest(task)));
-        // An honest one at a kink is what an honest network comes to.
-        let is_honest = vector.is_none_or(|vector| !is_far(vector) || !is_false(vector));
-        if let Some(vector) = vector.filter(|vector| !is_far(vector) || is_false(vector)) {
-            self.truth.off.insert(task, vector.off(truth));
-        }
-        if combined != Some(truth) || !is_honest {
-            self.truth.combined += 1;
-            let digest = match (vector, combined) {
-                (Some(vector), _) => Some(vector.digest(task)),
-                (None, combined) => combined.map(|value| digest_of(task, value)),
-            };
-            let liars = digest.and_then(|digest| self.truth.false_results.get(&(task, digest)));
-            for &who in liars.into_iter().flatten() {
-                *self.truth.combined_of.entry(who).or_default() += 1;
-            }
-            self.truth.standing.insert(task);
-        }
-    }
-
-    fn store_is_down(&self) -> bool {
-        let down = self.scenario.faults.store_down;
-        down.is_some_and(|(from, to)| (from..to).contains(&self.now))
-    }
-
-    fn send_down(&mut self, session: SessionId, message: Outbound) {
-        if let Outbound::Task { lease, task, lease_ms, work, .. } = &message {
-            self.leased.insert(*lease, (*task, session));
-            self.truth.work.insert(*task, work.clone());
-            if let Some(&node) = self.sessions.get(&session) {
-                self.lease_ms_of[node] = self.lease_ms_of[node].min(*lease_ms);
-            }
-        }
-        if let Outbound::Project { lease, key, .. } = &message {
-            let (task, _) = self.leased[lease];
-            let before = self.shell.projecting.insert(*lease, (task, *key));
-            assert!(before.is_none(), "{lease} is asked again before it has answered");
-        }
-        let Some(&node) = self.sessions.get(&session) else { return };
-        let bytes = match &message {
-            Outbound::Graph { .. } => 20_000,
-            Outbound::Weights { job, .. } => self.shell.kernel.plan(*job).weights_bytes,
-            Outbound::Task { task, work, .. } => 600 + self.operand_bytes(task.job, work),
-            Outbound::Project { .. } | Outbound::Reveal { .. } | Outbound::Cancel { .. } => 100,
-            Outbound::Drop { blobs, .. } => 100 + 70 * blobs.len() as u64,
-        };
-        if self.rng.chance(self.scenario.faults.message_loss) {
-            self.disconnect(node, true);
-            return;
-        }
-        let Some(arrives) = self.down_time(node, session, bytes) else { return };
-        self.at(arrives, Happening::Down { node, session, message });
-    }
-
-    fn operand_bytes(&self, job: JobId, work: &Work) -> u64 {
-        let &Work::Part { stage, part, .. } = work else { return 0 };
-        let raven_engine::Placement::Master { stages, .. } = &self.shell.kernel.plan(job).placement
-        else {
-            return 0;
-        };
-        match &stages[stage as usize] {
-            raven_engine::StagePlan::Pushed { parts } => parts[part as usize].operand_bytes,
-            raven_engine::StagePlan::Local => 0,
-        }
-    }
-
-    /// When `bytes` have crossed from the coordinator to `node`.
-    pub(crate) fn down_time(
-        &mut self,
-        node: usize,
-        session: SessionId,
-        bytes: u64,
-    ) -> Option<Micros> {
-        let left = self.out.send(self.now, bytes, self.scenario.network.out_bytes_per_s);
-        let link = self.nodes[node].spec.link;
-        let connection = self.nodes[node].connection.as_mut()?;
-        if connection.session != session {
-            return None;
-        }
-        Some(connection.down.send(left + link.latency_us, bytes, link.down_bytes_per_s))
-    }
-
-    /// A contributor's message has arrived.
-    pub(crate) fn arrive(&mut self, session: SessionId, message: Up) {
-        let Some(&node) = self.sessions.get(&session) else { return };
-        let event = match message {
-            Up::Commit { lease, digest } => {
-                self.some_lease = Some((lease, digest));
-                Event::Committed { session, lease, digest }
-            }
-            Up::Projected { lease, projections } => {
-                let bytes = 8 * projections.len() as u64;
-                let Some((projection, agrees)) = self.shell.project(lease, projections) else {
-                    return;
-                };
-                Event::Projected { session, lease, projection, bytes, agrees }
-            }
-            Up::Result { lease, vector: Some(vector), .. }
-                if !self.shell.is_projected(lease, &vector) =>
-            {
-                Event::Misprojected { session, lease }
-            }
-            Up::Result { lease, value, vector, bytes } => {
-                // The shell hashes what came under the task of the lease that it names.
-                let leased = self.leased.get(&lease).copied();
-                let task = leased.map(|(task, _)| task);
-                let digest = task.map_or(ResultDigest([0; 32]), |task| {
-                    vector.map_or_else(|| digest_of(task, value), |vector| vector.digest(task))
-                });
-                let odd = task.map_or(Oddness::Plain, |task| self.probe(task, value, vector));
-                let payload = self.shell.keep(value);
-                if let Some(vector) = vector {
-                    self.shell.vectors.insert(payload, vector);
-                }
-                // Of another's lease the socket's own table knows nothing.
-                let is_own = leased.is_some_and(|(_, holder)| holder == session);
-                let shown = task.filter(|_| is_own).map(|task| {
-                    let vector = vector.unwrap_or_else(|| Vector::of(value));
-                    self.shell.show(payload, task, vector)
-                });
-                let agrees = shown.unwrap_or(true);
-                Event::Revealed { session, lease, digest, payload, bytes, odd, agrees }
-            }
-            Up::Refuse { lease, reason } => Event::Refused { session, lease, reason },
-            Up::Pace { share, workers } => Event::PaceChanged { session, share, workers },
-            Up::Pause => Event::Paused { session },
-            Up::Resume => Event::Resumed { session },
-        };
-        let accepted = self.engine.counts().tasks_accepted;
-        self.tell(event);
-        self.tasks_by_node[node] += self.engine.counts().tasks_accepted - accepted;
-    }
-
-    /// What probes of a result find, where it is a product.
-    fn probe(&mut self, task: TaskId, value: Value, vector: Option<Vector>) -> Oddness {
-        let Some(work) = self.truth.work.get(&task).filter(|work| is_product(work)) else {
-            return Oddness::Plain;
-        };
-        let truth = self.shell.kernel.run(task, work);
-        // Probes see whatever is more than honest round-off.
-        let is_near = vector.is_none_or(|vector| vector.off(truth) <= PROBED_OFF);
-        if value == truth && is_near { Oddness::Probed } else { Oddness::Faulty }
-    }
-
-    fn finish(mut self) -> Outcome {
-        let ended_us = self.now;
-        for job in self.engine.jobs() {
-            // A job that has not ended says why, or is being worked on.
-            self.auditor.excuse(&job);
-        }
-        // A shell that shuts down: cancel, close, let effects end.
+    /// A shell that shuts down: cancel, close, let effects end.
+    fn wind_down(&mut self) {
         let open: Vec<JobId> = self
             .engine
             .jobs()
@@ -677,8 +408,6 @@ impl Sim {
             .filter(|job| !job.state.is_end())
             .map(|job| job.job)
             .collect();
-        let before: BTreeMap<JobId, JobState> =
-            self.engine.jobs().into_iter().map(|job| (job.job, job.state)).collect();
         for job in open {
             self.tell(Event::JobCancelled { job });
         }
@@ -701,6 +430,17 @@ impl Sim {
                 break;
             }
         }
+    }
+
+    fn finish(mut self) -> Outcome {
+        let ended_us = self.now;
+        for job in self.engine.jobs() {
+            // A job that has not ended says why, or is being worked on.
+            self.auditor.excuse(&job);
+        }
+        let before: BTreeMap<JobId, JobState> =
+            self.engine.jobs().into_iter().map(|job| (job.job, job.state)).collect();
+        self.wind_down();
         self.auditor.finish(&self.engine, &self.shell);
         let jobs = self.scenario.jobs.iter().filter_map(|(at, plan, _)| {
             let view = self.engine.job(plan.job)?;

@@ -1,6 +1,6 @@
 //! Performing the engine's effects.
 
-use super::job::TaskBytes;
+use super::task::TaskBytes;
 use super::{Asked, Driver, Input, executor_error};
 use crate::runtime::executor::{ExecutorError, Fold, Operation, Part, Request};
 use crate::runtime::judge::{Heard, Question};
@@ -80,23 +80,11 @@ impl Driver {
                 self.compute(effect, job, round, operation);
             }
             Effect::Evaluate { effect, job, state } => {
-                if let Some(job) = self.jobs.get_mut(&job) {
-                    job.progress.interrupted();
-                }
-                let operation = self.context(job).and_then(|context| {
-                    let state = self.job(job)?.state(state)?;
-                    Ok(Operation::Evaluate { context, state })
-                });
+                let operation = self.evaluate(job, state);
                 self.compute(effect, job, 0, operation);
             }
             Effect::Referee { effect, job, task, work, testimonies } => {
-                let is_inquiry = testimonies.is_empty();
-                let asked = self.ask_referee(effect, job, task, &work, testimonies);
-                if let Err(error) = asked {
-                    tracing::error!(%task, %error, "the referee was not asked");
-                    let outcome = not_asked(is_inquiry, &error);
-                    self.own_events.push_back(Event::EffectDone { effect, outcome });
-                }
+                self.refer(effect, job, task, &work, testimonies);
             }
             Effect::Outcome { session, lease, outcome } => {
                 self.note_outcome(session, lease, outcome);
@@ -109,16 +97,7 @@ impl Driver {
                 // Whoever stores it may be gone while the coordinator goes down.
                 let _ = self.lessons.send((identity, trust));
             }
-            Effect::RolledBack { job, round } => {
-                tracing::warn!(%job, round, "a job goes back");
-                self.executor.forget(job);
-                if let Some(job) = self.jobs.get_mut(&job) {
-                    job.end_round();
-                    // What led there may have been false.
-                    job.last_loss = None;
-                    job.relaxed.went_back(round);
-                }
-            }
+            Effect::RolledBack { job, round } => self.went_back(job, round),
             Effect::Settled { job } => {
                 if let Some(job) = self.jobs.get_mut(&job) {
                     job.relaxed.settled();
@@ -173,6 +152,23 @@ impl Driver {
                 let outcome = Err(executor_error(&error));
                 self.own_events.push_back(Event::EffectDone { effect, outcome });
             }
+        }
+    }
+
+    /// Has the referee look at a task, or the engine learn at once that it will not.
+    fn refer(
+        &mut self,
+        effect: EffectId,
+        job: JobId,
+        task: TaskId,
+        work: &Work,
+        testimonies: Vec<Testimony>,
+    ) {
+        let is_inquiry = testimonies.is_empty();
+        if let Err(error) = self.ask_referee(effect, job, task, work, testimonies) {
+            tracing::error!(%task, %error, "the referee was not asked");
+            let outcome = not_asked(is_inquiry, &error);
+            self.own_events.push_back(Event::EffectDone { effect, outcome });
         }
     }
 
@@ -272,6 +268,24 @@ impl Driver {
         };
         let (context, state) = (job.context.clone(), job.state(state)?);
         Ok(Operation::Step { context, state, round, parts, groups, learning_rate, step })
+    }
+
+    fn evaluate(&mut self, id: JobId, state: BlobId) -> Result<Operation, ExecutorError> {
+        let job = self.job_mut(id)?;
+        job.progress.interrupted();
+        Ok(Operation::Evaluate { context: job.context.clone(), state: job.state(state)? })
+    }
+
+    /// A job begins `round` again.
+    fn went_back(&mut self, id: JobId, round: u32) {
+        tracing::warn!(job = %id, round, "a job goes back");
+        self.executor.forget(id);
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.end_round();
+            // What led there may have been false.
+            job.last_loss = None;
+            job.relaxed.went_back(round);
+        }
     }
 
     fn payload(

@@ -8,12 +8,15 @@ mod job;
 mod link;
 mod live;
 mod outcomes;
+mod parts;
 mod publish;
+mod task;
 mod traffic;
 
 pub use compare::{Compared, Projected, Revealed};
-pub use job::{NewJob, TaskBytes, task_seed};
+pub use job::NewJob;
 pub use link::Opened;
+pub use task::{TaskBytes, task_seed};
 
 use super::Shared;
 use super::executor::{Done, Executor, ExecutorError, Tensor};
@@ -238,22 +241,7 @@ impl Driver {
                 let _ = taken.send(());
             }
             Input::Judged { job, effect, result } => {
-                let outcome = match result {
-                    Ok(judgment) => {
-                        let Judgment { digest, values, bytes, agrees, observed, .. } = *judgment;
-                        if let Some(job) = self.jobs.get_mut(&job) {
-                            for Observed { contributor, vetted, distances } in &observed {
-                                job.relaxed.observe(contributor, *vetted, distances);
-                            }
-                        }
-                        let payload = self.hold(values);
-                        Ok(Outcome::Judged { digest, payload, bytes, agrees })
-                    }
-                    Err(ExecutorError::Refused { reason: RefuseReason::Invalid, detail }) => {
-                        Ok(Outcome::Invalid { reason: detail })
-                    }
-                    Err(error) => Err(executor_error(&error)),
-                };
+                let outcome = self.judged(job, result);
                 self.tell(Event::EffectDone { effect, outcome });
                 self.let_go(job);
             }
@@ -261,6 +249,30 @@ impl Driver {
                 self.tell(Event::EffectDone { effect, outcome });
                 self.let_go(job);
             }
+        }
+    }
+
+    /// Keeps what the referee has computed, and notes how far GPUs were from it.
+    fn judged(
+        &mut self,
+        job: JobId,
+        result: Result<Box<Judgment>, ExecutorError>,
+    ) -> Result<Outcome, EffectError> {
+        match result {
+            Ok(judgment) => {
+                let Judgment { digest, values, bytes, agrees, observed, .. } = *judgment;
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    for Observed { contributor, vetted, distances } in &observed {
+                        job.relaxed.observe(contributor, *vetted, distances);
+                    }
+                }
+                let payload = self.hold(values);
+                Ok(Outcome::Judged { digest, payload, bytes, agrees })
+            }
+            Err(ExecutorError::Refused { reason: RefuseReason::Invalid, detail }) => {
+                Ok(Outcome::Invalid { reason: detail })
+            }
+            Err(error) => Err(executor_error(&error)),
         }
     }
 

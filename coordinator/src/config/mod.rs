@@ -2,21 +2,26 @@
 //! environment, that the configuration file, and that the default. One table
 //! names them all, so that each is the same word everywhere.
 
-use crate::authorities;
+mod found;
+mod secret;
+mod setting;
+
+pub use secret::{AdminToken, MailRelay};
+pub use setting::{SETTINGS, Setting};
+
 use crate::certificate::keep;
-use crate::front::{ConnectionLimits, FrontConfig, Network, Proxies, Rate, sign_up_rate};
+use crate::front::{ConnectionLimits, FrontConfig, Network, Proxies, sign_up_rate};
 use crate::http::CHILDREN_MAX;
-use crate::mail::{Authorities, EmailAddress, Login, Relay, RelayError, Security};
 use crate::store::SiteCaps;
+use found::{Found, Given};
 use raven_engine::money::{NanoUsd, PicoUsd};
 use raven_engine::rates::{
     BONUS_THOUSANDTHS_MAX, Bonus, LEAST_MFLOPS_MAX, Least, RATE_MAX, Rates, STAY_MINUTES_MAX,
 };
+use secret::{admin_token, mail_relay};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 const LISTEN: &str = "127.0.0.1:8080";
 /// The kernel module where no other is named.
@@ -31,140 +36,6 @@ pub const WITHDRAWAL_LEAST: NanoUsd = NanoUsd(1_000_000_000);
 const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
 /// Half a year: whoever comes back for a holiday finds it still.
 const UNCLAIMED_AFTER_DAYS: u32 = 180;
-/// A configuration file is a page of text.
-const FILE_BYTES_MAX: u64 = 1 << 20;
-/// As many as a 120-bit secret has in base 32.
-const TOKEN_CHARS_MIN: usize = 24;
-
-/// One setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// The key in the file; `--name` with hyphens as a flag, `RAVEN_NAME` in the environment.
-    pub name: &'static str,
-    /// What it takes.
-    pub takes: &'static str,
-    /// What it is.
-    pub what: &'static str,
-}
-
-const fn setting(name: &'static str, takes: &'static str, what: &'static str) -> Setting {
-    Setting { name, takes, what }
-}
-
-/// Every setting.
-pub const SETTINGS: &[Setting] = &[
-    setting("data", "DIR", "folder of the store, blobs and caches; made where it is missing"),
-    setting("listen", "ADDRESS", "address and port; port 0: any free one, printed at the start"),
-    setting("origin", "URL", "how browsers reach this coordinator; the listen address if absent"),
-    setting("embed", "DIR", "built tag, frame and workers (web-snippet/dist)"),
-    setting("www", "DIR", "built network page"),
-    setting("kernel", "FILE", "kernel module (dist/kernel/raven_kernel.wasm)"),
-    setting("admin_token_file", "FILE", "what operators send as a bearer token; mode 0600"),
-    setting("trusted_proxies", "LIST", "addresses or networks whose X-Forwarded-For is believed"),
-    setting("log_format", "text|json", "how the log is written; RUST_LOG chooses what"),
-    setting("sessions_max", "NUMBER", "open sessions of contributors"),
-    setting("sessions_per_network_max", "NUMBER", "of those, sessions of one network"),
-    setting("connections_max", "NUMBER", "open connections"),
-    setting("connections_per_network_max", "NUMBER", "of those, connections of one network"),
-    setting("requests_per_s", "NUMBER", "requests a second of one network"),
-    setting("requests_burst", "NUMBER", "of those, at once"),
-    setting("key_requests_per_s", "NUMBER", "requests a second with one API key"),
-    setting("key_requests_burst", "NUMBER", "of those, at once"),
-    setting("blob_bytes_max", "BYTES", "all blobs together; uploads beyond it are refused"),
-    setting(
-        "certificate_bytes",
-        "BYTES",
-        "states of one strict job from which others may check its rounds",
-    ),
-    setting("operator", "yes|no", "whether jobs may call for this machine where nobody is there"),
-    setting(
-        "private_pool",
-        "yes|no",
-        "whether all contributors are known, so that jobs may leave results unchecked",
-    ),
-    setting(
-        "gpu",
-        "no|hardware|any",
-        "GPUs of visitors who allow it; any: software ones too, for tests",
-    ),
-    setting("visit_mb", "NUMBER", "megabytes that one visit may move over the network, both ways"),
-    setting("disk_free_bytes_min", "BYTES", "what uploads leave free on the disk"),
-    setting(
-        "site_sessions_per_network_max",
-        "NUMBER",
-        "sessions of one network at a time by which a site earns",
-    ),
-    setting(
-        "site_new_keys_per_network_hour_max",
-        "NUMBER",
-        "new keys of one network within an hour by which a site earns",
-    ),
-    setting(
-        "site_network_share_percent",
-        "NUMBER",
-        "part of a site's daily work that one network may do and the site earn by",
-    ),
-    setting(
-        "unclaimed_after_days",
-        "NUMBER",
-        "days after which earnings of a contributor that was not seen go to the reserve",
-    ),
-    setting("rate_phone", "PICO_USD", "what a calculation of 50 Mflop earns on a phone"),
-    setting("rate_desktop", "PICO_USD", "the same on a desktop"),
-    setting("rate_server", "PICO_USD", "the same on a server"),
-    setting("bonus_gpu", "THOUSANDTHS", "on top of a rate for what a GPU has executed"),
-    setting("bonus_stay", "THOUSANDTHS", "on top of a rate after a stay of stay_minutes"),
-    setting("stay_minutes", "NUMBER", "how long a session must be open for bonus_stay"),
-    setting("least_desktop", "MFLOPS", "what a session delivers that is paid as a desktop"),
-    setting("least_server", "MFLOPS", "the same of a server, whatever its share"),
-    setting("least_gpu", "MFLOPS", "the same of a GPU, before there is a bonus for it"),
-    setting(
-        "mail_folder",
-        "DIR",
-        "where links for people who sign up are written; absent: none do",
-    ),
-    setting("smtp", "URL", "relay that takes those links: smtps://USER@HOST or smtp://HOST"),
-    setting("smtp_password_file", "FILE", "the user's password at the relay; mode 0600"),
-    setting(
-        "smtp_authorities",
-        "FILE",
-        "who vouches for the relay, in PEM; by default as browsers",
-    ),
-    setting("mail_from", "ADDRESS", "whom mail is from; needed with smtp"),
-    setting("sign_ups_per_network", "NUMBER", "accounts that one network asks for in 15 minutes"),
-    setting("passkey_sign_up", "yes|no", "whether whoever has a passkey may make an account"),
-    setting("sub_accounts_max", "NUMBER", "sub-accounts of one account"),
-    setting("withdrawal_nano_usd_min", "NUMBER", "nano-USD that are paid out at least"),
-];
-
-impl Setting {
-    /// `--sessions-max`.
-    pub fn flag(&self) -> String {
-        format!("--{}", self.name.replace('_', "-"))
-    }
-
-    /// `RAVEN_SESSIONS_MAX`.
-    pub fn variable(&self) -> String {
-        format!("RAVEN_{}", self.name.to_uppercase())
-    }
-}
-
-/// A secret that operators send. It is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AdminToken(String);
-
-impl AdminToken {
-    /// Whether a request brought it.
-    pub fn is(&self, token: &str) -> bool {
-        crate::random::same_bytes(self.0.as_bytes(), token.as_bytes())
-    }
-}
-
-impl fmt::Debug for AdminToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AdminToken")
-    }
-}
 
 /// Which GPUs of visitors may work, where the visitor allows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -230,15 +101,6 @@ pub struct Serve {
     pub withdrawal_least: NanoUsd,
 }
 
-/// A relay, and who we are to it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MailRelay {
-    pub relay: Relay,
-    pub authorities: Authorities,
-    pub login: Option<Login>,
-    pub from: EmailAddress,
-}
-
 /// Why settings are not taken. Each names the setting and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -256,64 +118,8 @@ pub enum ConfigError {
     Exposed { listen: SocketAddr },
 }
 
-/// A setting's text, and where it stands.
-#[derive(Clone, Debug)]
-struct Given {
-    text: String,
-    source: String,
-}
-
-impl Given {
-    fn refuse(&self, rule: impl fmt::Display) -> ConfigError {
-        ConfigError::Value { source_name: self.source.clone(), rule: rule.to_string() }
-    }
-
-    fn parse<T: FromStr>(&self, rule: &str) -> Result<T, ConfigError> {
-        self.text.parse().map_err(|_| self.refuse(format!("{:?} is not {rule}", self.text)))
-    }
-}
-
 /// The environment, or what a test puts in its place.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// Settings by name, from all places.
-struct Found(BTreeMap<&'static str, Given>);
-
-impl Found {
-    fn get(&self, name: &str) -> Option<&Given> {
-        self.0.get(name)
-    }
-
-    fn path(&self, name: &str) -> Option<PathBuf> {
-        self.get(name).map(|given| PathBuf::from(&given.text))
-    }
-
-    /// A number of which at least one is needed.
-    fn count<T: FromStr + PartialOrd + From<u8>>(
-        &self,
-        name: &str,
-    ) -> Result<Option<T>, ConfigError> {
-        let rule = "a whole number from 1";
-        let Some(given) = self.get(name) else { return Ok(None) };
-        let value = given.parse::<T>(rule)?;
-        if value < T::from(1) {
-            return Err(given.refuse(format!("{:?} is not {rule}", given.text)));
-        }
-        Ok(Some(value))
-    }
-
-    fn rate(&self, per_s: &str, burst: &str, default: Rate) -> Result<Rate, ConfigError> {
-        let number = |name: &str, default: f64| -> Result<f64, ConfigError> {
-            let rule = "a number from 1 to 1e9";
-            let Some(given) = self.get(name) else { return Ok(default) };
-            let value: f64 = given.parse(rule)?;
-            let fits = (1.0..=1e9).contains(&value);
-            fits.then_some(value)
-                .ok_or_else(|| given.refuse(format!("{:?} is not {rule}", given.text)))
-        };
-        Ok(Rate { per_s: number(per_s, default.per_s)?, burst: number(burst, default.burst)? })
-    }
-}
 
 /// Puts the settings together. `flags` are by setting name.
 ///
@@ -324,21 +130,7 @@ pub fn resolve(
     config_file: Option<&Path>,
     environment: Environment<'_>,
 ) -> Result<Serve, ConfigError> {
-    let variable = environment("RAVEN_CONFIG").map(PathBuf::from);
-    let path = config_file.map(Path::to_owned).or(variable);
-    let mut file = path.as_deref().map(read_file).transpose()?.unwrap_or_default();
-    let mut found = BTreeMap::new();
-    for setting in SETTINGS {
-        let flag = flags.get(setting.name).cloned();
-        let flag = flag.map(|text| Given { text, source: setting.flag() });
-        let variable = environment(&setting.variable());
-        let variable = variable.map(|text| Given { text, source: setting.variable() });
-        let in_file = file.remove(setting.name);
-        if let Some(given) = flag.or(variable).or(in_file) {
-            found.insert(setting.name, given);
-        }
-    }
-    typed(&Found(found), environment)
+    typed(&Found::gather(flags, config_file, environment)?, environment)
 }
 
 fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigError> {
@@ -350,22 +142,7 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
     if !listen.ip().to_canonical().is_loopback() && admin_token.is_none() {
         return Err(ConfigError::Exposed { listen });
     }
-    let defaults = FrontConfig::default();
-    let limits = defaults.connections;
-    let front = FrontConfig {
-        proxies: proxies(found)?,
-        connections: ConnectionLimits {
-            all_max: found.count("connections_max")?.unwrap_or(limits.all_max),
-            per_network_max: found
-                .count("connections_per_network_max")?
-                .unwrap_or(limits.per_network_max),
-        },
-        network_rate: found.rate("requests_per_s", "requests_burst", defaults.network_rate)?,
-        key_rate: found.rate("key_requests_per_s", "key_requests_burst", defaults.key_rate)?,
-        sign_up_rate: found
-            .count("sign_ups_per_network")?
-            .map_or(defaults.sign_up_rate, sign_up_rate),
-    };
+    let front = front(found)?;
     let log_json = match found.get("log_format").map(|given| (given, given.text.as_str())) {
         None | Some((_, "text")) => false,
         Some((_, "json")) => true,
@@ -410,6 +187,25 @@ fn typed(found: &Found, environment: Environment<'_>) -> Result<Serve, ConfigErr
         passkey_sign_up,
         sub_accounts_max: found.count("sub_accounts_max")?.unwrap_or(CHILDREN_MAX),
         withdrawal_least: withdrawal_least(found)?,
+    })
+}
+
+fn front(found: &Found) -> Result<FrontConfig, ConfigError> {
+    let defaults = FrontConfig::default();
+    let limits = defaults.connections;
+    Ok(FrontConfig {
+        proxies: proxies(found)?,
+        connections: ConnectionLimits {
+            all_max: found.count("connections_max")?.unwrap_or(limits.all_max),
+            per_network_max: found
+                .count("connections_per_network_max")?
+                .unwrap_or(limits.per_network_max),
+        },
+        network_rate: found.rate("requests_per_s", "requests_burst", defaults.network_rate)?,
+        key_rate: found.rate("key_requests_per_s", "key_requests_burst", defaults.key_rate)?,
+        sign_up_rate: found
+            .count("sign_ups_per_network")?
+            .map_or(defaults.sign_up_rate, sign_up_rate),
     })
 }
 
@@ -498,120 +294,6 @@ fn proxies(found: &Found) -> Result<Proxies, ConfigError> {
         entry.parse::<Network>().map_err(|error| given.refuse(format!("{entry:?} is not {error}")))
     });
     Ok(Proxies(networks.collect::<Result<_, _>>()?))
-}
-
-/// From the environment as it is, or from a file that only its owner reads.
-fn admin_token(
-    found: &Found,
-    environment: Environment<'_>,
-) -> Result<Option<AdminToken>, ConfigError> {
-    let direct = environment("RAVEN_ADMIN_TOKEN");
-    let given = match (direct, found.get("admin_token_file")) {
-        (Some(text), _) => Given { text, source: "RAVEN_ADMIN_TOKEN".into() },
-        (None, Some(given)) => {
-            let text = secret_file(Path::new(&given.text)).map_err(|rule| given.refuse(rule))?;
-            Given { text, source: given.source.clone() }
-        }
-        (None, None) => return Ok(None),
-    };
-    let token = given.text.trim();
-    if token.len() < TOKEN_CHARS_MIN || !token.chars().all(|c| c.is_ascii_graphic()) {
-        let rule = format!("a token has at least {TOKEN_CHARS_MIN} visible ASCII characters");
-        return Err(given.refuse(rule));
-    }
-    Ok(Some(AdminToken(token.to_owned())))
-}
-
-/// Where mail goes, with the password from the environment or a file of its own: a URL
-/// stands in listings of processes.
-fn mail_relay(
-    found: &Found,
-    environment: Environment<'_>,
-) -> Result<Option<MailRelay>, ConfigError> {
-    let Some(given) = found.get("smtp") else { return Ok(None) };
-    let relay: Relay = given.text.parse().map_err(|error: RelayError| given.refuse(error))?;
-    let authorities = match found.get("smtp_authorities") {
-        Some(file) if relay.security == Security::Loopback => {
-            return Err(file.refuse("there is no TLS to a relay on this machine by smtp://"));
-        }
-        Some(file) => {
-            let read = authorities::read(Path::new(&file.text));
-            Authorities(read.map_err(|rule| file.refuse(format!("{}: {rule}", file.text)))?)
-        }
-        None => Authorities::default(),
-    };
-    let from = found.get("mail_from").ok_or_else(|| ConfigError::Missing("mail_from".into()))?;
-    let from: EmailAddress = from.text.parse().map_err(|error| from.refuse(error))?;
-    let direct = environment("RAVEN_SMTP_PASSWORD");
-    let password = match (direct, found.get("smtp_password_file")) {
-        (Some(text), _) => Some(text),
-        (None, Some(given)) => {
-            Some(secret_file(Path::new(&given.text)).map_err(|rule| given.refuse(rule))?)
-        }
-        (None, None) => None,
-    };
-    let login = match (relay.user.clone(), password) {
-        (None, None) => None,
-        (Some(user), Some(password)) => {
-            let password = password.trim_end_matches(['\r', '\n']).to_owned();
-            Some(Login { user, password })
-        }
-        (Some(_), None) => {
-            let rule = "its user needs smtp_password_file, or RAVEN_SMTP_PASSWORD";
-            return Err(given.refuse(rule));
-        }
-        (None, Some(_)) => {
-            return Err(given.refuse("there is a password, and no user before the host"));
-        }
-    };
-    Ok(Some(MailRelay { relay, authorities, login, from }))
-}
-
-fn secret_file(path: &Path) -> Result<String, String> {
-    use std::os::unix::fs::PermissionsExt;
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(format!("{} has mode {mode:04o}, 0600 is needed", path.display()));
-    }
-    std::fs::read_to_string(path).map_err(failed)
-}
-
-fn read_file(path: &Path) -> Result<BTreeMap<&'static str, Given>, ConfigError> {
-    let refuse = |reason: String| ConfigError::File { path: path.to_owned(), reason };
-    let bytes = std::fs::metadata(path).map_err(|error| refuse(error.to_string()))?.len();
-    if bytes > FILE_BYTES_MAX {
-        return Err(refuse(format!("{bytes} bytes, the limit is {FILE_BYTES_MAX}")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|error| refuse(format!("{error}")))?;
-    let mut found = BTreeMap::new();
-    for (field, value) in table {
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == field) else {
-            return Err(ConfigError::Unknown { path: path.to_owned(), field });
-        };
-        let source = format!("{}: {field}", path.display());
-        let text = text_of(&value).ok_or_else(|| ConfigError::Value {
-            source_name: source.clone(),
-            rule: "a text, a number or a list of texts".into(),
-        })?;
-        found.insert(setting.name, Given { text, source });
-    }
-    Ok(found)
-}
-
-/// A value as it would stand in the environment.
-fn text_of(value: &toml::Value) -> Option<String> {
-    match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Float(number) => Some(number.to_string()),
-        toml::Value::Array(list) => {
-            let texts: Option<Vec<&str>> = list.iter().map(toml::Value::as_str).collect();
-            Some(texts?.join(","))
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]
