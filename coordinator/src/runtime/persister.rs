@@ -147,30 +147,31 @@ impl Persister {
         }
     }
 
-    /// Saves what stands together, as one where it is several, and answers each.
+    /// Saves what stands together, as one where it is several, and answers each: first what
+    /// is durable, since the others may have to be tried again and again.
     async fn serve(&mut self, together: Vec<Saving>) {
         let stored = self.save_group(&together).await;
-        for (Saving { effect, job, item }, is_stored) in together.into_iter().zip(stored) {
-            let span = tracing::info_span!("saving", %job, step = tracing::field::Empty);
-            if let Item::Record { record, .. } = &item {
+        let mut rest = Vec::new();
+        for (saving, is_stored) in together.into_iter().zip(stored) {
+            match is_stored {
+                true => self.answer(&saving, Ok(())).await,
+                false => rest.push(saving),
+            }
+        }
+        // What did not fit into the group is saved by itself: that finds out why.
+        for saving in rest {
+            let span =
+                tracing::info_span!("saving", job = %saving.job, step = tracing::field::Empty);
+            if let Item::Record { record, .. } = &saving.item {
                 span.record("step", record.step);
             }
-            // What did not fit into the group is saved by itself: that finds out why.
-            let result = match is_stored {
-                true => Ok(()),
-                false => self.save_in_the_end(job, &item).instrument(span).await,
-            };
-            self.answer(effect, job, &item, result).await;
+            let result = self.save_in_the_end(saving.job, &saving.item).instrument(span).await;
+            self.answer(&saving, result).await;
         }
     }
 
-    async fn answer(
-        &self,
-        effect: EffectId,
-        job: JobId,
-        item: &Item,
-        result: Result<(), SaveError>,
-    ) {
+    async fn answer(&self, saving: &Saving, result: Result<(), SaveError>) {
+        let Saving { effect, job, item } = saving;
         if let Err(error) = &result {
             tracing::error!(%job, %error, "something was not stored");
         }
@@ -178,12 +179,13 @@ impl Persister {
         let failed =
             |error: SaveError| EffectError { stage: error.stage(), reason: error.to_string() };
         let outcome = result.map(|()| Outcome::Persisted).map_err(failed);
-        if self.inputs.send(Input::Saved { job, effect, outcome }).await.is_err() {
+        let saved = Input::Saved { job: *job, effect: *effect, outcome };
+        if self.inputs.send(saved).await.is_err() {
             tracing::debug!(%job, "nobody waits for the store any more");
         }
         if is_stored && matches!(item, Item::Record { .. }) {
             // Nobody may be listening.
-            let _ = self.notices.send(job);
+            let _ = self.notices.send(*job);
         }
     }
 
@@ -330,5 +332,92 @@ impl Persister {
             self.kept.remove(&job);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raven_engine::{JobPhase, JobState, Proof};
+
+    fn saving(job: u64, credits: usize) -> Saving {
+        let job = JobId(job);
+        let credit = raven_engine::Credit {
+            backend: raven_protocol::Backend::Cpu,
+            task: raven_protocol::TaskId { job, round: 0, stage: 0, part: 0 },
+            contributor: ContributorId([1; 32]),
+            session: raven_protocol::SessionId(1),
+            site: None,
+            beneficiary: raven_engine::Beneficiary::Contributor,
+            flops: 1,
+            rate: raven_engine::money::PicoUsd(1),
+            digest: raven_protocol::ResultDigest([9; 32]),
+            proof: Proof::Single,
+            attempt: 0,
+            payer: raven_engine::Payer::Job,
+        };
+        let record = Record {
+            job,
+            phase: JobPhase::Running,
+            state: JobState::Running { epoch: 0, step: 1, steps: 100 },
+            step: 1,
+            epoch: 0,
+            weights: None,
+            checkpoint: false,
+            best: false,
+            train: None,
+            evaluation: None,
+            learning_rate: None,
+            contributors: 0,
+            credits: vec![credit; credits],
+            voids: Vec::new(),
+            rolled_back: false,
+            set_back: None,
+            rounds_paid: 0,
+            accepted: Vec::new(),
+        };
+        let item = Item::Record { record: Box::new(record), state: None, clock: Clock::default() };
+        Saving { effect: EffectId(job.0), job, item }
+    }
+
+    fn shown(job: u64) -> Saving {
+        let item = Item::Shown { contributor: ContributorId([1; 32]), slice: 0 };
+        Saving { effect: EffectId(job), job: JobId(job), item }
+    }
+
+    #[test]
+    fn records_of_different_jobs_go_together_as_far_as_they_are_small() {
+        let len = |waiting: Vec<Saving>| group_len(&waiting.into());
+        assert_eq!(len(vec![saving(1, 3), saving(2, 3), saving(3, 3)]), 3);
+        assert_eq!(len(vec![saving(1, 3), saving(2, 3), saving(1, 3)]), 2, "in their order");
+        assert_eq!(len(vec![saving(1, 3), shown(2), saving(3, 3)]), 1);
+        assert_eq!(len(vec![shown(2), saving(3, 3)]), 1);
+        let large = GROUP_CREDITS_MAX;
+        assert_eq!(len(vec![saving(1, large - 1), saving(2, 1), saving(3, 1)]), 2);
+        assert_eq!(len(vec![saving(1, large + 1), saving(2, 1)]), 1, "one at least");
+        assert_eq!(len((0..100).map(|job| saving(job, 0)).collect()), GROUP_MAX);
+    }
+
+    #[tokio::test]
+    async fn what_the_group_could_not_store_is_answered_by_itself() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&folder.path().join("raven.sqlite")).await.expect("opened");
+        let blobs = Blobs::open(&folder.path().join("blobs")).expect("blobs");
+        let (inputs, mut answers) = mpsc::channel(8);
+        let notices = broadcast::channel(8).0;
+        let persister = Persister::new(store, blobs, 0, Arc::default(), inputs, notices);
+        let (sender, savings) = mpsc::unbounded_channel();
+        // No job of these is stored; each has to be told so.
+        for saving in [saving(1, 1), saving(2, 1), shown(3)] {
+            sender.send(saving).expect("sent");
+        }
+        drop(sender);
+        persister.run(savings).await;
+        let mut told = Vec::new();
+        while let Some(Input::Saved { job, effect, outcome }) = answers.recv().await {
+            told.push((job.0, effect.0, outcome.map_err(|error| error.stage).err()));
+        }
+        assert_eq!(told[..2], [(1, 1, Some("store")), (2, 2, Some("store"))]);
+        assert_eq!(told.len(), 3);
     }
 }

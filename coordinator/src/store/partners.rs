@@ -48,7 +48,8 @@ impl Default for SiteCaps {
     }
 }
 
-/// Why a site earns nothing of a piece of work.
+/// Why a site gets no partner's share of a piece of work. What its visitors leave to it is
+/// its own where the operator pays, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Withheld {
     /// The page's origin was not shown to be the site's own.
@@ -309,33 +310,10 @@ impl Attribution {
         Some(outcome)
     }
 
-    /// Counts a credit anew that was counted as `outcome`, since the operator comes to pay
-    /// it, and answers as what.
-    pub(super) fn beyond(&mut self, credit: &Credit, outcome: &'static str) -> &'static str {
-        let Some(way) = self.ways.get(&credit.session).filter(|_| outcome == EARNED) else {
-            return outcome;
-        };
-        let now = Withheld::OperatorPays.as_str();
-        let earned = self.work.entry((way.site, EARNED)).or_default();
-        earned.0 = earned.0.saturating_sub(1);
-        earned.1 = earned.1.saturating_sub(credit.flops);
-        let work = self.work.entry((way.site, now)).or_default();
-        work.0 += 1;
-        work.1 = work.1.saturating_add(credit.flops);
-        let cost = pico_usd(credit);
-        if let Some(own) = self.networks.get_mut(&(way.site, way.prefix)) {
-            *own = own.saturating_sub(cost);
-        }
-        if let Some(total) = self.totals.get_mut(&way.site) {
-            *total = total.saturating_sub(cost);
-        }
-        now
-    }
-
     /// Stores what was counted.
     pub(super) async fn store(self, transaction: &mut Tx<'_>) -> Result<(), StoreError> {
         let day = day_of(self.now);
-        for ((site, outcome), (tasks, flops)) in self.work.iter().filter(|(_, work)| work.0 > 0) {
+        for ((site, outcome), (tasks, flops)) in &self.work {
             sqlx::query(
                 "INSERT INTO site_work (site, day, outcome, tasks, flops) VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks,

@@ -6,19 +6,19 @@
 //! what it finds open can no longer be voided.
 
 use super::books::{self, Book, BooksError};
-use super::credits::{self, Key};
 use super::desk::{Desk, exact, read_book, work_of};
 use super::{KeyId, Store, StoreError, column, failed, to_sql};
 use crate::time::UnixMs;
 use raven_engine::ledger::{
     Account, Action, Entry, EntryId, Exact, Paid, Reason, RequesterId, RoundKey, Transfer, Voided,
+    Work,
 };
 use raven_engine::money::{Charge, NanoUsd};
-use raven_engine::{Credit, JobPhase, Record, Void};
+use raven_engine::{Credit, JobPhase, Payer, Record, Void};
 use raven_protocol::JobId;
 use sqlx::Transaction;
 use sqlx::sqlite::Sqlite;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// What a requester may try things out with: 1,000 USD of play money.
 const TRIAL: NanoUsd = NanoUsd(1_000_000_000_000);
@@ -158,27 +158,38 @@ pub(super) fn matures(record: &Record) -> bool {
     record.checkpoint || record.phase == JobPhase::Paused || record.phase.is_end()
 }
 
+/// Who comes to pay executions, each with who is to and its charge: the operator where they
+/// would cost more than the job holds.
+pub(super) async fn payers(
+    transaction: &mut Tx<'_>,
+    job: JobId,
+    executions: Vec<(Payer, Charge)>,
+) -> Result<Vec<Payer>, StoreError> {
+    match Desk::open(transaction, job).await? {
+        Some(desk) => desk.pay.payers(executions.into_iter()).map_err(StoreError::Pay),
+        None => Ok(executions.into_iter().map(|(payer, _)| payer).collect()),
+    }
+}
+
 /// Pays what a record credits, voids what it voids, and lets mature what is settled. The
-/// credits are not stored yet: what is loaded of open rounds is of the time before them.
-/// Answers which of the credits the operator pays, though the job was to.
+/// credits are not stored yet, so that what is loaded of open rounds is of the time before
+/// them; who pays each is as [`payers`] says.
 pub(super) async fn enter_record(
     transaction: &mut Tx<'_>,
     record: &Record,
     credits: &[Credit],
     voids: &[Void],
     now: UnixMs,
-) -> Result<BTreeSet<Key>, StoreError> {
+) -> Result<(), StoreError> {
     let is_end = record.phase.is_end();
     let matures = matures(record);
     if credits.is_empty() && voids.is_empty() && !matures {
-        return Ok(BTreeSet::new());
+        return Ok(());
     }
-    let Some(mut desk) = Desk::open(transaction, record.job).await? else {
-        return Ok(BTreeSet::new());
-    };
+    let Some(mut desk) = Desk::open(transaction, record.job).await? else { return Ok(()) };
     let is_all = !voids.is_empty() || is_end;
     desk.load(transaction, credits, is_all, matures).await?;
-    let beyond = desk.credit(transaction, credits, now).await?;
+    desk.credit(transaction, credits, now).await?;
     if !voids.is_empty() {
         desk.void(transaction, voids, now).await?;
     }
@@ -188,8 +199,7 @@ pub(super) async fn enter_record(
     if is_end {
         desk.close(transaction, now).await?;
     }
-    desk.store(transaction).await?;
-    Ok(beyond)
+    desk.store(transaction).await
 }
 
 /// Voids what a record says before the record is stored; it finds nothing more of it then.
@@ -220,30 +230,23 @@ pub(super) async fn end(
 }
 
 impl Desk {
-    /// Holds what the credits of each round earn. Answers those that the operator comes
-    /// to pay, since they would cost more than the job holds.
+    /// Holds what the credits of each round earn.
     async fn credit(
         &mut self,
         transaction: &mut Tx<'_>,
         credits: &[Credit],
         now: UnixMs,
-    ) -> Result<BTreeSet<Key>, StoreError> {
-        let of = |credit: &Credit| RoundKey { attempt: credit.attempt, round: credit.task.round };
-        let keys: BTreeSet<RoundKey> = credits.iter().map(of).collect();
-        let mut beyond = BTreeSet::new();
-        for key in keys {
-            let credits: Vec<&Credit> = credits.iter().filter(|credit| of(credit) == key).collect();
-            let work = credits.iter().map(|credit| work_of(credit)).collect();
+    ) -> Result<(), StoreError> {
+        let mut rounds: BTreeMap<RoundKey, Vec<Work>> = BTreeMap::new();
+        for credit in credits {
+            let key = RoundKey { attempt: credit.attempt, round: credit.task.round };
+            rounds.entry(key).or_default().push(work_of(credit));
+        }
+        for (key, work) in rounds {
             let paid = self.pay.verified(key, work, now.0).map_err(StoreError::Pay)?;
-            let entered = self.pay.open.get(&key).into_iter().flat_map(|round| &round.work);
-            for (credit, _) in
-                credits.into_iter().zip(entered).filter(|(credit, work)| credit.payer != work.payer)
-            {
-                beyond.insert(credits::key(credit));
-            }
             self.enter(transaction, &paid).await?;
         }
-        Ok(beyond)
+        Ok(())
     }
 
     async fn void(

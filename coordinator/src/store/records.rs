@@ -253,30 +253,26 @@ impl Store {
         // Where one stands there twice, it is the first.
         let is_new = |credit: &&Credit| known.insert(credits::key(credit));
         let new: Vec<&Credit> = record.credits.iter().filter(is_new).collect();
+        // A round that runs again after a restart was charged as a whole with its record:
+        // whoever does it again is the operator's to pay.
+        let is_again = |credit: &Credit| i64::from(credit.task.round) < rounds;
+        let executions = new.iter().map(|credit| {
+            let payer = if is_again(credit) { Payer::Operator } else { credit.payer };
+            (payer, Charge::of(Flops(credit.flops), credit.rate))
+        });
+        let payers = pay::payers(transaction, record.job, executions.collect()).await?;
         let mut ways =
             Attribution::open(transaction, self.site_caps(), record.job, &new, now).await?;
         let mut paid = Vec::with_capacity(new.len());
         let mut outcomes = Outcomes { day: day_of(now), ..Outcomes::default() };
-        for credit in new {
-            // A round that runs again after a restart was charged as a whole with its
-            // record: whoever does it again is the operator's to pay.
-            let payer = match i64::from(credit.task.round) < rounds {
-                true => Payer::Operator,
-                false => credit.payer,
-            };
+        for (credit, payer) in new.into_iter().zip(payers) {
             let credit = Credit { payer, ..*credit };
             paid.push(ways.of(&credit));
             if let Some(outcome) = ways.count(&credit) {
                 outcomes.of.insert(credits::key(&credit), outcome);
             }
         }
-        let beyond = pay::enter_record(transaction, record, &paid, voids, now).await?;
-        for credit in paid.iter_mut().filter(|credit| beyond.contains(&credits::key(credit))) {
-            credit.payer = Payer::Operator;
-            if let Some(outcome) = outcomes.of.get_mut(&credits::key(credit)) {
-                *outcome = ways.beyond(credit, outcome);
-            }
-        }
+        pay::enter_record(transaction, record, &paid, voids, now).await?;
         credits::add(transaction, record.job, &paid, &outcomes).await?;
         ways.store(transaction).await?;
         paid.retain(|credit| credit.payer == Payer::Job);

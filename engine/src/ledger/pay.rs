@@ -23,7 +23,7 @@ use super::account::Account;
 use super::entry::{Action, Entry, EntryId, Reason, Transfer, UnixMillis};
 use crate::effect::Payer;
 use crate::event::ContributorId;
-use crate::money::NanoUsd;
+use crate::money::{Charge, NanoUsd};
 use raven_protocol::JobId;
 use share::{lines, price, remainders};
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,6 +129,27 @@ impl JobPay {
         lines.fold(Exact::default(), |sum, (_, owed)| Exact(sum.0 + owed.exact.0))
     }
 
+    /// Who comes to pay executions, one after the other, each with who is to and its charge:
+    /// the operator where the price would exceed what the job holds.
+    ///
+    /// # Errors
+    /// [`PayError::Overflow`].
+    pub fn payers(
+        &self,
+        work: impl Iterator<Item = (Payer, Charge)>,
+    ) -> Result<Vec<Payer>, PayError> {
+        let mut charged = self.charged;
+        let mut payer_of = |(payer, charge)| {
+            if payer == Payer::Operator {
+                return Ok(Payer::Operator);
+            }
+            let sum = price(charge)?.plus(charged).filter(|sum| sum.is_within(self.escrow));
+            charged = sum.unwrap_or(charged);
+            Ok(if sum.is_some() { Payer::Job } else { Payer::Operator })
+        };
+        work.map(&mut payer_of).collect()
+    }
+
     /// Holds what a round's work earns. The price never exceeds what the job holds:
     /// an execution that would is paid by the operator.
     ///
@@ -146,12 +167,13 @@ impl JobPay {
             Some(last) if last > key => return Err(PayError::Order { key }),
             _ => {}
         }
-        let mut charged = self.charged;
         let mut work = work;
-        for work in work.iter_mut().filter(|work| work.payer == Payer::Job) {
-            match price(work)?.plus(charged).filter(|sum| sum.is_within(self.escrow)) {
-                Some(sum) => charged = sum,
-                None => work.payer = Payer::Operator,
+        let payers = self.payers(work.iter().map(|work| (work.payer, work.charge)))?;
+        let mut charged = self.charged;
+        for (work, payer) in work.iter_mut().zip(payers) {
+            work.payer = payer;
+            if payer == Payer::Job {
+                charged = charged.plus(price(work.charge)?).ok_or(PayError::Overflow)?;
             }
         }
         let mut paid = Paid::default();
@@ -192,7 +214,7 @@ impl JobPay {
         for (key, mut round) in rounds {
             for work in round.work.extract_if(.., |work| is_void(key, work)) {
                 if work.payer == Payer::Job {
-                    after.charged = after.charged.less(price(&work)?);
+                    after.charged = after.charged.less(price(work.charge)?);
                 }
             }
             let is_touched = |line: &Line| touched.contains(line);

@@ -14,6 +14,7 @@ const REASONS: Readonly<Record<string, string>> = {
   network: 'A ticket of another network',
   network_keys: 'Too many new keys of one network',
   network_share: "Too large a part of a day's work from one network",
+  operator_pays: 'Paid by the operator, without a margin: done twice, or beyond what its job was to cost',
 };
 
 function outcomes(days: readonly Day[]): ReadonlyArray<readonly [outcome: string, results: number, flops: number]> {

@@ -124,9 +124,9 @@ pub(super) fn lines(work: &Work) -> Result<Vec<(Line, Exact)>, PayError> {
     Ok(lines)
 }
 
-/// What the customer pays for one execution.
-pub(super) fn price(work: &Work) -> Result<Exact, PayError> {
-    Exact::percent_of(work.charge, 100 + MARGIN_PERCENT).ok_or(PayError::Overflow)
+/// What the customer pays for one execution that is charged so.
+pub(super) fn price(charge: Charge) -> Result<Exact, PayError> {
+    Exact::percent_of(charge, 100 + MARGIN_PERCENT).ok_or(PayError::Overflow)
 }
 
 /// Lines that get one more nano-USD each, so that each share comes to its exact
