@@ -1,11 +1,11 @@
 //! `/v1/jobs/{id}/top-up`: more money for a job that has not ended.
 
-use super::auth::Owner;
+use super::auth::{Caller, Owner};
 use super::body::JsonBody;
 use super::extract::Path;
 use super::idempotency::{Claim, Once, Turn};
 use super::{App, Problem, jobs};
-use crate::store::StoreError;
+use crate::store::{KnownKey, StoreError};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -49,11 +49,12 @@ fn amount(found: &Number, escrow: NanoUsd) -> Result<NanoUsd, Problem> {
 
 async fn top_up(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     once: Once,
     Path(id): Path<String>,
     JsonBody(wish, digest): JsonBody<TopUp>,
 ) -> Result<Response, Problem> {
+    let owner = Owner(caller.account);
     let row = jobs::find(&app, owner, &id).await?;
     let claim = match once.begin(&app, owner, digest).await? {
         Turn::Answered(answer) => return Ok(answer),
@@ -62,20 +63,20 @@ async fn top_up(
     let amount = amount(&wish.amount_nano_usd, row.escrow)?;
     // A client that hangs up takes its handler with it, but not this: what is paid
     // is told to the job.
-    let answer = tokio::spawn(pay(app, owner, row.id, amount, claim)).await??;
+    let answer = tokio::spawn(pay(app, caller, row.id, amount, claim)).await??;
     Ok((StatusCode::OK, Json(answer)).into_response())
 }
 
 async fn pay(
     app: App,
-    owner: Owner,
+    caller: KnownKey,
     job: JobId,
     amount: NanoUsd,
     claim: Claim,
 ) -> Result<Value, Problem> {
     let answer = |escrow: NanoUsd| json!({ "id": job, "amount_nano_usd": amount, "escrow_nano_usd": escrow });
     let remembered = |escrow| claim.remember(StatusCode::OK, &answer(escrow));
-    let escrow = match app.store.top_up(owner.0, job, amount, remembered).await {
+    let escrow = match app.store.top_up(caller, job, amount, remembered).await {
         Ok(escrow) => escrow,
         Err(StoreError::Ended { phase, .. }) => {
             let detail = format!("the job has ended already: {phase}");

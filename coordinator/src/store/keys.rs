@@ -48,6 +48,41 @@ pub struct KnownKey {
     pub expires: Option<UnixMs>,
 }
 
+/// For whom something is stored: an account, and the key that asked for it, which must
+/// still hold then. Without one nobody asked but the coordinator itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub account: KeyId,
+    pub key: Option<KeyNumber>,
+}
+
+impl From<KeyId> for Asker {
+    fn from(account: KeyId) -> Self {
+        Asker { account, key: None }
+    }
+}
+
+impl From<KnownKey> for Asker {
+    fn from(known: KnownKey) -> Self {
+        Asker { account: known.account, key: Some(known.number) }
+    }
+}
+
+impl Asker {
+    /// Refuses what was asked for with a key that was revoked, or whose time was over,
+    /// before its request had its turn to write.
+    pub(super) async fn check(
+        self,
+        transaction: &mut Transaction<'_, Sqlite>,
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
+        match self.key {
+            Some(key) => check_holds(transaction, key, now).await,
+            None => Ok(()),
+        }
+    }
+}
+
 /// What is shown of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRow {

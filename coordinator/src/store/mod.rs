@@ -59,7 +59,7 @@ pub use funnel::{EarningsDay, SiteDay, VisitorWork, Work as SiteWork};
 pub use idempotency::Remembered;
 pub use inspect::{Inspection, inspect};
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
-pub use keys::{KEYS_MAX, KeyId, KeyNumber, KeyRow, KnownKey, NewKey, Revocation, mode_of};
+pub use keys::{Asker, KEYS_MAX, KeyId, KeyNumber, KeyRow, KnownKey, NewKey, Revocation, mode_of};
 pub use owners::{NewAccount, USED_MS};
 pub use partners::{EARNED, SiteCaps, Withheld, day_of};
 pub use pay::requester;

@@ -3,7 +3,7 @@
 use super::desk::read_book;
 use super::idempotency::{Remembered, remember};
 use super::pay::{Tx, requester, unexpected};
-use super::{KeyId, Store, StoreError, books, column, failed, to_sql, unreadable};
+use super::{Asker, KeyId, Store, StoreError, books, column, failed, to_sql, unreadable};
 use crate::time::UnixMs;
 use raven_engine::JobPhase;
 use raven_engine::ledger::{Account, Action, Entry, EntryId, PayError, Reason, Transfer};
@@ -15,17 +15,19 @@ impl Store {
     /// `answer` makes the answer to the request of it, which is stored with it.
     ///
     /// # Errors
-    /// [`StoreError::UnknownJob`], [`StoreError::Ended`], [`StoreError::Books`] where its
+    /// [`StoreError::KeyOver`], [`StoreError::UnknownJob`], [`StoreError::Ended`], [`StoreError::Books`] where its
     /// owner has too little, [`StoreError::Pay`] beyond the range of the books, [`StoreError`].
     pub async fn top_up(
         &self,
-        owner: KeyId,
+        by: impl Into<Asker>,
         job: JobId,
         amount: NanoUsd,
         answer: impl FnOnce(NanoUsd) -> Option<Remembered>,
     ) -> Result<NanoUsd, StoreError> {
+        let by = by.into();
         let mut transaction = self.begin().await?;
-        let escrow = enter(&mut transaction, owner, job, amount).await?;
+        by.check(&mut transaction, UnixMs::now()).await?;
+        let escrow = enter(&mut transaction, by.account, job, amount).await?;
         if let Some(answer) = answer(escrow) {
             remember(&mut transaction, &answer).await?;
         }
