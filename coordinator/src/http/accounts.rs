@@ -4,7 +4,7 @@ use super::account::amounts;
 use super::auth::{Caller, Owner};
 use super::body::JsonBody;
 use super::extract::{Path, Query};
-use super::keys::{KeySpec, check_name, end, listed, make, secret};
+use super::keys::{KeySpec, Reach, check_name, end, listed, make, secret};
 use super::money::{Amount, Reference};
 use super::{App, Problem};
 use crate::keys::ApiKey;
@@ -188,9 +188,10 @@ async fn revoke_key(
     State(app): State<App>,
     Caller(caller): Caller,
     Path((id, key)): Path<(String, String)>,
+    Query(reach): Query<Reach>,
 ) -> Result<StatusCode, Problem> {
     let row = find(&app, caller.account, &id).await?;
-    end(&app, row.id, &caller, &key).await
+    end(&app, row.id, &caller, &key, reach).await
 }
 
 /// Which way money goes.
