@@ -105,7 +105,7 @@ async fn frame(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let dark = |text: &'static str| {
-        let page = format!("<!doctype html><title>Raven</title><p>{text}");
+        let page = format!("<!doctype html><html lang=\"en\"><title>Raven</title><p>{text}");
         framed(&app, (StatusCode::NOT_FOUND, Html(page)), &["'none'".to_owned()])
     };
     let site = app.store.site_by_key(&query.site).await?.filter(SiteRow::is_open);
