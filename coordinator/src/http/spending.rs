@@ -47,6 +47,10 @@ async fn spend(
     id: EntryId,
 ) -> Result<Json<Value>, Problem> {
     let added = app.store.spend(from, caller, amount, id).await?;
+    if let (Account::Contributor(key), Added::New) = (from, added) {
+        // It said so itself; that its word is sent again says nothing of it.
+        app.store.contributor_seen(key, UnixMs::now()).await?;
+    }
     let book = app.store.book_of(caller.account).await?;
     Ok(Json(json!({
         "entry": id.to_string(), "entered_before": added == Added::Before,

@@ -25,6 +25,8 @@ use raven_engine::money::NanoUsd;
 use raven_engine::{Cause, JobPhase, JobState, Rates, Record, ResumePoint};
 use raven_protocol::{BlobId, Frame, FrameLimits, JobId, KernelId, SessionId};
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Row as _};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -453,6 +455,16 @@ impl Server {
         );
         assert_eq!(answer.status, 201, "{}", answer.text());
         answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// The first number that a statement answers, beside the running process.
+    pub fn sql(&self, text: &'static str) -> Option<i64> {
+        let file = SqliteConnectOptions::new().filename(self.folder.path().join("raven.sqlite"));
+        self.runtime.block_on(async move {
+            let mut connection = file.connect().await.expect("a file");
+            let row = sqlx::query(text).fetch_optional(&mut connection).await.expect("SQL");
+            row.map(|row| row.get(0))
+        })
     }
 
     /// Number of blobs on disk.
