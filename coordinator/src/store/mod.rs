@@ -48,7 +48,7 @@ mod withdrawals;
 
 pub use account_links::{AccountLink, LinkError, NewLink};
 pub use allocations::{AllocationFault, AuditedAllocations};
-pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
+pub use books::{AuditError, Audited, Book, BooksError, HoldEnd, Side, StatementLine};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
 pub use children::{ChildError, ChildRow};
 pub use contributors::{EarnedDay, OwnSession, Payout};

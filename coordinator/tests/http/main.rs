@@ -16,6 +16,7 @@ mod pages;
 mod parquet;
 mod people;
 mod quotes;
+mod receipts;
 mod recover;
 #[path = "../server/mod.rs"]
 mod server;
