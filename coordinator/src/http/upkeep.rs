@@ -2,7 +2,7 @@
 
 use super::{App, Problem, certificates, datasets, partner, proof, uploads};
 use crate::store::{Removal, UploadId};
-use crate::ticket::TICKET_MS;
+use crate::ticket::HELD_MS;
 use crate::time::UnixMs;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub async fn sweep(app: &App, now: UnixMs) -> Result<(), Problem> {
         }
     }
     app.store.store_views().await?;
-    app.store.forget_tickets(UnixMs(now.0 - 2 * TICKET_MS)).await?;
+    app.store.forget_tickets(UnixMs(now.0 - HELD_MS)).await?;
     app.settlement.expire(now).await?;
     certificates::issue_waiting(app, None).await?;
     partner::look_again(app, now).await?;

@@ -107,6 +107,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0017_choices.sql"),
     include_str!("../../migrations/0018_measures.sql"),
     include_str!("../../migrations/0019_account_links.sql"),
+    include_str!("../../migrations/0023_ticket_lines.sql"),
 ];
 
 /// Everything that refers to blobs.

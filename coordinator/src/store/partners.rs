@@ -492,26 +492,26 @@ impl Store {
         *self.inner.site_caps.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Whose ticket it is; `None` while nobody has come with it.
+    /// The keys that have come with a ticket, or with one that it was renewed to.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn ticket_holder(&self, ticket: u64) -> Result<Option<ContributorId>, StoreError> {
-        let row = sqlx::query("SELECT contributor FROM ticket_holders WHERE ticket = ?1")
+    pub async fn ticket_holders(&self, ticket: u64) -> Result<Vec<ContributorId>, StoreError> {
+        let rows = sqlx::query("SELECT contributor FROM ticket_keys WHERE ticket = ?1")
             .bind(to_sql(ticket))
-            .fetch_optional(self.readers())
+            .fetch_all(self.readers())
             .await
             .map_err(failed("look up a ticket"))?;
-        row.map(|row| super::hash_column(&row, "ticket_holders", "contributor").map(ContributorId))
-            .transpose()
+        let read = |row| super::hash_column(row, "ticket_keys", "contributor").map(ContributorId);
+        rows.iter().map(read).collect()
     }
 
-    /// Forgets holders of tickets that have expired.
+    /// Forgets holders of tickets who have not come since.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn forget_tickets(&self, before: UnixMs) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM ticket_holders WHERE used_ms < ?1")
+        sqlx::query("DELETE FROM ticket_keys WHERE used_ms < ?1")
             .bind(before.0)
             .execute(self.writer())
             .await
@@ -520,7 +520,8 @@ impl Store {
     }
 }
 
-/// Gives a ticket to the first key that comes with it; answers it as it was first used.
+/// Gives a ticket to a key that comes with it, where it is that key's already or may be;
+/// answers it as that key first used it.
 pub(super) async fn take_ticket(
     transaction: &mut Tx<'_>,
     ticket: UsedTicket,
@@ -528,22 +529,21 @@ pub(super) async fn take_ticket(
     now: UnixMs,
 ) -> Result<UsedTicket, StoreError> {
     let row = sqlx::query(
-        "INSERT INTO ticket_holders (ticket, contributor, used_ms, elsewhere)
-         VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET used_ms = used_ms RETURNING contributor, elsewhere",
+        "INSERT INTO ticket_keys (ticket, contributor, used_ms, elsewhere)
+         SELECT ?1, ?2, ?3, ?4 WHERE
+             EXISTS (SELECT 1 FROM ticket_keys WHERE ticket = ?1 AND contributor = ?2)
+             OR (SELECT COUNT(*) FROM ticket_keys WHERE ticket = ?1) < ?5
+         ON CONFLICT DO UPDATE SET used_ms = MAX(used_ms, excluded.used_ms)
+         RETURNING elsewhere",
     )
     .bind(to_sql(ticket.number))
     .bind(&contributor.0[..])
     .bind(now.0)
     .bind(ticket.is_elsewhere)
-    .fetch_one(&mut **transaction)
+    .bind(i64::from(ticket.keys_max))
+    .fetch_optional(&mut **transaction)
     .await
     .map_err(failed("take a ticket"))?;
-    let holder = super::hash_column(&row, "ticket_holders", "contributor")?;
-    let is_elsewhere = column(&row, "ticket_holders", "elsewhere")?;
-    if holder == contributor.0 {
-        Ok(UsedTicket { is_elsewhere, ..ticket })
-    } else {
-        Err(StoreError::TicketTaken)
-    }
+    let row = row.ok_or(StoreError::TicketTaken)?;
+    Ok(UsedTicket { is_elsewhere: column(&row, "ticket_keys", "elsewhere")?, ..ticket })
 }
