@@ -51,6 +51,8 @@ impl Default for SiteCaps {
 /// Why a site earns nothing of a piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Withheld {
+    /// The site was paused or revoked by the time the work was credited.
+    SiteClosed,
     /// The page's origin was not shown to be the site's own.
     Unproven,
     /// The job is paid with play money and the site's owner has real money, or the
@@ -68,7 +70,8 @@ pub enum Withheld {
 
 impl Withheld {
     /// Every reason.
-    pub const ALL: [Withheld; 6] = [
+    pub const ALL: [Withheld; 7] = [
+        Withheld::SiteClosed,
         Withheld::Unproven,
         Withheld::OtherMoney,
         Withheld::Network,
@@ -80,6 +83,7 @@ impl Withheld {
     /// The name in stores and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Withheld::SiteClosed => "site_closed",
             Withheld::Unproven => "unproven",
             Withheld::OtherMoney => "other_money",
             Withheld::Network => "network",
@@ -396,6 +400,8 @@ struct Standing {
     book: Option<Book>,
     /// Whether the job is paid with the same.
     is_same_money: bool,
+    /// Whether its frame is shown to anybody.
+    is_open: bool,
 }
 
 impl Standing {
@@ -408,6 +414,9 @@ impl Standing {
     }
 
     fn withheld(&self, origin: Option<&String>) -> Option<Withheld> {
+        if !self.is_open {
+            return Some(Withheld::SiteClosed);
+        }
         if !self.is_same_money {
             return Some(Withheld::OtherMoney);
         }
@@ -430,7 +439,8 @@ async fn standing(
     job_book: Option<Book>,
 ) -> Result<Standing, StoreError> {
     let row = sqlx::query(
-        "SELECT i.origins AS origins, k.book AS book
+        "SELECT i.origins AS origins, k.book AS book,
+             i.revoked_ms IS NULL AND i.paused_ms IS NULL AS is_open
          FROM sites i JOIN api_keys k ON k.id = i.owner WHERE i.id = ?1",
     )
     .bind(to_sql(site.0))
@@ -448,7 +458,9 @@ async fn standing(
         .map_err(|error| super::unreadable("sites", "origins", error))?;
     let book: &str = column(&row, "api_keys", "book")?;
     let book = book.parse().ok();
-    Ok(Standing { registered, proven, book, is_same_money: book.is_some() && book == job_book })
+    let is_same_money = book.is_some() && book == job_book;
+    let is_open = column(&row, "sites", "is_open")?;
+    Ok(Standing { registered, proven, book, is_same_money, is_open })
 }
 
 /// The ways of some sessions' work; none where it came through no site that is stored.
