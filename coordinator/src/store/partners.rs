@@ -8,7 +8,7 @@ use crate::ticket::UsedTicket;
 use crate::time::{DAY_MS, UnixMs};
 use crate::verify::is_local_origin;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, PicoUsd};
-use raven_engine::{Beneficiary, ContributorId, Credit, NetworkPrefix, SiteId};
+use raven_engine::{Beneficiary, ContributorId, Credit, NetworkPrefix, Proof, SiteId};
 use raven_protocol::{JobId, SessionId};
 use serde_json::json;
 use sqlx::sqlite::Sqlite;
@@ -291,7 +291,10 @@ impl Attribution {
         let outcome = reason.map_or(EARNED, Withheld::as_str);
         let way = self.ways.get(&credit.session)?;
         let done = self.worked.entry(credit.session).or_default();
-        *done = done.saturating_add(credit.flops);
+        // What nobody checks is work, and no verified work.
+        if credit.proof != Proof::Unchecked {
+            *done = done.saturating_add(credit.flops);
+        }
         let work = self.work.entry((way.site, outcome)).or_default();
         work.0 += 1;
         work.1 = work.1.saturating_add(credit.flops);

@@ -411,8 +411,8 @@ async fn a_work_token_says_what_was_verified_on_this_site() {
     let session = coordinator.runtime.session_of(&grant).expect("open");
     let done = coordinator.store.work_of_session(session).await.expect("read").expect("a site");
     assert_eq!((done.site, done.visit_flops), (coordinator.site, 0));
-    let row = coordinator.row(ID).await;
-    assert_eq!(done.total_flops, row.flops, "all of the job was done on this site");
+    assert!(coordinator.row(ID).await.flops > 0);
+    assert_eq!(done.total_flops, 0, "it was work that nobody checked");
     // Whoever came through no site has no token.
     let mut direct = Socket::connect(coordinator.address).await;
     let (other, ..) = direct.open(&key(2), coordinator.runtime.kernel()).await;
