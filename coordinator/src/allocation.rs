@@ -1,6 +1,8 @@
 //! What a session was given of its contributor's machine, as lines of a chain of
 //! hashes: whoever keeps one hash can tell whether anything before it was changed.
 
+use crate::runtime::session::parse_hex;
+use ed25519_dalek::{Signature, VerifyingKey};
 use raven_engine::{CategorySet, ContributorId};
 use raven_protocol::{Backend, SessionId};
 
@@ -124,6 +126,16 @@ impl Allocation {
             ..self
         }
     }
+}
+
+/// Whether a contributor's key has signed a receipt's text, byte by byte; the signature in hex.
+pub fn is_signed_by(contributor: &ContributorId, text: &str, signature: &str) -> bool {
+    let (Ok(key), Some(bytes)) =
+        (VerifyingKey::from_bytes(&contributor.0), parse_hex::<64>(signature))
+    else {
+        return false;
+    };
+    key.verify_strict(text.as_bytes(), &Signature::from_bytes(&bytes)).is_ok()
 }
 
 /// The blake3 of a receipt's text.

@@ -1,9 +1,13 @@
 //! Tickets: what binds a contributor's session to the site whose page showed
 //! the frame, to the network that asked for it, and to one contributor's key. A
-//! ticket is text, `key.site.issued.number.network.origin.mac`, with `.renewed` before the
-//! last where it followed another one, made with the newest of
+//! ticket is text, `key.site.issued.number.network.origin.mac`, with `.renewed` and the time
+//! of the first one before the last where it followed another one, made with the newest of
 //! this coordinator's signing keys; it is handed out with the frame and comes
 //! back in the hello. The first key that comes with it has it to itself.
+//!
+//! A renewed ticket keeps number, network and origin of the first one, so that one frame that
+//! was served is good for a few keys in a day at most, however often it is renewed: a visitor
+//! who stops and says yes again on the same page has a new key. Later it is renewed for those keys alone.
 
 use crate::random;
 use crate::signing::{SigningError, SigningKeys};
@@ -20,12 +24,21 @@ pub const FIRST_USE_MS: i64 = 15 * 60_000;
 /// How long its holder may come back with it: other tabs, a broken connection.
 pub const TICKET_MS: i64 = 2 * 3_600_000;
 
+/// How long after the first one tickets are renewed for whoever asks: a page may be open for
+/// hours before its visitor says yes.
+pub const RENEWED_MS: i64 = 24 * 3_600_000;
+/// How long after it has last come a ticket is renewed for a key that had it: a page may be
+/// open for days.
+pub const HELD_MS: i64 = 7 * 24 * 3_600_000;
+/// Keys of one ticket and those that followed it.
+pub const KEYS_MAX: u32 = 8;
+
 /// A key that was made beside the running process signs after this at the latest.
 const REREAD: Duration = Duration::from_secs(60);
 /// Tickets of unknown keys make the folder be read again, this often at most.
 const REREAD_UNKNOWN: Duration = Duration::from_secs(1);
 /// Far more than any ticket has.
-const TEXT_BYTES_MAX: usize = 192;
+const TEXT_BYTES_MAX: usize = 256;
 
 /// Why a ticket is not honoured.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +72,10 @@ pub struct TicketSite {
 /// A ticket that somebody has come with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsedTicket {
-    /// One contributor has it.
+    /// Of it and all that it was renewed to.
     pub number: u64,
+    /// How many contributors may have it: one, or a few where it was renewed.
+    pub keys_max: u32,
     /// Its first use is from another network than asked for the frame. A visitor may
     /// leave by two of them; a ticket that is passed on does too, so that its site does
     /// not earn by it.
@@ -90,11 +105,21 @@ struct Said {
     number: u64,
     network: String,
     origin: String,
-    /// Whether it followed an earlier one, so that no page was viewed for it.
-    is_renewed: bool,
+    /// When the first one was issued, where it followed an earlier one: no page was viewed for it.
+    renewed: Option<i64>,
 }
 
 impl Said {
+    /// How many keys may have it that have not come with it before.
+    fn keys_max(&self) -> u32 {
+        match self.renewed {
+            None => 1,
+            Some(first) if self.issued < first + RENEWED_MS => KEYS_MAX,
+            // It was renewed for those who had it.
+            Some(_) => 0,
+        }
+    }
+
     /// The page's origin as the site has it listed; `None` where it was never told.
     fn origin_of<'a>(&self, site: &'a SiteRow) -> Result<Option<&'a str>, TicketError> {
         if self.origin == NO_ORIGIN {
@@ -171,18 +196,24 @@ impl Tickets {
     /// A ticket for a site's frame, good for [`FIRST_USE_MS`], and for [`TICKET_MS`] to
     /// whoever has used it by then.
     pub fn issue(&self, site: SiteId, seat: &Seat<'_>, now: UnixMs) -> String {
-        self.make(site, seat, now, false)
+        self.sign(&Said {
+            site,
+            issued: now.0,
+            number: random::nonzero_u64(),
+            network: network_mark(&seat.prefix),
+            origin: seat.origin.map_or(NO_ORIGIN.to_owned(), origin_mark),
+            renewed: None,
+        })
     }
 
-    fn make(&self, site: SiteId, seat: &Seat<'_>, now: UnixMs, is_renewed: bool) -> String {
+    fn sign(&self, said: &Said) -> String {
         let keys = self.keys(REREAD);
         let key = keys.newest();
-        let (number, network) = (random::nonzero_u64(), network_mark(&seat.prefix));
-        let origin = seat.origin.map_or(NO_ORIGIN.to_owned(), origin_mark);
+        let Said { site, issued, number, network, origin, renewed } = said;
         let mut body =
-            format!("{}.{:016x}.{}.{number:016x}.{network}.{origin}", key.id, site.0, now.0);
-        if is_renewed {
-            body = format!("{body}.{RENEWED}");
+            format!("{}.{:016x}.{issued}.{number:016x}.{network}.{origin}", key.id, site.0);
+        if let Some(first) = renewed {
+            body = format!("{body}.{RENEWED}{first}");
         }
         let mac = key.mac(&body);
         format!("{body}.{mac}")
@@ -205,14 +236,17 @@ impl Tickets {
         if now.0 >= said.issued + TICKET_MS {
             return Err(TicketError::Expired);
         }
-        match self.store.ticket_holder(said.number).await? {
-            Some(holder) if holder == *contributor => {}
-            Some(_) => return Err(TicketError::Taken),
-            None if now.0 >= said.issued + FIRST_USE_MS => return Err(TicketError::Expired),
-            None => {}
+        let (holders, keys_max) = (self.store.ticket_holders(said.number).await?, said.keys_max());
+        if !holders.contains(contributor) {
+            if holders.len() >= keys_max as usize {
+                return Err(TicketError::Taken);
+            }
+            if now.0 >= said.issued + FIRST_USE_MS {
+                return Err(TicketError::Expired);
+            }
         }
-        let ticket =
-            UsedTicket { number: said.number, is_elsewhere: said.network != network_mark(prefix) };
+        let is_elsewhere = said.network != network_mark(prefix);
+        let ticket = UsedTicket { number: said.number, keys_max, is_elsewhere };
         let row = self.store.site(said.site).await?.filter(SiteRow::is_open);
         let row = row.ok_or(TicketError::Revoked)?;
         let origin = said.origin_of(&row)?.map(str::to_owned);
@@ -222,23 +256,27 @@ impl Tickets {
     }
 
     /// A ticket after an earlier one, which may have expired: for the same page, as long as
-    /// that is one of the site's. Whoever asks for it is not the page and could not tell.
+    /// that is one of the site's. Whoever asks for it is not the page and could not tell. A day
+    /// after the first one only those get another who had one, for [`HELD_MS`] after they came.
     ///
     /// # Errors
     /// [`TicketError`].
-    pub fn renew(
+    pub async fn renew(
         &self,
         token: &str,
         site: &SiteRow,
-        prefix: NetworkPrefix,
         now: UnixMs,
     ) -> Result<String, TicketError> {
         let said = self.check(token)?;
         if said.site != site.id {
             return Err(TicketError::Forged);
         }
-        let seat = Seat { prefix, origin: said.origin_of(site)? };
-        Ok(self.make(site.id, &seat, now, true))
+        said.origin_of(site)?;
+        let first = said.renewed.unwrap_or(said.issued);
+        if now.0 >= first + RENEWED_MS && self.store.ticket_holders(said.number).await?.is_empty() {
+            return Err(TicketError::Expired);
+        }
+        Ok(self.sign(&Said { issued: now.0, renewed: Some(first), ..said }))
     }
 
     /// What a frame may say that it was shown: its ticket, while that may still be used.
@@ -259,7 +297,7 @@ impl Tickets {
         let row = self.store.site(said.site).await?.filter(SiteRow::is_open);
         let row = row.ok_or(TicketError::Revoked)?;
         let (site, number) = (said.site, said.number);
-        let is_view = said.origin_of(&row)?.is_some() && !said.is_renewed;
+        let is_view = said.origin_of(&row)?.is_some() && said.renewed.is_none();
         Ok(is_view.then_some(ShownTicket { site, number }))
     }
 
@@ -293,11 +331,15 @@ fn read(body: &str) -> Option<Said> {
         number: u64::from_str_radix(next()?, 16).ok()?,
         network: next()?.to_owned(),
         origin: next()?.to_owned(),
-        is_renewed: false,
+        renewed: None,
     };
-    match next() {
-        None => Some(said),
-        Some(RENEWED) if next().is_none() => Some(Said { is_renewed: true, ..said }),
-        Some(_) => None,
-    }
+    let (mark, end) = (next(), next());
+    let renewed = match mark.map(|mark| mark.strip_prefix(RENEWED)) {
+        None => None,
+        // An earlier version did not say when the first one was issued.
+        Some(Some("")) => Some(said.issued),
+        Some(Some(first)) => Some(first.parse().ok()?),
+        Some(None) => return None,
+    };
+    end.is_none().then_some(Said { renewed, ..said })
 }

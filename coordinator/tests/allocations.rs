@@ -174,6 +174,11 @@ async fn the_auditor_finds_every_kind_of_tampering() {
         ("UPDATE sessions SET receipt = '{}'", "Receipt"),
         ("UPDATE session_receipts SET receipt = '{}'", "Receipt"),
         ("DELETE FROM session_receipts", "Receipt"),
+        // Receipts that nobody has signed, or somebody something else.
+        ("UPDATE sessions SET signature = '' WHERE receipt <> ''", "Signature"),
+        ("UPDATE sessions SET signature = (SELECT signature FROM session_receipts)", "Signature"),
+        ("UPDATE session_receipts SET signature = substr(signature, 2) || '0'", "Signature"),
+        ("UPDATE identities SET value = zeroblob(32) WHERE name = 'operator'", "Signature"),
     ];
     for (sql, kind) in tampering {
         let folder = tempfile::tempdir().expect("a folder");
@@ -187,6 +192,7 @@ async fn the_auditor_finds_every_kind_of_tampering() {
             AllocationFault::Chain { .. } => "Chain",
             AllocationFault::Receipt { .. } => "Receipt",
             AllocationFault::View { .. } => "View",
+            AllocationFault::Signature { .. } => "Signature",
             AllocationFault::Last { .. } => "Last",
             AllocationFault::Store(error) => panic!("{sql}: {error}"),
         };

@@ -115,6 +115,11 @@ describe('the console', () => {
     await page.getByRole('button', { name: 'Revoke the site' }).press('Enter');
     await page.getByRole('button', { name: 'Revoke it for good' }).press('Enter');
     await page.getByRole('heading', { name: 'Local News' }).waitFor();
+    // What it has earned is within reach still.
+    await page.getByRole('button', { name: 'Second (revoked)' }).press('Enter');
+    await page.getByText('It is revoked').waitFor();
+    await page.getByRole('heading', { name: 'Payouts' }).waitFor();
+    assert.equal(await page.getByRole('button', { name: 'Pause the site' }).count(), 0);
     await page.getByRole('button', { name: 'Sign out' }).press('Enter');
     await page.getByLabel('API key').waitFor();
     await context.close();

@@ -160,13 +160,18 @@ class Client:
         """Ends a job. A job that has ended already is refused with an `ApiError`."""
         self._post(self._job_path(job_id) + "/cancel", None, None)
 
-    def top_up(self, job_id: str, amount_nano_usd: int, idempotency_key: str | None = None) -> dict[str, Any]:
+    def top_up(
+        self, job_id: str, amount_nano_usd: int, idempotency_key: str | None = None, *, reference: str | None = None
+    ) -> dict[str, Any]:
         """Moves money of this key's account into the job's escrow; a paused job goes on once it suffices.
 
         Where no answer comes it is sent again under the same `Idempotency-Key`, drawn
-        where none is given, so that the money moves once.
+        where none is given, so that the money moves once. That holds for a day; what is
+        sent with the same `reference` moves money once at any time.
         """
-        wish = {"amount_nano_usd": amount_nano_usd}
+        wish: dict[str, Any] = {"amount_nano_usd": amount_nano_usd}
+        if reference is not None:
+            wish["reference"] = reference
         return self._post(self._job_path(job_id) + "/top-up", wish, idempotency_key)
 
     def events(

@@ -135,6 +135,8 @@ class Requests(StubCase):
         self.assertEqual(json.loads(first.body), {"amount_nano_usd": 5})
         self.assertEqual(first.headers["idempotency-key"], "mine")
         self.assertNotIn(second.headers["idempotency-key"], ("", "mine"))
+        client.top_up("job_1", 5, reference="invoice-7")
+        self.assertEqual(json.loads(self.stub.requests[2].body), {"amount_nano_usd": 5, "reference": "invoice-7"})
 
     def test_a_path_before_the_routes_is_kept(self):
         self.start(lambda _, handler: send_json(handler, 200, {}))

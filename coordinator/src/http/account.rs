@@ -162,7 +162,11 @@ impl View {
         let (line, before) =
             app.store.transfer(book, account, number).await?.ok_or_else(unknown)?;
         let key = issue::key_of(&app.store).map_err(|error| Problem::internal(&error))?;
-        let text = sign(book, &line, before, UnixMs::now(), &key)
+        let end = match line.entry.action {
+            Action::Hold { .. } => app.store.hold_end(book, line.entry.id).await?,
+            _ => None,
+        };
+        let text = sign(book, &line, before, end.as_ref(), UnixMs::now(), &key)
             .map_err(|error| Problem::internal(&error))?;
         Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
     }

@@ -4,7 +4,7 @@ use super::account::amounts;
 use super::auth::{Caller, Owner};
 use super::body::JsonBody;
 use super::extract::{Path, Query};
-use super::keys::{KeySpec, check_name, end, listed, make, secret};
+use super::keys::{KeySpec, Reach, check_name, end, listed, make, secret};
 use super::money::{Amount, Reference};
 use super::{App, Problem};
 use crate::keys::ApiKey;
@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use raven_engine::ledger::{Account, Action, Added, Entry, Reason, Transfer};
+use raven_engine::ledger::{Account, Added, Reason, Transfer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -189,9 +189,10 @@ async fn revoke_key(
     State(app): State<App>,
     Caller(caller): Caller,
     Path((id, key)): Path<(String, String)>,
+    Query(reach): Query<Reach>,
 ) -> Result<StatusCode, Problem> {
     let row = find(&app, caller.account, &id).await?;
-    end(&app, row.id, &caller, &key).await
+    end(&app, row.id, &caller, &key, reach).await
 }
 
 /// Which way money goes.
@@ -214,12 +215,12 @@ struct Movement {
 
 async fn transfer(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     Path(id): Path<String>,
     JsonBody(asked, _): JsonBody<Movement>,
 ) -> Result<Json<Value>, Problem> {
-    let row = find(&app, owner.0, &id).await?;
-    let (own, child) = (requester(owner.0), requester(row.id));
+    let row = find(&app, caller.account, &id).await?;
+    let (own, child) = (requester(caller.account), requester(row.id));
     let (debit, credit) = match asked.direction {
         Direction::Fund if row.closed.is_some() => {
             return Err(Problem::conflict("the sub-account is closed: nobody could spend it"));
@@ -229,12 +230,11 @@ async fn transfer(
     };
     let Amount(amount) = asked.nano_usd;
     let transfer = Transfer { debit, credit, amount, reason: Reason::SubAccount };
-    let id = asked.reference.entry("sub-account", owner.0);
-    let entry = Entry { id, at: UnixMs::now().0, action: Action::Post(transfer) };
-    let book = app.store.book_of(owner.0).await?;
-    let added = app.store.enter(book, &[entry]).await?;
+    let id = asked.reference.entry("sub-account", caller.account);
+    let book = app.store.book_of(caller.account).await?;
+    let added = app.store.move_for(caller.into(), book, transfer, id).await?;
     Ok(Json(json!({
-        "entry": id.to_string(), "entered_before": added == [Added::Before],
+        "entry": id.to_string(), "entered_before": added == Added::Before,
         "account": shown(&app, &row).await?,
         "balance": amounts(&app.store.balance(book, own).await?),
     })))

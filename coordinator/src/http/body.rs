@@ -3,8 +3,11 @@
 use super::{App, Problem};
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Bytes of a JSON body: a job with the longest list of layers is far below.
 pub const JSON_BYTES_MAX: usize = 1 << 20;
@@ -13,6 +16,10 @@ pub const JSON_BYTES_MAX: usize = 1 << 20;
 /// refused: a client that is still sending when the connection closes sees a
 /// broken pipe instead of the answer.
 const DRAINED_BYTES_MAX: usize = 64 << 20;
+
+/// For a whole JSON body to come. Its key was looked at before, and nobody keeps a
+/// request open for long; the largest one needs 17 KiB a second.
+const WHOLE: Duration = Duration::from_secs(60);
 
 /// A JSON body, and the BLAKE3 digest of its bytes.
 #[derive(Clone, Debug)]
@@ -26,7 +33,7 @@ impl FromRequest<App> for RawBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
-        read(request.into_body()).await.map(RawBody)
+        read(request.into_body(), WHOLE).await.map(RawBody)
     }
 }
 
@@ -34,14 +41,22 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
-        let bytes = read(request.into_body()).await?;
+        let bytes = read(request.into_body(), WHOLE).await?;
         let digest = *blake3::hash(&bytes).as_bytes();
         parse(&bytes).map(|value| JsonBody(value, digest))
     }
 }
 
-/// Reads a whole body of at most [`JSON_BYTES_MAX`].
-async fn read(body: Body) -> Result<Vec<u8>, Problem> {
+/// Reads a whole body of at most [`JSON_BYTES_MAX`], for no longer than `whole`.
+async fn read(body: Body, whole: Duration) -> Result<Vec<u8>, Problem> {
+    let late = |_| {
+        let detail = format!("the body has not come whole within {} s", whole.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request is too slow", detail)
+    };
+    timeout(whole, read_all(body)).await.map_err(late)?
+}
+
+async fn read_all(body: Body) -> Result<Vec<u8>, Problem> {
     let mut chunks = body.into_data_stream();
     let (mut bytes, mut total) = (Vec::new(), 0usize);
     while let Some(chunk) = chunks.next().await {
@@ -79,4 +94,28 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })?;
     deserializer.end().map_err(|error| Problem::malformed(error.to_string()))?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream::{iter, pending};
+    use std::convert::Infallible;
+
+    #[tokio::test]
+    async fn a_body_that_trickles_is_given_up_however_often_something_comes() {
+        let piece = || Ok::<_, Infallible>(vec![b' ']);
+        let trickle = futures_util::stream::unfold((), move |()| async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Some((piece(), ()))
+        });
+        let three = || iter([(); 3].map(|()| piece()));
+        let never = three().chain(pending());
+        for body in [Body::from_stream(trickle), Body::from_stream(never)] {
+            let problem = read(body, Duration::from_millis(50)).await.expect_err("too slow");
+            assert_eq!(problem.status(), StatusCode::REQUEST_TIMEOUT);
+        }
+        let whole = Body::from_stream(three());
+        assert_eq!(read(whole, Duration::from_secs(60)).await.expect("whole"), b"   ");
+    }
 }

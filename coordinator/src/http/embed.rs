@@ -5,7 +5,7 @@ use super::{App, Problem};
 use crate::embed::FrameValues;
 use crate::runtime::session::network_prefix;
 use crate::store::SiteRow;
-use crate::ticket::Seat;
+use crate::ticket::{Seat, TicketError};
 use crate::time::UnixMs;
 use crate::verify::origin_of;
 use axum::extract::{ConnectInfo, Extension, State};
@@ -105,7 +105,7 @@ async fn frame(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let dark = |text: &'static str| {
-        let page = format!("<!doctype html><title>Raven</title><p>{text}");
+        let page = format!("<!doctype html><html lang=\"en\"><title>Raven</title><p>{text}");
         framed(&app, (StatusCode::NOT_FOUND, Html(page)), &["'none'".to_owned()])
     };
     let site = app.store.site_by_key(&query.site).await?.filter(SiteRow::is_open);
@@ -113,9 +113,10 @@ async fn frame(
     let address = peer.map_or(Ipv6Addr::UNSPECIFIED.into(), |Extension(ConnectInfo(it))| it.ip());
     let (prefix, now) = (network_prefix(address), UnixMs::now());
     if let Some(ticket) = headers.get(TICKET) {
-        let renewed = app.tickets.renew(ticket.to_str().unwrap_or_default(), &site, prefix, now);
+        let renewed = app.tickets.renew(ticket.to_str().unwrap_or_default(), &site, now).await;
         return match renewed {
             Ok(ticket) => page(&app, &site, &ticket, now).await,
+            Err(TicketError::Store(error)) => Err(error.into()),
             Err(_) => Ok(dark("The ticket is not one for a page of the site's.")),
         };
     }

@@ -1,6 +1,6 @@
 //! `/v1/jobs`: posting, watching and ending jobs.
 
-use super::auth::Owner;
+use super::auth::{Caller, Owner};
 use super::body::JsonBody;
 use super::extract::Path;
 use super::idempotency::{Claim, Once, Turn};
@@ -10,7 +10,7 @@ use crate::job::{
     calculations, held, lower_job, terms,
 };
 use crate::random;
-use crate::store::{DatasetId, JobRow, JobSummary, MeanMetrics, NewJob};
+use crate::store::{Asker, DatasetId, JobRow, JobSummary, MeanMetrics, NewJob};
 use crate::time::UnixMs;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -167,13 +167,14 @@ pub async fn prepare(app: &App, owner: Owner, mut spec: JobSpec) -> Result<Prepa
 
 async fn create(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     once: Once,
     JsonBody(spec, digest): JsonBody<JobSpec>,
 ) -> Result<Response, Problem> {
     if *app.stopping.borrow() {
         return Err(Problem::unavailable("the coordinator is going down; post again later"));
     }
+    let owner = Owner(caller.account);
     let claim = match once.begin(&app, owner, digest).await? {
         Turn::Answered(answer) => return Ok(answer),
         Turn::Mine(claim) => claim,
@@ -193,19 +194,21 @@ async fn create(
     let answer = answer(&app, &job.row()).await?;
     // A client that hangs up takes its handler with it, but not this: a stored
     // job is handed over or ended.
-    tokio::spawn(hand_over(app.clone(), job, context, claim, answer.clone())).await??;
+    tokio::spawn(hand_over(app.clone(), caller.into(), job, context, claim, answer.clone()))
+        .await??;
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
 async fn hand_over(
     app: App,
+    by: Asker,
     job: NewJob,
     context: JobContext,
     claim: Claim,
     answer: Value,
 ) -> Result<(), Problem> {
     let remembered = claim.remember(StatusCode::ACCEPTED, &answer);
-    app.store.add_job(&job, app.settings.open_jobs_max, remembered.as_ref()).await?;
+    app.store.add_job_for(by, &job, app.settings.open_jobs_max, remembered.as_ref()).await?;
     drop(claim);
     if let Err(error) = app.network.add_job(Arc::new(context), None).await {
         app.store.end_job(job.id, Cause::Coordinator, Some(&error.to_string())).await?;

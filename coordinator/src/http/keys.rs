@@ -2,7 +2,7 @@
 
 use super::auth::Caller;
 use super::body::JsonBody;
-use super::extract::Path;
+use super::extract::{Path, Query};
 use super::{App, Problem};
 use crate::keys::ApiKey;
 use crate::scopes::{Scope, Scopes};
@@ -159,6 +159,15 @@ pub async fn listed(app: &App, account: KeyId) -> Result<Json<Value>, Problem> {
     Ok(Json(json!({ "keys": keys, "recovery_set_at": set.map(UnixMs::rfc3339) })))
 }
 
+/// How far a revocation reaches.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reach {
+    /// Whether the keys that came of it go, too.
+    #[serde(default)]
+    made: bool,
+}
+
 /// Revokes a key of `account` for the one that asks.
 ///
 /// # Errors
@@ -168,10 +177,16 @@ pub async fn end(
     account: KeyId,
     caller: &KnownKey,
     id: &str,
+    reach: Reach,
 ) -> Result<StatusCode, Problem> {
     let unknown = || Problem::not_found("no key of this account that holds has that id");
     let number = id.parse().map_err(|_| unknown())?;
-    match app.store.revoke_key_of(account, number, caller).await? {
+    let revoked = if reach.made {
+        app.store.revoke_key_and_made(account, number, caller).await?
+    } else {
+        app.store.revoke_key_of(account, number, caller).await?
+    };
+    match revoked {
         Revocation::Revoked => Ok(StatusCode::NO_CONTENT),
         Revocation::Unknown => Err(unknown()),
         Revocation::Stronger(scope) => Err(Problem::scope(scope)),
@@ -190,6 +205,7 @@ async fn revoke(
     State(app): State<App>,
     Caller(caller): Caller,
     Path(id): Path<String>,
+    Query(reach): Query<Reach>,
 ) -> Result<StatusCode, Problem> {
-    end(&app, caller.account, &caller, &id).await
+    end(&app, caller.account, &caller, &id, reach).await
 }

@@ -79,7 +79,9 @@ async fn create(
     let (Signed { statement, signature }, contributor) = (signed, said.contributor);
     let (nonce, end) = (said.nonce, said.end);
     let link = NewLink { contributor, account, nonce, end, statement, signature };
-    let link = app.store.link_account(&link, now).await?;
+    let link = app.store.link_account_for(caller.into(), &link, now).await?;
+    // It has signed this just now: a statement's end is near, and it serves once.
+    app.store.contributor_seen(contributor, now).await?;
     Ok((StatusCode::CREATED, Json(shown(&link))))
 }
 

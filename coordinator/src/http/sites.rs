@@ -2,7 +2,7 @@
 
 use super::auth::{Caller, Owner};
 use super::body::{JsonBody, RawBody, parse};
-use super::extract::Path;
+use super::extract::{Path, Query};
 use super::idempotency::{Once, Turn};
 use super::{App, Problem, partner};
 use crate::keys::ApiKey;
@@ -65,9 +65,25 @@ async fn create(
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-async fn list(State(app): State<App>, owner: Owner) -> Result<Json<Value>, Problem> {
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// Whether revoked sites follow the others: what they have earned is still their owner's.
+    #[serde(default)]
+    revoked: bool,
+}
+
+async fn list(
+    State(app): State<App>,
+    owner: Owner,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Value>, Problem> {
     let mut sites = Vec::new();
-    for owned in app.store.sites_of(owner.0).await? {
+    let mut found = app.store.sites_of(owner.0, false).await?;
+    if wanted.revoked {
+        found.extend(app.store.sites_of(owner.0, true).await?);
+    }
+    for owned in found {
         let mut site = partner::summary(&app, owner, &owned.site).await?;
         site["created_at"] = Value::from(owned.created.rfc3339());
         sites.push(site);

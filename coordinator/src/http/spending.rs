@@ -1,14 +1,14 @@
 //! What sites and contributors have earned, spent on jobs of one's own.
 
 use super::account::amounts;
-use super::auth::Owner;
+use super::auth::{Caller, Owner};
 use super::body::JsonBody;
 use super::extract::Path;
 use super::money::{Amount, Reference};
 use super::partner::find;
 use super::{App, Problem};
 use crate::earnings::{LINK_MS_MAX, Statement, StatementError};
-use crate::store::requester;
+use crate::store::{KnownKey, requester};
 use crate::time::UnixMs;
 use axum::extract::State;
 use axum::routing::post;
@@ -42,16 +42,20 @@ impl From<StatementError> for Problem {
 async fn spend(
     app: &App,
     from: Account,
-    owner: Owner,
+    caller: KnownKey,
     amount: NanoUsd,
     id: EntryId,
 ) -> Result<Json<Value>, Problem> {
-    let added = app.store.spend(from, owner.0, amount, id).await?;
-    let book = app.store.book_of(owner.0).await?;
+    let added = app.store.spend(from, caller, amount, id).await?;
+    if let (Account::Contributor(key), Added::New) = (from, added) {
+        // It said so itself; that its word is sent again says nothing of it.
+        app.store.contributor_seen(key, UnixMs::now()).await?;
+    }
+    let book = app.store.book_of(caller.account).await?;
     Ok(Json(json!({
         "entry": id.to_string(), "entered_before": added == Added::Before,
         "from": from.to_string(), "left": amounts(&app.store.balance(book, from).await?),
-        "balance": amounts(&app.store.balance(book, requester(owner.0)).await?),
+        "balance": amounts(&app.store.balance(book, requester(caller.account)).await?),
     })))
 }
 
@@ -64,14 +68,14 @@ struct Spending {
 
 async fn of_site(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     Path(id): Path<String>,
     JsonBody(asked, _): JsonBody<Spending>,
 ) -> Result<Json<Value>, Problem> {
-    let site = Account::Site(find(&app, owner, &id).await?.id);
+    let site = Account::Site(find(&app, Owner(caller.account), &id).await?.id);
     let fields = [&site.to_bytes()[..], asked.reference.as_str().as_bytes()];
     let Amount(amount) = asked.nano_usd;
-    spend(&app, site, owner, amount, EntryId::of("spend", &fields)).await
+    spend(&app, site, caller, amount, EntryId::of("spend", &fields)).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -84,15 +88,15 @@ struct Signed {
 
 async fn of_contributor(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     JsonBody(signed, _): JsonBody<Signed>,
 ) -> Result<Json<Value>, Problem> {
     let (text, signature, origin) = (&signed.statement, &signed.signature, &app.settings.origin);
     let statement = Statement::read(text, signature, origin, UnixMs::now())?;
-    if statement.account != requester(owner.0) {
+    if statement.account != requester(caller.account) {
         let detail = "statement.account: it is for another account than the key's";
         return Err(Problem::forbidden(detail).with_field("statement.account"));
     }
     let from = Account::Contributor(statement.contributor);
-    spend(&app, from, owner, statement.amount, statement.entry()).await
+    spend(&app, from, caller, statement.amount, statement.entry()).await
 }

@@ -1,17 +1,18 @@
 //! `/v1/jobs/{id}/top-up`: more money for a job that has not ended.
 
-use super::auth::Owner;
+use super::auth::{Caller, Owner};
 use super::body::JsonBody;
 use super::extract::Path;
 use super::idempotency::{Claim, Once, Turn};
+use super::money::Reference;
 use super::{App, Problem, jobs};
-use crate::store::StoreError;
+use crate::store::{BooksError, KnownKey, StoreError};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use raven_engine::ledger::PayError;
+use raven_engine::ledger::{Added, PayError, Refusal};
 use raven_engine::money::NanoUsd;
 use raven_protocol::JobId;
 use serde::Deserialize;
@@ -28,6 +29,8 @@ pub fn routes() -> Router<App> {
 struct TopUp {
     /// Of any size, so that one beyond the books is refused as such.
     amount_nano_usd: Number,
+    /// What the owner knows it by: it is entered once, at any time.
+    reference: Option<Reference>,
 }
 
 /// An amount of 1 or more that a job which holds `escrow` can take.
@@ -49,11 +52,12 @@ fn amount(found: &Number, escrow: NanoUsd) -> Result<NanoUsd, Problem> {
 
 async fn top_up(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     once: Once,
     Path(id): Path<String>,
     JsonBody(wish, digest): JsonBody<TopUp>,
 ) -> Result<Response, Problem> {
+    let owner = Owner(caller.account);
     let row = jobs::find(&app, owner, &id).await?;
     let claim = match once.begin(&app, owner, digest).await? {
         Turn::Answered(answer) => return Ok(answer),
@@ -62,35 +66,60 @@ async fn top_up(
     let amount = amount(&wish.amount_nano_usd, row.escrow)?;
     // A client that hangs up takes its handler with it, but not this: what is paid
     // is told to the job.
-    let answer = tokio::spawn(pay(app, owner, row.id, amount, claim)).await??;
+    let answer = tokio::spawn(pay(app, caller, row.id, amount, wish.reference, claim)).await??;
     Ok((StatusCode::OK, Json(answer)).into_response())
 }
 
 async fn pay(
     app: App,
-    owner: Owner,
+    caller: KnownKey,
     job: JobId,
     amount: NanoUsd,
+    reference: Option<Reference>,
     claim: Claim,
 ) -> Result<Value, Problem> {
-    let answer = |escrow: NanoUsd| json!({ "id": job, "amount_nano_usd": amount, "escrow_nano_usd": escrow });
-    let remembered = |escrow| claim.remember(StatusCode::OK, &answer(escrow));
-    let escrow = match app.store.top_up(owner.0, job, amount, remembered).await {
-        Ok(escrow) => escrow,
-        Err(StoreError::Ended { phase, .. }) => {
-            let detail = format!("the job has ended already: {phase}");
-            return Err(Problem::conflict(detail).with_field("state"));
-        }
-        Err(StoreError::Pay(PayError::Overflow)) => {
-            let detail = format!("{FIELD}: the job would hold more than the books can say");
-            return Err(Problem::malformed(detail).with_field(FIELD));
-        }
-        Err(error) => return Err(error.into()),
+    let answer = |escrow: NanoUsd, added| {
+        json!({
+            "id": job, "amount_nano_usd": amount, "escrow_nano_usd": escrow,
+            "entered_before": added == Added::Before,
+        })
     };
+    let remembered = |escrow, added| claim.remember(StatusCode::OK, &answer(escrow, added));
+    let paid = match reference {
+        Some(reference) => {
+            let id = reference.entry("top-up", caller.account);
+            app.store.top_up_once(caller.into(), job, amount, id, remembered).await
+        }
+        None => {
+            let remembered = |escrow| remembered(escrow, Added::New);
+            let paid = app.store.top_up(caller, job, amount, remembered).await;
+            paid.map(|escrow| (escrow, Added::New))
+        }
+    };
+    let (escrow, added) = paid.map_err(refused)?;
     drop(claim);
-    if let Err(error) = app.network.top_up(job, escrow).await {
+    if added == Added::New
+        && let Err(error) = app.network.top_up(job, escrow).await
+    {
         // It is paid, and the next process reads it from the store.
         tracing::warn!(%job, %error, "a job was not told that it was topped up");
     }
-    Ok(answer(escrow))
+    Ok(answer(escrow, added))
+}
+
+fn refused(error: StoreError) -> Problem {
+    match error {
+        StoreError::Ended { phase, .. } => {
+            let detail = format!("the job has ended already: {phase}");
+            Problem::conflict(detail).with_field("state")
+        }
+        StoreError::Pay(PayError::Overflow) => {
+            let detail = format!("{FIELD}: the job would hold more than the books can say");
+            Problem::malformed(detail).with_field(FIELD)
+        }
+        StoreError::Books(refusal @ Refusal::IdReused { .. }) => {
+            BooksError::Refused(refusal).into()
+        }
+        error => error.into(),
+    }
 }

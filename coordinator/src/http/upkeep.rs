@@ -1,8 +1,8 @@
 //! What time takes away: uploads that were given up, and data sets whose days are over.
 
 use super::{App, Problem, certificates, datasets, partner, proof, uploads};
-use crate::store::{Removal, UploadId};
-use crate::ticket::TICKET_MS;
+use crate::store::{BooksError, Removal, UploadId};
+use crate::ticket::HELD_MS;
 use crate::time::UnixMs;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,37 +23,67 @@ pub async fn run(app: App) {
     }
 }
 
-/// Removes what has ended by `now`. A data set that an open job uses stays
-/// until the job has ended.
+/// Removes what has ended by `now`, and moves money that is due. A data set that an open job
+/// uses stays until the job has ended. Each step is done whatever became of those before it.
 ///
 /// # Errors
-/// Those of the store and the disk.
+/// Those of the store and the disk: the first one, when all has been tried.
 pub async fn sweep(app: &App, now: UnixMs) -> Result<(), Problem> {
-    for id in app.store.expired_uploads(now).await? {
-        uploads::discard(app, id).await?;
-    }
-    for id in app.store.expired_datasets(now).await? {
-        if let Removal::Removed { .. } = datasets::delete(app, id).await? {
-            tracing::info!(dataset = %id, "a data set's days are over");
-        }
-    }
-    app.store.store_views().await?;
-    app.store.forget_tickets(UnixMs(now.0 - 2 * TICKET_MS)).await?;
-    app.store.forget_card_views(now).await?;
-    app.settlement.expire(now).await?;
-    certificates::issue_waiting(app, None).await?;
-    partner::look_again(app, now).await?;
-    move_earnings(app, now).await
+    let mut turn = Turn::default();
+    turn.note("discard uploads", discard_uploads(app, now).await);
+    turn.note("delete data sets", delete_datasets(app, now).await);
+    turn.note("count views", app.store.store_views().await);
+    turn.note("forget tickets", app.store.forget_tickets(UnixMs(now.0 - HELD_MS)).await);
+    turn.note("forget card views", app.store.forget_card_views(now).await.map(drop));
+    turn.note("end withdrawals", app.settlement.expire(now).await);
+    turn.note("issue certificates", certificates::issue_waiting(app, None).await);
+    turn.note("look at origins", partner::look_again(app, now).await);
+    turn.note("collect for wallets", app.store.collect(now).await.map(drop));
+    // A wallet may be linked, too.
+    turn.note("forward to accounts", app.store.forward(now).await.map(drop));
+    turn.note("expire what is unclaimed", expire_unclaimed(app, now).await);
+    turn.first.map_or(Ok(()), Err)
 }
 
-/// Moves what wallets collect to them, what is linked to accounts to those, and what nobody has claimed to the reserve.
-async fn move_earnings(app: &App, now: UnixMs) -> Result<(), Problem> {
-    app.store.collect(now).await.map_err(|error| Problem::internal(&error))?;
-    // A wallet may be linked, too.
-    app.store.forward(now).await.map_err(|error| Problem::internal(&error))?;
-    let days = app.settings.unclaimed_after_days;
-    let expired = app.store.expire_unclaimed(now, days).await;
-    let expired = expired.map_err(|error| Problem::internal(&error))?;
+/// What went wrong in one turn.
+#[derive(Default)]
+struct Turn {
+    first: Option<Problem>,
+}
+
+impl Turn {
+    /// Logs a step's failure and keeps the first one.
+    fn note<E: Into<Problem> + std::fmt::Debug>(&mut self, step: &str, done: Result<(), E>) {
+        let Err(error) = done else { return };
+        tracing::error!(step, ?error, "a step of the upkeep failed; the next turn tries again");
+        self.first.get_or_insert(error.into());
+    }
+}
+
+/// One that cannot be removed keeps no other.
+async fn discard_uploads(app: &App, now: UnixMs) -> Result<(), Problem> {
+    let mut turn = Turn::default();
+    for id in app.store.expired_uploads(now).await? {
+        turn.note("discard an upload", uploads::discard(app, id).await);
+    }
+    turn.first.map_or(Ok(()), Err)
+}
+
+async fn delete_datasets(app: &App, now: UnixMs) -> Result<(), Problem> {
+    let mut turn = Turn::default();
+    for id in app.store.expired_datasets(now).await? {
+        let deleted = datasets::delete(app, id).await;
+        if let Ok(Removal::Removed { .. }) = deleted {
+            tracing::info!(dataset = %id, "a data set's days are over");
+        }
+        turn.note("delete a data set", deleted.map(drop));
+    }
+    turn.first.map_or(Ok(()), Err)
+}
+
+/// Moves what nobody has claimed to the reserve.
+async fn expire_unclaimed(app: &App, now: UnixMs) -> Result<(), BooksError> {
+    let expired = app.store.expire_unclaimed(now, app.settings.unclaimed_after_days).await?;
     if expired > 0 {
         tracing::info!(expired, "accounts whose earnings nobody has claimed");
     }

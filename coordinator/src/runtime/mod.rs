@@ -17,7 +17,7 @@ mod judge;
 mod leases;
 pub mod metrics;
 mod open_session;
-mod operator;
+pub(crate) mod operator;
 mod outbox;
 mod outcomes;
 mod partners;

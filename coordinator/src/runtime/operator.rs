@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Name of the random number that is the operator's contributor id.
-const IDENTITY: &str = "operator";
+pub(crate) const IDENTITY: &str = "operator";
 /// Speed that is claimed until the first task is measured.
 const FLOPS_PER_S: u64 = 5_000_000_000;
 /// The contributor that the operator's work is credited to: the same over all

@@ -508,7 +508,7 @@ mod tests {
         let site = || TicketSite {
             site: raven_engine::SiteId(9),
             site_key: "pk_test_other".into(),
-            ticket: crate::ticket::UsedTicket { number: 1, is_elsewhere: false },
+            ticket: crate::ticket::UsedTicket { number: 1, keys_max: 1, is_elsewhere: false },
             origin: None,
             refuses: CategorySet::EMPTY,
         };

@@ -4,7 +4,7 @@ use super::books::{Book, BooksError};
 use super::children::check_open;
 use super::wallets::{ACCOUNTS_AT_ONCE, LINK_DAYS, LINKS_MAX, give_all};
 use super::{
-    KeyId, Store, StoreError, column, failed, hash_column, read_book, requester, u64_column,
+    Asker, KeyId, Store, StoreError, column, failed, hash_column, read_book, requester, u64_column,
 };
 use crate::time::{DAY_MS, UnixMs};
 use raven_engine::ContributorId;
@@ -87,11 +87,25 @@ impl Store {
         link: &NewLink,
         now: UnixMs,
     ) -> Result<AccountLink, LinkError> {
+        self.link_account_for(link.account.into(), link, now).await
+    }
+
+    /// The same for a key of the account, which must still hold.
+    ///
+    /// # Errors
+    /// [`LinkError`], [`StoreError::KeyOver`] in it; then nothing is linked and nothing moved.
+    pub async fn link_account_for(
+        &self,
+        by: Asker,
+        link: &NewLink,
+        now: UnixMs,
+    ) -> Result<AccountLink, LinkError> {
         if !self.is_known(link.contributor).await? {
             return Err(LinkError::Unknown);
         }
         let book = self.book_of(link.account).await?;
         let mut transaction = self.begin().await?;
+        by.check(&mut transaction, now).await?;
         check_open(&mut transaction, link.account).await?;
         let linked = match check(&mut transaction, link, book, now).await? {
             Some(linked) => linked,

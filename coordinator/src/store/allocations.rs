@@ -6,7 +6,8 @@ use super::{
     Store, StoreError, card_views, column, failed, from_sql, hash_column, sessions, to_sql,
     u32_column, u64_column, unreadable,
 };
-use crate::allocation::{Allocation, AllocationHash, AllocationKind, receipt_hash};
+use crate::allocation::{Allocation, AllocationHash, AllocationKind, is_signed_by, receipt_hash};
+use crate::runtime::operator;
 use crate::runtime::session::{Raise, hex};
 use crate::time::UnixMs;
 use crate::view::view_id;
@@ -39,6 +40,8 @@ pub enum AllocationFault {
         "the allocations are wrong: what the receipt of line {number} says was shown is missing or was changed"
     )]
     View { number: u64 },
+    #[error("the allocations are wrong: the receipt of line {number} is not signed by its key")]
+    Signature { number: u64 },
     #[error("the allocations are wrong: the newest line of {session} is missing")]
     Last { session: SessionId },
     #[error(transparent)]
@@ -184,7 +187,7 @@ impl Store {
         let (mut last, mut head) = (0_u64, AllocationHash::START);
         loop {
             let rows = sqlx::query(
-                "SELECT a.*, s.receipt AS text FROM allocations a
+                "SELECT a.*, s.receipt AS text, s.signature AS signature FROM allocations a
                  LEFT JOIN sessions s ON s.id = a.session AND a.kind = 'consent'
                  WHERE a.number > ?1 ORDER BY a.number LIMIT ?2",
             )
@@ -206,8 +209,10 @@ impl Store {
                 if hash(row)? != head {
                     return Err(AllocationFault::Chain { number });
                 }
-                if !is_signed_for(&mut view, row, &line).await? {
-                    return Err(AllocationFault::Receipt { number });
+                match signed_for(&mut view, row, &line).await? {
+                    Signed::Named => {}
+                    Signed::ByNobody => return Err(AllocationFault::Signature { number }),
+                    Signed::Otherwise => return Err(AllocationFault::Receipt { number }),
                 }
                 if !is_view_kept(&mut view, row).await? {
                     return Err(AllocationFault::View { number });
@@ -230,28 +235,62 @@ impl Store {
     }
 }
 
-/// Whether the receipt that a line names is stored with its session; lines of other kinds name none.
-async fn is_signed_for(
+/// What is stored of the receipt that a line names.
+enum Signed {
+    /// It is there, signed by the line's contributor; or the line needs none and names none.
+    Named,
+    /// It is there, and the contributor did not sign it.
+    ByNobody,
+    /// It is not there.
+    Otherwise,
+}
+
+/// Looks whether the receipt that a line names is stored with its session, byte by byte as
+/// its contributor has signed it.
+async fn signed_for(
     view: &mut Transaction<'_, Sqlite>,
     row: &SqliteRow,
     line: &Allocation,
-) -> Result<bool, StoreError> {
+) -> Result<Signed, StoreError> {
     if !line.kind.is_signed() {
-        return Ok(line.receipt.is_none());
+        return Ok(if line.receipt.is_none() { Signed::Named } else { Signed::Otherwise });
     }
-    let texts: Vec<String> = match line.kind {
+    let receipts: Vec<(String, String)> = match line.kind {
         AllocationKind::Consent => {
             let text: Option<String> =
                 row.try_get("text").map_err(failed("read a session's receipt"))?;
-            text.into_iter().collect()
+            let signature: Option<String> =
+                row.try_get("signature").map_err(failed("read a session's receipt"))?;
+            text.zip(signature).into_iter().collect()
         }
-        _ => sqlx::query_scalar("SELECT receipt FROM session_receipts WHERE session = ?1")
+        _ => sqlx::query_as("SELECT receipt, signature FROM session_receipts WHERE session = ?1")
             .bind(to_sql(line.session.0))
             .fetch_all(&mut **view)
             .await
             .map_err(failed("read a session's receipts"))?,
     };
-    Ok(texts.iter().any(|text| Some(receipt_hash(text)) == line.receipt))
+    let mut named =
+        receipts.into_iter().filter(|(text, _)| Some(receipt_hash(text)) == line.receipt);
+    let Some((text, signature)) = named.next() else { return Ok(Signed::Otherwise) };
+    let is_signed = match text.is_empty() {
+        // Nobody was asked on the operator's own machine.
+        true => is_operators(view, line.contributor).await?,
+        false => is_signed_by(&line.contributor, &text, &signature),
+    };
+    Ok(if is_signed { Signed::Named } else { Signed::ByNobody })
+}
+
+async fn is_operators(
+    view: &mut Transaction<'_, Sqlite>,
+    contributor: ContributorId,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM identities WHERE name = ?1 AND value = ?2")
+        .bind(operator::IDENTITY)
+        .bind(&contributor.0[..])
+        .fetch_optional(&mut **view)
+        .await
+        .map_err(failed("look for the operator's node"))?;
+    Ok(row.is_some())
 }
 
 /// Whether what a session's first receipt says was shown is there as it was.

@@ -2,6 +2,7 @@
 
 use super::jobs::count_open;
 use super::owners::{begin, revoke_all};
+use super::withdrawals::cancel_waiting;
 use super::{KeyId, NewAccount, NewKey, Store, StoreError, column, failed, u64_column};
 use crate::time::UnixMs;
 use sqlx::Transaction;
@@ -142,8 +143,8 @@ impl Store {
         column(&row, "owners", "child")
     }
 
-    /// Revokes every key of a sub-account, for good; whether it was open. Its money
-    /// stays where its parent can take it back; its sites, with what they earn, its contributors,
+    /// Revokes every key of a sub-account, for good; whether it was open. What it and its sites
+    /// wait to be paid goes back, since whoever asked for it is nobody any more. Its money stays where its parent can take it back; its sites, with what they earn, its contributors,
     /// its data sets and the jobs that have ended become the parent's.
     ///
     /// # Errors
@@ -171,6 +172,7 @@ impl Store {
             return Err(StoreError::OpenJobs { jobs });
         }
         revoke_all(&mut transaction, id, now).await?;
+        cancel_waiting(&mut transaction, id, now).await?;
         for sql in [
             "UPDATE sites SET owner = ?1 WHERE owner = ?2",
             "UPDATE datasets SET owner = ?1 WHERE owner = ?2",

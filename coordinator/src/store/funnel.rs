@@ -117,6 +117,28 @@ pub(super) const VISITORS: &str = "SELECT opened_ms / ?4 AS day,
      FROM sessions WHERE site = ?1 AND opened_ms >= ?2 * ?4 AND opened_ms < (?3 + 1) * ?4
      GROUP BY day";
 
+/// What a visitor did on one site: of its sessions there what was counted, less what is
+/// open. Of the few jobs that it works for the few rounds that are.
+pub(super) const WORK_OF_SESSION: &str = "WITH open AS (
+         SELECT c.session AS session, SUM(c.flops) AS flops
+         FROM sessions me CROSS JOIN job_contributors p ON p.contributor = me.contributor
+         CROSS JOIN pay_rounds r ON r.job = p.job
+         CROSS JOIN credits c ON c.job = r.job AND c.round = r.round AND c.attempt = r.attempt
+         WHERE me.id = ?1 AND c.contributor = me.contributor AND c.void = 0
+             AND c.proof = 'single' AND c.outcome IS NOT NULL
+         GROUP BY c.session
+     ), done AS (
+         SELECT me.id AS id, me.site AS site, me.contributor AS contributor,
+             MAX(s.flops - COALESCE(o.flops, 0), 0) AS flops, s.closed_ms AS closed_ms
+         FROM sessions me CROSS JOIN sessions s
+             ON s.contributor = me.contributor AND s.site = me.site
+         LEFT JOIN open o ON o.session = s.id
+         WHERE me.id = ?1 AND me.site IS NOT NULL
+     )
+     SELECT site, contributor, SUM(flops) AS total,
+         COALESCE(SUM(flops) FILTER (WHERE closed_ms IS NULL), 0) AS visit
+     FROM done GROUP BY id";
+
 impl Store {
     fn views(&self) -> MutexGuard<'_, Counting> {
         self.inner.views.lock().unwrap_or_else(PoisonError::into_inner)
@@ -263,7 +285,9 @@ impl Store {
         ))
     }
 
-    /// What the visitor behind a session did for its site; `None` where it came through none.
+    /// What the visitor behind a session did for its site, as far as it is verified: what
+    /// rests on one contributor's word counts once its round is settled. `None` where it came
+    /// through no site.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -271,18 +295,11 @@ impl Store {
         &self,
         session: SessionId,
     ) -> Result<Option<VisitorWork>, StoreError> {
-        let row = sqlx::query(
-            "SELECT me.site AS site, me.contributor AS contributor,
-                 SUM(s.flops) AS total,
-                 COALESCE(SUM(s.flops) FILTER (WHERE s.closed_ms IS NULL), 0) AS visit
-             FROM sessions me JOIN sessions s
-                 ON s.contributor = me.contributor AND s.site = me.site
-             WHERE me.id = ?1 AND me.site IS NOT NULL GROUP BY me.id",
-        )
-        .bind(to_sql(session.0))
-        .fetch_optional(self.readers())
-        .await
-        .map_err(failed("sum up a visitor's work"))?;
+        let row = sqlx::query(WORK_OF_SESSION)
+            .bind(to_sql(session.0))
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("sum up a visitor's work"))?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(VisitorWork {
             site: SiteId(super::from_sql(column(&row, "sessions", "site")?)),

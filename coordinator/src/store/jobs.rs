@@ -4,8 +4,8 @@ use super::children::{check_open, family};
 use super::idempotency::{Remembered, remember};
 use super::stats::BackendWork;
 use super::{
-    DatasetId, KeyId, Store, StoreError, abandon, column, desk, executions, failed, from_sql,
-    hash_column, pay, to_sql, u32_column, u64_column, unreadable,
+    Asker, DatasetId, KeyId, Store, StoreError, abandon, column, desk, executions, failed,
+    from_sql, hash_column, pay, to_sql, u32_column, u64_column, unreadable,
 };
 use crate::job::{JobFacts, JobSpec, held};
 use crate::time::UnixMs;
@@ -252,6 +252,20 @@ impl Store {
         open_max: u64,
         answer: Option<&Remembered>,
     ) -> Result<(), StoreError> {
+        self.add_job_for(job.owner.into(), job, open_max, answer).await
+    }
+
+    /// The same for a key of its owner's, which must still hold.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyOver`], and those of [`Store::add_job`].
+    pub async fn add_job_for(
+        &self,
+        by: Asker,
+        job: &NewJob,
+        open_max: u64,
+        answer: Option<&Remembered>,
+    ) -> Result<(), StoreError> {
         let text = |column, value: serde_json::Result<String>| {
             value.map_err(|error| unreadable("jobs", column, error))
         };
@@ -259,6 +273,7 @@ impl Store {
         // There is one writer: nobody adds a job between the count and the insert,
         // and nobody deletes its data set.
         let mut transaction = self.begin().await?;
+        by.check(&mut transaction, UnixMs::now()).await?;
         let dataset = sqlx::query("SELECT 1 FROM datasets WHERE id = ?1 AND deleted_ms IS NULL")
             .bind(to_sql(job.dataset.0))
             .fetch_optional(&mut *transaction)

@@ -49,6 +49,41 @@ pub struct KnownKey {
     pub expires: Option<UnixMs>,
 }
 
+/// For whom something is stored: an account, and the key that asked for it, which must
+/// still hold then. Without one nobody asked but the coordinator itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub account: KeyId,
+    pub key: Option<KeyNumber>,
+}
+
+impl From<KeyId> for Asker {
+    fn from(account: KeyId) -> Self {
+        Asker { account, key: None }
+    }
+}
+
+impl From<KnownKey> for Asker {
+    fn from(known: KnownKey) -> Self {
+        Asker { account: known.account, key: Some(known.number) }
+    }
+}
+
+impl Asker {
+    /// Refuses what was asked for with a key that was revoked, or whose time was over,
+    /// before its request had its turn to write.
+    pub(super) async fn check(
+        self,
+        transaction: &mut Transaction<'_, Sqlite>,
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
+        match self.key {
+            Some(key) => check_holds(transaction, key, now).await,
+            None => Ok(()),
+        }
+    }
+}
+
 /// What is shown of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRow {
@@ -221,6 +256,63 @@ fn is_last(own: &KeyRow, keys: &[KeyRow]) -> bool {
     own.scopes.has(Scope::Keys) && !others.any(stays)
 }
 
+/// An account's key of that number, whether or not it holds.
+async fn key_row(
+    transaction: &mut Transaction<'_, Sqlite>,
+    account: KeyId,
+    number: KeyNumber,
+) -> Result<Option<KeyRow>, StoreError> {
+    let row = sqlx::query("SELECT * FROM api_keys WHERE account = ?1 AND id = ?2")
+        .bind(account.0)
+        .bind(number.0)
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(failed("look for a key"))?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Revokes those of `gone` that hold, for `by`: `own` and what came of it, none of which
+/// may do more than it.
+async fn revoke(
+    mut transaction: Transaction<'_, Sqlite>,
+    own: &KeyRow,
+    account: KeyId,
+    gone: Vec<i64>,
+    by: &KnownKey,
+    now: UnixMs,
+) -> Result<Revocation, StoreError> {
+    check_holds(&mut transaction, by.number, now).await?;
+    if let Some(scope) = by.scopes.lacks(own.scopes) {
+        return Ok(Revocation::Stronger(scope));
+    }
+    let query = format!("SELECT * FROM api_keys WHERE account = ?1 AND {HOLDS} LIMIT ?3");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+        .bind(account.0)
+        .bind(now.0)
+        .bind(count_to_sql(KEYS_MAX + SESSIONS_MAX))
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed("look at keys"))?;
+    let mut keys: Vec<KeyRow> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    keys.retain(|key| !gone.contains(&key.number.0));
+    if by.account == account && is_last(own, &keys) {
+        return Ok(Revocation::Last);
+    }
+    let mut revoked = 0;
+    for id in gone {
+        let query = format!("UPDATE api_keys SET revoked_ms = ?2 WHERE id = ?1 AND {HOLDS}");
+        let done = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(id)
+            .bind(now.0)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("revoke a key"))?;
+        revoked += done.rows_affected();
+    }
+    transaction.commit().await.map_err(failed("commit a revocation"))?;
+    Ok(if revoked == 0 { Revocation::Unknown } else { Revocation::Revoked })
+}
+
 impl Store {
     /// Stores another key of an account.
     ///
@@ -347,7 +439,7 @@ impl Store {
 
     /// Revokes a key of an account for another one, `by`, which may do no less: of the
     /// same account, where the last key that may do everything for ever stays, or of
-    /// its parent's, which can always make another.
+    /// its parent's, which can always make another. What it made stays.
     ///
     /// # Errors
     /// [`StoreError::KeyOver`] where `by` holds no longer; [`StoreError`].
@@ -359,33 +451,46 @@ impl Store {
     ) -> Result<Revocation, StoreError> {
         let now = UnixMs::now();
         let mut transaction = self.begin().await?;
-        check_holds(&mut transaction, by.number, now).await?;
-        let query = format!("SELECT * FROM api_keys WHERE account = ?1 AND {HOLDS} LIMIT ?3");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
-            .bind(account.0)
-            .bind(now.0)
-            .bind(count_to_sql(KEYS_MAX + SESSIONS_MAX))
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(failed("look at keys"))?;
-        let keys: Vec<KeyRow> = rows.iter().map(read).collect::<Result<_, _>>()?;
-        let Some(own) = keys.iter().find(|key| key.number == number) else {
+        let row = key_row(&mut transaction, account, number).await?;
+        let Some(own) = row.filter(|own| own.revoked.is_none()) else {
+            check_holds(&mut transaction, by.number, now).await?;
             return Ok(Revocation::Unknown);
         };
-        if let Some(scope) = by.scopes.lacks(own.scopes) {
-            return Ok(Revocation::Stronger(scope));
-        }
-        if by.account == account && is_last(own, &keys) {
-            return Ok(Revocation::Last);
-        }
-        sqlx::query("UPDATE api_keys SET revoked_ms = ?2 WHERE id = ?1")
-            .bind(number.0)
-            .bind(now.0)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("revoke a key"))?;
-        transaction.commit().await.map_err(failed("commit a revocation"))?;
-        Ok(Revocation::Revoked)
+        revoke(transaction, &own, account, vec![number.0], by, now).await
+    }
+
+    /// The same, and revokes all keys that came of it, those of sub-accounts too: whoever
+    /// stole it may have made them. It may have been revoked before. `by` stays where it is
+    /// one of them, with those that came of it.
+    ///
+    /// # Errors
+    /// Those of [`Store::revoke_key_of`].
+    pub async fn revoke_key_and_made(
+        &self,
+        account: KeyId,
+        number: KeyNumber,
+        by: &KnownKey,
+    ) -> Result<Revocation, StoreError> {
+        let now = UnixMs::now();
+        let mut transaction = self.begin().await?;
+        let Some(own) = key_row(&mut transaction, account, number).await? else {
+            check_holds(&mut transaction, by.number, now).await?;
+            return Ok(Revocation::Unknown);
+        };
+        let gone = sqlx::query_scalar(
+            "WITH RECURSIVE gone (id) AS (
+                 SELECT ?1
+                 UNION SELECT k.id FROM api_keys k JOIN gone g ON k.made_by = g.id
+                 WHERE k.id <> ?2
+             )
+             SELECT id FROM gone",
+        )
+        .bind(number.0)
+        .bind(by.number.0)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed("look for the keys that a key made"))?;
+        revoke(transaction, &own, account, gone, by, now).await
     }
 
     /// Revokes a key, also the last one of its account, and a code of recovery that it

@@ -52,7 +52,7 @@ mod withdrawals;
 
 pub use account_links::{AccountLink, LinkError, NewLink};
 pub use allocations::{AllocationFault, AuditedAllocations};
-pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
+pub use books::{AuditError, Audited, Book, BooksError, HoldEnd, Side, StatementLine};
 pub use card_views::{Consent, Signed, UNNAMED_MAX};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
 pub use children::{ChildError, ChildRow};
@@ -65,7 +65,7 @@ pub use group::Persisting;
 pub use idempotency::Remembered;
 pub use inspect::{Inspection, inspect};
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
-pub use keys::{KEYS_MAX, KeyId, KeyNumber, KeyRow, KnownKey, NewKey, Revocation, mode_of};
+pub use keys::{Asker, KEYS_MAX, KeyId, KeyNumber, KeyRow, KnownKey, NewKey, Revocation, mode_of};
 pub use owners::{NewAccount, USED_MS};
 pub use partners::{EARNED, SiteCaps, Withheld, day_of};
 pub use passkeys::{
@@ -120,6 +120,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0020_passkeys.sql"),
     include_str!("../../migrations/0021_card_views.sql"),
     include_str!("../../migrations/0022_token_deposits.sql"),
+    include_str!("../../migrations/0023_ticket_lines.sql"),
 ];
 
 /// Everything that refers to blobs.

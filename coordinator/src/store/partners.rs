@@ -8,7 +8,7 @@ use crate::ticket::UsedTicket;
 use crate::time::{DAY_MS, UnixMs};
 use crate::verify::is_local_origin;
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, PicoUsd};
-use raven_engine::{Beneficiary, ContributorId, Credit, NetworkPrefix, Payer, SiteId};
+use raven_engine::{Beneficiary, ContributorId, Credit, NetworkPrefix, Payer, Proof, SiteId};
 use raven_protocol::{JobId, SessionId};
 use serde_json::json;
 use sqlx::sqlite::Sqlite;
@@ -52,6 +52,8 @@ impl Default for SiteCaps {
 /// its own where the operator pays, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Withheld {
+    /// The site was paused or revoked by the time the work was credited.
+    SiteClosed,
     /// The page's origin was not shown to be the site's own.
     Unproven,
     /// The job is paid with play money and the site's owner has real money, or the
@@ -72,7 +74,8 @@ pub enum Withheld {
 
 impl Withheld {
     /// Every reason.
-    pub const ALL: [Withheld; 7] = [
+    pub const ALL: [Withheld; 8] = [
+        Withheld::SiteClosed,
         Withheld::Unproven,
         Withheld::OtherMoney,
         Withheld::Network,
@@ -85,6 +88,7 @@ impl Withheld {
     /// The name in stores and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Withheld::SiteClosed => "site_closed",
             Withheld::Unproven => "unproven",
             Withheld::OtherMoney => "other_money",
             Withheld::Network => "network",
@@ -294,7 +298,10 @@ impl Attribution {
         let outcome = reason.map_or(EARNED, Withheld::as_str);
         let way = self.ways.get(&credit.session)?;
         let done = self.worked.entry(credit.session).or_default();
-        *done = done.saturating_add(credit.flops);
+        // What nobody checks is work, and no verified work.
+        if credit.proof != Proof::Unchecked {
+            *done = done.saturating_add(credit.flops);
+        }
         let work = self.work.entry((way.site, outcome)).or_default();
         work.0 += 1;
         work.1 = work.1.saturating_add(credit.flops);
@@ -403,6 +410,8 @@ struct Standing {
     book: Option<Book>,
     /// Whether the job is paid with the same.
     is_same_money: bool,
+    /// Whether its frame is shown to anybody.
+    is_open: bool,
 }
 
 impl Standing {
@@ -415,6 +424,9 @@ impl Standing {
     }
 
     fn withheld(&self, origin: Option<&String>) -> Option<Withheld> {
+        if !self.is_open {
+            return Some(Withheld::SiteClosed);
+        }
         if !self.is_same_money {
             return Some(Withheld::OtherMoney);
         }
@@ -437,7 +449,8 @@ async fn standing(
     job_book: Option<Book>,
 ) -> Result<Standing, StoreError> {
     let row = sqlx::query(
-        "SELECT i.origins AS origins, k.book AS book
+        "SELECT i.origins AS origins, k.book AS book,
+             i.revoked_ms IS NULL AND i.paused_ms IS NULL AS is_open
          FROM sites i JOIN api_keys k ON k.id = i.owner WHERE i.id = ?1",
     )
     .bind(to_sql(site.0))
@@ -455,7 +468,9 @@ async fn standing(
         .map_err(|error| super::unreadable("sites", "origins", error))?;
     let book: &str = column(&row, "api_keys", "book")?;
     let book = book.parse().ok();
-    Ok(Standing { registered, proven, book, is_same_money: book.is_some() && book == job_book })
+    let is_same_money = book.is_some() && book == job_book;
+    let is_open = column(&row, "sites", "is_open")?;
+    Ok(Standing { registered, proven, book, is_same_money, is_open })
 }
 
 /// The ways of some sessions' work; none where it came through no site that is stored.
@@ -499,26 +514,26 @@ impl Store {
         *self.inner.site_caps.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Whose ticket it is; `None` while nobody has come with it.
+    /// The keys that have come with a ticket, or with one that it was renewed to.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn ticket_holder(&self, ticket: u64) -> Result<Option<ContributorId>, StoreError> {
-        let row = sqlx::query("SELECT contributor FROM ticket_holders WHERE ticket = ?1")
+    pub async fn ticket_holders(&self, ticket: u64) -> Result<Vec<ContributorId>, StoreError> {
+        let rows = sqlx::query("SELECT contributor FROM ticket_keys WHERE ticket = ?1")
             .bind(to_sql(ticket))
-            .fetch_optional(self.readers())
+            .fetch_all(self.readers())
             .await
             .map_err(failed("look up a ticket"))?;
-        row.map(|row| super::hash_column(&row, "ticket_holders", "contributor").map(ContributorId))
-            .transpose()
+        let read = |row| super::hash_column(row, "ticket_keys", "contributor").map(ContributorId);
+        rows.iter().map(read).collect()
     }
 
-    /// Forgets holders of tickets that have expired.
+    /// Forgets holders of tickets who have not come since.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn forget_tickets(&self, before: UnixMs) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM ticket_holders WHERE used_ms < ?1")
+        sqlx::query("DELETE FROM ticket_keys WHERE used_ms < ?1")
             .bind(before.0)
             .execute(self.writer())
             .await
@@ -527,7 +542,8 @@ impl Store {
     }
 }
 
-/// Gives a ticket to the first key that comes with it; answers it as it was first used.
+/// Gives a ticket to a key that comes with it, where it is that key's already or may be;
+/// answers it as that key first used it.
 pub(super) async fn take_ticket(
     transaction: &mut Tx<'_>,
     ticket: UsedTicket,
@@ -535,22 +551,21 @@ pub(super) async fn take_ticket(
     now: UnixMs,
 ) -> Result<UsedTicket, StoreError> {
     let row = sqlx::query(
-        "INSERT INTO ticket_holders (ticket, contributor, used_ms, elsewhere)
-         VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET used_ms = used_ms RETURNING contributor, elsewhere",
+        "INSERT INTO ticket_keys (ticket, contributor, used_ms, elsewhere)
+         SELECT ?1, ?2, ?3, ?4 WHERE
+             EXISTS (SELECT 1 FROM ticket_keys WHERE ticket = ?1 AND contributor = ?2)
+             OR (SELECT COUNT(*) FROM ticket_keys WHERE ticket = ?1) < ?5
+         ON CONFLICT DO UPDATE SET used_ms = MAX(used_ms, excluded.used_ms)
+         RETURNING elsewhere",
     )
     .bind(to_sql(ticket.number))
     .bind(&contributor.0[..])
     .bind(now.0)
     .bind(ticket.is_elsewhere)
-    .fetch_one(&mut **transaction)
+    .bind(i64::from(ticket.keys_max))
+    .fetch_optional(&mut **transaction)
     .await
     .map_err(failed("take a ticket"))?;
-    let holder = super::hash_column(&row, "ticket_holders", "contributor")?;
-    let is_elsewhere = column(&row, "ticket_holders", "elsewhere")?;
-    if holder == contributor.0 {
-        Ok(UsedTicket { is_elsewhere, ..ticket })
-    } else {
-        Err(StoreError::TicketTaken)
-    }
+    let row = row.ok_or(StoreError::TicketTaken)?;
+    Ok(UsedTicket { is_elsewhere: column(&row, "ticket_keys", "elsewhere")?, ..ticket })
 }

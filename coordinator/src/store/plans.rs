@@ -21,6 +21,7 @@ async fn nothing_walks_through_the_ledger() {
         funnel::EARNINGS[0],
         funnel::EARNINGS[1],
         funnel::VISITORS,
+        funnel::WORK_OF_SESSION,
         desk::OPEN_WORK,
         desk::LINES_OF,
         repeated::OPEN_WORDS,

@@ -84,6 +84,9 @@ pub fn parse_site(text: &str) -> Option<SiteId> {
     (site_text(id) == text).then_some(id)
 }
 
+/// Sites of one list: far more than an account has, but revoked ones are not counted.
+const LISTED_MAX: i64 = 1_000;
+
 const COLUMNS: &str =
     "id, name, site_key, origins, revoked_ms, paused_ms, refused_categories, allowed_categories,
      created_ms";
@@ -207,17 +210,23 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// Every site of a key that is not revoked, newest first.
+    /// The sites of a key that are revoked, or those that are not, newest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn sites_of(&self, owner: KeyId) -> Result<Vec<OwnedSite>, StoreError> {
+    pub async fn sites_of(
+        &self,
+        owner: KeyId,
+        revoked: bool,
+    ) -> Result<Vec<OwnedSite>, StoreError> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM sites WHERE owner = ?1 AND revoked_ms IS NULL
-             ORDER BY created_ms DESC, id"
+            "SELECT {COLUMNS} FROM sites WHERE owner = ?1 AND (revoked_ms IS NOT NULL) = ?2
+             ORDER BY created_ms DESC, id LIMIT ?3"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(owner.0)
+            .bind(revoked)
+            .bind(LISTED_MAX)
             .fetch_all(self.readers())
             .await
             .map_err(failed("list sites"))?;

@@ -18,7 +18,7 @@ pub(super) async fn void_credits(
         let row = sqlx::query(
             "UPDATE credits SET void = 1 WHERE job = ?1 AND round = ?2 AND stage = ?3
                  AND part = ?4 AND attempt = ?5 AND contributor = ?6 AND void = 0
-             RETURNING session, flops, rate, backend, payer, day, outcome",
+             RETURNING session, flops, rate, backend, proof, payer, day, outcome",
         )
         .bind(to_sql(job.0))
         .bind(i64::from(void.task.round))
@@ -124,6 +124,7 @@ async fn take_from_sums(
 async fn take_from_site(transaction: &mut Tx<'_>, row: &SqliteRow) -> Result<(), StoreError> {
     let Some(day) = column::<Option<i64>>(row, "credits", "day")? else { return Ok(()) };
     let outcome: &str = column(row, "credits", "outcome")?;
+    let proof: &str = column(row, "credits", "proof")?;
     let (session, flops): (i64, i64) =
         (column(row, "credits", "session")?, column(row, "credits", "flops")?);
     let pico_usd = match outcome == EARNED {
@@ -141,8 +142,9 @@ async fn take_from_site(transaction: &mut Tx<'_>, row: &SqliteRow) -> Result<(),
              AND day = ?2",
         "UPDATE site_days SET pico_usd = MAX(pico_usd - ?4, 0)
          WHERE site = (SELECT site FROM sessions WHERE id = ?1) AND day = ?2",
+        // Of what was not checked nothing was counted there.
         "UPDATE sessions SET flops = MAX(flops - ?3, 0)
-         WHERE id = ?1",
+         WHERE id = ?1 AND ?6 <> 'unchecked'",
     ] {
         sqlx::query(sql)
             .bind(session)
@@ -150,6 +152,7 @@ async fn take_from_site(transaction: &mut Tx<'_>, row: &SqliteRow) -> Result<(),
             .bind(flops)
             .bind(pico_usd)
             .bind(outcome)
+            .bind(proof)
             .execute(&mut **transaction)
             .await
             .map_err(failed("take void work from its site"))?;

@@ -173,6 +173,7 @@ fn a_card_that_came_into_view_is_counted_once_for_each_frame_that_was_served() {
             .expect("a ticket");
         assert_eq!(tell(&renewed).status, 204);
         let stripped = renewed.replace(".renewed", "");
+        assert_ne!(stripped, renewed);
         assert_eq!(tell(&stripped).problem(403)["field"], "ticket");
     }
     let forged = ticket.replace('.', "x");

@@ -256,6 +256,8 @@ fn what_a_linked_contributor_earns_is_its_accounts_until_it_is_unlinked() {
     earn(&server, Book::Live, "c", &ann, 7, false);
     let linked = link(&server, &ann, 1);
     assert_eq!(linked.status, 201, "{}", linked.text());
+    // Whoever signs it is here, so that what it leaves in the other book is not unclaimed yet.
+    assert!(server.sql("SELECT seen_ms FROM contributors").is_some());
     let linked = linked.json();
     assert_eq!((&linked["book"], &linked["account"]), (&json!("test"), &json!(own.to_string())));
     assert_eq!(available(&server, Book::Test, own), TRIAL + 100, "what has matured");

@@ -211,3 +211,62 @@ fn accounts_are_found_by_name_and_by_the_hint_of_a_key() {
         assert!(found.is_empty(), "{text}");
     }
 }
+
+#[test]
+fn a_stolen_key_goes_with_all_that_came_of_it_where_its_owner_says_so() {
+    let server = Server::start();
+    let stolen = create(&server, &json!({"name": "stolen"}));
+    let by = text(&stolen["key"]);
+    let spec = json!({ "name": "x" });
+    let made = ask(&server, by, "POST", "/v1/keys", &spec).json();
+    let next = ask(&server, text(&made["key"]), "POST", "/v1/keys", &spec).json();
+    let child = ask(&server, text(&next["key"]), "POST", "/v1/accounts", &spec).json();
+    let own = create(&server, &json!({"name": "another one of the owner's"}));
+    let is_good = |key: &Value| {
+        server.ask(text(&key["key"]), "GET", "/v1/account", &Value::Null).status == 200
+    };
+    let revoke = |query: &str| {
+        server.send("DELETE", &format!("/v1/keys/{}{query}", text(&stolen["id"])), &[], b"")
+    };
+    revoke("?made=maybe").problem(400);
+    assert_eq!(revoke("").status, 204);
+    assert!(!is_good(&stolen));
+    let made_of_it = [&made, &next, &child];
+    assert!(made_of_it.iter().all(|key| is_good(key)), "what it made stays");
+    revoke("").problem(404);
+    assert_eq!(revoke("?made=true").status, 204, "also where it was revoked before");
+    assert!(!made_of_it.iter().any(|key| is_good(key)));
+    assert!(is_good(&own));
+    assert_eq!(server.get("/v1/account").status, 200);
+    revoke("?made=true").problem(404);
+}
+
+#[test]
+fn a_key_that_revokes_what_made_it_stays_itself() {
+    let server = Server::start();
+    let keys = server.get("/v1/keys").json();
+    let first = text(&keys["keys"][0]["id"]).to_owned();
+    let mine = create(&server, &json!({"name": "mine"}));
+    let other = create(&server, &json!({"name": "other"}));
+    let from_mine = ask(&server, text(&mine["key"]), "POST", "/v1/keys", &json!({"name": "x"}));
+    let path = format!("/v1/keys/{first}?made=true");
+    // One that may do less does not even ask.
+    let weak = create(&server, &json!({"name": "weak", "scopes": ["keys"]}));
+    ask(&server, text(&weak["key"]), "DELETE", &path, &Value::Null).problem(403);
+    assert_eq!(ask(&server, text(&mine["key"]), "DELETE", &path, &Value::Null).status, 204);
+    let status = |key: &Value| ask(&server, text(key), "GET", "/v1/account", &Value::Null).status;
+    assert_eq!(status(&json!(server.key)), 401);
+    assert_eq!((status(&other["key"]), status(&weak["key"])), (401, 401));
+    assert_eq!((status(&mine["key"]), status(&from_mine.json()["key"])), (200, 200));
+}
+
+#[test]
+fn the_last_key_stays_though_others_that_it_made_would_go_with_it() {
+    let server = Server::start();
+    let keys = server.get("/v1/keys").json();
+    let first = text(&keys["keys"][0]["id"]).to_owned();
+    let other = create(&server, &json!({"name": "whole, and made by it"}));
+    let path = format!("/v1/keys/{first}?made=true");
+    server.send("DELETE", &path, &[], b"").problem(409);
+    assert_eq!(ask(&server, text(&other["key"]), "GET", "/v1/keys", &Value::Null).status, 200);
+}

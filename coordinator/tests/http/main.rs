@@ -19,6 +19,7 @@ mod parquet;
 mod passkeys;
 mod people;
 mod quotes;
+mod receipts;
 mod recover;
 #[path = "../server/mod.rs"]
 mod server;

@@ -77,6 +77,7 @@ fn the_frame_may_be_shown_by_its_sites_origins_only() {
         let policy = answer.header("content-security-policy");
         assert!(policy.ends_with("; frame-ancestors 'none'"), "{policy}");
         assert!(!answer.text().contains("raven-ticket"));
+        assert!(answer.text().contains("<html lang=\"en\">"), "a screen reader knows its language");
     }
 }
 

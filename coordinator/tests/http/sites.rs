@@ -544,3 +544,26 @@ fn an_estimate_is_the_formula_to_the_nano_usd() {
     }
     assert_eq!(server.app.settings.origin, ORIGIN);
 }
+
+#[test]
+fn a_revoked_sites_money_is_within_reach_of_whoever_asks_for_revoked_ones() {
+    let server = Server::start();
+    let register = |name: &str| {
+        let spec = json!({"name": name, "origins": ["https://news.example"]});
+        server.post("/v1/sites", &spec).json()["id"].clone()
+    };
+    let (first, second) = (register("First"), register("Second"));
+    let path = format!("/v1/sites/{}", first.as_str().expect("an id"));
+    assert_eq!(server.send("DELETE", &path, &[], b"").status, 204);
+    let listed = |query: &str| {
+        let sites = server.get(&format!("/v1/sites{query}")).json()["sites"].clone();
+        let sites = sites.as_array().expect("sites").clone();
+        sites.iter().map(|site| (site["id"].clone(), site["state"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(""), [(second.clone(), json!("live"))]);
+    assert_eq!(listed("?revoked=true"), [(second, json!("live")), (first, json!("revoked"))]);
+    server.get("/v1/sites?revoked=x").problem(400);
+    for of in ["", "/account", "/account/statement", "/withdrawals", "/earnings", "/earnings.csv"] {
+        assert_eq!(server.get(&format!("{path}{of}")).status, 200, "{of}");
+    }
+}

@@ -180,3 +180,19 @@ fn a_contributors_word_makes_its_earnings_an_accounts() {
     }
     assert_eq!(audited(&server), before);
 }
+
+#[test]
+fn who_signs_a_statement_was_here_and_who_sends_it_again_was_not() {
+    let server = Server::start();
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let contributor = ContributorId(key.verifying_key().to_bytes());
+    earn(&server, Account::Contributor(contributor), 500, 100);
+    let said = statement(&server, &key, 300, 1, UnixMs::now().0 + 60_000);
+    let seen = || server.sql("SELECT seen_ms FROM contributors");
+    assert_eq!(seen(), None);
+    assert_eq!(claim(&server, &key, &said).status, 200);
+    assert!(seen().is_some_and(|at| at > 1), "what is unclaimed expires from now on");
+    server.sql("UPDATE contributors SET seen_ms = 1 RETURNING 1");
+    assert_eq!(claim(&server, &key, &said).json()["entered_before"], true);
+    assert_eq!(seen(), Some(1));
+}

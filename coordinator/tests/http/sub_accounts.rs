@@ -4,7 +4,9 @@ use crate::server::{Server, job};
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::receipt::verify;
-use raven_coordinator::store::{Audited, Book};
+use raven_coordinator::store::{Audited, Book, parse_site};
+use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
+use raven_engine::money::NanoUsd;
 use serde_json::{Value, json};
 
 const TRIAL: i64 = 1_000_000_000_000;
@@ -280,4 +282,33 @@ fn keys_that_may_less_make_children_that_may_no_more() {
     server.ask(key, "POST", &format!("{path}/keys"), &more).problem(403);
     let problem = server.ask(key, "POST", &format!("{path}/transfer"), &fund(1, "a")).problem(403);
     assert_eq!(problem["type"], "urn:raven:problem:scope");
+}
+
+#[test]
+fn what_a_closed_childs_site_waits_to_be_paid_goes_back() {
+    let mut server = Server::start();
+    let key = ApiKey::generate(KeyMode::Live);
+    server.runtime.block_on(server.app.store.add_key(&key)).expect("stored");
+    server.key = key.reveal().to_owned();
+    let (account, key) = child(&server, "Ann");
+    let spec = json!({"name": "News", "origins": ["https://news.example"]});
+    let site = server.ask(&key, "POST", "/v1/sites", &spec).json();
+    let path = format!("/v1/sites/{}/withdrawals", text(&site["id"]));
+    let earned = Transfer {
+        debit: Account::Operator,
+        credit: Account::Site(parse_site(text(&site["id"])).expect("an id")),
+        amount: NanoUsd(50_000),
+        reason: Reason::PartnerShare,
+    };
+    let entries = [Entry { id: EntryId::of("test", &[]), at: 1, action: Action::Post(earned) }];
+    server.runtime.block_on(server.app.store.enter(Book::Live, &entries)).expect("entered");
+    let wish = json!({"nano_usd": 40_000, "address": "IBAN of Ann", "reference": "may"});
+    assert_eq!(server.ask(&key, "POST", &path, &wish).status, 201);
+    assert_eq!(server.send("DELETE", &format!("/v1/accounts/{account}"), &[], b"").status, 204);
+    // The site and its money are the parent's now, and nobody pays them to Ann.
+    let listed = server.get(&path).json();
+    assert_eq!(listed["withdrawals"][0]["state"], "cancelled", "{listed}");
+    let shown = server.get(&format!("/v1/sites/{}/account", text(&site["id"]))).json();
+    assert_eq!(shown["balance"]["available_nano_usd"], 50_000);
+    server.runtime.block_on(server.app.store.audit(Book::Live)).expect("books");
 }

@@ -1,6 +1,7 @@
 //! `POST /v1/jobs/{id}/top-up`.
 
 use crate::server::{Server, job, record};
+use raven_coordinator::store::Book;
 use raven_engine::money::NanoUsd;
 use raven_engine::{Cause, JobPhase, JobState, Record};
 use raven_protocol::JobId;
@@ -111,4 +112,42 @@ fn a_pause_is_shown_with_its_cause() {
     let last: Value = serde_json::from_str(&events.last().expect("an event").data).expect("JSON");
     assert_eq!((&last["state"], &last["cause"]), (&json!("paused"), &json!("budget")));
     assert_eq!(last["reason"], reason);
+}
+
+#[test]
+fn a_reference_puts_money_in_once_at_any_time() {
+    let server = Server::start();
+    let (path, id) = posted(&server);
+    let (other, _) = posted(&server);
+    let wish = |amount: i64| json!({ "amount_nano_usd": amount, "reference": "invoice-7" });
+    let first = server.post(&path, &wish(500)).json();
+    assert_eq!((&first["escrow_nano_usd"], &first["entered_before"]), (&json!(501), &json!(false)));
+    server.post(&path, &json!({ "amount_nano_usd": 20 }));
+    // Nothing is left of the first answer, as after more than a day.
+    let again = server.post_once(&path, &wish(500), "another-name").json();
+    assert_eq!((&again["escrow_nano_usd"], &again["entered_before"]), (&json!(521), &json!(true)));
+    assert_eq!(available(&server), TRIAL - 522);
+    for (path, wish) in [(&path, wish(501)), (&other, wish(500))] {
+        let problem = server.post(path, &wish).problem(409);
+        assert_eq!(problem["type"], "urn:raven:problem:reference-used");
+        assert_eq!(problem["field"], "reference");
+    }
+    for reference in ["", "a b", &"x".repeat(65)] {
+        let wish = json!({ "amount_nano_usd": 5, "reference": reference });
+        assert_eq!(server.post(&path, &wish).problem(422)["field"], "reference");
+    }
+    let told = server.network.topped_up.lock().expect("no panic").clone();
+    assert_eq!(told, [501, 521].map(|escrow| (id, NanoUsd(escrow))), "once for each movement");
+    // Of a job that has ended since it is still known, and nothing more is put in.
+    let ended = Record {
+        phase: JobPhase::Cancelled,
+        state: JobState::Cancelled { cause: Cause::Owner },
+        ..record(id, 0)
+    };
+    server.runtime.block_on(server.app.store.persist(&ended)).expect("ended");
+    assert_eq!(server.post(&path, &wish(500)).json()["entered_before"], true);
+    let more = json!({ "amount_nano_usd": 5, "reference": "invoice-8" });
+    assert_eq!(server.post(&path, &more).problem(409)["field"], "state");
+    assert_eq!(available(&server), TRIAL - 1);
+    server.runtime.block_on(server.app.store.audit(Book::Test)).expect("books");
 }

@@ -4,9 +4,11 @@ use crate::server::files::*;
 use crate::server::{Answer, Server, job, record};
 use raven_coordinator::dataset::UploadLimits;
 use raven_coordinator::http::upkeep;
-use raven_coordinator::store::Store;
+use raven_coordinator::store::{Book, Store};
 use raven_coordinator::time::UnixMs;
-use raven_engine::{Cause, JobPhase, JobState, Record};
+use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
+use raven_engine::money::NanoUsd;
+use raven_engine::{Cause, ContributorId, JobPhase, JobState, Record};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
@@ -367,4 +369,35 @@ fn a_data_set_ends_with_its_days_unless_a_job_needs_it() {
     sweep(5000);
     assert_eq!(server.get(&format!("/v1/datasets/{kept}")).status, 200);
     whole(&server, b"still taken");
+}
+
+#[test]
+fn an_upload_that_cannot_be_removed_keeps_nothing_else_from_its_end() {
+    let server = Server::start();
+    let (first, second) = (begin(&server, 1, None), begin(&server, 1, None));
+    // In the place of the first one's file there is a folder that is not empty.
+    let file = server.folder.path().join("incoming").join(first.trim_start_matches("up_"));
+    let _ = std::fs::remove_file(&file);
+    std::fs::create_dir_all(file.join("x")).expect("a folder");
+    let owner = Account::Contributor(ContributorId([5; 32]));
+    let transfer = Transfer {
+        debit: Account::Operator,
+        credit: owner,
+        amount: NanoUsd(500),
+        reason: Reason::Earning,
+    };
+    let id = EntryId::of("test", &[]);
+    let entries = [Entry { id, at: 1, action: Action::Post(transfer) }];
+    let store = &server.app.store;
+    server.runtime.block_on(store.enter(Book::Test, &entries)).expect("entered");
+    let later = UnixMs::now().plus_days(400);
+    for turn in 0..2 {
+        let swept = server.runtime.block_on(upkeep::sweep(&server.app, later));
+        assert_eq!(swept.is_err(), turn == 0, "it is told, and given up with the row");
+    }
+    for id in [first, second] {
+        server.get(&format!("/v1/uploads/{id}")).problem(404);
+    }
+    let left = server.runtime.block_on(store.balance(Book::Test, owner)).expect("read");
+    assert_eq!(left.posted, 0, "what nobody claimed went to the reserve all the same");
 }

@@ -2,6 +2,9 @@
 
 use crate::server::Server;
 use crate::support::process::program;
+use raven_coordinator::store::{Book, requester};
+use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
+use raven_engine::money::NanoUsd;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -152,4 +155,39 @@ fn what_is_no_receipt_is_told_why() {
     assert!(!believed && said.contains("missing.json"), "{said}");
     let (believed, said) = says(held.folder.path(), None);
     assert!(!believed, "a folder: {said}");
+}
+
+#[test]
+fn whoever_shows_the_receipt_of_a_void_hold_is_told_that_it_is_not_paid() {
+    let server = Server::start();
+    let transfer = Transfer {
+        debit: Account::Operator,
+        credit: requester(server.owner),
+        amount: NanoUsd(500),
+        reason: Reason::Correction,
+    };
+    let enter = |name: &str, action| {
+        let id = EntryId::of("test", &[name.as_bytes()]);
+        let entries = [Entry { id, at: 1, action }];
+        server.runtime.block_on(server.app.store.enter(Book::Test, &entries)).expect("entered");
+        id
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let shown = |number: i64| {
+        let file = folder.path().join("receipt.json");
+        let text = server.get(&format!("/v1/account/receipts/{number}")).text();
+        std::fs::write(&file, text).expect("written");
+        let output = program().arg("verify-receipt").arg(&file).output().expect("runs");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let held = Action::Hold { transfer, expires: None };
+    let (first, second) = (enter("first", held), enter("second", held));
+    let (code, said) = shown(2);
+    assert!(code == Some(3) && said.contains("not paid: held when this was signed"), "{said}");
+    enter("void", Action::VoidHold { hold: first });
+    enter("post", Action::PostHold { hold: second });
+    let (code, said) = shown(2);
+    assert!(code == Some(3) && said.contains("NOT PAID: the hold was voided by entry 4"), "{said}");
+    let (code, said) = shown(3);
+    assert!(code == Some(0) && said.contains("paid: the hold was posted by entry 5"), "{said}");
 }

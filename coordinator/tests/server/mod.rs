@@ -25,6 +25,8 @@ use raven_engine::money::NanoUsd;
 use raven_engine::{Cause, JobPhase, JobState, Rates, Record, ResumePoint};
 use raven_protocol::{BlobId, Frame, FrameLimits, JobId, KernelId, SessionId};
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Row as _};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -325,8 +327,11 @@ impl Server {
             tokio::spawn(async move { axum::serve(listener, service).await });
             (app, network, owner, key, address)
         });
+        // Each request has a connection of its own: one whose body was refused unread is closed
+        // behind its answer, and the next request could still find it open.
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
+            .max_idle_connections(0)
             .timeout_global(Some(std::time::Duration::from_secs(60)));
         let agent = ureq::Agent::new_with_config(config.build());
         Server { address, app, network, key, owner, folder, stop, runtime, agent }
@@ -454,6 +459,16 @@ impl Server {
         );
         assert_eq!(answer.status, 201, "{}", answer.text());
         answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// The first number that a statement answers, beside the running process.
+    pub fn sql(&self, text: &'static str) -> Option<i64> {
+        let file = SqliteConnectOptions::new().filename(self.folder.path().join("raven.sqlite"));
+        self.runtime.block_on(async move {
+            let mut connection = file.connect().await.expect("a file");
+            let row = sqlx::query(text).fetch_optional(&mut connection).await.expect("SQL");
+            row.map(|row| row.get(0))
+        })
     }
 
     /// Number of blobs on disk.

@@ -79,7 +79,7 @@ fn open_on(
         contributor: ContributorId([who; 32]),
         site: Some(site),
         origin: Some(page.into()),
-        ticket: Some(UsedTicket { number: session, is_elsewhere: false }),
+        ticket: Some(UsedTicket { number: session, keys_max: 1, is_elsewhere: false }),
         prefix: prefix(network),
         device,
         numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },
@@ -105,6 +105,18 @@ fn work_for(
     sessions: &[(u64, u8)],
     beneficiary: Beneficiary,
 ) {
+    let credits = credits(site, job, round, sessions, beneficiary);
+    let record = Record { credits, ..record(job, round + 1) };
+    server.runtime.block_on(server.app.store.persist(&record)).expect("persisted");
+}
+
+fn credits(
+    site: SiteId,
+    job: JobId,
+    round: u32,
+    sessions: &[(u64, u8)],
+    beneficiary: Beneficiary,
+) -> Vec<Credit> {
     let credits = sessions.iter().enumerate().map(|(part, &(session, who))| Credit {
         backend: Backend::Cpu,
         task: TaskId { job, round, stage: 0, part: part as u32 },
@@ -119,8 +131,7 @@ fn work_for(
         attempt: 0,
         payer: Payer::Job,
     });
-    let record = Record { credits: credits.collect(), ..record(job, round + 1) };
-    server.runtime.block_on(server.app.store.persist(&record)).expect("persisted");
+    credits.collect()
 }
 
 /// Results by what they came to for the site.
@@ -323,12 +334,10 @@ fn a_ticket_of_another_key_opens_no_session() {
     let site = site(&server);
     open(&server, site, 1, 1, 1).expect("opened");
     let store = &server.app.store;
-    assert_eq!(
-        server.runtime.block_on(store.ticket_holder(1)).expect("read"),
-        Some(ContributorId([1; 32]))
-    );
+    let holders = || server.runtime.block_on(store.ticket_holders(1)).expect("read");
+    assert_eq!(holders(), [ContributorId([1; 32])]);
     server.runtime.block_on(store.forget_tickets(UnixMs(UnixMs::now().0 + 1))).expect("forgotten");
-    assert_eq!(server.runtime.block_on(store.ticket_holder(1)).expect("read"), None);
+    assert_eq!(holders(), []);
 }
 
 /// Jobs of a live key are real money: nothing counts as proven by itself, and sites of
@@ -402,7 +411,7 @@ fn what_is_void_is_no_verified_work_any_more() {
         let voids = Record { voids: vec![void], ..record(job, 1) };
         server.runtime.block_on(server.app.store.persist(&voids)).expect("persisted");
         assert_eq!(outcomes(&server, site), counts([("earned", 1)]));
-        assert_eq!([done(1), done(2)], [0, FLOPS]);
+        assert_eq!([done(1), done(2)], [0, 0], "nothing is settled yet");
         let people = server.runtime.block_on(server.app.store.job_contributors(job));
         assert_eq!(people.expect("read"), [(ContributorId([2; 32]), 1)]);
     }
@@ -415,4 +424,81 @@ fn what_is_void_is_no_verified_work_any_more() {
     let voids = Record { voids, ..record(job, 4) };
     server.runtime.block_on(server.app.store.persist(&voids)).expect("persisted");
     assert_eq!(outcomes(&server, site), counts([("earned", 1), ("network_share", 0)]));
+}
+
+/// What a visitor's token would say of its work: of open sessions, and of all.
+fn told(server: &Server, session: u64) -> (u64, u64) {
+    let work = server.runtime.block_on(server.app.store.work_of_session(SessionId(session)));
+    let work = work.expect("read").expect("a visitor");
+    (work.visit_flops, work.total_flops)
+}
+
+#[test]
+fn a_work_token_says_nothing_of_what_is_one_contributors_word_until_it_is_settled() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    open(&server, site, 1, 1, 1).expect("opened");
+    open(&server, site, 2, 1, 2).expect("opened");
+    open(&server, site, 3, 3, 3).expect("opened");
+    let persist = |record: Record| {
+        server.runtime.block_on(server.app.store.persist(&record)).expect("persisted");
+    };
+    let proven = |round: u32, proof: Proof, sessions: &[(u64, u8)]| {
+        let credits = credits(site, job, round, sessions, Beneficiary::Contributor).into_iter();
+        let credits = credits.map(|credit| Credit { proof, ..credit }).collect();
+        persist(Record { credits, ..record(job, round + 1) });
+    };
+    // A liar's word: nobody else has looked at it.
+    proven(0, Proof::Single, &[(1, 1), (3, 3)]);
+    assert_eq!(told(&server, 1), (0, 0));
+    proven(1, Proof::Agreed, &[(1, 1), (2, 1)]);
+    assert_eq!(told(&server, 1), (2 * FLOPS, 2 * FLOPS));
+    proven(2, Proof::Refereed, &[(1, 1)]);
+    assert_eq!(told(&server, 2), (3 * FLOPS, 3 * FLOPS), "whichever of its sessions asks");
+    // What a job does not check is not verified, however long ago.
+    proven(3, Proof::Unchecked, &[(1, 1)]);
+    assert_eq!(told(&server, 1), (3 * FLOPS, 3 * FLOPS));
+    // The lie is proven, and what was not checked is undone: neither was told.
+    let task = |round| TaskId { job, round, stage: 0, part: 0 };
+    let void = |round| Void { task: task(round), attempt: 0, contributor: ContributorId([1; 32]) };
+    persist(Record { voids: vec![void(0), void(3)], ..record(job, 4) });
+    assert_eq!(told(&server, 1), (3 * FLOPS, 3 * FLOPS));
+    assert_eq!(told(&server, 3), (0, 0));
+    // A checkpoint settles what is open.
+    proven(4, Proof::Single, &[(1, 1)]);
+    persist(Record { checkpoint: true, ..record(job, 5) });
+    assert_eq!(told(&server, 1), (4 * FLOPS, 4 * FLOPS));
+    assert_eq!(told(&server, 3), (FLOPS, FLOPS));
+    let closed = server.app.store.session_closed(SessionId(1), None);
+    server.runtime.block_on(closed).expect("closed");
+    assert_eq!(told(&server, 2), (FLOPS, 4 * FLOPS));
+}
+
+#[test]
+fn a_site_that_is_paused_or_revoked_earns_nothing_more_from_that_moment_on() {
+    let server = Server::start();
+    let (site, job) = (site(&server), posted(&server));
+    let store = &server.app.store;
+    open(&server, site, 1, 1, 1).expect("opened");
+    work(&server, site, job, 0, &[(1, 1)]);
+    let pause = |paused| {
+        let change = SiteChange { paused: Some(paused), ..SiteChange::default() };
+        server.runtime.block_on(store.change_site(server.owner, site, &change)).expect("changed")
+    };
+    assert_eq!(pause(true), SiteChanged::Done);
+    work(&server, site, job, 1, &[(1, 1)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 1), ("site_closed", 1)]));
+    assert_eq!(pause(false), SiteChanged::Done);
+    work(&server, site, job, 2, &[(1, 1)]);
+    assert_eq!(outcomes(&server, site), counts([("earned", 2), ("site_closed", 1)]));
+    // Its sessions are still open: they are looked at every ten seconds.
+    assert!(server.runtime.block_on(store.revoke_site(site)).expect("revoked"));
+    work_for(&server, site, job, 3, &[(1, 1)], Beneficiary::Site);
+    assert_eq!(outcomes(&server, site), counts([("earned", 2), ("site_closed", 2)]));
+    let reserve = store.balance(Book::Test, Account::Reserve);
+    assert!(
+        server.runtime.block_on(reserve).expect("read").held_in > 0,
+        "with what was left to it"
+    );
+    server.runtime.block_on(store.audit(Book::Test)).expect("books");
 }

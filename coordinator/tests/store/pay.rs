@@ -59,7 +59,7 @@ fn with_sites(server: &Server) -> [SiteId; 2] {
             contributor: ContributorId([9; 32]),
             site: Some(site),
             origin: Some(page),
-            ticket: Some(UsedTicket { number: session, is_elsewhere: false }),
+            ticket: Some(UsedTicket { number: session, keys_max: 1, is_elsewhere: false }),
             prefix: NetworkPrefix([0; 16]),
             device,
             numeric: NumericClass::Cpu { kernel: KernelId([7; 32]) },

@@ -7,8 +7,9 @@ import { readWithdrawals, tillAt, type Till, type Withdrawals } from '../parts/t
 const texts = (value: unknown): readonly string[] => list(value).filter((each) => typeof each === 'string');
 
 export class Api extends Keyed {
+  /** Revoked ones too, behind the others: what they have earned is still their owner's. */
   async sites(): Promise<readonly SiteName[]> {
-    return list((await this.ask('GET', '/v1/sites')).sites).map((site) => {
+    return list((await this.ask('GET', '/v1/sites?revoked=true')).sites).map((site) => {
       const from = fields(site);
       return { id: text(from.id), name: text(from.name), state: text(from.state) };
     });

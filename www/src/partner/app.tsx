@@ -58,6 +58,7 @@ function Sites({ signed }: { readonly signed: Signed }) {
           {sites.map((site) => (
             <button key={site.id} type="button" aria-current={site.id === here ? 'true' : undefined} onClick={() => setHere(site.id)}>
               {site.name}
+              {site.state === 'revoked' ? ' (revoked)' : ''}
             </button>
           ))}
         </nav>

@@ -9,6 +9,7 @@ const DAYS_SHOWN = 7;
 const REASONS: Readonly<Record<string, string>> = {
   earned: 'Earned the site its 3 %',
   unproven: 'The origin is not proven',
+  site_closed: 'The site was paused or revoked',
   other_money: 'The job was paid with play money, or the site has only that',
   network_sessions: 'Too many sessions of one network',
   network: 'A ticket of another network',

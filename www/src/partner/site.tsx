@@ -34,22 +34,30 @@ export function SitePage({ api, id, revoked }: SiteProps) {
   }, [id]);
   if (!site) return loading.refusal ? <Trouble refusal={loading.refusal} /> : <p class="quiet">Loading …</p>;
   const earning = site.origins.filter((origin) => origin.earns).length;
+  // Its tag shows nothing any more, and its money is its owner's.
+  const isRevoked = site.state === 'revoked';
   return (
     <article aria-labelledby="site">
       <h2 id="site">{site.name}</h2>
       <dl class="tiles">
         <Tile name="State" value={words(site.state)} />
         <Tile name="Contributors now" value={count(site.contributors)} />
-        <Tile name="Origins that earn" value={`${earning} of ${site.origins.length}`} />
+        {isRevoked ? null : <Tile name="Origins that earn" value={`${earning} of ${site.origins.length}`} />}
       </dl>
       <Trouble refusal={loading.refusal} />
-      <Tag api={api} site={site} />
-      <Origins api={api} site={site} changed={setSite} />
-      <Switches api={api} site={site} changed={setSite} />
+      {isRevoked ? (
+        <p class="quiet">It is revoked: its key and its tag are worth nothing. What it has earned is yours to spend and withdraw.</p>
+      ) : (
+        <>
+          <Tag api={api} site={site} />
+          <Origins api={api} site={site} changed={setSite} />
+          <Switches api={api} site={site} changed={setSite} />
+        </>
+      )}
       <Funnel site={site} />
       <EarningsPanel api={api} id={id} />
       <PayoutsPanel api={api} id={id} />
-      <Revoke api={api} site={site} revoked={revoked} />
+      {isRevoked ? null : <Revoke api={api} site={site} revoked={revoked} />}
     </article>
   );
 }

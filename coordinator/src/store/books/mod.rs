@@ -7,7 +7,7 @@ mod row;
 mod statement;
 
 pub use audit::{AuditError, Audited};
-pub use statement::{Side, StatementLine};
+pub use statement::{HoldEnd, Side, StatementLine};
 
 use super::{Store, StoreError, column, failed};
 use load::Loaded;

@@ -3,7 +3,7 @@
 use super::{Book, row};
 use crate::store::{Store, StoreError, column, deposits, failed};
 use crate::token::PaidTokens;
-use raven_engine::ledger::{Account, ChainHash, Entry, HoldState};
+use raven_engine::ledger::{Account, ChainHash, Entry, EntryId, HoldState};
 
 /// Whether an account gave or took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,16 @@ pub struct StatementLine {
     pub paid: Option<PaidTokens>,
 }
 
+/// The entry that ended a hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldEnd {
+    pub number: i64,
+    pub entry: Entry,
+    /// The chain's hash before it, and after it.
+    pub before: ChainHash,
+    pub hash: ChainHash,
+}
+
 impl Store {
     /// A transfer that an account gave or took, and the chain's hash before it.
     ///
@@ -42,14 +52,40 @@ impl Store {
         let Some(line) = lines.into_iter().find(|line| line.number == number) else {
             return Ok(None);
         };
+        Ok(Some((line, self.hash_before(book, number).await?)))
+    }
+
+    async fn hash_before(&self, book: Book, number: i64) -> Result<ChainHash, StoreError> {
         let row = sqlx::query("SELECT hash FROM entries WHERE book = ?1 AND number = ?2")
             .bind(book.as_str())
             .bind(number - 1)
             .fetch_optional(self.readers())
             .await
             .map_err(failed("read the entry before"))?;
-        let before = row.map_or(Ok(ChainHash::START), |row| row::hash(&row))?;
-        Ok(Some((line, before)))
+        row.map_or(Ok(ChainHash::START), |row| row::hash(&row))
+    }
+
+    /// The entry that ended a hold; `None` while it is open.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn hold_end(&self, book: Book, hold: EntryId) -> Result<Option<HoldEnd>, StoreError> {
+        let query = format!(
+            "SELECT {entry} FROM entries e {joins} WHERE e.book = ?1 AND e.hold = ?2",
+            entry = row::ENTRY,
+            joins = row::JOINS
+        );
+        let row = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(book.as_str())
+            .bind(&hold.0[..])
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("look for the end of a hold"))?;
+        let Some(row) = row else { return Ok(None) };
+        let number = column(&row, "entries", "number")?;
+        let (entry, hash) = (row::entry(&row)?, row::hash(&row)?);
+        let before = self.hash_before(book, number).await?;
+        Ok(Some(HoldEnd { number, entry, before, hash }))
     }
 
     /// At most `limit` transfers of an account with numbers below `before`, newest first.
