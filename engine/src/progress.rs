@@ -265,7 +265,7 @@ impl Engine {
         job.accepted_saving.append(&mut job.accepted);
         record.voids = job.voids_saving.clone();
         record.accepted = job.accepted_saving.clone();
-        record.rounds_paid = job.rounds_paid();
+        record.rounds_paid = job.tally.rounds_paid();
         record.rolled_back = matches!(kind, Kind::RollBack { .. });
         if let Kind::SetBack(set_back) = kind {
             record.set_back = Some(set_back);
