@@ -191,7 +191,7 @@ impl Auditor {
         job.resumed_at = point.step;
         job.attempt = point.rollbacks + point.setbacks.len() as u32;
         job.credited_rounds = point.credited_rounds;
-        job.books.resumed(&point.spent);
+        job.books.resumed(&point.spent, point.credited_rounds);
         job.shown.clone_from(&point.shown);
     }
 
@@ -255,8 +255,9 @@ impl Auditor {
                 }
             }
             Event::EffectDone { effect, outcome } => self.effect_done(*effect, outcome),
-            Event::JobAdded { plan, .. } => {
+            Event::JobAdded { plan, terms, .. } => {
                 let job = self.jobs.entry(plan.job).or_default();
+                job.books.quoted(plan, terms.allowance);
                 job.strict = plan.numerics == Numerics::Strict;
                 job.checked = plan.verification != Verification::None;
                 let Algorithm::SyncSgd(sgd) = &plan.algorithm;

@@ -9,6 +9,7 @@ pub mod adversary;
 mod agenda;
 pub mod auditor;
 mod books;
+mod charged;
 mod checks;
 mod contributors;
 pub mod faults;
