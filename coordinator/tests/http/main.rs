@@ -5,6 +5,7 @@ mod account_races;
 mod card;
 mod contributor_money;
 mod contributors;
+mod cost;
 mod datasets;
 mod hostile_files;
 mod idempotency;
