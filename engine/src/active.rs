@@ -14,6 +14,7 @@ use crate::sampling::{EpochOrder, Layout, LayoutError};
 use crate::stage::{Demand, Need, Segment, Stage, Supply, Task};
 use crate::tally::Tally;
 use crate::terms::{Paused, Spent, Terms};
+use crate::verify::earlier::Before;
 use crate::verify::ledger::{CAUTION_MAX, Entry, Ledger};
 use crate::verify::outcome::Holder;
 use crate::verify::trial::Trial;
@@ -203,6 +204,7 @@ impl Job {
         let spent = resume.as_ref().map(|resume| resume.spent).unwrap_or_default();
         let credited_rounds = resume.as_ref().map_or(0, |resume| resume.credited_rounds);
         let allowance = terms.allowance.unwrap_or(Allowance::usual(plan.verification));
+        let open = resume.as_ref().map(|resume| resume.open.clone()).unwrap_or_default();
         let rollbacks = resume.as_ref().map_or(0, |resume| resume.rollbacks);
         let setbacks = resume.as_ref().map_or(0, |resume| resume.setbacks.len() as u32);
         let attempt = resume.as_ref().map_or(0, |resume| resume.attempt);
@@ -236,6 +238,7 @@ impl Job {
                 rollbacks,
                 setbacks,
                 attempts_before,
+                before: Before::new(attempt, open),
                 caution: rollbacks.min(CAUTION_MAX),
                 ..Ledger::default()
             },
@@ -310,7 +313,7 @@ impl Job {
             // Once, however often it is found.
             let Some(payer) = entry.payers.remove(&member.lease) else { continue };
             self.spent.take_back(payer, entry.flops, member.rate);
-            if payer == Payer::Job {
+            if payer == Payer::Job && self.ledger.is_own(entry) {
                 self.tally.take_back(entry.flops);
             }
         }

@@ -266,6 +266,9 @@ impl Engine {
         record.voids = job.voids_saving.clone();
         record.accepted = job.accepted_saving.clone();
         record.rounds_paid = job.tally.rounds_paid();
+        if record.matures() {
+            record.earlier = job.ledger.before.said();
+        }
         record.rolled_back = matches!(kind, Kind::RollBack { .. });
         if let Kind::SetBack(set_back) = kind {
             record.set_back = Some(set_back);
@@ -587,6 +590,7 @@ fn record(job: JobId, draft: Draft, credits: Vec<crate::effect::Credit>) -> Reco
         set_back: None,
         rounds_paid: 0,
         accepted: Vec::new(),
+        earlier: None,
     }
 }
 

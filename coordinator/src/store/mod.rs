@@ -14,6 +14,7 @@ mod contributors;
 mod credits;
 mod datasets;
 mod desk;
+mod earlier;
 mod events;
 mod executions;
 mod funnel;

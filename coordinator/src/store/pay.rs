@@ -15,7 +15,7 @@ use raven_engine::ledger::{
     Voided,
 };
 use raven_engine::money::{Charge, NanoUsd};
-use raven_engine::{Credit, JobPhase, Record, Void};
+use raven_engine::{Credit, Record, Void};
 use raven_protocol::JobId;
 use sqlx::Transaction;
 use sqlx::sqlite::Sqlite;
@@ -175,7 +175,7 @@ pub(super) async fn hold_price(
 /// Whether what is open matures with a record, because it is settled: a job that waits for
 /// money is so, whether it has a checkpoint of it or not.
 pub(super) fn matures(record: &Record) -> bool {
-    record.checkpoint || record.phase == JobPhase::Paused || record.phase.is_end()
+    record.matures()
 }
 
 /// Pays what a record credits, voids what it voids, and lets mature what is settled.

@@ -3,6 +3,7 @@
 mod accounts;
 mod books;
 mod chain;
+mod earlier;
 mod executions;
 mod holds;
 mod money_walks;

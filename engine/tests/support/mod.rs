@@ -6,10 +6,10 @@
 use raven_engine::money::NanoUsd;
 use raven_engine::{
     Agreement, Algorithm, Allowance, Beneficiary, Category, ContributorId, Credit, Divergence,
-    Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, LossMonitor,
-    Metrics, Millis, NetworkPrefix, Oddness, Outbound, Outcome, PartPlan, Patience, PayloadId,
-    Placement, Rates, RefusedCategories, ResumePoint, SessionProfile, SessionStatus, Spent,
-    StagePlan, SyncSgd, Terms, Testimony, Trust, Verification, Void,
+    Earlier, Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState,
+    LossMonitor, Metrics, Millis, NetworkPrefix, Oddness, OpenWord, Outbound, Outcome, PartPlan,
+    Patience, PayloadId, Placement, Rates, RefusedCategories, ResumePoint, SessionProfile,
+    SessionStatus, Spent, StagePlan, SyncSgd, Terms, Testimony, Trust, Verification, Void,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{
@@ -25,6 +25,9 @@ pub const TASKS: u32 = 4;
 pub const ROUNDS: u32 = 6;
 /// Of a micro-batch, and of a part.
 pub const FLOPS: u64 = 15_000_000_000;
+
+/// Where a job goes on after a restart.
+pub const FIRST_STATE: BlobId = BlobId([2; 32]);
 
 /// What the referee was asked.
 #[derive(Clone, Debug)]
@@ -58,6 +61,8 @@ pub struct Rig {
     pub credits: Vec<Credit>,
     /// What of it was void later.
     pub voids: Vec<Void>,
+    /// What the last of them says of earlier processes.
+    pub earlier: Option<Earlier>,
     next: u64,
     /// What one projection takes in the shell.
     pub projection_bytes: u64,
@@ -242,9 +247,19 @@ impl Rig {
     /// The same where an earlier process did the first rounds, and has kept none of their
     /// weights but the first.
     pub fn resumed(verification: Verification, allowance: Allowance, credited_rounds: u32) -> Self {
+        Rig::resumed_with(verification, allowance, credited_rounds, Vec::new())
+    }
+
+    /// The same with what of them was taken on one word.
+    pub fn resumed_with(
+        verification: Verification,
+        allowance: Allowance,
+        credited_rounds: u32,
+        open: Vec<OpenWord>,
+    ) -> Self {
         let terms = Terms { allowance: Some(allowance), ..Terms::default() };
         let point = ResumePoint {
-            weights: BlobId([2; 32]),
+            weights: FIRST_STATE,
             step: 0,
             epochs_done: 0,
             best: None,
@@ -256,6 +271,7 @@ impl Rig {
             attempt: 1,
             setbacks: Vec::new(),
             losses: LossMonitor::default(),
+            open,
         };
         Rig::begun(plan(verification), EngineConfig::default(), terms, Some(point))
     }
@@ -286,6 +302,7 @@ impl Rig {
             digests: BTreeMap::new(),
             credits: Vec::new(),
             voids: Vec::new(),
+            earlier: None,
             next: 0,
             projection_bytes: 256,
             settled: 0,
@@ -403,6 +420,7 @@ impl Rig {
             Effect::Persist { effect, record } => {
                 self.credits.extend(&record.credits);
                 self.voids.extend(&record.voids);
+                self.earlier.clone_from(&record.earlier);
                 Some((effect, Outcome::Persisted))
             }
             Effect::Show { effect, .. } => Some((effect, Outcome::Persisted)),
