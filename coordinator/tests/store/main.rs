@@ -10,6 +10,7 @@ mod money_walks;
 mod moved;
 mod partners;
 mod pay;
+mod pay_cuts;
 mod records;
 mod repeats;
 #[path = "../server/mod.rs"]
