@@ -12,7 +12,9 @@ use crate::plan::{Algorithm, JobPlan, PartPlan, Placement, ResumePoint, StagePla
 use crate::plan_check::{PlanError, check};
 use crate::sampling::{EpochOrder, Layout};
 use crate::stage::{Stage, Supply, Task};
+use crate::tally::Tally;
 use crate::terms::{Paused, Spent, Terms};
+use crate::verify::earlier::Before;
 use crate::verify::ledger::{CAUTION_MAX, Entry, Ledger};
 use crate::verify::outcome::Holder;
 use raven_protocol::{JobId, ResultOutcome, SessionId, TaskId};
@@ -33,8 +35,8 @@ pub(crate) struct Job {
     pub(crate) terms: Terms,
     /// What its accepted work has cost, that of earlier processes included.
     pub(crate) spent: Spent,
-    /// Rounds that an earlier process has credited already.
-    credited_rounds: u32,
+    /// What of its work its owner pays for.
+    pub(crate) tally: Tally,
     /// Whether nobody could work on it when that was last looked at.
     pub(crate) nobody: bool,
     /// Whether the coordinator's own node is called for.
@@ -59,8 +61,6 @@ pub(crate) struct Job {
     pub(crate) accepted_saving: Vec<Acceptance>,
     /// What became of the open stage's results: told when it is over.
     pub(crate) outcomes: Vec<(Holder, ResultOutcome)>,
-    /// What its owner is charged for.
-    pub(crate) flops_charged: u64,
     /// A record that waited for its round to be settled when the job ended.
     pub(crate) unsaved: Option<Draft>,
     /// What it has accepted and not settled.
@@ -120,6 +120,8 @@ impl Job {
         let shown = resume.as_ref().map(|resume| resume.shown.clone()).unwrap_or_default();
         let spent = resume.as_ref().map(|resume| resume.spent).unwrap_or_default();
         let credited_rounds = resume.as_ref().map_or(0, |resume| resume.credited_rounds);
+        let allowance = terms.allowance.unwrap_or(Allowance::usual(plan.verification));
+        let open = resume.as_ref().map(|resume| resume.open.clone()).unwrap_or_default();
         let rollbacks = resume.as_ref().map_or(0, |resume| resume.rollbacks);
         let setbacks = resume.as_ref().map_or(0, |resume| resume.setbacks.len() as u32);
         let attempt = resume.as_ref().map_or(0, |resume| resume.attempt);
@@ -134,7 +136,7 @@ impl Job {
             ending: None,
             terms,
             spent,
-            credited_rounds,
+            tally: Tally::new(allowance, credited_rounds),
             nobody: false,
             operator: false,
             paused: None,
@@ -148,12 +150,12 @@ impl Job {
             accepted: Vec::new(),
             accepted_saving: Vec::new(),
             outcomes: Vec::new(),
-            flops_charged: 0,
             unsaved: None,
             ledger: Ledger {
                 rollbacks,
                 setbacks,
                 attempts_before,
+                before: Before::new(attempt, open),
                 caution: rollbacks.min(CAUTION_MAX),
                 ..Ledger::default()
             },
@@ -201,12 +203,6 @@ impl Job {
         }
     }
 
-    /// Whether the work of `round` was paid for once: doing it again is the
-    /// operator's cost.
-    pub(crate) fn is_credited(&self, round: u32) -> bool {
-        round < self.credited_rounds
-    }
-
     /// Whether a task is a quarter of its round, or more.
     pub(crate) fn is_weighty(&self, task: TaskId) -> bool {
         let stage = self.stage.as_ref().filter(|stage| stage.is_of(task));
@@ -219,35 +215,12 @@ impl Job {
         })
     }
 
-    /// Whether one more execution is within what its mode may be charged; what
-    /// exceeds that is the operator's cost.
-    pub(crate) fn allows_charge(&self, flops: u64) -> bool {
-        let allowance = u128::from(self.allowance().0);
-        let allowed = u128::from(self.flops_accepted) * allowance / 1_000;
-        u128::from(self.flops_charged) + u128::from(flops) <= allowed.max(u128::from(flops))
-    }
-
     /// Its record is durable.
     pub(crate) fn saved(&mut self) {
         self.credits_saving.clear();
         self.voids_saving.clear();
         self.accepted_saving.clear();
         self.ledger.set_back = None;
-    }
-
-    /// Rounds that were paid for, from the first.
-    pub(crate) fn rounds_paid(&self) -> u32 {
-        self.credited_rounds
-    }
-
-    /// Rounds below `round` were paid for.
-    pub(crate) fn credited_until(&mut self, round: u32) {
-        self.credited_rounds = self.credited_rounds.max(round);
-    }
-
-    /// Rounds from `round` on are done again for another result: that is paid for.
-    pub(crate) fn not_credited_from(&mut self, round: u32) {
-        self.credited_rounds = self.credited_rounds.min(round);
     }
 
     /// Takes back what `contributor` earned with a result, and what that has cost.
@@ -257,8 +230,8 @@ impl Job {
             // Once, however often it is found.
             let Some(payer) = entry.payers.remove(&member.lease) else { continue };
             self.spent.take_back(payer, entry.flops, member.rate);
-            if payer == Payer::Job {
-                self.flops_charged = self.flops_charged.saturating_sub(entry.flops);
+            if payer == Payer::Job && self.ledger.is_own(entry) {
+                self.tally.take_back(entry.flops);
             }
         }
         self.credits.retain(|credit| {
@@ -272,18 +245,13 @@ impl Job {
     pub(crate) fn affords(&self, round: u32, stage: u32) -> bool {
         let Some(budget) = self.terms.budget else { return true };
         let flops = self.flops_paid_from(round, stage);
-        self.is_credited(round) || !self.spent.could_exceed(budget, flops, &self.terms.rates)
+        self.tally.is_paid(round) || !self.spent.could_exceed(budget, flops, &self.terms.rates)
     }
 
     /// Operations of `round` from `stage` on, as often as its mode may charge for them.
     pub(crate) fn flops_paid_from(&self, round: u32, stage: u32) -> u64 {
         let flops = self.sgd.placement.flops_from(stage, self.layout.micro_batches(round));
-        self.allowance().of(flops)
-    }
-
-    /// What it was quoted with.
-    fn allowance(&self) -> Allowance {
-        self.terms.allowance.unwrap_or(Allowance::usual(self.plan.verification))
+        self.tally.allowance().of(flops)
     }
 
     /// Slices that one contributor may ever be shown; `None` where none are counted.
@@ -403,12 +371,11 @@ mod tests {
                 Payer::Operator => job.spent.add_operators(FLOPS, rates::HIGHEST),
             }
         }
-        job.flops_charged = 2 * FLOPS;
         let both = job.spent.charge;
         for who in [2, 2, 3, 3] {
             job.void(&mut entry, ContributorId([who; 32]));
         }
-        assert_eq!((job.spent.flops, job.flops_charged), (FLOPS, FLOPS));
+        assert_eq!(job.spent.flops, FLOPS);
         assert_eq!(job.spent.charge.plus(job.spent.charge), Some(both));
         assert_eq!(job.spent.operator, Default::default());
         assert_eq!(job.voids.len(), 4, "the store voids each once");

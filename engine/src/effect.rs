@@ -169,6 +169,25 @@ pub struct Record {
     pub rounds_paid: u32,
     /// Results that were accepted, whoever is paid for them.
     pub accepted: Vec<Acceptance>,
+    /// What is known of open work of earlier processes, where that matures.
+    pub earlier: Option<Earlier>,
+}
+
+impl Record {
+    /// Whether what is open of its job matures with it, because it is settled: a job that
+    /// waits for money is so, whether it has a checkpoint of it or not.
+    pub fn matures(&self) -> bool {
+        self.checkpoint || self.phase == JobPhase::Paused || self.phase.is_end()
+    }
+}
+
+/// Open work of earlier processes: whoever of its contributors is excluded has it voided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// The first attempt of this process.
+    pub below: u32,
+    /// Who was excluded since it began, besides those whose exclusion is stored.
+    pub excluded: Vec<Identity>,
 }
 
 /// Why a job went back to its last checkpoint.

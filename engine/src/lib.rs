@@ -38,6 +38,7 @@ mod session;
 mod speed;
 mod stage;
 pub mod stats;
+mod tally;
 mod terms;
 mod timer;
 pub mod verify;
@@ -50,8 +51,8 @@ pub use category::{Category, CategorySet, RefusedCategories};
 pub use config::EngineConfig;
 pub use divergence::{Divergence, LossMonitor};
 pub use effect::{
-    Acceptance, Credit, Effect, EffectId, Outbound, Payer, Proof, Record, SetBack, Testimony,
-    TreePart, Void, Work,
+    Acceptance, Credit, Earlier, Effect, EffectId, Outbound, Payer, Proof, Record, SetBack,
+    Testimony, TreePart, Void, Work,
 };
 pub use engine::Engine;
 pub use event::{
@@ -68,6 +69,7 @@ pub use rates::Rates;
 pub use raven_protocol::tree;
 pub use sampling::{EpochOrder, Layout, LayoutError, micro_batch_rows};
 pub use stats::Stats;
+pub use tally::Tally;
 pub use terms::{Budget, Fallback, Spent, Terms};
-pub use verify::{Identity, Trust, Verification};
+pub use verify::{Identity, OpenWord, Trust, Verification};
 pub use view::{JobView, SessionStatus, SessionView};

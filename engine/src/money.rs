@@ -61,9 +61,11 @@ impl Charge {
         Charge(units)
     }
 
-    /// `flops × rate / 50e6`, exact. Two u64 multiply within i128.
+    /// `flops × rate / 50e6`, exact below [`Charge::MAX`], which stands for all beyond it:
+    /// two u64 multiply within u128, and nothing near that is taken by the books.
     pub const fn of(flops: Flops, rate: PicoUsd) -> Self {
-        Charge(flops.0 as i128 * rate.0 as i128)
+        let units = flops.0 as u128 * rate.0 as u128;
+        if units > i128::MAX as u128 { Charge::MAX } else { Charge(units as i128) }
     }
 
     /// In whole nano-USD, rounded up; `None` beyond the range of the books.
@@ -136,6 +138,19 @@ mod tests {
         assert_eq!(Charge(unit).rounded_up(), Some(NanoUsd(1)));
         assert_eq!(Charge(unit + 1).rounded_up(), Some(NanoUsd(2)));
         assert_eq!(Charge::of(Flops(u64::MAX), PicoUsd(u64::MAX / 2)).rounded_up(), None);
+    }
+
+    #[test]
+    fn the_largest_of_charges_are_refused_and_owe_nothing_to_anybody() {
+        let (half, most) = (PicoUsd(u64::MAX / 2), PicoUsd(u64::MAX));
+        let exact = i128::from(u64::MAX) * i128::from(half.0);
+        assert_eq!(Charge::of(Flops(u64::MAX), half), Charge(exact));
+        assert_eq!(Charge::of(Flops(u64::MAX / 2), most), Charge(exact));
+        let largest = Charge::of(Flops(u64::MAX), most);
+        assert_eq!(largest, Charge::MAX);
+        assert_eq!(largest.rounded_up(), None);
+        assert_eq!(largest.plus(Charge(1)), None);
+        assert_eq!(round_by_largest_remainder(&[largest]), Err(RoundingError::Overflow));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::category::Category;
 use crate::divergence::{Divergence, LossMonitor};
 use crate::event::ContributorId;
 use crate::terms::Spent;
-use crate::verify::Verification;
+use crate::verify::{OpenWord, Verification};
 use raven_graph::schedule::Schedule;
 use raven_protocol::{BlobId, GraphId, JobId, KernelId, Numerics, Seed, ShardRef};
 use std::collections::{BTreeMap, BTreeSet};
@@ -186,4 +186,6 @@ pub struct ResumePoint {
     pub setbacks: Vec<u32>,
     /// The losses of the rounds up to here.
     pub losses: LossMonitor,
+    /// What of rounds from here on was taken on one word, and has not matured.
+    pub open: Vec<OpenWord>,
 }

@@ -222,7 +222,10 @@ impl Engine {
         job.accepted_saving.append(&mut job.accepted);
         record.voids = job.voids_saving.clone();
         record.accepted = job.accepted_saving.clone();
-        record.rounds_paid = job.rounds_paid();
+        record.rounds_paid = job.tally.rounds_paid();
+        if record.matures() {
+            record.earlier = job.ledger.before.said();
+        }
         record.rolled_back = matches!(kind, Kind::RollBack { .. });
         if let Kind::SetBack(set_back) = kind {
             record.set_back = Some(set_back);
@@ -409,6 +412,7 @@ pub(crate) fn record(job: JobId, draft: Draft, credits: Vec<crate::effect::Credi
         set_back: None,
         rounds_paid: 0,
         accepted: Vec::new(),
+        earlier: None,
     }
 }
 

@@ -162,7 +162,7 @@ impl Job {
     fn missing(&self, round: u32, stage: u32) -> Option<NanoUsd> {
         let escrow = self.terms.escrow?;
         let is_begun = self.credits.iter().any(|credit| credit.task.round == round);
-        if is_begun || self.is_credited(round) {
+        if is_begun || self.tally.is_paid(round) {
             return None;
         }
         self.spent.missing(escrow, self.flops_paid_from(round, stage), &self.terms.rates)

@@ -17,7 +17,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use raven_engine::money::FLOPS_PER_CALCULATION;
+use raven_engine::money::{FLOPS_PER_CALCULATION, NanoUsd};
 use raven_engine::{Allowance, Cause, Fallback, JobPhase, Verification};
 use raven_protocol::{JobId, Seed};
 use serde_json::{Value, json};
@@ -322,7 +322,7 @@ pub fn images_per_s(app: &App, row: &JobRow) -> f64 {
 
 /// A job as the API shows it.
 async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
-    let JobSummary { train, evaluation: last, best, contributors, work } =
+    let JobSummary { train, evaluation: last, best, contributors, work, paid } =
         app.store.job_summary(row.id).await?;
     let (phase, reason) = state(app, row);
     // That of a pause goes with it.
@@ -363,7 +363,7 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
         "evaluation": evaluation(last),
         "best": evaluation(best),
         "train_ms": row.train_ms,
-        "cost": cost(row),
+        "cost": cost(row, paid),
         "rollbacks": row.rollbacks,
         "setbacks": row.setbacks,
         "model_sha256": row.model_sha256,
@@ -373,13 +373,15 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
     Ok(shown)
 }
 
-fn cost(row: &JobRow) -> Value {
+fn cost(row: &JobRow, paid: NanoUsd) -> Value {
     let flops = row.flops.saturating_sub(row.void_flops);
+    // Parts of a nano-USD that nobody is given go back with the rest, each share's own.
+    let charged = if row.phase.is_end() { Some(paid) } else { row.charged.rounded_up() };
     json!({
         "flops": flops,
         "calculations": flops as f64 / FLOPS_PER_CALCULATION as f64,
         "flops_planned": row.facts.flops_planned,
-        "nano_usd": row.charged.rounded_up(),
+        "nano_usd": charged,
         "escrow_nano_usd": row.escrow,
         "topped_up_nano_usd": row.topped_up,
     })

@@ -375,6 +375,7 @@ mod tests {
             set_back: None,
             rounds_paid: 0,
             accepted: Vec::new(),
+            earlier: None,
         };
         let item = Item::Record { record: Box::new(record), state: None, clock: Clock::default() };
         Saving { effect: EffectId(job.0), job, item }

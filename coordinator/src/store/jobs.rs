@@ -123,6 +123,8 @@ pub struct JobSummary {
     pub contributors: u64,
     /// What was credited, by what executed it.
     pub work: Vec<BackendWork>,
+    /// What of its escrow is its earners' and its shares': posted, or held until it matures.
+    pub paid: NanoUsd,
 }
 
 /// Means over samples; `None` where they are not finite numbers.
@@ -405,7 +407,14 @@ impl Store {
             })
             .transpose()
         };
+        let paid = one("SELECT COALESCE(SUM(paid), 0) AS paid FROM pay_lines
+             WHERE job = ?1 AND payer = 'job'")
+        .await?;
         Ok(JobSummary {
+            paid: paid
+                .map(|row| column(&row, "pay_lines", "paid").map(NanoUsd))
+                .transpose()?
+                .unwrap_or_default(),
             work: self.job_work(id).await?,
             train: train.map(|row| MeanMetrics::read(&row, "rounds")).transpose()?,
             evaluation: evaluated(last)?,

@@ -8,7 +8,7 @@
 use super::desk::read_book;
 use super::pay::{self, Tx, unexpected};
 use super::records::read_before;
-use super::{Store, StoreError, books, column, failed, hash_column, repeated, to_sql};
+use super::{Store, StoreError, books, column, earlier, failed, hash_column, repeated, to_sql};
 use crate::time::UnixMs;
 use raven_engine::Record;
 use raven_engine::ledger::{Action, Entry, EntryId};
@@ -39,6 +39,7 @@ impl Store {
     /// shows of the time before a crash.
     async fn void_ahead(&self, record: &Record) -> Result<(), StoreError> {
         let (mut transaction, mut voids) = (self.begin().await?, record.voids.clone());
+        voids.extend(earlier::void(&mut transaction, record).await?);
         if record.train.is_some() && read_before(&mut transaction, record.job).await?.is_strict {
             voids.extend(repeated::differs(&mut transaction, record).await?.unwrap_or_default());
         }

@@ -16,6 +16,7 @@ mod credits;
 mod datasets;
 mod deposits;
 mod desk;
+mod earlier;
 mod events;
 mod executions;
 mod funnel;

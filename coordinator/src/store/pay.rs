@@ -14,7 +14,7 @@ use raven_engine::ledger::{
     Work,
 };
 use raven_engine::money::{Charge, NanoUsd};
-use raven_engine::{Credit, JobPhase, Payer, Record, Void};
+use raven_engine::{Credit, Payer, Record, Void};
 use raven_protocol::JobId;
 use sqlx::Transaction;
 use sqlx::sqlite::Sqlite;
@@ -155,7 +155,7 @@ pub(super) async fn hold_price(
 /// Whether what is open matures with a record, because it is settled: a job that waits for
 /// money is so, whether it has a checkpoint of it or not.
 pub(super) fn matures(record: &Record) -> bool {
-    record.checkpoint || record.phase == JobPhase::Paused || record.phase.is_end()
+    record.matures()
 }
 
 /// Who comes to pay executions, each with who is to and its charge: the operator where they

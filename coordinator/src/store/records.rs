@@ -4,8 +4,8 @@ use super::credits::Outcomes;
 use super::jobs::MeanMetrics;
 use super::partners::{Attribution, day_of};
 use super::{
-    Snapshot, Store, StoreError, abandon, chain, column, count_to_sql, credits, events, executions,
-    failed, pay, repeated, setbacks, to_sql, voided,
+    Snapshot, Store, StoreError, abandon, chain, column, count_to_sql, credits, earlier, events,
+    executions, failed, pay, repeated, setbacks, to_sql, voided,
 };
 use crate::time::UnixMs;
 use raven_engine::money::{Charge, Flops};
@@ -196,6 +196,7 @@ impl Store {
         }
         check_transition(record.job, before.phase, record.phase)?;
         let mut voids = record.voids.clone();
+        voids.extend(earlier::void(transaction, record).await?);
         if let Some(metrics) = &record.train {
             let sums = Sums::of(metrics, before.has_classes);
             let is_new = add_round(transaction, record, &sums, now).await?;

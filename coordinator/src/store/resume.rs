@@ -64,6 +64,7 @@ impl Store {
             rollbacks: job.rollbacks,
             attempt: self.next_attempt(&job).await?,
             spent: self.spent(&job).await?,
+            open: self.open_words(&job, last).await?,
         }))
     }
 

@@ -7,6 +7,7 @@ mod card;
 mod consents;
 mod contributor_money;
 mod contributors;
+mod cost;
 mod datasets;
 mod hostile_files;
 mod idempotency;

@@ -3,6 +3,7 @@
 mod about;
 mod bonuses;
 mod choices;
+mod earlier;
 mod executor;
 mod kernel_products;
 mod newcomers;

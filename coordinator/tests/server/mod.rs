@@ -143,6 +143,7 @@ pub fn record(job: JobId, step: u32) -> Record {
         set_back: None,
         rounds_paid: 0,
         accepted: Vec::new(),
+        earlier: None,
     }
 }
 

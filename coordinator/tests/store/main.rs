@@ -3,6 +3,7 @@
 mod accounts;
 mod books;
 mod chain;
+mod earlier;
 mod evidence;
 mod executions;
 mod file;
@@ -12,6 +13,7 @@ mod money_walks;
 mod moved;
 mod partners;
 mod pay;
+mod pay_cuts;
 mod records;
 mod repeats;
 #[path = "../server/mod.rs"]

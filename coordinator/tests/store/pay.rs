@@ -16,13 +16,14 @@ use raven_protocol::{
     TaskId,
 };
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Row as _};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use std::path::Path;
 
 /// A small generator: the test is about histories, not about chance.
-struct Rng(u64);
+pub struct Rng(pub u64);
 
 impl Rng {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
@@ -34,7 +35,7 @@ fn account(credit: &Credit) -> (Account, Account) {
     (Account::Contributor(credit.contributor), partner)
 }
 
-fn work(credit: &Credit) -> Work {
+pub fn work(credit: &Credit) -> Work {
     let (earner, partner) = account(credit);
     Work {
         task: (credit.task.stage, credit.task.part),
@@ -47,7 +48,7 @@ fn work(credit: &Credit) -> Work {
 }
 
 /// Two sites that earn, each with a session of its number from 1.
-fn with_sites(server: &Server) -> [SiteId; 2] {
+pub fn with_sites(server: &Server) -> [SiteId; 2] {
     [1, 2].map(|session| {
         let page = format!("http://site-{session}.localhost");
         let site = server.post("/v1/sites", &json!({"name": "News", "origins": [page]})).json();
@@ -75,7 +76,7 @@ fn with_sites(server: &Server) -> [SiteId; 2] {
     })
 }
 
-fn random_credit(
+pub fn random_credit(
     rng: &mut Rng,
     sites: &[SiteId; 2],
     (job, key): (JobId, RoundKey),
@@ -101,7 +102,7 @@ fn random_credit(
 }
 
 /// A job with little money, so that the operator comes to pay for some of it.
-fn with_job(server: &Server, amount: i64) -> JobId {
+pub fn with_job(server: &Server, amount: i64) -> JobId {
     let mut document = job(&server.small_dataset());
     document["budget"] = json!({ "nano_usd": amount });
     let answer = server.post("/v1/jobs", &document).json();
@@ -113,32 +114,35 @@ fn persist(server: &Server, record: &Record) {
 }
 
 /// Lines as they are stored: payer, reason, account, exact sum, nano-USD paid or held.
-type Lines = Vec<(String, String, String, String, i64)>;
+pub type Lines = Vec<(String, String, String, String, i64)>;
 
 fn stored(server: &Server, job: JobId) -> Lines {
-    let file = server.app.store.folder().join("raven.sqlite");
-    server.runtime.block_on(async {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).read_only(true);
-        let mut connection = options.connect().await.expect("connects");
-        let rows = sqlx::query("SELECT * FROM pay_lines WHERE job = ?1")
-            .bind(job.0.cast_signed())
-            .fetch_all(&mut connection)
-            .await
-            .expect("read");
-        let mut lines: Lines = rows
-            .iter()
-            .map(|row| {
-                let text = |name: &str| row.get::<String, _>(name);
-                let exact = text("exact");
-                (text("payer"), text("reason"), text("account"), exact, row.get("paid"))
-            })
-            .collect();
-        lines.sort();
-        lines
-    })
+    server.runtime.block_on(lines_in(server.app.store.folder(), job))
 }
 
-fn in_memory(pay: &JobPay) -> Lines {
+pub async fn lines_in(folder: &Path, job: JobId) -> Lines {
+    let file = folder.join("raven.sqlite");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).read_only(true);
+    let mut connection = options.connect().await.expect("connects");
+    let rows = sqlx::query("SELECT * FROM pay_lines WHERE job = ?1")
+        .bind(job.0.cast_signed())
+        .fetch_all(&mut connection)
+        .await
+        .expect("read");
+    connection.close().await.expect("closed");
+    let mut lines: Lines = rows
+        .iter()
+        .map(|row| {
+            let text = |name: &str| row.get::<String, _>(name);
+            let exact = text("exact");
+            (text("payer"), text("reason"), text("account"), exact, row.get("paid"))
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+pub fn in_memory(pay: &JobPay) -> Lines {
     let mut lines: Lines = pay
         .lines
         .iter()

@@ -4,6 +4,7 @@ use crate::algorithm::sync_sgd::SyncSgdDriver;
 use crate::algorithm::{Action, Diverged, Draft};
 use crate::effect::{Payer, SetBack, Work};
 use crate::terms::Paused;
+use crate::verify::earlier::Before;
 use crate::verify::outcome::Paid;
 use crate::verify::trial::Claim;
 use crate::verify::trust::Identity;
@@ -105,6 +106,8 @@ pub(crate) struct Ledger {
     pub(crate) sampled_at_end: bool,
     /// Of whom the referee computed a part in the last rounds before the next settlement.
     pub(crate) looked_at: BTreeSet<Identity>,
+    /// What is open of earlier processes.
+    pub(crate) before: Before,
     /// The round that it went back to as it ended.
     pub(crate) went_back_at_end: Option<u32>,
 }

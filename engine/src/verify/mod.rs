@@ -10,6 +10,7 @@
 //! [`rollback`] undoes the rounds after one that turns out to be wrong.
 
 mod docket;
+pub(crate) mod earlier;
 pub(crate) mod ledger;
 pub(crate) mod outcome;
 pub(crate) mod panel;
@@ -20,6 +21,7 @@ pub(crate) mod trial;
 pub mod trust;
 mod verdict;
 
+pub use earlier::OpenWord;
 pub(crate) use referee::{Case, Ruling};
 pub use trust::{Identity, Trust};
 

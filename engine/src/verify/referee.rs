@@ -344,7 +344,8 @@ impl Engine {
         let lease = case.claims.first().map(|claim| claim.lease);
         let is_same = |entry: &&Entry| entry.members.first().map(|member| member.lease) == lease;
         let entry = entry.filter(|entry| entry.asked).filter(is_same).cloned();
-        if let Some(mut entry) = entry.clone() {
+        let is_own = entry.as_ref().is_some_and(|entry| job.ledger.is_own(entry));
+        if let Some(mut entry) = entry {
             job.ledger.entries.remove(&case.task);
             for member in far.iter().chain(liars) {
                 job.void(&mut entry, member.who.identity.contributor);
@@ -354,7 +355,7 @@ impl Engine {
         for member in honest.iter().filter(|_| !is_refused) {
             self.judged_honest(member, case.task, true);
         }
-        entry.is_some() && is_refused
+        is_own && is_refused
     }
 
     /// One more result of `identity` was computed a second time, and right.
@@ -435,6 +436,9 @@ impl Engine {
         let is_theirs = move |other: &Identity| {
             other == &identity || (exact && other.contributor == identity.contributor)
         };
+        for job in self.world.jobs.values_mut() {
+            job.ledger.before.exclude(identity);
+        }
         self.drop_claims(is_theirs);
         let sessions = self.world.by_contributor.get(&identity.contributor);
         let sessions = sessions.into_iter().flatten().filter_map(|id| self.world.sessions.get(id));
@@ -530,6 +534,9 @@ impl Engine {
         job.ledger.undone.extend_from_slice(&voided);
         voided.extend_from_slice(&entries);
         self.came_to_nothing(id, &voided, &is_theirs);
+        if let Some(job) = self.world.jobs.get(&id) {
+            entries.retain(|entry| job.ledger.is_own(entry));
+        }
         self.recheck_entries(id, entries);
     }
 

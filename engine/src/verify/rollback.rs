@@ -71,7 +71,7 @@ impl Engine {
         unused.extend(job.driver.states());
         // The open round is paid for as far as it got: all of it is the operator's then.
         let begun = job.credits.iter().map(|credit| credit.task.round + 1).max().unwrap_or(0);
-        job.credited_until(job.driver.step().max(begun));
+        job.tally.paid_until(job.driver.step().max(begun));
         job.accepted.retain(|accepted| accepted.task.round < round);
         job.unsaved = None;
         job.ledger.beginnings.retain(|&kept, _| kept <= round);
@@ -114,7 +114,7 @@ impl Engine {
         };
         let round = job.driver.step();
         // What was done was right, and is paid for; what follows is other work.
-        job.not_credited_from(round);
+        job.tally.not_paid_from(round);
         job.ledger.setbacks += 1;
         let set_back = SetBack {
             number: job.ledger.setbacks,

@@ -11,7 +11,7 @@ use crate::progress::Kind;
 use crate::terms::Paused;
 use crate::verify::ledger::{Beginning, Held};
 use crate::verify::{Identity, Verification};
-use raven_protocol::{BlobId, JobId};
+use raven_protocol::{BlobId, JobId, Numerics};
 use std::collections::BTreeSet;
 
 /// What the shell may keep of a job's projections, besides those of one round: some
@@ -98,6 +98,9 @@ impl Engine {
         }
         if std::mem::replace(&mut job.ledger.sampled_at_end, true) {
             return;
+        }
+        if let Some(state) = job.driver.state().filter(|_| job.plan.numerics == Numerics::Strict) {
+            job.ledger.take_up_earlier(state, &job.sgd.placement);
         }
         for task in job.ledger.to_audit() {
             self.recheck(id, task);

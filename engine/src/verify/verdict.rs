@@ -269,6 +269,7 @@ impl Engine {
         job.service += u128::from(flops);
         job.tasks_accepted += 1;
         job.flops_accepted = job.flops_accepted.saturating_add(flops);
+        job.tally.accept(task.id.round, flops);
         let late = self.world.late_payloads(&task);
         // Whoever was asked for its result and did not send it comes last: it
         // takes nobody's place who would have, or has.
@@ -385,13 +386,10 @@ enum Belief {
 /// Enters what one execution earns; who pays for it.
 fn credit(job: &mut Job, task: &Task, member: &Claim, proof: Proof) -> Payer {
     let flops = task.demand.flops;
-    let is_allowed = job.allows_charge(flops) && !job.is_credited(task.id.round);
-    let payer = if is_allowed { Payer::Job } else { Payer::Operator };
-    if payer == Payer::Job {
-        job.flops_charged = job.flops_charged.saturating_add(flops);
-        job.spent.add(flops, member.rate);
-    } else {
-        job.spent.add_operators(flops, member.rate);
+    let payer = job.tally.charge(task.id.round, flops);
+    match payer {
+        Payer::Job => job.spent.add(flops, member.rate),
+        Payer::Operator => job.spent.add_operators(flops, member.rate),
     }
     job.credits.push(Credit {
         task: task.id,

@@ -8,7 +8,7 @@ use raven_engine::ledger::{
 };
 use raven_engine::money::{Charge, FLOPS_PER_CALCULATION, Flops, NanoUsd, PicoUsd};
 use raven_engine::rates::{BONUS_THOUSANDTHS_MAX, Bonus, CLASSES, RATE_MAX};
-use raven_engine::{Allowance, ContributorId, Payer, Rates, SiteId, Verification};
+use raven_engine::{Allowance, ContributorId, Payer, Rates, SiteId, Tally, Verification};
 use raven_protocol::JobId;
 use std::collections::BTreeMap;
 
@@ -50,14 +50,21 @@ impl Reached {
 pub struct State {
     /// What its owner has put in.
     given: NanoUsd,
-    /// Flops that may still be charged.
-    allowance: u64,
+    /// The engine's own rule of who pays, of this process.
+    tally: Tally,
     next: RoundKey,
     /// Rounds that were stored: the operator pays whoever does them again.
     credited: u32,
     /// Work that counts, by round.
     counted: BTreeMap<RoundKey, Vec<Work>>,
+    /// Flops of an execution, and who was to pay for it.
+    executed: BTreeMap<Execution, (u64, Payer)>,
+    /// The first attempt of this process.
+    began: u32,
 }
+
+/// By round, task and who did it.
+type Execution = (RoundKey, (u32, u32), ContributorId);
 
 pub struct Run {
     id: JobId,
@@ -126,10 +133,12 @@ impl Run {
             pay: JobPay::new(id, given),
             state: State {
                 given,
-                allowance: Allowance::usual(mode).of(planned),
+                tally: Tally::new(Allowance::usual(mode), 0),
                 next: RoundKey { attempt: 0, round: 0 },
                 credited: 0,
                 counted: BTreeMap::new(),
+                executed: BTreeMap::new(),
+                began: 0,
             },
             statements: 0,
             operator: desk.posted(Account::Operator),
@@ -172,19 +181,19 @@ impl Run {
         let tasks = 1 + dice.below(4);
         let mut left = self.flops_of_a_round;
         let mut all = Vec::new();
-        let is_again = self.state.next.round < self.state.credited;
+        let key = self.state.next;
         for task in 0..tasks {
             let flops = if task + 1 == tasks { left } else { left / u64::from(1 + dice.below(4)) };
             left -= flops;
             let first = dice.below(6);
+            self.state.tally.accept(key.round, flops);
             for replica in 0..self.executions(dice) {
-                let is_allowed = !is_again && flops <= self.state.allowance;
-                self.reached.overs += u64::from(!is_again && !is_allowed);
-                if is_allowed {
-                    self.state.allowance -= flops;
-                }
-                let payer = if is_allowed { Payer::Job } else { Payer::Operator };
-                all.push(self.execution((0, task), (first + replica) % 6, flops, payer, dice));
+                let payer = self.state.tally.charge(key.round, flops);
+                let is_over = payer == Payer::Operator && !self.state.tally.is_paid(key.round);
+                self.reached.overs += u64::from(is_over);
+                let work = self.execution((0, task), (first + replica) % 6, flops, payer, dice);
+                self.state.executed.insert((key, work.task, work.contributor), (flops, payer));
+                all.push(work);
             }
         }
         all
@@ -231,10 +240,23 @@ impl Run {
         self.state.counted.insert(key, entered);
         self.state.next.round += 1;
         self.state.credited = self.state.credited.max(self.state.next.round);
+        self.check_allowance();
         desk.enter(&entries, self.stored()).expect("the quote covers it");
         if let Some(entry) = entries.first() {
             forge(desk, entry);
         }
+    }
+
+    /// No calculation is charged more often than the mode allows, however often it is done.
+    fn check_allowance(&self) {
+        let own = |(&key, works): (&RoundKey, &Vec<Work>)| -> u64 {
+            let own = works.iter().filter(|work| work.payer == Payer::Job);
+            own.map(|work| self.state.executed[&(key, work.task, work.contributor)].0).sum()
+        };
+        let charged: u64 = self.state.counted.iter().map(own).sum();
+        let done = self.flops_of_a_round * u64::from(self.state.credited);
+        let most = Allowance::usual(self.mode).of(done);
+        assert!(charged <= most, "{charged} of {most} flops");
     }
 
     /// Its owner puts in more.
@@ -274,11 +296,27 @@ impl Run {
         for void in open {
             let works = self.state.counted.entry(void.key).or_default();
             works.retain(|work| (work.task, work.contributor) != (void.task, liar));
+            let executed = self.state.executed.get(&(void.key, void.task, liar));
+            // Of an earlier process's work the engine knows nothing.
+            if let Some(&(flops, Payer::Job)) =
+                executed.filter(|_| void.key.attempt >= self.state.began)
+            {
+                self.state.tally.take_back(flops);
+            }
         }
         if dice.one_in(2) {
-            self.state.next.attempt += 1;
+            self.go_back(dice);
         }
         desk.enter(&entries, self.stored()).expect("what is voided comes first");
+    }
+
+    /// It does some of the open rounds again, or none.
+    fn go_back(&mut self, dice: &mut Dice) {
+        self.state.next.attempt += 1;
+        self.state.tally.paid_until(self.state.next.round);
+        if let Some(open) = self.pay.oldest_open().filter(|_| dice.one_in(2)) {
+            self.state.next.round = self.state.next.round.min(open.round);
+        }
     }
 
     pub fn mature(&mut self, desk: &mut Desk) {
@@ -296,11 +334,9 @@ impl Run {
         self.reached.crashes += 1;
         self.reached.losses += u64::from(desk.books.head() != before);
         self.statements = self.pay.statements;
-        let open = self.pay.oldest_open();
-        self.state.next.attempt += 1;
-        if let Some(open) = open.filter(|_| dice.one_in(2)) {
-            self.state.next.round = open.round;
-        }
+        self.go_back(dice);
+        self.state.began = self.state.next.attempt;
+        self.state.tally = Tally::new(Allowance::usual(self.mode), self.state.credited);
     }
 
     /// Settles the job; whether that is done, and no crash came between.
@@ -361,7 +397,7 @@ impl Run {
         assert_eq!(i128::from(charged), whole);
         assert!(charged <= self.state.given.0);
         assert!(i128::from(charged) <= self.exact(110) / unit);
-        // No calculation is charged more often than the mode allows.
+        self.check_allowance();
         let planned = self.flops_of_a_round * u64::from(self.rounds);
         let most = Allowance::usual(self.mode).of(planned);
         let dearest = Charge::of(Flops(most), self.rates.highest()).units();

@@ -6,10 +6,10 @@
 use raven_engine::money::NanoUsd;
 use raven_engine::{
     Agreement, Algorithm, Allowance, Beneficiary, Category, ContributorId, Credit, Divergence,
-    Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState, Metrics, Millis,
-    NetworkPrefix, Oddness, Outbound, Outcome, PartPlan, PayloadId, Placement, Rates,
-    RefusedCategories, SessionProfile, SessionStatus, StagePlan, SyncSgd, Terms, Testimony, Trust,
-    Verification,
+    Earlier, Effect, EffectError, EffectId, Engine, EngineConfig, Event, JobPlan, JobState,
+    LossMonitor, Metrics, Millis, NetworkPrefix, Oddness, OpenWord, Outbound, Outcome, PartPlan,
+    Patience, PayloadId, Placement, Rates, RefusedCategories, ResumePoint, SessionProfile,
+    SessionStatus, Spent, StagePlan, SyncSgd, Terms, Testimony, Trust, Verification, Void,
 };
 use raven_graph::schedule::Schedule;
 use raven_protocol::{
@@ -25,6 +25,9 @@ pub const TASKS: u32 = 4;
 pub const ROUNDS: u32 = 6;
 /// Of a micro-batch, and of a part.
 pub const FLOPS: u64 = 15_000_000_000;
+
+/// Where a job goes on after a restart.
+pub const FIRST_STATE: BlobId = BlobId([2; 32]);
 
 /// What the referee was asked.
 #[derive(Clone, Debug)]
@@ -56,6 +59,10 @@ pub struct Rig {
     pub digests: BTreeMap<LeaseId, ResultDigest>,
     /// What was credited in durable records.
     pub credits: Vec<Credit>,
+    /// What of it was void later.
+    pub voids: Vec<Void>,
+    /// What the last of them says of earlier processes.
+    pub earlier: Option<Earlier>,
     next: u64,
     /// What one projection takes in the shell.
     pub projection_bytes: u64,
@@ -184,12 +191,22 @@ impl Rig {
 
     /// One whose job has so many rounds, of which so many may be unsettled.
     pub fn of_rounds(verification: Verification, rounds: u32, unsettled: usize) -> Self {
+        Rig::of_rounds_on(verification, rounds, unsettled, Terms::default())
+    }
+
+    /// The same on terms.
+    pub fn of_rounds_on(
+        verification: Verification,
+        rounds: u32,
+        unsettled: usize,
+        terms: Terms,
+    ) -> Self {
         let mut plan = plan(verification);
         let Algorithm::SyncSgd(sgd) = &mut plan.algorithm;
         sgd.train_rows = TASKS * 8 * rounds;
         sgd.shards[0].rows = sgd.train_rows;
         let config = EngineConfig { unsettled_rounds_max: unsettled, ..EngineConfig::default() };
-        Rig::of(plan, config, Terms::default())
+        Rig::of(plan, config, terms)
     }
 
     /// One whose job holds so much, and may begin again where its loss diverges.
@@ -227,7 +244,48 @@ impl Rig {
         Rig::of(plan, EngineConfig::default(), Terms { rates, ..Terms::default() })
     }
 
+    /// The same where an earlier process did the first rounds, and has kept none of their
+    /// weights but the first.
+    pub fn resumed(verification: Verification, allowance: Allowance, credited_rounds: u32) -> Self {
+        Rig::resumed_with(verification, allowance, credited_rounds, Vec::new())
+    }
+
+    /// The same with what of them was taken on one word.
+    pub fn resumed_with(
+        verification: Verification,
+        allowance: Allowance,
+        credited_rounds: u32,
+        open: Vec<OpenWord>,
+    ) -> Self {
+        let terms = Terms { allowance: Some(allowance), ..Terms::default() };
+        let point = ResumePoint {
+            weights: FIRST_STATE,
+            step: 0,
+            epochs_done: 0,
+            best: None,
+            patience: Patience::default(),
+            shown: BTreeMap::new(),
+            credited_rounds,
+            spent: Spent::default(),
+            rollbacks: 0,
+            attempt: 1,
+            setbacks: Vec::new(),
+            losses: LossMonitor::default(),
+            open,
+        };
+        Rig::begun(plan(verification), EngineConfig::default(), terms, Some(point))
+    }
+
     fn of(plan: JobPlan, config: EngineConfig, terms: Terms) -> Self {
+        Rig::begun(plan, config, terms, None)
+    }
+
+    fn begun(
+        plan: JobPlan,
+        config: EngineConfig,
+        terms: Terms,
+        resume: Option<ResumePoint>,
+    ) -> Self {
         let mut rig = Rig {
             engine: Engine::new(EngineConfig { seed: 11, ..config }),
             now: 0,
@@ -243,12 +301,14 @@ impl Rig {
             leased: BTreeMap::new(),
             digests: BTreeMap::new(),
             credits: Vec::new(),
+            voids: Vec::new(),
+            earlier: None,
             next: 0,
             projection_bytes: 256,
             settled: 0,
         };
         let plan = Box::new(plan);
-        rig.tell(Event::JobAdded { plan, resume: None, terms: Box::new(terms) });
+        rig.tell(Event::JobAdded { plan, resume, terms: Box::new(terms) });
         rig
     }
 
@@ -359,6 +419,8 @@ impl Rig {
             Effect::Evaluate { effect, .. } => Some((effect, Outcome::Evaluated { metrics })),
             Effect::Persist { effect, record } => {
                 self.credits.extend(&record.credits);
+                self.voids.extend(&record.voids);
+                self.earlier.clone_from(&record.earlier);
                 Some((effect, Outcome::Persisted))
             }
             Effect::Show { effect, .. } => Some((effect, Outcome::Persisted)),

@@ -8,6 +8,7 @@
 pub mod adversary;
 mod agenda;
 pub mod auditor;
+mod charged;
 mod checks;
 mod contributors;
 mod effects;

@@ -10,8 +10,8 @@ use crate::rng::Rng;
 use crate::shell::Story;
 use crate::sim::{Outcome, Scenario};
 use raven_engine::{
-    Algorithm, Budget, Cause, Divergence, EarlyStopping, EngineConfig, Fallback, JobPlan, JobState,
-    Placement, Rates, Terms, Verification,
+    Algorithm, Allowance, Budget, Cause, Divergence, EarlyStopping, EngineConfig, Fallback,
+    JobPlan, JobState, Placement, Rates, Terms, Verification,
 };
 use raven_protocol::{JobId, Numerics};
 
@@ -99,6 +99,19 @@ fn add_divergence(scenario: &mut Scenario, recovers: bool) {
         // Learning rates begin at 0.05: one, two or three setbacks are needed.
         let rate = [0.04, 0.02, 0.01][rng.below(3) as usize];
         story.explodes = rng.chance(0.7).then(|| (rng.between(1, 12) as u32, rate));
+    }
+}
+
+/// Quotes half of the jobs with another allowance than is usual: some are charged each task
+/// once, so that all else is the operator's.
+fn add_allowances(scenario: &mut Scenario) {
+    let mut rng = Rng::new(scenario.seed).fork(6);
+    for (_, plan, _) in &scenario.jobs {
+        if rng.chance(0.5) {
+            let thousandths = if rng.chance(0.3) { 1_000 } else { rng.between(1_000, 4_000) };
+            let terms = scenario.terms.entry(plan.job).or_default();
+            terms.allowance = Some(Allowance(thousandths as u32));
+        }
     }
 }
 
@@ -232,6 +245,7 @@ pub fn scenario(seed: u64) -> Scenario {
     };
     add_cheats(&mut scenario);
     add_divergence(&mut scenario, false);
+    add_allowances(&mut scenario);
     scenario
 }
 
@@ -285,6 +299,7 @@ pub fn lively(seed: u64) -> Scenario {
     scenario.engine = EngineConfig { sessions_max: 1_000, jobs_max: 100, ..engine };
     scenario.until_us = 50_000 * SECOND;
     add_divergence(&mut scenario, true);
+    add_allowances(&mut scenario);
     scenario
 }
 

@@ -41,6 +41,7 @@ fn record(credits: Vec<Credit>) -> Effect {
         set_back: None,
         rounds_paid: 0,
         accepted: Vec::new(),
+        earlier: None,
     };
     Effect::Persist { effect: EffectId(1), record: Box::new(record) }
 }

@@ -155,6 +155,7 @@ fn resume_after(records: &[Record]) -> Option<ResumePoint> {
         monitor.observe(&RULE, &setbacks, round, loss);
     }
     Some(ResumePoint {
+        open: Vec::new(),
         rollbacks: 0,
         attempt: 0,
         setbacks,

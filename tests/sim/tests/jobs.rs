@@ -409,6 +409,7 @@ fn point(weights: BlobId, credited_rounds: u32) -> ResumePoint {
         attempt: 0,
         setbacks: Vec::new(),
         losses: LossMonitor::default(),
+        open: Vec::new(),
         weights,
         step: 0,
         epochs_done: 0,

@@ -1,9 +1,10 @@
 //! What a job's durable records say that it owes, summed up as they come: at its end the
 //! engine's own account must say the same.
 
+use crate::charged::Charged;
 use crate::ids::IdMap;
 use raven_engine::money::{Charge, Flops};
-use raven_engine::{ContributorId, Payer, Record, Spent, Void};
+use raven_engine::{Allowance, ContributorId, JobPlan, Payer, Record, Spent, Void};
 use raven_protocol::{JobId, TaskId};
 
 /// Credits of a job's records without what they void, and their sums.
@@ -13,6 +14,7 @@ pub(crate) struct Books {
     flops: u64,
     charge: i128,
     operator: i128,
+    charged: Charged,
     /// Whether a record of its end is durable, and they are not yet compared.
     is_closed: bool,
 }
@@ -26,18 +28,27 @@ impl Books {
             let line = (credit.payer, credit.flops, charge);
             if self.credits.insert(key, line).is_none() {
                 self.add(line, 1);
+                self.charged.add(credit);
             }
         }
         for Void { task, attempt, contributor } in &record.voids {
             if let Some(line) = self.credits.remove(&(*task, *attempt, *contributor)) {
                 self.add(line, -1);
+                self.charged.take_back(line.0, line.1);
             }
         }
+        self.charged.recorded(record);
         self.is_closed = record.phase.is_end();
     }
 
+    /// How often each of its rounds may be charged.
+    pub(crate) fn quoted(&mut self, plan: &JobPlan, allowance: Option<Allowance>) {
+        self.charged.quoted(plan, allowance);
+    }
+
     /// What an earlier coordinator's records say.
-    pub(crate) fn resumed(&mut self, spent: &Spent) {
+    pub(crate) fn resumed(&mut self, spent: &Spent, rounds: u32) {
+        self.charged.resumed(rounds);
         self.flops = spent.flops;
         (self.charge, self.operator) = (spent.charge.units(), spent.operator.units());
     }

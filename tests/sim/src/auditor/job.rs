@@ -6,8 +6,8 @@ use super::lease::is_apart;
 use crate::ids::{IdMap, IdSet};
 use crate::shell::Shell;
 use raven_engine::{
-    Algorithm, ContributorId, Credit, JobPlan, PayloadId, Placement, Proof, Record, TreePart,
-    Verification,
+    Algorithm, Allowance, ContributorId, Credit, JobPlan, PayloadId, Placement, Proof, Record,
+    TreePart, Verification,
 };
 use raven_protocol::{BlobId, JobId, Numerics, ResultDigest, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,8 +55,9 @@ pub(super) struct ModelJob {
 }
 
 impl Auditor {
-    pub(super) fn added(&mut self, plan: &JobPlan) {
+    pub(super) fn added(&mut self, plan: &JobPlan, allowance: Option<Allowance>) {
         let job = self.jobs.entry(plan.job).or_default();
+        job.books.quoted(plan, allowance);
         job.strict = plan.numerics == Numerics::Strict;
         job.checked = plan.verification != Verification::None;
         let Algorithm::SyncSgd(sgd) = &plan.algorithm;

@@ -94,7 +94,7 @@ impl Auditor {
         job.resumed_at = point.step;
         job.attempt = point.rollbacks + point.setbacks.len() as u32;
         job.credited_rounds = point.credited_rounds;
-        job.books.resumed(&point.spent);
+        job.books.resumed(&point.spent, point.credited_rounds);
         job.shown.clone_from(&point.shown);
     }
 
@@ -122,7 +122,7 @@ impl Auditor {
             }
             Event::Refused { session, lease, reason } => self.refused(*session, *lease, *reason),
             Event::EffectDone { effect, outcome } => self.effect_done(*effect, outcome),
-            Event::JobAdded { plan, .. } => self.added(plan),
+            Event::JobAdded { plan, terms, .. } => self.added(plan, terms.allowance),
             Event::Tick
             | Event::JobCancelled { .. }
             | Event::ToppedUp { .. }
