@@ -17,6 +17,7 @@ mod earnings;
 mod embed;
 mod events;
 mod extract;
+mod gifts;
 mod headers;
 mod health;
 mod idempotency;
@@ -199,6 +200,7 @@ pub fn router(app: App) -> Router {
         .merge(payouts::routes())
         .merge(contributor_books::routes())
         .merge(links::routes())
+        .merge(gifts::routes())
         .merge(accounts::routes())
         .merge(keys::routes())
         .merge(recover::routes())

@@ -45,11 +45,12 @@ pub async fn sweep(app: &App, now: UnixMs) -> Result<(), Problem> {
     move_earnings(app, now).await
 }
 
-/// Moves what wallets collect to them, what is linked to accounts to those, and what nobody has claimed to the reserve.
+/// Moves what wallets collect to them, what is linked to accounts to those, what was given to sites, and what nobody has claimed to the reserve.
 async fn move_earnings(app: &App, now: UnixMs) -> Result<(), Problem> {
     app.store.collect(now).await.map_err(|error| Problem::internal(&error))?;
     // A wallet may be linked, too.
     app.store.forward(now).await.map_err(|error| Problem::internal(&error))?;
+    app.store.give_later(now).await.map_err(|error| Problem::internal(&error))?;
     let days = app.settings.unclaimed_after_days;
     let expired = app.store.expire_unclaimed(now, days).await;
     let expired = expired.map_err(|error| Problem::internal(&error))?;

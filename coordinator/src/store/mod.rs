@@ -17,6 +17,7 @@ mod desk;
 mod events;
 mod executions;
 mod funnel;
+mod gifts;
 mod idempotency;
 mod inspect;
 mod jobs;
@@ -56,6 +57,7 @@ pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 use desk::read_book;
 pub use events::StoredEvent;
 pub use funnel::{EarningsDay, SiteDay, VisitorWork, Work as SiteWork};
+pub use gifts::{Gift, GiftError};
 pub use idempotency::Remembered;
 pub use inspect::{Inspection, inspect};
 pub use jobs::{CheckpointRow, JobRow, JobSummary, MeanMetrics, NewJob};
@@ -107,6 +109,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0017_choices.sql"),
     include_str!("../../migrations/0018_measures.sql"),
     include_str!("../../migrations/0019_account_links.sql"),
+    include_str!("../../migrations/0024_gifts.sql"),
 ];
 
 /// Everything that refers to blobs.

@@ -30,6 +30,7 @@ async fn nothing_walks_through_the_ledger() {
         wallets::TO_COLLECT,
         wallets::DUE,
         account_links::TO_FORWARD,
+        gifts::TO_GIVE,
     ];
     for sql in queries {
         let plan = plan(&store, sql).await;

@@ -6,6 +6,7 @@ mod card;
 mod contributor_money;
 mod contributors;
 mod datasets;
+mod gifts;
 mod hostile_files;
 mod idempotency;
 mod images;
