@@ -67,6 +67,7 @@ export const CONFIG: HubConfig = {
   textVersion: 'text-1',
   frameUrl: 'http://c/embed/frame.html?site=pk_test_x',
   filesUrl: 'http://c/embed/v/1/',
+  lasts: true,
   share: 0.5,
   gpu: 'no',
   gpuAllowed: false,

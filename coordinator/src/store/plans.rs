@@ -1,6 +1,6 @@
 //! How SQLite reads what grows for ever: by an index, whatever it makes of its statistics.
 
-use super::{Store, account_links, contributors, desk, funnel, partners, repeated, wallets};
+use super::{Store, account_links, contributors, desk, funnel, gifts, partners, repeated, wallets};
 use sqlx::Row as _;
 
 /// Tables that no query of these may walk through.

@@ -2,8 +2,8 @@
 
 import type { Answer, ToFrame } from '../shared/embed-port.ts';
 import type { FromHub, TokenAnswer } from '../shared/hub-port.ts';
-import { forgetKey } from '../shared/key-store.ts';
-import { Earned } from './claim.ts';
+import { forgetKeys, retireKey } from '../shared/key-store.ts';
+import { Earned, LINK_MS } from './claim.ts';
 import type { PageConfig } from './config.ts';
 import type { Embed } from './embed.ts';
 import { Gate, type Sight } from './gate.ts';
@@ -14,6 +14,7 @@ import { Presence } from './presence.ts';
 import { fetchQueue, tellShown } from './queue.ts';
 import { embedPhase, next, viewWidth, type Event as FrameEvent, type View } from './state.ts';
 import type { Text } from './text.ts';
+import { Traces } from './traces.ts';
 import { Elements } from './view.ts';
 
 /** A question that is not laid out yet has no width. */
@@ -50,13 +51,14 @@ export class Card {
   #hub: HubClient | undefined;
   #lastSent = '';
   readonly #memory: Memory;
+  readonly #traces: Traces;
   /** Bytes that the visit has moved, as far as this page knows. */
   #bytes = 0;
   /** The page's wishes for a work token that are not answered yet. */
   readonly #asking: number[] = [];
   /** What holds while work goes on. */
   #chosen: Choices;
-  readonly #earned = new Earned();
+  readonly #earned: Earned;
   /** The hub whose key is noted there. */
   #noted: HubClient | undefined;
   /** What is not shown yet, because something has just been. */
@@ -66,9 +68,12 @@ export class Card {
   constructor(config: PageConfig, text: Text, embed: Embed) {
     this.#config = config;
     const { site, textVersion } = config;
-    this.#memory = new Memory(() => localStorage, () => Date.now(), site, textVersion, () => forgetKey(site));
+    this.#memory = new Memory(() => localStorage, () => Date.now(), site, textVersion);
+    this.#traces = new Traces(() => localStorage, () => Date.now(), site);
+    this.#earned = new Earned(site, location.origin);
     this.#embed = embed;
-    this.#elements = new Elements(text, { site: config.siteName, cap: text.megabytes(config.visitBytesMax) });
+    const { siteName, visitBytesMax, unclaimedDays } = config;
+    this.#elements = new Elements(text, { site: siteName, cap: text.megabytes(visitBytesMax), days: String(unclaimedDays) });
     this.#chosen = this.#elements.choices;
     this.#gate = new Gate(this.#elements.asked, (sight) => this.#see(sight));
     this.#liveGate = new Gate(this.#elements.changed, () => undefined);
@@ -93,12 +98,16 @@ export class Card {
   obeyPage(message: ToFrame): void {
     switch (message.type) {
       case 'hello':
-        if (message.forget) void this.#forget();
         if (message.quiet) this.#dispatch({ type: 'quiet' });
+        if (this.#traces.neverSince !== undefined) this.#refuse(message.asked);
         this.#lastSent = '';
         this.#embed.send({ type: 'ready' });
         this.#tellPage();
-        this.#recall();
+        if (message.forget) this.#forget();
+        // Before the card is opened: nothing moves in it for that.
+        void this.#offerEarned();
+        if (this.#traces.neverSince === undefined) this.#recall();
+        else void this.#holdTo(message.asked);
         return;
       case 'visibility':
         this.#pauses.setPageVisible(message.visible);
@@ -110,7 +119,7 @@ export class Card {
         this.#askToken(message.id);
         return;
       case 'forget':
-        void this.#forget();
+        this.#forget();
         return;
     }
   }
@@ -133,22 +142,23 @@ export class Card {
     open.addEventListener('click', () => this.#dispatch({ type: 'open' }));
     again.addEventListener('click', () => this.#dispatch({ type: 'open' }));
     close.addEventListener('click', () => this.#dispatch({ type: 'close' }));
-    no.addEventListener('click', () => void this.#answer('not_now'));
-    never.addEventListener('click', () => void this.#answer('never'));
+    no.addEventListener('click', () => this.#answer('not_now'));
+    never.addEventListener('click', () => this.#answer('never'));
     stop.addEventListener('click', () => this.#stop());
     yes.addEventListener('click', (event) => this.#agree(event));
     share.addEventListener('input', () => this.#elements.showShare());
     const kinds = this.#elements.kinds.values();
     for (const control of [share, cpu, gpu, ...kinds]) control.addEventListener('change', (event) => this.#choose(event));
     for (const type of APPROACHES) this.#elements.changed.actions.addEventListener(type, () => this.#watch());
-    for (const button of [this.#elements.keep, this.#elements.overKeep]) {
-      button.addEventListener('click', () => void this.#keep());
-    }
+    const { keep, overKeep, cardKeep, leavingKeep, leavingGive } = this.#elements;
+    for (const button of [keep, overKeep, cardKeep, leavingKeep]) button.addEventListener('click', () => void this.#keep());
+    leavingGive.addEventListener('click', () => void this.#leave());
     addEventListener('keydown', (event) => {
       if (event.key === 'Escape' && this.#view.at === 'card') this.#dispatch({ type: 'dismiss' });
     });
     // In another tab of the site the visitor said stop, or no. A hub hears that too, but not before it has started.
     addEventListener('storage', (event) => {
+      if (this.#traces.isNever(event)) this.#refuse(false);
       if (this.#memory.isTakenBack(event)) this.#end();
       else if (this.#memory.recall()?.excluded && this.#view.at === 'live') this.#dispatch({ type: 'excluded' });
     });
@@ -224,9 +234,11 @@ export class Card {
       this.#elements.setChoices({ share, cpu: true, gpu: false, give: false, refuses });
       this.#gate.start();
       // Not before: most visitors never open it.
+      void this.#offerEarned();
       void fetchQueue(this.#config.site).then((queue) => this.#elements.showQueue(queue));
     }
     if (before.at !== 'live' && after.at === 'live') {
+      void this.#offerEarned();
       this.#chosen = this.#elements.choices;
       this.#elements.showChangeAgain(false);
     }
@@ -243,29 +255,28 @@ export class Card {
     this.#hub = undefined;
   }
 
-  /** The visitor's word, or the page's, against a yes: nothing goes on, in no tab of the site, and nothing is kept of it. */
-  #takeBack(): Promise<void> {
+  /** The visitor's word, or the page's, against a yes: nothing goes on, in no tab of the site. The key stays: what it has earned is the visitor's. */
+  #takeBack(): void {
     if (this.#hub) this.#stopHub(true);
     else stopOtherTabs(this.#config.site);
-    return this.#memory.forget();
+    this.#memory.forget();
   }
 
   #stop(): void {
-    void this.#takeBack();
+    this.#takeBack();
     this.#dispatch({ type: 'stop' });
   }
 
   /** Ends the work of this tab, whose yes was taken back in another one. */
   #end(): void {
-    void this.#memory.forget();
+    this.#memory.forget();
     this.#dispatch({ type: 'stop' });
   }
 
   /** The page took the yes back. It removes the frame once nothing is left. */
-  async #forget(): Promise<void> {
-    const forgotten = this.#takeBack();
+  #forget(): void {
+    this.#takeBack();
     this.#dispatch({ type: 'stop' });
-    await forgotten;
     this.#embed.send({ type: 'forgotten' });
   }
 
@@ -281,6 +292,9 @@ export class Card {
         return this.#elements.stop;
       case 'over':
         return this.#elements.again;
+      case 'leaving':
+        return this.#elements.leavingText;
+      case 'gone':
       case 'unavailable':
         return undefined;
     }
@@ -310,14 +324,56 @@ export class Card {
   }
 
   /** A no of either kind. The page remembers it. */
-  async #answer(answer: Exclude<Answer, 'yes'>): Promise<void> {
+  #answer(answer: Exclude<Answer, 'yes'>): void {
     if (this.#view.at !== 'card') return;
     // The card may be open in one tab while work goes on in another.
-    const takenBack = this.#takeBack();
+    this.#takeBack();
+    // "Not now" to a card that the visitor had shown takes no "never" back.
+    const isNever = answer === 'never' || this.#traces.neverSince !== undefined;
+    if (answer === 'never') this.#traces.noteNever();
     this.#dispatch({ type: answer });
-    // After a "never" the page removes the frame, which must have forgotten by then.
-    await takenBack;
-    this.#embed.send({ type: 'answer', answer });
+    if (isNever) void this.#sayGoodbye();
+    else this.#embed.send({ type: 'answer', answer });
+  }
+
+  /** A "never here" holds, whatever the page remembers. */
+  #refuse(isAsked: boolean): void {
+    this.#elements.showRefused(true);
+    this.#dispatch({ type: 'refused', isAsked });
+  }
+
+  /** The visitor said "never here" on an earlier page, and may not have answered what is to become of the earnings. */
+  async #holdTo(isAsked: boolean): Promise<void> {
+    const since = this.#traces.neverSince ?? 0;
+    // A link that was opened then may still be used.
+    if (this.#traces.hasKey && Date.now() - since > LINK_MS) await this.#leave(isAsked);
+    else if (this.#traces.hasKey) await this.#sayGoodbye();
+    else if (!isAsked) this.#embed.send({ type: 'answer', answer: 'never' });
+  }
+
+  /** After a "never": the key goes too, once the visitor has said to whom its earnings go, where there are any. */
+  async #sayGoodbye(): Promise<void> {
+    const isKept = this.#traces.hasKey;
+    const [isThere, uncollected] = isKept ? await Promise.all([this.#earned.load(), this.#earned.uncollected()]) : [false, undefined];
+    const isWorthAWord = uncollected ? uncollected.live + uncollected.test > 0 : isThere;
+    if (isKept && isThere && isWorthAWord) this.#dispatch({ type: 'leave', uncollected });
+    else await this.#leave();
+  }
+
+  /** Erases the keys. What nobody has collected is the site's then, as the card says. */
+  async #leave(isAsked = false): Promise<void> {
+    if (this.#traces.hasKey) {
+      if (!(await this.#earned.give(Date.now()))) {
+        // The next page of the site tries again.
+        this.#dispatch({ type: 'not_left' });
+        return;
+      }
+      await forgetKeys(this.#config.site);
+      this.#traces.forgetKey();
+    }
+    this.#dispatch({ type: 'left' });
+    // Only now: the page removes the frame.
+    if (!isAsked) this.#embed.send({ type: 'answer', answer: 'never' });
   }
 
   /** A yes on an earlier page of the site holds for a day. */
@@ -346,7 +402,9 @@ export class Card {
       return;
     }
     // Whoever agrees anew begins anew, as somebody of whom nothing is known.
-    const anew = this.#memory.recall()?.excluded ? forgetKey(this.#config.site) : undefined;
+    const anew = this.#memory.recall()?.excluded ? retireKey(this.#config.site) : undefined;
+    this.#traces.forgetNever();
+    this.#elements.showRefused(false);
     this.#bytes = this.#memory.agree(this.#elements.choices, this.#bytes).bytes;
     this.#dispatch({ type: 'agree' });
     this.#embed.send({ type: 'answer', answer: 'yes' });
@@ -364,6 +422,8 @@ export class Card {
       this.#end();
       return;
     }
+    // The hub makes a key, or goes on with the one that there is.
+    this.#traces.noteKey();
     const { reason } = this.#pauses;
     const visit = { ...this.#elements.choices, bytes: this.#bytes };
     const hub = new HubClient(this.#config, visit, reason, (message) => this.#receive(hub, message));
@@ -385,7 +445,7 @@ export class Card {
     }
     const { phase, tasks, bytes, bytesMax, gpu, earner, about, results } = message;
     // Another tab has been told to stop.
-    if (phase.name === 'stopped') void this.#memory.forget();
+    if (phase.name === 'stopped') this.#memory.forget();
     if (phase.name === 'failed' && phase.failure === 'excluded') this.#memory.noteExcluded();
     void this.#offerKeep(message);
     this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu, earner, about, results });
@@ -406,15 +466,22 @@ export class Card {
     if (hub === this.#noted || earner !== 'visitor' || !results?.accepted) return;
     // Once for each hub: it has one key.
     this.#noted = hub;
-    const isNoted = await this.#earned.note(this.#config.site);
+    const isNoted = await this.#earned.note();
     if (!isNoted && this.#noted === hub) this.#noted = undefined;
     this.#elements.offerKeep(this.#earned.isThere);
   }
 
+  /** Whoever comes back may collect what earlier visits have earned, without working again. */
+  async #offerEarned(): Promise<void> {
+    if (this.#traces.hasKey) this.#elements.offerKeep(await this.#earned.load());
+  }
+
   /** Opens the coordinator's own page, whose storage lasts, with the right to collect. */
   async #keep(): Promise<void> {
-    const link = await this.#earned.link(location.origin, Date.now());
-    if (link) window.open(link, '_blank', 'noopener');
+    const link = await this.#earned.link(Date.now());
+    if (!link) return;
+    window.open(link, '_blank', 'noopener');
+    this.#dispatch({ type: 'linked' });
   }
 
   /** Shows a new phase at once, and mere counts now and then: to show is to lay out, which the page may have to wait for. */

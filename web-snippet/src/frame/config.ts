@@ -4,6 +4,8 @@ import type { GpuOffer } from '../shared/hub-port.ts';
 
 /** Where the page does not say what a visit may move. */
 const VISIT_MB = 25;
+/** The same of days until earnings are the reserve's. */
+const UNCLAIMED_DAYS = 180;
 
 export interface PageConfig {
   readonly ticket: string;
@@ -13,6 +15,8 @@ export interface PageConfig {
   readonly textVersion: string;
   /** Bytes that a visit may move, both ways together. */
   readonly visitBytesMax: number;
+  /** Days after which the reserve has what nobody has collected. */
+  readonly unclaimedDays: number;
   readonly gpu: GpuOffer;
 }
 
@@ -28,6 +32,7 @@ export function readConfig(page: Document): PageConfig {
     siteName: meta('site-name'),
     textVersion: meta('consent-text'),
     visitBytesMax,
+    unclaimedDays: Number(meta('unclaimed-days')) || UNCLAIMED_DAYS,
     gpu: gpu === 'hardware' || gpu === 'any' ? gpu : 'no',
   };
 }
