@@ -1,4 +1,4 @@
-// What stays a visitor's own: what a key has earned after a stop, and a "never here".
+// What stays a visitor's own: what a key has earned after a stop, the button that stops, and a "never here".
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
@@ -10,6 +10,9 @@ import { outDir } from './lib/paths.mjs';
 import { firstRow } from './lib/store.mjs';
 import { until, World } from './lib/world.mjs';
 
+/** A look at the button every two seconds, four in which it may be unseen, and a moment for the rest. */
+const REST_MS_MAX = 12_000;
+
 let world;
 /** A page of the same site as the coordinator, whose frame has storage in private windows too. */
 let near;
@@ -20,6 +23,7 @@ before(async () => {
   nearSite = await world.coordinator.json('POST', '/v1/sites', { name: 'Near News', origins: [origin] });
   const page = world.partner.routes['/'].replace(world.site.site_key, nearSite.site_key);
   world.partner.routes['/near'] = page;
+  world.partner.routes['/near-hidden'] = page.replace('</head>', '<style id="hides">iframe { opacity: 0 !important }</style></head>');
   // What a page can do by itself: forget what it was told, and say that the frame is to be shown.
   world.partner.routes['/near-pushy'] = page.replace('</head>', '<script>localStorage.clear(); addEventListener("raven:ready", () => raven.show());</script></head>');
   near = `${origin}/near`;
@@ -110,6 +114,62 @@ describe('what a browser has earned', () => {
       await visitor.context.close();
     });
   }
+});
+
+describe('a page that takes the visitor’s Stop out of sight', () => {
+  const HIDES = {
+    fades: (frame) => { frame.style.opacity = '0'; },
+    moves: (frame) => { frame.style.left = '-9999px'; frame.style.right = 'auto'; },
+    covers: () => {
+      const cover = document.createElement('div');
+      cover.id = 'cover';
+      cover.style.cssText = 'position:fixed;inset:0;background:white;z-index:2147483647';
+      document.documentElement.append(cover);
+    },
+  };
+  const shows = (frame) => {
+    frame.style.opacity = '';
+    Object.assign(frame.style, { left: '', right: '16px' });
+    document.getElementById('cover')?.remove();
+  };
+  for (const [how, hide] of Object.entries(HIDES)) {
+    it(`has it rest: it ${how} the frame`, async () => {
+      await post();
+      const visitor = await world.visitor();
+      await visitor.accept(50);
+      await visitor.until(({ phase }) => phase === 'working', 'working');
+      // As long as it can be seen nothing rests.
+      await visitor.page.waitForTimeout(7_000);
+      assert.notEqual((await visitor.state()).phase, 'paused');
+      const frame = visitor.page.locator('iframe');
+      await frame.evaluate(hide);
+      await visitor.until(({ phase }) => phase === 'paused', 'resting', REST_MS_MAX);
+      assert.match(await visitor.status(), /Stop is out of sight/);
+      await visitor.page.waitForTimeout(1_000);
+      const { tasks } = await visitor.state();
+      await visitor.page.waitForTimeout(2_000);
+      assert.equal((await visitor.state()).tasks, tasks, 'nothing is computed');
+      await frame.evaluate(shows);
+      await visitor.until(({ phase, tasks: now }) => phase === 'working' && now > tasks, 'working again', REST_MS_MAX);
+      await visitor.close();
+    });
+  }
+
+  it('gets nothing from a yes of an earlier page', async () => {
+    await post();
+    const visitor = await earning();
+    await visitor.page.close();
+    const loaded = [];
+    visitor.context.on('request', (request) => loaded.push(new URL(request.url()).pathname));
+    const later = await Visitor.tab(visitor.context, near.replace('/near', '/near-hidden'));
+    await later.until(({ phase }) => phase === 'paused', 'waiting to be seen');
+    await later.page.waitForTimeout(3_000);
+    assert.deepEqual(loaded.filter((path) => /kernel.*wasm/.test(path)), []);
+    assert.equal((await later.state()).tasks, 0);
+    await later.page.evaluate(() => document.querySelector('#hides').remove());
+    await later.until(({ phase, tasks }) => phase === 'working' && tasks > 0, 'working');
+    await visitor.context.close();
+  });
 });
 
 describe('"never here"', () => {

@@ -3,6 +3,7 @@ import { afterEach, test } from 'node:test';
 import { Card } from '../src/frame/card.ts';
 import type { PageConfig } from '../src/frame/config.ts';
 import type { Embed } from '../src/frame/embed.ts';
+import { UNSEEN_MS_MAX } from '../src/frame/in-sight.ts';
 import { Text } from '../src/frame/text.ts';
 import { messages } from '../src/frame/text/en.ts';
 import type { ToLoader } from '../src/shared/embed-port.ts';
@@ -886,4 +887,26 @@ test('"never here" holds in the frame, whatever the page remembers, until a yes'
   shown.byId('yes').dispatchEvent(trusted('click', { detail: 0 }));
   await settle(20);
   assert.deepEqual([shown.held.has(NEVER), shown.view()], [false, 'live']);
+});
+
+test('work rests while Stop is out of sight, and a recalled yes waits for the first sight of it', async () => {
+  const { tab, hub } = await working();
+  const said = (): unknown[] => hub.got.map((message) => (message.kind === 'pause' ? message.detail : message.kind));
+  await settle(20);
+  assert.deepEqual([hub.got[0], said()], [{ ...hub.got[0], paused: 'unseen' }, ['start', 'resume']]);
+  FakeSight.become(false);
+  await settle(2_000 + UNSEEN_MS_MAX + 200);
+  assert.deepEqual(said().at(-1), 'unseen');
+  assert.equal(tab.byId('status').textContent.length > 0, true);
+  FakeSight.become(true);
+  await settle(20);
+  assert.deepEqual(said().at(-1), 'resume');
+  const covered = open(yes());
+  FakeSight.become(false);
+  covered.card.obeyPage(hello);
+  await settle(50);
+  const start = covered.hubs[0]?.got;
+  assert.deepEqual(start?.map(({ kind }) => kind), ['start'], 'nothing is loaded for a page that hides the button');
+  tab.click('stop');
+  covered.click('stop');
 });

@@ -8,6 +8,7 @@ import type { PageConfig } from './config.ts';
 import type { Embed } from './embed.ts';
 import { Gate, type Sight } from './gate.ts';
 import { HubClient, stopOtherTabs } from './hub-client.ts';
+import { InSight } from './in-sight.ts';
 import { Memory, type Choices } from './memory.ts';
 import { offeredShare, Pauses, type BatteryRules } from './pauses.ts';
 import { Presence } from './presence.ts';
@@ -47,6 +48,8 @@ export class Card {
   /** Whether it was told that the card has come into view. */
   #isShown = false;
   readonly #pauses: Pauses;
+  /** Whether Stop can be seen while there is something to stop. */
+  readonly #inSight: InSight;
   #view: View = firstView();
   #hub: HubClient | undefined;
   #lastSent = '';
@@ -78,6 +81,7 @@ export class Card {
     this.#gate = new Gate(this.#elements.asked, (sight) => this.#see(sight));
     this.#liveGate = new Gate(this.#elements.changed, () => undefined);
     this.#pauses = new Pauses(() => this.#applyPause());
+    this.#inSight = new InSight(this.#elements.stop, (isInSight) => this.#pauses.setInSight(isInSight));
     this.#listen();
     const { getBattery } = navigator as BatteryRules;
     this.#elements.setShare(offeredShare({ getBattery, featurePolicy: (document as BatteryRules).featurePolicy }));
@@ -237,7 +241,10 @@ export class Card {
       void this.#offerEarned();
       void fetchQueue(this.#config.site).then((queue) => this.#elements.showQueue(queue));
     }
+    if (before.at === 'live' && after.at !== 'live') this.#inSight.stop();
     if (before.at !== 'live' && after.at === 'live') {
+      // On the site's next pages nobody has pressed anything.
+      this.#inSight.start(event.type !== 'recall');
       void this.#offerEarned();
       this.#chosen = this.#elements.choices;
       this.#elements.showChangeAgain(false);

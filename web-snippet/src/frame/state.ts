@@ -6,7 +6,7 @@ import type { About } from '../wire/message.ts';
 import type { Uncollected } from './claim.ts';
 
 /** Why work rests although the visitor agreed. */
-export type PauseReason = 'hidden' | 'battery' | 'data_saver';
+export type PauseReason = 'hidden' | 'unseen' | 'battery' | 'data_saver';
 
 /** What a visit has moved, and may move in all, both ways together. */
 export interface Traffic {

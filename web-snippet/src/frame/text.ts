@@ -12,6 +12,7 @@ type Key = keyof Messages;
 
 const PAUSES: Record<PauseReason, Key> = {
   hidden: 'pausedHidden',
+  unseen: 'pausedUnseen',
   battery: 'pausedBattery',
   data_saver: 'pausedSaver',
 };

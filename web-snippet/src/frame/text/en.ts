@@ -44,6 +44,7 @@ export const messages = {
   idle: 'Nothing to do, using {zero}',
   paused: 'Paused, using {zero}',
   pausedHidden: 'Paused, using {zero}: page hidden',
+  pausedUnseen: 'Paused, using {zero}: Stop is out of sight',
   pausedBattery: 'Paused, using {zero}: on battery',
   pausedSaver: 'Paused, using {zero}: saving data',
   elsewhere: 'Working in another tab; this one uses {zero}',

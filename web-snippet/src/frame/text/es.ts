@@ -46,6 +46,7 @@ export const messages: Messages = {
   idle: 'Nada que hacer, usa {zero}',
   paused: 'En pausa, usa {zero}',
   pausedHidden: 'En pausa, usa {zero}: página oculta',
+  pausedUnseen: 'En pausa, usa {zero}: «Parar» no se ve',
   pausedBattery: 'En pausa, usa {zero}: con batería',
   pausedSaver: 'En pausa, usa {zero}: ahorro de datos',
   elsewhere: 'Calcula en otra pestaña; esta usa {zero}',

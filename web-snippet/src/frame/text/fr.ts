@@ -46,6 +46,7 @@ export const messages: Messages = {
   idle: 'Rien à faire, utilise {zero}',
   paused: 'En pause, utilise {zero}',
   pausedHidden: 'En pause, utilise {zero} : page cachée',
+  pausedUnseen: 'En pause, utilise {zero} : « Arrêter » est hors de vue',
   pausedBattery: 'En pause, utilise {zero} : sur batterie',
   pausedSaver: 'En pause, utilise {zero} : économie de données',
   elsewhere: 'Calcule dans un autre onglet ; celui-ci utilise {zero}',

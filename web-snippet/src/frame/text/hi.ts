@@ -46,6 +46,7 @@ export const messages: Messages = {
   idle: 'कोई काम नहीं, {zero} उपयोग',
   paused: 'रुका हुआ, {zero} उपयोग',
   pausedHidden: 'रुका हुआ, {zero} उपयोग: पेज छिपा है',
+  pausedUnseen: 'रुका हुआ, {zero} उपयोग: “रोकें” बटन दिखाई नहीं देता',
   pausedBattery: 'रुका हुआ, {zero} उपयोग: बैटरी पर',
   pausedSaver: 'रुका हुआ, {zero} उपयोग: डेटा की बचत',
   elsewhere: 'दूसरे टैब में गणना जारी; इस टैब का उपयोग {zero}',

@@ -46,6 +46,7 @@ export const messages: Messages = {
   idle: 'Hakuna kazi, inatumia {zero}',
   paused: 'Imesimama, inatumia {zero}',
   pausedHidden: 'Imesimama, inatumia {zero}: ukurasa umefichwa',
+  pausedUnseen: 'Imesimama, inatumia {zero}: kitufe cha kusimamisha hakionekani',
   pausedBattery: 'Imesimama, inatumia {zero}: betri inatumika',
   pausedSaver: 'Imesimama, inatumia {zero}: kuokoa data',
   elsewhere: 'Inakokotoa kwenye kichupo kingine; hiki kinatumia {zero}',

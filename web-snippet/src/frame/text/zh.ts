@@ -46,6 +46,7 @@ export const messages: Messages = {
   idle: '没有任务，使用 {zero}',
   paused: '已暂停，使用 {zero}',
   pausedHidden: '已暂停，使用 {zero}：页面被隐藏',
+  pausedUnseen: '已暂停，使用 {zero}：看不到停止按钮',
   pausedBattery: '已暂停，使用 {zero}：正在使用电池',
   pausedSaver: '已暂停，使用 {zero}：正在节省流量',
   elsewhere: '正在另一个标签页中计算；此页使用 {zero}',
