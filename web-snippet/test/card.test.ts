@@ -855,6 +855,18 @@ test('a coordinator that does not answer keeps the key from being erased, and th
   }
 });
 
+test('what was accepted after its page was left is asked about, too', async () => {
+  const { gifts, coordinator } = ledger(9);
+  const tab = open(undefined, { traces, coordinator });
+  const { publicKey, privateKey } = await Identity.generate();
+  await keepKey(SITE, { publicKey, privateKey });
+  await sayNever(tab);
+  assert.deepEqual([tab.view(), gifts], ['leaving', []]);
+  tab.click('leaving-keep');
+  await until(() => tab.opened.length === 1);
+  assert.deepEqual(claimsOf(tab.opened[0]).map(({ statement }) => JSON.parse(statement).from), [publicKey]);
+});
+
 test('where nothing is uncollected "never here" asks nothing', async () => {
   for (const answer of [ledger(0), ledger(500, { wallet: 'ab' })]) {
     const tab = open(undefined, { traces, coordinator: answer.coordinator });

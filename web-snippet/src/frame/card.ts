@@ -360,10 +360,11 @@ export class Card {
 
   /** After a "never": the key goes too, once the visitor has said to whom its earnings go, where there are any. */
   async #sayGoodbye(): Promise<void> {
-    const isKept = this.#traces.hasKey;
-    const [isThere, uncollected] = isKept ? await Promise.all([this.#earned.load(), this.#earned.uncollected()]) : [false, undefined];
-    const isWorthAWord = uncollected ? uncollected.live + uncollected.test > 0 : isThere;
-    if (isKept && isThere && isWorthAWord) this.#dispatch({ type: 'leave', uncollected });
+    const uncollected = this.#traces.hasKey ? await this.#earned.uncollected() : { live: 0, test: 0 };
+    const isSomething = uncollected !== undefined && uncollected.live + uncollected.test > 0;
+    // Results that were accepted after their page was left are something to collect as well.
+    const isThere = await (isSomething ? this.#earned.note() : uncollected === undefined && this.#earned.load());
+    if (isThere) this.#dispatch({ type: 'leave', uncollected });
     else await this.#leave();
   }
 
