@@ -59,6 +59,7 @@ pub struct Embed {
     frame: Option<String>,
     consent_text_version: String,
     visit_mb: String,
+    unclaimed_days: String,
     gpu: GpuUse,
 }
 
@@ -115,10 +116,19 @@ impl Embed {
         });
         let pinned =
             loader.iter().map(|loader| (loader.name.clone(), loader.file.clone())).collect();
-        let visit_mb = String::new();
+        let (visit_mb, unclaimed_days) = (String::new(), String::new());
         let gpu = GpuUse::No;
-        let embed =
-            Embed { version, files, loader, pinned, frame, consent_text_version, visit_mb, gpu };
+        let embed = Embed {
+            version,
+            files,
+            loader,
+            pinned,
+            frame,
+            consent_text_version,
+            visit_mb,
+            unclaimed_days,
+            gpu,
+        };
         // Filled once with nothing, so that a place without a value is found now.
         let nothing = FrameValues { ticket: "", site_key: "", site_name: "", view: "" };
         embed.frame(&nothing).transpose()?;
@@ -128,6 +138,11 @@ impl Embed {
     /// Says on the card what one visit may move, in megabytes.
     pub fn set_visit_mb(&mut self, megabytes: u32) {
         self.visit_mb = megabytes.to_string();
+    }
+
+    /// Says on the card after how many days the reserve has what nobody has collected.
+    pub fn set_unclaimed_days(&mut self, days: u32) {
+        self.unclaimed_days = days.to_string();
     }
 
     /// Offers the GPU module to visitors, where it was built.
@@ -210,6 +225,7 @@ impl Embed {
             "site_name" => Some(values.site_name),
             "view" => Some(values.view),
             "visit_mb" => Some(self.visit_mb.as_str()),
+            "unclaimed_days" => Some(self.unclaimed_days.as_str()),
             "gpu" => Some(self.gpu.name()),
             "consent_text_version" => Some(self.consent_text_version.as_str()),
             _ => None,

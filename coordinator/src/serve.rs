@@ -143,6 +143,7 @@ pub async fn serve(
         .map_err(|error| ServeError::Folder { path: incoming.clone(), error })?;
     let mut embed = Embed::read(config.embed.as_deref(), &config.kernel)?;
     embed.set_visit_mb(config.visit_mb);
+    embed.set_unclaimed_days(config.unclaimed_after_days);
     embed.set_gpu(config.gpu);
     embed.keep_loaders(&config.data.join("loaders")).map_err(EmbedError::Io)?;
     let www = Www::read(config.www.as_deref()).map_err(ServeError::Www)?;

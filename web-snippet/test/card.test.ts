@@ -3,20 +3,23 @@ import { afterEach, test } from 'node:test';
 import { Card } from '../src/frame/card.ts';
 import type { PageConfig } from '../src/frame/config.ts';
 import type { Embed } from '../src/frame/embed.ts';
+import { UNSEEN_MS_MAX } from '../src/frame/in-sight.ts';
 import { Text } from '../src/frame/text.ts';
 import { messages } from '../src/frame/text/en.ts';
 import type { ToLoader } from '../src/shared/embed-port.ts';
 import { channelName, type FromHub, type ToHub } from '../src/shared/hub-port.ts';
 import { Identity } from '../src/hub/identity.ts';
-import { keepKey } from '../src/shared/key-store.ts';
+import { keepKey, keptKey, retireKey } from '../src/shared/key-store.ts';
 import { fromHex, until } from './hub-world.ts';
 import { FakeElement, FakeIndexedDb, FakeObserver, FakeSight, fakeStorage, stub, trusted } from './fakes.ts';
 
 const SITE = 'pk_test_x';
 const KEY = `raven ${SITE}`;
-const CONFIG: PageConfig = { ticket: 't', site: SITE, siteName: 'News', textVersion: 'text-1', view: '0a'.repeat(32), visitBytesMax: 25e6, gpu: 'no' };
+const CONFIG: PageConfig = { ticket: 't', site: SITE, siteName: 'News', textVersion: 'text-1', view: '0a'.repeat(32), visitBytesMax: 25e6, unclaimedDays: 180, gpu: 'no' };
 /** What an earlier card showed. */
 const SEEN = '0b'.repeat(32);
+/** What the frame notes where there may be a key, and after a "never". */
+const [KEY_TRACE, NEVER] = [`${KEY} key`, `${KEY} never`];
 const settle = (ms = 5): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The hub of a tab, as its frame sees it. */
@@ -77,12 +80,16 @@ interface Surroundings {
   readonly config?: Partial<PageConfig>;
   /** What would be computed now; without it nobody answers. */
   readonly queue?: object;
+  /** What the coordinator answers to what is signed; without it nobody does. */
+  readonly coordinator?: (path: string, body: string) => { status: number; json?: object };
+  /** What the frame keeps already, beside a yes. */
+  readonly traces?: Readonly<Record<string, string>>;
   /** What the browser has beyond the least. */
   readonly navigator?: object;
 }
 
 /** @param kept the remembered yes. */
-function open(kept?: string, { battery = Promise.resolve(charging), config, navigator, queue }: Surroundings = {}): Tab {
+function open(kept?: string, { battery = Promise.resolve(charging), config, navigator, queue, coordinator, traces = {} }: Surroundings = {}): Tab {
   leave();
   const elements = new Map<string, FakeElement>();
   const byId = (id: string): FakeElement => {
@@ -95,6 +102,8 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
   const [opened, asked]: [string[], string[]] = [[], []];
   const answer = async (url: string, { method = 'GET', body = '' }: { method?: string; body?: string }) => {
     asked.push(`${method} ${url} ${body}`.trim());
+    const told = url.startsWith('/v1/') ? coordinator?.(url, body) : undefined;
+    if (told) return { ok: told.status < 300, status: told.status, json: async () => told.json };
     if (!queue) throw new TypeError('no network');
     return { ok: true, json: async () => queue };
   };
@@ -106,7 +115,7 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
     hidden: false,
     hasFocus: () => false,
   });
-  const { storage, held } = fakeStorage(new Map(kept === undefined ? [] : [[KEY, kept]]));
+  const { storage, held } = fakeStorage(new Map([...Object.entries(traces), ...(kept === undefined ? [] : [[KEY, kept] as const])]));
   const [hubs, channel, toPage]: [FakeHub[], string[], ToLoader[]] = [[], [], []];
   const database = new FakeIndexedDb();
   restore = stub({
@@ -154,7 +163,7 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
   };
 }
 
-const hello = { type: 'hello', quiet: false, forget: false } as const;
+const hello = { type: 'hello', quiet: false, forget: false, asked: false } as const;
 const types = (tab: Tab): string[] => tab.toPage.map(({ type }) => type);
 
 /** Longer than the panel must have been in view for before more of the machine may be lent. */
@@ -177,13 +186,15 @@ async function working(kept = yes(), surroundings?: Surroundings): Promise<{ tab
   return { tab, hub };
 }
 
-test('a page that takes the yes back: work ends everywhere, nothing is kept, and the frame says so', async () => {
+test('a page that takes the yes back: work ends everywhere, the key alone stays, and the frame says so', async () => {
   const { tab, hub } = await working();
+  const { publicKey, privateKey } = await Identity.generate();
+  await keepKey(SITE, { publicKey, privateKey });
   tab.card.obeyPage({ type: 'forget' });
   assert.deepEqual(hub.got.at(-1), { kind: 'stop', everywhere: true });
-  assert.equal(tab.held.size, 0);
+  assert.deepEqual([...tab.held.keys()], [KEY_TRACE]);
   await settle(20);
-  assert.equal(tab.database.uses, 1, 'the key is forgotten too');
+  assert.equal((await keptKey(SITE))?.publicKey, publicKey, 'what it has earned is not the page’s to erase');
   assert.equal(types(tab).at(-1), 'forgotten');
   assert.equal(tab.view(), 'over');
   tab.card.obeyPage(hello);
@@ -207,13 +218,12 @@ for (const [button, answer] of [['no', 'not_now'], ['never', 'never']] as const)
     // Agreed in another tab, while this one shows its card.
     tab.held.set(KEY, yes());
     tab.click(button);
-    assert.equal(tab.held.size, 0, 'the yes');
+    assert.ok(!tab.held.has(KEY), 'the yes');
     assert.deepEqual(tab.channel, [`${channelName(SITE)}: stop`]);
     assert.equal(tab.view(), 'icon');
-    assert.ok(!types(tab).includes('answer'), 'the page may remove the frame only then');
     await settle(20);
-    assert.equal(tab.database.uses, 1, 'the key');
     assert.deepEqual(tab.toPage.at(-1), { type: 'answer', answer });
+    assert.equal(tab.held.has(NEVER), answer === 'never');
   });
 }
 
@@ -250,7 +260,7 @@ test('a yes that has run out is removed, also where the page wants quiet', async
     const tab = open(kept);
     tab.card.obeyPage({ ...hello, quiet: true });
     await settle(20);
-    assert.deepEqual([tab.hubs.length, tab.held.size, tab.database.uses], [0, 0, 1], kept);
+    assert.deepEqual([tab.hubs.length, tab.held.size], [0, 0], kept);
   }
 });
 
@@ -433,11 +443,11 @@ test('the card says whose the earnings are, and what was given stays given on th
 const claimsOf = (link = ''): Array<{ statement: string; signature: string }> =>
   JSON.parse(Buffer.from(new URL(link).hash.replace('#claim=', ''), 'base64url').toString());
 
-test('a second yes on the same page earns under another key, and the link is for both', async () => {
+test('a second yes goes on under the same key, and after an exclusion the link is for both', async () => {
   const { tab, hub } = await working();
   const results = { accepted: 1, notNeeded: 0, late: 0, withdrawn: 0, wrong: 0 };
   const [first, second] = [await Identity.generate(), await Identity.generate()];
-  const keep = ({ publicKey, privateKey }: Identity) => keepKey(SITE, { publicKey, privateKey, until: Date.now() + 60_000 }, Date.now());
+  const keep = ({ publicKey, privateKey }: Identity) => keepKey(SITE, { publicKey, privateKey });
   await keep(first);
   hub.say({ earner: 'visitor', results });
   await settle(20);
@@ -447,6 +457,7 @@ test('a second yes on the same page earns under another key, and the link is for
   assert.equal(tab.database.uses, uses, 'looked for once');
   tab.click('stop');
   await settle(20);
+  assert.equal((await keptKey(SITE))?.publicKey, first.publicKey, 'a stop is no reason to lose it');
   tab.click('again');
   await settle(550);
   tab.byId('yes').dispatchEvent(trusted('click', { detail: 0 }));
@@ -454,6 +465,7 @@ test('a second yes on the same page earns under another key, and the link is for
   const next = tab.hubs[1];
   assert.ok(next);
   hub.say({ earner: 'visitor', results });
+  await retireKey(SITE);
   await keep(second);
   next.say({ earner: 'visitor', results });
   await settle(20);
@@ -466,7 +478,7 @@ test('a second yes on the same page earns under another key, and the link is for
 test('what was earned can be kept once something was accepted, also after a stop, by a link that the key has signed', async () => {
   const { tab, hub } = await working();
   const { publicKey, privateKey } = await Identity.generate();
-  await keepKey(SITE, { publicKey, privateKey, until: Date.now() + 60_000 }, Date.now());
+  await keepKey(SITE, { publicKey, privateKey });
   const results = { accepted: 1, notNeeded: 0, late: 0, withdrawn: 0, wrong: 0 };
   tab.byId('keep').hidden = true;
   hub.say({ earner: 'site', results });
@@ -477,7 +489,7 @@ test('what was earned can be kept once something was accepted, also after a stop
   assert.equal(tab.byId('keep').hidden, false);
   tab.click('stop');
   await settle(20);
-  assert.ok(!tab.database.databases.has(KEY), 'nothing is stored any more');
+  assert.ok(!tab.held.has(KEY), 'the yes is over');
   tab.click('over-keep');
   await until(() => tab.opened.length === 1);
   const url = new URL(tab.opened[0] ?? '');
@@ -627,7 +639,7 @@ test('the panel is watched only where the visitor is at its controls', async () 
   assert.equal(FakeSight.watched, 0);
   tab.byId('share').value = '30';
   tab.byId('share').dispatchEvent(trusted('change'));
-  assert.deepEqual([tab.byId('share').value, hub.got.length], ['20', 1], 'not seen yet');
+  assert.deepEqual([tab.byId('share').value, hub.got.some(({ kind }) => kind === 'share')], ['20', false], 'not seen yet');
   await approach(tab);
   assert.equal(FakeSight.watched, 2);
   tab.byId('share').value = '30';
@@ -786,4 +798,176 @@ test('where all that the site takes is what the visitor refused, a yes waits for
   // The card is watched no longer.
   tab.click('no');
   await settle(20);
+});
+
+/** A key that has earned, in the database of the tab that is open. */
+async function earnedKey(): Promise<Identity> {
+  const identity = await Identity.generate();
+  const { publicKey, privateKey } = identity;
+  await keepKey(SITE, { publicKey, privateKey, hasEarned: true });
+  return identity;
+}
+
+/** A coordinator that knows what a key has, and takes gifts. */
+function ledger(available: number, { gift = 201, wallet = null as string | null } = {}) {
+  const gifts: Array<{ purpose: string; site: string; from: string }> = [];
+  const coordinator = (path: string, body: string): { status: number; json?: object } => {
+    if (path.endsWith('/challenge')) return { status: 201, json: { nonce: 'ab' } };
+    if (path.endsWith('/gifts')) {
+      gifts.push(JSON.parse(JSON.parse(body).statement));
+      return { status: gift };
+    }
+    const earnings = { live: { available_nano_usd: available, pending_nano_usd: 0 }, test: { available_nano_usd: 0, pending_nano_usd: 0 } };
+    return { status: 200, json: { wallet, given: null, accounts: [], earnings } };
+  };
+  return { gifts, coordinator };
+}
+
+const traces = { [KEY_TRACE]: '1' };
+const answers = (tab: Tab): unknown[] => tab.toPage.flatMap((message) => (message.type === 'answer' ? [message.answer] : []));
+
+/** Says "never here" on a card. */
+async function sayNever(tab: Tab): Promise<void> {
+  tab.card.obeyPage(hello);
+  tab.click('open');
+  await settle(20);
+  tab.click('never');
+  await settle(50);
+}
+
+test('whoever comes back after a stop can collect without working again', async () => {
+  const tab = open(undefined, { traces });
+  const { publicKey } = await earnedKey();
+  tab.card.obeyPage(hello);
+  tab.byId('card-keep').hidden = true;
+  tab.click('open');
+  await settle(20);
+  assert.equal(tab.byId('card-keep').hidden, false);
+  tab.click('card-keep');
+  await until(() => tab.opened.length === 1);
+  assert.deepEqual(claimsOf(tab.opened[0]).map(({ statement }) => JSON.parse(statement).from), [publicKey]);
+  tab.click('no');
+  await settle(20);
+  assert.equal((await keptKey(SITE))?.publicKey, publicKey, '"not now" erases nothing');
+});
+
+test('"never here" says what is uncollected, and erases the key only once the site has it', async () => {
+  const { gifts, coordinator } = ledger(1_234);
+  const tab = open(undefined, { traces, coordinator });
+  const { publicKey } = await earnedKey();
+  await sayNever(tab);
+  assert.equal(tab.view(), 'leaving');
+  assert.match(tab.byId('leaving-text').textContent, /\$0\.000001234 /);
+  assert.deepEqual([answers(tab), (await keptKey(SITE))?.publicKey], [[], publicKey], 'nothing is gone yet');
+  tab.click('leaving-give');
+  await settle(50);
+  assert.deepEqual(gifts.map(({ purpose, site, from }) => [purpose, site, from]), [['give', SITE, publicKey]]);
+  assert.ok(!tab.database.databases.has(KEY), 'the key is erased');
+  assert.deepEqual([answers(tab), [...tab.held.keys()]], [['never'], [NEVER]]);
+});
+
+test('what is kept at "never here" is not given, and the frame waits until it was collected', async () => {
+  const { gifts, coordinator } = ledger(1_234, { gift: 409 });
+  const tab = open(undefined, { traces, coordinator });
+  await earnedKey();
+  await sayNever(tab);
+  tab.click('leaving-keep');
+  await until(() => tab.opened.length === 1);
+  await settle(20);
+  assert.deepEqual([tab.view(), answers(tab), gifts], ['leaving', [], []]);
+  assert.equal(tab.byId('leaving-give').textContent, messages.leaveDone);
+  tab.click('leaving-give');
+  await settle(50);
+  assert.ok(!tab.database.databases.has(KEY), 'a wallet has claimed it');
+  assert.deepEqual(answers(tab), ['never']);
+});
+
+test('a coordinator that does not answer keeps the key from being erased, and the next page gives by default', async () => {
+  const tab = open(undefined, { traces });
+  await earnedKey();
+  await sayNever(tab);
+  assert.deepEqual([tab.view(), tab.byId('leaving-text').textContent], ['leaving', messages.leaveUnknown.replace('{site}', 'News')]);
+  tab.click('leaving-give');
+  await settle(50);
+  assert.equal(tab.byId('leaving-hint').textContent, messages.leaveFailed);
+  assert.ok(tab.database.databases.has(KEY));
+  assert.deepEqual(answers(tab), []);
+  for (const [ago, isGiven] of [[60_000, false], [3_600_000, true]] as const) {
+    const { gifts, coordinator } = ledger(1_234);
+    const next = open(undefined, { traces: { ...traces, [NEVER]: String(Date.now() - ago) }, coordinator });
+    await earnedKey();
+    next.card.obeyPage(hello);
+    await settle(50);
+    assert.deepEqual([gifts.length > 0, !next.database.databases.has(KEY), answers(next)], [isGiven, isGiven, isGiven ? ['never'] : []]);
+    // A link that was opened a minute ago may still be on its way: the question stands once more.
+    assert.equal(next.view(), isGiven ? 'gone' : 'leaving');
+  }
+});
+
+test('what was accepted after its page was left is asked about, too', async () => {
+  const { gifts, coordinator } = ledger(9);
+  const tab = open(undefined, { traces, coordinator });
+  const { publicKey, privateKey } = await Identity.generate();
+  await keepKey(SITE, { publicKey, privateKey });
+  await sayNever(tab);
+  assert.deepEqual([tab.view(), gifts], ['leaving', []]);
+  tab.click('leaving-keep');
+  await until(() => tab.opened.length === 1);
+  assert.deepEqual(claimsOf(tab.opened[0]).map(({ statement }) => JSON.parse(statement).from), [publicKey]);
+});
+
+test('where nothing is uncollected "never here" asks nothing', async () => {
+  for (const answer of [ledger(0), ledger(500, { wallet: 'ab' })]) {
+    const tab = open(undefined, { traces, coordinator: answer.coordinator });
+    await earnedKey();
+    await sayNever(tab);
+    assert.deepEqual([tab.view(), answers(tab), tab.database.databases.has(KEY)], ['icon', ['never'], false]);
+  }
+});
+
+test('"never here" holds in the frame, whatever the page remembers, until a yes', async () => {
+  const never = { [NEVER]: String(Date.now()) };
+  const tab = open(yes(), { traces: never });
+  tab.card.obeyPage(hello);
+  await settle(20);
+  assert.deepEqual([tab.view(), tab.hubs.length, answers(tab)], ['gone', 0, ['never']], 'the page is told again');
+  tab.click('open');
+  assert.equal(tab.view(), 'gone', 'nothing can be opened');
+  // The visitor has the page show it: a mark, and no question.
+  const shown = open(undefined, { traces: never });
+  shown.card.obeyPage({ ...hello, asked: true });
+  await settle(20);
+  assert.deepEqual([shown.view(), answers(shown)], ['icon', []]);
+  assert.equal(shown.byId('ask').textContent, messages.neverHolds);
+  shown.click('open');
+  shown.click('no');
+  await settle(20);
+  assert.deepEqual([shown.held.has(NEVER), answers(shown)], [true, ['never']], 'a no takes no "never" back');
+  shown.click('open');
+  await settle(SEEN_MS);
+  shown.byId('yes').dispatchEvent(trusted('click', { detail: 0 }));
+  await settle(20);
+  assert.deepEqual([shown.held.has(NEVER), shown.view()], [false, 'live']);
+});
+
+test('work rests while Stop is out of sight, and a recalled yes waits for the first sight of it', async () => {
+  const { tab, hub } = await working();
+  const said = (): unknown[] => hub.got.map((message) => (message.kind === 'pause' ? message.detail : message.kind));
+  await settle(20);
+  assert.deepEqual([hub.got[0], said()], [{ ...hub.got[0], paused: 'unseen' }, ['start', 'resume']]);
+  FakeSight.become(false);
+  await settle(2_000 + UNSEEN_MS_MAX + 200);
+  assert.deepEqual(said().at(-1), 'unseen');
+  assert.equal(tab.byId('status').textContent.length > 0, true);
+  FakeSight.become(true);
+  await settle(20);
+  assert.deepEqual(said().at(-1), 'resume');
+  const covered = open(yes());
+  FakeSight.become(false);
+  covered.card.obeyPage(hello);
+  await settle(50);
+  const start = covered.hubs[0]?.got;
+  assert.deepEqual(start?.map(({ kind }) => kind), ['start'], 'nothing is loaded for a page that hides the button');
+  tab.click('stop');
+  covered.click('stop');
 });

@@ -20,9 +20,9 @@ test('messages come through their envelope', () => {
   assert.deepEqual(readToLoader(envelope(state)), state);
   const answer = { type: 'answer', answer: 'never' } as const;
   assert.deepEqual(readToLoader(envelope(answer)), answer);
-  const hello = { type: 'hello', quiet: true, forget: true } as const;
+  const hello = { type: 'hello', quiet: true, forget: true, asked: true } as const;
   assert.deepEqual(readToFrame(envelope(hello)), hello);
-  assert.deepEqual(readToFrame({ raven: 1, type: 'hello' }), { type: 'hello', quiet: false, forget: false }, 'from a loader of before');
+  assert.deepEqual(readToFrame({ raven: 1, type: 'hello' }), { type: 'hello', quiet: false, forget: false, asked: false }, 'from a loader of before');
   assert.deepEqual(readToFrame(envelope({ type: 'forget' })), { type: 'forget' });
   assert.deepEqual(readToLoader(envelope({ type: 'forgotten' })), { type: 'forgotten' });
   const wish = { type: 'work_token', id: 3 } as const;

@@ -168,6 +168,10 @@ function database(stores: Stores): object {
           entries.set(key, value);
           return answer(() => key);
         },
+        delete: (key: unknown) => {
+          entries.delete(key);
+          return answer(() => undefined);
+        },
       });
       return transaction;
     },

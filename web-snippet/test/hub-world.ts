@@ -68,6 +68,7 @@ export const CONFIG: HubConfig = {
   view: '0a'.repeat(32),
   frameUrl: 'http://c/embed/frame.html?site=pk_test_x',
   filesUrl: 'http://c/embed/v/1/',
+  lasts: true,
   share: 0.5,
   gpu: 'no',
   gpuAllowed: false,

@@ -6,7 +6,7 @@ use super::challenge::{CHALLENGE, Contributor, answered, is_signed, parse_key};
 use super::extract::Path;
 use super::{App, Problem};
 use crate::runtime::session::hex;
-use crate::store::{Book, Claim, ClaimError, OwnSession, Payout, requester};
+use crate::store::{Book, Claim, ClaimError, OwnSession, Payout, requester, site_text};
 use crate::time::{DAY_MS, UnixMs};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -84,12 +84,14 @@ async fn show(
     let sessions = store.own_sessions(key, SESSIONS_MAX).await?;
     let wallet = store.wallet_of(key).await?;
     let payout = store.payout(key).await?;
-    let is_claimed = wallet.is_some() || !links.is_empty();
+    let given = store.given_to(key).await?;
+    let is_claimed = wallet.is_some() || given.is_some() || !links.is_empty();
     let accounts = store.accounts_of(key).await?;
     let has_account = |book: Book| accounts.iter().any(|link| link.book == book);
     Ok(Json(json!({
         "key": hex(&key.0),
         "wallet": wallet.map(|wallet| hex(&wallet.0)),
+        "given": given.map(site_text),
         "accounts": accounts.iter().map(|link| json!({
             "book": link.book.as_str(), "account": requester(link.account).to_string(),
             "at": link.linked.rfc3339(),
@@ -236,11 +238,11 @@ struct ClaimAsked {
     wallet_signature: String,
 }
 
-/// What a contributor's key signs so that a wallet may collect for it.
+/// What a contributor's key signs so that a wallet may collect for it, or its site has it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Statement {
-    /// `claim`.
+    /// `claim`, or `give`.
     purpose: String,
     /// The origin of this coordinator.
     coordinator: String,
@@ -248,6 +250,8 @@ struct Statement {
     expires_ms: i64,
     /// Makes each statement another one.
     nonce: String,
+    /// To whom it is given: a site's publishable key.
+    site: Option<String>,
 }
 
 /// What a wallet's key signs over a statement.
@@ -260,13 +264,21 @@ async fn claim(
     JsonBody(asked, _): JsonBody<ClaimAsked>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let now = UnixMs::now();
-    let contributor = read_statement(&app, &asked, now)?;
+    let Said { from: contributor, site } =
+        read_statement(&app, &asked.statement, &asked.signature, "claim", now)?;
+    if site.is_some() {
+        let detail = "statement.site: a claim names none";
+        return Err(Problem::invalid(detail).with_field("statement.site"));
+    }
     let wallet = parse_key(&asked.wallet, "wallet")?;
     let text = wallet_text(&app.settings.origin, &asked.nonce, &asked.statement);
     answered(&app, wallet, &asked.nonce, &text, &asked.wallet_signature)?;
     let ClaimAsked { statement, signature, .. } = asked;
     let claim = Claim { contributor, wallet, statement, signature };
     app.store.claim(&claim, now).await.map_err(|error| match error {
+        ClaimError::Given => Problem::conflict(error.to_string())
+            .named("given", "The earnings are given away")
+            .with_field("statement.from"),
         ClaimError::Claimed | ClaimError::Linked | ClaimError::Chained | ClaimError::Unknown => {
             Problem::conflict(error.to_string()).with_field("statement.from")
         }
@@ -279,27 +291,40 @@ async fn claim(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-/// Who signed a statement that holds here and now.
-fn read_statement(app: &App, asked: &ClaimAsked, now: UnixMs) -> Result<ContributorId, Problem> {
+/// What a statement says that holds here and now.
+pub(super) struct Said {
+    /// Who signed it.
+    pub from: ContributorId,
+    pub site: Option<String>,
+}
+
+/// Reads a statement that was signed for one purpose.
+pub(super) fn read_statement(
+    app: &App,
+    text: &str,
+    signature: &str,
+    purpose: &str,
+    now: UnixMs,
+) -> Result<Said, Problem> {
     let refuse = |field: &str, rule: &str| {
         Problem::invalid(format!("statement.{field}: {rule}"))
             .with_field(format!("statement.{field}"))
     };
-    if asked.statement.len() > STATEMENT_BYTES_MAX {
-        let found = asked.statement.len() as u64;
+    if text.len() > STATEMENT_BYTES_MAX {
+        let found = text.len() as u64;
         return Err(Problem::invalid("statement: too long")
             .with_field("statement")
             .with_limit(STATEMENT_BYTES_MAX as u64, Some(found)));
     }
-    let statement: Statement = serde_json::from_str(&asked.statement)
+    let statement: Statement = serde_json::from_str(text)
         .map_err(|error| Problem::invalid(format!("statement: {error}")).with_field("statement"))?;
     let from = parse_key(&statement.from, "statement.from")?;
-    if !is_signed(from, &asked.statement, &asked.signature) {
+    if !is_signed(from, text, signature) {
         let detail = "signature: not made by statement.from over the statement";
         return Err(Problem::invalid(detail).with_field("signature"));
     }
-    if statement.purpose != "claim" {
-        return Err(refuse("purpose", "must be claim"));
+    if statement.purpose != purpose {
+        return Err(refuse("purpose", &format!("must be {purpose}")));
     }
     if statement.coordinator != app.settings.origin {
         return Err(refuse("coordinator", "is another one"));
@@ -314,5 +339,5 @@ fn read_statement(app: &App, asked: &ClaimAsked, now: UnixMs) -> Result<Contribu
     if left > STATEMENT_MS_MAX {
         return Err(refuse("expires_ms", "is more than 15 minutes away"));
     }
-    Ok(from)
+    Ok(Said { from, site: statement.site })
 }

@@ -40,6 +40,9 @@ impl From<LinkError> for Problem {
             LinkError::Collected => Problem::conflict(detail)
                 .named("collected", "A wallet collects for this key")
                 .with_field(at),
+            LinkError::Given => Problem::conflict(detail)
+                .named("given", "The earnings are given away")
+                .with_field(at),
             LinkError::Unknown => Problem::conflict(detail).with_field(at),
             LinkError::Used => Problem::conflict(detail)
                 .named("statement-used", "The statement is used")

@@ -19,6 +19,7 @@ mod earnings;
 mod embed;
 mod events;
 mod extract;
+mod gifts;
 mod headers;
 mod health;
 mod idempotency;
@@ -205,6 +206,7 @@ pub fn router(app: App) -> Router {
         .merge(contributor_books::routes())
         .merge(consents::routes())
         .merge(links::routes())
+        .merge(gifts::routes())
         .merge(accounts::routes())
         .merge(keys::routes())
         .merge(recover::routes())

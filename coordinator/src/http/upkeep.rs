@@ -41,6 +41,7 @@ pub async fn sweep(app: &App, now: UnixMs) -> Result<(), Problem> {
     turn.note("collect for wallets", app.store.collect(now).await.map(drop));
     // A wallet may be linked, too.
     turn.note("forward to accounts", app.store.forward(now).await.map(drop));
+    turn.note("give to sites", app.store.give_later(now).await.map(drop));
     turn.note("expire what is unclaimed", expire_unclaimed(app, now).await);
     turn.first.map_or(Ok(()), Err)
 }

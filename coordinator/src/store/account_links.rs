@@ -50,6 +50,8 @@ pub enum LinkError {
     Linked,
     #[error("a wallet collects what the contributor earns: link the wallet")]
     Collected,
+    #[error("the contributor has given its earnings to a site")]
+    Given,
     #[error("the contributor has neither computed nor earned anything here")]
     Unknown,
     #[error("the statement or its nonce has served before: the contributor signs another one")]
@@ -296,6 +298,7 @@ async fn check(
     let row = sqlx::query(
         "SELECT l.account AS account, l.linked_ms AS linked_ms,
              EXISTS (SELECT 1 FROM wallet_links WHERE contributor = ?1) AS collected,
+             EXISTS (SELECT 1 FROM gifts WHERE contributor = ?1) AS given,
              EXISTS (SELECT 1 FROM link_nonces WHERE contributor = ?1 AND nonce = ?6)
                  OR EXISTS (SELECT 1 FROM account_links WHERE statement = ?4) AS used,
              (SELECT COUNT(*) FROM account_links
@@ -324,7 +327,10 @@ async fn check(
     let is_collected: bool = column(&row, "wallet_links", "collected")?;
     let is_used: bool = column(&row, "account_links", "used")?;
     let links = u64_column(&row, "account_links", "links")?;
-    if is_collected {
+    let is_given: bool = column(&row, "gifts", "given")?;
+    if is_given {
+        Err(LinkError::Given)
+    } else if is_collected {
         Err(LinkError::Collected)
     } else if is_used {
         Err(LinkError::Used)

@@ -23,6 +23,7 @@ pub struct OwnSession {
     pub device: String,
     /// What it computed on, as JSON.
     pub numeric: String,
+    /// As last allocated; what was, before the end, of one that is over.
     pub share: f64,
     pub workers: u32,
     pub opened: UnixMs,
@@ -171,7 +172,8 @@ impl Store {
         })
     }
 
-    /// The newest sessions of a key and whom it collects for, newest first.
+    /// The newest sessions of a key and whom it collects for, newest first, each with the share
+    /// and the workers that were last allocated to it: a slider may have moved since it opened.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -181,10 +183,17 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<OwnSession>, StoreError> {
         let rows = sqlx::query(AssertSqlSafe(format!(
-            "SELECT s.id, s.contributor, s.device_class, s.numeric_class, s.share, s.workers,
+            "SELECT s.id, s.contributor, s.device_class, s.numeric_class,
+                 COALESCE(a.share_ppm / 1e6, s.share) AS share,
+                 COALESCE(a.workers, s.workers) AS workers,
                  s.opened_ms, s.closed_ms, s.closed_reason
-             FROM {OWN} k JOIN sessions s ON s.contributor = k.key
-             ORDER BY s.opened_ms DESC LIMIT ?2"
+             FROM (SELECT o.* FROM {OWN} k JOIN sessions o ON o.contributor = k.key
+                 ORDER BY o.opened_ms DESC LIMIT ?2) s
+             LEFT JOIN allocations a ON a.number = (SELECT l.number FROM allocations l
+                 WHERE l.contributor = s.contributor AND l.session = s.id
+                     AND l.number <= s.allocation AND l.kind NOT IN ('revoke', 'end')
+                 ORDER BY l.number DESC LIMIT 1)
+             ORDER BY s.opened_ms DESC"
         )))
         .bind(&key.0[..])
         .bind(i64::from(limit))

@@ -20,6 +20,7 @@ mod earlier;
 mod events;
 mod executions;
 mod funnel;
+mod gifts;
 mod group;
 mod idempotency;
 mod inspect;
@@ -62,6 +63,7 @@ pub use datasets::{DatasetId, DatasetRow, Removal, StoredShard};
 use desk::read_book;
 pub use events::StoredEvent;
 pub use funnel::{EarningsDay, SiteDay, VisitorWork, Work as SiteWork};
+pub use gifts::{Gift, GiftError};
 pub use group::Persisting;
 pub use idempotency::Remembered;
 pub use inspect::{Inspection, inspect};
@@ -122,6 +124,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0021_card_views.sql"),
     include_str!("../../migrations/0022_token_deposits.sql"),
     include_str!("../../migrations/0023_ticket_lines.sql"),
+    include_str!("../../migrations/0024_gifts.sql"),
 ];
 
 /// Everything that refers to blobs.

@@ -443,6 +443,16 @@ impl Standing {
     }
 }
 
+/// Whether a site has what is left to it by a visitor of the page `origin`, in that money.
+pub(super) async fn earns(
+    transaction: &mut Tx<'_>,
+    site: SiteId,
+    origin: Option<&String>,
+    book: Book,
+) -> Result<bool, StoreError> {
+    Ok(standing(transaction, site, Some(book)).await?.withheld(origin).is_none())
+}
+
 async fn standing(
     transaction: &mut Tx<'_>,
     site: SiteId,

@@ -76,6 +76,8 @@ pub enum ClaimError {
     Claimed,
     #[error("the contributor's earnings go to an account: it is unlinked first")]
     Linked,
+    #[error("the contributor has given its earnings to a site")]
+    Given,
     #[error(
         "a wallet cannot be claimed, and a contributor whose earnings go elsewhere is no wallet"
     )]
@@ -327,6 +329,7 @@ async fn check(
                  OR EXISTS (SELECT 1 FROM accounts WHERE book = 'test' AND name = ?4) AS known,
              EXISTS (SELECT 1 FROM account_links
                  WHERE contributor = ?1 AND unlinked_ms IS NULL) AS linked,
+             EXISTS (SELECT 1 FROM gifts WHERE contributor = ?1) AS given,
              (SELECT COUNT(*) FROM wallet_links WHERE wallet = ?2 AND linked_ms > ?3) AS links",
     )
     .bind(&claim.contributor.0[..])
@@ -350,6 +353,10 @@ async fn check(
     let goes_to_account: bool = column(&row, "account_links", "linked")?;
     if goes_to_account {
         return Err(ClaimError::Linked);
+    }
+    let is_given: bool = column(&row, "gifts", "given")?;
+    if is_given {
+        return Err(ClaimError::Given);
     }
     // Keys cost nothing: a row for one that has nothing would be free, too.
     let is_known: bool = column(&row, "sessions", "known")?;

@@ -2,6 +2,7 @@
 
 use crate::server::{Answer, ORIGIN, Server};
 use ed25519_dalek::{Signer, SigningKey};
+use raven_coordinator::allocation::Allocation;
 use raven_coordinator::http::upkeep;
 use raven_coordinator::runtime::SessionRecord;
 use raven_coordinator::runtime::session::hex;
@@ -11,30 +12,30 @@ use raven_engine::ledger::{Account, Action, Entry, EntryId, Reason, Transfer};
 use raven_engine::money::NanoUsd;
 use raven_engine::{ContributorId, NetworkPrefix};
 use raven_protocol::{
-    Device, DeviceClass, GoodbyeReason, KernelId, NumericClass, ResultOutcome, SessionId,
+    Backend, Device, DeviceClass, GoodbyeReason, KernelId, NumericClass, ResultOutcome, SessionId,
 };
 use serde_json::{Value, json};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
 use std::collections::BTreeMap;
 
-fn key(number: u8) -> SigningKey {
+pub(super) fn key(number: u8) -> SigningKey {
     SigningKey::from_bytes(&[number; 32])
 }
 
-fn public(key: &SigningKey) -> String {
+pub(super) fn public(key: &SigningKey) -> String {
     hex(key.verifying_key().as_bytes())
 }
 
-fn id(key: &SigningKey) -> ContributorId {
+pub(super) fn id(key: &SigningKey) -> ContributorId {
     ContributorId(key.verifying_key().to_bytes())
 }
 
-fn sign(key: &SigningKey, text: &str) -> String {
+pub(super) fn sign(key: &SigningKey, text: &str) -> String {
     hex(&key.sign(text.as_bytes()).to_bytes())
 }
 
-fn nonce(server: &Server, key: &SigningKey) -> String {
+pub(super) fn nonce(server: &Server, key: &SigningKey) -> String {
     let answer = server.post("/v1/contributors/challenge", &json!({ "key": public(key) }));
     assert_eq!(answer.status, 201, "{}", answer.text());
     assert_eq!(answer.json()["origin"], ORIGIN);
@@ -46,7 +47,7 @@ fn authorization(key: &SigningKey, nonce: &str) -> String {
     format!("Raven-Key {}.{nonce}.{}", public(key), sign(key, &text))
 }
 
-fn own(server: &Server, key: &SigningKey) -> Value {
+pub(super) fn own(server: &Server, key: &SigningKey) -> Value {
     let header = authorization(key, &nonce(server, key));
     let path = format!("/v1/contributors/{}", public(key));
     let answer = server.get_with(&path, &[("authorization", &header)]);
@@ -77,7 +78,7 @@ fn claim_with(
     server.post("/v1/contributors/claims", &body)
 }
 
-fn claim(server: &Server, from: &SigningKey, wallet: &SigningKey) -> Answer {
+pub(super) fn claim(server: &Server, from: &SigningKey, wallet: &SigningKey) -> Answer {
     claim_with(server, &statement(from, 60_000), from, wallet)
 }
 
@@ -98,12 +99,12 @@ fn enter_at(server: &Server, name: &str, at: i64, action: Action) {
     server.runtime.block_on(server.app.store.enter(Book::Live, &entries)).expect("entered");
 }
 
-fn posted(server: &Server, account: Account) -> i64 {
+pub(super) fn posted(server: &Server, account: Account) -> i64 {
     let balance = server.runtime.block_on(server.app.store.balance(Book::Live, account));
     balance.expect("readable").posted
 }
 
-fn of(key: &SigningKey) -> Account {
+pub(super) fn of(key: &SigningKey) -> Account {
     Account::Contributor(id(key))
 }
 
@@ -162,6 +163,37 @@ fn a_contributor_sees_its_own_by_a_signature() {
     assert_eq!(kinds, ["revoke", "consent"]);
     assert_eq!(shown["allocations"][1]["share_ppm"], 250_000);
     assert_eq!(own(&server, &key(9))["work"]["tasks"], 0, "one that has done nothing");
+}
+
+#[test]
+fn a_session_is_shown_with_the_share_that_it_was_last_allocated() {
+    let server = Server::start();
+    let ann = key(1);
+    for session in [5, 6] {
+        open(&server, session, &ann);
+    }
+    let pace = |session: u64, share: f64, workers: u32| {
+        let refuses = raven_engine::CategorySet::EMPTY;
+        let line = Allocation::of(id(&ann), SessionId(session), Backend::Gpu)
+            .consented(0.25, 1, refuses, "{}")
+            .paced(share, workers, refuses, None);
+        let stored = server.app.store.add_allocation(&line, None);
+        server.runtime.block_on(stored).expect("stored");
+    };
+    let shown = |session: u64| {
+        let sessions = own(&server, &ann)["sessions"].as_array().expect("sessions").clone();
+        let text = SessionId(session).to_string();
+        let one = sessions.iter().find(|one| one["session"] == text).expect("it is listed").clone();
+        (one["share"].clone(), one["workers"].clone())
+    };
+    assert_eq!(shown(5), (json!(0.25), json!(1)));
+    pace(5, 0.2, 1);
+    pace(5, 0.1, 2);
+    assert_eq!(shown(5), (json!(0.1), json!(2)));
+    assert_eq!(shown(6), (json!(0.25), json!(1)), "another one's changes are not its own");
+    // Of one that is over, what it had until then.
+    close(&server, 5);
+    assert_eq!(shown(5), (json!(0.1), json!(2)));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod contributor_money;
 mod contributors;
 mod cost;
 mod datasets;
+mod gifts;
 mod hostile_files;
 mod idempotency;
 mod images;

@@ -96,11 +96,13 @@ pub enum Reason {
     Claim,
     /// Between an account and a sub-account of it.
     SubAccount,
+    /// Earnings that their contributor gives to the site through which they came.
+    Gift,
 }
 
 impl Reason {
     /// All reasons, by the number in their canonical form.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::Deposit,
         Reason::Trial,
         Reason::Escrow,
@@ -115,6 +117,7 @@ impl Reason {
         Reason::Correction,
         Reason::Claim,
         Reason::SubAccount,
+        Reason::Gift,
     ];
 
     /// The name in stores and JSON.
@@ -134,6 +137,7 @@ impl Reason {
             Reason::Correction => "correction",
             Reason::Claim => "claim",
             Reason::SubAccount => "sub_account",
+            Reason::Gift => "gift",
         }
     }
 }

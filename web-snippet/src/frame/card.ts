@@ -2,18 +2,20 @@
 
 import type { Answer, ToFrame } from '../shared/embed-port.ts';
 import type { FromHub, TokenAnswer } from '../shared/hub-port.ts';
-import { forgetKey } from '../shared/key-store.ts';
-import { Earned } from './claim.ts';
+import { forgetKeys, retireKey } from '../shared/key-store.ts';
+import { Earned, LINK_MS } from './claim.ts';
 import type { PageConfig } from './config.ts';
 import type { Embed } from './embed.ts';
 import { Gate, type Sight } from './gate.ts';
 import { HubClient, stopOtherTabs } from './hub-client.ts';
+import { InSight } from './in-sight.ts';
 import { Memory, type Choices } from './memory.ts';
 import { offeredShare, Pauses, type BatteryRules } from './pauses.ts';
 import { Presence } from './presence.ts';
 import { fetchQueue, tellShown } from './queue.ts';
 import { embedPhase, next, viewWidth, type Event as FrameEvent, type View } from './state.ts';
 import type { Text } from './text.ts';
+import { Traces } from './traces.ts';
 import { Elements } from './view.ts';
 
 /** A question that is not laid out yet has no width. */
@@ -52,17 +54,20 @@ export class Card {
   /** Whether it was told that the card has come into view. */
   #isShown = false;
   readonly #pauses: Pauses;
+  /** Whether Stop can be seen while there is something to stop. */
+  readonly #inSight: InSight;
   #view: View = firstView();
   #hub: HubClient | undefined;
   #lastSent = '';
   readonly #memory: Memory;
+  readonly #traces: Traces;
   /** Bytes that the visit has moved, as far as this page knows. */
   #bytes = 0;
   /** The page's wishes for a work token that are not answered yet. */
   readonly #asking: number[] = [];
   /** What holds while work goes on. */
   #chosen: Choices;
-  readonly #earned = new Earned();
+  readonly #earned: Earned;
   /** The hub whose key is noted there. */
   #noted: HubClient | undefined;
   /** What is not shown yet, because something has just been. */
@@ -73,13 +78,17 @@ export class Card {
     this.#config = config;
     const { site, textVersion, view } = config;
     this.#shown = { view, at: Date.now() };
-    this.#memory = new Memory(() => localStorage, () => Date.now(), site, textVersion, () => forgetKey(site));
+    this.#memory = new Memory(() => localStorage, () => Date.now(), site, textVersion);
+    this.#traces = new Traces(() => localStorage, () => Date.now(), site);
+    this.#earned = new Earned(site, location.origin);
     this.#embed = embed;
-    this.#elements = new Elements(text, { site: config.siteName, cap: text.megabytes(config.visitBytesMax) });
+    const { siteName, visitBytesMax, unclaimedDays } = config;
+    this.#elements = new Elements(text, { site: siteName, cap: text.megabytes(visitBytesMax), days: String(unclaimedDays) });
     this.#chosen = this.#elements.choices;
     this.#gate = new Gate(this.#elements.asked, (sight) => this.#see(sight));
     this.#liveGate = new Gate(this.#elements.changed, () => undefined);
     this.#pauses = new Pauses(() => this.#applyPause());
+    this.#inSight = new InSight(this.#elements.stop, (isInSight) => this.#pauses.setInSight(isInSight));
     this.#listen();
     const { getBattery } = navigator as BatteryRules;
     this.#elements.setShare(offeredShare({ getBattery, featurePolicy: (document as BatteryRules).featurePolicy }));
@@ -100,12 +109,16 @@ export class Card {
   obeyPage(message: ToFrame): void {
     switch (message.type) {
       case 'hello':
-        if (message.forget) void this.#forget();
         if (message.quiet) this.#dispatch({ type: 'quiet' });
+        if (this.#traces.neverSince !== undefined) this.#refuse(message.asked);
         this.#lastSent = '';
         this.#embed.send({ type: 'ready' });
         this.#tellPage();
-        this.#recall();
+        if (message.forget) this.#forget();
+        // Before the card is opened: nothing moves in it for that.
+        void this.#offerEarned();
+        if (this.#traces.neverSince === undefined) this.#recall();
+        else void this.#holdTo(message.asked);
         return;
       case 'visibility':
         this.#pauses.setPageVisible(message.visible);
@@ -117,7 +130,7 @@ export class Card {
         this.#askToken(message.id);
         return;
       case 'forget':
-        void this.#forget();
+        this.#forget();
         return;
     }
   }
@@ -140,22 +153,23 @@ export class Card {
     open.addEventListener('click', () => this.#dispatch({ type: 'open' }));
     again.addEventListener('click', () => this.#dispatch({ type: 'open' }));
     close.addEventListener('click', () => this.#dispatch({ type: 'close' }));
-    no.addEventListener('click', () => void this.#answer('not_now'));
-    never.addEventListener('click', () => void this.#answer('never'));
+    no.addEventListener('click', () => this.#answer('not_now'));
+    never.addEventListener('click', () => this.#answer('never'));
     stop.addEventListener('click', () => this.#stop());
     yes.addEventListener('click', (event) => this.#agree(event));
     share.addEventListener('input', () => this.#elements.showShare());
     const kinds = this.#elements.kinds.values();
     for (const control of [share, cpu, gpu, ...kinds]) control.addEventListener('change', (event) => this.#choose(event));
     for (const type of APPROACHES) this.#elements.changed.actions.addEventListener(type, () => this.#watch());
-    for (const button of [this.#elements.keep, this.#elements.overKeep]) {
-      button.addEventListener('click', () => void this.#keep());
-    }
+    const { keep, overKeep, cardKeep, leavingKeep, leavingGive } = this.#elements;
+    for (const button of [keep, overKeep, cardKeep, leavingKeep]) button.addEventListener('click', () => void this.#keep());
+    leavingGive.addEventListener('click', () => void this.#leave());
     addEventListener('keydown', (event) => {
       if (event.key === 'Escape' && this.#view.at === 'card') this.#dispatch({ type: 'dismiss' });
     });
     // In another tab of the site the visitor said stop, or no. A hub hears that too, but not before it has started.
     addEventListener('storage', (event) => {
+      if (this.#traces.isNever(event)) this.#refuse(false);
       if (this.#memory.isTakenBack(event)) this.#end();
       else if (this.#memory.recall()?.excluded && this.#view.at === 'live') this.#dispatch({ type: 'excluded' });
     });
@@ -231,9 +245,14 @@ export class Card {
       this.#elements.setChoices({ share, cpu: true, gpu: false, give: false, refuses });
       this.#gate.start();
       // Not before: most visitors never open it.
+      void this.#offerEarned();
       void this.#learn(true);
     }
+    if (before.at === 'live' && after.at !== 'live') this.#inSight.stop();
     if (before.at !== 'live' && after.at === 'live') {
+      // On the site's next pages nobody has pressed anything.
+      this.#inSight.start(event.type !== 'recall');
+      void this.#offerEarned();
       this.#chosen = this.#elements.choices;
       this.#elements.showChangeAgain(false);
     }
@@ -263,29 +282,28 @@ export class Card {
     this.#hub = undefined;
   }
 
-  /** The visitor's word, or the page's, against a yes: nothing goes on, in no tab of the site, and nothing is kept of it. */
-  #takeBack(): Promise<void> {
+  /** The visitor's word, or the page's, against a yes: nothing goes on, in no tab of the site. The key stays: what it has earned is the visitor's. */
+  #takeBack(): void {
     if (this.#hub) this.#stopHub(true);
     else stopOtherTabs(this.#config.site);
-    return this.#memory.forget();
+    this.#memory.forget();
   }
 
   #stop(): void {
-    void this.#takeBack();
+    this.#takeBack();
     this.#dispatch({ type: 'stop' });
   }
 
   /** Ends the work of this tab, whose yes was taken back in another one. */
   #end(): void {
-    void this.#memory.forget();
+    this.#memory.forget();
     this.#dispatch({ type: 'stop' });
   }
 
   /** The page took the yes back. It removes the frame once nothing is left. */
-  async #forget(): Promise<void> {
-    const forgotten = this.#takeBack();
+  #forget(): void {
+    this.#takeBack();
     this.#dispatch({ type: 'stop' });
-    await forgotten;
     this.#embed.send({ type: 'forgotten' });
   }
 
@@ -301,6 +319,9 @@ export class Card {
         return this.#elements.stop;
       case 'over':
         return this.#elements.again;
+      case 'leaving':
+        return this.#elements.leavingText;
+      case 'gone':
       case 'unavailable':
         return undefined;
     }
@@ -330,14 +351,57 @@ export class Card {
   }
 
   /** A no of either kind. The page remembers it. */
-  async #answer(answer: Exclude<Answer, 'yes'>): Promise<void> {
+  #answer(answer: Exclude<Answer, 'yes'>): void {
     if (this.#view.at !== 'card') return;
     // The card may be open in one tab while work goes on in another.
-    const takenBack = this.#takeBack();
+    this.#takeBack();
+    // "Not now" to a card that the visitor had shown takes no "never" back.
+    const isNever = answer === 'never' || this.#traces.neverSince !== undefined;
+    if (answer === 'never') this.#traces.noteNever();
     this.#dispatch({ type: answer });
-    // After a "never" the page removes the frame, which must have forgotten by then.
-    await takenBack;
-    this.#embed.send({ type: 'answer', answer });
+    if (isNever) void this.#sayGoodbye();
+    else this.#embed.send({ type: 'answer', answer });
+  }
+
+  /** A "never here" holds, whatever the page remembers. */
+  #refuse(isAsked: boolean): void {
+    this.#elements.showRefused(true);
+    this.#dispatch({ type: 'refused', isAsked });
+  }
+
+  /** The visitor said "never here" on an earlier page, and may not have answered what is to become of the earnings. */
+  async #holdTo(isAsked: boolean): Promise<void> {
+    const since = this.#traces.neverSince ?? 0;
+    // A link that was opened then may still be used.
+    if (this.#traces.hasKey && Date.now() - since > LINK_MS) await this.#leave(isAsked);
+    else if (this.#traces.hasKey) await this.#sayGoodbye();
+    else if (!isAsked) this.#embed.send({ type: 'answer', answer: 'never' });
+  }
+
+  /** After a "never": the key goes too, once the visitor has said to whom its earnings go, where there are any. */
+  async #sayGoodbye(): Promise<void> {
+    const uncollected = this.#traces.hasKey ? await this.#earned.uncollected() : { live: 0, test: 0 };
+    const isSomething = uncollected !== undefined && uncollected.live + uncollected.test > 0;
+    // Results that were accepted after their page was left are something to collect as well.
+    const isThere = await (isSomething ? this.#earned.note() : uncollected === undefined && this.#earned.load());
+    if (isThere) this.#dispatch({ type: 'leave', uncollected });
+    else await this.#leave();
+  }
+
+  /** Erases the keys. What nobody has collected is the site's then, as the card says. */
+  async #leave(isAsked = false): Promise<void> {
+    if (this.#traces.hasKey) {
+      if (!(await this.#earned.give(Date.now()))) {
+        // The next page of the site tries again.
+        this.#dispatch({ type: 'not_left' });
+        return;
+      }
+      await forgetKeys(this.#config.site);
+      this.#traces.forgetKey();
+    }
+    this.#dispatch({ type: 'left' });
+    // Only now: the page removes the frame.
+    if (!isAsked) this.#embed.send({ type: 'answer', answer: 'never' });
   }
 
   /** A yes on an earlier page of the site holds for a day. */
@@ -373,7 +437,9 @@ export class Card {
       return;
     }
     // Whoever agrees anew begins anew, as somebody of whom nothing is known.
-    const anew = this.#memory.recall()?.excluded ? forgetKey(this.#config.site) : undefined;
+    const anew = this.#memory.recall()?.excluded ? retireKey(this.#config.site) : undefined;
+    this.#traces.forgetNever();
+    this.#elements.showRefused(false);
     this.#agreedTo = this.#shown.view;
     this.#bytes = this.#memory.agree(this.#elements.choices, this.#agreedTo, this.#bytes).bytes;
     this.#dispatch({ type: 'agree' });
@@ -392,6 +458,8 @@ export class Card {
       this.#end();
       return;
     }
+    // The hub makes a key, or goes on with the one that there is.
+    this.#traces.noteKey();
     const { reason } = this.#pauses;
     const visit = { ...this.#elements.choices, view: this.#agreedTo, bytes: this.#bytes };
     const hub = new HubClient(this.#config, visit, reason, (message) => this.#receive(hub, message));
@@ -413,7 +481,7 @@ export class Card {
     }
     const { phase, tasks, bytes, bytesMax, gpu, earner, about, results } = message;
     // Another tab has been told to stop.
-    if (phase.name === 'stopped') void this.#memory.forget();
+    if (phase.name === 'stopped') this.#memory.forget();
     if (phase.name === 'failed' && phase.failure === 'excluded') this.#memory.noteExcluded();
     // The yes was to something else than holds now.
     if (phase.name === 'failed' && phase.failure === 'text_changed') void this.#memory.forget();
@@ -436,15 +504,22 @@ export class Card {
     if (hub === this.#noted || earner !== 'visitor' || !results?.accepted) return;
     // Once for each hub: it has one key.
     this.#noted = hub;
-    const isNoted = await this.#earned.note(this.#config.site);
+    const isNoted = await this.#earned.note();
     if (!isNoted && this.#noted === hub) this.#noted = undefined;
     this.#elements.offerKeep(this.#earned.isThere);
   }
 
+  /** Whoever comes back may collect what earlier visits have earned, without working again. */
+  async #offerEarned(): Promise<void> {
+    if (this.#traces.hasKey) this.#elements.offerKeep(await this.#earned.load());
+  }
+
   /** Opens the coordinator's own page, whose storage lasts, with the right to collect. */
   async #keep(): Promise<void> {
-    const link = await this.#earned.link(location.origin, Date.now());
-    if (link) window.open(link, '_blank', 'noopener');
+    const link = await this.#earned.link(Date.now());
+    if (!link) return;
+    window.open(link, '_blank', 'noopener');
+    this.#dispatch({ type: 'linked' });
   }
 
   /** Shows a new phase at once, and mere counts now and then: to show is to lay out, which the page may have to wait for. */

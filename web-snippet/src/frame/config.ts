@@ -4,6 +4,8 @@ import type { GpuOffer } from '../shared/hub-port.ts';
 
 /** Where the page does not say what a visit may move. */
 const VISIT_MB = 25;
+/** The same of days until earnings are the reserve's. */
+const UNCLAIMED_DAYS = 180;
 
 export interface PageConfig {
   readonly ticket: string;
@@ -15,6 +17,8 @@ export interface PageConfig {
   readonly view: string;
   /** Bytes that a visit may move, both ways together. */
   readonly visitBytesMax: number;
+  /** Days after which the reserve has what nobody has collected. */
+  readonly unclaimedDays: number;
   readonly gpu: GpuOffer;
 }
 
@@ -31,6 +35,7 @@ export function readConfig(page: Document): PageConfig {
     textVersion: meta('consent-text'),
     view: meta('view'),
     visitBytesMax,
+    unclaimedDays: Number(meta('unclaimed-days')) || UNCLAIMED_DAYS,
     gpu: gpu === 'hardware' || gpu === 'any' ? gpu : 'no',
   };
 }

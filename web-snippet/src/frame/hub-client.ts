@@ -35,6 +35,8 @@ function hubConfig(page: PageConfig, { share, cpu, gpu, give, refuses, view, byt
     cpuAllowed: cpu,
     refuses,
     earnings: give ? 'site' : 'mine',
+    // What such a frame stores is gone with its page.
+    lasts: (window as { credentialless?: boolean }).credentialless !== true,
     cores: navigator.hardwareConcurrency || 1,
     phone: extras.userAgentData?.mobile ?? /Mobi|Android/.test(navigator.userAgent),
     memoryGib: extras.deviceMemory,

@@ -56,24 +56,21 @@ export class Memory {
   readonly #now: () => number;
   readonly #key: string;
   readonly #text: string;
-  readonly #forgotten: () => Promise<void>;
 
   /**
    * @param storage is called each time, because reaching for denied storage throws.
-   * @param forgotten forgets what else is kept with a yes; called when one is removed.
    */
-  constructor(storage: () => Storage, now: () => number, site: string, textVersion: string, forgotten: () => Promise<void>) {
+  constructor(storage: () => Storage, now: () => number, site: string, textVersion: string) {
     this.#storage = storage;
     this.#now = now;
     this.#key = `raven ${site}`;
     this.#text = textVersion;
-    this.#forgotten = forgotten;
   }
 
   /** The yes to this very text, if it was less than a day ago. Anything else is removed: it is of no use any more. */
   recall(): Remembered | undefined {
     const record = this.#read();
-    if (!record) void this.forget();
+    if (!record) this.forget();
     return record && { ...choicesOf(record), view: record.view, bytes: this.#bytesOf(record), ...excludedOf(record) };
   }
 
@@ -140,15 +137,12 @@ export class Memory {
     return !now || now.until <= before.until;
   }
 
-  forget(): Promise<void> {
+  /** The yes is over. The key under which it earned is another matter: it stays. */
+  forget(): void {
     try {
-      const storage = this.#storage();
-      if (storage.getItem(this.#key) === null) return Promise.resolve();
-      storage.removeItem(this.#key);
-      return this.#forgotten();
+      this.#storage().removeItem(this.#key);
     } catch {
       // Then nothing was kept either.
-      return Promise.resolve();
     }
   }
 

@@ -1,4 +1,4 @@
-/** Reasons to rest: the page is out of sight, the device runs on battery, the visitor saves data. */
+/** Reasons to rest: the page is hidden, the visitor's Stop is out of sight, the device runs on battery, the visitor saves data. */
 
 import type { PauseReason } from './state.ts';
 
@@ -50,7 +50,7 @@ export class Pauses {
 
   /** The reason that is shown, the most important first. */
   get reason(): PauseReason | undefined {
-    return (['hidden', 'data_saver', 'battery'] as const).find((reason) => this.#reasons.has(reason));
+    return (['hidden', 'unseen', 'data_saver', 'battery'] as const).find((reason) => this.#reasons.has(reason));
   }
 
   /** Begins to watch, once the visitor has agreed; resolves when the first state of all reasons is known. */
@@ -82,6 +82,11 @@ export class Pauses {
   setPageVisible(visible: boolean): void {
     this.#pageVisible = visible;
     this.#watchVisibility();
+  }
+
+  /** Whether the visitor can see the button that ends the work. */
+  setInSight(isInSight: boolean): void {
+    this.#set('unseen', !isInSight);
   }
 
   #watchVisibility(): void {

@@ -3,9 +3,10 @@
 import type { EmbedPhase } from '../shared/embed-port.ts';
 import type { Earner, GpuStatus, HubPhase, Results } from '../shared/hub-port.ts';
 import type { About } from '../wire/message.ts';
+import type { Uncollected } from './claim.ts';
 
 /** Why work rests although the visitor agreed. */
-export type PauseReason = 'hidden' | 'battery' | 'data_saver';
+export type PauseReason = 'hidden' | 'unseen' | 'battery' | 'data_saver';
 
 /** What a visit has moved, and may move in all, both ways together. */
 export interface Traffic {
@@ -33,6 +34,10 @@ export type View =
     }
   /** Work ended: by the visitor, or because it can't go on. */
   | { readonly at: 'over'; readonly phase: HubPhase; readonly tasks: number; readonly results?: Results | undefined }
+  /** The visitor said "never here", and what this browser has earned is still to be collected or given away. */
+  | { readonly at: 'leaving'; readonly uncollected: Uncollected | undefined; readonly isLinked: boolean; readonly hasFailed: boolean }
+  /** The visitor said "never here": nothing is shown. */
+  | { readonly at: 'gone' }
   /** This page can't take part at all. */
   | { readonly at: 'unavailable'; readonly reason: 'insecure' | 'not_embedded' };
 
@@ -44,6 +49,16 @@ export type Event =
   | { readonly type: 'not_now' }
   | { readonly type: 'never' }
   | { readonly type: 'agree' }
+  /** A "never here" holds. `isAsked`: the visitor has the page show the frame all the same, which is then only its mark. */
+  | { readonly type: 'refused'; readonly isAsked: boolean }
+  /** Whoever leaves for good leaves something behind; how much is not always known. */
+  | { readonly type: 'leave'; readonly uncollected: Uncollected | undefined }
+  /** The link that collects was opened. */
+  | { readonly type: 'linked' }
+  /** The coordinator could not be told. */
+  | { readonly type: 'not_left' }
+  /** Nothing of the visitor is left. */
+  | { readonly type: 'left' }
   /** The visitor agreed on an earlier page of the site, and the yes still holds. */
   | { readonly type: 'recall' }
   /** Of this browser's key a result was proven wrong, on an earlier page of the site or in another tab. */
@@ -81,6 +96,17 @@ export function next(view: View, event: Event): View {
       return view.at === 'card' ? { at: 'icon' } : view;
     case 'agree':
       return view.at === 'card' ? { at: 'live', phase: { name: 'loading' }, tasks: 0 } : view;
+    case 'refused':
+      if (view.at !== 'chip' && view.at !== 'icon' && view.at !== 'card') return view;
+      return { at: event.isAsked ? 'icon' : 'gone' };
+    case 'leave':
+      return view.at === 'live' || view.at === 'unavailable' ? view : { at: 'leaving', uncollected: event.uncollected, isLinked: false, hasFailed: false };
+    case 'linked':
+      return view.at === 'leaving' ? { ...view, isLinked: true } : view;
+    case 'not_left':
+      return view.at === 'leaving' ? { ...view, hasFailed: true } : view;
+    case 'left':
+      return view.at === 'leaving' ? { at: 'icon' } : view;
     case 'recall':
       return view.at === 'chip' ? { at: 'live', phase: { name: 'loading' }, tasks: 0 } : view;
     case 'excluded':
@@ -106,6 +132,8 @@ export function embedPhase(view: View): EmbedPhase {
     case 'card':
       return 'asking';
     case 'icon':
+    case 'leaving':
+    case 'gone':
       return 'stopped';
     case 'unavailable':
       return 'unavailable';
@@ -139,11 +167,13 @@ function livePhase(phase: HubPhase): EmbedPhase {
 export function viewWidth(view: Exclude<View, { at: 'chip' }>): number {
   switch (view.at) {
     case 'icon':
+    case 'gone':
       return 44;
     case 'card':
       return 392;
     case 'live':
     case 'over':
+    case 'leaving':
     case 'unavailable':
       return 300;
   }

@@ -12,6 +12,7 @@ type Key = keyof Messages;
 
 const PAUSES: Record<PauseReason, Key> = {
   hidden: 'pausedHidden',
+  unseen: 'pausedUnseen',
   battery: 'pausedBattery',
   data_saver: 'pausedSaver',
 };
@@ -71,6 +72,7 @@ export class Text {
   readonly #count: Intl.NumberFormat;
   readonly #megabytes: Intl.NumberFormat;
   readonly #list: Intl.ListFormat;
+  readonly #usd: Intl.NumberFormat;
 
   constructor(words: Words) {
     this.#words = words;
@@ -78,6 +80,8 @@ export class Text {
     this.#percent = new Intl.NumberFormat(language, { style: 'percent' });
     this.#count = new Intl.NumberFormat(language);
     this.#list = new Intl.ListFormat(language, { type: 'conjunction' });
+    // A visit earns millionths; the books end at a billionth.
+    this.#usd = new Intl.NumberFormat(language, { style: 'currency', currency: 'USD', maximumFractionDigits: 9 });
     const unit = { style: 'unit', unit: 'megabyte', unitDisplay: 'short' } as const;
     this.#megabytes = new Intl.NumberFormat(language, { ...unit, maximumFractionDigits: 1 });
   }
@@ -176,6 +180,15 @@ export class Text {
   earner(earner: Earner | undefined, site: string): string {
     if (!earner) return '';
     return earner === 'visitor' ? this.fill('earnsYou') : this.fill('earnsSite', { site });
+  }
+
+  /** What a visitor who leaves for good is asked, and what is to be done once the link was opened. */
+  leaving({ uncollected, isLinked }: Extract<View, { at: 'leaving' }>, site: string): string {
+    if (isLinked) return this.fill('leaveLinked', { site });
+    if (!uncollected) return this.fill('leaveUnknown', { site });
+    const { live, test } = uncollected;
+    const amount = this.#usd.format((live > 0 ? live : test) / 1e9);
+    return this.fill('leave', { site, amount: live > 0 ? amount : `${amount} (${this.fill('playMoney')})` });
   }
 
   over(phase: HubPhase, tasks: number): string {

@@ -39,6 +39,10 @@ export class Elements {
   readonly close = element<HTMLButtonElement>('close');
   readonly keep = element<HTMLButtonElement>('keep');
   readonly overKeep = element<HTMLButtonElement>('over-keep');
+  readonly cardKeep = element<HTMLButtonElement>('card-keep');
+  readonly leavingKeep = element<HTMLButtonElement>('leaving-keep');
+  readonly leavingGive = element<HTMLButtonElement>('leaving-give');
+  readonly leavingText = element('leaving-text');
   readonly #chipText = element('ask');
   readonly #queue = element('queue');
   readonly #text: Text;
@@ -60,6 +64,8 @@ export class Elements {
   readonly #about = element('about');
   readonly #site: string;
   #sight: Sight = 'waiting';
+  readonly #leaving = element('leaving');
+  readonly #leavingHint = element('leaving-hint');
   readonly #over = element('over');
   readonly #overText = element('over-text');
   readonly #overResults = element('over-results');
@@ -162,7 +168,7 @@ export class Elements {
 
   /** Offers the link by which the visitor keeps what was earned. */
   offerKeep(isOffered: boolean): void {
-    this.keep.hidden = this.overKeep.hidden = !isOffered;
+    this.keep.hidden = this.overKeep.hidden = this.cardKeep.hidden = !isOffered;
   }
 
   get choices(): Choices {
@@ -203,6 +209,12 @@ export class Elements {
     this.#showYes();
   }
 
+  /** A mark that asks nothing any more, or asks again, says so to whoever comes to it. */
+  showRefused(isRefused: boolean): void {
+    this.open.title = isRefused ? this.#text.fill('neverHolds') : '';
+    setText(this.#chipText, this.#text.fill(isRefused ? 'neverHolds' : 'ask'));
+  }
+
   /** After a click that could have been meant for the page. */
   showPressAgain(): void {
     setText(this.#hint, this.#text.fill('pressAgain'));
@@ -222,6 +234,7 @@ export class Elements {
     this.#live.hidden = view.at !== 'live';
     setText(this.#overResults, view.at === 'over' ? this.#text.results(view.results) : '');
     this.#over.hidden = !(view.at === 'over' || view.at === 'unavailable');
+    this.#leaving.hidden = view.at !== 'leaving';
     const home = view.at === 'live' ? this.#shareLive : this.#shareHome;
     if (this.#shareField.parentElement !== home) home.append(this.#shareField);
     if (view.at === 'live') {
@@ -236,6 +249,10 @@ export class Elements {
     } else if (view.at === 'over') {
       setText(this.#overText, this.#text.over(view.phase, view.tasks));
       this.again.hidden = this.close.hidden = false;
+    } else if (view.at === 'leaving') {
+      setText(this.leavingText, this.#text.leaving(view, this.#site));
+      setText(this.leavingGive, this.#text.fill(view.isLinked ? 'leaveDone' : 'give', { site: this.#site }));
+      setText(this.#leavingHint, view.hasFailed ? this.#text.fill('leaveFailed') : '');
     } else if (view.at === 'unavailable') {
       setText(this.#overText, this.#text.unavailable(view.reason));
       this.again.hidden = this.close.hidden = true;

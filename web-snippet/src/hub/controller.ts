@@ -38,8 +38,8 @@ export interface ControllerHost {
   now(): number;
   random(): number;
   fetch: typeof fetch;
-  /** The key of the visit to a site. */
-  identity(site: string): Promise<Identity>;
+  /** The visitor's key for a site; a new one, for this page alone, where the frame's storage does not last. */
+  identity(site: string, lasts: boolean): Promise<Identity>;
   connect(url: string): Socket;
   spawn(files: KernelFiles, memoryBytes: number, duty: number, flopsPerS: number | undefined): Port;
   /** A worker that opens the GPU; `software`: a software adapter will do. */
@@ -188,7 +188,7 @@ export class Controller {
     this.#become({ at: 'loading' });
     try {
       // The key is made before anything is downloaded: without Ed25519 there is no point.
-      this.#identity ??= await this.#host.identity(config.site).catch(() => {
+      this.#identity ??= await this.#host.identity(config.site, config.lasts).catch(() => {
         throw new KernelLoadError('unsupported', 'Ed25519 keys are missing');
       });
       const files = this.#isCpuAllowed ? await this.#counted(KERNEL_FILES_BYTES, () => this.#host.loadKernel(config.filesUrl)) : undefined;

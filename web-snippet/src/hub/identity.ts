@@ -1,4 +1,4 @@
-/** The key of one visit and the receipts that it signs. */
+/** A visitor's key and the receipts that it signs. */
 
 import type { Receipt } from '../wire/message.ts';
 
@@ -15,7 +15,7 @@ export interface SignedReceipt {
   readonly signature: string;
 }
 
-/** A key pair that signs for one visit and cannot be exported. */
+/** A key pair that signs for a visitor of one site and cannot be exported. */
 export class Identity {
   readonly publicKey: string;
   readonly #privateKey: CryptoKey;

@@ -1,10 +1,8 @@
 /** Entry of the hub worker. */
 
 import { channelName, type FromHub, type ToHub } from '../shared/hub-port.ts';
-import { forgetKey } from '../shared/key-store.ts';
 import type { FromKernel, KernelSource, ToKernel } from '../shared/kernel-port.ts';
 import { Controller } from './controller.ts';
-import type { Identity } from './identity.ts';
 import { loadGpu, loadKernel } from './kernel-files.ts';
 import type { Port } from './pool.ts';
 import { readTabMessage, Tabs, type TabMessage } from './tabs.ts';
@@ -58,13 +56,10 @@ function openChannel(site: string): BroadcastChannel | undefined {
 
 /** The hub of one site among those of its other tabs; all that they share is named after the site. */
 class Hub {
-  readonly #site: string;
   readonly #channel: BroadcastChannel | undefined;
   readonly #tabs: Tabs;
-  #identity: Promise<Identity> | undefined;
 
   constructor(site: string) {
-    this.#site = site;
     this.#channel = openChannel(site);
     this.#tabs = new Tabs(this.#control(), {
       turn: (name, changed) => new Turn(navigator.locks as LockManager | undefined, name, changed),
@@ -82,7 +77,6 @@ class Hub {
     // With a channel the other tabs tell themselves, sooner and more exactly.
     if (message.kind === 'traffic' && this.#channel) return;
     this.#tabs.handle(message);
-    if (message.kind === 'stop' && message.everywhere) void this.#forget();
   }
 
   #control(): Controller {
@@ -91,7 +85,7 @@ class Hub {
       now: () => performance.now(),
       random: () => Math.random(),
       fetch: (input, init) => fetch(input, init),
-      identity: (site) => (this.#identity = visitIdentity(site)),
+      identity: visitIdentity,
       connect: (url) => new WebSocket(url),
       spawn: (files, memoryBytes, duty, flopsPerS) => {
         const source = { glueUrl: files.glueUrl, module: files.module, memoryBytes };
@@ -108,12 +102,6 @@ class Hub {
         if (message.kind === 'status') this.#tabs.tellTraffic(message.moved);
       },
     });
-  }
-
-  /** Forgets the visit's key, also one that is only being made. */
-  async #forget(): Promise<void> {
-    await this.#identity?.catch(() => undefined);
-    await forgetKey(this.#site);
   }
 }
 

@@ -41,6 +41,8 @@ export class PageSide {
   private readonly listeners = new Set<Listener>();
   private isPermitted: boolean;
   private isHidden = false;
+  /** The visitor has had the page show the frame: one that holds a "never here" then shows its mark. */
+  private isAsked = false;
   private isLoaded = false;
   /** Whether the frame that is in the page now has answered. */
   private isReady = false;
@@ -70,7 +72,8 @@ export class PageSide {
   show(): void {
     this.isPermitted = true;
     this.isHidden = false;
-    if (isVisitorActing() && this.memory.recall() === 'never') this.memory.forget();
+    this.isAsked = isVisitorActing();
+    if (this.isAsked && this.memory.recall() === 'never') this.memory.forget();
     this.apply();
   }
 
@@ -107,7 +110,7 @@ export class PageSide {
     frame.addEventListener('load', () => {
       if (this.silence !== undefined) this.expectAnswer(SILENCE_AFTER_LOAD_MS);
       const answer = this.memory.recall();
-      this.send({ type: 'hello', quiet: answer === 'not_now', forget: this.owesForget || answer === 'withdrawn' });
+      this.send({ type: 'hello', quiet: answer === 'not_now', forget: this.owesForget || answer === 'withdrawn', asked: this.isAsked });
     });
     document.addEventListener('visibilitychange', () => this.sendVisibility());
     document.addEventListener('securitypolicyviolation', (event) => {

@@ -15,9 +15,9 @@ const PHASES: readonly EmbedPhase[] = ['asking', 'starting', 'working', 'idle', 
 export type ToFrame =
   /**
    * First message: from now on the frame knows the page's origin. `quiet`: the visitor has lately said "not now".
-   * `forget`: the page took a yes back while there was no frame to tell.
+   * `forget`: the page took a yes back while there was no frame to tell. `asked`: the visitor has just had the page show the frame.
    */
-  | { readonly type: 'hello'; readonly quiet: boolean; readonly forget: boolean }
+  | { readonly type: 'hello'; readonly quiet: boolean; readonly forget: boolean; readonly asked: boolean }
   /** Whether the page is visible. */
   | { readonly type: 'visibility'; readonly visible: boolean }
   | { readonly type: 'stop' }
@@ -71,7 +71,7 @@ export function readToFrame(data: unknown): ToFrame | undefined {
   switch (message?.type) {
     case 'hello':
       // Loaders that were pinned before the fields existed leave them out.
-      return { type: 'hello', quiet: message.quiet === true, forget: message.forget === true };
+      return { type: 'hello', quiet: message.quiet === true, forget: message.forget === true, asked: message.asked === true };
     case 'stop':
     case 'forget':
       return { type: message.type };

@@ -30,6 +30,8 @@ export interface HubConfig {
   readonly refuses: readonly JobCategory[];
   /** Whom the visitor wants the earnings to go to. */
   readonly earnings: 'mine' | 'site';
+  /** Whether the frame's storage outlives the page, and with it a key. */
+  readonly lasts: boolean;
   readonly cores: number;
   readonly phone: boolean;
   /** Gibibytes of memory where the browser says so, else `undefined`. */

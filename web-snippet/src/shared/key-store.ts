@@ -1,11 +1,16 @@
 /**
- * The visit's key, in a database of the frame's own for each site: pages of one
- * host may belong to several. The hub uses the key, the frame only has it
- * forgotten, and the database with it.
+ * The visitor's key, in a database of the frame's own for each site: pages of one
+ * host may belong to several. It stays for as long as the browser keeps it, since
+ * whoever has it has what it has earned. The hub uses the key; the frame has it
+ * retired, and forgotten only where the visitor says so, and the database with it.
  */
 
 const STORE = 'visit';
 const KEY = 'identity';
+/** Keys that get no more work, and have earned. */
+const RETIRED = 'retired';
+/** Of more of them the first are let go: each took a wrong result. */
+const RETIRED_MAX = 15;
 /**
  * A database is waited for so long, as one that is busy while a browser starts: without its key a visitor
  * would earn nothing. What waits is a worker, and never the page.
@@ -17,8 +22,8 @@ const FORGET_MS_MAX = 500;
 export interface KeptKey {
   readonly publicKey: string;
   readonly privateKey: CryptoKey;
-  /** Milliseconds since 1970; later the key is not used any more. */
-  readonly until: number;
+  /** Whether a result was accepted under it for the visitor: there is something to collect. */
+  readonly hasEarned?: true;
 }
 
 function open(site: string): Promise<IDBDatabase> {
@@ -56,12 +61,16 @@ async function within<T>(ms: number, answer: Promise<T>): Promise<T | undefined>
   }
 }
 
-/** The kept key of a site; one that has run out is forgotten. */
-export async function keptKey(site: string, now: number, waitMs = PATIENCE_MS_MAX): Promise<KeptKey | undefined> {
-  const kept = await within(waitMs, transact<KeptKey | undefined>(site, 'readonly', (store) => store.get(KEY)));
-  if (!kept || kept.until > now) return kept;
-  await forgetKey(site);
-  return undefined;
+/** The kept key of a site. */
+export function keptKey(site: string, waitMs = PATIENCE_MS_MAX): Promise<KeptKey | undefined> {
+  return within(waitMs, transact<KeptKey | undefined>(site, 'readonly', (store) => store.get(KEY)));
+}
+
+/** The key of a site and those that were retired, the newest last. */
+export async function keptKeys(site: string): Promise<readonly KeptKey[]> {
+  const kept = await keptKey(site);
+  const retired = await within(PATIENCE_MS_MAX, transact<KeptKey[] | undefined>(site, 'readonly', (store) => store.get(RETIRED)));
+  return [...(retired ?? []), ...(kept ? [kept] : [])];
 }
 
 /**
@@ -69,19 +78,42 @@ export async function keptKey(site: string, now: number, waitMs = PATIENCE_MS_MA
  *
  * @returns the key that is kept now, where one is.
  */
-export async function keepKey(site: string, key: KeptKey, now: number, waitMs = PATIENCE_MS_MAX): Promise<KeptKey | undefined> {
-  const holds = (kept: KeptKey | undefined): kept is KeptKey => kept !== undefined && kept.until > now;
+export async function keepKey(site: string, key: KeptKey, waitMs = PATIENCE_MS_MAX): Promise<KeptKey | undefined> {
   const putIfNone = (store: IDBObjectStore): IDBRequest<KeptKey | undefined> => {
     const request: IDBRequest<KeptKey | undefined> = store.get(KEY);
-    request.onsuccess = () => void (holds(request.result) || store.put(key, KEY));
+    request.onsuccess = () => void (request.result || store.put(key, KEY));
     return request;
   };
-  const stored = transact(site, 'readwrite', putIfNone).then((before) => (holds(before) ? before : key));
+  const stored = transact(site, 'readwrite', putIfNone).then((before) => before ?? key);
   return within(waitMs, stored);
 }
 
+/** Notes that there is something to collect under the kept key. */
+export async function noteEarned(site: string): Promise<void> {
+  const note = (store: IDBObjectStore): IDBRequest<KeptKey | undefined> => {
+    const request: IDBRequest<KeptKey | undefined> = store.get(KEY);
+    request.onsuccess = () => {
+      const kept = request.result;
+      if (kept && !kept.hasEarned) store.put({ ...kept, hasEarned: true }, KEY);
+    };
+    return request;
+  };
+  await within(PATIENCE_MS_MAX, transact(site, 'readwrite', note));
+}
+
+/** Sets the key aside, so that the next visit begins as somebody new; what it has earned can be collected all the same. */
+export async function retireKey(site: string): Promise<void> {
+  const kept = await keptKeys(site);
+  const retired = kept.filter(({ hasEarned }) => hasEarned).slice(-RETIRED_MAX);
+  const retire = (store: IDBObjectStore): IDBRequest<undefined> => {
+    store.put(retired, RETIRED);
+    return store.delete(KEY);
+  };
+  await within(FORGET_MS_MAX, transact(site, 'readwrite', retire));
+}
+
 /** Waits for a transaction that is under way, so that a key which is just being kept goes too. */
-export async function forgetKey(site: string): Promise<void> {
+export async function forgetKeys(site: string): Promise<void> {
   const gone = new Promise((resolve, reject) => {
     const request = indexedDB.deleteDatabase(`raven ${site}`);
     request.onsuccess = resolve;

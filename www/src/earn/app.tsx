@@ -147,6 +147,10 @@ function Nothing() {
         While your browser lends computing power on a site, its card has the button “Keep what I earned”. It opens this page, and what that
         browser has earned is collected here from then on.
       </p>
+      <p class="quiet">
+        Said “never here” on a site? Its card asks no more. Where the site has a link that shows it, a mark appears, and a press on that changes it; clearing the
+        site’s data in your browser does so too.
+      </p>
     </div>
   );
 }

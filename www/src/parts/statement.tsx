@@ -60,9 +60,10 @@ const REASONS: Readonly<Record<string, string>> = {
   sub_account: 'To or from a sub-account',
 };
 
-/** What a line is about. Earnings that an account spends are named by who reads it: who gave, or the account. */
+/** What a line is about. Earnings that an account spends, or a site was given, are named by who reads it: who gave, or who got. */
 export function nameOf({ reason, nanoUsd }: Line): string {
   if (reason === 'spend') return nanoUsd < 0 ? 'To an account' : 'From earnings';
+  if (reason === 'gift') return nanoUsd < 0 ? 'Given to a site' : 'Given by a visitor';
   return REASONS[reason] ?? words(reason);
 }
 

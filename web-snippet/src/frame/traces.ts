@@ -1,0 +1,77 @@
+/**
+ * Two words of the frame's own about a visitor, beside the yes (`memory.ts`): that there is a key, and that they said
+ * "never here". The page can reach neither. Before an answer nothing is kept.
+ */
+
+export class Traces {
+  readonly #storage: () => Storage;
+  readonly #now: () => number;
+  readonly #key: string;
+  readonly #never: string;
+
+  /** @param storage is called each time, because reaching for denied storage throws. */
+  constructor(storage: () => Storage, now: () => number, site: string) {
+    this.#storage = storage;
+    this.#now = now;
+    this.#key = `raven ${site} key`;
+    this.#never = `raven ${site} never`;
+  }
+
+  /** Whether a key may be kept: a database that is only looked into would be one that is kept. */
+  get hasKey(): boolean {
+    return this.#read(this.#key) !== null;
+  }
+
+  noteKey(): void {
+    if (!this.hasKey) this.#write(this.#key, '1');
+  }
+
+  forgetKey(): void {
+    this.#remove(this.#key);
+  }
+
+  /** Since when the visitor wants to be asked never, in milliseconds since 1970. */
+  get neverSince(): number | undefined {
+    const kept = this.#read(this.#never);
+    // Whatever it says, it was written by a no.
+    return kept === null ? undefined : Math.min(Number(kept) || 0, this.#now());
+  }
+
+  noteNever(): void {
+    this.#write(this.#never, String(this.#now()));
+  }
+
+  /** Only a yes takes it back. */
+  forgetNever(): void {
+    this.#remove(this.#never);
+  }
+
+  /** Whether a `storage` event says that another tab was told "never here". */
+  isNever({ key, newValue }: Pick<StorageEvent, 'key' | 'newValue'>): boolean {
+    return key === this.#never && newValue !== null;
+  }
+
+  #read(name: string): string | null {
+    try {
+      return this.#storage().getItem(name);
+    } catch {
+      return null;
+    }
+  }
+
+  #write(name: string, value: string): void {
+    try {
+      this.#storage().setItem(name, value);
+    } catch {
+      // Then the page alone remembers a no, and no key is kept either.
+    }
+  }
+
+  #remove(name: string): void {
+    try {
+      this.#storage().removeItem(name);
+    } catch {
+      // Nothing was kept.
+    }
+  }
+}
