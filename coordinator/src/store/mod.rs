@@ -124,7 +124,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0021_card_views.sql"),
     include_str!("../../migrations/0022_token_deposits.sql"),
     include_str!("../../migrations/0023_ticket_lines.sql"),
-    include_str!("../../migrations/0024_gifts.sql"),
+    include_str!("../../migrations/0026_gifts.sql"),
 ];
 
 /// Everything that refers to blobs.
