@@ -182,7 +182,7 @@ it('collects what a browser has earned, and links what it earns, to the account'
       await shot(page, `passkey-collect-${width}-${colorScheme}`);
     }
     await page.getByRole('button', { name: 'Collect it with a passkey' }).click();
-    await page.getByText('All that this wallet earns goes to the account').waitFor();
+    await page.getByText('All play money that this wallet earns goes to the account').waitFor();
     await coordinator.api('POST', `/v1/jobs/${job.id}/cancel`);
     // It ends as any link does, and is made again with as little.
     await page.getByRole('button', { name: 'End that' }).click();
