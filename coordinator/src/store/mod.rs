@@ -120,6 +120,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0020_passkeys.sql"),
     include_str!("../../migrations/0021_card_views.sql"),
     include_str!("../../migrations/0022_token_deposits.sql"),
+    include_str!("../../migrations/0024_numbered_deposits.sql"),
 ];
 
 /// Everything that refers to blobs.
@@ -163,7 +164,7 @@ pub enum StoreError {
     #[error("store: {jobs} of the account's jobs have not ended")]
     OpenJobs { jobs: u64 },
     /// The clock is behind what was entered: it was set back, or is wrong.
-    #[error("store: the last rate is from {}, which is yet to come", from.rfc3339())]
+    #[error("store: the last rate or deposit is from {}, which is yet to come", from.rfc3339())]
     RateToCome { from: UnixMs },
     /// A job names a data set that is deleted, or was never stored.
     #[error("store: data set {dataset} is not stored")]

@@ -4,7 +4,7 @@ use crate::server::Server;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::receipt::verify;
 use raven_coordinator::settlement::{DEPOSIT_MAX, Deposit, SettlementError, Tender};
-use raven_coordinator::store::{AuditError, Audited, Book, BooksError, KeyId};
+use raven_coordinator::store::{AuditError, Audited, Book, BooksError, KeyId, StoreError};
 use raven_coordinator::time::UnixMs;
 use raven_coordinator::token::{MicroTokens, RATE_MAX, RATE_MIN};
 use raven_engine::ledger::{Added, Refusal};
@@ -28,9 +28,7 @@ impl Bank {
     }
 
     fn set(&self, nano_usd: i64) -> UnixMs {
-        // The next millisecond, so that what was entered before has the rate before.
-        std::thread::sleep(std::time::Duration::from_millis(2));
-        let set = self.server.app.store.set_token_rate(nano_usd, UnixMs::now());
+        let set = self.server.app.store.set_token_rate(nano_usd, UnixMs::now);
         self.server.runtime.block_on(set).expect("set").from
     }
 
@@ -182,6 +180,7 @@ fn the_auditor_computes_what_tokens_were_worth_anew() {
         ("UPDATE token_deposits SET micro_tokens = micro_tokens + 1", "worth"),
         ("UPDATE token_deposits SET entry = zeroblob(32)", "no entry"),
         ("UPDATE token_deposits SET rate = (SELECT max(from_ms) FROM token_rates)", "in force"),
+        ("DELETE FROM token_deposits", "0 are there"),
     ] {
         let bank = Bank::start();
         bank.set(1_000_000);
@@ -192,7 +191,55 @@ fn the_auditor_computes_what_tokens_were_worth_anew() {
         bank.tamper(sql).expect_err("not by accident");
         bank.tamper(&format!("{free} {sql}")).expect("changed");
         let error = bank.audit().expect_err(sql);
-        assert!(matches!(error, AuditError::Deposit { .. }), "{error}");
+        let is_deposits =
+            matches!(error, AuditError::Deposit { .. } | AuditError::DepositsGone { .. });
+        assert!(is_deposits, "{error}");
         assert!(error.to_string().contains(rule), "{error}");
     }
+}
+
+#[test]
+fn a_rate_that_is_gone_is_found_and_shuts_nobody_out_of_a_statement() {
+    let bank = Bank::start();
+    bank.set(1_000_000);
+    bank.pay(tokens(700), "p").expect("entered");
+    bank.tamper(
+        "PRAGMA foreign_keys = OFF; DROP TRIGGER token_rates_are_not_deleted;
+         DELETE FROM token_rates",
+    )
+    .expect("changed");
+    let error = bank.audit().expect_err("a rate is missing");
+    assert!(error.to_string().contains("its rate is gone"), "{error}");
+    let lines = bank.get("/v1/account/statement")["lines"].clone();
+    assert_eq!((&lines[0]["nano_usd"], &lines[0]["paid"]), (&json!(700), &Value::Null));
+}
+
+#[test]
+fn a_rate_never_comes_before_what_was_paid_in_by_the_one_before_it() {
+    let bank = Bank::start();
+    let store = &bank.server.app.store;
+    let wait = &bank.server.runtime;
+    let set = |at: i64, nano_usd| wait.block_on(store.set_token_rate(nano_usd, || UnixMs(at)));
+    let pay = |at: i64, payment: &str| {
+        wait.block_on(store.deposit_by(|| UnixMs(at), bank.owner, tokens(1_000_000), payment))
+    };
+    assert_eq!(set(10_000, 1_000_000).expect("set").from, UnixMs(10_000));
+    assert_eq!(pay(10_500, "a").expect("entered"), Added::New);
+    // In the same millisecond, and by a clock that was read before the deposit.
+    assert_eq!(set(10_500, 2_000_000).expect("set").from, UnixMs(10_501));
+    assert_eq!(set(10_400, 3_000_000).expect("set").from, UnixMs(10_502));
+    bank.audit().expect("books");
+    // And a deposit whose clock was read before the newest rate has that one.
+    assert_eq!(pay(10_450, "b").expect("entered"), Added::New);
+    assert_eq!(bank.spendable(), 4_000_000);
+    bank.audit().expect("books");
+    // A clock that was set back is no clock.
+    let late =
+        |error: &StoreError| matches!(error, StoreError::RateToCome { from } if from.0 >= 10_502);
+    let error = set(9_000, 1_000_000).expect_err("refused");
+    assert!(late(&error), "{error}");
+    let error = pay(9_000, "c").expect_err("refused");
+    let SettlementError::Books(BooksError::Store(error)) = &error else { panic!("{error}") };
+    assert!(late(error), "{error}");
+    bank.audit().expect("books");
 }
