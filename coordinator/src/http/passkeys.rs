@@ -98,7 +98,8 @@ async fn begin_sign_up(
     Ok(Json(json!({ "options": creation(&party, &challenge, &user, &name, &[]) })))
 }
 
-/// Checks a new passkey, and takes its challenge.
+/// Checks a new passkey, and takes its challenge: first, so that nobody has more looked at
+/// than what was asked for.
 fn check_new(
     app: &App,
     party: &RelyingParty,
@@ -106,9 +107,10 @@ fn check_new(
     credential: &NewCredential,
 ) -> Result<NewPasskey, Problem> {
     let status = StatusCode::UNPROCESSABLE_ENTITY;
-    let found = party.register(&credential.read()?).map_err(|why| refused(status, &why))?;
-    purpose.take(&app.challenges, &found.challenge, Instant::now(), status)?;
-    Ok(found)
+    let answer = credential.read()?;
+    let challenge = party.challenge_of(&answer).map_err(|why| refused(status, &why))?;
+    purpose.take(&app.challenges, &challenge, Instant::now(), status)?;
+    party.register(&answer).map_err(|why| refused(status, &why))
 }
 
 async fn finish_sign_up(
