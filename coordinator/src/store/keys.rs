@@ -1,5 +1,6 @@
 //! API keys, by their hash, and the accounts that they belong to.
 
+use super::gone::remove_added;
 use super::{
     Book, PasskeyNumber, SESSIONS_MAX, Store, StoreError, column, count_to_sql, failed, read_book,
     u64_column, unreadable,
@@ -384,6 +385,7 @@ impl Store {
             .execute(&mut *transaction)
             .await
             .map_err(failed("revoke a key"))?;
+        remove_added(&mut transaction, number, now).await?;
         transaction.commit().await.map_err(failed("commit a revocation"))?;
         Ok(Revocation::Revoked)
     }
@@ -394,15 +396,21 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn revoke_key(&self, key: &ApiKey) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE api_keys SET revoked_ms = ?2 WHERE hash = ?1 AND revoked_ms IS NULL",
+        let now = UnixMs::now();
+        let mut transaction = self.begin().await?;
+        let number: Option<i64> = sqlx::query_scalar(
+            "UPDATE api_keys SET revoked_ms = ?2 WHERE hash = ?1 AND revoked_ms IS NULL
+             RETURNING id",
         )
         .bind(&key.hash()[..])
-        .bind(UnixMs::now().0)
-        .execute(self.writer())
+        .bind(now.0)
+        .fetch_optional(&mut *transaction)
         .await
         .map_err(failed("revoke a key"))?;
-        Ok(done.rows_affected() > 0)
+        let Some(number) = number else { return Ok(false) };
+        remove_added(&mut transaction, KeyNumber(number), now).await?;
+        transaction.commit().await.map_err(failed("commit a revocation"))?;
+        Ok(true)
     }
 
     /// The accounts that a text names: one by its name in the books, or those that

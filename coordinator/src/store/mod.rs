@@ -19,6 +19,7 @@ mod desk;
 mod events;
 mod executions;
 mod funnel;
+mod gone;
 mod group;
 mod idempotency;
 mod inspect;
@@ -70,7 +71,7 @@ pub use owners::{NewAccount, USED_MS};
 pub use partners::{EARNED, SiteCaps, Withheld, day_of};
 pub use passkeys::{
     Entered, KnownPasskey, PASSKEYS_MAX, PasskeyError, PasskeyNumber, PasskeyRow, SESSION_MS,
-    SESSIONS_MAX, SignIn,
+    SESSIONS_MAX, SignIn, Signature,
 };
 pub use pay::requester;
 pub use proofs::{OriginProof, ProofKind};
@@ -121,6 +122,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0021_card_views.sql"),
     include_str!("../../migrations/0022_token_deposits.sql"),
     include_str!("../../migrations/0024_numbered_deposits.sql"),
+    include_str!("../../migrations/0025_confirmed_passkeys.sql"),
 ];
 
 /// Everything that refers to blobs.

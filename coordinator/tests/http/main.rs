@@ -31,3 +31,4 @@ mod token_rate;
 mod top_up;
 mod uploads;
 mod verify;
+mod vouched;
