@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 /// Characters of a name of a key or an account.
 const NAME_CHARS_MAX: usize = 100;
-/// Keys of one list: those that hold, and the last ones that were revoked.
+/// Keys of one list: those that hold, and the last ones that do no longer.
 const LISTED_MAX: u32 = 500;
 
 pub fn routes() -> Router<App> {
@@ -153,7 +153,7 @@ async fn create(
 /// # Errors
 /// Those of the store.
 pub async fn listed(app: &App, account: KeyId) -> Result<Json<Value>, Problem> {
-    let rows = app.store.keys_of(account, LISTED_MAX).await?;
+    let rows = app.store.keys_of(account, LISTED_MAX, UnixMs::now()).await?;
     let keys: Vec<Value> = rows.iter().map(shown).collect();
     let set = app.store.recovery_set(account).await?;
     Ok(Json(json!({ "keys": keys, "recovery_set_at": set.map(UnixMs::rfc3339) })))

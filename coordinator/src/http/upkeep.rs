@@ -40,6 +40,7 @@ pub async fn sweep(app: &App, now: UnixMs) -> Result<(), Problem> {
     app.store.store_views().await?;
     app.store.forget_tickets(UnixMs(now.0 - 2 * TICKET_MS)).await?;
     app.store.forget_card_views(now).await?;
+    app.store.forget_sign_ins(now).await?;
     app.settlement.expire(now).await?;
     certificates::issue_waiting(app, None).await?;
     partner::look_again(app, now).await?;

@@ -1,5 +1,6 @@
 //! API keys, by their hash, and the accounts that they belong to.
 
+use super::children::check_open;
 use super::gone::remove_added;
 use super::{
     Book, PasskeyNumber, SESSIONS_MAX, Store, StoreError, column, count_to_sql, failed, read_book,
@@ -99,11 +100,33 @@ pub enum Revocation {
     Stronger(Scope),
 }
 
-/// Keys of one account that hold: one for each of many programs.
+/// Keys of one account that hold: one for each of many programs. Those that passkeys gave and
+/// that end by themselves are beside it.
 pub const KEYS_MAX: u64 = 100;
+/// Days for which a key that a passkey gave is still listed after its end.
+const SIGN_INS_DAYS: i64 = 30;
 
 /// Of a key that holds at `?now`.
 const HOLDS: &str = "revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?2)";
+
+/// How many keys of an account hold that count against [`KEYS_MAX`].
+pub(super) async fn count_lasting(
+    transaction: &mut Transaction<'_, Sqlite>,
+    account: KeyId,
+    now: UnixMs,
+) -> Result<u64, StoreError> {
+    let query = format!(
+        "SELECT COUNT(*) AS found FROM api_keys
+         WHERE account = ?1 AND {HOLDS} AND (passkey IS NULL OR expires_ms IS NULL)"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(query))
+        .bind(account.0)
+        .bind(now.0)
+        .fetch_one(&mut **transaction)
+        .await
+        .map_err(failed("count keys"))?;
+    u64_column(&row, "api_keys", "found")
+}
 
 pub(super) const fn book_of_mode(mode: KeyMode) -> Book {
     match mode {
@@ -236,21 +259,8 @@ impl Store {
     ) -> Result<KeyNumber, StoreError> {
         let now = UnixMs::now();
         let mut transaction = self.begin().await?;
-        let query = format!(
-            "SELECT COUNT(*) AS found,
-                 EXISTS (SELECT 1 FROM owners WHERE id = ?1 AND closed_ms IS NOT NULL) AS closed
-             FROM api_keys WHERE account = ?1 AND {HOLDS}"
-        );
-        let row = sqlx::query(sqlx::AssertSqlSafe(query))
-            .bind(account.0)
-            .bind(now.0)
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(failed("count keys"))?;
-        if column(&row, "owners", "closed")? {
-            return Err(StoreError::Closed);
-        }
-        let found = u64_column(&row, "api_keys", "found")?;
+        check_open(&mut transaction, account).await?;
+        let found = count_lasting(&mut transaction, account, now).await?;
         if found >= KEYS_MAX {
             return Err(StoreError::Quota { what: "API keys", limit: KEYS_MAX, found });
         }
@@ -329,24 +339,30 @@ impl Store {
         holds(self.readers(), number, now).await
     }
 
-    /// All keys of an account, the newest first; those that were revoked too.
+    /// All keys of an account, those first that hold, the newest before others.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn keys_of(&self, account: KeyId, limit: u32) -> Result<Vec<KeyRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM api_keys WHERE account = ?1
-             ORDER BY revoked_ms IS NOT NULL, id DESC LIMIT ?2",
-        )
-        .bind(account.0)
-        .bind(i64::from(limit))
-        .fetch_all(self.readers())
-        .await
-        .map_err(failed("list keys"))?;
+    pub async fn keys_of(
+        &self,
+        account: KeyId,
+        limit: u32,
+        now: UnixMs,
+    ) -> Result<Vec<KeyRow>, StoreError> {
+        let query = format!(
+            "SELECT * FROM api_keys WHERE account = ?1 ORDER BY ({HOLDS}) DESC, id DESC LIMIT ?3"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(account.0)
+            .bind(now.0)
+            .bind(i64::from(limit))
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list keys"))?;
         rows.iter().map(read).collect()
     }
 
-    /// Revokes a key of an account for another one, `by`, which may do no less: of the
+    /// Revokes a key of an account, with the passkeys that it added, for another one, `by`, which may do no less: of the
     /// same account, where the last key that may do everything for ever stays, or of
     /// its parent's, which can always make another.
     ///
@@ -390,8 +406,8 @@ impl Store {
         Ok(Revocation::Revoked)
     }
 
-    /// Revokes a key, also the last one of its account, and a code of recovery that it
-    /// has made; whether there was one to revoke.
+    /// Revokes a key, also the last one of its account, with a code of recovery that it
+    /// has made and the passkeys that it added; whether there was one to revoke.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -411,6 +427,24 @@ impl Store {
         remove_added(&mut transaction, KeyNumber(number), now).await?;
         transaction.commit().await.map_err(failed("commit a revocation"))?;
         Ok(true)
+    }
+
+    /// Forgets keys that passkeys gave and that ended a month ago, but for those that
+    /// something came of. Answers how many.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn forget_sign_ins(&self, now: UnixMs) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "DELETE FROM api_keys WHERE passkey IS NOT NULL AND expires_ms < ?1
+                 AND NOT EXISTS (SELECT 1 FROM api_keys k WHERE k.made_by = api_keys.id)
+                 AND NOT EXISTS (SELECT 1 FROM passkeys p WHERE p.added_by = api_keys.id)",
+        )
+        .bind(now.0 - SIGN_INS_DAYS * DAY_MS)
+        .execute(self.writer())
+        .await
+        .map_err(failed("forget sign-ins"))?;
+        Ok(done.rows_affected())
     }
 
     /// The accounts that a text names: one by its name in the books, or those that

@@ -3,7 +3,7 @@
 
 use super::children::check_open;
 use super::gone::end_sign_ins;
-use super::keys::{check_holds, insert};
+use super::keys::{check_holds, count_lasting, insert};
 use super::owners::begin;
 use super::{
     Book, KEYS_MAX, KeyId, KeyNumber, KnownKey, NewAccount, NewKey, Store, StoreError, column,
@@ -224,16 +224,7 @@ async fn make_room(
         .map_err(failed("end old sign-ins"))?;
         return Ok(());
     }
-    let row = sqlx::query(
-        "SELECT COUNT(*) AS found FROM api_keys WHERE account = ?1 AND revoked_ms IS NULL
-             AND (expires_ms IS NULL OR (expires_ms > ?2 AND passkey IS NULL))",
-    )
-    .bind(account.0)
-    .bind(now.0)
-    .fetch_one(&mut **transaction)
-    .await
-    .map_err(failed("count keys"))?;
-    let found = u64_column(&row, "api_keys", "found")?;
+    let found = count_lasting(transaction, account, now).await?;
     if found >= KEYS_MAX {
         return Err(StoreError::Quota { what: "API keys", limit: KEYS_MAX, found });
     }

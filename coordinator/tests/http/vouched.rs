@@ -6,6 +6,8 @@ use crate::passkeys::{
 };
 use raven_coordinator::keys::ApiKey;
 use raven_coordinator::passkey::base64url::encode;
+use raven_coordinator::store::{KEYS_MAX, SESSION_MS, SESSIONS_MAX};
+use raven_coordinator::time::UnixMs;
 use serde_json::{Value, json};
 
 #[test]
@@ -125,4 +127,35 @@ fn a_challenge_is_looked_at_before_the_passkey_is_and_is_used_by_it() {
     broken["response"]["attestationObject"] = json!("AAAA");
     assert_eq!(finish(&broken), "passkey-form");
     assert_eq!(finish(&good), "passkey-challenge", "one answer for each challenge");
+}
+
+#[test]
+fn sign_ins_are_beside_the_keys_and_those_that_hold_are_listed_first() {
+    let server = start();
+    let (mut passkey, made) = sign_up(&server);
+    for _ in 0..SESSIONS_MAX {
+        assert_eq!(sign_in(&server, &mut passkey).status, 201);
+    }
+    // The first key is one of them.
+    let make = || server.ask(key(&made), "POST", "/v1/keys", &json!({"name": "x"}));
+    for _ in 1..KEYS_MAX {
+        assert_eq!(make().status, 201);
+    }
+    assert_eq!(make().problem(429)["found"], KEYS_MAX);
+    let (store, wait) = (&server.app.store, &server.runtime);
+    let known = wait.block_on(store.find_key(&ApiKey::parse(key(&made)).expect("a key")));
+    let account = known.expect("read").expect("known");
+    // Once the sign-ins are over, which are not the oldest, they come last.
+    let later = UnixMs(UnixMs::now().0 + SESSION_MS + 1);
+    let rows = wait.block_on(store.keys_of(account, KEYS_MAX as u32, later)).expect("read");
+    assert!(rows.iter().all(|row| row.expires.is_none()), "{rows:?}");
+    // A month after that they are forgotten, but for those that something came of.
+    let last = sign_in(&server, &mut passkey).json();
+    let mut phone = Passkey::new(PLACE);
+    assert_eq!(confirmed(&server, key(&last), &mut phone, &mut passkey).status, 201);
+    let gone = |days| wait.block_on(store.forget_sign_ins(later.plus_days(days))).expect("swept");
+    assert_eq!((gone(29), gone(31), gone(31)), (0, SESSIONS_MAX, 0));
+    let rows = wait.block_on(store.keys_of(account, 500, later)).expect("read");
+    assert_eq!(rows.len() as u64, KEYS_MAX + 1);
+    assert_eq!(sign_in(&server, &mut phone).status, 201);
 }
