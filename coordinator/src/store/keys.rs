@@ -362,9 +362,9 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Revokes a key of an account, with the passkeys that it added, for another one, `by`, which may do no less: of the
-    /// same account, where the last key that may do everything for ever stays, or of
-    /// its parent's, which can always make another.
+    /// Revokes a key of an account, with the passkeys that it added, for another one, `by`,
+    /// which may do no less: of the same account, where the last key that may do everything
+    /// for ever stays, or of its parent's, which can always make another.
     ///
     /// # Errors
     /// [`StoreError::KeyOver`] where `by` holds no longer; [`StoreError`].

@@ -159,3 +159,31 @@ fn sign_ins_are_beside_the_keys_and_those_that_hold_are_listed_first() {
     assert_eq!(rows.len() as u64, KEYS_MAX + 1);
     assert_eq!(sign_in(&server, &mut phone).status, 201);
 }
+
+#[test]
+fn keys_that_a_sign_in_makes_say_when_they_end() {
+    let server = start();
+    let (mut passkey, made) = sign_up(&server);
+    let session = sign_in(&server, &mut passkey).json();
+    let listed = get(&server, key(&session), "/v1/keys").json();
+    assert_eq!(listed["asked_by"], session["id"]);
+    assert_eq!(listed["asked_until"], session["expires_at"]);
+    assert_eq!(get(&server, key(&made), "/v1/keys").json()["asked_until"], Value::Null);
+    let child = server.ask(key(&session), "POST", "/v1/accounts", &json!({"name": "Ann"})).json();
+    assert_eq!(child["expires_at"], session["expires_at"]);
+    let path = format!("/v1/accounts/{}/keys", child["account"].as_str().expect("text"));
+    let of_child = get(&server, key(&session), &path).json();
+    assert_eq!(of_child["keys"][0]["expires_at"], child["expires_at"]);
+    assert_eq!(of_child["asked_until"], session["expires_at"]);
+    // No longer than the sign-in, and as long as it.
+    let make = |spec: Value| server.ask(key(&session), "POST", &path, &spec);
+    make(json!({"name": "x"})).problem(403);
+    let spec = json!({"name": "x", "expires_at": listed["asked_until"]});
+    assert_eq!(make(spec).json()["expires_at"], session["expires_at"]);
+    // One that a passkey gives to last makes one that lasts.
+    let begun = begin_sign_in(&server);
+    let body = json!({"credential": passkey.get(options(&begun)), "key_name": "lasts"});
+    let lasting = post(&server, "/v1/passkeys/sign-in/finish", &body).json();
+    let of_lasting = server.ask(key(&lasting), "POST", &path, &json!({"name": "x"})).json();
+    assert_eq!(of_lasting["expires_at"], Value::Null);
+}
