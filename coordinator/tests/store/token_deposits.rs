@@ -4,14 +4,15 @@ use crate::server::Server;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::receipt::verify;
 use raven_coordinator::settlement::{DEPOSIT_MAX, Deposit, SettlementError, Tender};
-use raven_coordinator::store::{AuditError, Audited, Book, BooksError, KeyId, StoreError};
+use raven_coordinator::store::{AuditError, Audited, Book, BooksError, KeyId, Store, StoreError};
 use raven_coordinator::time::UnixMs;
 use raven_coordinator::token::{MicroTokens, RATE_MAX, RATE_MIN};
 use raven_engine::ledger::{Added, Refusal};
 use raven_engine::money::NanoUsd;
 use serde_json::{Value, json};
-use sqlx::Executor as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+use std::path::Path;
 
 /// A server, and a live account that has nothing.
 struct Bank {
@@ -242,4 +243,64 @@ fn a_rate_never_comes_before_what_was_paid_in_by_the_one_before_it() {
     let SettlementError::Books(BooksError::Store(error)) = &error else { panic!("{error}") };
     assert!(late(error), "{error}");
     bank.audit().expect("books");
+}
+
+/// The schema of before deposits were numbered and passkeys confirmed.
+const SCHEMA_BEFORE: usize = 22;
+
+#[tokio::test]
+async fn deposits_and_passkeys_of_an_older_file_are_numbered_and_confirmed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("raven.sqlite");
+    let options =
+        SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(false);
+    let mut old = options.connect().await.expect("a file");
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let files = std::fs::read_dir(migrations).expect("a folder");
+    let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    files.sort();
+    let mut sql: Vec<String> = files[..SCHEMA_BEFORE]
+        .iter()
+        .map(|file| std::fs::read_to_string(file).expect("read"))
+        .collect();
+    sql.push(
+        "INSERT INTO token_rates (from_ms, nano_usd) VALUES (5, 1000), (9, 2000);
+         INSERT INTO token_deposits (book, entry, micro_tokens, rate)
+             VALUES ('live', x'aa', 7, 9), ('live', x'bb', 8, 5);
+         INSERT INTO api_keys (id, hash, hint, created_ms, account, expires_ms, passkey)
+             VALUES (1, x'01', 'a', 5, 1, NULL, NULL), (2, x'02', 'b', 5, 1, 99, 1);
+         INSERT INTO owners (id, created_ms) VALUES (1, 5);
+         INSERT INTO passkeys (id, account, credential, public_key, count, synced, name,
+                 created_ms, added_by)
+             VALUES (1, 1, x'01', x'01', 0, 0, 'first', 5, NULL),
+                 (2, 1, x'02', x'01', 0, 0, 'by a sign-in', 5, 2),
+                 (3, 1, x'03', x'01', 0, 0, 'by a key', 5, 1);"
+            .into(),
+    );
+    sql.push(format!("PRAGMA user_version = {SCHEMA_BEFORE}"));
+    for sql in sql {
+        old.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await.expect("written");
+    }
+    old.close().await.expect("closed");
+    let store = Store::open(&path).await.expect("opened");
+    let confirmed: Vec<_> = store
+        .passkeys_of(KeyId(1))
+        .await
+        .expect("read")
+        .iter()
+        .map(|row| row.confirmed_by.map(|passkey| passkey.0))
+        .collect();
+    assert_eq!(confirmed, [None, Some(1), None], "the newest first");
+    store.close().await;
+    let mut now = SqliteConnectOptions::new().filename(&path).connect().await.expect("a file");
+    let rows: Vec<(i64, Vec<u8>, i64)> =
+        sqlx::query_as("SELECT number, entry, rate FROM token_deposits ORDER BY number")
+            .fetch_all(&mut now)
+            .await
+            .expect("read");
+    assert_eq!(rows, [(1, vec![0xbb], 5), (2, vec![0xaa], 9)]);
+    for sql in ["UPDATE token_deposits SET micro_tokens = 1", "DELETE FROM token_deposits"] {
+        let error = now.execute(sql).await.expect_err("refused");
+        assert!(error.to_string().contains("appended"), "{error}");
+    }
 }
