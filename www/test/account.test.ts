@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { readKeys, readMade, wishOf, type Passkey } from '../src/account/api.ts';
-import { isOver, takenAlong } from '../src/account/keys.tsx';
+import { readKey, readKeys, readMade, wishOf, type Key, type Passkey } from '../src/account/api.ts';
+import { isOver, origin, takenAlong } from '../src/account/keys.tsx';
 import { readPage } from '../src/account/sub-accounts-api.ts';
 import { below } from '../src/parts/tokens.tsx';
 
@@ -35,6 +35,13 @@ test('with a key go the passkeys that it added alone, and what these confirmed',
   const all = [passkey('d', 's2', 'c'), passkey('c', 's1', 'b'), passkey('b', 'k'), passkey('a', 'k', 'z'), passkey('y', 'other')];
   assert.deepEqual(takenAlong('k', all).map(({ id }) => id), ['b', 'c', 'd']);
   assert.deepEqual(takenAlong('s1', all), []);
+});
+
+test('a key says what it came of, as far as that is listed', () => {
+  const [first, made, strange, given] = [{ id: 'a' }, { id: 'b', name: 'laptop', made_by: 'a' }, { id: 'c', made_by: 'z' }, { id: 'd', passkey: 'p' }].map(readKey) as [Key, Key, Key, Key];
+  const said = (key: Key, passkeys?: readonly Passkey[]): string => origin(key, [first, made, strange, given], passkeys);
+  assert.deepEqual([said(first), said(made), said(strange)], ['', '; made by the first key', '; made by a key that is not of this list']);
+  assert.deepEqual([said(given), said(given, [])], ['; given by a passkey', '; given by the passkey that was removed']);
 });
 
 test('play money is never shown as tokens', () => {

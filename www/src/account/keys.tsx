@@ -70,12 +70,15 @@ export function KeysPanel({ api, passkeys, turn, looked, revoked }: KeysPanelPro
 export const isOver = ({ revoked, expires }: Pick<Key, 'revoked' | 'expires'>, now = Date.now()): boolean =>
   revoked !== '' || (expires !== '' && Date.parse(expires) <= now);
 
-const nameOf = (key: Key | undefined): string => key?.name || 'the first key';
+const nameOf = ({ name }: Key): string => name || 'the first key';
 
 /** What a key came of, where it came of something. */
-function origin({ madeBy, passkey }: Key, among: readonly Key[], passkeys: readonly Passkey[] | undefined): string {
+export function origin({ madeBy, passkey }: Key, among: readonly Key[], passkeys: readonly Passkey[] | undefined): string {
   if (passkey !== '') return passkeys ? `; given by the passkey ${passkeys.find(({ id }) => id === passkey)?.name ?? 'that was removed'}` : '; given by a passkey';
-  return madeBy === '' ? '' : `; made by ${nameOf(among.find(({ id }) => id === madeBy))}`;
+  if (madeBy === '') return '';
+  // One of a sub-account may have been made by a key of its parent's.
+  const maker = among.find(({ id }) => id === madeBy);
+  return maker ? `; made by ${nameOf(maker)}` : '; made by a key that is not of this list';
 }
 
 interface KeyLineProps {
