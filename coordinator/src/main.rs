@@ -137,7 +137,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::ListWithdrawals { data, all } => list_withdrawals(&data, all).await?,
         Command::SetTokenRate { data, nano_usd } => {
             let store = open(&data).await?;
-            let rate = store.set_token_rate(nano_usd, UnixMs::now()).await?;
+            let rate = store.set_token_rate(nano_usd, UnixMs::now).await?;
             store.close().await;
             let worth = NanoUsd(rate.nano_usd);
             println!("a token is worth {worth} USD from {} on", rate.from.rfc3339());

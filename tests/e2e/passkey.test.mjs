@@ -35,6 +35,8 @@ async function authenticator(page) {
   const options = { protocol: 'ctap2', transport: 'internal', hasResidentKey: true, hasUserVerification: true, isUserVerified: true, automaticPresenceSimulation: true };
   const { authenticatorId } = await devtools.send('WebAuthn.addVirtualAuthenticator', { options });
   return {
+    add: async (more) => (await devtools.send('WebAuthn.addVirtualAuthenticator', { options: { ...options, ...more } })).authenticatorId,
+    answers: (enabled, id = authenticatorId) => devtools.send('WebAuthn.setAutomaticPresenceSimulation', { authenticatorId: id, enabled }),
     verifies: (isUserVerified) => devtools.send('WebAuthn.setUserVerified', { authenticatorId, isUserVerified }),
     passkeys: async () => (await devtools.send('WebAuthn.getCredentials', { authenticatorId })).credentials,
   };
@@ -116,8 +118,22 @@ it('gives a key that lasts, keeps the last passkey, and says why it does not com
   assert.ok(keys.some(({ name, expires_at: end }) => name === 'build server' && end === null), JSON.stringify(keys));
   await page.getByRole('list', { name: 'Keys', exact: true }).getByText('build server').waitFor();
   await page.getByRole('button', { name: 'Remove Ann …' }).click();
+  await page.getByText('Keys that it gave stay: build server').waitFor();
+  await assertClean(page, 'a passkey that is about to be removed', ['label-content-name-mismatch']);
   await page.getByRole('button', { name: 'Remove for good: Ann' }).click();
   await page.getByRole('alert').getByText('last passkey').waitFor();
+  // What is made here ends with the visit, and says so.
+  const made = page.getByRole('form', { name: 'Another key' });
+  await made.getByText('no key that you make here holds longer').waitFor();
+  await made.getByLabel('Name').fill('for today');
+  await made.getByRole('button', { name: 'Make the key' }).click();
+  await made.getByText('It ends').waitFor();
+  const sub = page.getByRole('form', { name: 'Another sub-account' });
+  await sub.getByLabel('Name of the sub-account').fill('Ben');
+  await sub.getByRole('button', { name: 'Make the sub-account' }).click();
+  await sub.getByText('It ends').waitFor();
+  await page.getByRole('region', { name: 'Ben' }).getByText('play money').first().waitFor();
+  await assertClean(page, 'what ends with the visit');
   // This device has one of the account, so that it makes no second.
   const another = page.getByRole('form', { name: 'Another passkey' });
   await another.getByLabel('Name of the passkey').fill('the same device');
@@ -129,6 +145,40 @@ it('gives a key that lasts, keeps the last passkey, and says why it does not com
   await page.getByRole('button', { name: 'Use a passkey' }).click();
   await page.getByRole('alert').getByText('No passkey was used').waitFor();
   await assertClean(page, 'not verified');
+});
+
+it('is added by another one, which is asked for its word, and stays when that is removed', async () => {
+  const { page, device } = await open('/sign-up');
+  await signUp(page);
+  await page.goto(`${place}/account`);
+  await signIn(page);
+  // A second device, which makes the new one while the first is not touched.
+  const second = await device.add({ transport: 'usb' });
+  await device.answers(false, second);
+  const asked = [];
+  await page.exposeFunction('askedFor', async (what) => {
+    asked.push(what);
+    await device.answers(what === 'get');
+    await device.answers(what === 'create', second);
+  });
+  await page.evaluate(() => {
+    for (const what of ['get', 'create']) {
+      const ask = navigator.credentials[what].bind(navigator.credentials);
+      navigator.credentials[what] = async (options) => {
+        await globalThis.askedFor(what);
+        return ask(options);
+      };
+    }
+  });
+  const another = page.getByRole('form', { name: 'Another passkey' });
+  await another.getByLabel('Name of the passkey').fill('stick');
+  await another.getByRole('button', { name: 'Add a passkey' }).click();
+  const list = page.getByRole('list', { name: 'Passkeys' });
+  await list.getByText('confirmed by the passkey Ann').waitFor();
+  assert.deepEqual(asked, ['get', 'create']);
+  await list.getByRole('button', { name: 'Remove Ann …' }).click();
+  await list.getByText('Passkeys that it confirmed stay: stick').waitFor();
+  await assertClean(page, 'a passkey that has confirmed another one');
 });
 
 it('is added to an account by its key, which removes it again', async () => {
@@ -182,7 +232,7 @@ it('collects what a browser has earned, and links what it earns, to the account'
       await shot(page, `passkey-collect-${width}-${colorScheme}`);
     }
     await page.getByRole('button', { name: 'Collect it with a passkey' }).click();
-    await page.getByText('All that this wallet earns goes to the account').waitFor();
+    await page.getByText('All play money that this wallet earns goes to the account').waitFor();
     await coordinator.api('POST', `/v1/jobs/${job.id}/cancel`);
     // It ends as any link does, and is made again with as little.
     await page.getByRole('button', { name: 'End that' }).click();

@@ -82,7 +82,8 @@ async fn shown(app: &App, row: &ChildRow) -> Result<Value, Problem> {
     let account = requester(row.id);
     let balance = app.store.balance(book, account).await?;
     Ok(json!({
-        "account": account.to_string(), "name": row.name, "external_id": row.external_id,
+        "account": account.to_string(), "book": book.as_str(), "name": row.name,
+        "external_id": row.external_id,
         "created_at": row.created.rfc3339(), "closed_at": row.closed.map(UnixMs::rfc3339),
         "balance": amounts(&balance),
     }))
@@ -106,6 +107,7 @@ async fn create(
     let answer = json!({
         "account": requester(child).to_string(), "name": spec.name,
         "external_id": spec.external_id, "key": key.reveal(), "scopes": scopes.names(),
+        "expires_at": expires.map(UnixMs::rfc3339),
     });
     Ok(secret(StatusCode::CREATED, answer))
 }
@@ -177,11 +179,11 @@ async fn add_key(
 
 async fn list_keys(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    let row = find(&app, owner.0, &id).await?;
-    listed(&app, row.id).await
+    let row = find(&app, caller.account, &id).await?;
+    listed(&app, row.id, &caller).await
 }
 
 /// Its parent may revoke a sub-account's last key too: it can make another.

@@ -31,6 +31,8 @@ pub(super) enum Purpose {
     SignUp,
     SignIn,
     Add(KeyId),
+    /// Of a passkey that is there, that another one may be added.
+    Confirm(KeyId),
 }
 
 impl Purpose {
@@ -39,6 +41,7 @@ impl Purpose {
             Purpose::SignUp => "sign up".to_owned(),
             Purpose::SignIn => "sign in".to_owned(),
             Purpose::Add(account) => format!("add to {}", account.0),
+            Purpose::Confirm(account) => format!("confirm for {}", account.0),
         };
         blake3::derive_key(SUBJECT_CONTEXT, text.as_bytes())
     }
@@ -260,6 +263,9 @@ impl From<PasskeyError> for Problem {
                     .with_limit(known.into(), Some(found.into()))
             }
             PasskeyError::Ends => Problem::forbidden(detail),
+            PasskeyError::Unconfirmed => Problem::forbidden(detail)
+                .named("passkey-unconfirmed", "A passkey must confirm it")
+                .with_field("confirmation"),
             PasskeyError::LastWayIn => {
                 let detail = format!(
                     "{detail}: without it nobody might come in again. Add another passkey, or \
@@ -279,7 +285,8 @@ mod tests {
     fn a_challenge_serves_one_purpose_once_and_for_five_minutes() {
         let (challenges, now) = (Challenges::default(), Instant::now());
         let (ann, ben) = (Purpose::Add(KeyId(1)), Purpose::Add(KeyId(2)));
-        let purposes = [Purpose::SignUp, Purpose::SignIn, ann, ben];
+        let (of_ann, of_ben) = (Purpose::Confirm(KeyId(1)), Purpose::Confirm(KeyId(2)));
+        let purposes = [Purpose::SignUp, Purpose::SignIn, ann, ben, of_ann, of_ben];
         let status = StatusCode::UNAUTHORIZED;
         for (at, purpose) in purposes.into_iter().enumerate() {
             let nonce = purpose.give(&challenges, now);

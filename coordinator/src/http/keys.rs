@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 /// Characters of a name of a key or an account.
 const NAME_CHARS_MAX: usize = 100;
-/// Keys of one list: those that hold, and the last ones that were revoked.
+/// Keys of one list: those that hold, and the last ones that do no longer.
 const LISTED_MAX: u32 = 500;
 
 pub fn routes() -> Router<App> {
@@ -148,15 +148,20 @@ async fn create(
     Ok(secret(StatusCode::CREATED, answer))
 }
 
-/// The keys of an account, and since when it has its code of recovery.
+/// The keys of an account, since when it has its code of recovery, and until when the key
+/// that asks holds: those that it makes hold no longer.
 ///
 /// # Errors
 /// Those of the store.
-pub async fn listed(app: &App, account: KeyId) -> Result<Json<Value>, Problem> {
-    let rows = app.store.keys_of(account, LISTED_MAX).await?;
+pub async fn listed(app: &App, account: KeyId, caller: &KnownKey) -> Result<Json<Value>, Problem> {
+    let rows = app.store.keys_of(account, LISTED_MAX, UnixMs::now()).await?;
     let keys: Vec<Value> = rows.iter().map(shown).collect();
     let set = app.store.recovery_set(account).await?;
-    Ok(Json(json!({ "keys": keys, "recovery_set_at": set.map(UnixMs::rfc3339) })))
+    Ok(Json(json!({
+        "keys": keys, "recovery_set_at": set.map(UnixMs::rfc3339),
+        "asked_by": caller.number.to_string(),
+        "asked_until": caller.expires.map(UnixMs::rfc3339),
+    })))
 }
 
 /// How far a revocation reaches.
@@ -198,7 +203,7 @@ pub async fn end(
 }
 
 async fn list(State(app): State<App>, Caller(caller): Caller) -> Result<Json<Value>, Problem> {
-    listed(&app, caller.account).await
+    listed(&app, caller.account, &caller).await
 }
 
 async fn revoke(

@@ -13,7 +13,7 @@ use super::{App, Problem};
 use crate::keys::ApiKey;
 use crate::passkey::{Known, NewPasskey, PublicKey, RelyingParty};
 use crate::secret::{Secret, SecretKind};
-use crate::store::{Book, PasskeyRow, SignIn, mode_of, requester};
+use crate::store::{Book, PasskeyRow, SignIn, Signature, mode_of, requester};
 use crate::time::UnixMs;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -50,6 +50,8 @@ struct Wish {
 struct NewAnswer {
     name: String,
     credential: NewCredential,
+    /// Of another passkey of the account, where the key that asks has an end.
+    confirmation: Option<Credential>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,7 +100,8 @@ async fn begin_sign_up(
     Ok(Json(json!({ "options": creation(&party, &challenge, &user, &name, &[]) })))
 }
 
-/// Checks a new passkey, and takes its challenge.
+/// Checks a new passkey, and takes its challenge: first, so that nobody has more looked at
+/// than what was asked for.
 fn check_new(
     app: &App,
     party: &RelyingParty,
@@ -106,9 +109,10 @@ fn check_new(
     credential: &NewCredential,
 ) -> Result<NewPasskey, Problem> {
     let status = StatusCode::UNPROCESSABLE_ENTITY;
-    let found = party.register(&credential.read()?).map_err(|why| refused(status, &why))?;
-    purpose.take(&app.challenges, &found.challenge, Instant::now(), status)?;
-    Ok(found)
+    let answer = credential.read()?;
+    let challenge = party.challenge_of(&answer).map_err(|why| refused(status, &why))?;
+    purpose.take(&app.challenges, &challenge, Instant::now(), status)?;
+    party.register(&answer).map_err(|why| refused(status, &why))
 }
 
 async fn finish_sign_up(
@@ -137,6 +141,25 @@ async fn begin_sign_in(State(app): State<App>) -> Result<Json<Value>, Problem> {
     Ok(Json(json!({ "options": request(&party, &challenge) })))
 }
 
+/// Checks that a passkey that is there has answered a challenge, and takes that.
+async fn signed(
+    app: &App,
+    party: &RelyingParty,
+    purpose: Purpose,
+    credential: &Credential,
+) -> Result<Signature, Problem> {
+    let status = StatusCode::UNAUTHORIZED;
+    let (id, assertion) = credential.read()?;
+    let row = app.store.known_passkey(&id).await?.ok_or_else(unknown)?;
+    let public_key =
+        PublicKey::parse(&row.public_key).map_err(|error| Problem::internal(&error))?;
+    let known = Known { public_key, user: row.user, is_synced: row.is_synced };
+    let found = party.assert(&assertion, &known).map_err(|why| refused(status, &why))?;
+    // The signature first: a stranger's answer must not use up the challenge.
+    purpose.take(&app.challenges, &found.challenge, Instant::now(), status)?;
+    Ok(Signature { passkey: row.number, count: found.count })
+}
+
 /// Needs no key: the front counts it with all requests of its network.
 async fn finish_sign_in(
     State(app): State<App>,
@@ -146,18 +169,10 @@ async fn finish_sign_in(
     if let Some(name) = &answer.key_name {
         check_name(name).map_err(|problem| problem.with_field("key_name"))?;
     }
-    let status = StatusCode::UNAUTHORIZED;
-    let (id, assertion) = answer.credential.read()?;
-    let row = app.store.known_passkey(&id).await?.ok_or_else(unknown)?;
-    let public_key =
-        PublicKey::parse(&row.public_key).map_err(|error| Problem::internal(&error))?;
-    let known = Known { public_key, user: row.user, is_synced: row.is_synced };
-    let found = party.assert(&assertion, &known).map_err(|why| refused(status, &why))?;
-    // The signature first: a stranger's answer must not use up the challenge.
-    Purpose::SignIn.take(&app.challenges, &found.challenge, Instant::now(), status)?;
+    let signed = signed(&app, &party, Purpose::SignIn, &answer.credential).await?;
     let (name, lasts) = (answer.key_name.as_deref(), answer.key_name.is_some());
-    let (passkey, count, name) = (row.number, found.count, name.unwrap_or(SESSION_NAME));
-    let wish = SignIn { passkey, count, name, lasts };
+    let (passkey, name) = (signed.passkey, name.unwrap_or(SESSION_NAME));
+    let wish = SignIn { signed, name, lasts };
     let entered = app.store.sign_in(&wish, UnixMs::now()).await?;
     let account = requester(entered.account);
     tracing::info!(%account, %passkey, lasts, "somebody signed in with a passkey");
@@ -174,6 +189,7 @@ fn shown(row: &PasskeyRow) -> Value {
         "id": row.number.to_string(), "name": row.name, "synced": row.is_synced,
         "created_at": row.created.rfc3339(), "last_used": day,
         "added_by": row.added_by.map(|key| key.to_string()),
+        "confirmed_by": row.confirmed_by.map(|passkey| passkey.to_string()),
     })
 }
 
@@ -195,7 +211,13 @@ async fn begin(
     let user = app.store.passkey_user(&caller, &fresh).await?;
     // A device that has one already is not asked to make another.
     let others = app.store.passkeys_of(caller.account).await?;
-    Ok(Json(json!({ "options": creation(&party, &challenge, &user, &name, &others) })))
+    let confirm = caller.expires.map(|_| {
+        let purpose = Purpose::Confirm(caller.account);
+        request(&party, &purpose.give(&app.challenges, Instant::now()))
+    });
+    Ok(Json(json!({
+        "options": creation(&party, &challenge, &user, &name, &others), "confirm": confirm,
+    })))
 }
 
 async fn add(
@@ -206,7 +228,13 @@ async fn add(
     let party = party(&app)?;
     check_name(&answer.name)?;
     let new = check_new(&app, &party, Purpose::Add(caller.account), &answer.credential)?;
-    let row = app.store.add_passkey(&caller, &new, &answer.name).await?;
+    let confirmed = match &answer.confirmation {
+        Some(credential) => {
+            Some(signed(&app, &party, Purpose::Confirm(caller.account), credential).await?)
+        }
+        None => None,
+    };
+    let row = app.store.add_passkey(&caller, &new, &answer.name, confirmed).await?;
     Ok((StatusCode::CREATED, Json(shown(&row))))
 }
 

@@ -35,6 +35,7 @@ pub async fn sweep(app: &App, now: UnixMs) -> Result<(), Problem> {
     turn.note("count views", app.store.store_views().await);
     turn.note("forget tickets", app.store.forget_tickets(UnixMs(now.0 - HELD_MS)).await);
     turn.note("forget card views", app.store.forget_card_views(now).await.map(drop));
+    turn.note("forget sign-ins", app.store.forget_sign_ins(now).await.map(drop));
     turn.note("end withdrawals", app.settlement.expire(now).await);
     turn.note("issue certificates", certificates::issue_waiting(app, None).await);
     turn.note("look at origins", partner::look_again(app, now).await);

@@ -7,6 +7,10 @@ use ciborium::de::from_reader_with_recursion_limit;
 /// An attestation is a map of a map of an array of certificates.
 const DEPTH_MAX: usize = 8;
 
+/// Pairs of one map. Attestations have three, public keys five at most, and what else an
+/// authenticator says is not read: each key is compared with all before it.
+const PAIRS_MAX: usize = 32;
+
 /// One map, each of whose keys stands in it once.
 #[derive(Debug)]
 pub(super) struct Map(Vec<(Value, Value)>);
@@ -19,6 +23,9 @@ pub(super) fn map<'a>(bytes: &'a [u8], what: &'static str) -> Result<(Map, &'a [
     let mut rest = bytes;
     let value: Result<Value, _> = from_reader_with_recursion_limit(&mut rest, DEPTH_MAX);
     let Ok(Value::Map(pairs)) = value else { return Err(Fault::Cbor { what }) };
+    if pairs.len() > PAIRS_MAX {
+        return Err(Fault::Cbor { what });
+    }
     let twice = |at: usize| pairs[..at].iter().any(|(key, _)| *key == pairs[at].0);
     if (0..pairs.len()).any(twice) {
         return Err(Fault::Cbor { what });
@@ -53,5 +60,23 @@ impl Map {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_has_a_bounded_number_of_pairs() {
+        let of = |count: u8| {
+            let pairs = (0..count).flat_map(|at| [0x18, at + 24, 0]);
+            [0xb8, count].into_iter().chain(pairs).collect::<Vec<u8>>()
+        };
+        let most = of(PAIRS_MAX as u8);
+        let (found, rest) = map(&most, "it").expect("read");
+        assert_eq!((found.0.len(), rest), (PAIRS_MAX, &[][..]));
+        let one_more = of(PAIRS_MAX as u8 + 1);
+        assert_eq!(map(&one_more, "it").expect_err("refused"), Fault::Cbor { what: "it" });
     }
 }

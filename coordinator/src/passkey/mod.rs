@@ -158,6 +158,14 @@ impl RelyingParty {
         challenge.and_then(|bytes| bytes.try_into().ok()).ok_or(Fault::Challenge)
     }
 
+    /// The challenge that a new passkey answers, before anything else of it is looked at.
+    ///
+    /// # Errors
+    /// [`Fault`], of what the browser says.
+    pub fn challenge_of(&self, answer: &Registration) -> Result<[u8; CHALLENGE_BYTES], Fault> {
+        self.read_client(&answer.client_data, "webauthn.create")
+    }
+
     /// Checks a new passkey. Who made its authenticator is not asked for: a format other than
     /// `none` is read only where the passkey vouches for itself, as browsers may leave it.
     ///
@@ -260,14 +268,17 @@ mod tests {
         let challenge = base64url::encode(&[7; 32]);
         answer.client_data =
             String::from_utf8_lossy(client_data).replace("AA", &challenge).into_bytes();
-        // Nothing, no map, a map of 2^64 pairs, deep arrays, a key twice.
+        // Nothing, no map, a map of 2^64 pairs, deep arrays, a key twice, 5,000 pairs.
         let deep = [[0x81; 300].as_slice(), &[0]].concat();
+        let wide = (0..5_000_u16).flat_map(|at| [&[0x19][..], &at.to_be_bytes(), &[0]].concat());
+        let wide: Vec<u8> = [0xb9, 0x13, 0x88].into_iter().chain(wide).collect();
         for bytes in [
             &[][..],
             &[0x01],
             &[0xbb, 255, 255, 255, 255, 255, 255, 255, 255],
             &deep,
             &[0xa2, 1, 1, 1, 2],
+            &wide,
         ] {
             answer.attestation = bytes.to_vec();
             assert_eq!(party.register(&answer), Err(Fault::Cbor { what: "the attestation" }));

@@ -1,7 +1,8 @@
 //! Sub-accounts: accounts that a platform makes for users of its own.
 
+use super::gone::revoke_all;
 use super::jobs::count_open;
-use super::owners::{begin, revoke_all};
+use super::owners::begin;
 use super::withdrawals::cancel_waiting;
 use super::{KeyId, NewAccount, NewKey, Store, StoreError, column, failed, u64_column};
 use crate::time::UnixMs;

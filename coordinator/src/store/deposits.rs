@@ -25,7 +25,9 @@ pub(super) const JOINS: &str = "LEFT JOIN token_deposits t ON t.book = e.book AN
 pub(super) fn read(row: &SqliteRow) -> Result<Option<PaidTokens>, StoreError> {
     let tokens: Option<i64> = column(row, "token_deposits", "paid_tokens")?;
     let Some(tokens) = tokens.map(MicroTokens) else { return Ok(None) };
-    let from = UnixMs(column(row, "token_rates", "paid_from_ms")?);
+    // The auditor says it where the rate is gone; whoever looks at the statement still can.
+    let from: Option<i64> = column(row, "token_rates", "paid_from_ms")?;
+    let Some(from) = from.map(UnixMs) else { return Ok(None) };
     let rate = TokenRate { from, nano_usd: column(row, "token_rates", "paid_nano_usd")? };
     Ok(Some(PaidTokens { tokens, rate }))
 }
@@ -47,9 +49,23 @@ impl Store {
         amount: impl Into<Tender>,
         payment: &str,
     ) -> Result<Added, SettlementError> {
-        let book = self.book_of(owner).await?;
-        let (id, now) = (id_of(payment), UnixMs::now());
+        self.deposit_by(UnixMs::now, owner, amount, payment).await
+    }
+
+    /// The same by another clock.
+    ///
+    /// # Errors
+    /// Those of [`Store::deposit`].
+    pub async fn deposit_by(
+        &self,
+        clock: impl FnOnce() -> UnixMs,
+        owner: KeyId,
+        amount: impl Into<Tender>,
+        payment: &str,
+    ) -> Result<Added, SettlementError> {
+        let (book, id) = (self.book_of(owner).await?, id_of(payment));
         let mut transaction = self.begin().await?;
+        let mut at = clock();
         let known = find(&mut transaction, book, id).await?;
         let (amount, new) = match (amount.into(), known) {
             (Tender::Usd(amount), None) => (amount, None),
@@ -63,14 +79,15 @@ impl Store {
                 return Err(SettlementError::PlayMoney);
             }
             (Tender::Tokens(tokens), None) => {
-                let rate = token_rates::in_force(&mut transaction, now).await?;
+                let rate = token_rates::newest(&mut transaction).await?;
                 let rate = rate.ok_or(SettlementError::NoTokenRate)?;
+                at = token_rates::not_before(Some(rate.from.0), at)?;
                 (worth(rate, tokens)?, Some(PaidTokens { tokens, rate }))
             }
         };
         let (debit, credit) = (Account::External, requester(owner));
         let transfer = Transfer { debit, credit, amount, reason: Reason::Deposit };
-        let entry = Entry { id, at: now.0, action: Action::Post(transfer) };
+        let entry = Entry { id, at: at.0, action: Action::Post(transfer) };
         let added = books::enter(&mut transaction, book, &[entry]).await?;
         let added = added.first().copied().unwrap_or(Added::Before);
         if let Some(paid) = new {

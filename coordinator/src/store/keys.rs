@@ -1,5 +1,7 @@
 //! API keys, by their hash, and the accounts that they belong to.
 
+use super::children::check_open;
+use super::gone::remove_added;
 use super::{
     Book, PasskeyNumber, SESSIONS_MAX, Store, StoreError, column, count_to_sql, failed, read_book,
     u64_column, unreadable,
@@ -133,11 +135,33 @@ pub enum Revocation {
     Stronger(Scope),
 }
 
-/// Keys of one account that hold: one for each of many programs.
+/// Keys of one account that hold: one for each of many programs. Those that passkeys gave and
+/// that end by themselves are beside it.
 pub const KEYS_MAX: u64 = 100;
+/// Days for which a key that a passkey gave is still listed after its end.
+const SIGN_INS_DAYS: i64 = 30;
 
 /// Of a key that holds at `?now`.
 const HOLDS: &str = "revoked_ms IS NULL AND (expires_ms IS NULL OR expires_ms > ?2)";
+
+/// How many keys of an account hold that count against [`KEYS_MAX`].
+pub(super) async fn count_lasting(
+    transaction: &mut Transaction<'_, Sqlite>,
+    account: KeyId,
+    now: UnixMs,
+) -> Result<u64, StoreError> {
+    let query = format!(
+        "SELECT COUNT(*) AS found FROM api_keys
+         WHERE account = ?1 AND {HOLDS} AND (passkey IS NULL OR expires_ms IS NULL)"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(query))
+        .bind(account.0)
+        .bind(now.0)
+        .fetch_one(&mut **transaction)
+        .await
+        .map_err(failed("count keys"))?;
+    u64_column(&row, "api_keys", "found")
+}
 
 pub(super) const fn book_of_mode(mode: KeyMode) -> Book {
     match mode {
@@ -308,6 +332,7 @@ async fn revoke(
             .await
             .map_err(failed("revoke a key"))?;
         revoked += done.rows_affected();
+        remove_added(&mut transaction, KeyNumber(id), now).await?;
     }
     transaction.commit().await.map_err(failed("commit a revocation"))?;
     Ok(if revoked == 0 { Revocation::Unknown } else { Revocation::Revoked })
@@ -327,21 +352,8 @@ impl Store {
     ) -> Result<KeyNumber, StoreError> {
         let now = UnixMs::now();
         let mut transaction = self.begin().await?;
-        let query = format!(
-            "SELECT COUNT(*) AS found,
-                 EXISTS (SELECT 1 FROM owners WHERE id = ?1 AND closed_ms IS NOT NULL) AS closed
-             FROM api_keys WHERE account = ?1 AND {HOLDS}"
-        );
-        let row = sqlx::query(sqlx::AssertSqlSafe(query))
-            .bind(account.0)
-            .bind(now.0)
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(failed("count keys"))?;
-        if column(&row, "owners", "closed")? {
-            return Err(StoreError::Closed);
-        }
-        let found = u64_column(&row, "api_keys", "found")?;
+        check_open(&mut transaction, account).await?;
+        let found = count_lasting(&mut transaction, account, now).await?;
         if found >= KEYS_MAX {
             return Err(StoreError::Quota { what: "API keys", limit: KEYS_MAX, found });
         }
@@ -420,26 +432,33 @@ impl Store {
         holds(self.readers(), number, now).await
     }
 
-    /// All keys of an account, the newest first; those that were revoked too.
+    /// All keys of an account, those first that hold, the newest before others.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn keys_of(&self, account: KeyId, limit: u32) -> Result<Vec<KeyRow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM api_keys WHERE account = ?1
-             ORDER BY revoked_ms IS NOT NULL, id DESC LIMIT ?2",
-        )
-        .bind(account.0)
-        .bind(i64::from(limit))
-        .fetch_all(self.readers())
-        .await
-        .map_err(failed("list keys"))?;
+    pub async fn keys_of(
+        &self,
+        account: KeyId,
+        limit: u32,
+        now: UnixMs,
+    ) -> Result<Vec<KeyRow>, StoreError> {
+        let query = format!(
+            "SELECT * FROM api_keys WHERE account = ?1 ORDER BY ({HOLDS}) DESC, id DESC LIMIT ?3"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(account.0)
+            .bind(now.0)
+            .bind(i64::from(limit))
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list keys"))?;
         rows.iter().map(read).collect()
     }
 
-    /// Revokes a key of an account for another one, `by`, which may do no less: of the
-    /// same account, where the last key that may do everything for ever stays, or of
-    /// its parent's, which can always make another. What it made stays.
+    /// Revokes a key of an account, with the passkeys that it added, for another one, `by`,
+    /// which may do no less: of the same account, where the last key that may do everything
+    /// for ever stays, or of its parent's, which can always make another. Keys that it made
+    /// stay.
     ///
     /// # Errors
     /// [`StoreError::KeyOver`] where `by` holds no longer; [`StoreError`].
@@ -459,8 +478,8 @@ impl Store {
         revoke(transaction, &own, account, vec![number.0], by, now).await
     }
 
-    /// The same, and revokes all keys that came of it, those of sub-accounts too: whoever
-    /// stole it may have made them. It may have been revoked before. `by` stays where it is
+    /// The same, and revokes all keys that came of it, those of sub-accounts and of the
+    /// passkeys that it added too: whoever stole it may have made them. It may have been revoked before. `by` stays where it is
     /// one of them, with those that came of it.
     ///
     /// # Errors
@@ -482,6 +501,9 @@ impl Store {
                  SELECT ?1
                  UNION SELECT k.id FROM api_keys k JOIN gone g ON k.made_by = g.id
                  WHERE k.id <> ?2
+                 UNION SELECT k.id FROM api_keys k
+                 JOIN passkeys p ON p.id = k.passkey AND p.confirmed_by IS NULL
+                 JOIN gone g ON p.added_by = g.id WHERE k.id <> ?2
              )
              SELECT id FROM gone",
         )
@@ -493,21 +515,45 @@ impl Store {
         revoke(transaction, &own, account, gone, by, now).await
     }
 
-    /// Revokes a key, also the last one of its account, and a code of recovery that it
-    /// has made; whether there was one to revoke.
+    /// Revokes a key, also the last one of its account, with a code of recovery that it
+    /// has made and the passkeys that it added; whether there was one to revoke.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn revoke_key(&self, key: &ApiKey) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE api_keys SET revoked_ms = ?2 WHERE hash = ?1 AND revoked_ms IS NULL",
+        let now = UnixMs::now();
+        let mut transaction = self.begin().await?;
+        let number: Option<i64> = sqlx::query_scalar(
+            "UPDATE api_keys SET revoked_ms = ?2 WHERE hash = ?1 AND revoked_ms IS NULL
+             RETURNING id",
         )
         .bind(&key.hash()[..])
-        .bind(UnixMs::now().0)
-        .execute(self.writer())
+        .bind(now.0)
+        .fetch_optional(&mut *transaction)
         .await
         .map_err(failed("revoke a key"))?;
-        Ok(done.rows_affected() > 0)
+        let Some(number) = number else { return Ok(false) };
+        remove_added(&mut transaction, KeyNumber(number), now).await?;
+        transaction.commit().await.map_err(failed("commit a revocation"))?;
+        Ok(true)
+    }
+
+    /// Forgets keys that passkeys gave and that ended a month ago, but for those that
+    /// something came of. Answers how many.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn forget_sign_ins(&self, now: UnixMs) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "DELETE FROM api_keys WHERE passkey IS NOT NULL AND expires_ms < ?1
+                 AND NOT EXISTS (SELECT 1 FROM api_keys k WHERE k.made_by = api_keys.id)
+                 AND NOT EXISTS (SELECT 1 FROM passkeys p WHERE p.added_by = api_keys.id)",
+        )
+        .bind(now.0 - SIGN_INS_DAYS * DAY_MS)
+        .execute(self.writer())
+        .await
+        .map_err(failed("forget sign-ins"))?;
+        Ok(done.rows_affected())
     }
 
     /// The accounts that a text names: one by its name in the books, or those that

@@ -21,6 +21,7 @@ mod events;
 mod executions;
 mod funnel;
 mod gifts;
+mod gone;
 mod group;
 mod idempotency;
 mod inspect;
@@ -73,7 +74,7 @@ pub use owners::{NewAccount, USED_MS};
 pub use partners::{EARNED, SiteCaps, Withheld, day_of};
 pub use passkeys::{
     Entered, KnownPasskey, PASSKEYS_MAX, PasskeyError, PasskeyNumber, PasskeyRow, SESSION_MS,
-    SESSIONS_MAX, SignIn,
+    SESSIONS_MAX, SignIn, Signature,
 };
 pub use pay::requester;
 pub use proofs::{OriginProof, ProofKind};
@@ -124,6 +125,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0021_card_views.sql"),
     include_str!("../../migrations/0022_token_deposits.sql"),
     include_str!("../../migrations/0023_ticket_lines.sql"),
+    include_str!("../../migrations/0024_numbered_deposits.sql"),
+    include_str!("../../migrations/0025_confirmed_passkeys.sql"),
     include_str!("../../migrations/0026_gifts.sql"),
 ];
 
@@ -168,7 +171,7 @@ pub enum StoreError {
     #[error("store: {jobs} of the account's jobs have not ended")]
     OpenJobs { jobs: u64 },
     /// The clock is behind what was entered: it was set back, or is wrong.
-    #[error("store: the last rate is from {}, which is yet to come", from.rfc3339())]
+    #[error("store: the last rate or deposit is from {}, which is yet to come", from.rfc3339())]
     RateToCome { from: UnixMs },
     /// A job names a data set that is deleted, or was never stored.
     #[error("store: data set {dataset} is not stored")]

@@ -1,7 +1,7 @@
 //! Accounts: how each began, and how it is given back to whoever has lost its keys.
 
+use super::gone::revoke_all;
 use super::keys::{book_of_mode, check_holds, insert, mode_of};
-use super::passkeys::remove_all;
 use super::withdrawals::cancel_waiting;
 use super::{Book, KeyId, KeyNumber, NewKey, Store, StoreError, column, failed, pay, read_book};
 use crate::keys::ApiKey;
@@ -192,27 +192,4 @@ async fn owner_of_code(
     .map_err(failed("look for an account to recover"))?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some((KeyId(column(&row, "owners", "id")?), read_book(&row, "api_keys")?)))
-}
-
-/// Revokes every key of an account, and those of its sub-accounts that came of them, and
-/// removes its passkeys: whoever had the account may have them.
-pub(super) async fn revoke_all(
-    transaction: &mut Transaction<'_, Sqlite>,
-    owner: KeyId,
-    now: UnixMs,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "WITH RECURSIVE gone (id) AS (
-             SELECT id FROM api_keys WHERE account = ?1
-             UNION SELECT k.id FROM api_keys k JOIN gone g ON k.made_by = g.id
-         )
-         UPDATE api_keys SET revoked_ms = ?2
-         WHERE revoked_ms IS NULL AND id IN (SELECT id FROM gone)",
-    )
-    .bind(owner.0)
-    .bind(now.0)
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed("revoke an account's keys"))?;
-    remove_all(transaction, owner, now).await
 }

@@ -2,10 +2,11 @@
 //! without either.
 
 use super::children::check_open;
-use super::keys::{check_holds, insert};
+use super::gone::end_sign_ins;
+use super::keys::{check_holds, count_lasting, insert};
 use super::owners::begin;
 use super::{
-    KEYS_MAX, KeyId, KeyNumber, KnownKey, NewAccount, NewKey, Store, StoreError, column,
+    Book, KEYS_MAX, KeyId, KeyNumber, KnownKey, NewAccount, NewKey, Store, StoreError, column,
     count_to_sql, failed, mode_of, read_book, u32_column, u64_column,
 };
 use crate::keys::ApiKey;
@@ -68,14 +69,22 @@ pub struct PasskeyRow {
     /// The beginning of the day.
     pub used: Option<UnixMs>,
     pub added_by: Option<KeyNumber>,
+    /// The passkey that agreed to it.
+    pub confirmed_by: Option<PasskeyNumber>,
+}
+
+/// A passkey's answer to a challenge, which was the passkey's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature {
+    pub passkey: PasskeyNumber,
+    /// How often the passkey says that it has signed.
+    pub count: u32,
 }
 
 /// What signing in by a passkey gives.
 #[derive(Clone, Copy, Debug)]
 pub struct SignIn<'a> {
-    pub passkey: PasskeyNumber,
-    /// How often the passkey says that it has signed.
-    pub count: u32,
+    pub signed: Signature,
     /// The name of the key.
     pub name: &'a str,
     /// Whether the key is for programs, and has no end.
@@ -102,6 +111,8 @@ pub enum PasskeyError {
     Copied { known: u32, found: u32 },
     #[error("the key that asks has an end: what it adds would outlast it")]
     Ends,
+    #[error("the key that asks has an end: a passkey of the account must confirm another one")]
+    Unconfirmed,
     #[error("it is the account's last passkey, and the key that asks ends by itself")]
     LastWayIn,
     #[error(transparent)]
@@ -110,18 +121,25 @@ pub enum PasskeyError {
 
 type Tx<'c> = Transaction<'c, Sqlite>;
 
+/// Whose word a passkey is added on; nobody's where an account begins with it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Vouchers {
+    key: Option<KeyNumber>,
+    passkey: Option<PasskeyNumber>,
+}
+
 async fn insert_passkey(
     transaction: &mut Tx<'_>,
     account: KeyId,
     new: &NewPasskey,
     name: &str,
-    by: Option<KeyNumber>,
+    by: Vouchers,
     now: UnixMs,
 ) -> Result<PasskeyNumber, PasskeyError> {
     let done = sqlx::query(
-        "INSERT INTO passkeys
-             (account, credential, public_key, count, synced, name, created_ms, added_by)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (credential) DO NOTHING",
+        "INSERT INTO passkeys (account, credential, public_key, count, synced, name,
+             created_ms, added_by, confirmed_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (credential) DO NOTHING",
     )
     .bind(account.0)
     .bind(&new.id)
@@ -130,7 +148,8 @@ async fn insert_passkey(
     .bind(new.is_synced)
     .bind(name)
     .bind(now.0)
-    .bind(by.map(|key| key.0))
+    .bind(by.key.map(|key| key.0))
+    .bind(by.passkey.map(|passkey| passkey.0))
     .execute(&mut **transaction)
     .await
     .map_err(failed("add a passkey"))?;
@@ -155,10 +174,9 @@ async fn count_of(transaction: &mut Tx<'_>, account: KeyId) -> Result<u64, Store
 /// Notes a passkey's signature, and finds whose it is.
 async fn note_use(
     transaction: &mut Tx<'_>,
-    number: PasskeyNumber,
-    found: u32,
+    Signature { passkey: number, count: found }: Signature,
     now: UnixMs,
-) -> Result<(KeyId, ApiKey), PasskeyError> {
+) -> Result<(KeyId, Book), PasskeyError> {
     let row = sqlx::query(
         "SELECT p.account AS account, p.count AS count, k.book AS book
          FROM passkeys p JOIN owners o ON o.id = p.account JOIN api_keys k ON k.id = o.id
@@ -181,8 +199,7 @@ async fn note_use(
         .execute(&mut **transaction)
         .await
         .map_err(failed("note a passkey's use"))?;
-    let account = KeyId(column(&row, "passkeys", "account")?);
-    Ok((account, ApiKey::generate(mode_of(read_book(&row, "api_keys")?))))
+    Ok((KeyId(column(&row, "passkeys", "account")?), read_book(&row, "api_keys")?))
 }
 
 /// Makes room for a key that a passkey gives.
@@ -207,16 +224,7 @@ async fn make_room(
         .map_err(failed("end old sign-ins"))?;
         return Ok(());
     }
-    let row = sqlx::query(
-        "SELECT COUNT(*) AS found FROM api_keys WHERE account = ?1 AND revoked_ms IS NULL
-             AND (expires_ms IS NULL OR (expires_ms > ?2 AND passkey IS NULL))",
-    )
-    .bind(account.0)
-    .bind(now.0)
-    .fetch_one(&mut **transaction)
-    .await
-    .map_err(failed("count keys"))?;
-    let found = u64_column(&row, "api_keys", "found")?;
+    let found = count_lasting(transaction, account, now).await?;
     if found >= KEYS_MAX {
         return Err(StoreError::Quota { what: "API keys", limit: KEYS_MAX, found });
     }
@@ -234,6 +242,7 @@ fn read(row: &SqliteRow) -> Result<PasskeyRow, StoreError> {
         created: UnixMs(column(row, table, "created_ms")?),
         used: day.map(|day| UnixMs(day.saturating_mul(DAY_MS))),
         added_by: column::<Option<i64>>(row, table, "added_by")?.map(KeyNumber),
+        confirmed_by: column::<Option<i64>>(row, table, "confirmed_by")?.map(PasskeyNumber),
     })
 }
 
@@ -256,19 +265,24 @@ impl Store {
         let account = NewAccount { recovery: Some(recovery), ..NewAccount::default() };
         let owner = begin(&mut transaction, &NewKey::whole(key), &account, now).await?;
         set_user(&mut transaction, owner, user).await?;
-        let number = insert_passkey(&mut transaction, owner, new, name, None, now).await?;
+        let by = Vouchers::default();
+        let number = insert_passkey(&mut transaction, owner, new, name, by, now).await?;
         transaction.commit().await.map_err(failed("commit a sign-up"))?;
         Ok((owner, number))
     }
 
-    /// By what an account's passkeys say whose they are, for a key that may add one;
-    /// `fresh` where it has had none yet.
+    /// By what an account's passkeys say whose they are, for a key that may add one, alone or
+    /// with a passkey that confirms it; `fresh` where it has had none yet.
     ///
     /// # Errors
-    /// Those of [`Store::add_passkey`], but for [`PasskeyError::Taken`].
+    /// [`PasskeyError::Ends`]; [`PasskeyError::Store`]: with [`StoreError::KeyOver`],
+    /// [`StoreError::Closed`], [`StoreError::Quota`].
     pub async fn passkey_user(&self, by: &KnownKey, fresh: &[u8]) -> Result<Vec<u8>, PasskeyError> {
         let mut transaction = self.begin().await?;
-        check_may_add(&mut transaction, by, UnixMs::now()).await?;
+        let found = check_may_add(&mut transaction, by, UnixMs::now()).await?;
+        if by.expires.is_some() && found == 0 {
+            return Err(PasskeyError::Ends);
+        }
         set_user(&mut transaction, by.account, fresh).await?;
         let row = sqlx::query("SELECT passkey_user FROM owners WHERE id = ?1")
             .bind(by.account.0)
@@ -281,22 +295,35 @@ impl Store {
     }
 
     /// Stores another passkey of an account, for a key of it that holds and has no end, or
-    /// that a passkey has given which is still there.
+    /// where a passkey of it has just agreed: whoever has a key that ends must not stay.
     ///
     /// # Errors
-    /// [`PasskeyError::Ends`]; [`PasskeyError::Taken`]; [`PasskeyError::Store`]: with
+    /// [`PasskeyError::Unconfirmed`]; [`PasskeyError::Taken`]; [`PasskeyError::Unknown`] and
+    /// [`PasskeyError::Copied`] of the one that agreed; [`PasskeyError::Store`]: with
     /// [`StoreError::KeyOver`], [`StoreError::Closed`], [`StoreError::Quota`].
     pub async fn add_passkey(
         &self,
         by: &KnownKey,
         new: &NewPasskey,
         name: &str,
+        confirmed: Option<Signature>,
     ) -> Result<PasskeyRow, PasskeyError> {
         let now = UnixMs::now();
         let mut transaction = self.begin().await?;
         check_may_add(&mut transaction, by, now).await?;
-        let maker = Some(by.number);
-        let number = insert_passkey(&mut transaction, by.account, new, name, maker, now).await?;
+        match confirmed {
+            None if by.expires.is_some() => return Err(PasskeyError::Unconfirmed),
+            None => {}
+            Some(signed) => {
+                let (account, _) = note_use(&mut transaction, signed, now).await?;
+                if account != by.account {
+                    return Err(PasskeyError::Unknown);
+                }
+            }
+        }
+        let confirmed_by = confirmed.map(|signed| signed.passkey);
+        let vouchers = Vouchers { key: Some(by.number), passkey: confirmed_by };
+        let number = insert_passkey(&mut transaction, by.account, new, name, vouchers, now).await?;
         transaction.commit().await.map_err(failed("commit a passkey"))?;
         Ok(PasskeyRow {
             number,
@@ -305,7 +332,8 @@ impl Store {
             is_synced: new.is_synced,
             created: now,
             used: None,
-            added_by: maker,
+            added_by: vouchers.key,
+            confirmed_by,
         })
     }
 
@@ -344,7 +372,8 @@ impl Store {
     /// [`StoreError::Quota`] where the account has [`KEYS_MAX`] keys that last.
     pub async fn sign_in(&self, wish: &SignIn<'_>, now: UnixMs) -> Result<Entered, PasskeyError> {
         let mut transaction = self.begin().await?;
-        let (account, key) = note_use(&mut transaction, wish.passkey, wish.count, now).await?;
+        let (account, book) = note_use(&mut transaction, wish.signed, now).await?;
+        let key = ApiKey::generate(mode_of(book));
         make_room(&mut transaction, account, wish.lasts, now).await?;
         let expires = (!wish.lasts).then_some(UnixMs(now.0 + SESSION_MS));
         let (name, scopes) = (wish.name, Scopes::ALL);
@@ -352,7 +381,7 @@ impl Store {
         let number = insert(&mut transaction, Some(account), &new, now).await?;
         sqlx::query("UPDATE api_keys SET passkey = ?2 WHERE id = ?1")
             .bind(number.0)
-            .bind(wish.passkey.0)
+            .bind(wish.signed.passkey.0)
             .execute(&mut *transaction)
             .await
             .map_err(failed("note which passkey gave a key"))?;
@@ -378,7 +407,8 @@ impl Store {
     }
 
     /// Removes a passkey for good, for a key of its account that holds, and ends the
-    /// sign-ins that it gave, with what they made. The last one goes only where a key asks
+    /// sign-ins that it gave, with what they made; passkeys that it confirmed stay, as keys
+    /// do that it gave to last: whoever has lost a device goes on with the next. The last one goes only where a key asks
     /// that has no end: whoever has that has a way in. Whether there was one to remove.
     ///
     /// # Errors
@@ -407,19 +437,7 @@ impl Store {
         if by.expires.is_some() && count_of(&mut transaction, by.account).await? == 0 {
             return Err(PasskeyError::LastWayIn);
         }
-        sqlx::query(
-            "WITH RECURSIVE gone (id) AS (
-                 SELECT id FROM api_keys WHERE passkey = ?1 AND expires_ms IS NOT NULL
-                 UNION SELECT k.id FROM api_keys k JOIN gone g ON k.made_by = g.id
-             )
-             UPDATE api_keys SET revoked_ms = ?2
-             WHERE revoked_ms IS NULL AND id IN (SELECT id FROM gone)",
-        )
-        .bind(number.0)
-        .bind(now.0)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed("end a passkey's sign-ins"))?;
+        end_sign_ins(&mut transaction, number, now).await?;
         transaction.commit().await.map_err(failed("commit a removal"))?;
         Ok(true)
     }
@@ -435,52 +453,17 @@ async fn set_user(transaction: &mut Tx<'_>, owner: KeyId, user: &[u8]) -> Result
         .map_err(failed("note whose passkeys are"))
 }
 
-/// Refuses a key that holds no longer, or that ends, unless a passkey that is still there
-/// gives another one; and an account that has enough.
+/// Refuses a key that holds no longer, and an account that has enough; how many it has.
 async fn check_may_add(
     transaction: &mut Tx<'_>,
     by: &KnownKey,
     now: UnixMs,
-) -> Result<(), PasskeyError> {
+) -> Result<u64, PasskeyError> {
     check_holds(transaction, by.number, now).await?;
     check_open(transaction, by.account).await?;
-    let row = sqlx::query(
-        "SELECT 1 FROM api_keys k LEFT JOIN passkeys p ON p.id = k.passkey
-         WHERE k.id = ?1 AND (k.expires_ms IS NULL OR (p.id IS NOT NULL AND p.removed_ms IS NULL))",
-    )
-    .bind(by.number.0)
-    .fetch_optional(&mut **transaction)
-    .await
-    .map_err(failed("look whether a key lasts"))?;
-    if row.is_none() {
-        return Err(PasskeyError::Ends);
-    }
     let (limit, found) = (PASSKEYS_MAX, count_of(transaction, by.account).await?);
     if found >= limit {
         return Err(StoreError::Quota { what: "passkeys", limit, found }.into());
     }
-    Ok(())
-}
-
-/// Removes the passkeys of an account whose keys are taken from it, and those that such
-/// keys added to its sub-accounts.
-pub(super) async fn remove_all(
-    transaction: &mut Tx<'_>,
-    owner: KeyId,
-    now: UnixMs,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "WITH RECURSIVE gone (id) AS (
-             SELECT id FROM api_keys WHERE account = ?1
-             UNION SELECT k.id FROM api_keys k JOIN gone g ON k.made_by = g.id
-         )
-         UPDATE passkeys SET removed_ms = ?2 WHERE removed_ms IS NULL
-             AND (account = ?1 OR added_by IN (SELECT id FROM gone))",
-    )
-    .bind(owner.0)
-    .bind(now.0)
-    .execute(&mut **transaction)
-    .await
-    .map(drop)
-    .map_err(failed("remove an account's passkeys"))
+    Ok(found)
 }

@@ -1,7 +1,8 @@
 //! Links that were sent to people who want an account.
 
+use super::gone::revoke_all;
 use super::keys::insert;
-use super::owners::{begin, revoke_all};
+use super::owners::begin;
 use super::{
     Book, KeyId, KeyNumber, NewAccount, NewKey, Store, StoreError, column, failed, mode_of,
     read_book, u64_column,

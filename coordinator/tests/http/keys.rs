@@ -188,7 +188,10 @@ fn a_key_holds_until_its_time_and_its_use_is_told_to_the_day() {
     // It is noted beside the request.
     let used = (0..200).find_map(|_| {
         std::thread::sleep(std::time::Duration::from_millis(10));
-        let rows = server.runtime.block_on(store.keys_of(server.owner, 9)).expect("readable");
+        let rows = server
+            .runtime
+            .block_on(store.keys_of(server.owner, 9, UnixMs::now()))
+            .expect("readable");
         rows.into_iter().find(|row| row.name == "x")?.used
     });
     let day = used.expect("noted").0;

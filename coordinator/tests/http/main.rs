@@ -34,3 +34,4 @@ mod token_rate;
 mod top_up;
 mod uploads;
 mod verify;
+mod vouched;

@@ -12,21 +12,21 @@ use raven_coordinator::time::UnixMs;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-const PLACE: &str = "http://localhost:8080";
+pub const PLACE: &str = "http://localhost:8080";
 
 /// A server at which browsers make passkeys, and these make accounts.
-fn start() -> Server {
+pub fn start() -> Server {
     Server::start_with_settings(UploadLimits::default(), |settings| {
         settings.origin = PLACE.into();
         settings.accounts.passkeys = true;
     })
 }
 
-fn post(server: &Server, path: &str, body: &Value) -> Answer {
+pub fn post(server: &Server, path: &str, body: &Value) -> Answer {
     server.ask("none", "POST", path, body)
 }
 
-fn sign_up_with(server: &Server, passkey: &mut Passkey, book: &str) -> Answer {
+pub fn sign_up_with(server: &Server, passkey: &mut Passkey, book: &str) -> Answer {
     let begun = post(server, "/v1/passkeys/sign-up", &json!({"name": "laptop"})).json();
     let credential = passkey.create(options(&begun));
     let body = json!({"name": "laptop", "book": book, "credential": credential});
@@ -34,14 +34,14 @@ fn sign_up_with(server: &Server, passkey: &mut Passkey, book: &str) -> Answer {
 }
 
 /// An account of play money, and its passkey.
-fn sign_up(server: &Server) -> (Passkey, Value) {
+pub fn sign_up(server: &Server) -> (Passkey, Value) {
     let mut passkey = Passkey::new(PLACE);
     let made = sign_up_with(server, &mut passkey, "test");
     assert_eq!((made.status, made.header("cache-control")), (201, "no-store"), "{}", made.text());
     (passkey, made.json())
 }
 
-fn begin_sign_in(server: &Server) -> Value {
+pub fn begin_sign_in(server: &Server) -> Value {
     post(server, "/v1/passkeys/sign-in", &Value::Null).json()
 }
 
@@ -49,20 +49,20 @@ fn finish_sign_in(server: &Server, credential: &Value) -> Answer {
     post(server, "/v1/passkeys/sign-in/finish", &json!({ "credential": credential }))
 }
 
-fn sign_in(server: &Server, passkey: &mut Passkey) -> Answer {
+pub fn sign_in(server: &Server, passkey: &mut Passkey) -> Answer {
     finish_sign_in(server, &passkey.get(options(&begin_sign_in(server))))
 }
 
-fn key(made: &Value) -> &str {
+pub fn key(made: &Value) -> &str {
     made["key"].as_str().expect("a key")
 }
 
-fn get(server: &Server, key: &str, path: &str) -> Answer {
+pub fn get(server: &Server, key: &str, path: &str) -> Answer {
     server.ask(key, "GET", path, &Value::Null)
 }
 
 /// Adds another passkey of an account.
-fn add(server: &Server, key: &str, passkey: &mut Passkey) -> Answer {
+pub fn add(server: &Server, key: &str, passkey: &mut Passkey) -> Answer {
     let wish = json!({"name": "phone"});
     let begun = server.ask(key, "POST", "/v1/account/passkeys/begin", &wish);
     assert_eq!(begun.status, 200, "{}", begun.text());
@@ -71,12 +71,34 @@ fn add(server: &Server, key: &str, passkey: &mut Passkey) -> Answer {
     server.ask(key, "POST", "/v1/account/passkeys", &body)
 }
 
+/// The same where `other` agrees, whose challenge `ask` finds in what the wish began with.
+pub fn add_by(
+    server: &Server,
+    key: &str,
+    passkey: &mut Passkey,
+    other: &mut Passkey,
+    ask: impl FnOnce(&Value) -> Value,
+) -> Answer {
+    let wish = json!({"name": "phone"});
+    let begun = server.ask(key, "POST", "/v1/account/passkeys/begin", &wish);
+    assert_eq!(begun.status, 200, "{}", begun.text());
+    let begun = begun.json();
+    let confirmation = other.get(&ask(&begun));
+    let credential = passkey.create(options(&begun));
+    let body = json!({"name": "phone", "credential": credential, "confirmation": confirmation});
+    server.ask(key, "POST", "/v1/account/passkeys", &body)
+}
+
+pub fn confirmed(server: &Server, key: &str, passkey: &mut Passkey, other: &mut Passkey) -> Answer {
+    add_by(server, key, passkey, other, |begun| begun["confirm"].clone())
+}
+
 fn remove(server: &Server, key: &str, id: &Value) -> Answer {
     let path = format!("/v1/account/passkeys/{}", id.as_str().expect("an id"));
     server.ask(key, "DELETE", &path, &Value::Null)
 }
 
-fn kind(problem: &Value) -> &str {
+pub fn kind(problem: &Value) -> &str {
     problem["type"].as_str().and_then(|kind| kind.strip_prefix("urn:raven:problem:")).expect("one")
 }
 
@@ -350,9 +372,10 @@ fn an_account_has_several_passkeys_and_keeps_a_way_in() {
         server.ask(key(&session), "POST", "/v1/account/passkeys/begin", &json!({"name": "phone"}));
     let begun = begun.json();
     assert_eq!(options(&begun)["excludeCredentials"][0]["id"], encode(&laptop.id));
-    let added = add(&server, key(&session), &mut phone);
+    let added = confirmed(&server, key(&session), &mut phone, &mut laptop);
     assert_eq!(added.status, 201, "{}", added.text());
     let added = added.json();
+    assert_eq!(added["confirmed_by"], made["passkey"]);
     assert_eq!((&added["name"], &added["synced"]), (&json!("phone"), &json!(true)));
     assert_eq!(added["added_by"], session["id"]);
     assert_eq!(phone.user, laptop.user, "an account has one name among passkeys");
@@ -400,12 +423,19 @@ fn only_a_key_that_may_do_everything_and_lasts_adds_a_passkey() {
     get(&server, "none", "/v1/account/passkeys").problem(401);
     let short = make(json!({"name": "x", "expires_at": "2999-01-01T00:00:00Z"}));
     assert!(begin(&short).problem(403)["detail"].as_str().is_some_and(|text| text.contains("end")));
+    // Nor where another one has added one, without its word.
+    let begun = begin(&server.key).json();
+    assert_eq!(begun["confirm"], Value::Null, "a key that lasts needs nobody's");
+    assert_eq!(
+        add(&server, &server.key, &mut Passkey::new(PLACE)).json()["confirmed_by"],
+        Value::Null
+    );
     // Nor by a challenge that another key was given.
     let begun = begin(&server.key).json();
     let credential = Passkey::new(PLACE).create(options(&begun));
     let body = json!({"name": "x", "credential": credential});
     server.ask(&short, "POST", "/v1/account/passkeys", &body).problem(403);
-    for _ in 0..PASSKEYS_MAX {
+    for _ in 1..PASSKEYS_MAX {
         assert_eq!(add(&server, &server.key, &mut Passkey::new(PLACE)).status, 201);
     }
     let refused = begin(&server.key).problem(429);

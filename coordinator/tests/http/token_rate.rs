@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 fn set(server: &Server, nano_usd: i64) -> UnixMs {
     // The next millisecond, so that what was entered before has the rate before.
     std::thread::sleep(std::time::Duration::from_millis(2));
-    let set = server.app.store.set_token_rate(nano_usd, UnixMs::now());
+    let set = server.app.store.set_token_rate(nano_usd, UnixMs::now);
     server.runtime.block_on(set).expect("set").from
 }
 
@@ -29,7 +29,7 @@ fn everyone_may_know_what_a_token_is_worth_and_was() {
     assert_eq!(shown["history"][0], shown["now"]);
     assert_eq!(shown["history"][1]["nano_usd_per_token"], 50_000_000);
     // A clock that was set back changes nothing of the past.
-    let early = server.app.store.set_token_rate(30_000_000, UnixMs(1));
+    let early = server.app.store.set_token_rate(30_000_000, || UnixMs(1));
     let error = server.runtime.block_on(early).expect_err("refused");
     assert!(matches!(error, StoreError::RateToCome { from } if from == last), "{error}");
     assert_eq!(show(), shown);

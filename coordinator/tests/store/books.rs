@@ -151,7 +151,8 @@ async fn the_auditor_finds_every_kind_of_tampering() {
             AuditError::Store(_)
             | AuditError::Fault { .. }
             | AuditError::Escrow { .. }
-            | AuditError::Deposit { .. } => "Unreadable or missing",
+            | AuditError::Deposit { .. }
+            | AuditError::DepositsGone { .. } => "Unreadable or missing",
         };
         assert_eq!(found, kind, "{sql}: {error}");
     }

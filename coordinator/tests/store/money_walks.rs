@@ -53,7 +53,7 @@ impl World {
         let parent = store.add_key(&own).await.expect("stored");
         let new = NewKey::whole(&other);
         let child = store.add_child(parent, &new, "Ann", None, 9).await.expect("stored");
-        store.set_token_rate(1_500_000, UnixMs(1)).await.expect("set");
+        store.set_token_rate(1_500_000, || UnixMs(1)).await.expect("set");
         let now = UnixMs(1_000_000);
         World { store, settlement, parent, child, now, random: Random(seed) }
     }
@@ -78,7 +78,7 @@ impl World {
                 // The same payment comes in the other kind of money too, and at other rates.
                 let amount = if self.random.below(2) == 0 { tokens } else { amount.into() };
                 let rate = 1_500_000 + 1_000 * step as i64;
-                self.store.set_token_rate(rate, UnixMs::now()).await.ok();
+                self.store.set_token_rate(rate, UnixMs::now).await.ok();
                 let deposit = raven_coordinator::settlement::Deposit { owner, amount, payment };
                 self.settlement.deposit(deposit).await.is_ok()
             }

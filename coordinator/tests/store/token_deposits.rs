@@ -4,14 +4,15 @@ use crate::server::Server;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::receipt::verify;
 use raven_coordinator::settlement::{DEPOSIT_MAX, Deposit, SettlementError, Tender};
-use raven_coordinator::store::{AuditError, Audited, Book, BooksError, KeyId};
+use raven_coordinator::store::{AuditError, Audited, Book, BooksError, KeyId, Store, StoreError};
 use raven_coordinator::time::UnixMs;
 use raven_coordinator::token::{MicroTokens, RATE_MAX, RATE_MIN};
 use raven_engine::ledger::{Added, Refusal};
 use raven_engine::money::NanoUsd;
 use serde_json::{Value, json};
-use sqlx::Executor as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+use std::path::Path;
 
 /// A server, and a live account that has nothing.
 struct Bank {
@@ -28,9 +29,7 @@ impl Bank {
     }
 
     fn set(&self, nano_usd: i64) -> UnixMs {
-        // The next millisecond, so that what was entered before has the rate before.
-        std::thread::sleep(std::time::Duration::from_millis(2));
-        let set = self.server.app.store.set_token_rate(nano_usd, UnixMs::now());
+        let set = self.server.app.store.set_token_rate(nano_usd, UnixMs::now);
         self.server.runtime.block_on(set).expect("set").from
     }
 
@@ -182,6 +181,7 @@ fn the_auditor_computes_what_tokens_were_worth_anew() {
         ("UPDATE token_deposits SET micro_tokens = micro_tokens + 1", "worth"),
         ("UPDATE token_deposits SET entry = zeroblob(32)", "no entry"),
         ("UPDATE token_deposits SET rate = (SELECT max(from_ms) FROM token_rates)", "in force"),
+        ("DELETE FROM token_deposits", "0 are there"),
     ] {
         let bank = Bank::start();
         bank.set(1_000_000);
@@ -192,7 +192,115 @@ fn the_auditor_computes_what_tokens_were_worth_anew() {
         bank.tamper(sql).expect_err("not by accident");
         bank.tamper(&format!("{free} {sql}")).expect("changed");
         let error = bank.audit().expect_err(sql);
-        assert!(matches!(error, AuditError::Deposit { .. }), "{error}");
+        let is_deposits =
+            matches!(error, AuditError::Deposit { .. } | AuditError::DepositsGone { .. });
+        assert!(is_deposits, "{error}");
         assert!(error.to_string().contains(rule), "{error}");
+    }
+}
+
+#[test]
+fn a_rate_that_is_gone_is_found_and_shuts_nobody_out_of_a_statement() {
+    let bank = Bank::start();
+    bank.set(1_000_000);
+    bank.pay(tokens(700), "p").expect("entered");
+    bank.tamper(
+        "PRAGMA foreign_keys = OFF; DROP TRIGGER token_rates_are_not_deleted;
+         DELETE FROM token_rates",
+    )
+    .expect("changed");
+    let error = bank.audit().expect_err("a rate is missing");
+    assert!(error.to_string().contains("its rate is gone"), "{error}");
+    let lines = bank.get("/v1/account/statement")["lines"].clone();
+    assert_eq!((&lines[0]["nano_usd"], &lines[0]["paid"]), (&json!(700), &Value::Null));
+}
+
+#[test]
+fn a_rate_never_comes_before_what_was_paid_in_by_the_one_before_it() {
+    let bank = Bank::start();
+    let store = &bank.server.app.store;
+    let wait = &bank.server.runtime;
+    let set = |at: i64, nano_usd| wait.block_on(store.set_token_rate(nano_usd, || UnixMs(at)));
+    let pay = |at: i64, payment: &str| {
+        wait.block_on(store.deposit_by(|| UnixMs(at), bank.owner, tokens(1_000_000), payment))
+    };
+    assert_eq!(set(10_000, 1_000_000).expect("set").from, UnixMs(10_000));
+    assert_eq!(pay(10_500, "a").expect("entered"), Added::New);
+    // In the same millisecond, and by a clock that was read before the deposit.
+    assert_eq!(set(10_500, 2_000_000).expect("set").from, UnixMs(10_501));
+    assert_eq!(set(10_400, 3_000_000).expect("set").from, UnixMs(10_502));
+    bank.audit().expect("books");
+    // And a deposit whose clock was read before the newest rate has that one.
+    assert_eq!(pay(10_450, "b").expect("entered"), Added::New);
+    assert_eq!(bank.spendable(), 4_000_000);
+    bank.audit().expect("books");
+    // A clock that was set back is no clock.
+    let late =
+        |error: &StoreError| matches!(error, StoreError::RateToCome { from } if from.0 >= 10_502);
+    let error = set(9_000, 1_000_000).expect_err("refused");
+    assert!(late(&error), "{error}");
+    let error = pay(9_000, "c").expect_err("refused");
+    let SettlementError::Books(BooksError::Store(error)) = &error else { panic!("{error}") };
+    assert!(late(error), "{error}");
+    bank.audit().expect("books");
+}
+
+/// The schema of before deposits were numbered and passkeys confirmed.
+const SCHEMA_BEFORE: usize = 22;
+
+#[tokio::test]
+async fn deposits_and_passkeys_of_an_older_file_are_numbered_and_confirmed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("raven.sqlite");
+    let options =
+        SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(false);
+    let mut old = options.connect().await.expect("a file");
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let files = std::fs::read_dir(migrations).expect("a folder");
+    let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    files.sort();
+    let mut sql: Vec<String> = files[..SCHEMA_BEFORE]
+        .iter()
+        .map(|file| std::fs::read_to_string(file).expect("read"))
+        .collect();
+    sql.push(
+        "INSERT INTO token_rates (from_ms, nano_usd) VALUES (5, 1000), (9, 2000);
+         INSERT INTO token_deposits (book, entry, micro_tokens, rate)
+             VALUES ('live', x'aa', 7, 9), ('live', x'bb', 8, 5);
+         INSERT INTO api_keys (id, hash, hint, created_ms, account, expires_ms, passkey)
+             VALUES (1, x'01', 'a', 5, 1, NULL, NULL), (2, x'02', 'b', 5, 1, 99, 1);
+         INSERT INTO owners (id, created_ms) VALUES (1, 5);
+         INSERT INTO passkeys (id, account, credential, public_key, count, synced, name,
+                 created_ms, added_by)
+             VALUES (1, 1, x'01', x'01', 0, 0, 'first', 5, NULL),
+                 (2, 1, x'02', x'01', 0, 0, 'by a sign-in', 5, 2),
+                 (3, 1, x'03', x'01', 0, 0, 'by a key', 5, 1);"
+            .into(),
+    );
+    sql.push(format!("PRAGMA user_version = {SCHEMA_BEFORE}"));
+    for sql in sql {
+        old.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await.expect("written");
+    }
+    old.close().await.expect("closed");
+    let store = Store::open(&path).await.expect("opened");
+    let confirmed: Vec<_> = store
+        .passkeys_of(KeyId(1))
+        .await
+        .expect("read")
+        .iter()
+        .map(|row| row.confirmed_by.map(|passkey| passkey.0))
+        .collect();
+    assert_eq!(confirmed, [None, Some(1), None], "the newest first");
+    store.close().await;
+    let mut now = SqliteConnectOptions::new().filename(&path).connect().await.expect("a file");
+    let rows: Vec<(i64, Vec<u8>, i64)> =
+        sqlx::query_as("SELECT number, entry, rate FROM token_deposits ORDER BY number")
+            .fetch_all(&mut now)
+            .await
+            .expect("read");
+    assert_eq!(rows, [(1, vec![0xbb], 5), (2, vec![0xaa], 9)]);
+    for sql in ["UPDATE token_deposits SET micro_tokens = 1", "DELETE FROM token_deposits"] {
+        let error = now.execute(sql).await.expect_err("refused");
+        assert!(error.to_string().contains("appended"), "{error}");
     }
 }

@@ -23,12 +23,17 @@ export interface Key {
   readonly expires: string;
   readonly lastUsed: string;
   readonly revoked: string;
+  /** The key that asked for it, and the passkey that gave it. */
+  readonly madeBy: string;
+  readonly passkey: string;
 }
 
 export interface Keys {
   readonly keys: readonly Key[];
   /** Since when there is a code of recovery. */
   readonly recoverySet: string;
+  /** Until when the key holds that asks, and what it makes; nothing where it has no end. */
+  readonly until: string;
 }
 
 export interface Passkey {
@@ -38,11 +43,14 @@ export interface Passkey {
   readonly isSynced: boolean;
   readonly created: string;
   readonly lastUsed: string;
+  /** The key that asked for it, and the passkey that agreed. */
+  readonly addedBy: string;
+  readonly confirmedBy: string;
 }
 
 function readPasskey(value: unknown): Passkey {
   const from = fields(value);
-  return { id: text(from.id), name: text(from.name), isSynced: from.synced === true, created: text(from.created_at), lastUsed: text(from.last_used) };
+  return { id: text(from.id), name: text(from.name), isSynced: from.synced === true, created: text(from.created_at), lastUsed: text(from.last_used), addedBy: text(from.added_by), confirmedBy: text(from.confirmed_by) };
 }
 
 function readAccount(from: Fields): Account {
@@ -67,6 +75,8 @@ export function readKey(value: unknown): Key {
     expires: text(from.expires_at),
     lastUsed: text(from.last_used),
     revoked: text(from.revoked_at),
+    madeBy: text(from.made_by),
+    passkey: text(from.passkey),
   };
 }
 
@@ -75,11 +85,29 @@ export interface NewKey {
   readonly scopes: readonly string[];
   /** The last day, or none. */
   readonly until: string;
+  /** Until when the key holds that asks, where it has an end: none that it makes holds longer. */
+  readonly most: string;
 }
 
 /** The form in which a key is asked for. */
-export function wishOf({ name, scopes, until }: NewKey): object {
-  return { name, scopes, ...(until === '' ? {} : { expires_at: `${until}T23:59:59Z` }) };
+export function wishOf({ name, scopes, until, most }: NewKey): object {
+  const end = until === '' ? '' : `${until}T23:59:59Z`;
+  const soonest = most !== '' && (end === '' || Date.parse(most) < Date.parse(end)) ? most : end;
+  return { name, scopes, ...(soonest === '' ? {} : { expires_at: soonest }) };
+}
+
+/** A key that was just made. */
+export interface MadeKey {
+  /** Shown this once. */
+  readonly key: string;
+  /** Until when it holds; nothing where it has no end. */
+  readonly expires: string;
+}
+
+export const readMade = (body: Fields): MadeKey => ({ key: text(body.key), expires: text(body.expires_at) });
+
+export function readKeys(body: Fields): Keys {
+  return { keys: list(body.keys).map(readKey), recoverySet: text(body.recovery_set_at), until: text(body.asked_until) };
 }
 
 const PASSKEYS = '/v1/account/passkeys';
@@ -112,13 +140,11 @@ export class Api extends Keyed {
   }
 
   async keys(): Promise<Keys> {
-    const body = await this.ask('GET', '/v1/keys');
-    return { keys: list(body.keys).map(readKey), recoverySet: text(body.recovery_set_at) };
+    return readKeys(await this.ask('GET', '/v1/keys'));
   }
 
-  /** Answers the key, which nobody is shown again. */
-  async make(wish: NewKey): Promise<string> {
-    return text((await this.ask('POST', '/v1/keys', wishOf(wish))).key);
+  async make(wish: NewKey): Promise<MadeKey> {
+    return readMade(await this.ask('POST', '/v1/keys', wishOf(wish)));
   }
 
   async revoke(id: string): Promise<void> {

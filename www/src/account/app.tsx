@@ -7,7 +7,7 @@ import type { Withdrawals } from '../parts/till.ts';
 import { MoneyTile, useTokenRate } from '../parts/tokens.tsx';
 import { usd } from '../parts/usd.ts';
 import { WithdrawalList, WithdrawForm } from '../parts/withdraw.tsx';
-import { Api, type Account } from './api.ts';
+import { Api, type Account, type Key, type Passkey } from './api.ts';
 import { KeysPanel } from './keys.tsx';
 import { PasskeysPanel } from './passkeys.tsx';
 import { SubAccountsPanel } from './sub-accounts.tsx';
@@ -34,13 +34,16 @@ export function AccountPage() {
   );
 }
 
-/** Who comes in, and how. A key that a passkey makes stands in the list of keys at once. */
+/** Who comes in, and how. What one of both lists does is seen in the other at once. */
 function Access({ api }: { readonly api: Api }) {
-  const [made, setMade] = useState(0);
+  const [ofKeys, lookAtKeys] = useState(0);
+  const [ofPasskeys, lookAtPasskeys] = useState(0);
+  const [keys, setKeys] = useState<readonly Key[]>();
+  const [passkeys, setPasskeys] = useState<readonly Passkey[]>();
   return (
     <>
-      <KeysPanel key={made} api={api} />
-      <PasskeysPanel api={api} keyMade={() => setMade((before) => before + 1)} />
+      <KeysPanel api={api} passkeys={passkeys} turn={ofKeys} looked={setKeys} revoked={() => lookAtPasskeys(ofPasskeys + 1)} />
+      <PasskeysPanel api={api} keys={keys} turn={ofPasskeys} looked={setPasskeys} changed={() => lookAtKeys(ofKeys + 1)} />
     </>
   );
 }
@@ -65,12 +68,13 @@ interface MoneyProps {
 function Money({ api, money, again }: MoneyProps) {
   const { name, isPlayMoney, available, held, pending, least, withdrawals } = money;
   const rate = useTokenRate();
+  const kind = { rate, isPlayMoney };
   return (
     <>
       <dl class="tiles">
-        <MoneyTile name="Available" nanoUsd={available} rate={rate} {...(isPlayMoney ? { note: 'play money' } : {})} />
-        <MoneyTile name="On its way out" nanoUsd={held} rate={rate} />
-        <MoneyTile name="On its way in" nanoUsd={pending} rate={rate} />
+        <MoneyTile name="Available" nanoUsd={available} {...kind} />
+        <MoneyTile name="On its way out" nanoUsd={held} {...kind} />
+        <MoneyTile name="On its way in" nanoUsd={pending} {...kind} />
       </dl>
       <p class="quiet">A job takes its price from here when it is posted, and gives back what it did not use.</p>
       <h3>Pay in</h3>

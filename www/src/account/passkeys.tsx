@@ -4,29 +4,40 @@ import { useEffect, useState } from 'preact/hooks';
 import { Copy, Field, Trouble, useDoing } from '../parts/form.tsx';
 import { isPossible, offers, signIn } from '../parts/passkey.ts';
 import { date } from '../parts/times.ts';
-import type { Api, Passkey } from './api.ts';
+import type { Api, Key, Passkey } from './api.ts';
+import { isOver } from './keys.tsx';
 
 export interface PasskeysPanelProps {
   readonly api: Api;
-  /** The account has another key. */
-  readonly keyMade: () => void;
+  /** Of which some were given by a passkey. */
+  readonly keys: readonly Key[] | undefined;
+  /** Counted up when others have changed what there is. */
+  readonly turn: number;
+  readonly looked: (passkeys: readonly Passkey[]) => void;
+  /** The account has another key, or has lost some. */
+  readonly changed: () => void;
 }
 
 /** Nothing where the coordinator has an address at which browsers make none. */
-export function PasskeysPanel({ api, keyMade }: PasskeysPanelProps) {
+export function PasskeysPanel({ api, keys, turn, looked, changed }: PasskeysPanelProps) {
   const doing = useDoing();
   const [passkeys, setPasskeys] = useState<readonly Passkey[]>();
   const [isOffered, setOffered] = useState(false);
-  const look = async (): Promise<void> => setPasskeys(await api.passkeys());
+  const look = async (): Promise<void> => {
+    const found = await api.passkeys();
+    setPasskeys(found);
+    looked(found);
+  };
   useEffect(() => {
     void offers('sign-in').then((open) => {
       setOffered(open);
       if (open) doing.run(look);
     });
-  }, []);
+  }, [turn]);
   const remove = (id: string): void =>
     doing.run(async () => {
       await api.removePasskey(id);
+      changed();
       await look();
     });
   if (!isOffered) return null;
@@ -37,7 +48,7 @@ export function PasskeysPanel({ api, keyMade }: PasskeysPanelProps) {
       {passkeys && passkeys.length > 0 ? (
         <ul class="looks withdrawals" aria-label="Passkeys">
           {passkeys.map((passkey) => (
-            <PasskeyLine key={passkey.id} of={passkey} isBusy={doing.isBusy} remove={() => remove(passkey.id)} />
+            <PasskeyLine key={passkey.id} of={passkey} keys={keys} among={passkeys} isBusy={doing.isBusy} remove={() => remove(passkey.id)} />
           ))}
         </ul>
       ) : null}
@@ -46,7 +57,7 @@ export function PasskeysPanel({ api, keyMade }: PasskeysPanelProps) {
         <>
           <h3>Another passkey</h3>
           <AddForm api={api} added={look} />
-          {passkeys && passkeys.length > 0 ? <LastingKeyForm made={keyMade} /> : null}
+          {passkeys && passkeys.length > 0 ? <LastingKeyForm made={changed} /> : null}
         </>
       ) : (
         <p class="quiet">This browser makes no passkeys.</p>
@@ -57,11 +68,37 @@ export function PasskeysPanel({ api, keyMade }: PasskeysPanelProps) {
 
 interface PasskeyLineProps {
   readonly of: Passkey;
+  readonly keys: readonly Key[] | undefined;
+  /** What is listed beside it. */
+  readonly among: readonly Passkey[];
   readonly isBusy: boolean;
   readonly remove: () => void;
 }
 
-function PasskeyLine({ of: passkey, isBusy, remove }: PasskeyLineProps) {
+/** On whose word it was added. */
+function origin({ addedBy, confirmedBy }: Passkey, keys: readonly Key[] | undefined, among: readonly Passkey[]): string {
+  if (confirmedBy !== '') return `; confirmed by the passkey ${among.find(({ id }) => id === confirmedBy)?.name ?? 'that was removed'}`;
+  if (addedBy === '' || !keys) return '';
+  const key = keys.find(({ id }) => id === addedBy);
+  return `; added by the key ${key === undefined ? 'that is not listed any more' : key.name || 'that was the first'}`;
+}
+
+/** What has come of a passkey: what ends with it, and what stays. */
+function Along({ of: passkey, keys, among }: Pick<PasskeyLineProps, 'of' | 'keys' | 'among'>) {
+  const gave = (keys ?? []).filter((key) => key.passkey === passkey.id && !isOver(key));
+  const ends = gave.filter(({ expires }) => expires !== '').length;
+  const stays = gave.filter(({ expires }) => expires === '').map(({ name }) => name);
+  const confirmed = among.filter(({ confirmedBy }) => confirmedBy === passkey.id).map(({ name }) => name);
+  return (
+    <span class="quiet">
+      {ends > 0 ? `Whoever is signed in with it is so no longer (${ends}). ` : ''}
+      {stays.length > 0 ? <span class="address">Keys that it gave stay: {stays.join(', ')}. </span> : null}
+      {confirmed.length > 0 ? <span class="address">Passkeys that it confirmed stay: {confirmed.join(', ')}.</span> : null}
+    </span>
+  );
+}
+
+function PasskeyLine({ of: passkey, keys, among, isBusy, remove }: PasskeyLineProps) {
   const [isAsked, setAsked] = useState(false);
   const { name } = passkey;
   return (
@@ -71,7 +108,9 @@ function PasskeyLine({ of: passkey, isBusy, remove }: PasskeyLineProps) {
         <br />
         <span class="quiet">
           {passkey.isSynced ? 'may be on several devices' : 'on one device'}; added {date(passkey.created)}; {passkey.lastUsed ? `last used ${date(passkey.lastUsed)}` : 'never used'}
+          {origin(passkey, keys, among)}
         </span>
+        {isAsked ? <Along of={passkey} keys={keys} among={among} /> : null}
       </span>
       {isAsked ? (
         <span>

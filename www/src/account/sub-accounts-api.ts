@@ -1,11 +1,12 @@
 /** The routes of an account's sub-accounts: their money, their keys, and their end. */
 
 import { fields, list, number, text, type Fields, type Keyed } from '../parts/refusal.ts';
-import { readKey, wishOf, type Key, type NewKey } from './api.ts';
+import { readKeys, readMade, wishOf, type Keys, type MadeKey, type NewKey } from './api.ts';
 
 /** Nano-USD, of the same book as its parent's. */
 export interface SubAccount {
   readonly account: string;
+  readonly isPlayMoney: boolean;
   readonly name: string;
   /** What its parent knows it by. */
   readonly externalId: string;
@@ -26,10 +27,8 @@ export interface Page {
 }
 
 /** A sub-account that was just made. */
-export interface Made {
+export interface Made extends MadeKey {
   readonly account: string;
-  /** Shown this once. */
-  readonly key: string;
 }
 
 export type Direction = 'fund' | 'take_back';
@@ -52,6 +51,7 @@ function readSubAccount(value: unknown): SubAccount {
   const balance = fields(from.balance);
   return {
     account: text(from.account),
+    isPlayMoney: text(from.book) === 'test',
     name: text(from.name),
     externalId: text(from.external_id),
     created: text(from.created_at),
@@ -83,7 +83,7 @@ export class SubAccounts {
   async make(name: string, externalId: string): Promise<Made> {
     const known = externalId === '' ? {} : { external_id: externalId };
     const body = await this.api.ask('POST', PATH, { name, ...known });
-    return { account: text(body.account), key: text(body.key) };
+    return { account: text(body.account), ...readMade(body) };
   }
 
   async move(account: string, { nanoUsd, direction, reference }: Movement): Promise<Moved> {
@@ -91,13 +91,12 @@ export class SubAccounts {
     return { account: readSubAccount(body.account), left: number(fields(body.balance).available_nano_usd) };
   }
 
-  async keys(account: string): Promise<readonly Key[]> {
-    return list((await this.api.ask('GET', `${PATH}/${account}/keys`)).keys).map(readKey);
+  async keys(account: string): Promise<Keys> {
+    return readKeys(await this.api.ask('GET', `${PATH}/${account}/keys`));
   }
 
-  /** Answers the key, which nobody is shown again. */
-  async makeKey(account: string, wish: NewKey): Promise<string> {
-    return text((await this.api.ask('POST', `${PATH}/${account}/keys`, wishOf(wish))).key);
+  async makeKey(account: string, wish: NewKey): Promise<MadeKey> {
+    return readMade(await this.api.ask('POST', `${PATH}/${account}/keys`, wishOf(wish)));
   }
 
   async revokeKey(account: string, id: string): Promise<void> {

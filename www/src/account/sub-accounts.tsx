@@ -5,11 +5,11 @@ import { AMOUNT, AmountField, amountOf } from '../parts/amount.tsx';
 import { Copy, Field, Trouble, useDoing } from '../parts/form.tsx';
 import { References } from '../parts/till.ts';
 import { date } from '../parts/times.ts';
-import { MoneyTile, inTokens, useTokenRate } from '../parts/tokens.tsx';
+import { MoneyTile, below, useTokenRate } from '../parts/tokens.tsx';
 import { usd, usdBrief } from '../parts/usd.ts';
-import type { Api, Key } from './api.ts';
-import { KeyLine, NewKeyForm } from './keys.tsx';
-import { SubAccounts, type Direction, type SubAccount } from './sub-accounts-api.ts';
+import type { Api, Keys as AllKeys } from './api.ts';
+import { Ends, KeyLine, NewKeyForm } from './keys.tsx';
+import { SubAccounts, type Direction, type Made, type SubAccount } from './sub-accounts-api.ts';
 
 /** As long as the API takes them. */
 const [NAME_LENGTH_MAX, EXTERNAL_ID_LENGTH_MAX] = [100, 200];
@@ -89,7 +89,7 @@ interface LineProps extends OpenedProps {
 }
 
 function Line({ routes, of, rate, isOpen, toggle, changed }: LineProps) {
-  const tokens = inTokens(of.available, rate);
+  const kind = below({ nanoUsd: of.available, rate, isPlayMoney: of.isPlayMoney });
   return (
     <li>
       <span>
@@ -97,7 +97,7 @@ function Line({ routes, of, rate, isOpen, toggle, changed }: LineProps) {
         <br />
         <span class="quiet">
           {usdBrief(of.available)}
-          {tokens ? ` (${tokens})` : ''} to spend; made {date(of.created)}
+          {kind.length > 0 ? ` (${kind.join(', ')})` : ''} to spend; made {date(of.created)}
         </span>
       </span>
       <button type="button" aria-expanded={isOpen} onClick={toggle} aria-label={`${isOpen ? 'Fold' : 'Open'} ${of.name}`}>
@@ -109,15 +109,16 @@ function Line({ routes, of, rate, isOpen, toggle, changed }: LineProps) {
 }
 
 function Opened({ routes, of, rate, changed }: OpenedProps) {
+  const kind = { rate, isPlayMoney: of.isPlayMoney };
   // Its jobs may have moved its money since it was listed; where nobody answers the list still holds.
   useEffect(() => void routes.one(of.account).then(changed, () => undefined), []);
   return (
     <section class="opened" aria-label={of.name}>
       <p class="quiet address">{of.account}</p>
       <dl class="tiles plain">
-        <MoneyTile name="Available" nanoUsd={of.available} rate={rate} />
-        <MoneyTile name="On its way out" nanoUsd={of.held} rate={rate} />
-        <MoneyTile name="On its way in" nanoUsd={of.pending} rate={rate} />
+        <MoneyTile name="Available" nanoUsd={of.available} {...kind} />
+        <MoneyTile name="On its way out" nanoUsd={of.held} {...kind} />
+        <MoneyTile name="On its way in" nanoUsd={of.pending} {...kind} />
       </dl>
       <h3>Move money</h3>
       <MoveForm routes={routes} of={of} changed={changed} />
@@ -185,7 +186,7 @@ function MoveForm({ routes, of, changed }: Omit<OpenedProps, 'rate'>) {
 
 function Keys({ routes, of }: { readonly routes: SubAccounts; readonly of: SubAccount }) {
   const doing = useDoing();
-  const [keys, setKeys] = useState<readonly Key[]>();
+  const [keys, setKeys] = useState<AllKeys>();
   const look = async (): Promise<void> => setKeys(await routes.keys(of.account));
   // What is closed has lost its keys.
   useEffect(() => doing.run(look), [of.closed]);
@@ -197,13 +198,13 @@ function Keys({ routes, of }: { readonly routes: SubAccounts; readonly of: SubAc
   return (
     <>
       <ul class="looks withdrawals" aria-label={`Keys of ${of.name}`}>
-        {keys?.map((key) => (
-          <KeyLine key={key.id} of={key} isBusy={doing.isBusy} revoke={() => revoke(key.id)} />
+        {keys?.keys.map((key) => (
+          <KeyLine key={key.id} of={key} among={keys.keys} passkeys={undefined} isBusy={doing.isBusy} revoke={() => revoke(key.id)} />
         ))}
       </ul>
       <Trouble refusal={doing.refusal} />
-      {of.closed ? null : (
-        <NewKeyForm api={{ make: (wish) => routes.makeKey(of.account, wish) }} made={look} label={`Another key of ${of.name}`} what={`the new key of ${of.name}`} />
+      {of.closed || !keys ? null : (
+        <NewKeyForm make={(wish) => routes.makeKey(of.account, wish)} most={keys.until} made={look} label={`Another key of ${of.name}`} what={`the new key of ${of.name}`} />
       )}
     </>
   );
@@ -224,7 +225,7 @@ function Close({ routes, of, changed }: Omit<OpenedProps, 'rate'>) {
       <p>
         {isAsked ? (
           <>
-            <button type="button" class="stop" disabled={doing.isBusy} onClick={close} aria-label={`Close ${of.name} for good`}>
+            <button type="button" class="stop" disabled={doing.isBusy} onClick={close} aria-label={`Close for good: ${of.name}`}>
               Close for good
             </button>{' '}
             <button type="button" onClick={() => setAsked(false)}>
@@ -246,13 +247,13 @@ function NewSubAccount({ routes, made }: { readonly routes: SubAccounts; readonl
   const doing = useDoing();
   const [name, setName] = useState('');
   const [externalId, setExternalId] = useState('');
-  const [key, setKey] = useState('');
+  const [key, setKey] = useState<Made>();
   const submit = (event: Event): void => {
     event.preventDefault();
-    setKey('');
+    setKey(undefined);
     doing.run(async () => {
       const done = await routes.make(name.trim(), externalId.trim());
-      setKey(done.key);
+      setKey(done);
       setName('');
       setExternalId('');
       await made(done.account);
@@ -278,9 +279,10 @@ function NewSubAccount({ routes, made }: { readonly routes: SubAccounts; readonl
         {key ? (
           <>
             <p>
-              <b>Keep its first key now: it is shown this once.</b> It may do what yours may.
+              <b>Keep its first key now: it is shown this once.</b> It may do what yours may, and as long. <Ends made={key} />
+              {key.expires === '' ? null : ' For one that lasts sign in with a key that does, and make another key of the sub-account.'}
             </p>
-            <Copy text={key} what="the first key of the sub-account" />
+            <Copy text={key.key} what="the first key of the sub-account" />
           </>
         ) : null}
       </div>

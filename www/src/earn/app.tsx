@@ -1,13 +1,13 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { count, withPrefix } from '../format.ts';
-import { signIn, signOut, type Entered } from '../parts/passkey.ts';
+import { signIn } from '../parts/passkey.ts';
 import { References } from '../parts/till.ts';
 import { Top } from '../parts/top.tsx';
 import { Tile } from '../parts/totals.tsx';
-import { Refusal } from '../parts/refusal.ts';
-import { claim, link, own, type Own } from './api.ts';
+import { own, type Own } from './api.ts';
 import { isClaim, readClaims, type Claim } from './claims.ts';
 import { Collect } from './collect.tsx';
+import { collect, collectTo, said, type News } from './collecting.ts';
 import { History, Sessions } from './lists.tsx';
 import { Money } from './money.tsx';
 import { Payouts } from './payout.tsx';
@@ -22,50 +22,6 @@ interface Page {
   readonly wallet?: Wallet;
   readonly own?: Own;
   readonly news?: News | undefined;
-}
-
-/** What went well, or did not. */
-interface News {
-  readonly good: boolean;
-  readonly text: string;
-  /** Of a look that failed: the next one may succeed. */
-  readonly isPassing?: true;
-  /** Of a link that gave nothing. */
-  readonly isNothing?: true;
-}
-
-const said = (error: unknown): string => (error instanceof Refusal ? error.detail : 'The coordinator does not answer.');
-
-/** Collects what a link gives. */
-async function collect(wallet: Wallet, claims: readonly Claim[]): Promise<News> {
-  let trouble = '';
-  let taken = 0;
-  // One key that was claimed before must not keep the others from it.
-  for (const each of claims) {
-    try {
-      await claim(wallet, each);
-      taken += 1;
-    } catch (error) {
-      trouble = said(error);
-    }
-  }
-  if (taken === 0) return { good: false, text: `This link gave nothing: ${trouble}`, isNothing: true };
-  const part = trouble === '' ? '' : ` A part of the link gave nothing: ${trouble}`;
-  return { good: trouble === '', text: `That browser’s earnings are yours now: what it has, and what it still gets.${part}` };
-}
-
-/** The same for the account of a passkey. Its key is for this one time. */
-async function collectTo({ key, id, account }: Entered, wallet: Wallet, claims: readonly Claim[], nonce: string): Promise<News> {
-  const news = await collect(wallet, claims);
-  try {
-    if (news.isNothing) return news;
-    await link(wallet, key, account, nonce);
-    return { ...news, text: `${news.text} All that this wallet earns goes to the account ${account}.` };
-  } catch (error) {
-    return { good: false, text: `${news.text} They do not go to the account: ${said(error)}` };
-  } finally {
-    void signOut({ key, id });
-  }
 }
 
 /** What is this browser's own, asked for again and again, and a way to do so at once. */
@@ -167,7 +123,7 @@ export function Earn() {
   };
   const takeToAccount = async (): Promise<void> => {
     const entered = await signIn();
-    await take((wallet) => collectTo(entered, wallet, claims, references.current.of(entered.account)));
+    await take((wallet) => collectTo(entered, wallet, claims, references.current));
   };
   const isEmpty = own !== undefined && own.linked.length === 0 && own.sessions.length === 0;
   return (

@@ -35,7 +35,7 @@ export function Collect({ claims, isHere, collect, collectToAccount }: CollectPr
         {hasPasskeys ? (
           <div>
             <h3>In your account</h3>
-            <p class="quiet">All that this browser’s wallet earns goes to the account of your passkey, which no browser loses, until you end that.</p>
+            <p class="quiet">What this browser’s wallet earns goes to the account of your passkey, which no browser loses, until you end that. An account has real money or play money; what is of the other kind stays in the wallet.</p>
             <p>
               <button type="button" disabled={!isHere || doing.isBusy} onClick={() => doing.run(collectToAccount)}>
                 Collect it with a passkey

@@ -41,8 +41,8 @@ export function Money({ own }: { readonly own: Own }) {
           <div class="panel" key={book}>
             {book === 'test' && <h3 class="quiet">Play money</h3>}
             <dl class="tiles plain">
-              <MoneyTile name="Available" nanoUsd={available} rate={rate} {...(expires ? { note: `kept until ${date(expires)}` } : {})} />
-              <MoneyTile name="Pending" nanoUsd={pending} rate={rate} note="until the work is confirmed" />
+              <MoneyTile name="Available" nanoUsd={available} rate={rate} isPlayMoney={book === 'test'} {...(expires ? { note: `kept until ${date(expires)}` } : {})} />
+              <MoneyTile name="Pending" nanoUsd={pending} rate={rate} isPlayMoney={book === 'test'} note="until the work is confirmed" />
             </dl>
             {points.length > 0 && (
               <Chart

@@ -87,7 +87,7 @@ export function Payouts({ wallet, own, again }: PayoutProps) {
         <Settings wallet={wallet} payout={payout} saved={again} />
         <h3>Withdraw</h3>
         {link ? (
-          <p class="quiet">All that you earn goes to an account, which withdraws it.</p>
+          <p class="quiet">All real money that you earn goes to an account, which withdraws it.</p>
         ) : has(own, 'live') ? (
           payout.address === '' ? (
             <p class="quiet">

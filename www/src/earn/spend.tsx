@@ -66,7 +66,7 @@ function Linked({ wallet, linked, again }: LinkedProps) {
   return (
     <>
       <p>
-        Since {date(linked.at)} all that you earn goes to the account <b class="address">{linked.account}</b>.
+        Since {date(linked.at)} all {NAMES[linked.book].toLowerCase()} that you earn goes to the account <b class="address">{linked.account}</b>.
       </p>
       <p>
         <button type="button" disabled={doing.isBusy} onClick={end}>
@@ -90,7 +90,7 @@ function MoveForm({ wallet, own, book, again }: SpendProps & { readonly book: Bo
   const move = async ({ account }: Account): Promise<string> => {
     if (isAll) {
       await link(wallet, key, account, references.current.of(account));
-      return 'All that you earn is the account’s from now on.';
+      return `All ${NAMES[book].toLowerCase()} that you earn is the account’s from now on.`;
     }
     const nanoUsd = amountOf(amount);
     await spend(wallet, key, account, nanoUsd, references.current.of(account, nanoUsd));

@@ -44,7 +44,7 @@ export function EarningsPanel({ api, id }: { readonly api: Api; readonly id: str
       {shown ? (
         <>
           <dl class="tiles">
-            <MoneyTile name="Earned in these days" nanoUsd={shown.earnings.days.reduce((sum, { available, pending }) => sum + available + pending, 0)} rate={rate} {...(shown.earnings.isPlayMoney ? { note: 'play money' } : {})} />
+            <MoneyTile name="Earned in these days" nanoUsd={shown.earnings.days.reduce((sum, { available, pending }) => sum + available + pending, 0)} rate={rate} isPlayMoney={shown.earnings.isPlayMoney} />
           </dl>
           {shown.points.every(([, earned]) => earned === 0) ? (
             <p class="quiet">Nothing was earned in these days.</p>

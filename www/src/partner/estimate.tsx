@@ -48,7 +48,7 @@ export function Estimator({ api }: { readonly api: Api }) {
       <div role="status">
         {estimate ? (
           <dl class="tiles">
-            <MoneyTile name="The site's 3 %" nanoUsd={estimate.siteNanoUsd} rate={rate} />
+            <MoneyTile name="The site's 3 %" nanoUsd={estimate.siteNanoUsd} rate={rate} isPlayMoney={false} />
             <Tile name="Visitors who lend" value={count(estimate.visitors)} />
             <Tile name="Calculations" value={count(estimate.calculations)} />
           </dl>

@@ -55,9 +55,9 @@ function Balance({ money }: { readonly money: Money }) {
   return (
     <>
       <dl class="tiles">
-        <MoneyTile name="Available" nanoUsd={available} rate={rate} {...(isPlayMoney ? { note: 'play money' } : {})} />
-        <MoneyTile name="Maturing" nanoUsd={pending} rate={rate} note="until the work is confirmed" />
-        <MoneyTile name="On its way out" nanoUsd={held} rate={rate} />
+        <MoneyTile name="Available" nanoUsd={available} rate={rate} isPlayMoney={isPlayMoney} />
+        <MoneyTile name="Maturing" nanoUsd={pending} rate={rate} isPlayMoney={isPlayMoney} note="until the work is confirmed" />
+        <MoneyTile name="On its way out" nanoUsd={held} rate={rate} isPlayMoney={isPlayMoney} />
       </dl>
       {elsewhere > 0 ? (
         <p class="hint">

@@ -87,10 +87,11 @@ export type Ask = (method: string, path: string, body?: unknown) => Promise<Fiel
 
 const unkeyed: Ask = (method, path, body) => ask(path, { method, body });
 
-/** Has a passkey made where `begin` asks for one, and takes it to `finish`. */
+/** Has a passkey made where `begin` asks for one, and takes it to `finish`; with the word of another one, where that is asked for. */
 export async function add(ask: Ask, begin: string, finish: string, name: string, more: object = {}): Promise<Fields> {
-  const { options } = await ask('POST', begin, { name });
-  return ask('POST', finish, { name, ...more, credential: await create(fields(options)) });
+  const { options, confirm } = await ask('POST', begin, { name });
+  const confirmation = typeof confirm === 'object' && confirm !== null ? { confirmation: await get(fields(confirm)) } : {};
+  return ask('POST', finish, { name, ...more, ...confirmation, credential: await create(fields(options)) });
 }
 
 /** What an account is answered with that begins with a passkey. */

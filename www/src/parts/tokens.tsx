@@ -26,18 +26,24 @@ export interface MoneyTileProps {
   readonly nanoUsd: number;
   /** As {@link useTokenRate} says. */
   readonly rate: number;
+  /** Which is worth nothing outside: no tokens either. */
+  readonly isPlayMoney: boolean;
   readonly note?: string;
 }
 
+/** What stands below an amount: what it is in tokens, and whatever else there is to say. */
+export function below({ nanoUsd, rate, isPlayMoney, note = '' }: Omit<MoneyTileProps, 'name'>): readonly string[] {
+  return [isPlayMoney ? 'play money' : inTokens(nanoUsd, rate), note].filter((each) => each !== '');
+}
+
 /** An amount, and below it what that is in tokens. */
-export function MoneyTile({ name, nanoUsd, rate, note = '' }: MoneyTileProps) {
-  const below = [inTokens(nanoUsd, rate), note].filter((each) => each !== '');
+export function MoneyTile({ name, ...amount }: MoneyTileProps) {
   return (
     <div class="tile">
       <dt>{name}</dt>
       <dd>
-        <b>{usdBrief(nanoUsd)}</b>
-        {below.map((each) => (
+        <b>{usdBrief(amount.nanoUsd)}</b>
+        {below(amount).map((each) => (
           <span key={each}>{each}</span>
         ))}
       </dd>

@@ -2,7 +2,10 @@
 
 use super::{Book, row};
 use crate::store::{Store, StoreError, failed};
+use crate::time::UnixMs;
+use crate::token::{MicroTokens, TokenRate};
 use raven_engine::ledger::{Account, Auditor, Balance, ChainHash, Fault};
+use raven_engine::money::NanoUsd;
 use sqlx::Row as _;
 
 /// Entries that are read at once.
@@ -19,6 +22,8 @@ pub enum AuditError {
     Escrow { book: Book, account: String, rule: &'static str },
     #[error("the {book} books are wrong: deposit {entry}: {rule}")]
     Deposit { book: Book, entry: String, rule: &'static str },
+    #[error("the {book} books are wrong: of {expected} deposits in tokens {found} are there")]
+    DepositsGone { book: Book, found: i64, expected: i64 },
     #[error("the {book} books are wrong: entry {number} is missing")]
     Gap { book: Book, number: i64 },
     #[error(transparent)]
@@ -87,6 +92,7 @@ impl Store {
             .map_err(|fault| AuditError::Fault { book, fault })?;
         compare_holds(&mut view, book).await?;
         compare_escrows(&mut view, book).await?;
+        count_deposits(&mut view, book).await?;
         compare_tokens(&mut view, book).await?;
         let accounts = balances.len() as u64;
         Ok(Audited { entries: auditor.entries(), accounts, head: auditor.head() })
@@ -152,17 +158,34 @@ async fn compare_escrows(
     Err(AuditError::Escrow { book, account, rule })
 }
 
+/// Compares how many deposits in tokens there are, of both books, with how many there were:
+/// SQLite keeps the last number that it gave, also where what had it is gone.
+async fn count_deposits(
+    view: &mut sqlx::Transaction<'_, sqlx::Sqlite>,
+    book: Book,
+) -> Result<(), AuditError> {
+    let (found, expected): (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT COUNT(*) FROM token_deposits), COALESCE(
+             (SELECT seq FROM sqlite_sequence WHERE name = 'token_deposits'),
+             (SELECT max(number) FROM token_deposits), 0)",
+    )
+    .fetch_one(&mut **view)
+    .await
+    .map_err(failed("count deposits"))?;
+    if found == expected { Ok(()) } else { Err(AuditError::DepositsGone { book, found, expected }) }
+}
+
 /// Compares deposits that were paid in tokens with their entries: each is one of what the
-/// tokens were worth at the rate that was in force, to half a nano-USD.
+/// tokens were worth at the rate that was in force.
 async fn compare_tokens(
     view: &mut sqlx::Transaction<'_, sqlx::Sqlite>,
     book: Book,
 ) -> Result<(), AuditError> {
     let rows = sqlx::query(
         "SELECT lower(hex(t.entry)) AS entry, t.micro_tokens AS tokens, r.nano_usd AS rate,
-             e.amount AS amount, COALESCE(e.reason, '') AS reason,
+             t.rate AS from_ms, e.amount AS amount, COALESCE(e.reason, '') AS reason,
              t.rate IS (SELECT max(from_ms) FROM token_rates WHERE from_ms <= e.at_ms) AS in_force
-         FROM token_deposits t JOIN token_rates r ON r.from_ms = t.rate
+         FROM token_deposits t LEFT JOIN token_rates r ON r.from_ms = t.rate
          LEFT JOIN entries e ON e.book = t.book AND e.id = t.entry WHERE t.book = ?1",
     )
     .bind(book.as_str())
@@ -172,11 +195,14 @@ async fn compare_tokens(
     for row in &rows {
         let number = |name| row.try_get::<Option<i64>, _>(name).map_err(failed("read a deposit"));
         let text = |name| row.try_get::<String, _>(name).map_err(failed("read a deposit"));
-        let exact = |name| number(name).map(|found| i128::from(found.unwrap_or(0)));
-        let off = exact("amount")? * 1_000_000 - exact("tokens")? * exact("rate")?;
+        let from = UnixMs(number("from_ms")?.unwrap_or(0));
+        let rate = number("rate")?.map(|nano_usd| TokenRate { from, nano_usd });
+        let tokens = MicroTokens(number("tokens")?.unwrap_or(0));
         let rule = if text("reason")? != "deposit" {
             "it has no entry"
-        } else if off.abs() > 500_000 {
+        } else if rate.is_none() {
+            "its rate is gone"
+        } else if rate.and_then(|rate| rate.worth(tokens)) != number("amount")?.map(NanoUsd) {
             "it is not what its tokens were worth"
         } else if number("in_force")? != Some(1) {
             "its rate was not in force"
