@@ -243,7 +243,7 @@ pub enum GoodbyeReason {
     TrafficCap,
     /// A result of this contributor was proven false.
     Excluded,
-    /// What the receipt says was shown is not known here, or too old: ask again.
+    /// What the receipt says was shown is not known here, too old or otherwise now: ask again.
     StaleView,
 }
 

@@ -50,10 +50,10 @@ async fn now(
     let work = waiting(&app.network.snapshot(), refused);
     let more = work.len().saturating_sub(WORK_MAX);
     let work: Vec<Work> = work.into_iter().take(WORK_MAX).collect();
-    let queue = Queue { categories: refused.complement().into(), work, more };
+    let queue = Queue { categories: refused.complement(), work, more };
     let mut answer = json!(queue);
     // The card may be agreed to as soon as it shows this.
-    let view = app.embed.card_view(&app.settings.rates).with_queue(queue).named();
+    let view = app.embed.card_view().with_queue(queue).named();
     if !app.store.give_view(&view, UnixMs::now()).await? {
         return Err(Problem::full("views of cards"));
     }

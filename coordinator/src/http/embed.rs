@@ -134,7 +134,7 @@ async fn frame(
 
 /// The frame of a site with a ticket, and the name of what its card shows in any case.
 async fn page(app: &App, site: &SiteRow, ticket: &str, now: UnixMs) -> Result<Response, Problem> {
-    let view = app.embed.card_view(&app.settings.rates).named();
+    let view = app.embed.card_view().named();
     app.store.give_view(&view, now).await?;
     let view = view.id.to_string();
     let values =

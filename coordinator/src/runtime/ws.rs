@@ -19,6 +19,7 @@ use crate::allocation::{Allocation, receipt_hash};
 use crate::store::StoreError;
 use crate::ticket::TicketError;
 use crate::time::UnixMs;
+use crate::view::CardView;
 use axum::body::Bytes;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -28,11 +29,13 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use futures_util::stream::{SplitSink, SplitStream};
 use hyper::upgrade::OnUpgrade;
-use raven_engine::{Check, ContributorId, Event, Identity, SessionProfile, SiteId, Trust};
+use raven_engine::{
+    CategorySet, Check, ContributorId, Event, Identity, SessionProfile, SiteId, Trust,
+};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Backend, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError,
-    ResultDigest, SessionId, TaskId, ToContributor, result_digest,
+    ResultDigest, SessionId, TaskId, ToContributor, ViewId, result_digest,
 };
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -275,14 +278,16 @@ impl Reader {
         let mut consented =
             waiting.consent(receipt, signature, network_prefix(peer), UnixMs::now())?;
         self.recall(&mut consented.profile).await?;
+        let hidden = self.hidden(consented.record.view).await?;
+        let refuses = consented.profile.refused.by_site.union(hidden);
+        consented.profile.refused.by_site = refuses;
         let stored = self.shared.store.session_opened(&consented.record).await;
         if let Err(StoreError::TicketTaken) = stored {
             let detail = format!("hello.ticket: {}", TicketError::Taken);
             return Err(Refusal::new(GoodbyeReason::BadTicket, detail).into());
         }
         if let Err(StoreError::StaleView) = stored {
-            let detail = "receipt.view: not given to a card, or too long ago; ask again";
-            return Err(Refusal::new(GoodbyeReason::StaleView, detail).into());
+            return Err(unknown_view().into());
         }
         if let Err(error) = stored {
             tracing::error!(%session, %error, "a session was not stored");
@@ -296,10 +301,9 @@ impl Reader {
         let allocation = consented.record.allocation();
         let contributor = consented.profile.contributor;
         self.traffic = self.shared.visits.join(contributor, self.traffic.clone());
-        let refuses = consented.profile.refused.by_site;
         let (outbox, origin) = (self.outbox.clone(), consented.record.origin);
-        let visitor =
-            consented.profile.site.map(|site| (site, Visitor { outbox, origin, refuses }));
+        let visitor = Visitor { outbox, origin, hidden, refuses };
+        let visitor = consented.profile.site.map(|site| (site, visitor));
         let leases = Arc::<Mutex<LeaseTable>>::default();
         let wishes = Wishes::of(&consented.profile, consented.terms);
         let backend = consented.profile.numeric.backend();
@@ -331,6 +335,23 @@ impl Reader {
             return Err(Refusal::new(GoodbyeReason::Excluded, detail).into());
         }
         Ok(())
+    }
+
+    /// The kinds of jobs that a view did not offer; refused where it shows something else
+    /// than holds now.
+    async fn hidden(&self, view: Option<ViewId>) -> Read<CategorySet> {
+        let Some(view) = view else { return Ok(CategorySet::EMPTY) };
+        let document = self.shared.store.card_view(view).await.map_err(|error| {
+            tracing::error!(%error, "what a card showed was not read");
+            let detail = "the session could not be recorded; come back later";
+            Ending::from(Refusal::new(GoodbyeReason::Draining, detail))
+        })?;
+        let shown = document.as_deref().and_then(CardView::read).ok_or_else(unknown_view)?;
+        if let Some(field) = shown.differs_from(&self.shared.config.card) {
+            let detail = format!("receipt.view: {field} has changed since it was shown; ask again");
+            return Err(Refusal::new(GoodbyeReason::StaleView, detail).into());
+        }
+        Ok(shown.hides())
     }
 
     async fn hello(&mut self, deadline: Instant) -> Read<Hello> {
@@ -598,6 +619,12 @@ impl Active {
     fn leases(&self) -> std::sync::MutexGuard<'_, LeaseTable> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A receipt for what no card is known to have shown lately.
+fn unknown_view() -> Refusal {
+    let detail = "receipt.view: not given to a card, or too long ago; ask again";
+    Refusal::new(GoodbyeReason::StaleView, detail)
 }
 
 /// A result's tensors, checked against the task, and their digest.

@@ -67,6 +67,14 @@ pub(super) async fn document(
 }
 
 impl Store {
+    /// The text of a view, where it is known.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn card_view(&self, view: ViewId) -> Result<Option<String>, StoreError> {
+        document(self.readers(), view).await
+    }
+
     /// Keeps a view before a card gets it; `false` where there is no room for another one.
     ///
     /// # Errors
@@ -81,7 +89,7 @@ impl Store {
         if noted.is_some_and(|noted| now.0 < noted.saturating_add(NOTED_MS)) {
             return Ok(true);
         }
-        if noted.is_none() && view.has_queue && self.unnamed_views().await? >= UNNAMED_MAX {
+        if noted.is_none() && self.unnamed_views().await? >= UNNAMED_MAX {
             return Ok(false);
         }
         sqlx::query(

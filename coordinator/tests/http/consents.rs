@@ -3,13 +3,13 @@
 use crate::server::{ORIGIN, Server};
 use ed25519_dalek::{Signer, SigningKey};
 use raven_coordinator::http::upkeep;
-use raven_coordinator::runtime::SessionRecord;
 use raven_coordinator::runtime::session::{Raise, hex};
+use raven_coordinator::runtime::{JobLive, SessionRecord};
 use raven_coordinator::store::UNNAMED_MAX;
 use raven_coordinator::time::UnixMs;
 use raven_coordinator::view::view_id;
-use raven_engine::{CategorySet, ContributorId, NetworkPrefix};
-use raven_protocol::{Device, DeviceClass, KernelId, NumericClass, SessionId, ViewId};
+use raven_engine::{Category, CategorySet, ContributorId, JobPhase, NetworkPrefix};
+use raven_protocol::{Device, DeviceClass, JobId, KernelId, NumericClass, SessionId, ViewId};
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
@@ -47,10 +47,37 @@ fn rows(server: &Server, sql: &'static str) -> Vec<sqlx::sqlite::SqliteRow> {
     })
 }
 
-/// The view that the card of a site gets now.
+/// What the card of a site is told now.
+fn told(server: &Server, site: &str) -> Value {
+    server.get_with(&format!("/embed/now?site={site}"), &[]).json()
+}
+
+/// The view that it gets with that.
 fn given(server: &Server, site: &str) -> ViewId {
-    let told = server.get_with(&format!("/embed/now?site={site}"), &[]).json();
-    told["view"].as_str().expect("a view").parse().expect("a name")
+    told(server, site)["view"].as_str().expect("a view").parse().expect("a name")
+}
+
+/// What the page of a card says in such a tag.
+fn meta(frame: &str, name: &str) -> String {
+    let tag = format!("<meta name=\"raven-{name}\" content=\"");
+    let (_, rest) = frame.split_once(&tag).expect("a tag");
+    rest.split_once('"').expect("its end").0.to_owned()
+}
+
+/// Jobs of so many owners wait.
+fn wait(server: &Server, owners: u64) {
+    for number in 0..owners {
+        let live = JobLive {
+            category: Category::Vision,
+            requester: format!("Owner {number}"),
+            phase: JobPhase::Running,
+            reason: None,
+            contributors: 0,
+            images_per_s: 0.0,
+            train_ms: 0,
+        };
+        server.network.live.lock().expect("no panic").insert(JobId(number + 1), live);
+    }
 }
 
 /// Opens a session that names `view`.
@@ -88,6 +115,8 @@ fn open(server: &Server, number: u64, key: &SigningKey, view: ViewId) -> String 
 fn whoever_agreed_reads_back_what_it_has_seen_and_signed() {
     let server = Server::start();
     let (site, ann) = (site_key(&server), key(1));
+    wait(&server, 5);
+    let mut card = self::told(&server, &site);
     let view = given(&server, &site);
     let receipt = open(&server, 5, &ann, view);
     let session = SessionId(5).to_string();
@@ -101,16 +130,21 @@ fn whoever_agreed_reads_back_what_it_has_seen_and_signed() {
     assert_eq!(signature, hex(&ann.sign(receipt.as_bytes()).to_bytes()));
     let more = &told["receipts"][1];
     assert_eq!((&more["counter"], &more["receipt"]), (&json!(3), &json!("more")));
-    // What was shown is known by its content, and says all that the card said.
+    // What was shown is known by its content, and says all that the card said and nothing else:
+    // what its page was filled with, and what it was told that waits.
     assert_eq!(told["view"]["id"], json!(view));
     let document = told["view"]["document"].as_str().expect("a document");
     assert_eq!(view_id(document), view);
     let shown: Value = serde_json::from_str(document).expect("JSON");
-    assert_eq!(shown["queue"]["work"], json!([]));
-    assert_eq!(shown["queue"]["categories"].as_array().map(Vec::len), Some(6));
-    assert_eq!(shown["rates"]["desktop"], 16_000);
-    assert_eq!(shown["margin_percent"], json!({"master_node": 5, "partner": 3, "fee": 2}));
-    assert_eq!(shown["text_version"], server.app.embed.consent_text_version());
+    let frame = server.get_with(&format!("/embed/frame.html?site={site}"), &[]).text();
+    card.as_object_mut().expect("an object").remove("view");
+    assert_eq!((card["work"].as_array().map(Vec::len), &card["more"]), (Some(2), &json!(3)));
+    let page = [meta(&frame, "visit-mb"), meta(&frame, "gpu")];
+    let text_version = server.app.embed.consent_text_version();
+    let expected = json!({
+        "text_version": text_version, "visit_mb": page[0], "gpu": page[1], "queue": card,
+    });
+    assert_eq!(shown, expected);
 
     // Nobody else's, and no session that there is not.
     let ben = key(2);
@@ -132,8 +166,7 @@ fn a_view_is_kept_once_before_a_card_gets_it() {
     assert_eq!(count(), 0);
     let frame = server.get_with(&format!("/embed/frame.html?site={site}"), &[]).text();
     assert_eq!(count(), 1, "that of every card");
-    let (_, rest) = frame.split_once("raven-view\" content=\"").expect("a place");
-    let base: ViewId = rest[..64].parse().expect("a name");
+    let base: ViewId = meta(&frame, "view").parse().expect("a name");
     let view = given(&server, &site);
     assert!(view != base);
     for _ in 0..3 {

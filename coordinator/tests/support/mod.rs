@@ -22,7 +22,7 @@ use raven_coordinator::store::{DatasetId, DatasetRow, KeyId, NewJob, SiteRow, St
 use raven_coordinator::ticket::{Seat, Tickets};
 use raven_coordinator::time::UnixMs;
 use raven_coordinator::view::{CardView, NamedView};
-use raven_engine::{ContributorId, Rates, SiteId};
+use raven_engine::{ContributorId, SiteId};
 use raven_protocol::{BlobId, JobId, Seed};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,12 @@ pub fn kernel_file() -> PathBuf {
 
 /// What the cards of its pages show.
 pub fn card_view() -> NamedView {
-    CardView::new(CONSENT_TEXT, "25", "no", &Rates::FLAT).named()
+    card().named()
+}
+
+/// The same, before it has a name.
+pub fn card() -> CardView {
+    CardView::new(CONSENT_TEXT, "25", "no")
 }
 
 /// Where the compiled module is kept between tests.
@@ -101,6 +106,7 @@ impl Coordinator {
         let mut config =
             RuntimeConfig::new(kernel_file(), vec![OWN_ORIGIN.to_owned()], CONSENT_TEXT.to_owned());
         config.cache_dir = Some(cache_dir());
+        config.card = card();
         configure(&mut config);
         let store = Store::open(&folder.path().join("raven.db")).await.expect("a store");
         store.begin_process().await.expect("a process");
