@@ -769,13 +769,16 @@ test('a card that gets no answer any more says so, offers all kinds, and is agre
   assert.deepEqual([seenBy(tab), keptView(tab)], [[CONFIG.view], CONFIG.view]);
 });
 
-test('a yes that the coordinator takes for too old is not kept', async () => {
+test('a yes that the coordinator takes for too old is not kept, and the key of what was earned is', async () => {
   const { tab, hub } = await working();
+  const { publicKey, privateKey } = await Identity.generate();
+  await keepKey(SITE, { publicKey, privateKey, until: Date.now() + 60_000 }, Date.now());
   assert.deepEqual(seenBy(tab), [SEEN]);
   hub.say({ phase: { name: 'failed', failure: 'text_changed', detail: '' } });
   await settle(20);
   assert.deepEqual([tab.view(), tab.byId('over-text').textContent], ['over', messages.failedTextChanged]);
   assert.equal(tab.held.has(KEY), false, 'the next page asks');
+  assert.ok(tab.database.databases.has(KEY));
 });
 
 test('a card that came into view is told once, and one that did not is not', async () => {

@@ -413,8 +413,8 @@ export class Card {
     // Another tab has been told to stop.
     if (phase.name === 'stopped') void this.#memory.forget();
     if (phase.name === 'failed' && phase.failure === 'excluded') this.#memory.noteExcluded();
-    // The yes was to something else than holds now.
-    if (phase.name === 'failed' && phase.failure === 'text_changed') void this.#memory.forget();
+    // The yes was to something else than holds now. What was earned under its key is still the visitor's.
+    if (phase.name === 'failed' && phase.failure === 'text_changed') this.#memory.drop();
     void this.#offerKeep(message);
     this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu, earner, about, results });
   }

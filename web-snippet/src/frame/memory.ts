@@ -140,6 +140,15 @@ export class Memory {
     return !now || now.until <= before.until;
   }
 
+  /** Forgets the yes alone, whose time is over: nobody has taken it back. */
+  drop(): void {
+    try {
+      this.#storage().removeItem(this.#key);
+    } catch {
+      // Then nothing was kept either.
+    }
+  }
+
   forget(): Promise<void> {
     try {
       const storage = this.#storage();
