@@ -53,7 +53,7 @@ mod withdrawals;
 pub use account_links::{AccountLink, LinkError, NewLink};
 pub use allocations::{AllocationFault, AuditedAllocations};
 pub use books::{AuditError, Audited, Book, BooksError, Side, StatementLine};
-pub use card_views::{Consent, Signed, UNNAMED_MAX};
+pub use card_views::{Consent, Signed, VIEWS_PER_SITE_MAX};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
 pub use children::{ChildError, ChildRow};
 pub use contributors::{EarnedDay, OwnSession, Payout};
@@ -120,6 +120,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0020_passkeys.sql"),
     include_str!("../../migrations/0021_card_views.sql"),
     include_str!("../../migrations/0022_token_deposits.sql"),
+    include_str!("../../migrations/0025_views_of_sites.sql"),
 ];
 
 /// Everything that refers to blobs.

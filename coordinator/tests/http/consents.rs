@@ -5,12 +5,13 @@ use ed25519_dalek::{Signer, SigningKey};
 use raven_coordinator::http::upkeep;
 use raven_coordinator::runtime::session::{Raise, hex};
 use raven_coordinator::runtime::{JobLive, SessionRecord};
-use raven_coordinator::store::UNNAMED_MAX;
+use raven_coordinator::store::VIEWS_PER_SITE_MAX;
 use raven_coordinator::time::UnixMs;
 use raven_coordinator::view::view_id;
 use raven_engine::{Category, CategorySet, ContributorId, JobPhase, NetworkPrefix};
 use raven_protocol::{Device, DeviceClass, JobId, KernelId, NumericClass, SessionId, ViewId};
 use serde_json::{Value, json};
+use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 fn key(number: u8) -> SigningKey {
@@ -187,26 +188,47 @@ fn a_view_is_kept_once_before_a_card_gets_it() {
 }
 
 #[test]
-fn there_is_room_for_so_many_views_that_nobody_agreed_to() {
+fn a_site_has_room_for_so_many_views_and_its_oldest_make_room_for_the_next() {
     let server = Server::start();
     let site = site_key(&server);
-    let seen = given(&server, &site);
-    assert_eq!(UNNAMED_MAX, 100_000);
+    let first = given(&server, &site);
+    assert_eq!(VIEWS_PER_SITE_MAX, 1_000);
+    // As many were given before. A session has named the oldest, and another site has the next.
     rows(
         &server,
-        "INSERT INTO card_views (id, document, given_ms)
-         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99999)
-         SELECT unhex(printf('%064x', i)), '', 4000000000000 FROM n",
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+         INSERT INTO card_views (id, document, given_ms, named)
+         SELECT unhex(printf('%064x', i)), '', i, i = 1 FROM n",
     );
-    assert_eq!(given(&server, &site), seen, "what is there is given on");
-    let spec = json!({"name": "Other", "origins": ["https://o.example"]});
-    let other = server.post("/v1/sites", &spec).json();
-    let id = other["id"].as_str().expect("an id");
-    let change = json!({"refused_categories": ["finance"]});
-    server.ask(&server.key, "PATCH", &format!("/v1/sites/{id}"), &change);
-    let key = other["site_key"].as_str().expect("a key");
-    server.get_with(&format!("/embed/now?site={key}"), &[]).problem(507);
-    // Its card says that it is told as it runs, which is a view, too.
-    let frame = server.get_with(&format!("/embed/frame.html?site={key}"), &[]);
+    rows(
+        &server,
+        "INSERT INTO card_views_of_sites (site, view, given_ms)
+         SELECT (SELECT site FROM card_views_of_sites), id, given_ms FROM card_views
+         WHERE given_ms <= 1000 UNION ALL SELECT 0, id, given_ms FROM card_views WHERE given_ms = 2",
+    );
+    let oldest = || -> Vec<i64> {
+        let rows = rows(&server, "SELECT given_ms FROM card_views ORDER BY given_ms LIMIT 3");
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let of_site = || rows(&server, "SELECT 1 FROM card_views_of_sites WHERE site != 0").len();
+    assert_eq!((of_site(), given(&server, &site)), (1001, first), "what is there is given on");
+    // What waits changes.
+    wait(&server, 1);
+    let second = given(&server, &site);
+    assert!(second != first);
+    assert_eq!((of_site(), oldest()), (1000, vec![1, 2, 3]), "both are still somebody's");
+    wait(&server, 2);
+    let third = given(&server, &site);
+    assert_eq!((of_site(), oldest()), (1000, vec![1, 2, 4]));
+    for (number, view) in [first, second, third].into_iter().enumerate() {
+        open(&server, number as u64 + 1, &key(1), view);
+    }
+    let frame = server.get_with(&format!("/embed/frame.html?site={site}"), &[]);
     assert!(frame.status == 200 && frame.text().contains("raven-view"));
+    assert_eq!(of_site(), 1000, "what every card shows is no site's");
+    // After three days nothing is left but what was named.
+    let later = UnixMs(UnixMs::now().0 + 4 * 86_400_000);
+    server.runtime.block_on(upkeep::sweep(&server.app, later)).expect("swept");
+    assert_eq!(rows(&server, "SELECT 1 FROM card_views_of_sites").len(), 0);
+    assert_eq!(rows(&server, "SELECT 1 FROM card_views").len(), 4);
 }

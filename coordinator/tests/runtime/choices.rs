@@ -145,7 +145,7 @@ async fn a_yes_is_to_the_kinds_that_its_card_offered_whatever_the_site_takes_lat
     site_refuses(&coordinator, narrow.complement()).await;
     let queue = Queue { categories: narrow, work: Vec::new(), more: 0 };
     let seen = card().with_queue(queue).named();
-    coordinator.store.give_view(&seen, UnixMs::now()).await.expect("kept");
+    coordinator.store.give_view(&seen, Some(coordinator.site), UnixMs::now()).await.expect("kept");
     let through = || Hello { ticket: Some(coordinator.ticket()), ..plain(&coordinator) };
     let (mut before, ..) = open(&coordinator, through(), |it| it.view = Some(seen.id)).await;
     add_vision_job(&coordinator).await;

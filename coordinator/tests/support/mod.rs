@@ -117,7 +117,7 @@ impl Coordinator {
             None => store.add_key(&ApiKey::generate(KeyMode::Test)).await.expect("a key"),
         };
         let site = site(&store, owner).await;
-        store.give_view(&card_view(), UnixMs::now()).await.expect("a view");
+        store.give_view(&card_view(), None, UnixMs::now()).await.expect("a view");
         let runtime = runtime::start(config, store.clone(), blobs.clone(), tickets.clone());
         let runtime = runtime.await.expect("the runtime starts");
         let shards = axum::Router::new()
@@ -218,12 +218,17 @@ impl Coordinator {
 
     /// Runs a statement on the store's file, beside the store.
     pub async fn sql(&self, statement: &'static str) {
-        use sqlx::{ConnectOptions, Executor};
+        use sqlx::Executor;
+        self.connection().await.execute(statement).await.expect("runs");
+    }
+
+    /// The store's file, beside the store.
+    pub async fn connection(&self) -> sqlx::SqliteConnection {
+        use sqlx::ConnectOptions;
         let options = sqlx::sqlite::SqliteConnectOptions::new()
             .filename(self.folder.path().join("raven.db"))
             .busy_timeout(Duration::from_secs(10));
-        let mut connection = options.connect().await.expect("connects");
-        connection.execute(statement).await.expect("runs");
+        options.connect().await.expect("connects")
     }
 
     /// Who was credited how many flops for a job.

@@ -12,7 +12,7 @@ use raven_protocol::{
 };
 use std::time::Duration;
 
-/// That a view was given is noted to the hour.
+/// Longer than it takes until it is noted that a view was given once more.
 const HOUR_MS: i64 = 3_600_000;
 
 fn key() -> SigningKey {
@@ -86,7 +86,7 @@ async fn a_receipt_must_name_a_view_that_was_given_and_is_not_too_old() {
     let give = async |ago_ms: i64| {
         let given = UnixMs(UnixMs::now().0 - ago_ms);
         coordinator.sql("DELETE FROM card_views").await;
-        assert!(coordinator.store.give_view(&card_view(), given).await.expect("kept"));
+        coordinator.store.give_view(&card_view(), None, given).await.expect("kept");
     };
     give(VIEW_MS_MAX + HOUR_MS + 60_000).await;
     let (socket, ..) = consented(&coordinator, |_| {}).await;
@@ -109,7 +109,11 @@ async fn a_yes_to_other_terms_than_hold_now_is_asked_for_again() {
     let queue = || Queue { categories: CategorySet::EMPTY, work: Vec::new(), more: 0 };
     for (field, card) in cards {
         for view in [card.named(), card.with_queue(queue()).named()] {
-            coordinator.store.give_view(&view, UnixMs::now()).await.expect("kept");
+            coordinator
+                .store
+                .give_view(&view, Some(coordinator.site), UnixMs::now())
+                .await
+                .expect("kept");
             let (socket, ..) = consented(&coordinator, |it| it.view = Some(view.id)).await;
             socket.refused(GoodbyeReason::StaleView, field).await;
         }
@@ -117,7 +121,7 @@ async fn a_yes_to_other_terms_than_hold_now_is_asked_for_again() {
     assert_eq!(recorded(&coordinator).await, before, "nothing came of any of them");
     // Whatever waits by now is no other term.
     let view = card().with_queue(queue()).named();
-    coordinator.store.give_view(&view, UnixMs::now()).await.expect("kept");
+    coordinator.store.give_view(&view, Some(coordinator.site), UnixMs::now()).await.expect("kept");
     let (mut socket, ..) = consented(&coordinator, |it| it.view = Some(view.id)).await;
     assert!(matches!(socket.receive().await.0, ToContributor::Ready { .. }));
 }
@@ -139,7 +143,7 @@ async fn what_a_session_has_named_is_kept_and_others_go() {
     let (store, now) = (&coordinator.store, UnixMs::now());
     let (_socket, session, _) = opened(&coordinator).await;
     let other = CardView::new("2", "25", "no");
-    assert!(store.give_view(&other.named(), now).await.expect("kept"));
+    store.give_view(&other.named(), None, now).await.expect("kept");
     let later = |hours: i64| UnixMs(now.0 + hours * HOUR_MS);
     assert_eq!(store.forget_card_views(later(71)).await.expect("swept"), 0, "it may be named");
     assert_eq!(store.forget_card_views(later(73)).await.expect("swept"), 1);
