@@ -541,6 +541,9 @@ impl Reader {
     /// Tells the engine what the visitor wishes now, if that may be told yet.
     async fn tell_wishes(&self, active: &mut Active) -> Read<()> {
         let step = active.wishes.take(active.session);
+        if let Some(rest) = step.rest {
+            self.tell(Input::Event(rest)).await?;
+        }
         if let Some(line) = step.line {
             self.allocate(active, line).await?;
         }

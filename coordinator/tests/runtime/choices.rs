@@ -129,6 +129,48 @@ async fn what_is_refused_ends_open_work_at_once() {
     }
 }
 
+/// Waits until the network says this of the session: its share, and whether it takes tasks.
+async fn stands(coordinator: &Coordinator, session: SessionId, expected: (f64, bool)) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    loop {
+        let snapshot = coordinator.runtime.snapshot();
+        let node = snapshot.nodes.iter().find(|node| node.session == session);
+        let stands = node.map(|node| (node.share, node.takes_tasks));
+        if stands == Some(expected) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{expected:?} wanted: {stands:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_wishes_less_rests_until_its_line_is_durable_however_long_others_write() {
+    use sqlx::Executor;
+    let coordinator = Coordinator::start(|_| {}).await;
+    let (mut socket, session, _) = open(&coordinator, plain(&coordinator), |_| {}).await;
+    stands(&coordinator, session, (0.2, true)).await;
+    for (share, refuses) in [(0.1, Vec::new()), (0.1, vec![JobCategory::Finance])] {
+        let had = coordinator
+            .runtime
+            .snapshot()
+            .nodes
+            .iter()
+            .find(|it| it.session == session)
+            .map(|it| it.share);
+        let mut other = coordinator.connection().await;
+        other.execute("BEGIN IMMEDIATE").await.expect("begins");
+        let (receipt, signature) = (None, None);
+        socket
+            .send(&FromContributor::Pace { share, workers: 1, refuses, receipt, signature })
+            .await;
+        stands(&coordinator, session, (had.expect("online"), false)).await;
+        other.execute("COMMIT").await.expect("commits");
+        stands(&coordinator, session, (share, true)).await;
+    }
+    assert_eq!(lines(&coordinator.store, 3).await.len(), 3);
+}
+
 /// What the site refuses from now on.
 async fn site_refuses(coordinator: &Coordinator, refuses: CategorySet) {
     let change = SiteChange { refuses: Some(refuses), ..SiteChange::default() };
