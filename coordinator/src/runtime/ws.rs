@@ -11,6 +11,7 @@ use super::partners::Visitor;
 use super::product::look;
 use super::relaxed::Sketch;
 use super::session::{AwaitConsent, Refusal, check_hello, network_prefix, parse_hex};
+use super::shown;
 use super::traffic::Traffic;
 use super::upgrade::{self, Gate, Socket, TooLong};
 use super::wishes::{Bucket, Line, Wishes};
@@ -19,7 +20,6 @@ use crate::allocation::{Allocation, receipt_hash};
 use crate::store::StoreError;
 use crate::ticket::TicketError;
 use crate::time::UnixMs;
-use crate::view::CardView;
 use axum::body::Bytes;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -29,13 +29,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use futures_util::stream::{SplitSink, SplitStream};
 use hyper::upgrade::OnUpgrade;
-use raven_engine::{
-    CategorySet, Check, ContributorId, Event, Identity, SessionProfile, SiteId, Trust,
-};
+use raven_engine::{Check, ContributorId, Event, Identity, SessionProfile, SiteId, Trust};
 use raven_protocol::frame::encode;
 use raven_protocol::{
     Backend, Frame, FrameLimits, FromContributor, GoodbyeReason, Hello, LeaseId, MessageError,
-    ResultDigest, SessionId, TaskId, ToContributor, ViewId, result_digest,
+    ResultDigest, SessionId, TaskId, ToContributor, result_digest,
 };
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -278,7 +276,7 @@ impl Reader {
         let mut consented =
             waiting.consent(receipt, signature, network_prefix(peer), UnixMs::now())?;
         self.recall(&mut consented.profile).await?;
-        let hidden = self.hidden(consented.record.view).await?;
+        let hidden = shown::hidden(&self.shared, consented.record.view).await?;
         let refuses = consented.profile.refused.by_site.union(hidden);
         consented.profile.refused.by_site = refuses;
         let stored = self.shared.store.session_opened(&consented.record).await;
@@ -287,7 +285,7 @@ impl Reader {
             return Err(Refusal::new(GoodbyeReason::BadTicket, detail).into());
         }
         if let Err(StoreError::StaleView) = stored {
-            return Err(unknown_view().into());
+            return Err(shown::unknown().into());
         }
         if let Err(error) = stored {
             tracing::error!(%session, %error, "a session was not stored");
@@ -335,23 +333,6 @@ impl Reader {
             return Err(Refusal::new(GoodbyeReason::Excluded, detail).into());
         }
         Ok(())
-    }
-
-    /// The kinds of jobs that a view did not offer; refused where it shows something else
-    /// than holds now.
-    async fn hidden(&self, view: Option<ViewId>) -> Read<CategorySet> {
-        let Some(view) = view else { return Ok(CategorySet::EMPTY) };
-        let document = self.shared.store.card_view(view).await.map_err(|error| {
-            tracing::error!(%error, "what a card showed was not read");
-            let detail = "the session could not be recorded; come back later";
-            Ending::from(Refusal::new(GoodbyeReason::Draining, detail))
-        })?;
-        let shown = document.as_deref().and_then(CardView::read).ok_or_else(unknown_view)?;
-        if let Some(field) = shown.differs_from(&self.shared.config.card) {
-            let detail = format!("receipt.view: {field} has changed since it was shown; ask again");
-            return Err(Refusal::new(GoodbyeReason::StaleView, detail).into());
-        }
-        Ok(shown.hides())
     }
 
     async fn hello(&mut self, deadline: Instant) -> Read<Hello> {
@@ -622,12 +603,6 @@ impl Active {
     fn leases(&self) -> std::sync::MutexGuard<'_, LeaseTable> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A receipt for what no card is known to have shown lately.
-fn unknown_view() -> Refusal {
-    let detail = "receipt.view: not given to a card, or too long ago; ask again";
-    Refusal::new(GoodbyeReason::StaleView, detail)
 }
 
 /// A result's tensors, checked against the task, and their digest.
