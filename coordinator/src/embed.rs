@@ -8,7 +8,6 @@ use crate::files::{StaticFile, read_folder};
 use crate::loaders::{self, loader_name};
 use crate::view::CardView;
 use axum::body::Bytes;
-use raven_engine::Rates;
 use raven_protocol::KernelId;
 use sha2::{Digest, Sha384};
 use std::collections::BTreeMap;
@@ -172,9 +171,9 @@ impl Embed {
         &self.consent_text_version
     }
 
-    /// What every card shows with these files, where `rates` hold.
-    pub fn card_view<'a>(&'a self, rates: &'a Rates) -> CardView<'a> {
-        CardView::new(&self.consent_text_version, &self.visit_mb, self.gpu.name(), rates)
+    /// What every card shows with these files.
+    pub fn card_view(&self) -> CardView {
+        CardView::new(&self.consent_text_version, &self.visit_mb, self.gpu.name())
     }
 
     /// The evergreen loader.

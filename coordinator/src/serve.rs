@@ -278,6 +278,7 @@ async fn start_runtime(
     runtime_config.certificate_bytes = config.certificate_bytes;
     runtime_config.evidence_dir = Some(config.data.join(EVIDENCE_FOLDER));
     runtime_config.gpu_kernel = embed.gpu_kernel();
+    runtime_config.card = embed.card_view();
     let handle =
         runtime::start(runtime_config, store.clone(), blobs.clone(), tickets.clone()).await?;
     Ok(handle)

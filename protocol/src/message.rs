@@ -243,11 +243,47 @@ pub enum GoodbyeReason {
     TrafficCap,
     /// A result of this contributor was proven false.
     Excluded,
-    /// What the receipt says was shown is not known here, or too old: ask again.
+    /// What the receipt says was shown is not known here, too old or otherwise now: ask again.
     StaleView,
 }
 
 impl GoodbyeReason {
+    /// Every one, in the order of their close codes.
+    pub const ALL: [GoodbyeReason; 13] = [
+        GoodbyeReason::Stopped,
+        GoodbyeReason::Draining,
+        GoodbyeReason::Incompatible,
+        GoodbyeReason::BadFrame,
+        GoodbyeReason::OutOfTurn,
+        GoodbyeReason::NoConsent,
+        GoodbyeReason::BadTicket,
+        GoodbyeReason::TooSlow,
+        GoodbyeReason::Full,
+        GoodbyeReason::BrokenCommitment,
+        GoodbyeReason::TrafficCap,
+        GoodbyeReason::Excluded,
+        GoodbyeReason::StaleView,
+    ];
+
+    /// The name on the wire and in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            GoodbyeReason::Stopped => "stopped",
+            GoodbyeReason::Draining => "draining",
+            GoodbyeReason::Incompatible => "incompatible",
+            GoodbyeReason::BadFrame => "bad_frame",
+            GoodbyeReason::OutOfTurn => "out_of_turn",
+            GoodbyeReason::NoConsent => "no_consent",
+            GoodbyeReason::BadTicket => "bad_ticket",
+            GoodbyeReason::TooSlow => "too_slow",
+            GoodbyeReason::Full => "full",
+            GoodbyeReason::BrokenCommitment => "broken_commitment",
+            GoodbyeReason::TrafficCap => "traffic_cap",
+            GoodbyeReason::Excluded => "excluded",
+            GoodbyeReason::StaleView => "stale_view",
+        }
+    }
+
     /// The WebSocket close code (private range, RFC 6455 section 7.4.2).
     pub const fn close_code(self) -> u16 {
         match self {

@@ -117,24 +117,10 @@ fn messages_round_trip_and_the_page_names_each() {
 
 #[test]
 fn the_page_states_codes_limits_and_reasons() {
-    use GoodbyeReason::*;
-    for reason in [
-        Stopped,
-        Draining,
-        Incompatible,
-        BadFrame,
-        OutOfTurn,
-        NoConsent,
-        BadTicket,
-        TooSlow,
-        Full,
-        BrokenCommitment,
-        TrafficCap,
-        Excluded,
-        StaleView,
-    ] {
+    for (reason, code) in GoodbyeReason::ALL.into_iter().zip(4000..) {
         let name = serde_json::to_value(reason).expect("name");
-        let row = format!("| `{}` | {} |", name.as_str().expect("text"), reason.close_code());
+        assert_eq!((name.as_str(), reason.close_code()), (Some(reason.as_str()), code));
+        let row = format!("| `{}` | {code} |", reason.as_str());
         assert!(PAGE.contains(&row), "page lacks {row}");
     }
     for outcome in ResultOutcome::ALL {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { afterEach, test } from 'node:test';
+import { afterEach, test, type mock as nodeMock } from 'node:test';
 import { Card } from '../src/frame/card.ts';
 import type { PageConfig } from '../src/frame/config.ts';
 import type { Embed } from '../src/frame/embed.ts';
@@ -84,12 +84,15 @@ interface Surroundings {
   readonly coordinator?: (path: string, body: string) => { status: number; json?: object };
   /** What the frame keeps already, beside a yes. */
   readonly traces?: Readonly<Record<string, string>>;
+  /** How long that takes to say. */
+  readonly lateMs?: number;
   /** What the browser has beyond the least. */
   readonly navigator?: object;
 }
 
 /** @param kept the remembered yes. */
-function open(kept?: string, { battery = Promise.resolve(charging), config, navigator, queue, coordinator, traces = {} }: Surroundings = {}): Tab {
+function open(kept?: string, surroundings: Surroundings = {}): Tab {
+  const { battery = Promise.resolve(charging), config, navigator, lateMs, coordinator, traces = {} } = surroundings;
   leave();
   const elements = new Map<string, FakeElement>();
   const byId = (id: string): FakeElement => {
@@ -104,6 +107,9 @@ function open(kept?: string, { battery = Promise.resolve(charging), config, navi
     asked.push(`${method} ${url} ${body}`.trim());
     const told = url.startsWith('/v1/') ? coordinator?.(url, body) : undefined;
     if (told) return { ok: told.status < 300, status: told.status, json: async () => told.json };
+    if (lateMs !== undefined) await settle(lateMs);
+    // It may be another one by now.
+    const { queue } = surroundings;
     if (!queue) throw new TypeError('no network');
     return { ok: true, json: async () => queue };
   };
@@ -660,7 +666,11 @@ test('the card says for whom and what it would compute before the yes, and asks 
   await settle(20);
   assert.deepEqual(tab.asked, [`GET /embed/now?site=${SITE}`]);
   assert.equal(tab.byId('queue').textContent, 'Now: image recognition for Amber Heron and 1 more.');
-  for (const queue of [undefined, {}, { ...QUEUE, work: 'x' }, { ...QUEUE, more: -1 }, { ...QUEUE, view: 'x' }]) {
+  const [heron] = QUEUE.work;
+  // What could not be shown in whole has another name than what would be.
+  const odd = [{ work: [heron, heron, heron] }, { work: [heron, { category: 'war', requester: 'x' }] }, { categories: ['vision', 'war'] }];
+  const bad = [{ work: 'x' }, { more: -1 }, { view: 'x' }, { categories: 'vision' }, ...odd].map((change) => ({ ...QUEUE, ...change }));
+  for (const queue of [undefined, {}, ...bad]) {
     const other = open(undefined, queue ? { queue } : {});
     other.card.obeyPage(hello);
     other.click('open');
@@ -693,29 +703,94 @@ test('a yes is to what the card shows at that moment, and the next page holds to
   }
 });
 
-test('a card that was open for long is told anew, shows it, and wants the yes once more', async (t) => {
-  const tab = open(undefined, { queue: QUEUE });
+/** A card that has been open for an hour, with a yes to what it said then. */
+async function openForLong(answers: { queue?: object }, { mock }: { mock: { method: typeof nodeMock.method } }): Promise<Tab> {
+  const tab = open(undefined, answers);
   tab.card.obeyPage(hello);
   tab.click('open');
   await settle(SEEN_MS);
   const opened = Date.now();
-  t.mock.method(Date, 'now', () => opened + 3_600_000);
+  mock.method(Date, 'now', () => opened + 3_600_000);
+  return tab;
+}
+
+test('a card that was open for long is told anew, shows it, and wants the yes once more', async (t) => {
+  const tab = await openForLong({ queue: QUEUE }, t);
+  const hint = (): string => tab.byId('hint').textContent;
   press(tab);
-  assert.deepEqual([tab.view(), tab.byId('hint').textContent], ['card', messages.pressAgain]);
+  assert.deepEqual([tab.view(), hint()], ['card', messages.pressAgain]);
   await settle(20);
   assert.equal(tab.asked.filter((line) => line.startsWith('GET')).length, 2, 'it has asked once more');
+  assert.equal(hint(), messages.pressAgain, 'which is still to be done');
   press(tab);
   await settle(20);
   assert.deepEqual([tab.view(), seenBy(tab)], ['live', [QUEUE.view]]);
 });
 
-test('a yes that the coordinator takes for too old is not kept', async () => {
+test('words that have changed must be in view for as long as any, before they can be agreed to', async (t) => {
+  const answers: { queue?: object } = { queue: QUEUE };
+  const tab = await openForLong(answers, t);
+  const later = { ...QUEUE, more: 7, view: '0d'.repeat(32) };
+  answers.queue = later;
+  press(tab);
+  await settle(20);
+  assert.match(tab.byId('queue').textContent, /7 more/);
+  // The second half of a double click.
+  press(tab);
+  assert.deepEqual([tab.view(), tab.byId('yes').disabled, tab.byId('hint').textContent], ['card', true, messages.pressAgain]);
+  await settle(SEEN_MS);
+  assert.deepEqual([tab.byId('yes').disabled, tab.byId('hint').textContent], [false, messages.pressAgain]);
+  press(tab);
+  await settle(20);
+  assert.deepEqual([tab.view(), seenBy(tab)], ['live', [later.view]]);
+  tab.click('stop');
+  tab.click('again');
+  assert.equal(tab.byId('hint').textContent, '', 'asked anew, nothing was pressed yet');
+});
+
+test('an answer that comes late changes the words: the yes waits as long again', async () => {
+  const tab = open(undefined, { queue: QUEUE, lateMs: SEEN_MS + 50 });
+  tab.card.obeyPage(hello);
+  tab.click('open');
+  await settle(SEEN_MS);
+  assert.equal(tab.byId('yes').disabled, false);
+  await settle(100);
+  assert.match(tab.byId('queue').textContent, /Amber Heron/);
+  press(tab);
+  assert.deepEqual([tab.view(), tab.byId('yes').disabled], ['card', true]);
+  await settle(SEEN_MS);
+  press(tab);
+  await settle(20);
+  assert.deepEqual(seenBy(tab), [QUEUE.view]);
+});
+
+test('a card that gets no answer any more says so, offers all kinds, and is agreed to as that', async (t) => {
+  const answers: { queue?: object } = { queue: QUEUE };
+  const tab = await openForLong(answers, t);
+  // Each has a place of its own, as in the page.
+  const field = new FakeElement();
+  field.hidden = true;
+  tab.byId('kind-finance').parentElement = field;
+  delete answers.queue;
+  press(tab);
+  await settle(20);
+  assert.deepEqual([tab.byId('queue').textContent, field.hidden], [messages.queueLater, false]);
+  await settle(SEEN_MS);
+  press(tab);
+  await settle(20);
+  assert.deepEqual([seenBy(tab), keptView(tab)], [[CONFIG.view], CONFIG.view]);
+});
+
+test('a yes that the coordinator takes for too old is not kept, and the key of what was earned is', async () => {
   const { tab, hub } = await working();
+  const { publicKey, privateKey } = await Identity.generate();
+  await keepKey(SITE, { publicKey, privateKey });
   assert.deepEqual(seenBy(tab), [SEEN]);
   hub.say({ phase: { name: 'failed', failure: 'text_changed', detail: '' } });
   await settle(20);
   assert.deepEqual([tab.view(), tab.byId('over-text').textContent], ['over', messages.failedTextChanged]);
   assert.equal(tab.held.has(KEY), false, 'the next page asks');
+  assert.ok(tab.database.databases.has(KEY));
 });
 
 test('a card that came into view is told once, and one that did not is not', async () => {

@@ -185,22 +185,8 @@ fn owned(frame: Bytes) -> Bytes {
 fn closed(close: Option<CloseFrame>) -> End {
     let code = close.as_ref().map(|close| u16::from(close.code));
     let detail = close.map(|close| close.reason.to_string()).unwrap_or_default();
-    let reasons = [
-        GoodbyeReason::Stopped,
-        GoodbyeReason::Draining,
-        GoodbyeReason::Incompatible,
-        GoodbyeReason::BadFrame,
-        GoodbyeReason::OutOfTurn,
-        GoodbyeReason::NoConsent,
-        GoodbyeReason::BadTicket,
-        GoodbyeReason::TooSlow,
-        GoodbyeReason::Full,
-        GoodbyeReason::BrokenCommitment,
-        GoodbyeReason::TrafficCap,
-        GoodbyeReason::Excluded,
-        GoodbyeReason::StaleView,
-    ];
-    match reasons.into_iter().find(|reason| Some(reason.close_code()) == code) {
+    let mut reasons = GoodbyeReason::ALL.into_iter();
+    match reasons.find(|reason| Some(reason.close_code()) == code) {
         Some(reason) => End::Goodbye { reason, detail, retry_after: None },
         None => End::Lost("the connection was closed".into()),
     }

@@ -14,8 +14,8 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use raven_engine::{CategorySet, JobPhase};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use raven_protocol::ViewId;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// Cards that are opened within these seconds may share an answer.
@@ -31,6 +31,14 @@ struct SiteQuery {
     site: String,
 }
 
+/// What a card is told, and the name of what it shows with that.
+#[derive(Debug, Serialize)]
+struct Told {
+    #[serde(flatten)]
+    queue: Queue,
+    view: ViewId,
+}
+
 /// What waits for contributors, or is computed by them, and is not refused.
 fn waiting(snapshot: &NetworkSnapshot, refused: CategorySet) -> BTreeSet<Work> {
     let waits = |phase: JobPhase| !phase.is_end() && phase != JobPhase::Paused;
@@ -43,22 +51,18 @@ fn waiting(snapshot: &NetworkSnapshot, refused: CategorySet) -> BTreeSet<Work> {
 async fn now(
     State(app): State<App>,
     Query(query): Query<SiteQuery>,
-) -> Result<([(HeaderName, &'static str); 1], Json<Value>), Problem> {
+) -> Result<([(HeaderName, &'static str); 1], Json<Told>), Problem> {
     let site = app.store.site_by_key(&query.site).await?.filter(SiteRow::is_open);
     let site = site.ok_or_else(|| Problem::not_found("no such site shows its frame"))?;
     let refused = site.refused();
     let work = waiting(&app.network.snapshot(), refused);
     let more = work.len().saturating_sub(WORK_MAX);
     let work: Vec<Work> = work.into_iter().take(WORK_MAX).collect();
-    let queue = Queue { categories: refused.complement().into(), work, more };
-    let mut answer = json!(queue);
+    let queue = Queue { categories: refused.complement(), work, more };
+    let view = app.embed.card_view().with_queue(queue.clone()).named();
     // The card may be agreed to as soon as it shows this.
-    let view = app.embed.card_view(&app.settings.rates).with_queue(queue).named();
-    if !app.store.give_view(&view, UnixMs::now()).await? {
-        return Err(Problem::full("views of cards"));
-    }
-    answer["view"] = json!(view.id);
-    Ok(([(header::CACHE_CONTROL, FRESH)], Json(answer)))
+    app.store.give_view(&view, Some(site.id), UnixMs::now()).await?;
+    Ok(([(header::CACHE_CONTROL, FRESH)], Json(Told { queue, view: view.id })))
 }
 
 /// Counts a card that came into view. The frame's ticket is the body: whoever asked for no

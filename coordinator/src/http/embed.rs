@@ -135,8 +135,8 @@ async fn frame(
 
 /// The frame of a site with a ticket, and the name of what its card shows in any case.
 async fn page(app: &App, site: &SiteRow, ticket: &str, now: UnixMs) -> Result<Response, Problem> {
-    let view = app.embed.card_view(&app.settings.rates).named();
-    app.store.give_view(&view, now).await?;
+    let view = app.embed.card_view().named();
+    app.store.give_view(&view, None, now).await?;
     let view = view.id.to_string();
     let values =
         FrameValues { ticket, site_key: &site.site_key, site_name: &site.name, view: &view };

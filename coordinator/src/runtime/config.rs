@@ -1,6 +1,8 @@
 //! What the runtime is told at its start.
 
 use crate::certificate::keep;
+use crate::config::GpuUse;
+use crate::view::CardView;
 use raven_protocol::KernelId;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,6 +24,8 @@ pub struct RuntimeConfig {
     pub own_origins: Vec<String>,
     /// Version of the consent text that must have been shown.
     pub consent_text_version: String,
+    /// What cards show now, whatever waits: a yes to anything else is asked for again.
+    pub card: CardView,
     /// Threads that run the kernel for the master.
     pub executor_threads: usize,
     /// Bytes of graphs, blobs and values that one executor instance may hold, and
@@ -76,12 +80,14 @@ impl RuntimeConfig {
         own_origins: Vec<String>,
         consent_text_version: String,
     ) -> Self {
+        let card = CardView::new(&consent_text_version, "", GpuUse::No.name());
         RuntimeConfig {
             kernel_file,
             gpu_kernel: None,
             cache_dir: None,
             own_origins,
             consent_text_version,
+            card,
             executor_threads: 1,
             executor_memory_bytes: 1 << 30,
             sessions_max: 1024,

@@ -21,23 +21,6 @@ impl Counter {
     }
 }
 
-/// Every reason for which a session ends, in the order of [`Metrics::goodbyes`].
-pub const GOODBYES: [(GoodbyeReason, &str); 13] = [
-    (GoodbyeReason::Stopped, "stopped"),
-    (GoodbyeReason::Draining, "draining"),
-    (GoodbyeReason::Incompatible, "incompatible"),
-    (GoodbyeReason::BadFrame, "bad_frame"),
-    (GoodbyeReason::OutOfTurn, "out_of_turn"),
-    (GoodbyeReason::NoConsent, "no_consent"),
-    (GoodbyeReason::BadTicket, "bad_ticket"),
-    (GoodbyeReason::TooSlow, "too_slow"),
-    (GoodbyeReason::Full, "full"),
-    (GoodbyeReason::BrokenCommitment, "broken_commitment"),
-    (GoodbyeReason::TrafficCap, "traffic_cap"),
-    (GoodbyeReason::Excluded, "excluded"),
-    (GoodbyeReason::StaleView, "stale_view"),
-];
-
 /// What the runtime counts. Nothing here names a person or an address.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -51,8 +34,8 @@ pub struct Metrics {
     pub bytes_out: Counter,
     /// Sessions that consented.
     pub sessions_opened: Counter,
-    /// Sessions ended by the coordinator, by reason.
-    pub goodbyes: [Counter; GOODBYES.len()],
+    /// Sessions ended by the coordinator, in the order of [`GoodbyeReason::ALL`].
+    pub goodbyes: [Counter; GoodbyeReason::ALL.len()],
     /// Leases sent.
     pub leases: Counter,
     /// Leases handed back by contributors.
@@ -90,7 +73,7 @@ pub struct Metrics {
 impl Metrics {
     /// Counts a session that the coordinator ended.
     pub fn goodbye(&self, reason: GoodbyeReason) {
-        if let Some(index) = GOODBYES.iter().position(|(known, _)| *known == reason) {
+        if let Some(index) = GoodbyeReason::ALL.iter().position(|known| *known == reason) {
             self.goodbyes[index].add(1);
         }
     }
@@ -105,8 +88,8 @@ impl Metrics {
         }
         let name = "raven_goodbyes_total";
         let _ = writeln!(text, "# HELP {name} Sessions ended, by reason.\n# TYPE {name} counter");
-        for ((_, reason), counter) in GOODBYES.iter().zip(&self.goodbyes) {
-            let _ = writeln!(text, "{name}{{reason=\"{reason}\"}} {}", counter.get());
+        for (reason, counter) in GoodbyeReason::ALL.iter().zip(&self.goodbyes) {
+            let _ = writeln!(text, "{name}{{reason=\"{}\"}} {}", reason.as_str(), counter.get());
         }
         let name = "raven_outcomes_total";
         let help = "Committed results by what became of them.";

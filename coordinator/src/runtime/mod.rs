@@ -25,6 +25,7 @@ mod persister;
 mod product;
 mod relaxed;
 pub mod session;
+mod shown;
 pub mod snapshot;
 mod traffic;
 mod trust;

@@ -19,7 +19,10 @@ pub struct Visitor {
     pub outbox: Outbox,
     /// The page's origin, as far as it is known.
     pub origin: Option<String>,
-    /// What the engine was told that the site refuses.
+    /// What its card did not offer, so that its yes is to none of it, whatever the site
+    /// takes by now.
+    pub hidden: CategorySet,
+    /// What the engine was told that the site refuses, with that.
     pub refuses: CategorySet,
 }
 
@@ -64,9 +67,11 @@ impl Visitors {
                 Some(Err(why)) => visitor.outbox.end(goodbye(why)),
                 None => visitor.outbox.end(goodbye("the site is not known any more")),
             }
-            if let Some(row) = row.filter(|row| row.refused() != visitor.refuses) {
-                visitor.refuses = row.refused();
-                told.push((*session, visitor.refuses));
+            let Some(row) = row else { continue };
+            let refuses = row.refused().union(visitor.hidden);
+            if refuses != visitor.refuses {
+                visitor.refuses = refuses;
+                told.push((*session, refuses));
             }
         }
         told

@@ -3,8 +3,8 @@
 //! than that, the last. A change of what the session has of the machine takes effect with its
 //! line in the chain of allocations, and never without one. Lines are written to the disk at
 //! once and kept for good, so that there are fewer of them than a slider that never rests
-//! makes wishes: a higher pace waits for its line, and where a lower one has to wait the
-//! session gets nothing at all until then.
+//! makes wishes: a higher pace waits for its line, and until that of a lower one is durable the
+//! session gets nothing at all, whatever it waits for.
 
 use super::session::{Raise, Refusal, Terms};
 use crate::time::UnixMs;
@@ -72,6 +72,8 @@ pub struct Line {
 /// What is to be done now, in this order.
 #[derive(Debug, Default)]
 pub struct Step {
+    /// While a line for less is written the session rests.
+    pub rest: Option<Event>,
     pub line: Option<Line>,
     pub events: Vec<Event>,
 }
@@ -180,7 +182,13 @@ impl Wishes {
             return Step::default();
         }
         let mut step = Step::default();
+        let mut is_paused = self.told.is_paused;
         if next.given() != self.told.given() && self.lines.try_take() {
+            // Others may be writing: it takes as long as they do until it is durable.
+            if next.is_below(self.told) && !is_paused {
+                step.rest = Some(Event::Paused { session });
+                is_paused = true;
+            }
             let (share, workers, refuses) = next.given();
             step.line = Some(Line { share, workers, refuses, raise: self.raise.take() });
         }
@@ -193,10 +201,11 @@ impl Wishes {
             let (share, workers) = next.pace();
             step.events.push(Event::PaceChanged { session, share, workers });
         }
-        if next.is_paused != self.told.is_paused {
-            let is_paused = next.is_paused;
-            let event =
-                if is_paused { Event::Paused { session } } else { Event::Resumed { session } };
+        if next.is_paused != is_paused {
+            let event = match next.is_paused {
+                true => Event::Paused { session },
+                false => Event::Resumed { session },
+            };
             step.events.push(event);
         }
         self.told = next;
@@ -470,9 +479,40 @@ mod tests {
         let expected = [
             Event::VisitorRefuses { session: SESSION, categories: finance },
             Event::PaceChanged { session: SESSION, share: 0.1, workers: 1 },
+            Event::Resumed { session: SESSION },
         ];
         let step = wishes.take(SESSION);
+        assert_eq!(step.rest, Some(Event::Paused { session: SESSION }), "until its line is there");
         assert_eq!((step.line.is_some(), step.events), (true, expected.to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_session_rests_while_a_line_for_less_is_written_and_for_no_other() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let (mut wishes, receipt) = opened(&key);
+        wishes.lines = Bucket::new(LINES_PER_S, LINES_BURST);
+        let rest = Some(Event::Paused { session: SESSION });
+        // Less with a pause that lasts.
+        wishes.set_pace(0.4, 2, NONE, None).await.expect("less needs no receipt");
+        wishes.set_paused(true);
+        let step = wishes.take(SESSION);
+        assert_eq!((step.rest, step.events.len()), (rest.clone(), 1), "{:?}", step.events);
+        // Who rests already does so, until it wishes to go on.
+        wishes.set_pace(0.3, 2, NONE, None).await.expect("less needs no receipt");
+        wishes.set_paused(false);
+        let step = wishes.take(SESSION);
+        assert_eq!(
+            (step.rest, step.events.last()),
+            (None, Some(&Event::Resumed { session: SESSION }))
+        );
+        // Less of one thing and more of another.
+        let more = signed(&Receipt { share: 0.6, counter: 1, ..receipt.clone() }, &key);
+        wishes.set_pace(0.6, 1, NONE, Some(more)).await.expect("consented");
+        assert_eq!(wishes.take(SESSION).rest, rest);
+        let more = signed(&Receipt { share: 0.7, counter: 2, ..receipt }, &key);
+        wishes.set_pace(0.7, 2, NONE, Some(more)).await.expect("consented");
+        let step = wishes.take(SESSION);
+        assert_eq!((step.line.is_some(), step.rest, step.events.len()), (true, None, 1));
     }
 
     #[tokio::test]

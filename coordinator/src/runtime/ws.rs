@@ -11,6 +11,7 @@ use super::partners::Visitor;
 use super::product::look;
 use super::relaxed::Sketch;
 use super::session::{AwaitConsent, Refusal, check_hello, network_prefix, parse_hex};
+use super::shown;
 use super::traffic::Traffic;
 use super::upgrade::{self, Gate, Socket, TooLong};
 use super::wishes::{Bucket, Line, Wishes};
@@ -275,14 +276,16 @@ impl Reader {
         let mut consented =
             waiting.consent(receipt, signature, network_prefix(peer), UnixMs::now())?;
         self.recall(&mut consented.profile).await?;
+        let hidden = shown::hidden(&self.shared, consented.record.view).await?;
+        let refuses = consented.profile.refused.by_site.union(hidden);
+        consented.profile.refused.by_site = refuses;
         let stored = self.shared.store.session_opened(&consented.record).await;
         if let Err(StoreError::TicketTaken) = stored {
             let detail = format!("hello.ticket: {}", TicketError::Taken);
             return Err(Refusal::new(GoodbyeReason::BadTicket, detail).into());
         }
         if let Err(StoreError::StaleView) = stored {
-            let detail = "receipt.view: not given to a card, or too long ago; ask again";
-            return Err(Refusal::new(GoodbyeReason::StaleView, detail).into());
+            return Err(shown::unknown().into());
         }
         if let Err(error) = stored {
             tracing::error!(%session, %error, "a session was not stored");
@@ -296,10 +299,9 @@ impl Reader {
         let allocation = consented.record.allocation();
         let contributor = consented.profile.contributor;
         self.traffic = self.shared.visits.join(contributor, self.traffic.clone());
-        let refuses = consented.profile.refused.by_site;
         let (outbox, origin) = (self.outbox.clone(), consented.record.origin);
-        let visitor =
-            consented.profile.site.map(|site| (site, Visitor { outbox, origin, refuses }));
+        let visitor = Visitor { outbox, origin, hidden, refuses };
+        let visitor = consented.profile.site.map(|site| (site, visitor));
         let leases = Arc::<Mutex<LeaseTable>>::default();
         let wishes = Wishes::of(&consented.profile, consented.terms);
         let backend = consented.profile.numeric.backend();
@@ -520,6 +522,9 @@ impl Reader {
     /// Tells the engine what the visitor wishes now, if that may be told yet.
     async fn tell_wishes(&self, active: &mut Active) -> Read<()> {
         let step = active.wishes.take(active.session);
+        if let Some(rest) = step.rest {
+            self.tell(Input::Event(rest)).await?;
+        }
         if let Some(line) = step.line {
             self.allocate(active, line).await?;
         }

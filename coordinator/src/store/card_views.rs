@@ -5,15 +5,15 @@ use super::pay::Tx;
 use super::{Store, StoreError, column, failed, to_sql};
 use crate::time::UnixMs;
 use crate::view::{NamedView, VIEW_MS_MAX};
-use raven_engine::ContributorId;
+use raven_engine::{ContributorId, SiteId};
 use raven_protocol::{Receipt, SessionId, ViewId};
 use sqlx::AssertSqlSafe;
 
-/// Views that no session has named: cards that were opened within three days. What waits
-/// changes with jobs, of which there are far fewer.
-pub const UNNAMED_MAX: i64 = 100_000;
+/// Views of one site that its cards got of late. What waits changes with jobs: this is one
+/// change in two seconds for half an hour, and a yes comes within minutes of its card.
+pub const VIEWS_PER_SITE_MAX: i64 = 1_000;
 /// That a view was given once more is noted so often: a card that many open writes seldom.
-const NOTED_MS: i64 = 3_600_000;
+const NOTED_MS: i64 = 600_000;
 /// Receipts of one session that are listed, the newest ones.
 const RECEIPTS_MAX: i64 = 100;
 
@@ -66,24 +66,78 @@ pub(super) async fn document(
         .map_err(failed("read a view"))
 }
 
+/// Notes that a site's cards got a view.
+async fn give_to_site(
+    transaction: &mut Tx<'_>,
+    view: ViewId,
+    site: SiteId,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO card_views_of_sites (site, view, given_ms) VALUES (?1, ?2, ?3)
+         ON CONFLICT (site, view) DO UPDATE SET given_ms = MAX(given_ms, excluded.given_ms)",
+    )
+    .bind(to_sql(site.0))
+    .bind(&view.0[..])
+    .bind(now.0)
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+    .map_err(failed("note a site's view"))
+}
+
+/// Makes room among a site's views. One that a session has named, or that cards of other
+/// sites got, is kept.
+async fn forget_oldest(transaction: &mut Tx<'_>, site: SiteId) -> Result<(), StoreError> {
+    let oldest: Vec<Vec<u8>> = sqlx::query_scalar(
+        "DELETE FROM card_views_of_sites WHERE site = ?1 AND view IN (
+             SELECT view FROM card_views_of_sites WHERE site = ?1
+             ORDER BY given_ms DESC, view LIMIT -1 OFFSET ?2)
+         RETURNING view",
+    )
+    .bind(to_sql(site.0))
+    .bind(VIEWS_PER_SITE_MAX)
+    .fetch_all(&mut **transaction)
+    .await
+    .map_err(failed("find a site's oldest views"))?;
+    for view in oldest {
+        sqlx::query(
+            "DELETE FROM card_views WHERE id = ?1 AND named = 0
+             AND NOT EXISTS (SELECT 1 FROM card_views_of_sites WHERE view = ?1)",
+        )
+        .bind(view)
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed("forget a view"))?;
+    }
+    Ok(())
+}
+
 impl Store {
-    /// Keeps a view before a card gets it; `false` where there is no room for another one.
+    /// The text of a view, where it is known.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn give_view(&self, view: &NamedView, now: UnixMs) -> Result<bool, StoreError> {
-        let noted: Option<i64> =
-            sqlx::query_scalar("SELECT given_ms FROM card_views WHERE id = ?1")
-                .bind(&view.id.0[..])
-                .fetch_optional(self.readers())
-                .await
-                .map_err(failed("look for a view"))?;
+    pub async fn card_view(&self, view: ViewId) -> Result<Option<String>, StoreError> {
+        document(self.readers(), view).await
+    }
+
+    /// Keeps a view before a card gets it: one that shows what waits for the visitors of
+    /// `site`, or else that of every card.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn give_view(
+        &self,
+        view: &NamedView,
+        site: Option<SiteId>,
+        now: UnixMs,
+    ) -> Result<(), StoreError> {
+        let noted = self.view_noted(view.id, site).await?;
         if noted.is_some_and(|noted| now.0 < noted.saturating_add(NOTED_MS)) {
-            return Ok(true);
+            return Ok(());
         }
-        if noted.is_none() && view.has_queue && self.unnamed_views().await? >= UNNAMED_MAX {
-            return Ok(false);
-        }
+        let mut transaction = self.begin().await?;
         sqlx::query(
             "INSERT INTO card_views (id, document, given_ms) VALUES (?1, ?2, ?3)
              ON CONFLICT (id) DO UPDATE SET given_ms = MAX(given_ms, excluded.given_ms)",
@@ -91,17 +145,34 @@ impl Store {
         .bind(&view.id.0[..])
         .bind(&view.document)
         .bind(now.0)
-        .execute(self.writer())
+        .execute(&mut *transaction)
         .await
-        .map(|_| true)
-        .map_err(failed("keep a view"))
+        .map_err(failed("keep a view"))?;
+        if let Some(site) = site {
+            give_to_site(&mut transaction, view.id, site, now).await?;
+            if noted.is_none() {
+                forget_oldest(&mut transaction, site).await?;
+            }
+        }
+        transaction.commit().await.map_err(failed("commit a view"))
     }
 
-    async fn unnamed_views(&self) -> Result<i64, StoreError> {
-        sqlx::query_scalar("SELECT COUNT(*) FROM card_views WHERE named = 0")
-            .fetch_one(self.readers())
-            .await
-            .map_err(failed("count views"))
+    /// When it was last noted that a site's cards got a view, or that any did.
+    async fn view_noted(
+        &self,
+        view: ViewId,
+        site: Option<SiteId>,
+    ) -> Result<Option<i64>, StoreError> {
+        let query = match site {
+            Some(site) => sqlx::query_scalar(
+                "SELECT given_ms FROM card_views_of_sites WHERE view = ?1 AND site = ?2",
+            )
+            .bind(view.0.to_vec())
+            .bind(to_sql(site.0)),
+            None => sqlx::query_scalar("SELECT given_ms FROM card_views WHERE id = ?1")
+                .bind(view.0.to_vec()),
+        };
+        query.fetch_optional(self.readers()).await.map_err(failed("look for a view"))
     }
 
     /// Removes views that no session has named and none can name any more; answers how many.
@@ -109,12 +180,19 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn forget_card_views(&self, now: UnixMs) -> Result<u64, StoreError> {
-        sqlx::query("DELETE FROM card_views WHERE named = 0 AND given_ms < ?1")
-            .bind(now.0.saturating_sub(VIEW_MS_MAX + VIEW_MS_MAX / 2))
-            .execute(self.writer())
-            .await
-            .map(|done| done.rows_affected())
-            .map_err(failed("forget views"))
+        let before = now.0.saturating_sub(VIEW_MS_MAX + VIEW_MS_MAX / 2);
+        let mut transaction = self.begin().await?;
+        // A site got none of them later than anybody did.
+        let mut forgotten = 0;
+        for sql in [
+            "DELETE FROM card_views_of_sites WHERE given_ms < ?1",
+            "DELETE FROM card_views WHERE named = 0 AND given_ms < ?1",
+        ] {
+            let done = sqlx::query(sql).bind(before).execute(&mut *transaction).await;
+            forgotten = done.map_err(failed("forget views"))?.rows_affected();
+        }
+        transaction.commit().await.map_err(failed("commit forgotten views"))?;
+        Ok(forgotten)
     }
 
     /// What was agreed to for a session of a key, or of one for whom it collects.

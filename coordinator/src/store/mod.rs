@@ -56,7 +56,7 @@ mod withdrawals;
 pub use account_links::{AccountLink, LinkError, NewLink};
 pub use allocations::{AllocationFault, AuditedAllocations};
 pub use books::{AuditError, Audited, Book, BooksError, HoldEnd, Side, StatementLine};
-pub use card_views::{Consent, Signed, UNNAMED_MAX};
+pub use card_views::{Consent, Signed, VIEWS_PER_SITE_MAX};
 pub use chain::{ChainRow, Snapshot, SnapshotRow};
 pub use children::{ChildError, ChildRow};
 pub use contributors::{EarnedDay, OwnSession, Payout};
@@ -128,6 +128,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0024_numbered_deposits.sql"),
     include_str!("../../migrations/0025_confirmed_passkeys.sql"),
     include_str!("../../migrations/0026_gifts.sql"),
+    include_str!("../../migrations/0027_views_of_sites.sql"),
 ];
 
 /// Everything that refers to blobs.

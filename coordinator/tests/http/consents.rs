@@ -3,14 +3,15 @@
 use crate::server::{ORIGIN, Server};
 use ed25519_dalek::{Signer, SigningKey};
 use raven_coordinator::http::upkeep;
-use raven_coordinator::runtime::SessionRecord;
 use raven_coordinator::runtime::session::{Raise, hex};
-use raven_coordinator::store::UNNAMED_MAX;
+use raven_coordinator::runtime::{JobLive, SessionRecord};
+use raven_coordinator::store::VIEWS_PER_SITE_MAX;
 use raven_coordinator::time::UnixMs;
 use raven_coordinator::view::view_id;
-use raven_engine::{CategorySet, ContributorId, NetworkPrefix};
-use raven_protocol::{Device, DeviceClass, KernelId, NumericClass, SessionId, ViewId};
+use raven_engine::{Category, CategorySet, ContributorId, JobPhase, NetworkPrefix};
+use raven_protocol::{Device, DeviceClass, JobId, KernelId, NumericClass, SessionId, ViewId};
 use serde_json::{Value, json};
+use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 fn key(number: u8) -> SigningKey {
@@ -47,10 +48,37 @@ fn rows(server: &Server, sql: &'static str) -> Vec<sqlx::sqlite::SqliteRow> {
     })
 }
 
-/// The view that the card of a site gets now.
+/// What the card of a site is told now.
+fn told(server: &Server, site: &str) -> Value {
+    server.get_with(&format!("/embed/now?site={site}"), &[]).json()
+}
+
+/// The view that it gets with that.
 fn given(server: &Server, site: &str) -> ViewId {
-    let told = server.get_with(&format!("/embed/now?site={site}"), &[]).json();
-    told["view"].as_str().expect("a view").parse().expect("a name")
+    told(server, site)["view"].as_str().expect("a view").parse().expect("a name")
+}
+
+/// What the page of a card says in such a tag.
+fn meta(frame: &str, name: &str) -> String {
+    let tag = format!("<meta name=\"raven-{name}\" content=\"");
+    let (_, rest) = frame.split_once(&tag).expect("a tag");
+    rest.split_once('"').expect("its end").0.to_owned()
+}
+
+/// Jobs of so many owners wait.
+fn wait(server: &Server, owners: u64) {
+    for number in 0..owners {
+        let live = JobLive {
+            category: Category::Vision,
+            requester: format!("Owner {number}"),
+            phase: JobPhase::Running,
+            reason: None,
+            contributors: 0,
+            images_per_s: 0.0,
+            train_ms: 0,
+        };
+        server.network.live.lock().expect("no panic").insert(JobId(number + 1), live);
+    }
 }
 
 /// Opens a session that names `view`.
@@ -88,6 +116,8 @@ fn open(server: &Server, number: u64, key: &SigningKey, view: ViewId) -> String 
 fn whoever_agreed_reads_back_what_it_has_seen_and_signed() {
     let server = Server::start();
     let (site, ann) = (site_key(&server), key(1));
+    wait(&server, 5);
+    let mut card = self::told(&server, &site);
     let view = given(&server, &site);
     let receipt = open(&server, 5, &ann, view);
     let session = SessionId(5).to_string();
@@ -101,16 +131,21 @@ fn whoever_agreed_reads_back_what_it_has_seen_and_signed() {
     assert_eq!(signature, hex(&ann.sign(receipt.as_bytes()).to_bytes()));
     let more = &told["receipts"][1];
     assert_eq!((&more["counter"], &more["receipt"]), (&json!(3), &json!("more")));
-    // What was shown is known by its content, and says all that the card said.
+    // What was shown is known by its content, and says all that the card said and nothing else:
+    // what its page was filled with, and what it was told that waits.
     assert_eq!(told["view"]["id"], json!(view));
     let document = told["view"]["document"].as_str().expect("a document");
     assert_eq!(view_id(document), view);
     let shown: Value = serde_json::from_str(document).expect("JSON");
-    assert_eq!(shown["queue"]["work"], json!([]));
-    assert_eq!(shown["queue"]["categories"].as_array().map(Vec::len), Some(6));
-    assert_eq!(shown["rates"]["desktop"], 16_000);
-    assert_eq!(shown["margin_percent"], json!({"master_node": 5, "partner": 3, "fee": 2}));
-    assert_eq!(shown["text_version"], server.app.embed.consent_text_version());
+    let frame = server.get_with(&format!("/embed/frame.html?site={site}"), &[]).text();
+    card.as_object_mut().expect("an object").remove("view");
+    assert_eq!((card["work"].as_array().map(Vec::len), &card["more"]), (Some(2), &json!(3)));
+    let page = [meta(&frame, "visit-mb"), meta(&frame, "gpu")];
+    let text_version = server.app.embed.consent_text_version();
+    let expected = json!({
+        "text_version": text_version, "visit_mb": page[0], "gpu": page[1], "queue": card,
+    });
+    assert_eq!(shown, expected);
 
     // Nobody else's, and no session that there is not.
     let ben = key(2);
@@ -132,8 +167,7 @@ fn a_view_is_kept_once_before_a_card_gets_it() {
     assert_eq!(count(), 0);
     let frame = server.get_with(&format!("/embed/frame.html?site={site}"), &[]).text();
     assert_eq!(count(), 1, "that of every card");
-    let (_, rest) = frame.split_once("raven-view\" content=\"").expect("a place");
-    let base: ViewId = rest[..64].parse().expect("a name");
+    let base: ViewId = meta(&frame, "view").parse().expect("a name");
     let view = given(&server, &site);
     assert!(view != base);
     for _ in 0..3 {
@@ -154,26 +188,47 @@ fn a_view_is_kept_once_before_a_card_gets_it() {
 }
 
 #[test]
-fn there_is_room_for_so_many_views_that_nobody_agreed_to() {
+fn a_site_has_room_for_so_many_views_and_its_oldest_make_room_for_the_next() {
     let server = Server::start();
     let site = site_key(&server);
-    let seen = given(&server, &site);
-    assert_eq!(UNNAMED_MAX, 100_000);
+    let first = given(&server, &site);
+    assert_eq!(VIEWS_PER_SITE_MAX, 1_000);
+    // As many were given before. A session has named the oldest, and another site has the next.
     rows(
         &server,
-        "INSERT INTO card_views (id, document, given_ms)
-         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99999)
-         SELECT unhex(printf('%064x', i)), '', 4000000000000 FROM n",
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+         INSERT INTO card_views (id, document, given_ms, named)
+         SELECT unhex(printf('%064x', i)), '', i, i = 1 FROM n",
     );
-    assert_eq!(given(&server, &site), seen, "what is there is given on");
-    let spec = json!({"name": "Other", "origins": ["https://o.example"]});
-    let other = server.post("/v1/sites", &spec).json();
-    let id = other["id"].as_str().expect("an id");
-    let change = json!({"refused_categories": ["finance"]});
-    server.ask(&server.key, "PATCH", &format!("/v1/sites/{id}"), &change);
-    let key = other["site_key"].as_str().expect("a key");
-    server.get_with(&format!("/embed/now?site={key}"), &[]).problem(507);
-    // Its card says that it is told as it runs, which is a view, too.
-    let frame = server.get_with(&format!("/embed/frame.html?site={key}"), &[]);
+    rows(
+        &server,
+        "INSERT INTO card_views_of_sites (site, view, given_ms)
+         SELECT (SELECT site FROM card_views_of_sites), id, given_ms FROM card_views
+         WHERE given_ms <= 1000 UNION ALL SELECT 0, id, given_ms FROM card_views WHERE given_ms = 2",
+    );
+    let oldest = || -> Vec<i64> {
+        let rows = rows(&server, "SELECT given_ms FROM card_views ORDER BY given_ms LIMIT 3");
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let of_site = || rows(&server, "SELECT 1 FROM card_views_of_sites WHERE site != 0").len();
+    assert_eq!((of_site(), given(&server, &site)), (1001, first), "what is there is given on");
+    // What waits changes.
+    wait(&server, 1);
+    let second = given(&server, &site);
+    assert!(second != first);
+    assert_eq!((of_site(), oldest()), (1000, vec![1, 2, 3]), "both are still somebody's");
+    wait(&server, 2);
+    let third = given(&server, &site);
+    assert_eq!((of_site(), oldest()), (1000, vec![1, 2, 4]));
+    for (number, view) in [first, second, third].into_iter().enumerate() {
+        open(&server, number as u64 + 1, &key(1), view);
+    }
+    let frame = server.get_with(&format!("/embed/frame.html?site={site}"), &[]);
     assert!(frame.status == 200 && frame.text().contains("raven-view"));
+    assert_eq!(of_site(), 1000, "what every card shows is no site's");
+    // After three days nothing is left but what was named.
+    let later = UnixMs(UnixMs::now().0 + 4 * 86_400_000);
+    server.runtime.block_on(upkeep::sweep(&server.app, later)).expect("swept");
+    assert_eq!(rows(&server, "SELECT 1 FROM card_views_of_sites").len(), 0);
+    assert_eq!(rows(&server, "SELECT 1 FROM card_views").len(), 4);
 }

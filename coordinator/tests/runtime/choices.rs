@@ -4,10 +4,12 @@
 use crate::support::contributor::GPU_KERNEL;
 use crate::support::data::{Rows, job};
 use crate::support::socket::{Socket, consent, hello, raise, receipt};
-use crate::support::{Coordinator, SITE_KEY};
+use crate::support::{Coordinator, SITE_KEY, card};
 use ed25519_dalek::SigningKey;
 use raven_coordinator::allocation::{Allocation, AllocationKind};
 use raven_coordinator::store::{SiteChange, SiteChanged, Store};
+use raven_coordinator::time::UnixMs;
+use raven_coordinator::view::Queue;
 use raven_engine::{Category, CategorySet, ContributorId, Verification};
 use raven_protocol::{
     FromContributor, GoodbyeReason, Hello, JobCategory, JobId, NumericClass, Receipt, SessionId,
@@ -125,6 +127,81 @@ async fn what_is_refused_ends_open_work_at_once() {
         assert!(tokio::time::Instant::now() < deadline, "the engine was not told: {reason:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until the network says this of the session: its share, and whether it takes tasks.
+async fn stands(coordinator: &Coordinator, session: SessionId, expected: (f64, bool)) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    loop {
+        let snapshot = coordinator.runtime.snapshot();
+        let node = snapshot.nodes.iter().find(|node| node.session == session);
+        let stands = node.map(|node| (node.share, node.takes_tasks));
+        if stands == Some(expected) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{expected:?} wanted: {stands:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_wishes_less_rests_until_its_line_is_durable_however_long_others_write() {
+    use sqlx::Executor;
+    let coordinator = Coordinator::start(|_| {}).await;
+    let (mut socket, session, _) = open(&coordinator, plain(&coordinator), |_| {}).await;
+    stands(&coordinator, session, (0.2, true)).await;
+    for (share, refuses) in [(0.1, Vec::new()), (0.1, vec![JobCategory::Finance])] {
+        let had = coordinator
+            .runtime
+            .snapshot()
+            .nodes
+            .iter()
+            .find(|it| it.session == session)
+            .map(|it| it.share);
+        let mut other = coordinator.connection().await;
+        other.execute("BEGIN IMMEDIATE").await.expect("begins");
+        let (receipt, signature) = (None, None);
+        socket
+            .send(&FromContributor::Pace { share, workers: 1, refuses, receipt, signature })
+            .await;
+        stands(&coordinator, session, (had.expect("online"), false)).await;
+        other.execute("COMMIT").await.expect("commits");
+        stands(&coordinator, session, (share, true)).await;
+    }
+    assert_eq!(lines(&coordinator.store, 3).await.len(), 3);
+}
+
+/// What the site refuses from now on.
+async fn site_refuses(coordinator: &Coordinator, refuses: CategorySet) {
+    let change = SiteChange { refuses: Some(refuses), ..SiteChange::default() };
+    let (owner, site) = (coordinator.owner, coordinator.site);
+    let changed = coordinator.store.change_site(owner, site, &change).await.expect("done");
+    assert_eq!(changed, SiteChanged::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_yes_is_to_the_kinds_that_its_card_offered_whatever_the_site_takes_later() {
+    let coordinator =
+        Coordinator::start(|config| config.site_look = Duration::from_millis(50)).await;
+    let narrow = CategorySet::EMPTY.with(Category::Tabular).with(Category::Science);
+    site_refuses(&coordinator, narrow.complement()).await;
+    let queue = Queue { categories: narrow, work: Vec::new(), more: 0 };
+    let seen = card().with_queue(queue).named();
+    coordinator.store.give_view(&seen, Some(coordinator.site), UnixMs::now()).await.expect("kept");
+    let through = || Hello { ticket: Some(coordinator.ticket()), ..plain(&coordinator) };
+    let (mut before, ..) = open(&coordinator, through(), |it| it.view = Some(seen.id)).await;
+    add_vision_job(&coordinator).await;
+    site_refuses(&coordinator, CategorySet::EMPTY).await;
+    assert!(!gets_a_task(&mut before).await, "its card had no such box to leave ticked");
+    // The same yes on the site's next page.
+    let (mut after, _, first) = open(&coordinator, through(), |it| it.view = Some(seen.id)).await;
+    assert!(!gets_a_task(&mut after).await, "nobody was asked again");
+    // Nor is it lifted by a receipt, which is over the same card.
+    let raised = Receipt { share: 0.5, counter: 1, ..first };
+    after.send(&raise(&raised, &key(1))).await;
+    assert!(!gets_a_task(&mut after).await, "a share is no kind of work");
+    let (mut anew, ..) = open(&coordinator, through(), |_| {}).await;
+    assert!(gets_a_task(&mut anew).await, "a card that offered it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,7 +39,8 @@ pub const ORIGIN: &str = "http://coordinator.test";
 pub const GRANT: &str = "a-session's-grant";
 pub const FRAME: &str = "<meta name=\"raven-ticket\" content=\"{{ticket}}\"><b>{{site_name}}</b>\
     <link href=\"/embed/v/{{version}}/frame.css\"><i>{{site}} {{consent_text_version}}</i>\
-    <meta name=\"raven-view\" content=\"{{view}}\">";
+    <meta name=\"raven-view\" content=\"{{view}}\"><meta name=\"raven-gpu\" content=\"{{gpu}}\">\
+    <meta name=\"raven-visit-mb\" content=\"{{visit_mb}}\">";
 
 /// Takes jobs and computes nothing.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use raven_coordinator::store::{DatasetId, DatasetRow, KeyId, NewJob, SiteRow, St
 use raven_coordinator::ticket::{Seat, Tickets};
 use raven_coordinator::time::UnixMs;
 use raven_coordinator::view::{CardView, NamedView};
-use raven_engine::{ContributorId, Rates, SiteId};
+use raven_engine::{ContributorId, SiteId};
 use raven_protocol::{BlobId, JobId, Seed};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,12 @@ pub fn kernel_file() -> PathBuf {
 
 /// What the cards of its pages show.
 pub fn card_view() -> NamedView {
-    CardView::new(CONSENT_TEXT, "25", "no", &Rates::FLAT).named()
+    card().named()
+}
+
+/// The same, before it has a name.
+pub fn card() -> CardView {
+    CardView::new(CONSENT_TEXT, "25", "no")
 }
 
 /// Where the compiled module is kept between tests.
@@ -101,6 +106,7 @@ impl Coordinator {
         let mut config =
             RuntimeConfig::new(kernel_file(), vec![OWN_ORIGIN.to_owned()], CONSENT_TEXT.to_owned());
         config.cache_dir = Some(cache_dir());
+        config.card = card();
         configure(&mut config);
         let store = Store::open(&folder.path().join("raven.db")).await.expect("a store");
         store.begin_process().await.expect("a process");
@@ -111,7 +117,7 @@ impl Coordinator {
             None => store.add_key(&ApiKey::generate(KeyMode::Test)).await.expect("a key"),
         };
         let site = site(&store, owner).await;
-        store.give_view(&card_view(), UnixMs::now()).await.expect("a view");
+        store.give_view(&card_view(), None, UnixMs::now()).await.expect("a view");
         let runtime = runtime::start(config, store.clone(), blobs.clone(), tickets.clone());
         let runtime = runtime.await.expect("the runtime starts");
         let shards = axum::Router::new()
@@ -212,12 +218,17 @@ impl Coordinator {
 
     /// Runs a statement on the store's file, beside the store.
     pub async fn sql(&self, statement: &'static str) {
-        use sqlx::{ConnectOptions, Executor};
+        use sqlx::Executor;
+        self.connection().await.execute(statement).await.expect("runs");
+    }
+
+    /// The store's file, beside the store.
+    pub async fn connection(&self) -> sqlx::SqliteConnection {
+        use sqlx::ConnectOptions;
         let options = sqlx::sqlite::SqliteConnectOptions::new()
             .filename(self.folder.path().join("raven.db"))
             .busy_timeout(Duration::from_secs(10));
-        let mut connection = options.connect().await.expect("connects");
-        connection.execute(statement).await.expect("runs");
+        options.connect().await.expect("connects")
     }
 
     /// Who was credited how many flops for a job.

@@ -358,8 +358,8 @@ async fn peers_that_never_answer_are_let_go() {
 
 /// Sessions that the coordinator ended for `reason`.
 fn goodbyes(coordinator: &Coordinator, reason: GoodbyeReason) -> u64 {
-    let known = raven_coordinator::runtime::metrics::GOODBYES;
-    let index = known.iter().position(|&(known, _)| known == reason).expect("a known reason");
+    let index = GoodbyeReason::ALL.iter().position(|&known| known == reason);
+    let index = index.expect("a known reason");
     coordinator.runtime.metrics().goodbyes[index].get()
 }
 

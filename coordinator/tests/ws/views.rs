@@ -1,18 +1,18 @@
 //! What a page's card has shown, as receipts name it: over a real WebSocket into a real store.
 
 use crate::support::socket::{Socket, consent, hello, raise, receipt};
-use crate::support::{Coordinator, SITE_KEY, card_view};
+use crate::support::{CONSENT_TEXT, Coordinator, SITE_KEY, card, card_view};
 use ed25519_dalek::SigningKey;
 use raven_coordinator::store::{AllocationFault, Book};
 use raven_coordinator::time::UnixMs;
-use raven_coordinator::view::{VIEW_MS_MAX, view_id};
-use raven_engine::ContributorId;
+use raven_coordinator::view::{CardView, Queue, VIEW_MS_MAX, view_id};
+use raven_engine::{CategorySet, ContributorId};
 use raven_protocol::{
     FromContributor, GoodbyeReason, Hello, Receipt, SessionId, ToContributor, ViewId,
 };
 use std::time::Duration;
 
-/// That a view was given is noted to the hour.
+/// Longer than it takes until it is noted that a view was given once more.
 const HOUR_MS: i64 = 3_600_000;
 
 fn key() -> SigningKey {
@@ -86,7 +86,7 @@ async fn a_receipt_must_name_a_view_that_was_given_and_is_not_too_old() {
     let give = async |ago_ms: i64| {
         let given = UnixMs(UnixMs::now().0 - ago_ms);
         coordinator.sql("DELETE FROM card_views").await;
-        assert!(coordinator.store.give_view(&card_view(), given).await.expect("kept"));
+        coordinator.store.give_view(&card_view(), None, given).await.expect("kept");
     };
     give(VIEW_MS_MAX + HOUR_MS + 60_000).await;
     let (socket, ..) = consented(&coordinator, |_| {}).await;
@@ -95,6 +95,35 @@ async fn a_receipt_must_name_a_view_that_was_given_and_is_not_too_old() {
     give(VIEW_MS_MAX - 60_000).await;
     opened(&coordinator).await;
     assert_eq!(recorded(&coordinator).await[0], before[0] + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_yes_to_other_terms_than_hold_now_is_asked_for_again() {
+    let coordinator = start().await;
+    let before = recorded(&coordinator).await;
+    let cards = [
+        ("text_version", CardView::new("2", "25", "no")),
+        ("visit_mb", CardView::new(CONSENT_TEXT, "26", "no")),
+        ("gpu", CardView::new(CONSENT_TEXT, "25", "any")),
+    ];
+    let queue = || Queue { categories: CategorySet::EMPTY, work: Vec::new(), more: 0 };
+    for (field, card) in cards {
+        for view in [card.named(), card.with_queue(queue()).named()] {
+            coordinator
+                .store
+                .give_view(&view, Some(coordinator.site), UnixMs::now())
+                .await
+                .expect("kept");
+            let (socket, ..) = consented(&coordinator, |it| it.view = Some(view.id)).await;
+            socket.refused(GoodbyeReason::StaleView, field).await;
+        }
+    }
+    assert_eq!(recorded(&coordinator).await, before, "nothing came of any of them");
+    // Whatever waits by now is no other term.
+    let view = card().with_queue(queue()).named();
+    coordinator.store.give_view(&view, Some(coordinator.site), UnixMs::now()).await.expect("kept");
+    let (mut socket, ..) = consented(&coordinator, |it| it.view = Some(view.id)).await;
+    assert!(matches!(socket.receive().await.0, ToContributor::Ready { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,8 +142,8 @@ async fn what_a_session_has_named_is_kept_and_others_go() {
     let coordinator = start().await;
     let (store, now) = (&coordinator.store, UnixMs::now());
     let (_socket, session, _) = opened(&coordinator).await;
-    let other = raven_coordinator::view::CardView::new("2", "25", "no", &raven_engine::Rates::FLAT);
-    assert!(store.give_view(&other.named(), now).await.expect("kept"));
+    let other = CardView::new("2", "25", "no");
+    store.give_view(&other.named(), None, now).await.expect("kept");
     let later = |hours: i64| UnixMs(now.0 + hours * HOUR_MS);
     assert_eq!(store.forget_card_views(later(71)).await.expect("swept"), 0, "it may be named");
     assert_eq!(store.forget_card_views(later(73)).await.expect("swept"), 1);

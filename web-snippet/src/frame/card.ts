@@ -243,10 +243,11 @@ export class Card {
       // Asked again, nothing is ticked beforehand either but the processor, which is what is asked for.
       const { shareValue: share, refuses } = this.#elements;
       this.#elements.setChoices({ share, cpu: true, gpu: false, give: false, refuses });
+      this.#elements.showPressAgain(false);
       this.#gate.start();
       // Not before: most visitors never open it.
       void this.#offerEarned();
-      void this.#learn(true);
+      void this.#learn();
     }
     if (before.at === 'live' && after.at !== 'live') this.#inSight.stop();
     if (before.at !== 'live' && after.at === 'live') {
@@ -262,17 +263,14 @@ export class Card {
     this.#tellPage();
   }
 
-  /**
-   * Asks what waits, and shows it. Without an answer an open card stays as it is.
-   *
-   * @param isOpening whether the card has just been opened.
-   */
-  async #learn(isOpening: boolean): Promise<void> {
+  /** Asks what waits, and shows it. Where nobody answers the card says what every card does, and no more than is known. */
+  async #learn(): Promise<void> {
     const queue = await fetchQueue(this.#config.site);
     if (this.#view.at !== 'card') return;
-    if (queue || isOpening) this.#elements.showQueue(queue);
-    const view = queue?.view ?? (isOpening ? this.#config.view : this.#shown.view);
-    this.#shown = { view, at: Date.now() };
+    const isNew = this.#elements.showQueue(queue);
+    this.#shown = { view: queue?.view ?? this.#config.view, at: Date.now() };
+    // What the visitor has seen so far was something else.
+    if (isNew) this.#gate.start();
   }
 
   /** @param everywhere whether the visitor said so, for the site's other tabs too. */
@@ -427,13 +425,13 @@ export class Card {
     // A script of the page can't click here, but one of an extension could.
     if (!event.isTrusted || !this.#gate.isOpen || this.#view.at !== 'card') return;
     if (!this.#presence.vouchesFor(event)) {
-      this.#elements.showPressAgain();
+      this.#elements.showPressAgain(true);
       return;
     }
     if (Date.now() - this.#shown.at >= FRESH_MS) {
       // What it is for may be something else by now: that is read first.
-      this.#elements.showPressAgain();
-      void this.#learn(false);
+      this.#elements.showPressAgain(true);
+      void this.#learn();
       return;
     }
     // Whoever agrees anew begins anew, as somebody of whom nothing is known.
@@ -483,8 +481,8 @@ export class Card {
     // Another tab has been told to stop.
     if (phase.name === 'stopped') this.#memory.forget();
     if (phase.name === 'failed' && phase.failure === 'excluded') this.#memory.noteExcluded();
-    // The yes was to something else than holds now.
-    if (phase.name === 'failed' && phase.failure === 'text_changed') void this.#memory.forget();
+    // The yes was to something else than holds now. What was earned under its key is still the visitor's.
+    if (phase.name === 'failed' && phase.failure === 'text_changed') this.#memory.forget();
     void this.#offerKeep(message);
     this.#showStatus({ type: 'status', phase, tasks, traffic: { bytes, bytesMax }, gpu, earner, about, results });
   }

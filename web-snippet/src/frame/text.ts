@@ -48,9 +48,6 @@ const KINDS: Record<JobCategory, Key> = {
   other: 'kindOther',
 };
 
-/** So many kinds of work are named on the card; it has room for few. */
-const NAMED_MAX = 2;
-
 /** What keeps the visitor from agreeing, where they can do something about it. */
 const SIGHTS: Record<Sight, Key | undefined> = {
   waiting: undefined,
@@ -170,9 +167,8 @@ export class Text {
       const kinds = categories.map((category) => this.fill(KINDS[category]));
       return this.fill('queueNone', { what: this.#list.format(kinds) });
     }
-    const named = work.slice(0, NAMED_MAX).map(({ requester, category }) => this.fill('queueFor', { whom: requester, what: this.fill(KINDS[category]) }));
-    const rest = more + work.length - named.length;
-    const others = rest > 0 ? [this.fill('queueMore', { count: this.#count.format(rest) })] : [];
+    const named = work.map(({ requester, category }) => this.fill('queueFor', { whom: requester, what: this.fill(KINDS[category]) }));
+    const others = more > 0 ? [this.fill('queueMore', { count: this.#count.format(more) })] : [];
     return this.fill('queueNow', { what: this.#list.format([...named, ...others]) });
   }
 

@@ -66,6 +66,8 @@ export class Elements {
   #sight: Sight = 'waiting';
   readonly #leaving = element('leaving');
   readonly #leavingHint = element('leaving-hint');
+  /** Whether a press of the yes is to be repeated. */
+  #isPressWanted = false;
   readonly #over = element('over');
   readonly #overText = element('over-text');
   readonly #overResults = element('over-results');
@@ -154,7 +156,8 @@ export class Elements {
 
   #showYes(): void {
     this.yes.disabled = this.#sight !== 'seen' || !this.#isAny;
-    setText(this.#hint, this.#sight === 'seen' && !this.#isAny ? this.#text.fill('noKind') : this.#text.sight(this.#sight));
+    const hindrance = this.#sight === 'seen' && !this.#isAny ? this.#text.fill('noKind') : this.#text.sight(this.#sight);
+    setText(this.#hint, hindrance || (this.#isPressWanted ? this.#text.fill('pressAgain') : ''));
   }
 
   /** Without a GPU there is nothing to choose from. */
@@ -185,14 +188,25 @@ export class Elements {
     this.showSwitches();
   }
 
-  /** What would be computed now. What the site does not take is not asked about. */
-  showQueue(queue: Queue | undefined): void {
+  /**
+   * Shows what would be computed now. What the site does not take is not asked about; where nothing is known, all is.
+   *
+   * @returns whether the card says something else than before.
+   */
+  showQueue(queue: Queue | undefined): boolean {
+    const before = this.#asksFor;
     setText(this.#queue, this.#text.queue(queue));
-    if (!queue) return;
     for (const [category, box] of this.kinds) {
-      if (box.parentElement) box.parentElement.hidden = !queue.categories.includes(category);
+      if (box.parentElement) box.parentElement.hidden = queue?.categories.includes(category) === false;
     }
     this.showSwitches();
+    return this.#asksFor !== before;
+  }
+
+  /** What the card says of the work that it asks for. */
+  get #asksFor(): string {
+    const hidden = [...this.kinds.values()].map((box) => box.parentElement?.hidden === true);
+    return JSON.stringify([this.#queue.textContent, hidden]);
   }
 
   /** Shows what an earlier yes was for. */
@@ -215,9 +229,10 @@ export class Elements {
     setText(this.#chipText, this.#text.fill(isRefused ? 'neverHolds' : 'ask'));
   }
 
-  /** After a click that could have been meant for the page. */
-  showPressAgain(): void {
-    setText(this.#hint, this.#text.fill('pressAgain'));
+  /** After a click that could have been meant for the page, or for what the card said before; nothing any more where none is wanted. */
+  showPressAgain(isWanted: boolean): void {
+    this.#isPressWanted = isWanted;
+    this.#showYes();
   }
 
   /** The same after a choice that was to be for more, or nothing any more; nothing moves for it, so that it can be pressed again. */
