@@ -74,7 +74,7 @@ fn records(id: JobId, records: u32, tasks: u32) -> Vec<Record> {
         ..record(id, step)
     };
     let with_pause = |step: u32| {
-        let is_settled = step % SETTLED_EVERY == 0 || step == records;
+        let is_settled = step.is_multiple_of(SETTLED_EVERY) || step == records;
         std::iter::once(round(step)).chain(is_settled.then(|| paused(step)))
     };
     (1..=records).flat_map(with_pause).collect()
