@@ -373,10 +373,13 @@ async fn answer(app: &App, row: &JobRow) -> Result<Value, Problem> {
     Ok(shown)
 }
 
-fn cost(row: &JobRow, paid: NanoUsd) -> Value {
+fn cost(row: &JobRow, paid: Option<NanoUsd>) -> Value {
     let flops = row.flops.saturating_sub(row.void_flops);
     // Parts of a nano-USD that nobody is given go back with the rest, each share's own.
-    let charged = if row.phase.is_end() { Some(paid) } else { row.charged.rounded_up() };
+    let charged = match paid {
+        Some(paid) if row.phase.is_end() => Some(paid),
+        _ => row.charged.rounded_up(),
+    };
     json!({
         "flops": flops,
         "calculations": flops as f64 / FLOPS_PER_CALCULATION as f64,

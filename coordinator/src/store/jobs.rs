@@ -124,7 +124,8 @@ pub struct JobSummary {
     /// What was credited, by what executed it.
     pub work: Vec<BackendWork>,
     /// What of its escrow is its earners' and its shares': posted, or held until it matures.
-    pub paid: NanoUsd,
+    /// `None` where the job is of before there were books.
+    pub paid: Option<NanoUsd>,
 }
 
 /// Means over samples; `None` where they are not finite numbers.
@@ -407,14 +408,16 @@ impl Store {
             })
             .transpose()
         };
-        let paid = one("SELECT COALESCE(SUM(paid), 0) AS paid FROM pay_lines
-             WHERE job = ?1 AND payer = 'job'")
+        let paid = one("SELECT CASE WHEN book IS NOT NULL THEN
+                 (SELECT COALESCE(SUM(paid), 0) FROM pay_lines WHERE job = ?1 AND payer = 'job')
+             END AS paid FROM jobs WHERE id = ?1")
         .await?;
         Ok(JobSummary {
             paid: paid
-                .map(|row| column(&row, "pay_lines", "paid").map(NanoUsd))
+                .map(|row| column::<Option<i64>>(&row, "pay_lines", "paid"))
                 .transpose()?
-                .unwrap_or_default(),
+                .flatten()
+                .map(NanoUsd),
             work: self.job_work(id).await?,
             train: train.map(|row| MeanMetrics::read(&row, "rounds")).transpose()?,
             evaluation: evaluated(last)?,

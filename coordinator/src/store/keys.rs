@@ -1,7 +1,7 @@
 //! API keys, by their hash, and the accounts that they belong to.
 
 use super::children::check_open;
-use super::gone::remove_added;
+use super::gone::{keys_made, remove_added, take_made};
 use super::{
     Book, PasskeyNumber, SESSIONS_MAX, Store, StoreError, column, count_to_sql, failed, read_book,
     u64_column, unreadable,
@@ -295,13 +295,21 @@ async fn key_row(
     row.as_ref().map(read).transpose()
 }
 
-/// Revokes those of `gone` that hold, for `by`: `own` and what came of it, none of which
-/// may do more than it.
+/// What goes with a key that is revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// The passkeys that rest on its word.
+    Alone,
+    /// All that came of it.
+    WithMade,
+}
+
+/// Revokes `own` for `by`, with what came of it, none of which may do more than it.
 async fn revoke(
     mut transaction: Transaction<'_, Sqlite>,
     own: &KeyRow,
     account: KeyId,
-    gone: Vec<i64>,
+    extent: Extent,
     by: &KnownKey,
     now: UnixMs,
 ) -> Result<Revocation, StoreError> {
@@ -318,22 +326,28 @@ async fn revoke(
         .await
         .map_err(failed("look at keys"))?;
     let mut keys: Vec<KeyRow> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let gone = match extent {
+        Extent::Alone => vec![own.number.0],
+        Extent::WithMade => keys_made(&mut transaction, own.number, by.number).await?,
+    };
     keys.retain(|key| !gone.contains(&key.number.0));
     if by.account == account && is_last(own, &keys) {
         return Ok(Revocation::Last);
     }
-    let mut revoked = 0;
-    for id in gone {
-        let query = format!("UPDATE api_keys SET revoked_ms = ?2 WHERE id = ?1 AND {HOLDS}");
-        let done = sqlx::query(sqlx::AssertSqlSafe(query))
-            .bind(id)
-            .bind(now.0)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("revoke a key"))?;
-        revoked += done.rows_affected();
-        remove_added(&mut transaction, KeyNumber(id), now).await?;
-    }
+    let revoked = match extent {
+        Extent::Alone => {
+            let query = format!("UPDATE api_keys SET revoked_ms = ?2 WHERE id = ?1 AND {HOLDS}");
+            let done = sqlx::query(sqlx::AssertSqlSafe(query))
+                .bind(own.number.0)
+                .bind(now.0)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed("revoke a key"))?;
+            remove_added(&mut transaction, own.number, now).await?;
+            done.rows_affected()
+        }
+        Extent::WithMade => take_made(&mut transaction, own.number, by.number, now).await?,
+    };
     transaction.commit().await.map_err(failed("commit a revocation"))?;
     Ok(if revoked == 0 { Revocation::Unknown } else { Revocation::Revoked })
 }
@@ -475,12 +489,12 @@ impl Store {
             check_holds(&mut transaction, by.number, now).await?;
             return Ok(Revocation::Unknown);
         };
-        revoke(transaction, &own, account, vec![number.0], by, now).await
+        revoke(transaction, &own, account, Extent::Alone, by, now).await
     }
 
     /// The same, and revokes all keys that came of it, those of sub-accounts and of the
-    /// passkeys that it added too: whoever stole it may have made them. It may have been revoked before. `by` stays where it is
-    /// one of them, with those that came of it.
+    /// passkeys that it added too: whoever stole it may have made them. It may have been
+    /// revoked before. `by` stays where it is one of them, with those that came of it.
     ///
     /// # Errors
     /// Those of [`Store::revoke_key_of`].
@@ -496,23 +510,7 @@ impl Store {
             check_holds(&mut transaction, by.number, now).await?;
             return Ok(Revocation::Unknown);
         };
-        let gone = sqlx::query_scalar(
-            "WITH RECURSIVE gone (id) AS (
-                 SELECT ?1
-                 UNION SELECT k.id FROM api_keys k JOIN gone g ON k.made_by = g.id
-                 WHERE k.id <> ?2
-                 UNION SELECT k.id FROM api_keys k
-                 JOIN passkeys p ON p.id = k.passkey AND p.confirmed_by IS NULL
-                 JOIN gone g ON p.added_by = g.id WHERE k.id <> ?2
-             )
-             SELECT id FROM gone",
-        )
-        .bind(number.0)
-        .bind(by.number.0)
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed("look for the keys that a key made"))?;
-        revoke(transaction, &own, account, gone, by, now).await
+        revoke(transaction, &own, account, Extent::WithMade, by, now).await
     }
 
     /// Revokes a key, also the last one of its account, with a code of recovery that it

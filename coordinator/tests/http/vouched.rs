@@ -91,6 +91,38 @@ fn a_passkey_goes_with_the_key_that_added_it_and_takes_what_it_confirmed() {
     assert_eq!(kind(&sign_in(&server, &mut third).problem(401)), "passkey-unknown");
 }
 
+/// A passkey that another one of the thief's has confirmed, and keys of these that last, too.
+#[test]
+fn of_a_stolen_key_all_goes_that_came_of_it_and_the_asking_key_stays() {
+    let server = start();
+    let (mut own, made) = sign_up(&server);
+    let stolen = server.ask(key(&made), "POST", "/v1/keys", &json!({"name": "stolen"})).json();
+    let (mut first, mut second) = (Passkey::new(PLACE), Passkey::new(PLACE));
+    assert_eq!(add(&server, key(&stolen), &mut first).status, 201);
+    let of_thief = sign_in(&server, &mut first).json();
+    assert_eq!(confirmed(&server, key(&of_thief), &mut second, &mut first).status, 201);
+    let lasting = |passkey: &mut Passkey| {
+        let credential = passkey.get(options(&begin_sign_in(&server)));
+        let body = json!({"credential": credential, "key_name": "mine now"});
+        post(&server, "/v1/passkeys/sign-in/finish", &body).json()
+    };
+    let (of_first, of_second) = (lasting(&mut first), lasting(&mut second));
+    assert_eq!(get(&server, key(&of_second), "/v1/account").status, 200);
+    let session = sign_in(&server, &mut own).json();
+    let path = format!("/v1/keys/{}?made=true", stolen["id"].as_str().expect("an id"));
+    // What asks is of the account's own passkey, which the stolen key has not added.
+    assert_eq!(server.ask(key(&session), "DELETE", &path, &Value::Null).status, 204);
+    for gone in [&stolen, &of_thief, &of_first, &of_second] {
+        get(&server, key(gone), "/v1/account").problem(401);
+    }
+    for passkey in [&mut first, &mut second] {
+        assert_eq!(kind(&sign_in(&server, passkey).problem(401)), "passkey-unknown");
+    }
+    for stays in [&made, &session] {
+        assert_eq!(get(&server, key(stays), "/v1/account").status, 200);
+    }
+}
+
 #[test]
 fn a_code_of_recovery_takes_what_a_passkey_of_a_sub_account_confirmed() {
     let server = start();
