@@ -24,7 +24,7 @@ async fn a_lie_of_before_a_restart_is_found_though_the_job_is_cancelled_at_once(
     let spec = JobSpec {
         verification: Verification::Adaptive,
         numerics: Numerics::Strict,
-        ..job("replica", 3, 96, 8)
+        ..job("replica", 3, 48, 8)
     };
     let coordinator = Coordinator::start(|_| {}).await;
     let slow = Habits { slow: Duration::from_millis(20), ..Habits::default() };
@@ -35,7 +35,7 @@ async fn a_lie_of_before_a_restart_is_found_though_the_job_is_cancelled_at_once(
     }
     drop(contributors);
     let coordinator = coordinator.restart(|_| {}).await;
-    assert!(coordinator.row(ID).await.step < 7, "there is no checkpoint but the first");
+    assert!(coordinator.row(ID).await.step < 13, "there is no checkpoint but the first");
     // As if all of it had been taken on one word, and what one of them did first were false.
     coordinator.sql("UPDATE credits SET proof = 'single'").await;
     coordinator
