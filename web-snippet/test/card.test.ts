@@ -48,6 +48,8 @@ interface Tab {
   readonly toPage: ToLoader[];
   readonly held: Map<string, string>;
   readonly database: FakeIndexedDb;
+  /** The tab comes to the front or goes behind another one. */
+  hide(isHidden: boolean): void;
   /** What was opened in new tabs. */
   readonly opened: string[];
   /** What the coordinator was asked and told. */
@@ -164,6 +166,10 @@ function open(kept?: string, surroundings: Surroundings = {}): Tab {
       window.dispatchEvent(Object.assign(new Event('storage'), { key: KEY, oldValue, newValue }));
     },
     act: (event) => void document.dispatchEvent(event),
+    hide: (isHidden) => {
+      document.hidden = isHidden;
+      document.dispatchEvent(new Event('visibilitychange'));
+    },
     view: () => byId('raven').dataset.view,
     byId: (id) => byId(`raven-${id}`),
   };
@@ -1023,6 +1029,21 @@ test('"never here" holds in the frame, whatever the page remembers, until a yes'
   shown.byId('yes').dispatchEvent(trusted('click', { detail: 0 }));
   await settle(20);
   assert.deepEqual([shown.held.has(NEVER), shown.view()], [false, 'live']);
+});
+
+test('a tab that was covered while it was hidden rests when it is back', async () => {
+  const { tab, hub } = await working();
+  await settle(20);
+  tab.hide(true);
+  FakeSight.become(false);
+  await settle(2_000 + UNSEEN_MS_MAX + 200);
+  assert.deepEqual(hub.got.at(-1), { kind: 'pause', detail: 'hidden' });
+  tab.hide(false);
+  await settle(20);
+  assert.equal(hub.got.at(-1)?.kind, 'resume', 'what was seen before counts for a moment');
+  await settle(UNSEEN_MS_MAX + 200);
+  assert.deepEqual(hub.got.at(-1), { kind: 'pause', detail: 'unseen' });
+  tab.click('stop');
 });
 
 test('work rests while Stop is out of sight, and a recalled yes waits for the first sight of it', async () => {

@@ -173,6 +173,9 @@ export class Card {
       if (this.#memory.isTakenBack(event)) this.#end();
       else if (this.#memory.recall()?.excluded && this.#view.at === 'live') this.#dispatch({ type: 'excluded' });
     });
+    document.addEventListener('visibilitychange', () => {
+      if (!document.hidden) this.#inSight.again();
+    });
     new ResizeObserver(() => this.#tellPage()).observe(root);
   }
 
