@@ -9,7 +9,7 @@ import { messages } from '../src/frame/text/en.ts';
 import type { ToLoader } from '../src/shared/embed-port.ts';
 import { channelName, type FromHub, type ToHub } from '../src/shared/hub-port.ts';
 import { Identity } from '../src/hub/identity.ts';
-import { keepKey, keptKey, retireKey } from '../src/shared/key-store.ts';
+import { keepKey, keptKey, keptKeys, retireKey } from '../src/shared/key-store.ts';
 import { fromHex, until } from './hub-world.ts';
 import { FakeElement, FakeIndexedDb, FakeObserver, FakeSight, fakeStorage, stub, trusted } from './fakes.ts';
 
@@ -88,13 +88,15 @@ interface Surroundings {
   readonly traces?: Readonly<Record<string, string>>;
   /** How long that takes to say. */
   readonly lateMs?: number;
+  /** How long the coordinator takes to answer a gift. */
+  readonly lateGiftMs?: number;
   /** What the browser has beyond the least. */
   readonly navigator?: object;
 }
 
 /** @param kept the remembered yes. */
 function open(kept?: string, surroundings: Surroundings = {}): Tab {
-  const { battery = Promise.resolve(charging), config, navigator, lateMs, coordinator, traces = {} } = surroundings;
+  const { battery = Promise.resolve(charging), config, navigator, lateMs, lateGiftMs = 0, coordinator, traces = {} } = surroundings;
   leave();
   const elements = new Map<string, FakeElement>();
   const byId = (id: string): FakeElement => {
@@ -108,6 +110,7 @@ function open(kept?: string, surroundings: Surroundings = {}): Tab {
   const answer = async (url: string, { method = 'GET', body = '' }: { method?: string; body?: string }) => {
     asked.push(`${method} ${url} ${body}`.trim());
     const told = url.startsWith('/v1/') ? coordinator?.(url, body) : undefined;
+    if (url.endsWith('/gifts') && lateGiftMs > 0) await settle(lateGiftMs);
     if (told) return { ok: told.status < 300, status: told.status, json: async () => told.json };
     if (lateMs !== undefined) await settle(lateMs);
     // It may be another one by now.
@@ -995,6 +998,54 @@ test('what was accepted after its page was left is asked about, too', async () =
   tab.click('leaving-keep');
   await until(() => tab.opened.length === 1);
   assert.deepEqual(claimsOf(tab.opened[0]).map(({ statement }) => JSON.parse(statement).from), [publicKey]);
+});
+
+/** The visitor opens the card, reads it, and agrees. */
+async function agree(tab: Tab): Promise<void> {
+  tab.click('open');
+  await settle(SEEN_MS);
+  tab.byId('yes').dispatchEvent(trusted('click', { detail: 0 }));
+  await settle(50);
+}
+
+test('a yes while a goodbye is on its way ends it: nothing is given, and the key stays', async () => {
+  const { gifts, coordinator } = ledger(0);
+  let isLate = true;
+  const tab = open(undefined, { traces, lateMs: 1_500, coordinator: (path, body) => (isLate ? undefined : coordinator(path, body)) });
+  const { publicKey } = await earnedKey();
+  tab.card.obeyPage(hello);
+  tab.click('open');
+  await settle(20);
+  tab.click('never');
+  await agree(tab);
+  isLate = false;
+  await settle(1_500);
+  assert.deepEqual([tab.view(), gifts, (await keptKey(SITE))?.publicKey], ['live', [], publicKey]);
+  assert.deepEqual([answers(tab), tab.held.get(KEY_TRACE), tab.held.has(NEVER)], [['yes'], '1', false]);
+  tab.click('stop');
+});
+
+test('a yes after a gift whose answer is late or lost begins with a new key, and erases none', async () => {
+  for (const isLost of [true, false]) {
+    const { coordinator } = ledger(0, { gift: isLost ? 503 : 201 });
+    const never = { ...traces, [NEVER]: String(Date.now()) };
+    const tab = open(undefined, { traces: never, lateGiftMs: 900, coordinator });
+    const { publicKey } = await earnedKey();
+    tab.card.obeyPage({ ...hello, asked: true });
+    tab.click('open');
+    tab.click('no');
+    await settle(50);
+    assert.equal(tab.held.get(KEY_TRACE), '0', 'noted before it is sent');
+    await agree(tab);
+    const { publicKey: next, privateKey } = await Identity.generate();
+    assert.equal(await keptKey(SITE), undefined, 'the hub makes a new one');
+    await keepKey(SITE, { publicKey: next, privateKey });
+    await settle(900);
+    const kept = (await keptKeys(SITE)).map((key) => key.publicKey);
+    assert.deepEqual([tab.view(), kept], ['live', [publicKey, next]]);
+    assert.deepEqual([answers(tab), tab.held.get(KEY_TRACE)], [['yes'], '1']);
+    tab.click('stop');
+  }
 });
 
 test('where nothing is uncollected "never here" asks nothing', async () => {

@@ -61,6 +61,8 @@ export class Card {
   #lastSent = '';
   readonly #memory: Memory;
   readonly #traces: Traces;
+  /** Counts the answers: one that comes after a "never" ends what was begun for that. */
+  #answers = 0;
   /** Bytes that the visit has moved, as far as this page knows. */
   #bytes = 0;
   /** The page's wishes for a work token that are not answered yet. */
@@ -358,6 +360,7 @@ export class Card {
     this.#takeBack();
     // "Not now" to a card that the visitor had shown takes no "never" back.
     const isNever = answer === 'never' || this.#traces.neverSince !== undefined;
+    this.#answers += 1;
     if (answer === 'never') this.#traces.noteNever();
     this.#dispatch({ type: answer });
     if (isNever) void this.#sayGoodbye();
@@ -381,23 +384,35 @@ export class Card {
 
   /** After a "never": the key goes too, once the visitor has said to whom its earnings go, where there are any. */
   async #sayGoodbye(): Promise<void> {
+    const answers = this.#answers;
     const uncollected = this.#traces.hasKey ? await this.#earned.uncollected() : { live: 0, test: 0 };
     const isSomething = uncollected !== undefined && uncollected.live + uncollected.test > 0;
     // Results that were accepted after their page was left are something to collect as well.
     const isThere = await (isSomething ? this.#earned.note() : uncollected === undefined && this.#earned.load());
+    if (this.#isTakenBack(answers)) return;
     if (isThere) this.#dispatch({ type: 'leave', uncollected });
     else await this.#leave();
   }
 
+  /** Whether the visitor has answered again, here or by a yes in another tab, since a goodbye began after `answers`. */
+  #isTakenBack(answers: number): boolean {
+    return answers !== this.#answers || (this.#traces.hasKey && this.#traces.neverSince === undefined);
+  }
+
   /** Erases the keys. What nobody has collected is the site's then, as the card says. */
   async #leave(isAsked = false): Promise<void> {
+    const answers = this.#answers;
     if (this.#traces.hasKey) {
-      if (!(await this.#earned.give(Date.now()))) {
+      this.#traces.noteGiving();
+      const isHeard = await this.#earned.give(Date.now());
+      if (this.#isTakenBack(answers)) return;
+      if (!isHeard) {
         // The next page of the site tries again.
         this.#dispatch({ type: 'not_left' });
         return;
       }
       await forgetKeys(this.#config.site);
+      if (this.#isTakenBack(answers)) return;
       this.#traces.forgetKey();
     }
     this.#dispatch({ type: 'left' });
@@ -438,20 +453,27 @@ export class Card {
       return;
     }
     // Whoever agrees anew begins anew, as somebody of whom nothing is known.
-    const anew = this.#memory.recall()?.excluded ? retireKey(this.#config.site) : undefined;
+    const isAnew = this.#memory.recall()?.excluded === true;
+    this.#answers += 1;
     this.#traces.forgetNever();
     this.#elements.showRefused(false);
     this.#agreedTo = this.#shown.view;
     this.#bytes = this.#memory.agree(this.#elements.choices, this.#agreedTo, this.#bytes).bytes;
     this.#dispatch({ type: 'agree' });
     this.#embed.send({ type: 'answer', answer: 'yes' });
-    void this.#startHub(anew);
+    void this.#startHub(isAnew);
   }
 
-  /** Starts the hub once it is known whether it may work now: where it may not, it downloads nothing yet. */
-  async #startHub(ready?: Promise<void>): Promise<void> {
+  /**
+   * Starts the hub once it is known whether it may work now: where it may not, it downloads nothing yet.
+   *
+   * @param isAnew whether it is to work under another key than before.
+   */
+  async #startHub(isAnew = false): Promise<void> {
     const wasKept = this.#memory.recall() !== undefined;
-    await Promise.all([this.#pauses.watch(), ready]);
+    // What a key earns that was being given away is the site's, whether or not the answer to that has come.
+    const retired = isAnew || this.#traces.isGiving ? retireKey(this.#config.site) : undefined;
+    await Promise.all([this.#pauses.watch(), retired]);
     // The visitor may have stopped meanwhile, and even agreed again.
     if (this.#view.at !== 'live' || this.#hub) return;
     if (wasKept && !this.#memory.recall()) {

@@ -1,7 +1,11 @@
 /**
- * Two words of the frame's own about a visitor, beside the yes (`memory.ts`): that there is a key, and that they said
+ * Words of the frame's own about a visitor, beside the yes (`memory.ts`): that there is a key, and that they said
  * "never here". The page can reach neither. Before an answer nothing is kept.
  */
+
+/** What is said of a key. */
+const KEPT = '1';
+const GIVING = '0';
 
 export class Traces {
   readonly #storage: () => Storage;
@@ -23,7 +27,17 @@ export class Traces {
   }
 
   noteKey(): void {
-    if (!this.hasKey) this.#write(this.#key, '1');
+    this.#write(this.#key, KEPT);
+  }
+
+  /** Whether the site was to get what the key has earned, and earns: whoever agrees anew needs another key. */
+  get isGiving(): boolean {
+    return this.#read(this.#key) === GIVING;
+  }
+
+  /** Before the coordinator is told, since its answer may be lost. */
+  noteGiving(): void {
+    this.#write(this.#key, GIVING);
   }
 
   forgetKey(): void {
