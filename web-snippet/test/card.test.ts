@@ -19,7 +19,7 @@ const CONFIG: PageConfig = { ticket: 't', site: SITE, siteName: 'News', textVers
 /** What an earlier card showed. */
 const SEEN = '0b'.repeat(32);
 /** What the frame notes where there may be a key, and after a "never". */
-const [KEY_TRACE, NEVER] = [`${KEY} key`, `${KEY} never`];
+const [KEY_TRACE, NEVER, ASKED] = [`${KEY} key`, `${KEY} never`, `${KEY} asked`];
 const settle = (ms = 5): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The hub of a tab, as its frame sees it. */
@@ -83,7 +83,7 @@ interface Surroundings {
   /** What would be computed now; without it nobody answers. */
   readonly queue?: object;
   /** What the coordinator answers to what is signed; without it nobody does. */
-  readonly coordinator?: (path: string, body: string) => { status: number; json?: object };
+  readonly coordinator?: (path: string, body: string) => { status: number; json?: object } | undefined;
   /** What the frame keeps already, beside a yes. */
   readonly traces?: Readonly<Record<string, string>>;
   /** How long that takes to say. */
@@ -221,7 +221,7 @@ test('a page that took the yes back before there was a frame: nothing starts', a
   const tab = open(yes());
   tab.card.obeyPage({ ...hello, forget: true });
   await settle(20);
-  assert.deepEqual([tab.hubs.length, tab.held.size, tab.view()], [0, 0, 'chip']);
+  assert.deepEqual([tab.hubs.length, [...tab.held.keys()], tab.view()], [0, [KEY_TRACE], 'chip']);
   assert.equal(types(tab).at(-1), 'forgotten');
 });
 
@@ -275,7 +275,7 @@ test('a yes that has run out is removed, also where the page wants quiet', async
     const tab = open(kept);
     tab.card.obeyPage({ ...hello, quiet: true });
     await settle(20);
-    assert.deepEqual([tab.hubs.length, tab.held.size], [0, 0], kept);
+    assert.deepEqual([tab.hubs.length, [...tab.held.keys()]], [0, [KEY_TRACE]], kept);
   }
 });
 
@@ -978,13 +978,55 @@ test('a coordinator that does not answer keeps the key from being erased, and th
   assert.deepEqual(answers(tab), []);
   for (const [ago, isGiven] of [[60_000, false], [3_600_000, true]] as const) {
     const { gifts, coordinator } = ledger(1_234);
-    const next = open(undefined, { traces: { ...traces, [NEVER]: String(Date.now() - ago) }, coordinator });
+    const next = open(undefined, { traces: { ...traces, [NEVER]: String(Date.now() - ago), [ASKED]: String(Date.now() - ago) }, coordinator });
     await earnedKey();
     next.card.obeyPage(hello);
     await settle(50);
     assert.deepEqual([gifts.length > 0, !next.database.databases.has(KEY), answers(next)], [isGiven, isGiven, isGiven ? ['never'] : []]);
     // A link that was opened a minute ago may still be on its way: the question stands once more.
     assert.equal(next.view(), isGiven ? 'gone' : 'leaving');
+  }
+});
+
+test('nothing is given by default before the visitor has seen the question', async () => {
+  const never = { ...traces, [NEVER]: String(Date.now() - 3_600_000) };
+  // A question of the page before would be seen just now.
+  await settle(SEEN_MS);
+  for (const isSeen of [false, true]) {
+    const { gifts, coordinator } = ledger(1_234);
+    const tab = open(undefined, { traces: never, coordinator });
+    FakeSight.become(isSeen);
+    await earnedKey();
+    tab.card.obeyPage(hello);
+    await settle(50);
+    assert.deepEqual([tab.view(), gifts, tab.held.has(ASKED)], ['leaving', [], false]);
+    await settle(SEEN_MS);
+    assert.deepEqual([gifts, tab.held.has(ASKED)], [[], isSeen], 'a page that hides it gains nothing');
+    tab.click('leaving-give');
+    await settle(50);
+    assert.deepEqual([gifts.length, [...tab.held.keys()]], [1, [NEVER]]);
+  }
+});
+
+test('whoever has the mark shown after a "never here" can open it, and keeps the key and the frame', async () => {
+  const ago = String(Date.now() - 3_600_000);
+  const { gifts, coordinator } = ledger(1_234);
+  const tab = open(undefined, { traces: { ...traces, [NEVER]: ago, [ASKED]: ago }, coordinator });
+  const { publicKey } = await earnedKey();
+  tab.card.obeyPage({ ...hello, asked: true });
+  await settle(50);
+  assert.deepEqual([tab.view(), answers(tab), gifts], ['icon', [], []]);
+  await agree(tab);
+  assert.deepEqual([tab.view(), (await keptKey(SITE))?.publicKey, tab.held.has(ASKED)], ['live', publicKey, false]);
+  tab.click('stop');
+});
+
+test('a key that an earlier frame kept without a word of it is known by its yes, even one that has run out', async () => {
+  for (const kept of [yes(Date.now() - 1), yes(undefined, 'text-0'), '{}']) {
+    const tab = open(kept);
+    tab.card.obeyPage(hello);
+    await settle(20);
+    assert.deepEqual([tab.held.has(KEY), tab.held.get(KEY_TRACE)], [false, '1']);
   }
 });
 

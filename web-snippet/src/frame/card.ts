@@ -44,6 +44,8 @@ export class Card {
   readonly #gate: Gate;
   /** What raises a yes needs what a yes needs. */
   readonly #liveGate: Gate;
+  /** Nothing is given unasked before the visitor has seen the question. */
+  readonly #leavingGate: Gate;
   /** Runs while the gate of the panel watches. */
   #watching: ReturnType<typeof setTimeout> | undefined;
   readonly #presence = new Presence(document);
@@ -89,6 +91,7 @@ export class Card {
     this.#chosen = this.#elements.choices;
     this.#gate = new Gate(this.#elements.asked, (sight) => this.#see(sight));
     this.#liveGate = new Gate(this.#elements.changed, () => undefined);
+    this.#leavingGate = new Gate(this.#elements.left, (sight) => this.#noteAsked(sight));
     this.#pauses = new Pauses(() => this.#applyPause());
     this.#inSight = new InSight(this.#elements.stop, (isInSight) => this.#pauses.setInSight(isInSight));
     this.#listen();
@@ -111,16 +114,7 @@ export class Card {
   obeyPage(message: ToFrame): void {
     switch (message.type) {
       case 'hello':
-        if (message.quiet) this.#dispatch({ type: 'quiet' });
-        if (this.#traces.neverSince !== undefined) this.#refuse(message.asked);
-        this.#lastSent = '';
-        this.#embed.send({ type: 'ready' });
-        this.#tellPage();
-        if (message.forget) this.#forget();
-        // Before the card is opened: nothing moves in it for that.
-        void this.#offerEarned();
-        if (this.#traces.neverSince === undefined) this.#recall();
-        else void this.#holdTo(message.asked);
+        this.#greet(message);
         return;
       case 'visibility':
         this.#pauses.setPageVisible(message.visible);
@@ -135,6 +129,25 @@ export class Card {
         this.#forget();
         return;
     }
+  }
+
+  /** The page has loaded the frame, and says what it remembers. */
+  #greet({ quiet, asked, forget }: Extract<ToFrame, { type: 'hello' }>): void {
+    // A frame of before kept a key with the yes and no word of it.
+    const isUnnoted = this.#memory.isThere && !this.#traces.hasKey;
+    if (quiet) this.#dispatch({ type: 'quiet' });
+    if (this.#traces.neverSince !== undefined) this.#refuse(asked);
+    this.#lastSent = '';
+    this.#embed.send({ type: 'ready' });
+    this.#tellPage();
+    if (forget) this.#forget();
+    // Before the card is opened: nothing moves in it for that.
+    void this.#offerEarned();
+    if (this.#traces.neverSince === undefined) this.#recall();
+    // Whoever has the mark shown may open it; what they left behind is asked about at the next no.
+    else if (!asked) void this.#hold();
+    // A yes that has run out is gone by now.
+    if (isUnnoted) this.#traces.noteKey();
   }
 
   /** However often the page asks, the coordinator is asked once at a time. */
@@ -254,6 +267,8 @@ export class Card {
       void this.#offerEarned();
       void this.#learn();
     }
+    if (before.at === 'leaving' && after.at !== 'leaving') this.#leavingGate.stop();
+    if (before.at !== 'leaving' && after.at === 'leaving') this.#leavingGate.start();
     if (before.at === 'live' && after.at !== 'live') this.#inSight.stop();
     if (before.at !== 'live' && after.at === 'live') {
       // On the site's next pages nobody has pressed anything.
@@ -374,12 +389,18 @@ export class Card {
   }
 
   /** The visitor said "never here" on an earlier page, and may not have answered what is to become of the earnings. */
-  async #holdTo(isAsked: boolean): Promise<void> {
-    const since = this.#traces.neverSince ?? 0;
-    // A link that was opened then may still be used.
-    if (this.#traces.hasKey && Date.now() - since > LINK_MS) await this.#leave(isAsked);
-    else if (this.#traces.hasKey) await this.#sayGoodbye();
-    else if (!isAsked) this.#embed.send({ type: 'answer', answer: 'never' });
+  async #hold(): Promise<void> {
+    const { hasKey, askedSince } = this.#traces;
+    // A link that was opened then may still be used. Who has not seen the question is asked now.
+    if (!hasKey || (askedSince !== undefined && Date.now() - askedSince > LINK_MS)) await this.#leave();
+    else await this.#sayGoodbye();
+  }
+
+  /** What the gate sees of the question. From then on silence is an answer, and on the next pages it stays so. */
+  #noteAsked(sight: Sight): void {
+    if (sight !== 'seen') return;
+    if (this.#traces.askedSince === undefined) this.#traces.noteAsked();
+    this.#leavingGate.stop();
   }
 
   /** After a "never": the key goes too, once the visitor has said to whom its earnings go, where there are any. */
@@ -400,7 +421,7 @@ export class Card {
   }
 
   /** Erases the keys. What nobody has collected is the site's then, as the card says. */
-  async #leave(isAsked = false): Promise<void> {
+  async #leave(): Promise<void> {
     const answers = this.#answers;
     if (this.#traces.hasKey) {
       this.#traces.noteGiving();
@@ -417,7 +438,7 @@ export class Card {
     }
     this.#dispatch({ type: 'left' });
     // Only now: the page removes the frame.
-    if (!isAsked) this.#embed.send({ type: 'answer', answer: 'never' });
+    this.#embed.send({ type: 'answer', answer: 'never' });
   }
 
   /** A yes on an earlier page of the site holds for a day. */
@@ -542,6 +563,8 @@ export class Card {
     const link = await this.#earned.link(Date.now());
     if (!link) return;
     window.open(link, '_blank', 'noopener');
+    // It holds from now.
+    if (this.#view.at === 'leaving') this.#traces.noteAsked();
     this.#dispatch({ type: 'linked' });
   }
 

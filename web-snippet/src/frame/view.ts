@@ -92,6 +92,11 @@ export class Elements {
     return { card: this.#live, actions: this.#shareLive };
   }
 
+  /** What a visitor must see who is asked what is to become of the earnings. */
+  get left(): GateParts {
+    return { card: this.#leaving, actions: this.leavingKeep };
+  }
+
   /** Width in CSS pixels at which the question of the chip is whole. */
   get chipWidth(): number {
     const style = getComputedStyle(this.open);
