@@ -893,10 +893,10 @@ async function earnedKey(): Promise<Identity> {
 }
 
 /** A coordinator that knows what a key has, and takes gifts. */
-function ledger(available: number, { gift = 201, wallet = null as string | null } = {}) {
-  const gifts: Array<{ purpose: string; site: string; from: string }> = [];
+function ledger(available: number, { gift = 201, wallet = null as string | null, aheadMs = 0 } = {}) {
+  const gifts: Array<{ purpose: string; site: string; from: string; expires_ms: number }> = [];
   const coordinator = (path: string, body: string): { status: number; json?: object } => {
-    if (path.endsWith('/challenge')) return { status: 201, json: { nonce: 'ab' } };
+    if (path.endsWith('/challenge')) return { status: 201, json: { nonce: 'ab', now_ms: Date.now() + aheadMs } };
     if (path.endsWith('/gifts')) {
       gifts.push(JSON.parse(JSON.parse(body).statement));
       return { status: gift };
@@ -986,6 +986,36 @@ test('a coordinator that does not answer keeps the key from being erased, and th
     // A link that was opened a minute ago may still be on its way: the question stands once more.
     assert.equal(next.view(), isGiven ? 'gone' : 'leaving');
   }
+});
+
+test('gifts and links end by the coordinator’s clock, whatever the device’s says', async () => {
+  for (const aheadMs of [-3_600_000, 3_600_000]) {
+    const { gifts, coordinator } = ledger(1_234, { aheadMs });
+    const left = (expires = 0): number => expires - (Date.now() + aheadMs);
+    const linked = open(undefined, { traces, coordinator });
+    await earnedKey();
+    linked.card.obeyPage(hello);
+    await settle(20);
+    linked.click('card-keep');
+    await until(() => linked.opened.length === 1);
+    const [claim] = claimsOf(linked.opened[0]).map(({ statement }) => JSON.parse(statement).expires_ms);
+    const tab = open(undefined, { traces, coordinator });
+    await earnedKey();
+    await sayNever(tab);
+    tab.click('leaving-give');
+    await settle(50);
+    for (const expires of [claim, gifts[0]?.expires_ms]) assert.ok(left(expires) > 13 * 60_000 && left(expires) < 15 * 60_000, `${left(expires)} ms`);
+  }
+});
+
+test('a gift that is refused is not said to be unanswered', async () => {
+  const { coordinator } = ledger(1_234, { gift: 422 });
+  const tab = open(undefined, { traces, coordinator });
+  const { publicKey } = await earnedKey();
+  await sayNever(tab);
+  tab.click('leaving-give');
+  await settle(50);
+  assert.deepEqual([tab.byId('leaving-hint').textContent, (await keptKey(SITE))?.publicKey], [messages.leaveRefused, publicKey]);
 });
 
 test('nothing is given by default before the visitor has seen the question', async () => {

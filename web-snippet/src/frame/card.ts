@@ -425,11 +425,11 @@ export class Card {
     const answers = this.#answers;
     if (this.#traces.hasKey) {
       this.#traces.noteGiving();
-      const isHeard = await this.#earned.give(Date.now());
+      const given = await this.#earned.give();
       if (this.#isTakenBack(answers)) return;
-      if (!isHeard) {
+      if (given !== 'taken') {
         // The next page of the site tries again.
-        this.#dispatch({ type: 'not_left' });
+        this.#dispatch({ type: 'not_left', why: given });
         return;
       }
       await forgetKeys(this.#config.site);
@@ -560,7 +560,7 @@ export class Card {
 
   /** Opens the coordinator's own page, whose storage lasts, with the right to collect. */
   async #keep(): Promise<void> {
-    const link = await this.#earned.link(Date.now());
+    const link = await this.#earned.link();
     if (!link) return;
     window.open(link, '_blank', 'noopener');
     // It holds from now.

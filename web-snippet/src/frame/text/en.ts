@@ -76,6 +76,7 @@ export const messages = {
   leaveLinked: 'Collect it on the page that has opened, then press Done here. What is not collected goes to {site}.',
   leaveDone: 'Done',
   leaveFailed: 'The server does not answer. Please press again.',
+  leaveRefused: 'The server refuses that. The key stays.',
   playMoney: 'play money',
   stop: 'Stop',
 

@@ -78,6 +78,7 @@ export const messages: Messages = {
   leaveLinked: 'Cóbralo en la página que se abrió y pulsa aquí Hecho. Lo que no se cobre será de {site}.',
   leaveDone: 'Hecho',
   leaveFailed: 'El servidor no responde. Pulsa otra vez.',
+  leaveRefused: 'El servidor lo rechaza. La clave se queda.',
   playMoney: 'dinero de prueba',
   stop: 'Parar',
 

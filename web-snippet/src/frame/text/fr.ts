@@ -78,6 +78,7 @@ export const messages: Messages = {
   leaveLinked: 'Encaissez sur la page qui s’est ouverte, puis cliquez ici sur Terminé. Le reste va à {site}.',
   leaveDone: 'Terminé',
   leaveFailed: 'Le serveur ne répond pas. Cliquez encore une fois.',
+  leaveRefused: 'Le serveur le refuse. La clé reste.',
   playMoney: 'argent fictif',
   stop: 'Arrêter',
 

@@ -78,6 +78,7 @@ export const messages: Messages = {
   leaveLinked: 'खुले पेज पर इसे लें, फिर यहाँ “पूरा हुआ” दबाएँ। जो न लिया जाए वह {site} को जाएगा।',
   leaveDone: 'पूरा हुआ',
   leaveFailed: 'सर्वर जवाब नहीं दे रहा। फिर से दबाएँ।',
+  leaveRefused: 'सर्वर ने मना किया। कुंजी बनी रहेगी।',
   playMoney: 'नकली पैसा',
   stop: 'रोकें',
 

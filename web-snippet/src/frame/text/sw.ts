@@ -78,6 +78,7 @@ export const messages: Messages = {
   leaveLinked: 'Yachukue kwenye ukurasa uliofunguka, kisha bonyeza Tayari hapa. Yasiyochukuliwa yataenda kwa {site}.',
   leaveDone: 'Tayari',
   leaveFailed: 'Seva haijibu. Bonyeza tena.',
+  leaveRefused: 'Seva imekataa. Ufunguo unabaki.',
   playMoney: 'pesa za majaribio',
   stop: 'Simamisha',
 

@@ -78,6 +78,7 @@ export const messages: Messages = {
   leaveLinked: '请在打开的页面领取，然后在此点按“完成”。未领取的归 {site}。',
   leaveDone: '完成',
   leaveFailed: '服务器没有回应，请再按一次。',
+  leaveRefused: '服务器拒绝了，密钥会保留。',
   playMoney: '试用货币',
   stop: '停止',
 
