@@ -88,15 +88,15 @@ interface Surroundings {
   readonly traces?: Readonly<Record<string, string>>;
   /** How long that takes to say. */
   readonly lateMs?: number;
-  /** How long the coordinator takes to answer a gift. */
-  readonly lateGiftMs?: number;
+  /** How long the coordinator takes to answer at a path that ends like this. */
+  readonly late?: readonly [path: string, ms: number];
   /** What the browser has beyond the least. */
   readonly navigator?: object;
 }
 
 /** @param kept the remembered yes. */
 function open(kept?: string, surroundings: Surroundings = {}): Tab {
-  const { battery = Promise.resolve(charging), config, navigator, lateMs, lateGiftMs = 0, coordinator, traces = {} } = surroundings;
+  const { battery = Promise.resolve(charging), config, navigator, lateMs, late, coordinator, traces = {} } = surroundings;
   leave();
   const elements = new Map<string, FakeElement>();
   const byId = (id: string): FakeElement => {
@@ -110,7 +110,7 @@ function open(kept?: string, surroundings: Surroundings = {}): Tab {
   const answer = async (url: string, { method = 'GET', body = '' }: { method?: string; body?: string }) => {
     asked.push(`${method} ${url} ${body}`.trim());
     const told = url.startsWith('/v1/') ? coordinator?.(url, body) : undefined;
-    if (url.endsWith('/gifts') && lateGiftMs > 0) await settle(lateGiftMs);
+    if (late && url.endsWith(late[0])) await settle(late[1]);
     if (told) return { ok: told.status < 300, status: told.status, json: async () => told.json };
     if (lateMs !== undefined) await settle(lateMs);
     // It may be another one by now.
@@ -1021,6 +1021,7 @@ test('a gift that is refused is not said to be unanswered', async () => {
 test('nothing is given by default before the visitor has seen the question', async () => {
   const never = { ...traces, [NEVER]: String(Date.now() - 3_600_000) };
   // A question of the page before would be seen just now.
+  open();
   await settle(SEEN_MS);
   for (const isSeen of [false, true]) {
     const { gifts, coordinator } = ledger(1_234);
@@ -1082,26 +1083,38 @@ async function agree(tab: Tab): Promise<void> {
 
 test('a yes while a goodbye is on its way ends it: nothing is given, and the key stays', async () => {
   const { gifts, coordinator } = ledger(0);
-  let isLate = true;
-  const tab = open(undefined, { traces, lateMs: 1_500, coordinator: (path, body) => (isLate ? undefined : coordinator(path, body)) });
+  const tab = open(undefined, { traces, late: ['/challenge', 900], coordinator });
   const { publicKey } = await earnedKey();
   tab.card.obeyPage(hello);
   tab.click('open');
   await settle(20);
   tab.click('never');
   await agree(tab);
-  isLate = false;
-  await settle(1_500);
+  await settle(1_200);
   assert.deepEqual([tab.view(), gifts, (await keptKey(SITE))?.publicKey], ['live', [], publicKey]);
   assert.deepEqual([answers(tab), tab.held.get(KEY_TRACE), tab.held.has(NEVER)], [['yes'], '1', false]);
   tab.click('stop');
+});
+
+test('a question that still stands gives nothing of a key that another tab works under', async () => {
+  const { gifts, coordinator } = ledger(1_234);
+  const tab = open(undefined, { traces, coordinator });
+  const { publicKey } = await earnedKey();
+  await sayNever(tab);
+  assert.equal(tab.view(), 'leaving');
+  // The yes of the other one.
+  tab.held.delete(NEVER);
+  tab.click('leaving-give');
+  await settle(50);
+  assert.deepEqual([tab.view(), gifts, (await keptKey(SITE))?.publicKey], ['icon', [], publicKey]);
+  assert.deepEqual([answers(tab), tab.held.get(KEY_TRACE)], [[], '1']);
 });
 
 test('a yes after a gift whose answer is late or lost begins with a new key, and erases none', async () => {
   for (const isLost of [true, false]) {
     const { coordinator } = ledger(0, { gift: isLost ? 503 : 201 });
     const never = { ...traces, [NEVER]: String(Date.now()) };
-    const tab = open(undefined, { traces: never, lateGiftMs: 900, coordinator });
+    const tab = open(undefined, { traces: never, late: ['/gifts', 900], coordinator });
     const { publicKey } = await earnedKey();
     tab.card.obeyPage({ ...hello, asked: true });
     tab.click('open');

@@ -423,7 +423,8 @@ export class Card {
   /** Erases the keys. What nobody has collected is the site's then, as the card says. */
   async #leave(): Promise<void> {
     const answers = this.#answers;
-    if (this.#traces.hasKey) {
+    // A question may still stand here while another tab works under the key by a new yes.
+    if (this.#traces.hasKey && !this.#isTakenBack(answers)) {
       this.#traces.noteGiving();
       const given = await this.#earned.give();
       if (this.#isTakenBack(answers)) return;
@@ -437,6 +438,7 @@ export class Card {
       this.#traces.forgetKey();
     }
     this.#dispatch({ type: 'left' });
+    if (this.#isTakenBack(answers)) return;
     // Only now: the page removes the frame.
     this.#embed.send({ type: 'answer', answer: 'never' });
   }
