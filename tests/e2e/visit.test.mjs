@@ -181,15 +181,18 @@ describe('"never here"', () => {
     await visitor.page.evaluate(() => localStorage.clear());
     for (const path of ['/near', '/near-pushy']) {
       await visitor.page.goto(near.replace('/near', path));
-      let asked = false;
-      for (let look = 0; look < 30; look += 1) {
+      const unasked = async () => {
         const open = visitor.page.frames()[1]?.locator('#raven-open');
-        asked ||= await open?.isVisible().catch(() => false) ?? false;
-        await visitor.page.waitForTimeout(100);
-      }
-      assert.equal(asked, false, `${path}: nobody is asked`);
-      assert.equal(await visitor.page.locator('iframe').count(), 0);
-      assert.equal(await visitor.page.evaluate(() => localStorage.getItem('raven')), 'never', 'the page was told again');
+        assert.notEqual(await open?.isVisible().catch(() => false), true, `${path}: nobody is asked`);
+      };
+      await until(async () => {
+        await unasked();
+        return await visitor.page.evaluate(() => localStorage.getItem('raven')) === 'never';
+      }, `${path}: the page was told again`);
+      await until(async () => {
+        await unasked();
+        return await visitor.page.locator('iframe').count() === 0;
+      }, `${path}: the frame is gone`);
     }
     // The visitor presses the page's own link.
     await visitor.page.evaluate(() => {

@@ -9,7 +9,7 @@ import { messages } from '../src/frame/text/en.ts';
 import type { ToLoader } from '../src/shared/embed-port.ts';
 import { channelName, type FromHub, type ToHub } from '../src/shared/hub-port.ts';
 import { Identity } from '../src/hub/identity.ts';
-import { keepKey, keptKey, retireKey } from '../src/shared/key-store.ts';
+import { keepKey, keptKey, keptKeys, retireKey } from '../src/shared/key-store.ts';
 import { fromHex, until } from './hub-world.ts';
 import { FakeElement, FakeIndexedDb, FakeObserver, FakeSight, fakeStorage, stub, trusted } from './fakes.ts';
 
@@ -19,7 +19,7 @@ const CONFIG: PageConfig = { ticket: 't', site: SITE, siteName: 'News', textVers
 /** What an earlier card showed. */
 const SEEN = '0b'.repeat(32);
 /** What the frame notes where there may be a key, and after a "never". */
-const [KEY_TRACE, NEVER] = [`${KEY} key`, `${KEY} never`];
+const [KEY_TRACE, NEVER, ASKED] = [`${KEY} key`, `${KEY} never`, `${KEY} asked`];
 const settle = (ms = 5): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The hub of a tab, as its frame sees it. */
@@ -48,6 +48,8 @@ interface Tab {
   readonly toPage: ToLoader[];
   readonly held: Map<string, string>;
   readonly database: FakeIndexedDb;
+  /** The tab comes to the front or goes behind another one. */
+  hide(isHidden: boolean): void;
   /** What was opened in new tabs. */
   readonly opened: string[];
   /** What the coordinator was asked and told. */
@@ -81,18 +83,20 @@ interface Surroundings {
   /** What would be computed now; without it nobody answers. */
   readonly queue?: object;
   /** What the coordinator answers to what is signed; without it nobody does. */
-  readonly coordinator?: (path: string, body: string) => { status: number; json?: object };
+  readonly coordinator?: (path: string, body: string) => { status: number; json?: object } | undefined;
   /** What the frame keeps already, beside a yes. */
   readonly traces?: Readonly<Record<string, string>>;
   /** How long that takes to say. */
   readonly lateMs?: number;
+  /** How long the coordinator takes to answer at a path that ends like this. */
+  readonly late?: readonly [path: string, ms: number];
   /** What the browser has beyond the least. */
   readonly navigator?: object;
 }
 
 /** @param kept the remembered yes. */
 function open(kept?: string, surroundings: Surroundings = {}): Tab {
-  const { battery = Promise.resolve(charging), config, navigator, lateMs, coordinator, traces = {} } = surroundings;
+  const { battery = Promise.resolve(charging), config, navigator, lateMs, late, coordinator, traces = {} } = surroundings;
   leave();
   const elements = new Map<string, FakeElement>();
   const byId = (id: string): FakeElement => {
@@ -106,6 +110,7 @@ function open(kept?: string, surroundings: Surroundings = {}): Tab {
   const answer = async (url: string, { method = 'GET', body = '' }: { method?: string; body?: string }) => {
     asked.push(`${method} ${url} ${body}`.trim());
     const told = url.startsWith('/v1/') ? coordinator?.(url, body) : undefined;
+    if (late && url.endsWith(late[0])) await settle(late[1]);
     if (told) return { ok: told.status < 300, status: told.status, json: async () => told.json };
     if (lateMs !== undefined) await settle(lateMs);
     // It may be another one by now.
@@ -164,6 +169,10 @@ function open(kept?: string, surroundings: Surroundings = {}): Tab {
       window.dispatchEvent(Object.assign(new Event('storage'), { key: KEY, oldValue, newValue }));
     },
     act: (event) => void document.dispatchEvent(event),
+    hide: (isHidden) => {
+      document.hidden = isHidden;
+      document.dispatchEvent(new Event('visibilitychange'));
+    },
     view: () => byId('raven').dataset.view,
     byId: (id) => byId(`raven-${id}`),
   };
@@ -212,7 +221,7 @@ test('a page that took the yes back before there was a frame: nothing starts', a
   const tab = open(yes());
   tab.card.obeyPage({ ...hello, forget: true });
   await settle(20);
-  assert.deepEqual([tab.hubs.length, tab.held.size, tab.view()], [0, 0, 'chip']);
+  assert.deepEqual([tab.hubs.length, [...tab.held.keys()], tab.view()], [0, [KEY_TRACE], 'chip']);
   assert.equal(types(tab).at(-1), 'forgotten');
 });
 
@@ -266,7 +275,7 @@ test('a yes that has run out is removed, also where the page wants quiet', async
     const tab = open(kept);
     tab.card.obeyPage({ ...hello, quiet: true });
     await settle(20);
-    assert.deepEqual([tab.hubs.length, tab.held.size], [0, 0], kept);
+    assert.deepEqual([tab.hubs.length, [...tab.held.keys()]], [0, [KEY_TRACE]], kept);
   }
 });
 
@@ -884,10 +893,10 @@ async function earnedKey(): Promise<Identity> {
 }
 
 /** A coordinator that knows what a key has, and takes gifts. */
-function ledger(available: number, { gift = 201, wallet = null as string | null } = {}) {
-  const gifts: Array<{ purpose: string; site: string; from: string }> = [];
+function ledger(available: number, { gift = 201, wallet = null as string | null, aheadMs = 0 } = {}) {
+  const gifts: Array<{ purpose: string; site: string; from: string; expires_ms: number }> = [];
   const coordinator = (path: string, body: string): { status: number; json?: object } => {
-    if (path.endsWith('/challenge')) return { status: 201, json: { nonce: 'ab' } };
+    if (path.endsWith('/challenge')) return { status: 201, json: { nonce: 'ab', now_ms: Date.now() + aheadMs } };
     if (path.endsWith('/gifts')) {
       gifts.push(JSON.parse(JSON.parse(body).statement));
       return { status: gift };
@@ -969,13 +978,86 @@ test('a coordinator that does not answer keeps the key from being erased, and th
   assert.deepEqual(answers(tab), []);
   for (const [ago, isGiven] of [[60_000, false], [3_600_000, true]] as const) {
     const { gifts, coordinator } = ledger(1_234);
-    const next = open(undefined, { traces: { ...traces, [NEVER]: String(Date.now() - ago) }, coordinator });
+    const next = open(undefined, { traces: { ...traces, [NEVER]: String(Date.now() - ago), [ASKED]: String(Date.now() - ago) }, coordinator });
     await earnedKey();
     next.card.obeyPage(hello);
     await settle(50);
     assert.deepEqual([gifts.length > 0, !next.database.databases.has(KEY), answers(next)], [isGiven, isGiven, isGiven ? ['never'] : []]);
     // A link that was opened a minute ago may still be on its way: the question stands once more.
     assert.equal(next.view(), isGiven ? 'gone' : 'leaving');
+  }
+});
+
+test('gifts and links end by the coordinator’s clock, whatever the device’s says', async () => {
+  for (const aheadMs of [-3_600_000, 3_600_000]) {
+    const { gifts, coordinator } = ledger(1_234, { aheadMs });
+    const left = (expires = 0): number => expires - (Date.now() + aheadMs);
+    const linked = open(undefined, { traces, coordinator });
+    await earnedKey();
+    linked.card.obeyPage(hello);
+    await settle(20);
+    linked.click('card-keep');
+    await until(() => linked.opened.length === 1);
+    const [claim] = claimsOf(linked.opened[0]).map(({ statement }) => JSON.parse(statement).expires_ms);
+    const tab = open(undefined, { traces, coordinator });
+    await earnedKey();
+    await sayNever(tab);
+    tab.click('leaving-give');
+    await settle(50);
+    for (const expires of [claim, gifts[0]?.expires_ms]) assert.ok(left(expires) > 13 * 60_000 && left(expires) < 15 * 60_000, `${left(expires)} ms`);
+  }
+});
+
+test('a gift that is refused is not said to be unanswered', async () => {
+  const { coordinator } = ledger(1_234, { gift: 422 });
+  const tab = open(undefined, { traces, coordinator });
+  const { publicKey } = await earnedKey();
+  await sayNever(tab);
+  tab.click('leaving-give');
+  await settle(50);
+  assert.deepEqual([tab.byId('leaving-hint').textContent, (await keptKey(SITE))?.publicKey], [messages.leaveRefused, publicKey]);
+});
+
+test('nothing is given by default before the visitor has seen the question', async () => {
+  const never = { ...traces, [NEVER]: String(Date.now() - 3_600_000) };
+  // A question of the page before would be seen just now.
+  open();
+  await settle(SEEN_MS);
+  for (const isSeen of [false, true]) {
+    const { gifts, coordinator } = ledger(1_234);
+    const tab = open(undefined, { traces: never, coordinator });
+    FakeSight.become(isSeen);
+    await earnedKey();
+    tab.card.obeyPage(hello);
+    await settle(50);
+    assert.deepEqual([tab.view(), gifts, tab.held.has(ASKED)], ['leaving', [], false]);
+    await settle(SEEN_MS);
+    assert.deepEqual([gifts, tab.held.has(ASKED)], [[], isSeen], 'a page that hides it gains nothing');
+    tab.click('leaving-give');
+    await settle(50);
+    assert.deepEqual([gifts.length, [...tab.held.keys()]], [1, [NEVER]]);
+  }
+});
+
+test('whoever has the mark shown after a "never here" can open it, and keeps the key and the frame', async () => {
+  const ago = String(Date.now() - 3_600_000);
+  const { gifts, coordinator } = ledger(1_234);
+  const tab = open(undefined, { traces: { ...traces, [NEVER]: ago, [ASKED]: ago }, coordinator });
+  const { publicKey } = await earnedKey();
+  tab.card.obeyPage({ ...hello, asked: true });
+  await settle(50);
+  assert.deepEqual([tab.view(), answers(tab), gifts], ['icon', [], []]);
+  await agree(tab);
+  assert.deepEqual([tab.view(), (await keptKey(SITE))?.publicKey, tab.held.has(ASKED)], ['live', publicKey, false]);
+  tab.click('stop');
+});
+
+test('a key that an earlier frame kept without a word of it is known by its yes, even one that has run out', async () => {
+  for (const kept of [yes(Date.now() - 1), yes(undefined, 'text-0'), '{}']) {
+    const tab = open(kept);
+    tab.card.obeyPage(hello);
+    await settle(20);
+    assert.deepEqual([tab.held.has(KEY), tab.held.get(KEY_TRACE)], [false, '1']);
   }
 });
 
@@ -989,6 +1071,66 @@ test('what was accepted after its page was left is asked about, too', async () =
   tab.click('leaving-keep');
   await until(() => tab.opened.length === 1);
   assert.deepEqual(claimsOf(tab.opened[0]).map(({ statement }) => JSON.parse(statement).from), [publicKey]);
+});
+
+/** The visitor opens the card, reads it, and agrees. */
+async function agree(tab: Tab): Promise<void> {
+  tab.click('open');
+  await settle(SEEN_MS);
+  tab.byId('yes').dispatchEvent(trusted('click', { detail: 0 }));
+  await settle(50);
+}
+
+test('a yes while a goodbye is on its way ends it: nothing is given, and the key stays', async () => {
+  const { gifts, coordinator } = ledger(0);
+  const tab = open(undefined, { traces, late: ['/challenge', 900], coordinator });
+  const { publicKey } = await earnedKey();
+  tab.card.obeyPage(hello);
+  tab.click('open');
+  await settle(20);
+  tab.click('never');
+  await agree(tab);
+  await settle(1_200);
+  assert.deepEqual([tab.view(), gifts, (await keptKey(SITE))?.publicKey], ['live', [], publicKey]);
+  assert.deepEqual([answers(tab), tab.held.get(KEY_TRACE), tab.held.has(NEVER)], [['yes'], '1', false]);
+  tab.click('stop');
+});
+
+test('a question that still stands gives nothing of a key that another tab works under', async () => {
+  const { gifts, coordinator } = ledger(1_234);
+  const tab = open(undefined, { traces, coordinator });
+  const { publicKey } = await earnedKey();
+  await sayNever(tab);
+  assert.equal(tab.view(), 'leaving');
+  // The yes of the other one.
+  tab.held.delete(NEVER);
+  tab.click('leaving-give');
+  await settle(50);
+  assert.deepEqual([tab.view(), gifts, (await keptKey(SITE))?.publicKey], ['icon', [], publicKey]);
+  assert.deepEqual([answers(tab), tab.held.get(KEY_TRACE)], [[], '1']);
+});
+
+test('a yes after a gift whose answer is late or lost begins with a new key, and erases none', async () => {
+  for (const isLost of [true, false]) {
+    const { coordinator } = ledger(0, { gift: isLost ? 503 : 201 });
+    const never = { ...traces, [NEVER]: String(Date.now()) };
+    const tab = open(undefined, { traces: never, late: ['/gifts', 900], coordinator });
+    const { publicKey } = await earnedKey();
+    tab.card.obeyPage({ ...hello, asked: true });
+    tab.click('open');
+    tab.click('no');
+    await settle(50);
+    assert.equal(tab.held.get(KEY_TRACE), '0', 'noted before it is sent');
+    await agree(tab);
+    const { publicKey: next, privateKey } = await Identity.generate();
+    assert.equal(await keptKey(SITE), undefined, 'the hub makes a new one');
+    await keepKey(SITE, { publicKey: next, privateKey });
+    await settle(900);
+    const kept = (await keptKeys(SITE)).map((key) => key.publicKey);
+    assert.deepEqual([tab.view(), kept], ['live', [publicKey, next]]);
+    assert.deepEqual([answers(tab), tab.held.get(KEY_TRACE)], [['yes'], '1']);
+    tab.click('stop');
+  }
 });
 
 test('where nothing is uncollected "never here" asks nothing', async () => {
@@ -1023,6 +1165,21 @@ test('"never here" holds in the frame, whatever the page remembers, until a yes'
   shown.byId('yes').dispatchEvent(trusted('click', { detail: 0 }));
   await settle(20);
   assert.deepEqual([shown.held.has(NEVER), shown.view()], [false, 'live']);
+});
+
+test('a tab that was covered while it was hidden rests when it is back', async () => {
+  const { tab, hub } = await working();
+  await settle(20);
+  tab.hide(true);
+  FakeSight.become(false);
+  await settle(2_000 + UNSEEN_MS_MAX + 200);
+  assert.deepEqual(hub.got.at(-1), { kind: 'pause', detail: 'hidden' });
+  tab.hide(false);
+  await settle(20);
+  assert.equal(hub.got.at(-1)?.kind, 'resume', 'what was seen before counts for a moment');
+  await settle(UNSEEN_MS_MAX + 200);
+  assert.deepEqual(hub.got.at(-1), { kind: 'pause', detail: 'unseen' });
+  tab.click('stop');
 });
 
 test('work rests while Stop is out of sight, and a recalled yes waits for the first sight of it', async () => {

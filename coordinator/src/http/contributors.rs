@@ -53,6 +53,8 @@ async fn challenge(
         "nonce": hex(&nonce),
         "origin": app.settings.origin,
         "expires_in_s": CHALLENGE.as_secs(),
+        // What is signed next may have an end, and a device's clock may be wrong.
+        "now_ms": UnixMs::now().0,
     });
     Ok((StatusCode::CREATED, Json(answer)))
 }

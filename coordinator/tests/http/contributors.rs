@@ -39,6 +39,8 @@ pub(super) fn nonce(server: &Server, key: &SigningKey) -> String {
     let answer = server.post("/v1/contributors/challenge", &json!({ "key": public(key) }));
     assert_eq!(answer.status, 201, "{}", answer.text());
     assert_eq!(answer.json()["origin"], ORIGIN);
+    let behind = UnixMs::now().0 - answer.json()["now_ms"].as_i64().expect("the clock");
+    assert!((0..60_000).contains(&behind), "{behind} ms");
     answer.json()["nonce"].as_str().expect("a nonce").to_owned()
 }
 

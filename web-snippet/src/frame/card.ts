@@ -44,6 +44,8 @@ export class Card {
   readonly #gate: Gate;
   /** What raises a yes needs what a yes needs. */
   readonly #liveGate: Gate;
+  /** Nothing is given unasked before the visitor has seen the question. */
+  readonly #leavingGate: Gate;
   /** Runs while the gate of the panel watches. */
   #watching: ReturnType<typeof setTimeout> | undefined;
   readonly #presence = new Presence(document);
@@ -61,6 +63,8 @@ export class Card {
   #lastSent = '';
   readonly #memory: Memory;
   readonly #traces: Traces;
+  /** Counts the answers: one that comes after a "never" ends what was begun for that. */
+  #answers = 0;
   /** Bytes that the visit has moved, as far as this page knows. */
   #bytes = 0;
   /** The page's wishes for a work token that are not answered yet. */
@@ -87,6 +91,7 @@ export class Card {
     this.#chosen = this.#elements.choices;
     this.#gate = new Gate(this.#elements.asked, (sight) => this.#see(sight));
     this.#liveGate = new Gate(this.#elements.changed, () => undefined);
+    this.#leavingGate = new Gate(this.#elements.left, (sight) => this.#noteAsked(sight));
     this.#pauses = new Pauses(() => this.#applyPause());
     this.#inSight = new InSight(this.#elements.stop, (isInSight) => this.#pauses.setInSight(isInSight));
     this.#listen();
@@ -109,16 +114,7 @@ export class Card {
   obeyPage(message: ToFrame): void {
     switch (message.type) {
       case 'hello':
-        if (message.quiet) this.#dispatch({ type: 'quiet' });
-        if (this.#traces.neverSince !== undefined) this.#refuse(message.asked);
-        this.#lastSent = '';
-        this.#embed.send({ type: 'ready' });
-        this.#tellPage();
-        if (message.forget) this.#forget();
-        // Before the card is opened: nothing moves in it for that.
-        void this.#offerEarned();
-        if (this.#traces.neverSince === undefined) this.#recall();
-        else void this.#holdTo(message.asked);
+        this.#greet(message);
         return;
       case 'visibility':
         this.#pauses.setPageVisible(message.visible);
@@ -133,6 +129,25 @@ export class Card {
         this.#forget();
         return;
     }
+  }
+
+  /** The page has loaded the frame, and says what it remembers. */
+  #greet({ quiet, asked, forget }: Extract<ToFrame, { type: 'hello' }>): void {
+    // A frame of before kept a key with the yes and no word of it.
+    const isUnnoted = this.#memory.isThere && !this.#traces.hasKey;
+    if (quiet) this.#dispatch({ type: 'quiet' });
+    if (this.#traces.neverSince !== undefined) this.#refuse(asked);
+    this.#lastSent = '';
+    this.#embed.send({ type: 'ready' });
+    this.#tellPage();
+    if (forget) this.#forget();
+    // Before the card is opened: nothing moves in it for that.
+    void this.#offerEarned();
+    if (this.#traces.neverSince === undefined) this.#recall();
+    // Whoever has the mark shown may open it; what they left behind is asked about at the next no.
+    else if (!asked) void this.#hold();
+    // A yes that has run out is gone by now.
+    if (isUnnoted) this.#traces.noteKey();
   }
 
   /** However often the page asks, the coordinator is asked once at a time. */
@@ -172,6 +187,9 @@ export class Card {
       if (this.#traces.isNever(event)) this.#refuse(false);
       if (this.#memory.isTakenBack(event)) this.#end();
       else if (this.#memory.recall()?.excluded && this.#view.at === 'live') this.#dispatch({ type: 'excluded' });
+    });
+    document.addEventListener('visibilitychange', () => {
+      if (!document.hidden) this.#inSight.again();
     });
     new ResizeObserver(() => this.#tellPage()).observe(root);
   }
@@ -249,6 +267,8 @@ export class Card {
       void this.#offerEarned();
       void this.#learn();
     }
+    if (before.at === 'leaving' && after.at !== 'leaving') this.#leavingGate.stop();
+    if (before.at !== 'leaving' && after.at === 'leaving') this.#leavingGate.start();
     if (before.at === 'live' && after.at !== 'live') this.#inSight.stop();
     if (before.at !== 'live' && after.at === 'live') {
       // On the site's next pages nobody has pressed anything.
@@ -355,6 +375,7 @@ export class Card {
     this.#takeBack();
     // "Not now" to a card that the visitor had shown takes no "never" back.
     const isNever = answer === 'never' || this.#traces.neverSince !== undefined;
+    this.#answers += 1;
     if (answer === 'never') this.#traces.noteNever();
     this.#dispatch({ type: answer });
     if (isNever) void this.#sayGoodbye();
@@ -368,38 +389,58 @@ export class Card {
   }
 
   /** The visitor said "never here" on an earlier page, and may not have answered what is to become of the earnings. */
-  async #holdTo(isAsked: boolean): Promise<void> {
-    const since = this.#traces.neverSince ?? 0;
-    // A link that was opened then may still be used.
-    if (this.#traces.hasKey && Date.now() - since > LINK_MS) await this.#leave(isAsked);
-    else if (this.#traces.hasKey) await this.#sayGoodbye();
-    else if (!isAsked) this.#embed.send({ type: 'answer', answer: 'never' });
+  async #hold(): Promise<void> {
+    const { hasKey, askedSince } = this.#traces;
+    // A link that was opened then may still be used. Who has not seen the question is asked now.
+    if (!hasKey || (askedSince !== undefined && Date.now() - askedSince > LINK_MS)) await this.#leave();
+    else await this.#sayGoodbye();
+  }
+
+  /** What the gate sees of the question. From then on silence is an answer, and on the next pages it stays so. */
+  #noteAsked(sight: Sight): void {
+    if (sight !== 'seen') return;
+    if (this.#traces.askedSince === undefined) this.#traces.noteAsked();
+    this.#leavingGate.stop();
   }
 
   /** After a "never": the key goes too, once the visitor has said to whom its earnings go, where there are any. */
   async #sayGoodbye(): Promise<void> {
+    const answers = this.#answers;
     const uncollected = this.#traces.hasKey ? await this.#earned.uncollected() : { live: 0, test: 0 };
     const isSomething = uncollected !== undefined && uncollected.live + uncollected.test > 0;
     // Results that were accepted after their page was left are something to collect as well.
     const isThere = await (isSomething ? this.#earned.note() : uncollected === undefined && this.#earned.load());
+    if (this.#isTakenBack(answers)) return;
     if (isThere) this.#dispatch({ type: 'leave', uncollected });
     else await this.#leave();
   }
 
+  /** Whether the visitor has answered again, here or by a yes in another tab, since a goodbye began after `answers`. */
+  #isTakenBack(answers: number): boolean {
+    return answers !== this.#answers || (this.#traces.hasKey && this.#traces.neverSince === undefined);
+  }
+
   /** Erases the keys. What nobody has collected is the site's then, as the card says. */
-  async #leave(isAsked = false): Promise<void> {
-    if (this.#traces.hasKey) {
-      if (!(await this.#earned.give(Date.now()))) {
+  async #leave(): Promise<void> {
+    const answers = this.#answers;
+    // A question may still stand here while another tab works under the key by a new yes.
+    if (this.#traces.hasKey && !this.#isTakenBack(answers)) {
+      this.#traces.noteGiving();
+      const given = await this.#earned.give();
+      if (this.#isTakenBack(answers)) return;
+      if (given !== 'taken') {
         // The next page of the site tries again.
-        this.#dispatch({ type: 'not_left' });
+        this.#dispatch({ type: 'not_left', why: given });
         return;
       }
       await forgetKeys(this.#config.site);
+      if (this.#isTakenBack(answers)) return;
       this.#traces.forgetKey();
     }
     this.#dispatch({ type: 'left' });
+    if (this.#isTakenBack(answers)) return;
     // Only now: the page removes the frame.
-    if (!isAsked) this.#embed.send({ type: 'answer', answer: 'never' });
+    this.#embed.send({ type: 'answer', answer: 'never' });
   }
 
   /** A yes on an earlier page of the site holds for a day. */
@@ -435,20 +476,27 @@ export class Card {
       return;
     }
     // Whoever agrees anew begins anew, as somebody of whom nothing is known.
-    const anew = this.#memory.recall()?.excluded ? retireKey(this.#config.site) : undefined;
+    const isAnew = this.#memory.recall()?.excluded === true;
+    this.#answers += 1;
     this.#traces.forgetNever();
     this.#elements.showRefused(false);
     this.#agreedTo = this.#shown.view;
     this.#bytes = this.#memory.agree(this.#elements.choices, this.#agreedTo, this.#bytes).bytes;
     this.#dispatch({ type: 'agree' });
     this.#embed.send({ type: 'answer', answer: 'yes' });
-    void this.#startHub(anew);
+    void this.#startHub(isAnew);
   }
 
-  /** Starts the hub once it is known whether it may work now: where it may not, it downloads nothing yet. */
-  async #startHub(ready?: Promise<void>): Promise<void> {
+  /**
+   * Starts the hub once it is known whether it may work now: where it may not, it downloads nothing yet.
+   *
+   * @param isAnew whether it is to work under another key than before.
+   */
+  async #startHub(isAnew = false): Promise<void> {
     const wasKept = this.#memory.recall() !== undefined;
-    await Promise.all([this.#pauses.watch(), ready]);
+    // What a key earns that was being given away is the site's, whether or not the answer to that has come.
+    const retired = isAnew || this.#traces.isGiving ? retireKey(this.#config.site) : undefined;
+    await Promise.all([this.#pauses.watch(), retired]);
     // The visitor may have stopped meanwhile, and even agreed again.
     if (this.#view.at !== 'live' || this.#hub) return;
     if (wasKept && !this.#memory.recall()) {
@@ -514,9 +562,11 @@ export class Card {
 
   /** Opens the coordinator's own page, whose storage lasts, with the right to collect. */
   async #keep(): Promise<void> {
-    const link = await this.#earned.link(Date.now());
+    const link = await this.#earned.link();
     if (!link) return;
     window.open(link, '_blank', 'noopener');
+    // It holds from now.
+    if (this.#view.at === 'leaving') this.#traces.noteAsked();
     this.#dispatch({ type: 'linked' });
   }
 

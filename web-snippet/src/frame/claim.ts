@@ -15,6 +15,9 @@ export interface Uncollected {
   readonly test: number;
 }
 
+/** What came of a gift. */
+export type Given = 'taken' | 'refused' | 'unheard';
+
 /** Bytes as base64url. */
 function base64url(text: string): string {
   return btoa(text).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '');
@@ -31,6 +34,8 @@ export class Earned {
   readonly #origin: string;
   /** Keys under which something was earned, those of before first. */
   #identities: readonly Identity[] = [];
+  /** What the coordinator's clock is ahead of this device's, which may be wrong by hours; it judges when a statement ends. */
+  #aheadMs: number | undefined;
 
   constructor(site: string, origin: string) {
     this.#site = site;
@@ -59,9 +64,12 @@ export class Earned {
   }
 
   /** Whoever opens it within its time may collect, under each of the keys; a second one may not. */
-  async link(now: number): Promise<string | undefined> {
-    if (!this.isThere) return undefined;
-    const claims = await Promise.all(this.#identities.map((identity) => this.#sign(identity, { purpose: 'claim' }, now)));
+  async link(): Promise<string | undefined> {
+    const [identity] = this.#identities;
+    if (!identity) return undefined;
+    // Without the coordinator the link is of no use, and is tried by the device's clock all the same.
+    if (this.#aheadMs === undefined) await this.#challenge(identity.publicKey).catch(() => undefined);
+    const claims = await Promise.all(this.#identities.map((identity) => this.#sign(identity, { purpose: 'claim' })));
     return `${this.#origin}/earn#claim=${base64url(JSON.stringify(claims))}`;
   }
 
@@ -78,21 +86,24 @@ export class Earned {
   /**
    * Gives to the site what no wallet and no account collects, also what is confirmed only later.
    *
-   * @returns whether the coordinator has heard it: without that the keys must stay.
+   * @returns what came of it: unless the coordinator has taken it the keys must stay.
    */
-  async give(now: number): Promise<boolean> {
+  async give(): Promise<Given> {
     try {
-      const answers = await Promise.all(
-        (await this.#all()).map(async (identity) => {
-          const { status } = await post('/v1/contributors/gifts', await this.#sign(identity, { purpose: 'give', site: this.#site }, now));
-          // A conflict: somebody collects for the key, or it has done nothing.
-          return status === 201 || status === 409;
-        }),
-      );
-      return answers.every((isHeard) => isHeard);
+      const answers = await Promise.all((await this.#all()).map((identity) => this.#giveOf(identity)));
+      if (answers.every((status) => status === 201 || status === 409)) return 'taken';
+      return answers.includes(422) ? 'refused' : 'unheard';
     } catch {
-      return false;
+      return 'unheard';
     }
+  }
+
+  /** The status of the answer. A conflict: somebody collects for the key, or it has done nothing. */
+  async #giveOf(identity: Identity): Promise<number> {
+    // Asked each time: a clock may have been set since.
+    await this.#challenge(identity.publicKey);
+    const { status } = await post('/v1/contributors/gifts', await this.#sign(identity, { purpose: 'give', site: this.#site }));
+    return status;
   }
 
   /** All keys: of the last results nobody may have said yet whether they were accepted. */
@@ -100,18 +111,25 @@ export class Earned {
     return (await keptKeys(this.#site)).map(({ publicKey, privateKey }) => Identity.kept(publicKey, privateKey));
   }
 
-  async #sign(identity: Identity, said: object, now: number): Promise<{ statement: string; signature: string }> {
+  async #sign(identity: Identity, said: object): Promise<{ statement: string; signature: string }> {
     const nonce = toHex(crypto.getRandomValues(new Uint8Array(16)));
-    const statement = { ...said, coordinator: this.#origin, from: identity.publicKey, expires_ms: now + LINK_MS, nonce };
+    const statement = { ...said, coordinator: this.#origin, from: identity.publicKey, expires_ms: Date.now() + (this.#aheadMs ?? 0) + LINK_MS, nonce };
     const { text, signature } = await identity.signText(JSON.stringify(statement));
     return { statement: text, signature };
+  }
+
+  /** @returns what a key signs to show that it is there; what the time is comes with it. */
+  async #challenge(key: string): Promise<string> {
+    const answer = await post('/v1/contributors/challenge', { key });
+    const { nonce, now_ms: now } = (await answer.json()) as { readonly nonce: string; readonly now_ms: unknown };
+    if (typeof now === 'number') this.#aheadMs = now - Date.now();
+    return nonce;
   }
 
   /** What one key has that is nobody else's yet. */
   async #ask(identity: Identity): Promise<Uncollected> {
     const key = identity.publicKey;
-    const challenge = await post('/v1/contributors/challenge', { key });
-    const { nonce } = (await challenge.json()) as { nonce: string };
+    const nonce = await this.#challenge(key);
     const { signature } = await identity.signText(`raven contributor 1\n${this.#origin}\n${key}\n${nonce}`);
     const headers = { authorization: `Raven-Key ${key}.${nonce}.${signature}` };
     const signal = AbortSignal.timeout(ANSWER_MS_MAX);

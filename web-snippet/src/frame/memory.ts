@@ -67,6 +67,15 @@ export class Memory {
     this.#text = textVersion;
   }
 
+  /** Whether a yes was kept and not taken back, to whatever text and however long ago. */
+  get isThere(): boolean {
+    try {
+      return this.#storage().getItem(this.#key) !== null;
+    } catch {
+      return false;
+    }
+  }
+
   /** The yes to this very text, if it was less than a day ago. Anything else is removed: it is of no use any more. */
   recall(): Remembered | undefined {
     const record = this.#read();

@@ -3,7 +3,7 @@
 import type { EmbedPhase } from '../shared/embed-port.ts';
 import type { Earner, GpuStatus, HubPhase, Results } from '../shared/hub-port.ts';
 import type { About } from '../wire/message.ts';
-import type { Uncollected } from './claim.ts';
+import type { Given, Uncollected } from './claim.ts';
 
 /** Why work rests although the visitor agreed. */
 export type PauseReason = 'hidden' | 'unseen' | 'battery' | 'data_saver';
@@ -13,6 +13,8 @@ export interface Traffic {
   readonly bytes: number;
   readonly bytesMax: number;
 }
+
+type NotGiven = Exclude<Given, 'taken'>;
 
 export type View =
   /** Collapsed, with its question. */
@@ -35,7 +37,7 @@ export type View =
   /** Work ended: by the visitor, or because it can't go on. */
   | { readonly at: 'over'; readonly phase: HubPhase; readonly tasks: number; readonly results?: Results | undefined }
   /** The visitor said "never here", and what this browser has earned is still to be collected or given away. */
-  | { readonly at: 'leaving'; readonly uncollected: Uncollected | undefined; readonly isLinked: boolean; readonly hasFailed: boolean }
+  | { readonly at: 'leaving'; readonly uncollected: Uncollected | undefined; readonly isLinked: boolean; readonly failed?: NotGiven }
   /** The visitor said "never here": nothing is shown. */
   | { readonly at: 'gone' }
   /** This page can't take part at all. */
@@ -55,8 +57,8 @@ export type Event =
   | { readonly type: 'leave'; readonly uncollected: Uncollected | undefined }
   /** The link that collects was opened. */
   | { readonly type: 'linked' }
-  /** The coordinator could not be told. */
-  | { readonly type: 'not_left' }
+  /** The coordinator could not be told, or did not take it. */
+  | { readonly type: 'not_left'; readonly why: NotGiven }
   /** Nothing of the visitor is left. */
   | { readonly type: 'left' }
   /** The visitor agreed on an earlier page of the site, and the yes still holds. */
@@ -100,11 +102,11 @@ export function next(view: View, event: Event): View {
       if (view.at !== 'chip' && view.at !== 'icon' && view.at !== 'card') return view;
       return { at: event.isAsked ? 'icon' : 'gone' };
     case 'leave':
-      return view.at === 'live' || view.at === 'unavailable' ? view : { at: 'leaving', uncollected: event.uncollected, isLinked: false, hasFailed: false };
+      return view.at === 'live' || view.at === 'unavailable' ? view : { at: 'leaving', uncollected: event.uncollected, isLinked: false };
     case 'linked':
       return view.at === 'leaving' ? { ...view, isLinked: true } : view;
     case 'not_left':
-      return view.at === 'leaving' ? { ...view, hasFailed: true } : view;
+      return view.at === 'leaving' ? { ...view, failed: event.why } : view;
     case 'left':
       return view.at === 'leaving' ? { at: 'icon' } : view;
     case 'recall':

@@ -92,6 +92,11 @@ export class Elements {
     return { card: this.#live, actions: this.#shareLive };
   }
 
+  /** What a visitor must see who is asked what is to become of the earnings. */
+  get left(): GateParts {
+    return { card: this.#leaving, actions: this.leavingKeep };
+  }
+
   /** Width in CSS pixels at which the question of the chip is whole. */
   get chipWidth(): number {
     const style = getComputedStyle(this.open);
@@ -267,7 +272,7 @@ export class Elements {
     } else if (view.at === 'leaving') {
       setText(this.leavingText, this.#text.leaving(view, this.#site));
       setText(this.leavingGive, this.#text.fill(view.isLinked ? 'leaveDone' : 'give', { site: this.#site }));
-      setText(this.#leavingHint, view.hasFailed ? this.#text.fill('leaveFailed') : '');
+      setText(this.#leavingHint, view.failed ? this.#text.fill(view.failed === 'refused' ? 'leaveRefused' : 'leaveFailed') : '');
     } else if (view.at === 'unavailable') {
       setText(this.#overText, this.#text.unavailable(view.reason));
       this.again.hidden = this.close.hidden = true;

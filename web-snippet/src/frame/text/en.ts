@@ -20,7 +20,7 @@ export const messages = {
   yoursTerm: 'Your data:',
   yours: 'is not read: no page, file, camera, place or history. Kept here: a “not now”; a yes and a byte count for a day; a random key until “never here”, which is kept too. The server sees your network address. {site} can learn how much you computed, under a code for this site only.',
   earnsTerm: 'What it earns:',
-  earns: 'usually under a cent a visit, yours by the key in this browser; collect it by link or QR code. What is not, as when the key is erased, goes to a common reserve after {days} days. {site}’s if ticked or no key can be kept, and 3 % on top.',
+  earns: 'usually under a cent a visit, yours by the key in this browser; collect it by link or QR code. What is not goes to a common reserve after {days} days. {site}’s is what you do not keep at “never here”, all if ticked or no key can be kept, and 3 % on top.',
   share: 'Share of the processor',
   cpu: 'Processor (CPU)',
   gpu: 'Graphics (GPU)',
@@ -76,6 +76,7 @@ export const messages = {
   leaveLinked: 'Collect it on the page that has opened, then press Done here. What is not collected goes to {site}.',
   leaveDone: 'Done',
   leaveFailed: 'The server does not answer. Please press again.',
+  leaveRefused: 'The server refuses that. The key stays.',
   playMoney: 'play money',
   stop: 'Stop',
 

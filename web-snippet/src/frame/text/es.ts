@@ -22,7 +22,7 @@ export const messages: Messages = {
   yoursTerm: 'Tus datos:',
   yours: 'no se leen: ni página, archivo, cámara, lugar ni historial. Aquí se guarda: un «ahora no»; tu sí y una cuenta de bytes un día; una clave al azar hasta un «nunca aquí», que también se guarda. El servidor ve tu dirección de red. {site} puede saber cuánto has calculado, con un código solo de este sitio.',
   earnsTerm: 'Qué gana:',
-  earns: 'casi siempre menos de un centavo por visita, tuyo por la clave de este navegador; cóbralo por enlace o código QR. Lo no cobrado, como si se borra la clave, va a una reserva común tras {days} días. De {site} si lo marcas o no se guarda la clave, y un 3 % más.',
+  earns: 'casi siempre menos de un centavo por visita, tuyo por la clave de este navegador; cóbralo por enlace o código QR. Lo no cobrado va a una reserva común tras {days} días. De {site} es lo que no conserves al decir «nunca aquí», todo si lo marcas o no se guarda la clave, y un 3 % más.',
   share: 'Parte del procesador',
   cpu: 'Procesador (CPU)',
   gpu: 'Gráficos (GPU)',
@@ -78,6 +78,7 @@ export const messages: Messages = {
   leaveLinked: 'Cóbralo en la página que se abrió y pulsa aquí Hecho. Lo que no se cobre será de {site}.',
   leaveDone: 'Hecho',
   leaveFailed: 'El servidor no responde. Pulsa otra vez.',
+  leaveRefused: 'El servidor lo rechaza. La clave se queda.',
   playMoney: 'dinero de prueba',
   stop: 'Parar',
 

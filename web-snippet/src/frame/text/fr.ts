@@ -22,7 +22,7 @@ export const messages: Messages = {
   yoursTerm: 'Vos données :',
   yours: 'ne sont pas lues : ni page, fichier, caméra, lieu ou historique. Gardés ici : un « pas maintenant » ; un jour votre oui et un compte d’octets ; une clé aléatoire jusqu’à « jamais ici », gardé aussi. Le serveur voit votre adresse réseau. {site} peut savoir combien vous avez calculé, sous un code propre à ce site.',
   earnsTerm: 'Gain :',
-  earns: 'souvent moins d’un centime par visite, à vous par une clé d’ici ; encaissez par lien ou QR. Le reste, comme après perte de la clé, va après {days} jours à une réserve commune. À {site} si coché ou sans clé, et 3 % en plus.',
+  earns: 'souvent moins d’un centime par visite, à vous par une clé d’ici ; encaissez par lien ou QR. Le reste va après {days} jours à une réserve commune. À {site} : le reste à « jamais ici », tout si coché ou sans clé, et 3 % en plus.',
   share: 'Part du processeur',
   cpu: 'Processeur (CPU)',
   gpu: 'Graphique (GPU)',
@@ -78,6 +78,7 @@ export const messages: Messages = {
   leaveLinked: 'Encaissez sur la page qui s’est ouverte, puis cliquez ici sur Terminé. Le reste va à {site}.',
   leaveDone: 'Terminé',
   leaveFailed: 'Le serveur ne répond pas. Cliquez encore une fois.',
+  leaveRefused: 'Le serveur le refuse. La clé reste.',
   playMoney: 'argent fictif',
   stop: 'Arrêter',
 

@@ -22,7 +22,7 @@ export const messages: Messages = {
   yoursTerm: 'Data yako:',
   yours: 'haisomwi: si ukurasa, faili, kamera, mahali wala historia. Huhifadhiwa: “si sasa”; siku moja ndiyo yako na hesabu ya baiti; ufunguo wa nasibu hadi “kamwe hapa”, nalo pia. Seva huona anwani ya mtandao. {site} inaweza kujua umekokotoa kiasi gani, kwa msimbo wa hapa tu.',
   earnsTerm: 'Mapato:',
-  earns: 'kwa kawaida chini ya senti kwa ziara, yako kwa ufunguo wa hapa; chukua kwa kiungo au QR. Yasiyochukuliwa, kama ufunguo ukifutwa, huenda akiba ya pamoja baada ya siku {days}. Ya {site} ukiweka alama au bila ufunguo, na 3% zaidi.',
+  earns: 'kwa kawaida chini ya senti kwa ziara, yako kwa ufunguo wa hapa; chukua kwa kiungo au QR. Yasiyochukuliwa huenda akiba ya pamoja baada ya siku {days}. Ya {site}: yasiyochukuliwa kwa “kamwe hapa”, yote ukiweka alama au bila ufunguo, na 3% zaidi.',
   share: 'Sehemu ya prosesa',
   cpu: 'Prosesa (CPU)',
   gpu: 'Michoro (GPU)',
@@ -78,6 +78,7 @@ export const messages: Messages = {
   leaveLinked: 'Yachukue kwenye ukurasa uliofunguka, kisha bonyeza Tayari hapa. Yasiyochukuliwa yataenda kwa {site}.',
   leaveDone: 'Tayari',
   leaveFailed: 'Seva haijibu. Bonyeza tena.',
+  leaveRefused: 'Seva imekataa. Ufunguo unabaki.',
   playMoney: 'pesa za majaribio',
   stop: 'Simamisha',
 
