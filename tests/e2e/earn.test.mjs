@@ -246,7 +246,9 @@ it('takes a withdrawal back, shows each movement with its receipt, and links an 
   await statement.getByText('given back').waitFor();
   await statement.getByText('Collected by a wallet').first().waitFor();
   const [receipt] = await Promise.all([page.waitForEvent('download'), statement.getByRole('button', { name: 'Receipt' }).first().click()]);
-  await promisify(execFile)(coordinatorBin, ['verify-receipt', await receipt.path()]);
+  // It is the one that was taken back: genuine, and no payment.
+  const verified = promisify(execFile)(coordinatorBin, ['verify-receipt', await receipt.path()]);
+  await assert.rejects(verified, ({ code, stdout }) => code === 3 && stdout.includes('NOT PAID: the hold was voided'));
   const move = page.getByRole('form', { name: 'Move to an account' });
   await move.getByLabel('All, and what I earn').check();
   await move.getByLabel('API key').fill(live.key);
