@@ -2,7 +2,8 @@
 
 use super::books::{Book, BooksError};
 use super::children::check_open;
-use super::wallets::{ACCOUNTS_AT_ONCE, LINK_DAYS, LINKS_MAX, give_all};
+use super::earners::Earners;
+use super::wallets::{LINK_DAYS, LINKS_MAX, give_all};
 use super::{
     Asker, KeyId, Store, StoreError, column, failed, hash_column, read_book, requester, u64_column,
 };
@@ -211,25 +212,10 @@ impl Store {
     pub async fn forward(&self, now: UnixMs) -> Result<u64, BooksError> {
         let mut moved = 0;
         for book in Book::ALL {
-            // Each page begins behind the one before: whoever earns all the time keeps nobody else's money waiting.
-            let mut after = Vec::new();
-            loop {
-                // Looked for by a reader: there is nothing most of the time, and nobody waits for that.
-                let rows = sqlx::query(TO_FORWARD)
-                    .bind(book.as_str())
-                    .bind(&after)
-                    .bind(ACCOUNTS_AT_ONCE)
-                    .fetch_all(self.readers())
-                    .await
-                    .map_err(failed("list what is to be forwarded"))?;
+            let mut earners = Earners::new(TO_FORWARD, book);
+            while let Some(rows) = earners.next(self).await? {
                 let found = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
                 moved += self.forward_all(&found, now).await?;
-                match found.last() {
-                    Some(last) if found.len() == ACCOUNTS_AT_ONCE as usize => {
-                        after = last.contributor.0.to_vec();
-                    }
-                    _ => break,
-                }
             }
         }
         Ok(moved)
@@ -237,9 +223,6 @@ impl Store {
 
     /// Whoever was unlinked since they were listed keeps what is theirs.
     async fn forward_all(&self, found: &[AccountLink], now: UnixMs) -> Result<u64, BooksError> {
-        if found.is_empty() {
-            return Ok(0);
-        }
         let (mut transaction, mut moved) = (self.begin().await?, 0);
         for link in found {
             let holds = sqlx::query(

@@ -2,8 +2,9 @@
 //! what still matures, for good. A browser says so before it erases its key.
 
 use super::books::{Book, BooksError};
+use super::earners::Earners;
 use super::partners;
-use super::wallets::{ACCOUNTS_AT_ONCE, give_all};
+use super::wallets::give_all;
 use super::{Store, StoreError, column, failed, from_sql, hash_column, to_sql};
 use crate::time::UnixMs;
 use raven_engine::ledger::{Account, Reason};
@@ -98,49 +99,30 @@ impl Store {
     pub async fn give_later(&self, now: UnixMs) -> Result<u64, BooksError> {
         let mut moved = 0;
         for book in Book::ALL {
-            // Each page begins behind the one before: whoever earns all the time keeps nobody else's money waiting.
-            let mut after = Vec::new();
-            loop {
-                // Looked for by a reader: there is nothing most of the time, and nobody waits for that.
-                let rows = sqlx::query(TO_GIVE)
-                    .bind(book.as_str())
-                    .bind(&after)
-                    .bind(ACCOUNTS_AT_ONCE)
-                    .fetch_all(self.readers())
-                    .await
-                    .map_err(failed("list what is to be given"))?;
+            let mut earners = Earners::new(TO_GIVE, book);
+            while let Some(rows) = earners.next(self).await? {
                 moved += rows.len() as u64;
-                let last = self.give_rows(book, &rows, now).await?;
-                match last {
-                    Some(last) if rows.len() == ACCOUNTS_AT_ONCE as usize => {
-                        after = last.0.to_vec();
-                    }
-                    _ => break,
-                }
+                self.give_rows(book, &rows, now).await?;
             }
         }
         Ok(moved)
     }
 
-    /// Answers whose came last. A gift is for good: nobody has to look again.
+    /// A gift is for good: nobody has to look again.
     async fn give_rows(
         &self,
         book: Book,
         rows: &[SqliteRow],
         now: UnixMs,
-    ) -> Result<Option<ContributorId>, BooksError> {
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let (mut transaction, mut last) = (self.begin().await?, None);
+    ) -> Result<(), BooksError> {
+        let mut transaction = self.begin().await?;
         for row in rows {
             let from = ContributorId(hash_column(row, "gifts", "contributor")?);
             let site = SiteId(from_sql(column(row, "gifts", "site")?));
             hand_over(&mut transaction, book, from, site, now).await?;
-            last = Some(from);
         }
         transaction.commit().await.map_err(failed("commit what was given"))?;
-        Ok(last)
+        Ok(())
     }
 }
 

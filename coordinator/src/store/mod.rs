@@ -17,6 +17,7 @@ mod datasets;
 mod deposits;
 mod desk;
 mod earlier;
+mod earners;
 mod events;
 mod executions;
 mod funnel;

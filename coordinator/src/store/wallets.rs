@@ -2,6 +2,7 @@
 //! earned, and the end of what nobody collects.
 
 use super::books::{self, Book, BooksError};
+use super::earners::Earners;
 use super::{Store, StoreError, column, failed, hash_column, unreadable};
 use crate::time::{DAY_MS, UnixMs};
 use raven_engine::ContributorId;
@@ -176,50 +177,31 @@ impl Store {
     pub async fn collect(&self, now: UnixMs) -> Result<u64, BooksError> {
         let mut moved = 0;
         for book in Book::ALL {
-            // Each page begins behind the one before: whoever earns all the time keeps nobody else's money waiting.
-            let mut after = Vec::new();
-            loop {
-                // Looked for by a reader: there is nothing most of the time, and nobody waits for that.
-                let rows = sqlx::query(TO_COLLECT)
-                    .bind(book.as_str())
-                    .bind(&after)
-                    .bind(ACCOUNTS_AT_ONCE)
-                    .fetch_all(self.readers())
-                    .await
-                    .map_err(failed("list what is to be collected"))?;
+            let mut earners = Earners::new(TO_COLLECT, book);
+            while let Some(rows) = earners.next(self).await? {
                 moved += rows.len() as u64;
-                let last = self.collect_all(book, &rows, now).await?;
-                match last {
-                    Some(last) if rows.len() == ACCOUNTS_AT_ONCE as usize => {
-                        after = last.0.to_vec();
-                    }
-                    _ => break,
-                }
+                self.collect_all(book, &rows, now).await?;
             }
         }
         Ok(moved)
     }
 
-    /// Answers whose came last. A link of a wallet is for good: nobody has to look again.
+    /// A link of a wallet is for good: nobody has to look again.
     async fn collect_all(
         &self,
         book: Book,
         rows: &[SqliteRow],
         now: UnixMs,
-    ) -> Result<Option<ContributorId>, BooksError> {
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let (mut transaction, mut last) = (self.begin().await?, None);
+    ) -> Result<(), BooksError> {
+        let mut transaction = self.begin().await?;
         for row in rows {
             let from = ContributorId(hash_column(row, "wallet_links", "contributor")?);
             let to = ContributorId(hash_column(row, "wallet_links", "wallet")?);
             let to = Account::Contributor(to);
             give_all(&mut transaction, book, from, to, Reason::Claim, now).await?;
-            last = Some(from);
         }
         transaction.commit().await.map_err(failed("commit what was collected"))?;
-        Ok(last)
+        Ok(())
     }
 
     /// Gives to the reserve what nobody has claimed of contributors that were not seen for
