@@ -1,6 +1,7 @@
 //! What jobs that have ended say of the next one's price, and what of their work is no
 //! work after all.
 
+use crate::file::write_older;
 use crate::server::{Server, job, record};
 use raven_coordinator::store::{Book, Store};
 use raven_engine::allowance::MFLOP_ENOUGH;
@@ -10,9 +11,8 @@ use raven_engine::{
 };
 use raven_protocol::{Backend, BlobId, DeviceClass, JobId, ResultDigest, SessionId, TaskId};
 use serde_json::{Value, json};
+use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
-use std::path::Path;
 
 fn persist(server: &Server, record: &Record) {
     server.runtime.block_on(server.app.store.persist(record)).expect("persisted");
@@ -309,18 +309,9 @@ const SCHEMA_BEFORE: usize = 17;
 async fn what_is_void_in_an_older_file_is_counted_when_it_is_opened() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("raven.sqlite");
-    let options =
-        SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(false);
-    let mut old = options.connect().await.expect("a file");
-    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
-    let files = std::fs::read_dir(migrations).expect("a folder");
-    let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
-    files.sort();
-    let mut sql: Vec<String> = files[..SCHEMA_BEFORE]
-        .iter()
-        .map(|file| std::fs::read_to_string(file).expect("read"))
-        .collect();
-    sql.push(
+    write_older(
+        &path,
+        SCHEMA_BEFORE,
         "INSERT INTO jobs (id, owner, dataset, name, listed, spec, facts, kernel, phase, tasks,
                  flops, created_ms)
              VALUES (7, 1, 1, 'old', 0, '{}', '{}', x'00', 'running', 4, 40, 5),
@@ -331,14 +322,9 @@ async fn what_is_void_in_an_older_file_is_counted_when_it_is_opened() {
                  (7, 0, 0, 1, 0, x'01', 1, 12, x'00', 1, 'cpu', 'single', 'job', 1),
                  (7, 0, 0, 2, 0, x'01', 1, 13, x'00', 1, 'cpu', 'single', 'operator', 1),
                  (7, 0, 0, 3, 0, x'01', 1, 14, x'00', 1, 'cpu', 'single', 'job', 0),
-                 (8, 0, 0, 0, 0, x'01', 1, 10, x'00', 1, 'cpu', 'single', 'job', 0);"
-            .into(),
-    );
-    sql.push(format!("PRAGMA user_version = {SCHEMA_BEFORE}"));
-    for sql in sql {
-        old.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await.expect("written");
-    }
-    old.close().await.expect("closed");
+                 (8, 0, 0, 0, 0, x'01', 1, 10, x'00', 1, 'cpu', 'single', 'job', 0);",
+    )
+    .await;
     drop(Store::open(&path).await.expect("opened"));
     let options = SqliteConnectOptions::new().filename(&path);
     let mut now = options.connect().await.expect("a file");

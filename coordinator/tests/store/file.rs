@@ -3,7 +3,29 @@
 use crate::records::{persist, round, with_job};
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::store::StoreError;
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _};
+use std::path::Path;
+
+/// Writes a file as a program wrote it that knew the first `schema` migrations, with what
+/// `rows` adds to it.
+pub async fn write_older(path: &Path, schema: usize, rows: &str) {
+    let options =
+        SqliteConnectOptions::new().filename(path).create_if_missing(true).foreign_keys(false);
+    let mut old = options.connect().await.expect("a file");
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let files = std::fs::read_dir(migrations).expect("a folder");
+    let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    files.sort();
+    let mut sql: Vec<String> =
+        files[..schema].iter().map(|file| std::fs::read_to_string(file).expect("read")).collect();
+    sql.push(rows.into());
+    sql.push(format!("PRAGMA user_version = {schema}"));
+    for sql in sql {
+        old.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await.expect("written");
+    }
+    old.close().await.expect("closed");
+}
 
 #[test]
 fn another_process_may_write_in_between() {

@@ -1,5 +1,6 @@
 //! Money that comes in as tokens: at the rate of its time, once, and never by guess.
 
+use crate::file::write_older;
 use crate::server::Server;
 use raven_coordinator::keys::{ApiKey, KeyMode};
 use raven_coordinator::receipt::verify;
@@ -11,8 +12,7 @@ use raven_engine::ledger::{Added, Refusal};
 use raven_engine::money::NanoUsd;
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
-use std::path::Path;
+use sqlx::{ConnectOptions as _, Executor as _};
 
 /// A server, and a live account that has nothing.
 struct Bank {
@@ -252,18 +252,9 @@ const SCHEMA_BEFORE: usize = 22;
 async fn deposits_and_passkeys_of_an_older_file_are_numbered_and_confirmed() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("raven.sqlite");
-    let options =
-        SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(false);
-    let mut old = options.connect().await.expect("a file");
-    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
-    let files = std::fs::read_dir(migrations).expect("a folder");
-    let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
-    files.sort();
-    let mut sql: Vec<String> = files[..SCHEMA_BEFORE]
-        .iter()
-        .map(|file| std::fs::read_to_string(file).expect("read"))
-        .collect();
-    sql.push(
+    write_older(
+        &path,
+        SCHEMA_BEFORE,
         "INSERT INTO token_rates (from_ms, nano_usd) VALUES (5, 1000), (9, 2000);
          INSERT INTO token_deposits (book, entry, micro_tokens, rate)
              VALUES ('live', x'aa', 7, 9), ('live', x'bb', 8, 5);
@@ -274,14 +265,9 @@ async fn deposits_and_passkeys_of_an_older_file_are_numbered_and_confirmed() {
                  created_ms, added_by)
              VALUES (1, 1, x'01', x'01', 0, 0, 'first', 5, NULL),
                  (2, 1, x'02', x'01', 0, 0, 'by a sign-in', 5, 2),
-                 (3, 1, x'03', x'01', 0, 0, 'by a key', 5, 1);"
-            .into(),
-    );
-    sql.push(format!("PRAGMA user_version = {SCHEMA_BEFORE}"));
-    for sql in sql {
-        old.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await.expect("written");
-    }
-    old.close().await.expect("closed");
+                 (3, 1, x'03', x'01', 0, 0, 'by a key', 5, 1);",
+    )
+    .await;
     let store = Store::open(&path).await.expect("opened");
     let confirmed: Vec<_> = store
         .passkeys_of(KeyId(1))
